@@ -1,0 +1,27 @@
+"""Names of things, and which strings may be one.
+
+An id is a level of an MQTT topic and part of a log line, so the alphabet is narrow on purpose.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+TenantId = NewType("TenantId", str)
+DeviceId = NewType("DeviceId", str)
+CampaignId = NewType("CampaignId", int)
+
+ID_PATTERN = r"^[A-Za-z0-9:._-]{1,128}$"
+"""Which strings can be a tenant or device id; the same text is given to SQL."""
+
+UNSENDABLE = "device id cannot be an MQTT topic level: use 1 to 128 of A-Z a-z 0-9 : . _ -"
+
+MAX_BIGINT = 2**63 - 1
+
+_id = re.compile(ID_PATTERN.rstrip("$"))
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether ``text`` may be a tenant or device id (and so a level of a topic)."""
+    return _id.fullmatch(text) is not None

@@ -1,0 +1,51 @@
+"""How many devices a campaign may claim now.
+
+A campaign has a window of one tick in database time, shared by every worker. At most ``rate`` devices
+are claimed in a window; the next window opens no sooner than one tick after this one did, so no
+tick-long span that starts with a claim sees more than the rate, however many workers run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What the claiming transaction read, under the campaign's row lock.
+
+    ``age`` is the seconds since the window opened (None: no window yet), ``used`` the devices claimed in it.
+    """
+
+    rate: int
+    tick: float
+    age: float | None
+    used: int
+    in_flight: int = 0
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The answer: ``tokens`` commands of any kind, of which ``fresh`` may open a new device.
+
+    ``opens_window`` says that claiming starts a new window. ``retry_in`` is the seconds until the
+    next window, 0 when it is open already.
+    """
+
+    tokens: int
+    fresh: int
+    opens_window: bool
+    retry_in: float
+
+
+def allowance(pace: Pace, *, wave_left: int) -> Allowance:
+    """Tokens left in this window, and how many of them may go to devices not yet sent to.
+
+    Sending again takes a token, but neither a place in flight (the device holds one) nor a place in the wave.
+    """
+    opens = pace.age is None or pace.age >= pace.tick
+    tokens = max(0, pace.rate if opens else pace.rate - pace.used)
+    places = tokens if pace.max_in_flight is None else max(0, pace.max_in_flight - pace.in_flight)
+    retry_in = 0.0 if opens or tokens or pace.age is None else pace.tick - pace.age
+    return Allowance(tokens, min(tokens, places, max(0, wave_left)), opens, retry_in)

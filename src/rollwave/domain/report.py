@@ -1,0 +1,111 @@
+"""One status report of a device: bytes in, a :class:`Report` or the reason for turning it away out.
+
+Never raises, whatever the bytes; the classes of bad input and their answers are in the contract's appendix.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rollwave.domain.execution import REPORTABLE, ExecutionStatus
+from rollwave.domain.ids import MAX_BIGINT, CampaignId
+
+MAX_PAYLOAD = 64 * 1024
+MAX_ERROR = 1024
+MAX_ATTEMPT = 32_767
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a device said. ``progress`` is 0 to 100 or None, ``error`` is at most 1 KB or None."""
+
+    campaign_id: CampaignId
+    status: ExecutionStatus
+    progress: int | None = None
+    error: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A payload that is no report. ``undecodable`` separates bytes that are no JSON from wrong values."""
+
+    reason: str
+    undecodable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """An empty payload: nothing was said (it is also how a retained message is cleared)."""
+
+
+def parse(payload: bytes) -> Report | Rejected | Empty:
+    """Read one payload. Time and memory are bounded by ``MAX_PAYLOAD``."""
+    if not payload:
+        return Empty()
+    if len(payload) > MAX_PAYLOAD:
+        return Rejected("payload over 64 KB", undecodable=True)
+    try:
+        document = json.loads(
+            payload.decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_int=_bounded_int,
+            parse_constant=_no_constant,
+        )
+        return _read(document) if isinstance(document, dict) else Rejected("not a JSON object")
+    except (ValueError, RecursionError) as error:
+        return Rejected(f"not JSON: {type(error).__name__}", undecodable=True)
+
+
+def _read(document: dict[str, Any]) -> Report | Rejected:
+    campaign_id = document.get("campaign_id")
+    if type(campaign_id) is not int or not 0 < campaign_id <= MAX_BIGINT:
+        return Rejected("campaign_id is not a positive integer")
+    status = _status(document.get("status"))
+    if status is None:
+        return Rejected("status is not one of DOWNLOADING, INSTALLING, SUCCESS, FAILED")
+    attempt = document.get("attempt")
+    if attempt is not None and (type(attempt) is not int or not 0 < attempt <= MAX_ATTEMPT):
+        return Rejected("attempt is not a positive integer")
+    progress = 100 if status is ExecutionStatus.SUCCESS else _progress(document.get("progress"))
+    return Report(CampaignId(campaign_id), status, progress, _error(document.get("error")), attempt)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("duplicate key")
+    return document
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _bounded_int(digits: str) -> int | float:
+    # Beyond any id: kept out of int() so that thousands of digits cost nothing.
+    return int(digits) if len(digits) <= 20 else math.inf
+
+
+def _status(value: object) -> ExecutionStatus | None:
+    if not isinstance(value, str) or not value.isascii():
+        return None
+    word = value.upper()
+    return ExecutionStatus(word) if word in REPORTABLE else None
+
+
+def _progress(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(min(100, max(0, value)))
+
+
+def _error(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    clean = text[:MAX_ERROR].replace("\x00", "").encode("utf-8", "replace")
+    return clean[:MAX_ERROR].decode("utf-8", "ignore") or None

@@ -1,0 +1,74 @@
+"""Waves: the order in which a campaign opens up to its devices, and the gate between two of them.
+
+A wave is a cumulative device count. Wave k may send to devices until ``up_to`` of them have been sent
+to in all; its gate opens the next wave once every one of those is terminal and the guardrail holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rollwave.errors import InvalidInput
+
+
+class Strategy(StrEnum):
+    """The words of ``ota_campaigns.rollout_strategy``."""
+
+    LINEAR = "linear"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Wave ``number`` (from 0) lets ``up_to`` devices in all be sent to; None: all of them."""
+
+    number: int
+    up_to: int | None
+
+
+def plan(strategy: str | None, total: int, canary_percent: float | None) -> tuple[Wave, ...]:
+    """Split ``total`` devices into waves.
+
+    Linear is one wave. Canary is a first share of ``canary_percent`` (rounded up, at least 1 device), then the rest.
+
+    Raises:
+        InvalidInput: the strategy is not known, or the percentage is not over 0 and up to 100.
+    """
+    match strategy:
+        case Strategy.LINEAR:
+            return (Wave(0, None),)
+        case Strategy.CANARY:
+            if canary_percent is None or not 0 < canary_percent <= 100:
+                raise InvalidInput(
+                    f"canary_percent {canary_percent} is not over 0 and up to 100",
+                    hint="Set canary_percent to a share such as 5, then start the campaign again.",
+                )
+            first = max(1, math.ceil(total * canary_percent / 100))
+            return (Wave(0, first), Wave(1, None))
+        case _:
+            raise InvalidInput(
+                f"rollout_strategy {strategy!r} is not known",
+                hint="Set rollout_strategy to linear or canary, then start the campaign again.",
+            )
+
+
+class Gate(StrEnum):
+    """What the gate behind a wave says."""
+
+    SHUT = "shut"
+    """Devices of the wave are still to be sent to or in progress."""
+    OPEN = "open"
+    """Every device of the wave is terminal and the guardrail holds: go on."""
+
+
+def gate(wave: Wave, *, sent: int, unfinished: bool, more_to_send: bool) -> Gate:
+    """Judge the gate behind ``wave``.
+
+    ``sent`` is the devices sent to in all, ``unfinished`` whether any of them is not terminal,
+    ``more_to_send`` whether a device that was never sent to is left. A wave of which too few devices
+    exist is full when none is left.
+    """
+    full = not more_to_send or (wave.up_to is not None and sent >= wave.up_to)
+    return Gate.OPEN if full and not unfinished else Gate.SHUT

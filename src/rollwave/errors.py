@@ -1,0 +1,51 @@
+"""Everything Rollwave raises on purpose.
+
+    RollwaveError
+    ├── ConfigurationError    a setting is missing or cannot be read
+    ├── DatabaseUnavailable   PostgreSQL cannot be reached
+    ├── SchemaMismatch        the database is older or newer than this program
+    ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
+    ├── InvalidInput          a value breaks a rule of the contract
+    ├── NotFound              no such row for this tenant
+    └── Conflict              the row exists, but is not in a state that allows this
+
+An error says what is wrong; its ``hint`` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class RollwaveError(Exception):
+    """Base of the tree. ``hint`` is one sentence telling the reader what to do next."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigurationError(RollwaveError):
+    """A setting is missing or cannot be read."""
+
+
+class DatabaseUnavailable(RollwaveError):
+    """PostgreSQL cannot be reached."""
+
+
+class SchemaMismatch(RollwaveError):
+    """The database's schema is older or newer than this program expects."""
+
+
+class BrokerUnavailable(RollwaveError):
+    """The MQTT broker cannot be reached, closed the session, or refused a request."""
+
+
+class InvalidInput(RollwaveError):
+    """A value breaks a rule of the contract."""
+
+
+class NotFound(RollwaveError):
+    """The tenant has no such row. Another tenant's row looks the same as none."""
+
+
+class Conflict(RollwaveError):
+    """The row exists, but its state does not allow what was asked."""

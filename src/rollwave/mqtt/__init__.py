@@ -1,0 +1,1 @@
+"""The wire: topics, payloads, and one session with a broker."""

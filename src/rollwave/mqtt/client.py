@@ -1,0 +1,288 @@
+"""One session with a broker. The only module that knows the MQTT library.
+
+A session never reconnects by itself: when it is lost, ``messages()`` ends and ``publish()`` raises, and
+whoever holds it opens another. So nothing is ever sent twice behind the engine's back, and a broker
+that forgot the session is subscribed to again.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mqttium import MQTTError, MQTTProtocolVersion
+from mqttium.api import AsyncClient, Message, Properties, PublishReceipt
+
+from rollwave.errors import BrokerUnavailable, ConfigurationError
+from rollwave.settings import Settings
+
+SESSION_EXPIRY = 7 * 86_400
+"""Seconds for which the broker keeps a persistent session, and the reports queued in it."""
+
+_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_ATTEMPT = "attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is and how to speak to it."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Broker:
+        """Read the MQTT settings.
+
+        Raises:
+            ConfigurationError: the URL or the CA file cannot be used.
+        """
+        return cls.from_url(
+            settings.mqtt_broker_url,
+            username=settings.mqtt_username,
+            password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
+            ca_cert=settings.mqtt_ca_cert,
+            protocol=settings.mqtt_protocol,
+        )
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        ca_cert: str | None = None,
+        protocol: str = "5",
+    ) -> Broker:
+        """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, verified).
+
+        Raises:
+            ConfigurationError: the URL or the CA file cannot be used. Never falls back to plaintext.
+        """
+        scheme, host, port, user, secret = _split(url)
+        if ca_cert and scheme == "mqtt":
+            raise ConfigurationError(
+                "MQTT_CA_CERT is set but MQTT_BROKER_URL is plaintext",
+                hint="Use mqtts:// in MQTT_BROKER_URL, or unset MQTT_CA_CERT.",
+            )
+        return cls(
+            host=host,
+            port=port,
+            tls=_tls(ca_cert) if scheme == "mqtts" else None,
+            username=username or user,
+            password=password or secret,
+            protocol=MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311,
+        )
+
+    @property
+    def address(self) -> str:
+        """Host and port, for messages and logs."""
+        return f"{self.host}:{self.port}"
+
+
+def _split(url: str) -> tuple[str, str, int, str | None, str | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        if not parts.hostname:
+            raise ValueError("no host")
+    except (KeyError, ValueError):
+        raise ConfigurationError(
+            "MQTT_BROKER_URL is not an MQTT URL", hint="Use mqtt://host:1883, or mqtts://host:8883 for TLS."
+        ) from None
+    user = unquote(parts.username) if parts.username else None
+    secret = unquote(parts.password) if parts.password else None
+    return parts.scheme, parts.hostname, port, user, secret
+
+
+def _tls(ca_cert: str | None) -> ssl.SSLContext:
+    if ca_cert and not Path(ca_cert).is_file():
+        raise ConfigurationError(
+            f"MQTT_CA_CERT names {ca_cert}, which is no file", hint="Name a PEM file that this process can read."
+        )
+    try:
+        return ssl.create_default_context(cafile=ca_cert or None)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(
+            f"MQTT_CA_CERT {ca_cert} cannot be used: {error}", hint="Name a PEM file with CA certificates."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message as it came. ``attempt`` is the sender's user property of that name, if there was one."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    attempt: int | None
+    handle: Message = field(repr=False)
+
+
+class Receipt:
+    """The broker's answer to one publish, to be waited for."""
+
+    def __init__(self, receipt: PublishReceipt) -> None:
+        self._receipt = receipt
+
+    async def acknowledged(self) -> None:
+        """Return once the broker has acknowledged the message.
+
+        Raises:
+            BrokerUnavailable: it refused, or the session was lost first (the message may or may not have arrived).
+        """
+        try:
+            await self._receipt.wait()
+        except MQTTError as error:
+            raise BrokerUnavailable(f"publish not acknowledged: {error}") from error
+
+
+class Session:
+    """One connection. Open it with :meth:`connect`."""
+
+    def __init__(self, client: AsyncClient, broker: Broker, *, session_present: bool) -> None:
+        self._client = client
+        self._has_properties = broker.protocol is MQTTProtocolVersion.MQTTv5
+        self.session_present = session_present
+        """Whether the broker remembers this client id: its queue is intact."""
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        broker: Broker,
+        client_id: str = "",
+        *,
+        persistent: bool = False,
+        manual_ack: bool = False,
+        buffer: int = 5000,
+        timeout: float = 10.0,
+    ) -> AsyncIterator[Session]:
+        """Open a session for the block; it is closed with DISCONNECT on the way out.
+
+        Args:
+            persistent: the broker keeps subscriptions and queue under ``client_id`` while we are away.
+            manual_ack: what is received counts as unreceived until :meth:`acknowledge`.
+            buffer: messages received and not yet taken from :meth:`messages`; past it the socket is left unread.
+            timeout: seconds for connecting.
+
+        Raises:
+            BrokerUnavailable: no connection, or the broker refused it.
+        """
+        client = AsyncClient(
+            client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
+            protocol=broker.protocol,
+            clean_start=not persistent,
+            keepalive=30,
+            username=broker.username,
+            password=broker.password,
+            connect_properties=_connect_properties(broker, persistent=persistent),
+            # The broker is told no Receive Maximum worth speaking of: Mosquitto 2.0.11 overruns it, which
+            # would cost the connection. ``buffer`` is the bound: past it TCP pushes back.
+            max_inbound_inflight=65_535,
+            maximum_packet_size=None,
+            max_unacknowledged_messages=10_000,
+            max_write_queue_bytes=4 * 1024 * 1024,
+            manual_ack=manual_ack,
+            max_iterator_messages=buffer,
+        )
+        try:
+            answer = await client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout)
+        except (MQTTError, OSError) as error:
+            raise BrokerUnavailable(
+                f"no MQTT session with {broker.address}: {error}",
+                hint="Check MQTT_BROKER_URL, the credentials, and that the broker runs.",
+            ) from error
+        try:
+            yield cls(client, broker, session_present=answer.session_present)
+        finally:
+            await client.disconnect()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection still stands, as far as this side knows."""
+        return self._client.is_connected
+
+    async def subscribe(self, *filters: str) -> None:
+        """Subscribe at QoS 1.
+
+        Raises:
+            BrokerUnavailable: the broker refused a filter, or the session is lost.
+        """
+        try:
+            await self._client.subscribe([(each, 1) for each in filters])
+        except MQTTError as error:
+            raise BrokerUnavailable(
+                f"subscribing to {', '.join(filters)} failed: {error}",
+                hint="Check the broker's ACL for this user.",
+            ) from error
+
+    async def publish(self, topic: str, payload: bytes, *, attempt: int | None = None) -> Receipt:
+        """Hand one QoS 1 message to the session; waits while its queues are full.
+
+        ``attempt`` travels as an MQTT 5 user property (MQTT 3.1.1 has none, and it is left out).
+
+        Raises:
+            BrokerUnavailable: the session is lost, or the broker's limits forbid the message.
+        """
+        properties = None
+        if attempt is not None and self._has_properties:
+            properties = _attempt_property(attempt)
+        try:
+            return Receipt(await self._client.publish(topic, payload, qos=1, properties=properties))
+        except MQTTError as error:
+            raise BrokerUnavailable(f"publish failed: {error}") from error
+
+    async def messages(self) -> AsyncIterator[Incoming]:
+        """Every message, until the session ends, however it ends."""
+        try:
+            async for message in self._client.messages():
+                attempt = _read_attempt(message.properties)
+                yield Incoming(message.topic, message.payload, message.retain, attempt, message)
+        except MQTTError:
+            return
+
+    async def acknowledge(self, incoming: Incoming) -> None:
+        """Tell the broker that ``incoming`` is dealt with (``manual_ack`` sessions, in the order received).
+
+        Raises:
+            BrokerUnavailable: the session is lost; the broker will deliver the message again.
+        """
+        try:
+            await self._client.ack(incoming.handle)
+        except MQTTError as error:
+            raise BrokerUnavailable(f"acknowledging failed: {error}") from error
+
+
+def _connect_properties(broker: Broker, *, persistent: bool) -> Properties | None:
+    if persistent and broker.protocol is MQTTProtocolVersion.MQTTv5:
+        return Properties({"session_expiry_interval": SESSION_EXPIRY})
+    return None
+
+
+_attempt_properties: dict[int, Properties] = {}
+
+
+def _attempt_property(attempt: int) -> Properties:
+    found = _attempt_properties.get(attempt)
+    if found is None:
+        found = _attempt_properties[attempt] = Properties({"user_property": ((_ATTEMPT, str(attempt)),)})
+    return found
+
+
+def _read_attempt(properties: Properties | None) -> int | None:
+    for name, value in properties.get("user_property", ()) if properties else ():
+        if name == _ATTEMPT and value.isascii() and value.isdigit() and len(value) <= 5:
+            return int(value)
+    return None
+
