@@ -1,0 +1,52 @@
+# The newest interpreter that is not older than 3.11, unless PYTHON= names one.
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench fmt lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## build .venv with everything in it, `rollwave` too
+
+demo: setup ## see it work: database, broker, engine and a fleet, all on this machine
+	$(BIN)/rollwave demo
+
+test: setup ## every test, on real servers (ARGS="tests/unit -k pacing" for some)
+	@scripts/system-packages
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## lint, format, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src tests
+	$(BIN)/lint-imports
+
+bench: setup ## measure throughput and memory (ARGS are handed on)
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: setup ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lock: setup ## pin every dependency anew, by hash
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra demo --extra dev \
+	  --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --output-file requirements.txt pyproject.toml
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Rollwave needs Python 3.11 or newer; '$(PYTHON)' is missing or older. Try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv or ensurepip module. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
