@@ -1,0 +1,82 @@
+"""Connections and transactions. Tenant rows are reached through :func:`tenant_transaction` and no other way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+
+from rollwave.errors import DatabaseUnavailable, InvalidInput
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
+
+STATEMENT_TIMEOUT = 30.0
+"""Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
+
+
+@asynccontextmanager
+async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
+    """A pool for our own commands. A host's pool, made with nothing special, does as well.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL cannot be reached or refuses the login.
+    """
+    try:
+        pool = await asyncpg.create_pool(
+            dsn, min_size=1, max_size=size, timeout=10, server_settings={"application_name": "rollwave"}
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise unavailable(error) from error
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def unavailable(error: BaseException) -> DatabaseUnavailable:
+    """The error a reader can act on. The URL is left out, as it may hold a password."""
+    return DatabaseUnavailable(
+        f"PostgreSQL cannot be reached: {error or type(error).__name__}",
+        hint="Check DATABASE_URL, and that the server runs and lets this login in.",
+    )
+
+
+@asynccontextmanager
+async def tenant_transaction(
+    pool: Pool, tenant_id: str, *, timeout: float = STATEMENT_TIMEOUT
+) -> AsyncIterator[Connection]:
+    """A transaction that sees and writes one tenant's rows, as ``pulse_app``.
+
+    ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
+    nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, in seconds.
+    """
+    if not tenant_id or "\x00" in tenant_id:
+        raise InvalidInput("a transaction needs a tenant")
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout)}"
+        )
+        yield connection
+
+
+@asynccontextmanager
+async def system_transaction(pool: Pool, *, timeout: float = STATEMENT_TIMEOUT) -> AsyncIterator[Connection]:
+    """A transaction as ``pulse_app`` that names no tenant: it sees no tenant's row, only what is ours alone."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(f"SET LOCAL ROLE pulse_app; {_limit(timeout)}")
+        yield connection
+
+
+def _limit(timeout: float) -> str:
+    return f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))}"
+
+
+def _quoted(text: str) -> str:
+    # E'' so that the result does not depend on standard_conforming_strings.
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

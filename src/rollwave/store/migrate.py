@@ -1,0 +1,128 @@
+"""Bringing a database to the schema this program expects: plain SQL files, in order, each once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncpg
+
+from rollwave.errors import DatabaseUnavailable, SchemaMismatch
+from rollwave.store.database import Connection, Pool, system_transaction, unavailable
+
+_LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of ``migrations/``: ``0002_tables.sql`` has version 2."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """What tells an edited file from the one that was applied."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Every migration of this program, in order."""
+    folder = files("rollwave.store") / "migrations"
+    names = sorted(each.name for each in folder.iterdir() if each.name.endswith(".sql"))
+    return [Migration(int(name[:4]), name, (folder / name).read_text("utf-8")) for name in names]
+
+
+async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = None) -> list[str]:
+    """Apply what is missing and return the names of the files applied. Safe to repeat, and beside running workers.
+
+    Args:
+        force_rls: also force row-level security on tables adopted from a host.
+        grant_to: a login that shall be able to run the engine (it gets ``pulse_app`` to take on).
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
+        SchemaMismatch: the database is newer than this program, or was made from other files.
+    """
+    try:
+        connection = await asyncpg.connect(dsn, timeout=10)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise unavailable(error) from error
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        applied = await _apply_missing(connection)
+        if force_rls:
+            await connection.execute((files("rollwave.store") / "force_rls.sql").read_text("utf-8"))
+        if grant_to:
+            quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)
+            await connection.execute(f"GRANT pulse_app TO {quoted}")
+        return applied
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseUnavailable(
+            f"this login may not do that: {error}",
+            hint="Migrate as the owner of the tables, with CREATEROLE or with the roles "
+            "pulse_app and rollwave_due (both NOLOGIN) created and granted to it beforehand.",
+        ) from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailable(f"migrating failed, nothing of that file was kept: {error}") from error
+    finally:
+        await connection.close()
+
+
+async def _apply_missing(connection: Connection) -> list[str]:
+    await connection.execute("SET client_min_messages = warning")
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS rollwave_migrations ("
+        " version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    rows = await connection.fetch("SELECT version, name, checksum FROM rollwave_migrations")
+    missing = _missing({row["version"]: row["checksum"] for row in rows})
+    for migration in missing:
+        async with connection.transaction():
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.checksum,
+            )
+    return [migration.name for migration in missing]
+
+
+def _missing(applied: dict[int, str]) -> list[Migration]:
+    known = migrations()
+    newer = max(applied, default=0)
+    if newer > known[-1].version:
+        raise SchemaMismatch(
+            f"the database is at schema {newer}, this program knows {known[-1].version}",
+            hint="Upgrade Rollwave; an older program must not run on a newer schema.",
+        )
+    for migration in known:
+        if migration.version in applied and applied[migration.version] != migration.checksum:
+            raise SchemaMismatch(
+                f"{migration.name} is not the file that was applied to this database",
+                hint="Reinstall Rollwave: a released migration is never edited.",
+            )
+    return [migration for migration in known if migration.version not in applied]
+
+
+async def require_current_schema(pool: Pool) -> None:
+    """Check that the database is at this program's schema.
+
+    Raises:
+        SchemaMismatch: it is older, newer, or has never been migrated.
+    """
+    expected = migrations()[-1].version
+    try:
+        async with system_transaction(pool) as connection:
+            found = await connection.fetchval("SELECT max(version) FROM rollwave_migrations")
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError):
+        found = None
+    if found != expected:
+        raise SchemaMismatch(
+            f"the database is at schema {found or 'none'}, this program needs {expected}",
+            hint="Run `rollwave migrate`." if (found or 0) < expected else "Upgrade Rollwave.",
+        )
