@@ -5,6 +5,7 @@
     ├── DatabaseUnavailable   PostgreSQL cannot be reached
     ├── SchemaMismatch        the database is older or newer than this program
     ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
+    ├── ApiUnavailable        the HTTP API cannot be reached, or is out of order
     ├── InvalidInput          a value breaks a rule of the contract
     ├── NotFound              no such row for this tenant
     └── Conflict              the row exists, but is not in a state that allows this
@@ -37,6 +38,10 @@ class SchemaMismatch(RollwaveError):
 
 class BrokerUnavailable(RollwaveError):
     """The MQTT broker cannot be reached, closed the session, or refused a request."""
+
+
+class ApiUnavailable(RollwaveError):
+    """The HTTP API cannot be reached, or is out of order itself."""
 
 
 class InvalidInput(RollwaveError):

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     statement_timeout: float = Field(30.0, alias="ROLLWAVE_STATEMENT_TIMEOUT", gt=0, le=600)
     reconcile_interval: float = Field(30.0, alias="ROLLWAVE_RECONCILE_INTERVAL", gt=0, le=60)
 
+    api_url: str = Field("http://127.0.0.1:8080", alias="ROLLWAVE_API_URL")
+    api_key: SecretStr | None = Field(None, alias="ROLLWAVE_API_KEY")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="LOG_LEVEL")
     log_format: Literal["auto", "json", "console"] = Field("auto", alias="LOG_FORMAT")
 
