@@ -80,6 +80,10 @@ class EmbeddedBroker:
         return f"mqtt://{HOST}:{self._port_v4}"
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.running
 

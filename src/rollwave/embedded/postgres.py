@@ -58,6 +58,10 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/postgres?host={self._runtime_dir}&port={PORT}"
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.running
 
@@ -141,7 +145,7 @@ class EmbeddedPostgres:
             return False
         # The file outlives a crash: it counts when it is this process's. The eighth line is the state.
         process = self._process
-        return process is not None and [lines[0], *lines[7:8]] == [str(process.pid), "ready   "]
+        return process is not None and lines[:1] + lines[7:8] == [str(process.pid), "ready   "]
 
     def _reachable(self, bin_dir: Path) -> Path:
         """``bin_dir``, or a copy of its installation where the server's user can run it."""

@@ -1,0 +1,130 @@
+"""Real servers for every test. A test that needs none starts none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.store.database import Pool, create_pool
+from rollwave.store.migrate import migrate
+from tests.servers import Mosquitto, debian_mosquitto, debian_postgres, start_postgres
+
+HERE = Path(__file__).parent
+TEMPLATE = "rollwave_template"
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by its folder; outside CI, leave out those that need a server that is not here."""
+    for item in items:
+        item.add_marker(item.path.relative_to(HERE).parts[0])
+    if os.environ.get("CI") != "true":
+        left_out = [item for item in items if _lacks_server(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _lacks_server(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return ("mosquitto" in fixtures and debian_mosquitto() is None) or (
+        params.get("postgres") == "debian" and debian_postgres() is None
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
+    """A running server: PostgreSQL 18, or Debian's.
+
+    ``pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)`` runs on both.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
+    folder.chmod(0o755)  # the server may run as another user
+    try:
+        with start_postgres(getattr(request, "param", "embedded"), folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: EmbeddedPostgres) -> str:
+    return postgres.url
+
+
+@pytest.fixture(scope="session")
+def postgres_log(postgres: EmbeddedPostgres) -> Path:
+    return postgres.log
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> str:
+    """The name of a database that has been migrated and that nobody is connected to."""
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {TEMPLATE}"))
+    asyncio.run(migrate(_named(postgres_url, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+async def empty_database(postgres_url: str) -> AsyncIterator[str]:
+    """The URL of a database with nothing in it."""
+    async for url in _fresh_database(postgres_url, "template1"):
+        yield url
+
+
+@pytest.fixture
+async def database(postgres_url: str, template: str) -> AsyncIterator[str]:
+    """The URL of a migrated database of the test's own."""
+    async for url in _fresh_database(postgres_url, template):
+        yield url
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    async with create_pool(database) as pool:
+        yield pool
+
+
+@pytest.fixture
+def broker() -> Iterator[EmbeddedBroker]:
+    """A broker of the test's own: no session, nothing retained."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Debian's Mosquitto, the test's own."""
+    with Mosquitto(tmp_path) as broker:
+        yield broker
+
+
+async def _fresh_database(server: str, template: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield _named(server, name)
+    finally:
+        await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+def _named(url: str, database: str) -> str:
+    return url.replace("@/postgres?", f"@/{database}?")

@@ -1,0 +1,85 @@
+"""The servers that Debian carries, started for the tests: the oldest PostgreSQL we promise, and Mosquitto."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rollwave.embedded.broker import HOST, free_port
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.embedded.process import ServerProcess
+
+
+def debian_postgres() -> Path | None:
+    """The binaries of the oldest PostgreSQL installed by the system."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    return next((path for path in found if (path / "initdb").exists()), None)
+
+
+def debian_mosquitto() -> str | None:
+    return shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
+    """``kind`` is ``embedded`` (PostgreSQL 18) or ``debian``. Returned unstarted, for ``with``."""
+    bin_dir = None
+    if kind == "debian":
+        bin_dir = debian_postgres()
+        assert bin_dir, "no PostgreSQL under /usr/lib/postgresql: scripts/system-packages installs it"
+    settings = {"log_lock_waits": "on", "log_line_prefix": "%m [%p] %a %d "}
+    return EmbeddedPostgres(folder / kind, bin_dir=bin_dir, settings=settings)
+
+
+class Mosquitto:
+    """Debian's Mosquitto on a loopback port that it keeps over restarts, and so its sessions."""
+
+    def __init__(self, folder: Path, *, config: str = "") -> None:
+        self.port = free_port()
+        self.log = folder / "mosquitto.log"
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"listener {self.port} {HOST}\n"
+            "allow_anonymous true\n"
+            f"persistence true\npersistence_location {folder}/\n"
+            "max_queued_messages 100000\nmax_inflight_messages 0\n"
+            f"user {pwd.getpwuid(os.geteuid()).pw_name}\n{config}"
+        )
+        self._process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{HOST}:{self.port}"
+
+    def start(self) -> None:
+        program = debian_mosquitto()
+        assert program, "mosquitto is not installed: scripts/system-packages installs it"
+        self._process = ServerProcess([program, "-c", str(self._config)], log=self.log)
+        self._process.wait_until(self._accepts, timeout=10.0, what="mosquitto")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    def crash(self) -> None:
+        """End it with nothing written down since the last orderly stop."""
+        if self._process is not None:
+            self._process.stop(signal.SIGKILL)
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,109 @@
+"""What tests share: waiting with a deadline, and the command line and psql as an operator has them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rollwave.embedded.broker import free_port
+from rollwave.embedded.postgres import wheel_binaries
+
+__all__ = ["Running", "environment", "eventually", "free_port", "psql", "rollwave", "rollwave_running"]
+
+T = TypeVar("T")
+
+_OURS = ("DATABASE_URL", "MQTT_", "OTA_", "ROLLWAVE_", "LOG_", "PG")
+
+
+async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = 10.0, what: str = "") -> T:
+    """Call ``check`` until what it returns is true, and return that; fail after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = check()
+        value: T = await answer if inspect.isawaitable(answer) else answer
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or inspect.getsource(check).strip()}")
+        await asyncio.sleep(0.02)
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment, with no setting of Rollwave's but these."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return bare | settings
+
+
+def rollwave(
+    *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed ``rollwave`` to its end. ``env`` holds its settings."""
+    return subprocess.run(
+        [_program(), *arguments],
+        env=environment(**(env or {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A ``rollwave`` that is still running; send it signals through ``process``."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def output(self) -> str:
+        """All it has written so far, standard output and error."""
+        return self.log.read_text()
+
+
+@asynccontextmanager
+async def rollwave_running(
+    *arguments: str, log: Path, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
+    """Start the installed ``rollwave``; killed on the way out when it has not ended by then."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            _program(),
+            *arguments,
+            env=environment(**(env or {})),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield Running(process, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def psql(url: str, sql: str) -> str:
+    """What an operator's ``psql`` prints for ``sql``: rows, fields parted by ``|``."""
+    result = subprocess.run(
+        [str(wheel_binaries() / "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def _program() -> str:
+    return str(Path(sys.executable).with_name("rollwave"))
