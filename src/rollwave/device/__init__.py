@@ -1,0 +1,1 @@
+"""The reference device agent: what a device does with a command, and how it reports."""

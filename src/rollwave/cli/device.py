@@ -1,0 +1,87 @@
+"""``rollwave device``: the reference device agent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rollwave.cli.wire_options import Device, Tenant, Url, broker_at
+
+if TYPE_CHECKING:
+    from rollwave.device.agent import AgentPlan
+    from rollwave.mqtt.client import Broker
+
+app = typer.Typer(help="The reference device agent: the other side of the wire.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The reference device agent: the other side of the wire."""
+
+
+@app.command()
+def run(
+    tenant: Tenant,
+    device: Device,
+    url: Url = "",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Directory for what the device remembers. Default: .rollwave/TENANT:DEVICE."),
+    ] = None,
+    install: Annotated[
+        str,
+        typer.Option(
+            help="Command that installs an artifact, run without a shell; {path} is the file. "
+            "Without one, a checked download is a success."
+        ),
+    ] = "",
+    install_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds the install command may take.")
+    ] = 600.0,
+    download_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a download may take.")] = 3600.0,
+    max_size: Annotated[int, typer.Option(min=1, help="Bytes an artifact may have.")] = 4 * 1024**3,
+) -> None:
+    """Be one device: take update commands, download, verify, install, report.
+
+    It works until it is stopped, reconnects by itself, and resumes what a restart cut short.
+    User name, password and CA file of the broker come from MQTT_USERNAME, MQTT_PASSWORD and MQTT_CA_CERT.
+
+    The install command finds ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN in its environment. If it
+    exits with anything but 0 the update has FAILED, and the last line that it wrote is the reason.
+
+    For example:
+
+        rollwave device run --tenant demo --device dev-1 --install 'cp {path} /srv/firmware.bin'
+    """
+    from rollwave import log
+    from rollwave.device.agent import AgentPlan
+    from rollwave.device.download import Limits
+    from rollwave.settings import Settings
+
+    settings = Settings.load()
+    log.configure(settings)
+    plan = AgentPlan(
+        tenant_id=tenant,
+        device_id=device,
+        directory=state or Path(".rollwave") / f"{tenant}:{device}",
+        install=install,
+        install_timeout=install_timeout,
+        limits=Limits(seconds=download_timeout, size=max_size),
+    )
+    asyncio.run(_until_stopped(broker_at(url, settings), plan))
+
+
+async def _until_stopped(broker: Broker, plan: AgentPlan) -> None:
+    from rollwave.cli.signals import stop_requested
+    from rollwave.device.agent import Agent
+    from rollwave.device.connection import together
+
+    stop = stop_requested()
+    await together(Agent(broker, plan).run(), _wait(stop))
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()

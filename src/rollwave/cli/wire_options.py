@@ -1,0 +1,38 @@
+"""Options of the commands on the devices' side of the wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rollwave.domain.ids import is_valid_id
+
+if TYPE_CHECKING:
+    from rollwave.mqtt.client import Broker
+    from rollwave.settings import Settings
+
+
+def _checked_id(text: str) -> str:
+    if not is_valid_id(text):
+        raise typer.BadParameter("use 1 to 128 of A-Z a-z 0-9 : . _ -")
+    return text
+
+
+Tenant = Annotated[str, typer.Option("--tenant", help="Tenant id.", callback=_checked_id)]
+Device = Annotated[str, typer.Option("--device", help="Device id.", callback=_checked_id)]
+Url = Annotated[
+    str,
+    typer.Option("--url", help="Broker, mqtt://host:port or mqtts://host:port. Default: MQTT_BROKER_URL."),
+]
+
+
+def broker_at(url: str, settings: Settings) -> Broker:
+    """The broker of the settings, at ``url`` if one was given.
+
+    Raises:
+        ConfigurationError: the URL or the CA file cannot be used.
+    """
+    from rollwave.mqtt.client import Broker
+
+    return Broker.from_settings(settings.model_copy(update={"mqtt_broker_url": url} if url else {}))

@@ -1,0 +1,51 @@
+"""One job of one simulated device, as the reports that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from rollwave.device.download import DownloadFailed
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.fleet.faults import Fault, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the device has come to."""
+
+    status: ExecutionStatus
+    progress: int | None = None
+    error: str | None = None
+
+
+async def live(
+    fault: Fault | None, fetch: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Step]:
+    """The job's steps in order. The last is an outcome, unless a silent fault comes first."""
+    if fault and fault.stage is Stage.COMMAND:
+        for step in _end(fault):
+            yield step
+        return
+    yield Step(ExecutionStatus.DOWNLOADING, progress=0)
+    await pause()
+    if fault and fault.stage is Stage.DOWNLOAD:
+        for step in _end(fault):
+            yield step
+        return
+    try:
+        await fetch()
+    except DownloadFailed as error:
+        yield Step(ExecutionStatus.FAILED, error=str(error))
+        return
+    yield Step(ExecutionStatus.INSTALLING)
+    await pause()
+    if fault:
+        for step in _end(fault):
+            yield step
+        return
+    yield Step(ExecutionStatus.SUCCESS, progress=100)
+
+
+def _end(fault: Fault) -> list[Step]:
+    return [] if fault.silent else [Step(ExecutionStatus.FAILED, error=fault.message)]

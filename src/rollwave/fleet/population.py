@@ -1,0 +1,143 @@
+"""The devices themselves: each remembers and decides as the reference device does, and lives its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import httpx2
+
+from rollwave.device import decide as rules
+from rollwave.device.decide import Decision, Job, State, Verdict
+from rollwave.device.outbox import Outgoing
+from rollwave.domain.execution import TERMINAL
+from rollwave.fleet.faults import Fault, FaultRates, Profile, profile
+from rollwave.fleet.life import Step, live
+from rollwave.fleet.tally import Ledger
+from rollwave.fleet.transfer import transfer
+from rollwave.fleet.uplink import Said
+from rollwave.log import get_logger
+from rollwave.mqtt.payload import Command
+
+_DOWNLOADS_AT_ONCE = 32
+_log = get_logger("fleet")
+
+Behaviour = Callable[[str, Command], Fault | None]
+"""What a release does to a device, given its id; None leaves it to the device's own profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """Which devices there are, and how they behave.
+
+    ``step_delay`` is about how many seconds a step (download, install) takes beyond the real work. With
+    ``download`` off nothing is fetched. ``connections`` is how many there are to the broker, at least two.
+    """
+
+    tenant_id: str
+    device_ids: Sequence[str]
+    seed: int = 1
+    faults: FaultRates = field(default_factory=FaultRates)
+    download: bool = True
+    step_delay: float = 0.0
+    behaviour: Behaviour | None = None
+    connections: int = 4
+
+
+class Population:
+    """All devices' memories, and a task for each that is at work."""
+
+    def __init__(self, plan: FleetPlan, ledger: Ledger, say: Callable[[Said], None]) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._say = say
+        self._states: dict[str, State] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
+        # No proxy from the environment: the artifacts of a simulation are near.
+        self._client = httpx2.AsyncClient(timeout=30.0, follow_redirects=True, trust_env=False)
+
+    async def aclose(self) -> None:
+        """Stop every device where it is."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
+
+    def take(self, device_id: str, command: Command, attempt: int | None, *, retained: bool) -> None:
+        """A command has come for ``device_id``."""
+        self._ledger.received[device_id] += 1
+        decision = rules.decide(self._states.get(device_id, State()), command, attempt, retained=retained)
+        self._states[device_id] = decision.state
+        if decision.verdict is Verdict.START:
+            self._begin(device_id)
+        elif decision.verdict is not Verdict.WAIT:
+            self._ledger.duplicates += 1
+            self._answer(device_id, decision)
+
+    def _answer(self, device_id: str, decision: Decision) -> None:
+        if decision.job:
+            self._speak(device_id, Outgoing.of(decision.job))
+
+    def _begin(self, device_id: str) -> None:
+        task = asyncio.create_task(self._work(device_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("fleet_device_broken", exc_info=error)
+
+    async def _work(self, device_id: str) -> None:
+        while job := self._states[device_id].running:
+            await self._run(device_id, job)
+
+    async def _run(self, device_id: str, job: Job) -> None:
+        device = self._profile(device_id)
+        said: list[Outgoing] = []
+        async for step in live(
+            self._fault(device_id, job.command, device),
+            partial(self._fetch, job.command),
+            partial(asyncio.sleep, self._plan.step_delay * device.pace),
+        ):
+            said.append(self._advance(device_id, step))
+            if not device.reorder:
+                self._speak(device_id, said[-1])
+        if device.reorder:
+            for report in reversed(said):
+                self._speak(device_id, report)
+        if not (said and said[-1].final):
+            # It hung. Somebody turned it off and on again: a further attempt finds it as it was.
+            self._states[device_id] = State(finished=self._states[device_id].finished)
+
+    def _advance(self, device_id: str, step: Step) -> Outgoing:
+        state = self._states[device_id]
+        if step.status in TERMINAL:
+            state = rules.finish(state, step.status, step.error)
+            job: Job | None = state.finished[0]
+        else:
+            state = rules.advance(state, step.status)
+            job = state.running
+        assert job
+        self._states[device_id] = state
+        return Outgoing.of(job, step.progress)
+
+    async def _fetch(self, command: Command) -> None:
+        if self._plan.download:
+            async with self._downloads:
+                self._ledger.bytes += await transfer(self._client, command)
+            self._ledger.downloads += 1
+
+    def _speak(self, device_id: str, report: Outgoing) -> None:
+        for _ in range(2 if self._profile(device_id).duplicate else 1):
+            self._say(Said(device_id, report))
+
+    def _fault(self, device_id: str, command: Command, device: Profile) -> Fault | None:
+        behaviour = self._plan.behaviour
+        return (behaviour(device_id, command) if behaviour else None) or device.fault
+
+    def _profile(self, device_id: str) -> Profile:
+        return profile(self._plan.seed, device_id, self._plan.faults)

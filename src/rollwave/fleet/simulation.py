@@ -1,0 +1,112 @@
+"""The fleet on the broker: one connection takes the commands of all devices, the others carry their reports.
+
+One subscription with a wildcard serves any number of devices and is made anew in one packet after an
+outage; a filter for each device would be thousands. Reports are most of the traffic, so they are spread,
+each device always on the same connection so that its reports stay in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import zlib
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from typing import Any, Self
+
+from rollwave.device.connection import keep_connected
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.errors import BrokerUnavailable, InvalidInput
+from rollwave.fleet.population import FleetPlan, Population
+from rollwave.fleet.tally import FleetTally, Ledger
+from rollwave.fleet.uplink import Said, Uplink
+from rollwave.log import get_logger
+from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.payload import decode_command
+from rollwave.mqtt.topics import command_topic
+
+_log = get_logger("fleet")
+
+
+class Fleet:
+    """Simulated devices, at work inside ``async with``; they come back by themselves when the broker does."""
+
+    def __init__(self, broker: Broker, plan: FleetPlan) -> None:
+        self._broker = broker
+        self._tenant_id = plan.tenant_id
+        self._client_id = f"fleet:{plan.tenant_id}:{secrets.token_hex(4)}"
+        self._devices = {command_topic(plan.tenant_id, device): device for device in plan.device_ids}
+        self._ledger = Ledger()
+        self._uplinks = [
+            Uplink(plan.tenant_id, self._ledger.delivered) for _ in range(max(1, plan.connections - 1))
+        ]
+        self._population = Population(plan, self._ledger, self._say)
+        self._subscribed = asyncio.Event()
+        self._connections: list[asyncio.Task[Any]] = []
+
+    @property
+    def ready(self) -> Awaitable[Any]:
+        """To be awaited: the fleet is subscribed and takes commands."""
+        return self._subscribed.wait()
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can come in now."""
+        return self._subscribed.is_set()
+
+    @property
+    def tally(self) -> FleetTally:
+        """What was seen and said so far."""
+        return self._ledger.snapshot()
+
+    @property
+    def received(self) -> Mapping[str, int]:
+        """Commands received, by device."""
+        return self._ledger.received
+
+    @property
+    def outcomes(self) -> Mapping[int, Mapping[str, ExecutionStatus]]:
+        """Outcomes that the broker has acknowledged, by campaign and device."""
+        return self._ledger.outcomes
+
+    async def __aenter__(self) -> Self:
+        works = [keep_connected(self._broker, self._client_id, self._listen, persistent=True)]
+        works += [
+            keep_connected(self._broker, f"{self._client_id}:{number}", uplink.serve)
+            for number, uplink in enumerate(self._uplinks, 1)
+        ]
+        self._connections = [asyncio.create_task(work) for work in works]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._population.aclose()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        # The broker would go on queueing commands for a fleet that does not come back.
+        with suppress(BrokerUnavailable):
+            async with Session.connect(self._broker, self._client_id, timeout=2.0):
+                pass
+
+    async def _listen(self, session: Session) -> None:
+        await session.subscribe(command_topic(self._tenant_id, "+"))
+        self._subscribed.set()
+        try:
+            async for incoming in session.messages():
+                device_id = self._devices.get(incoming.topic)
+                if device_id is not None:
+                    self._deliver(device_id, incoming)
+        finally:
+            self._subscribed.clear()
+
+    def _deliver(self, device_id: str, incoming: Incoming) -> None:
+        try:
+            command = decode_command(incoming.payload)
+        except InvalidInput as error:
+            _log.warning("fleet_command_unreadable", device_id=device_id, reason=str(error))
+            return
+        self._population.take(device_id, command, incoming.attempt, retained=incoming.retain)
+
+    def _say(self, said: Said) -> None:
+        number = zlib.crc32(said.device_id.encode()) % len(self._uplinks)
+        self._uplinks[number].put(said)

@@ -1,0 +1,46 @@
+"""Fetching an artifact without keeping it: the bytes really come and are really checked."""
+
+from __future__ import annotations
+
+import hashlib
+
+import httpx2
+
+from rollwave.device.download import DownloadFailed
+from rollwave.mqtt.payload import Command
+
+_TRIES = 3
+
+
+async def transfer(client: httpx2.AsyncClient, command: Command) -> int:
+    """Fetch and check the command's artifact; the number of its bytes.
+
+    Raises:
+        DownloadFailed: it cannot be had, or it is something else than promised.
+    """
+    size, digest = await _try(client, command.firmware_url, _TRIES)
+    if command.checksum and digest != command.checksum.strip().lower():
+        raise DownloadFailed(f"checksum mismatch: expected {command.checksum[:64]}, got {digest}")
+    return size
+
+
+async def _try(client: httpx2.AsyncClient, url: str, tries: int) -> tuple[int, str]:
+    try:
+        return await _hash(client, url)
+    except httpx2.TransportError as error:
+        if tries > 1:
+            return await _try(client, url, tries - 1)
+        raise DownloadFailed(f"download broke off: {str(error) or type(error).__name__}") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        raise DownloadFailed(f"cannot download: {error}") from error
+
+
+async def _hash(client: httpx2.AsyncClient, url: str) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
+    async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+        if response.status_code != httpx2.codes.OK:
+            raise DownloadFailed(f"cannot download: HTTP {response.status_code}")
+        async for chunk in response.aiter_raw():
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
