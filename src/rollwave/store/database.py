@@ -42,7 +42,7 @@ async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error a reader can act on. The URL is left out, as it may hold a password."""
     return DatabaseUnavailable(
-        f"PostgreSQL cannot be reached: {error or type(error).__name__}",
+        f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}",
         hint="Check DATABASE_URL, and that the server runs and lets this login in.",
     )
 

@@ -1,0 +1,239 @@
+"""Campaign rows: read, locked, moved, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.domain.pacing import Pace
+from rollwave.errors import Conflict, NotFound
+from rollwave.store import history
+from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.queries import load
+
+_sql = load("campaigns")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A campaign that needs the engine now."""
+
+    tenant_id: TenantId
+    campaign_id: CampaignId
+    status: CampaignStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A campaign as the engine sees it. Rules are as written in the row, unread: ``domain`` reads them."""
+
+    tenant_id: TenantId
+    id: CampaignId
+    status: CampaignStatus
+    strategy: str | None
+    rate: int | None
+    threshold: float | None
+    min_completed: int | None
+    canary_percent: float | None
+    max_in_flight: int | None
+    progress_timeout: float | None
+    max_attempts: int | None
+    succeeded: int
+    failed: int
+    sent: int
+    wave: int
+    pace_age: float | None
+    pace_used: int
+    reconciled_age: float
+    command: str | None
+    firmware_url: str | None
+    firmware_version: str | None
+    firmware_checksum: str | None
+
+    def pace(self, *, tick: float, in_flight: int = 0) -> Pace:
+        """What pacing needs of the row."""
+        return Pace(
+            rate=self.rate or 0,
+            tick=tick,
+            age=self.pace_age,
+            used=self.pace_used,
+            in_flight=in_flight,
+            max_in_flight=self.max_in_flight,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The counters of one campaign right after they moved, and what its guardrail needs."""
+
+    campaign_id: CampaignId
+    status: CampaignStatus
+    succeeded: int
+    failed: int
+    sent: int
+    threshold: float | None
+    min_completed: int | None
+
+
+def _campaign(row: asyncpg.Record) -> Campaign:
+    return Campaign(
+        tenant_id=row["tenant_id"],
+        id=row["id"],
+        status=CampaignStatus(row["status"]),
+        strategy=row["rollout_strategy"],
+        rate=row["rollout_rate"],
+        threshold=row["abort_threshold"],
+        min_completed=row["abort_min_completed"],
+        canary_percent=row["canary_percent"],
+        max_in_flight=row["max_in_flight"],
+        progress_timeout=row["progress_timeout"],
+        max_attempts=row["max_attempts"],
+        succeeded=row["succeeded"] or 0,
+        failed=row["failed"] or 0,
+        sent=row["sent"],
+        wave=row["wave"],
+        pace_age=row["pace_age"],
+        pace_used=row["pace_used"],
+        reconciled_age=row["reconciled_age"],
+        command=row["command"],
+        firmware_url=row["file_url"],
+        firmware_version=row["version"],
+        firmware_checksum=row["checksum_sha256"],
+    )
+
+
+async def due(pool: Pool) -> list[Due]:
+    """Every campaign, of every tenant, that the engine has something to do for or may have."""
+    async with system_transaction(pool) as connection:
+        rows = await connection.fetch(_sql["due"])
+    return [Due(row["tenant_id"], row["campaign_id"], CampaignStatus(row["status"])) for row in rows]
+
+
+async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
+    """Read one campaign.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    return _found(await connection.fetchrow(_sql["get"], tenant_id, campaign_id), campaign_id)
+
+
+async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
+    """Read one campaign and hold its row until the transaction ends.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    return _found(await connection.fetchrow(_sql["lock"], tenant_id, campaign_id), campaign_id)
+
+
+def _found(row: asyncpg.Record | None, campaign_id: int) -> Campaign:
+    if row is None:
+        raise NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
+    return _campaign(row)
+
+
+async def insert(connection: Connection, tenant_id: str, *values: Any) -> CampaignId:
+    """Write down a new campaign; ``values`` follow the statement's parameters after the tenant."""
+    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values)
+    return campaign_id
+
+
+async def by_idempotency_key(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, bytes] | None:
+    """The campaign that was created under this key, and the digest of what was asked for."""
+    row = await connection.fetchrow(_sql["by_idempotency_key"], tenant_id, key)
+    return (row["id"], row["idempotency_digest"]) if row else None
+
+
+async def set_total(connection: Connection, tenant_id: str, campaign_id: int, total: int) -> None:
+    """Record how many devices the campaign targets."""
+    await connection.execute(_sql["set_total"], tenant_id, campaign_id, total)
+
+
+async def move(
+    connection: Connection,
+    campaign: Campaign | Standing,
+    action: Action,
+    *,
+    tenant_id: str,
+    actor: str,
+    reason: str | None = None,
+) -> CampaignStatus:
+    """Move a campaign by the transition table, with its row in history. Asking for the state it is in changes nothing.
+
+    Raises:
+        Conflict: the table has no such move, or somebody else moved the campaign first.
+    """
+    campaign_id = campaign.id if isinstance(campaign, Campaign) else campaign.campaign_id
+    to = after(campaign.status, action)
+    if to is None:
+        raise Conflict(
+            f"campaign {campaign_id} is {campaign.status} and cannot take: {action}",
+            hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
+        )
+    if to is campaign.status:
+        return to
+    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason)
+    if moved is None:
+        raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
+    detail = {"from": campaign.status, "to": to, "reason": reason}
+    await history.append(connection, tenant_id, campaign_id, str(to).lower(), actor=actor, detail=detail)
+    return to
+
+
+async def count(
+    connection: Connection, tenant_id: str, tallies: Iterable[tuple[CampaignId, int, int]]
+) -> list[Standing]:
+    """Add (campaign, newly succeeded, newly failed) to the counters; tells where each campaign now stands."""
+    campaign_ids, succeeded, failed = zip(*tallies, strict=True)
+    rows = await connection.fetch(
+        _sql["count"], tenant_id, list(campaign_ids), list(succeeded), list(failed)
+    )
+    return [
+        Standing(
+            row["id"],
+            CampaignStatus(row["status"]),
+            row["succeeded"],
+            row["failed"],
+            row["sent"],
+            row["abort_threshold"],
+            row["abort_min_completed"],
+        )
+        for row in rows
+    ]
+
+
+async def spend(
+    connection: Connection, campaign: Campaign, *, opens_window: bool, used: int, first_time: int, command: str
+) -> None:
+    """Take ``used`` tokens out of the window; ``first_time`` of them opened a device. Needs the row's lock."""
+    await connection.execute(
+        _sql["spend"], campaign.tenant_id, campaign.id, opens_window, used, first_time, command
+    )
+
+
+async def recount(connection: Connection, campaign: Campaign) -> tuple[int, int, int]:
+    """(succeeded, failed, sent) as the rows have it."""
+    row = await connection.fetchrow(_sql["recount"], campaign.tenant_id, campaign.id)
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return row["succeeded"], row["failed"], row["sent"]
+
+
+async def repair(connection: Connection, campaign: Campaign, counted: Sequence[int]) -> None:
+    """Set the counters to what was counted under the row's lock, and date the comparison."""
+    await connection.execute(_sql["repair"], campaign.tenant_id, campaign.id, *counted)
+
+
+async def settle(connection: Connection, campaign: Campaign) -> None:
+    """Tell that an aborted campaign needs the engine no more. Not applied: another worker said so first."""
+    await connection.execute(_sql["settle"], campaign.tenant_id, campaign.id)
+
+
+async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
+    """Go on to wave ``number``. False: another worker did."""
+    return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None

@@ -1,0 +1,191 @@
+"""Execution rows: claimed, marked, moved by reports, failed when silent, skipped. Every write is guarded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import ID_PATTERN, UNSENDABLE, CampaignId, DeviceId
+from rollwave.domain.report import Report
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("executions")
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One command to send: this device, under this attempt, before the lease ends."""
+
+    device_id: DeviceId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claiming statement took. ``fresh`` devices had never been sent to; ``skipped`` cannot be addressed."""
+
+    commands: tuple[Claimed, ...]
+    fresh: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one report met: the execution's state and attempt before it (None: no such row), and whether it changed."""
+
+    was: ExecutionStatus | None
+    attempt: int | None
+    applied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all."""
+
+    waiting: bool
+    open: bool
+    any: bool
+
+    @property
+    def finished(self) -> bool:
+        """Every device is terminal. A campaign without devices is not finished: they may be about to come."""
+        return self.any and not self.waiting and not self.open
+
+
+async def insert_for_group(
+    connection: Connection, tenant_id: str, campaign_id: int, group_id: str, device_type: str | None
+) -> int:
+    """Target every member of a group, in one statement; returns how many there are."""
+    done = await connection.execute(
+        _sql["insert_for_group"], tenant_id, campaign_id, group_id, device_type, timeout=600
+    )
+    return int(done.rsplit(" ", 1)[1])
+
+
+async def claim(
+    connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, max_attempts: int, lease: float
+) -> Claim:
+    """Take up to ``tokens`` commands, at most ``fresh`` for new devices, for ``lease`` seconds. Needs the campaign's lock."""
+    rows = await connection.fetch(
+        _sql["claim"],
+        campaign.tenant_id,
+        campaign.id,
+        tokens,
+        fresh,
+        max_attempts,
+        lease,
+        ID_PATTERN,
+        UNSENDABLE,
+    )
+    return Claim(
+        tuple(Claimed(row["device_id"], row["attempt"]) for row in rows if not row["skipped"]),
+        fresh=sum(row["fresh"] and not row["skipped"] for row in rows),
+        skipped=sum(row["skipped"] for row in rows),
+    )
+
+
+async def mark_sent(
+    connection: Connection, tenant_id: str, campaign_id: int, sent: Sequence[Claimed], *, patience: float
+) -> int:
+    """Record that the broker acknowledged these; returns how many rows it changed.
+
+    Not applied: the device has reported already, the campaign was stopped after the lease had ended, or another
+    worker was sooner. None of them is an error.
+    """
+    device_ids, attempts = _columns(sent)
+    rows = await connection.fetch(_sql["mark_sent"], tenant_id, campaign_id, device_ids, attempts, patience)
+    return len(rows)
+
+
+async def release(
+    connection: Connection, tenant_id: str, campaign_id: int, unsent: Sequence[Claimed], *, delay: float
+) -> int:
+    """Give back what the broker did not take; it may be claimed again after ``delay`` seconds, same attempt.
+
+    Not applied: the lease had ended, and another worker has the device now.
+    """
+    device_ids, attempts = _columns(unsent)
+    rows = await connection.fetch(_sql["release"], tenant_id, campaign_id, device_ids, attempts, delay)
+    return len(rows)
+
+
+async def apply_reports(
+    connection: Connection, tenant_id: str, reports: Sequence[tuple[DeviceId, Report]], *, patience: float
+) -> list[Effect]:
+    """Take in at most one report a device and campaign; returns what each met, in the same order."""
+    rows = await connection.fetch(
+        _sql["apply_reports"],
+        tenant_id,
+        [report.campaign_id for _, report in reports],
+        [device_id for device_id, _ in reports],
+        [report.status for _, report in reports],
+        [report.progress for _, report in reports],
+        [report.error for _, report in reports],
+        [report.attempt for _, report in reports],
+        patience,
+    )
+    return [
+        Effect(ExecutionStatus(row["was"]) if row["was"] else None, row["attempt"], row["applied"])
+        for row in rows
+    ]
+
+
+async def adopt_in_progress(connection: Connection, campaign: Campaign, *, patience: float) -> int:
+    """Give rows that a host's earlier worker left in progress a deadline; returns how many."""
+    return len(await connection.fetch(_sql["adopt_in_progress"], campaign.tenant_id, campaign.id, patience))
+
+
+async def fail_silent(
+    connection: Connection, campaign: Campaign, *, max_attempts: int, patience: float, limit: int
+) -> list[tuple[DeviceId, int, str]]:
+    """Fail devices whose deadline passed with no attempt left; returns (device, attempt, reason) of each."""
+    rows = await connection.fetch(
+        _sql["fail_silent"],
+        campaign.tenant_id,
+        campaign.id,
+        max_attempts,
+        limit,
+        ID_PATTERN,
+        f"{patience:g}",
+    )
+    return [(row["device_id"], row["sent_attempt"], row["error_message"]) for row in rows]
+
+
+async def skip_unsent(
+    connection: Connection, tenant_id: str, campaign_id: CampaignId, *, limit: int, reason: str
+) -> int:
+    """Skip up to about ``limit`` devices that were never sent to; returns how many."""
+    done = await connection.execute(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
+    return int(done.rsplit(" ", 1)[1])
+
+
+async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
+    """What the campaign has left to do."""
+    row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
+    assert row is not None  # a SELECT without FROM has one row
+    return Outlook(waiting=row["waiting"], open=row["open"], any=row["any"])
+
+
+async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -> int:
+    """Devices sent to or being sent to and not terminal, counted no further than ``up_to``."""
+    flying: int = await connection.fetchval(_sql["in_flight"], campaign.tenant_id, campaign.id, up_to)
+    return flying
+
+
+async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
+    """Devices that are PENDING."""
+    pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
+    return pending
+
+
+async def count_all(connection: Connection, campaign: Campaign) -> int:
+    """Devices that the campaign targets."""
+    total: int = await connection.fetchval(_sql["count_all"], campaign.tenant_id, campaign.id)
+    return total
+
+
+def _columns(claimed: Sequence[Claimed]) -> tuple[list[str], list[int]]:
+    return [each.device_id for each in claimed], [each.attempt for each in claimed]

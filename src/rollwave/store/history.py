@@ -1,0 +1,58 @@
+"""What happened to a campaign, written in the transaction that made it happen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("history")
+
+ENGINE = "engine"
+"""The actor of everything that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt of one device that ended in failure; ``actor`` is who said so, the device or the engine."""
+
+    campaign_id: int
+    device_id: str
+    attempt: int
+    reason: str
+    actor: str
+
+
+async def append(
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: int,
+    event: str,
+    *,
+    actor: str,
+    device_id: str | None = None,
+    detail: Mapping[str, object] | None = None,
+) -> None:
+    """Write one event. ``detail`` must be JSON; what is None in it is left out."""
+    body = json.dumps({key: value for key, value in (detail or {}).items() if value is not None})
+    await connection.execute(_sql["append"], tenant_id, campaign_id, device_id, event, actor, body)
+
+
+async def append_failed_attempts(
+    connection: Connection, tenant_id: str, failures: Sequence[FailedAttempt]
+) -> None:
+    """Write one event for each failed attempt."""
+    if not failures:
+        return
+    await connection.execute(
+        _sql["append_failed_attempts"],
+        tenant_id,
+        [each.campaign_id for each in failures],
+        [each.device_id for each in failures],
+        [each.attempt for each in failures],
+        [each.reason for each in failures],
+        [each.actor for each in failures],
+    )

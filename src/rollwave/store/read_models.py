@@ -1,0 +1,87 @@
+"""What people and programs look at: campaigns with their progress, devices, history. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.errors import NotFound
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.page import Page, page
+from rollwave.store.queries import load
+
+_sql = load("read_models")
+
+
+async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, Any]:
+    """One campaign with ``firmware_*``, ``waves`` and ``status_breakdown`` (every status, 0 included).
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["campaign"], tenant_id, campaign_id)
+    if row is None:
+        raise _missing(campaign_id)
+    counted = json.loads(row["status_breakdown"] or "{}")
+    return {
+        **row,
+        "status_breakdown": {status.value: counted.get(status, 0) for status in ExecutionStatus},
+        "waves": json.loads(row["waves"] or "[]"),
+    }
+
+
+async def campaigns(
+    pool: Pool, tenant_id: str, *, status: CampaignStatus | None, limit: int, cursor: int | None = None
+) -> Page:
+    """Campaigns, newest first; ``status`` None: in every state."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        records = await connection.fetch(_sql["campaigns"], tenant_id, status, cursor, limit + 1)
+        total = await connection.fetchval(_sql["count_campaigns"], tenant_id, status)
+    return page(records, total, limit=limit, key="id")
+
+
+async def devices(
+    pool: Pool,
+    tenant_id: str,
+    campaign_id: int,
+    *,
+    status: ExecutionStatus | None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page:
+    """The devices of a campaign by id; ``status`` None: in every state.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        await _require(connection, tenant_id, campaign_id)
+        records = await connection.fetch(_sql["devices"], tenant_id, campaign_id, status, cursor, limit + 1)
+        total = await connection.fetchval(_sql["count_devices"], tenant_id, campaign_id, status)
+    return page(records, total, limit=limit, key="device_id")
+
+
+async def events(
+    pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int
+) -> list[dict[str, Any]]:
+    """What happened to a campaign after the event ``after``, oldest first.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        await _require(connection, tenant_id, campaign_id)
+        records = await connection.fetch(_sql["events"], tenant_id, campaign_id, after, limit)
+    return [{**record, "detail": json.loads(record["detail"])} for record in records]
+
+
+async def _require(connection: Connection, tenant_id: str, campaign_id: int) -> None:
+    if not await connection.fetchval(_sql["campaign_exists"], tenant_id, campaign_id):
+        raise _missing(campaign_id)
+
+
+def _missing(campaign_id: int) -> NotFound:
+    return NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")

@@ -1,0 +1,136 @@
+"""Devices and device groups of a tenant, for those who run Rollwave on its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from rollwave.errors import Conflict, NotFound
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.page import Page, page
+from rollwave.store.queries import load
+
+_sql = load("registry")
+
+_GROUP_TIMEOUT = 60.0
+"""Seconds for one statement over a group of 100,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What replacing a group's members changed."""
+
+    total: int
+    added: int
+    removed: int
+    registered: int
+
+
+async def put_device(
+    pool: Pool, tenant_id: str, device_id: str, *, device_type: str | None, attributes: dict[str, Any]
+) -> dict[str, Any]:
+    """Register a device, or replace what is known of it.
+
+    Raises:
+        Conflict: the host's own table of devices wants more than this.
+    """
+    values = (tenant_id, device_id, device_type, json.dumps(attributes))
+    with _hosts_table("devices"):
+        async with tenant_transaction(pool, tenant_id) as connection:
+            row = await connection.fetchrow(_sql["update_device"], *values)
+            if row is None:
+                row = await connection.fetchrow(_sql["insert_device"], *values)
+    assert row is not None  # an upsert returns its row
+    return _device(row)
+
+
+async def get_device(pool: Pool, tenant_id: str, device_id: str) -> dict[str, Any]:
+    """One device.
+
+    Raises:
+        NotFound: this tenant has no such device.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["get_device"], tenant_id, device_id)
+    if row is None:
+        raise NotFound(f"no device {device_id}", hint="List the devices to see their ids.")
+    return _device(row)
+
+
+async def find_devices(
+    pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: str | None = None
+) -> Page:
+    """Devices by id; ``device_type`` None: of every type."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        records = await connection.fetch(_sql["devices"], tenant_id, device_type, cursor, limit + 1)
+        total = await connection.fetchval(_sql["count_devices"], tenant_id, device_type)
+    found = page(records, total, limit=limit, key="device_id")
+    return Page([_device(row) for row in found.rows], found.total, found.next_cursor)
+
+
+async def put_group(pool: Pool, tenant_id: str, group_id: str, device_ids: Iterable[str]) -> Membership:
+    """Make these devices the members of a group: all of them, and no other. New devices are registered.
+
+    Raises:
+        Conflict: one of the host's own tables wants more than this.
+    """
+    wanted = sorted(set(device_ids))
+    with _hosts_table("device_groups, device_group_members or devices"):
+        async with tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
+            if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
+                await connection.execute(_sql["insert_group"], tenant_id, group_id)
+            return Membership(
+                registered=await _changed(connection, "register_devices", tenant_id, wanted),
+                removed=await _changed(connection, "remove_members", tenant_id, group_id, wanted),
+                added=await _changed(connection, "add_members", tenant_id, group_id, wanted),
+                total=len(wanted),
+            )
+
+
+async def get_group(
+    pool: Pool, tenant_id: str, group_id: str, *, limit: int, cursor: str | None = None
+) -> tuple[dict[str, Any], Page]:
+    """A group, and its members by id.
+
+    Raises:
+        NotFound: this tenant has no such group.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["get_group"], tenant_id, group_id)
+        if row is None:
+            raise NotFound(f"no device group {group_id}", hint="List the device groups to see their ids.")
+        records = await connection.fetch(_sql["members"], tenant_id, group_id, cursor, limit + 1)
+    return dict(row), page(records, row["total"], limit=limit, key="device_id")
+
+
+async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page:
+    """Groups by id, each with the number of its members."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        records = await connection.fetch(_sql["groups"], tenant_id, cursor, limit + 1)
+        total = await connection.fetchval(_sql["count_groups"], tenant_id)
+    return page(records, total, limit=limit, key="group_id")
+
+
+async def _changed(connection: Connection, statement: str, *values: Any) -> int:
+    tag = await connection.execute(_sql[statement], *values)
+    return int(tag.rpartition(" ")[2])
+
+
+@contextmanager
+def _hosts_table(table: str) -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise Conflict(
+            f"the table {table} of this installation takes no such row: {error}",
+            hint="Register devices and groups the way the service that owns the table does.",
+        ) from error
+
+
+def _device(row: asyncpg.Record | dict[str, Any]) -> dict[str, Any]:
+    return {**row, "attributes": json.loads(row["attributes"])}

@@ -1,0 +1,98 @@
+-- name: due
+-- Which campaigns need the engine now, over all tenants. Tells tenant, id and status only.
+SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns();
+
+-- name: get
+-- One campaign as the engine sees it.
+SELECT c.*, f.file_url, f.version, f.checksum_sha256, f.device_type,
+       EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
+       COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+WHERE c.tenant_id = $1 AND c.id = $2;
+
+-- name: lock
+-- The same, holding the campaign's row until the transaction ends. Whoever holds it never waits for an
+-- execution's row (SKIP LOCKED), since reports lock executions first and their campaign last.
+SELECT c.*, f.file_url, f.version, f.checksum_sha256, f.device_type,
+       EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
+       COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+WHERE c.tenant_id = $1 AND c.id = $2
+FOR NO KEY UPDATE OF c;
+
+-- name: insert
+INSERT INTO ota_campaigns
+    (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
+     abort_min_completed, canary_percent, max_in_flight, progress_timeout, max_attempts,
+     created_by, idempotency_key, idempotency_digest, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'CREATED')
+RETURNING id;
+
+-- name: by_idempotency_key
+SELECT id, idempotency_digest FROM ota_campaigns WHERE tenant_id = $1 AND idempotency_key = $2;
+
+-- name: set_total
+UPDATE ota_campaigns SET total_devices = $3 WHERE tenant_id = $1 AND id = $2;
+
+-- name: move
+-- Not applied: the campaign is no longer in the state the decision was made on.
+UPDATE ota_campaigns
+SET status = $4,
+    status_reason = $5,
+    started_at = CASE WHEN $4 = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
+    completed_at = CASE WHEN $4 IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END
+WHERE tenant_id = $1 AND id = $2 AND status = $3
+RETURNING id;
+
+-- name: count
+-- Move the counters by transitions that this transaction made, in the order of ids: no two batches wait
+-- for each other in a ring.
+WITH tally AS (
+    SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[]) AS t (campaign_id, succeeded, failed)
+), held AS (
+    SELECT c.id FROM ota_campaigns c JOIN tally t ON t.campaign_id = c.id
+    WHERE c.tenant_id = $1
+    ORDER BY c.id
+    FOR NO KEY UPDATE OF c
+)
+UPDATE ota_campaigns c
+SET succeeded = c.succeeded + t.succeeded, failed = c.failed + t.failed
+FROM tally t JOIN held h ON h.id = t.campaign_id
+WHERE c.tenant_id = $1 AND c.id = t.campaign_id
+RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold, c.abort_min_completed;
+
+-- name: spend
+-- Take what was claimed out of the window; the first claim also freezes the command and dates the start.
+UPDATE ota_campaigns
+SET pace_opened_at = CASE WHEN $3 THEN statement_timestamp() ELSE pace_opened_at END,
+    pace_used = CASE WHEN $3 THEN 0 ELSE pace_used END + $4,
+    sent = sent + $5,
+    command = COALESCE(command, $6),
+    started_at = COALESCE(started_at, statement_timestamp())
+WHERE tenant_id = $1 AND id = $2;
+
+-- name: recount
+-- What the rows say. Compared with the counters in one snapshot, so a difference is somebody else's SQL.
+SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
+       count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
+       count(*) FILTER (WHERE d.attempt > 0 AND d.status <> 'SKIPPED'
+                           OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent
+FROM ota_device_status d
+WHERE d.tenant_id = $1 AND d.campaign_id = $2;
+
+-- name: repair
+UPDATE ota_campaigns
+SET succeeded = $3, failed = $4, sent = $5, reconciled_at = statement_timestamp()
+WHERE tenant_id = $1 AND id = $2;
+
+-- name: settle
+-- An aborted campaign of which no device is left unfinished needs the engine no more.
+UPDATE ota_campaigns SET settled_at = statement_timestamp()
+WHERE tenant_id = $1 AND id = $2 AND status = 'ABORTED' AND settled_at IS NULL
+RETURNING id;
+
+-- name: open_wave
+-- Not applied: another worker opened it.
+UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;

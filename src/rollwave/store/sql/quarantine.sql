@@ -1,0 +1,11 @@
+-- name: keep
+-- Keep a sample of what a tenant's devices sent and could not be read, at most $5 rows a tenant.
+WITH kept AS (
+    INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)
+    SELECT $1, q.device_id, q.reason, q.payload
+    FROM unnest($2::text[], $3::text[], $4::bytea[]) AS q (device_id, reason, payload)
+    WHERE EXISTS (SELECT FROM tenants WHERE tenant_id = $1)
+)
+DELETE FROM ota_quarantine
+WHERE tenant_id = $1
+  AND id <= (SELECT id FROM ota_quarantine WHERE tenant_id = $1 ORDER BY id DESC OFFSET $5 LIMIT 1);

@@ -1,0 +1,61 @@
+-- name: campaign
+-- One campaign with its firmware, waves and breakdown, all of one snapshot: the counters agree with the breakdown.
+SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
+       c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
+       c.max_attempts, c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
+       c.started_at, c.completed_at, c.created_at, c.created_by,
+       f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
+       f.device_type AS firmware_device_type,
+       (SELECT jsonb_object_agg(tally.status, tally.devices)
+        FROM (SELECT d.status, count(*) AS devices
+              FROM ota_device_status d
+              WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint
+              GROUP BY d.status) AS tally) AS status_breakdown,
+       (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to,
+                                            'opened_at', w.opened_at, 'passed_at', w.passed_at) ORDER BY w.number)
+        FROM ota_campaign_waves w
+        WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint) AS waves
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+WHERE c.tenant_id = $1 AND c.id = $2::bigint;
+
+-- name: campaigns
+-- Newest first.
+SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
+       c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
+       c.max_attempts, c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
+       c.started_at, c.completed_at, c.created_at, c.created_by,
+       f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
+       f.device_type AS firmware_device_type
+FROM ota_campaigns c
+LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+WHERE c.tenant_id = $1 AND ($2::text IS NULL OR c.status = $2) AND ($3::bigint IS NULL OR c.id < $3)
+ORDER BY c.id DESC
+LIMIT $4;
+
+-- name: count_campaigns
+SELECT count(*) FROM ota_campaigns WHERE tenant_id = $1 AND ($2::text IS NULL OR status = $2);
+
+-- name: campaign_exists
+SELECT EXISTS (SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint);
+
+-- name: devices
+-- By device id, which the primary key serves.
+SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2::bigint
+  AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR device_id > $4)
+ORDER BY device_id
+LIMIT $5;
+
+-- name: count_devices
+SELECT count(*) FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2::bigint AND ($3::text IS NULL OR status = $3);
+
+-- name: events
+-- What happened after a given event, oldest first.
+SELECT id, at, event, actor, device_id, detail
+FROM ota_campaign_history
+WHERE tenant_id = $1 AND campaign_id = $2::bigint AND id > $3
+ORDER BY id
+LIMIT $4;

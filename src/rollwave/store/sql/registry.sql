@@ -1,0 +1,82 @@
+-- name: update_device
+-- Not applied: the device is not registered yet.
+UPDATE devices SET device_type = $3, attributes = $4
+WHERE tenant_id = $1 AND device_id = $2
+RETURNING device_id, device_type, attributes, created_at;
+
+-- name: insert_device
+INSERT INTO devices (tenant_id, device_id, device_type, attributes)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, device_id) DO UPDATE
+SET device_type = EXCLUDED.device_type, attributes = EXCLUDED.attributes
+RETURNING device_id, device_type, attributes, created_at;
+
+-- name: get_device
+SELECT device_id, device_type, attributes, created_at FROM devices WHERE tenant_id = $1 AND device_id = $2;
+
+-- name: devices
+SELECT device_id, device_type, attributes, created_at
+FROM devices
+WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2) AND ($3::text IS NULL OR device_id > $3)
+ORDER BY device_id
+LIMIT $4;
+
+-- name: count_devices
+SELECT count(*) FROM devices WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2);
+
+-- name: lock_group
+-- Holds the group until the transaction ends. Not applied: there is no such group.
+SELECT group_id FROM device_groups WHERE tenant_id = $1 AND group_id = $2 FOR NO KEY UPDATE;
+
+-- name: insert_group
+-- Whoever inserts the same group at the same time waits here.
+INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)
+ON CONFLICT (tenant_id, group_id) DO UPDATE SET group_id = EXCLUDED.group_id;
+
+-- name: register_devices
+-- Those that are not registered yet, in one order for everybody: no two requests wait for each other in a ring.
+INSERT INTO devices (tenant_id, device_id)
+SELECT $1, wanted.device_id
+FROM unnest($2::text[]) AS wanted (device_id)
+WHERE NOT EXISTS (SELECT FROM devices d WHERE d.tenant_id = $1 AND d.device_id = wanted.device_id)
+ORDER BY wanted.device_id
+ON CONFLICT DO NOTHING;
+
+-- name: remove_members
+DELETE FROM device_group_members m
+WHERE m.tenant_id = $1 AND m.group_id = $2
+  AND NOT EXISTS (SELECT FROM unnest($3::text[]) AS wanted (device_id) WHERE wanted.device_id = m.device_id);
+
+-- name: add_members
+INSERT INTO device_group_members (tenant_id, group_id, device_id)
+SELECT $1, $2, wanted.device_id
+FROM unnest($3::text[]) AS wanted (device_id)
+WHERE NOT EXISTS (SELECT FROM device_group_members m
+                  WHERE m.tenant_id = $1 AND m.group_id = $2 AND m.device_id = wanted.device_id)
+ON CONFLICT DO NOTHING;
+
+-- name: get_group
+SELECT g.group_id, g.created_at,
+       (SELECT count(*) FROM device_group_members m
+        WHERE m.tenant_id = $1 AND m.group_id = g.group_id) AS total
+FROM device_groups g
+WHERE g.tenant_id = $1 AND g.group_id = $2;
+
+-- name: members
+SELECT device_id
+FROM device_group_members
+WHERE tenant_id = $1 AND group_id = $2 AND ($3::text IS NULL OR device_id > $3)
+ORDER BY device_id
+LIMIT $4;
+
+-- name: groups
+SELECT g.group_id, g.created_at,
+       (SELECT count(*) FROM device_group_members m
+        WHERE m.tenant_id = $1 AND m.group_id = g.group_id) AS total
+FROM device_groups g
+WHERE g.tenant_id = $1 AND ($2::text IS NULL OR g.group_id > $2)
+ORDER BY g.group_id
+LIMIT $3;
+
+-- name: count_groups
+SELECT count(*) FROM device_groups WHERE tenant_id = $1;

@@ -1,0 +1,16 @@
+-- name: get
+SELECT number, up_to FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 ORDER BY number;
+
+-- name: insert
+INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to, opened_at)
+SELECT $1, $2, w.number, w.up_to, CASE w.number WHEN 0 THEN statement_timestamp() END
+FROM unnest($3::int[], $4::int[]) AS w (number, up_to)
+ON CONFLICT DO NOTHING;
+
+-- name: pass_gate
+WITH passed AS (
+    UPDATE ota_campaign_waves SET passed_at = statement_timestamp()
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3
+)
+UPDATE ota_campaign_waves SET opened_at = statement_timestamp()
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 + 1;

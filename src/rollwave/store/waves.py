@@ -1,0 +1,30 @@
+"""The waves of a campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollwave.domain.wave import Wave
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("waves")
+
+
+async def get(connection: Connection, campaign: Campaign) -> tuple[Wave, ...]:
+    """The campaign's waves in order; none when it has not been planned yet."""
+    rows = await connection.fetch(_sql["get"], campaign.tenant_id, campaign.id)
+    return tuple(Wave(row["number"], row["up_to"]) for row in rows)
+
+
+async def insert(connection: Connection, campaign: Campaign, waves: Sequence[Wave]) -> None:
+    """Write down the plan. Waves that are there already stay as they are."""
+    numbers = [wave.number for wave in waves]
+    shares = [wave.up_to for wave in waves]
+    await connection.execute(_sql["insert"], campaign.tenant_id, campaign.id, numbers, shares)
+
+
+async def pass_gate(connection: Connection, campaign: Campaign, wave: Wave) -> None:
+    """Date the gate behind ``wave`` and the opening of the next one."""
+    await connection.execute(_sql["pass_gate"], campaign.tenant_id, campaign.id, wave.number)
