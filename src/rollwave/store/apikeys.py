@@ -1,4 +1,7 @@
-"""API keys: ``rollwave.<tenant>.<key id>.<secret>``. The key names its tenant, so looking it up needs no other door."""
+"""API keys: ``rollwave.<tenant>.<key id>.<secret>``.
+
+A key names its tenant, so looking it up goes through the one door that everything else does.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,7 @@ class Grant:
     role: Role
 
 
-async def create(
-    pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None
-) -> str:
+async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None) -> str:
     """Make a key and return its full text, which is kept nowhere. Registers the tenant if it is new.
 
     Raises:
@@ -42,16 +43,12 @@ async def create(
         Conflict: the tenant has to be registered in the host's own table first.
     """
     if not is_valid_id(tenant_id):
-        raise InvalidInput(
-            f"{tenant_id!r} cannot be a tenant id", hint="Use 1 to 128 of A-Z a-z 0-9 : . _ -"
-        )
+        raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint="Use 1 to 128 of A-Z a-z 0-9 : . _ -")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     try:
         async with tenant_transaction(pool, tenant_id) as connection:
             await connection.execute(_sql["register_tenant"], tenant_id)
-            await connection.execute(
-                _sql["insert"], tenant_id, key_id, name, role, _digest(secret), expires_in
-            )
+            await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), expires_in)
     except asyncpg.NotNullViolationError as error:
         raise Conflict(
             f"tenant {tenant_id} is not in the table tenants, which wants more than its id: {error}",
@@ -65,7 +62,7 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     # From the right: a tenant id may contain dots, the rest never does.
     prefix, *rest = key.rsplit(".", 2)
     brand, _, tenant_id = prefix.partition(".")
-    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id):  # noqa: PLR2004
+    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id):
         return None
     key_id, secret = rest
     if not _key_id.fullmatch(key_id):

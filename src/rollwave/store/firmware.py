@@ -30,7 +30,16 @@ async def register(
     async with tenant_transaction(pool, tenant_id) as connection:
         row = await connection.fetchrow(
             _sql["insert"],
-            *(tenant_id, version, file_url, checksum_sha256, file_size_bytes, device_type, description, actor),
+            *(
+                tenant_id,
+                version,
+                file_url,
+                checksum_sha256,
+                file_size_bytes,
+                device_type,
+                description,
+                actor,
+            ),
         )
     return dict(row or {})
 
@@ -48,9 +57,7 @@ async def get(pool: Pool, tenant_id: str, firmware_id: int) -> dict[str, Any]:
     return dict(row)
 
 
-async def find(
-    pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: int | None = None
-) -> Page:
+async def find(pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: int | None = None) -> Page:
     """Firmware versions, newest first; ``device_type`` None: of every type."""
     async with tenant_transaction(pool, tenant_id) as connection:
         records = await connection.fetch(_sql["page"], tenant_id, device_type, cursor, limit + 1)

@@ -64,9 +64,7 @@ async def devices(
     return page(records, total, limit=limit, key="device_id")
 
 
-async def events(
-    pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int
-) -> list[dict[str, Any]]:
+async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int) -> list[dict[str, Any]]:
     """What happened to a campaign after the event ``after``, oldest first.
 
     Raises:

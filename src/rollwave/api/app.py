@@ -1,0 +1,64 @@
+"""The HTTP application, put together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from rollwave.api import problems
+from rollwave.api.ops import Readiness, database_checks, ops_router
+from rollwave.api.routes import campaigns, firmware, registry
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+
+PREFIX = "/api/v1"
+
+_DESCRIPTION = """
+Firmware over the air: register firmware, group devices, create a campaign, start it, watch it.
+
+The API key names the tenant; another tenant's things look like things that do not exist. Lists come in
+pages: `next_cursor` of one is `cursor` of the next. Times are RFC 3339 in UTC. Errors are problem documents
+(RFC 9457).
+"""
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The generated document, with the schema of the errors that every route documents."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"].update(problem.pop("$defs"), Problem=problem)
+        return self.openapi_schema or {}
+
+
+def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = None) -> FastAPI:
+    """The API over ``pool``. ``readiness`` adds checks to ``/readyz`` beside the database's."""
+
+    async def checks() -> dict[str, str]:
+        return await database_checks(pool) | (await readiness() if readiness else {})
+
+    app = _Api(
+        title="Rollwave",
+        description=_DESCRIPTION,
+        version=version("rollwave"),
+        docs_url=None,  # these pages would load scripts from elsewhere
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.pool = pool
+    app.state.settings = settings
+    app.state.readiness = checks
+    app.include_router(ops_router)
+    for each in (firmware, campaigns, registry):
+        app.include_router(each.router, prefix=PREFIX)
+        app.include_router(each.router, include_in_schema=False)  # as older hosts call them
+    problems.install(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

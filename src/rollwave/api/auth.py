@@ -1,0 +1,63 @@
+"""Who is asking: the API key names the tenant, and its role says what may be done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from rollwave.domain.role import Role
+from rollwave.store.apikeys import Grant, verify
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="ApiKey",
+    description="`rollwave apikey create --tenant T --role operator` prints a key.",
+)
+
+
+async def authenticate(request: Request) -> Grant:
+    """The grant of the request's key.
+
+    Raises:
+        HTTPException: 401, there is no key or it grants nothing.
+    """
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    grant = await verify(request.app.state.pool, key.strip()) if scheme.lower() == "bearer" else None
+    if grant is None:
+        raise HTTPException(
+            401,
+            "this takes an API key that is in force, as in Authorization: Bearer rollwave.…",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return grant
+
+
+# The credentials are a parameter for OpenAPI's sake: the route authenticates before it reads the body.
+def _granted(
+    request: Request, _key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Grant:
+    grant: Grant = request.state.grant
+    return grant
+
+
+def _viewer(grant: Annotated[Grant, Depends(_granted)]) -> Grant:
+    return _require(grant, Role.VIEWER)
+
+
+def _operator(grant: Annotated[Grant, Depends(_granted)]) -> Grant:
+    return _require(grant, Role.OPERATOR)
+
+
+def _require(grant: Grant, needed: Role) -> Grant:
+    if not grant.role.covers(needed):
+        raise HTTPException(403, f"this takes the role {needed}, and the key's is {grant.role}")
+    return grant
+
+
+Viewer = Annotated[Grant, Depends(_viewer)]
+"""Parameter of a route that reads."""
+Operator = Annotated[Grant, Depends(_operator)]
+"""Parameter of a route that changes something."""

@@ -1,0 +1,92 @@
+"""The kinds of values that requests carry and answers hold, each with its rule and its place in OpenAPI."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from rollwave.domain.ids import ID_PATTERN, MAX_BIGINT
+
+MAX_DEPTH = 16
+"""Levels of objects and arrays within a device's attributes."""
+
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
+_SHA256 = r"^([0-9A-Fa-f]{64})?$"
+_URL = (
+    r"^[Hh][Tt][Tt][Pp][Ss]?://"
+    r"([A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(:[0-9]{1,5})?"
+    r"([/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?$"
+)
+_not_text = re.compile("[\x00\ud800-\udfff]")
+
+RULES: Mapping[str, str] = {
+    _NO_NUL: "Should not hold NUL characters",
+    ID_PATTERN: "Should be 1 to 128 of A-Z a-z 0-9 : . _ -",
+    _SHA256: "Should be 64 hex digits",
+}
+"""Patterns in words."""
+
+
+def _artifact_url(text: str) -> str:
+    if not re.fullmatch(_URL, text):
+        raise PydanticCustomError(
+            "artifact_url", "Should be an absolute http or https URL without user name and password"
+        )
+    return text
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    if fault := _fault(value, MAX_DEPTH):
+        raise PydanticCustomError("json", "Should not hold {fault}", {"fault": fault})
+    return value
+
+
+def _fault(value: Any, depth: int) -> str | None:
+    """What JSON text can say and ``jsonb`` cannot keep."""
+    match value:
+        case str():
+            return "NUL characters or halves of surrogate pairs" if _not_text.search(value) else None
+        case float():
+            return None if math.isfinite(value) else "numbers that are not finite"
+        case dict() | list():
+            if not depth:
+                return f"more than {MAX_DEPTH} levels"
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            return next((fault for each in parts if (fault := _fault(each, depth - 1))), None)
+        case _:
+            return None
+
+
+def _utc(moment: datetime) -> datetime:
+    # A host's own column may carry no zone: such times are UTC by agreement.
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_NUL)]
+"""A name for people: 1 to 200 characters."""
+LongText = Annotated[str, StringConstraints(max_length=2000, pattern=_NO_NUL)]
+Cursor = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
+Identifier = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+"""An id that may be a level of an MQTT topic."""
+RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+
+ArtifactUrl = Annotated[
+    str,
+    StringConstraints(max_length=2000),
+    AfterValidator(_artifact_url),
+    WithJsonSchema({"type": "string", "maxLength": 2000, "pattern": _URL}),
+]
+"""Where devices fetch an artifact. Never fetched from here."""
+Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
+"""64 hex digits, or empty for none."""
+Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
+"""Any JSON object that the database can keep."""
+Moment = Annotated[datetime, AfterValidator(_utc)]
+"""An RFC 3339 time in UTC."""

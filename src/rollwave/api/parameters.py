@@ -1,0 +1,51 @@
+"""Parameters and documented errors that routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+
+from rollwave.api.fields import Cursor, Identifier, RowId, Text
+from rollwave.api.problems import MEDIA_TYPE
+from rollwave.store.database import Pool
+
+
+def _pool(request: Request) -> Pool:
+    pool: Pool = request.app.state.pool
+    return pool
+
+
+DbPool = Annotated[Pool, Depends(_pool)]
+
+FirmwareId = Annotated[RowId, Path(description="Id of a firmware version")]
+CampaignNumber = Annotated[RowId, Path(description="Id of a campaign")]
+DeviceName = Annotated[Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -", examples=["gw-0001"])]
+GroupName = Annotated[
+    Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -", examples=["site-north"])
+]
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page, at most")]
+RowCursor = Annotated[RowId | None, Query(description="`next_cursor` of the page before")]
+TextCursor = Annotated[Cursor | None, Query(description="`next_cursor` of the page before")]
+DeviceType = Annotated[Text | None, Query(description="Only those of this type")]
+
+_MEANINGS: Mapping[int, str] = {
+    401: "No API key, or one that is unknown, expired or revoked",
+    403: "The key's role does not allow this",
+    404: "The tenant has no such thing",
+    409: "Its state does not allow this",
+    413: "The body is too large",
+    422: "A value is not valid; `errors` says which",
+    503: "The database is away; try again after `Retry-After` seconds",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these statuses, and for those that every customer route may give."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in sorted({401, 403, 413, 422, 503, *statuses})
+    }

@@ -1,0 +1,156 @@
+"""Every error leaves as a problem document (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from rollwave.api.fields import RULES
+from rollwave.errors import (
+    BrokerUnavailable,
+    Conflict,
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    RollwaveError,
+    SchemaMismatch,
+)
+
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
+"""How many mistakes of one request are listed."""
+RETRY_AFTER = "5"
+"""Seconds after which asking again makes sense while the database is away."""
+
+_STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    SchemaMismatch: HTTPStatus.SERVICE_UNAVAILABLE,
+    BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+_SLUGS: Mapping[int, str] = {
+    400: "malformed-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    409: "conflict",
+    413: "body-too-large",
+    422: "invalid-input",
+    500: "internal-error",
+    503: "unavailable",
+}
+
+
+class FieldError(BaseModel):
+    """One mistake in a request."""
+
+    location: str = Field(examples=["body"], description="body, path, query or header")
+    field: str = Field(examples=["rollout_rate"], description="Dotted path within the location")
+    detail: str = Field(examples=["Input should be greater than or equal to 1"])
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). `type` is stable: programs may rely on it."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(examples=["/problems/conflict"])
+    title: str = Field(examples=["Conflict"])
+    status: int = Field(examples=[409])
+    detail: str | None = Field(None, examples=["campaign 7 is ABORTED and cannot take: start"])
+    hint: str | None = Field(None, description="What to do next")
+    errors: list[FieldError] | None = Field(
+        None, description=f"The first {MAX_ERRORS} mistakes of the request"
+    )
+
+
+def problem(
+    status: int,
+    detail: str | None = None,
+    *,
+    hint: str | None = None,
+    errors: list[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document as a response; what is None is left out."""
+    body = Problem(
+        type=f"/problems/{_SLUGS[status]}" if status in _SLUGS else "about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail or None,
+        hint=hint or None,
+        errors=errors,
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app`` with a problem document."""
+    app.add_exception_handler(RollwaveError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RollwaveError)
+    kinds = (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        # The operator's hints and the server's addresses are none of the caller's business.
+        return problem(status, "a service behind this one is away", headers={"Retry-After": RETRY_AFTER})
+    return problem(status, str(error), hint=error.hint)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    errors = [_field_error(each) for each in found[:MAX_ERRORS]]
+    noun = "value is" if len(found) == 1 else "values are"
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(found)} {noun} not valid", errors=errors)
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    # The input is not echoed: it may be huge, secret, or no valid text.
+    location, *path = [_printable(str(part)) for part in error["loc"]]
+    detail = RULES.get(error.get("ctx", {}).get("pattern", ""), error["msg"])
+    return FieldError(location=location, field=".".join(path), detail=_printable(detail))
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()[:500]
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
+    generic = error.detail == HTTPStatus(error.status_code).phrase
+    return problem(error.status_code, None if generic else error.detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Over all routes of this path; the router itself tells of the first one only."""
+    allowed: set[str] = set()
+    for method in ("DELETE", "GET", "POST", "PUT"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            allowed.add(method)
+    return allowed
+
+
+async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,0 +1,90 @@
+"""What happens to every customer request before its body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from rollwave.api.auth import authenticate
+from rollwave.store.database import unavailable
+from rollwave.store.outage import is_outage
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body."""
+_MAX_BODIES = {"put_device_group": 8 * 1024 * 1024}
+"""Routes, by the name of their function, that take more."""
+
+_MAX_DRAINED = 64 * 1024 * 1024
+_DRAIN_SECONDS = 5.0
+
+
+class CustomerRoute(APIRoute):
+    """Authenticates, bounds the body, and tells an outage of the database from a bug."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        limit = _MAX_BODIES.get(self.name, MAX_BODY)
+
+        async def guarded(request: Request) -> Response:
+            body = _Body(request, limit)
+            try:
+                request.state.grant = await authenticate(request)
+                body.refuse_if_announced_too_large()
+                return await handle(Request(request.scope, body.receive))
+            except HTTPException as error:
+                await body.drain()
+                if error.status_code == HTTPStatus.BAD_REQUEST:
+                    raise HTTPException(422, "the body is not JSON that can be read") from error
+                raise
+            except Exception as error:
+                if is_outage(error):
+                    raise unavailable(error) from error
+                raise
+
+        return guarded
+
+
+class _Body:
+    """A request's body as it comes in, up to ``limit`` bytes."""
+
+    def __init__(self, request: Request, limit: int) -> None:
+        self._receive = request.receive
+        self._announced = request.headers.get("Content-Length", "")
+        self._limit = limit
+        self._size = 0
+        self._complete = False
+
+    def refuse_if_announced_too_large(self) -> None:
+        if self._announced.isdecimal() and int(self._announced) > self._limit:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        message = await self._next()
+        # Chunked bodies announce no length: they are counted as they come.
+        if self._size > self._limit:
+            raise self._too_large()
+        return message
+
+    async def drain(self) -> None:
+        """Read on for a while: a client that is still sending would see a reset, not the answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not self._complete and self._size < _MAX_DRAINED:
+                    await self._next()
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body is over {self._limit // 1024} KiB")

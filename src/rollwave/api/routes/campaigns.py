@@ -1,0 +1,144 @@
+"""Campaigns: created, moved, watched."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from rollwave.api.auth import Operator, Viewer
+from rollwave.api.parameters import CampaignNumber, DbPool, Limit, RowCursor, TextCursor, problems
+from rollwave.api.route import CustomerRoute
+from rollwave.api.schemas.campaigns import (
+    Abort,
+    CampaignDetail,
+    CampaignIn,
+    CampaignList,
+    CampaignState,
+    EventList,
+    ExecutionList,
+)
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import MAX_BIGINT
+from rollwave.engine import commands
+from rollwave.store import read_models
+
+router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[!-~]{1,200}$",
+        description="Any text of your choice: repeating the request with it creates no second campaign",
+    ),
+]
+
+
+@router.get("", summary="List campaigns", responses=problems())
+async def list_campaigns(
+    pool: DbPool,
+    grant: Viewer,
+    status: Annotated[CampaignStatus | None, Query(description="Only those in this state")] = None,
+    limit: Limit = 100,
+    cursor: RowCursor = None,
+) -> CampaignList:
+    """The tenant's campaigns, newest first."""
+    found = await read_models.campaigns(pool, grant.tenant_id, status=status, limit=limit, cursor=cursor)
+    return CampaignList.model_validate(
+        {"campaigns": found.rows, "total": found.total, "next_cursor": found.next_cursor}
+    )
+
+
+@router.post("", status_code=201, summary="Create a campaign", responses=problems(404, 409))
+async def create_campaign(
+    pool: DbPool,
+    grant: Operator,
+    body: CampaignIn,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> CampaignDetail:
+    """Plan to bring a group's devices to a firmware version. Nothing is sent until the campaign is started.
+
+    With an `Idempotency-Key`, the same request again answers with the same campaign; another request with a
+    key that was used is a conflict. So is a group without members.
+    """
+    campaign_id = await commands.create_campaign(
+        pool,
+        grant.tenant_id,
+        commands.NewCampaign(**body.model_dump()),
+        actor=grant.key_id,
+        idempotency_key=idempotency_key,
+    )
+    response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
+    return CampaignDetail.model_validate(await read_models.campaign(pool, grant.tenant_id, campaign_id))
+
+
+@router.get("/{campaign_id}", summary="Read a campaign", responses=problems(404))
+async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber) -> CampaignDetail:
+    """A campaign with its firmware, its waves and its devices by status."""
+    return CampaignDetail.model_validate(await read_models.campaign(pool, grant.tenant_id, campaign_id))
+
+
+@router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
+async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
+    """Begin to send, or go on after a pause. Starting a running campaign changes nothing."""
+    status = await commands.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    return CampaignState(id=campaign_id, status=status)
+
+
+@router.post("/{campaign_id}/pause", summary="Pause a campaign", responses=problems(404, 409))
+async def pause_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
+    """Send nothing more for now; reports are still taken. Pausing a paused campaign changes nothing."""
+    status = await commands.pause_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    return CampaignState(id=campaign_id, status=status)
+
+
+@router.post("/{campaign_id}/abort", summary="Abort a campaign", responses=problems(404, 409))
+async def abort_campaign(
+    pool: DbPool, grant: Operator, campaign_id: CampaignNumber, body: Abort | None = None
+) -> CampaignState:
+    """Stop for good: devices not sent to are skipped, devices in progress may finish."""
+    reason = body.reason if body else None
+    status = await commands.abort_campaign(
+        pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason
+    )
+    return CampaignState(id=campaign_id, status=status)
+
+
+@router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))
+async def list_campaign_devices(
+    pool: DbPool,
+    grant: Viewer,
+    campaign_id: CampaignNumber,
+    status: Annotated[ExecutionStatus | None, Query(description="Only those in this state")] = None,
+    limit: Limit = 100,
+    cursor: TextCursor = None,
+) -> ExecutionList:
+    """Each device's progress, by device id."""
+    found = await read_models.devices(
+        pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor
+    )
+    return ExecutionList.model_validate(
+        {
+            "campaign_id": campaign_id,
+            "devices": found.rows,
+            "total": found.total,
+            "next_cursor": found.next_cursor,
+        }
+    )
+
+
+@router.get("/{campaign_id}/events", summary="Watch a campaign", responses=problems(404))
+async def list_campaign_events(
+    pool: DbPool,
+    grant: Viewer,
+    campaign_id: CampaignNumber,
+    after: Annotated[int, Query(ge=0, le=MAX_BIGINT, description="Id of the last event you know")] = 0,
+    limit: Limit = 100,
+) -> EventList:
+    """What happened to the campaign and why, oldest first."""
+    found = await read_models.events(pool, grant.tenant_id, campaign_id, after=after, limit=limit)
+    last = found[-1]["id"] if found else after
+    return EventList.model_validate({"campaign_id": campaign_id, "events": found, "next_after": last})

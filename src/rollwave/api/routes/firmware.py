@@ -1,0 +1,60 @@
+"""Firmware versions."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from rollwave.api.auth import Operator, Viewer
+from rollwave.api.parameters import DbPool, DeviceType, FirmwareId, Limit, RowCursor, problems
+from rollwave.api.route import CustomerRoute
+from rollwave.api.schemas.firmware import Firmware, FirmwareIn, FirmwareList
+from rollwave.store import firmware
+
+router = APIRouter(prefix="/customer/firmware", tags=["firmware"], route_class=CustomerRoute)
+
+
+@router.get("", summary="List firmware", responses=problems())
+async def list_firmware(
+    pool: DbPool,
+    grant: Viewer,
+    device_type: DeviceType = None,
+    limit: Limit = 100,
+    cursor: RowCursor = None,
+) -> FirmwareList:
+    """The tenant's firmware versions, newest first."""
+    found = await firmware.find(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
+    return FirmwareList.model_validate(
+        {"firmware_versions": found.rows, "total": found.total, "next_cursor": found.next_cursor}
+    )
+
+
+@router.post(
+    "", status_code=201, response_description="The row", summary="Register firmware", responses=problems()
+)
+async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, response: Response) -> Firmware:
+    """Write down a firmware version. The artifact stays where `file_url` says; nothing fetches it now."""
+    row = await firmware.register(
+        pool,
+        grant.tenant_id,
+        version=body.version,
+        file_url=body.file_url,
+        checksum_sha256=(body.checksum_sha256 or "").lower() or None,
+        file_size_bytes=body.file_size_bytes,
+        device_type=body.device_type,
+        description=body.description,
+        actor=grant.key_id,
+    )
+    response.headers["Location"] = f"/api/v1/customer/firmware/{row['id']}"
+    return Firmware.model_validate(row)
+
+
+@router.get("/{firmware_id}", summary="Read firmware", responses=problems(404))
+async def get_firmware(pool: DbPool, grant: Viewer, firmware_id: FirmwareId) -> Firmware:
+    """One firmware version."""
+    return Firmware.model_validate(await firmware.get(pool, grant.tenant_id, firmware_id))
+
+
+@router.delete("/{firmware_id}", status_code=204, summary="Forget firmware", responses=problems(404, 409))
+async def delete_firmware(pool: DbPool, grant: Operator, firmware_id: FirmwareId) -> None:
+    """Remove a firmware version that no campaign uses."""
+    await firmware.delete(pool, grant.tenant_id, firmware_id)

@@ -1,0 +1,93 @@
+"""Devices and device groups."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from rollwave.api.auth import Operator, Viewer
+from rollwave.api.parameters import DbPool, DeviceName, DeviceType, GroupName, Limit, TextCursor, problems
+from rollwave.api.route import CustomerRoute
+from rollwave.api.schemas.registry import (
+    Device,
+    DeviceIn,
+    DeviceList,
+    GroupChange,
+    GroupDetail,
+    GroupIn,
+    GroupList,
+)
+from rollwave.store import registry
+
+router = APIRouter(prefix="/customer", tags=["registry"], route_class=CustomerRoute)
+
+
+@router.get("/devices", summary="List devices", responses=problems())
+async def list_devices(
+    pool: DbPool,
+    grant: Viewer,
+    device_type: DeviceType = None,
+    limit: Limit = 100,
+    cursor: TextCursor = None,
+) -> DeviceList:
+    """The tenant's devices, by id."""
+    found = await registry.find_devices(
+        pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor
+    )
+    return DeviceList.model_validate(
+        {"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor}
+    )
+
+
+@router.get("/devices/{device_id}", summary="Read a device", responses=problems(404))
+async def get_device(pool: DbPool, grant: Viewer, device_id: DeviceName) -> Device:
+    """One device."""
+    return Device.model_validate(await registry.get_device(pool, grant.tenant_id, device_id))
+
+
+@router.put("/devices/{device_id}", summary="Register a device", responses=problems(409))
+async def put_device(
+    pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None
+) -> Device:
+    """Register a device, or replace what is known of it."""
+    told = body or DeviceIn()
+    row = await registry.put_device(
+        pool, grant.tenant_id, device_id, device_type=told.device_type, attributes=told.attributes
+    )
+    return Device.model_validate(row)
+
+
+@router.get("/device-groups", summary="List device groups", responses=problems())
+async def list_device_groups(
+    pool: DbPool, grant: Viewer, limit: Limit = 100, cursor: TextCursor = None
+) -> GroupList:
+    """The tenant's device groups, by id."""
+    found = await registry.find_groups(pool, grant.tenant_id, limit=limit, cursor=cursor)
+    return GroupList.model_validate(
+        {"device_groups": found.rows, "total": found.total, "next_cursor": found.next_cursor}
+    )
+
+
+@router.get("/device-groups/{group_id}", summary="Read a device group", responses=problems(404))
+async def get_device_group(
+    pool: DbPool, grant: Viewer, group_id: GroupName, limit: Limit = 100, cursor: TextCursor = None
+) -> GroupDetail:
+    """A group and its members, by device id."""
+    row, members = await registry.get_group(pool, grant.tenant_id, group_id, limit=limit, cursor=cursor)
+    device_ids = [member["device_id"] for member in members.rows]
+    return GroupDetail.model_validate({**row, "device_ids": device_ids, "next_cursor": members.next_cursor})
+
+
+@router.put("/device-groups/{group_id}", summary="Set a group's members", responses=problems(409))
+async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, body: GroupIn) -> GroupChange:
+    """Make these devices the group's members: all of them, and no other.
+
+    Up to 100,000 devices, in a body of up to 8 MiB. Campaigns that exist keep their devices.
+    """
+    changed = await registry.put_group(pool, grant.tenant_id, group_id, body.device_ids)
+    return GroupChange(
+        group_id=group_id,
+        total=changed.total,
+        added=changed.added,
+        removed=changed.removed,
+        registered=changed.registered,
+    )

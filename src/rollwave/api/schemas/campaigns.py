@@ -1,0 +1,184 @@
+"""Campaigns in requests and answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollwave.api.fields import LongText, Moment, RowId, Text
+from rollwave.api.schemas import RequestModel
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.report import MAX_ATTEMPT
+
+MAX_RATE = 1_000_000
+MAX_DEVICES = 2**31 - 1
+MAX_PROGRESS_TIMEOUT = 31_536_000.0
+
+
+class CampaignIn(RequestModel):
+    """A campaign to create."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "2.1.0 for the north site",
+                    "firmware_version_id": 1,
+                    "target_group_id": "site-north",
+                    "rollout_strategy": "canary",
+                    "rollout_rate": 100,
+                    "abort_threshold": 0.05,
+                }
+            ]
+        }
+    )
+
+    name: Text
+    firmware_version_id: RowId
+    target_group_id: Text = Field(description="Its members of this moment are the campaign's devices")
+    rollout_strategy: Literal["linear", "canary"] = Field(
+        "linear", description="`canary` updates a first share of the devices and goes on when they did well"
+    )
+    rollout_rate: int = Field(10, ge=1, le=MAX_RATE, description="Devices per tick (10 s by default)")
+    abort_threshold: float = Field(
+        0.1, ge=0, le=1, allow_inf_nan=False, description="The campaign stops when a larger share has failed"
+    )
+    abort_min_completed: int = Field(
+        1, ge=1, le=MAX_DEVICES, description="Devices that must have finished before that rule applies"
+    )
+    canary_percent: float = Field(
+        5.0, gt=0, le=100, allow_inf_nan=False, description="The first share, in percent of the devices"
+    )
+    max_in_flight: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = Field(
+        None, description="Devices in progress at a time; null: no cap"
+    )
+    progress_timeout: Annotated[float, Field(ge=1, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = (
+        Field(
+            None,
+            description="Seconds of silence before a device is sent the command again; null: the server's",
+        )
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPT)] | None = Field(
+        None, description="Sends in all before a silent device is FAILED; null: the server's"
+    )
+
+
+class Abort(RequestModel):
+    """Why a campaign is aborted."""
+
+    reason: LongText | None = Field(None, examples=["battery drain seen in the lab"])
+
+
+class Campaign(BaseModel):
+    """A campaign and its firmware."""
+
+    id: RowId
+    tenant_id: str
+    name: str | None
+    status: CampaignStatus
+    status_reason: str | None = Field(description="Why it was paused or aborted")
+    firmware_version_id: int | None
+    firmware_version: str | None
+    firmware_url: str | None
+    firmware_checksum: str | None
+    firmware_device_type: str | None
+    target_group_id: str | None
+    rollout_strategy: str | None
+    rollout_rate: int | None
+    abort_threshold: float | None
+    abort_min_completed: int | None
+    canary_percent: float | None
+    max_in_flight: int | None
+    progress_timeout: float | None
+    max_attempts: int | None
+    total_devices: int | None
+    sent: int = Field(description="Devices sent to at least once")
+    succeeded: int | None
+    failed: int | None
+    wave: int = Field(description="Number of the wave that may be sent to now")
+    started_at: Moment | None
+    completed_at: Moment | None
+    created_at: Moment | None
+    created_by: str | None = Field(description="Id of the API key that created it")
+
+
+class Wave(BaseModel):
+    """A share of the devices; its gate opens the next one."""
+
+    number: int
+    up_to: int | None = Field(
+        description="Devices that may be sent to in all during this wave; null: every one"
+    )
+    opened_at: Moment | None
+    passed_at: Moment | None
+
+
+class CampaignDetail(Campaign):
+    """A campaign with its progress, all of one moment."""
+
+    status_breakdown: dict[ExecutionStatus, int] = Field(
+        description="Devices by status; every status is present",
+        examples=[
+            {"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}
+        ],
+    )
+    waves: list[Wave] = Field(description="Empty until the campaign is first started")
+
+
+class CampaignList(BaseModel):
+    """One page of campaigns, newest first."""
+
+    campaigns: list[Campaign]
+    total: int = Field(description="Over all pages, for the same filter")
+    next_cursor: int | None = Field(description="`cursor` of the next page; null: this is the last one")
+
+
+class CampaignState(BaseModel):
+    """The state that a campaign is in now."""
+
+    id: RowId
+    status: CampaignStatus
+
+
+class Execution(BaseModel):
+    """One device in one campaign."""
+
+    device_id: str
+    status: ExecutionStatus
+    progress_pct: int | None
+    error_message: str | None
+    attempt: int = Field(description="Sends so far; 0: not sent to")
+    due_at: Moment | None = Field(description="When silence until then means sending again, or failure")
+    started_at: Moment | None
+    completed_at: Moment | None
+    created_at: Moment | None
+
+
+class ExecutionList(BaseModel):
+    """One page of a campaign's devices, by device id."""
+
+    campaign_id: RowId
+    devices: list[Execution]
+    total: int = Field(description="Over all pages, for the same filter")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
+
+
+class Event(BaseModel):
+    """Something that happened to a campaign, or to one of its devices."""
+
+    id: RowId
+    at: Moment
+    event: str
+    actor: str = Field(description="`engine`, `device`, or the id of an API key")
+    device_id: str | None = Field(description="null: the campaign as a whole")
+    detail: dict[str, Any]
+
+
+class EventList(BaseModel):
+    """Events, oldest first. To watch, ask again with `after` set to `next_after`."""
+
+    campaign_id: RowId
+    events: list[Event]
+    next_after: int

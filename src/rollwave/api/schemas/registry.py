@@ -1,0 +1,83 @@
+"""Devices and device groups in requests and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollwave.api.fields import Attributes, Identifier, Moment, Text
+from rollwave.api.schemas import RequestModel
+
+MAX_GROUP = 100_000
+
+
+class DeviceIn(RequestModel):
+    """What is known of a device. A key that is left out is forgotten."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"device_type": "gateway", "attributes": {"site": "north"}}]}
+    )
+
+    device_type: Text | None = None
+    attributes: Attributes = Field(default_factory=dict, description="Any JSON object")
+
+
+class Device(BaseModel):
+    """A registered device."""
+
+    device_id: str
+    device_type: str | None
+    attributes: dict[str, Any]
+    created_at: Moment | None
+
+
+class DeviceList(BaseModel):
+    """One page of devices, by id."""
+
+    devices: list[Device]
+    total: int = Field(description="Over all pages, for the same filter")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
+
+
+class GroupIn(RequestModel):
+    """The members of a group: all of them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"device_ids": ["gw-0001", "gw-0002"]}]})
+
+    device_ids: list[Identifier] = Field(
+        max_length=MAX_GROUP, description="Repeated ids count once; devices that are new are registered"
+    )
+
+
+class GroupChange(BaseModel):
+    """What replacing a group's members changed."""
+
+    group_id: str
+    total: int = Field(description="Members now")
+    added: int
+    removed: int
+    registered: int = Field(description="Members that were not registered as devices before")
+
+
+class Group(BaseModel):
+    """A group of devices."""
+
+    group_id: str
+    total: int = Field(description="Members")
+    created_at: Moment | None
+
+
+class GroupDetail(Group):
+    """A group with one page of its members, by id."""
+
+    device_ids: list[str]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
+
+
+class GroupList(BaseModel):
+    """One page of groups, by id."""
+
+    device_groups: list[Group]
+    total: int = Field(description="Over all pages")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")

@@ -1,0 +1,73 @@
+"""Serving HTTP inside a process that has an event loop, and signal handlers, of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+
+import uvicorn
+from fastapi import FastAPI
+
+from rollwave.errors import ConfigurationError
+from rollwave.log import get_logger
+
+DRAIN_SECONDS = 10
+"""How long requests in hand may take once the server is told to stop."""
+
+_log = get_logger("api")
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield  # they belong to whoever runs us
+
+
+async def serve(app: FastAPI, host: str, port: int) -> None:
+    """Serve until cancelled, then finish the requests in hand. Port 0 takes any free one.
+
+    Raises:
+        ConfigurationError: nothing can listen at this address.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = _Server(config)
+    _log.info("api_listening", host=host, port=listener.getsockname()[1])
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        raise
+    finally:
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            hint="Stop what uses the port, or choose another with --port.",
+        ) from error
+    return listener
