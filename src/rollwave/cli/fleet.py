@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rollwave.cli.output import Format
 from rollwave.cli.wire_options import Tenant, Url, broker_at
 
 if TYPE_CHECKING:
@@ -25,13 +26,6 @@ class FailStage(StrEnum):
 
     DOWNLOAD = "download"
     INSTALL = "install"
-
-
-class Output(StrEnum):
-    """How the tally is printed."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class _Ending(IntEnum):
@@ -70,7 +64,7 @@ def fleet(
     commands: Annotated[
         int, typer.Option(min=0, help="Stop once so many devices have reported an outcome.")
     ] = 0,
-    output: Annotated[Output, typer.Option("--output", "-o", help="Form of the tally.")] = Output.TABLE,
+    output: Annotated[Format, typer.Option("--output", "-o", help="Form of the tally.")] = Format.TABLE,
 ) -> None:
     """Simulate devices: they take commands, really download, verify, and report.
 
@@ -101,7 +95,7 @@ def fleet(
         connections=connections,
     )
     tally, ending = asyncio.run(_run(broker_at(url, settings), plan, _Until(for_, commands)))
-    print_tally(tally, as_json=output is Output.JSON)
+    print_tally(tally, output)
     raise typer.Exit(ending)
 
 

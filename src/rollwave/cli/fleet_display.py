@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Self
 
-import typer
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
 
+from rollwave.cli.output import Format, print_json, table
 from rollwave.fleet import FleetTally
 from rollwave.log import get_logger
 
@@ -46,16 +44,12 @@ class Display:
             _log.info("fleet_progress", **asdict(tally))
 
 
-def print_tally(tally: FleetTally, *, as_json: bool) -> None:
+def print_tally(tally: FleetTally, form: Format) -> None:
     """Print the tally on stdout."""
-    if as_json:
-        typer.echo(json.dumps(asdict(tally)))
-        return
-    table = Table("counted by the fleet", "")
-    table.columns[1].justify = "right"
-    for name, value in asdict(tally).items():
-        table.add_row(name, f"{value:,}")
-    Console().print(table)
+    if form is Format.JSON:
+        print_json(asdict(tally))
+    else:
+        table(("counted by the fleet", ""), asdict(tally).items(), empty="")
 
 
 def _line(tally: FleetTally, passed: float) -> str:

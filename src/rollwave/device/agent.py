@@ -57,15 +57,18 @@ class Agent:
         self._memory = Memory(plan.directory)
         self._installer = Installer(plan.install, timeout=plan.install_timeout)
         self._outbox = Outbox(status_topic(plan.tenant_id, plan.device_id))
-        self._state = self._memory.load()
+        self.state = self._memory.load()
+        """What the device remembers."""
+        self.connected = False
+        """Whether it can be sent commands now."""
         self._work = asyncio.Event()
 
     async def run(self) -> NoReturn:
         """Serve until cancelled. A job cut short is resumed by the next run on the same directory."""
-        for job in reversed(self._state.finished):
+        for job in reversed(self.state.finished):
             if not job.delivered:
                 self._outbox.put(Outgoing.of(job))
-        if self._state.running:
+        if self.state.running:
             self._work.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._perform())
@@ -77,7 +80,11 @@ class Agent:
         topic = command_topic(self._plan.tenant_id, self._plan.device_id)
         await session.subscribe(topic)
         _log.info("device_connected", topic=topic, session_present=session.session_present)
-        await together(self._receive(session), self._send(session))
+        self.connected = True
+        try:
+            await together(self._receive(session), self._send(session))
+        finally:
+            self.connected = False
 
     async def _receive(self, session: Session) -> None:
         async for incoming in session.messages():
@@ -88,7 +95,7 @@ class Agent:
         while True:
             report = await self._outbox.send_next(session)
             if report.final:
-                self._remember(rules.delivered(self._state, report.campaign_id, report.attempt))
+                self._remember(rules.delivered(self.state, report.campaign_id, report.attempt))
 
     def _take(self, incoming: Incoming) -> None:
         try:
@@ -96,7 +103,7 @@ class Agent:
         except InvalidInput as error:
             _log.warning("device_command_unreadable", reason=str(error))
             return
-        decision = decide(self._state, command, incoming.attempt, retained=incoming.retain)
+        decision = decide(self.state, command, incoming.attempt, retained=incoming.retain)
         _log.info(
             "device_command",
             campaign_id=command.campaign_id,
@@ -115,8 +122,8 @@ class Agent:
         async with httpx2.AsyncClient(max_redirects=_REDIRECTS, timeout=30.0) as client:
             while True:
                 await self._work.wait()
-                while self._state.running:
-                    await self._run_job(self._state.running, client)
+                while self.state.running:
+                    await self._run_job(self.state.running, client)
                 self._work.clear()
 
     async def _run_job(self, job: Job, client: httpx2.AsyncClient) -> None:
@@ -129,9 +136,9 @@ class Agent:
         except (RollwaveError, OSError, ValueError) as failure:
             error = str(failure) or type(failure).__name__
         outcome = ExecutionStatus.FAILED if error else ExecutionStatus.SUCCESS
-        self._remember(rules.finish(self._state, outcome, error))
+        self._remember(rules.finish(self.state, outcome, error))
         _log.info("device_finished", campaign_id=job.command.campaign_id, outcome=outcome.value, reason=error)
-        self._outbox.put(Outgoing.of(self._state.finished[0]))
+        self._outbox.put(Outgoing.of(self.state.finished[0]))
 
     async def _download(self, job: Job, client: httpx2.AsyncClient) -> None:
         self._advance(ExecutionStatus.DOWNLOADING, progress=0)
@@ -139,8 +146,8 @@ class Agent:
 
         def report(done: int, total: int | None) -> None:
             percent = throttle.due(done, total, clock())
-            if percent is not None and self._state.running:
-                self._outbox.put(Outgoing.of(self._state.running, percent))
+            if percent is not None and self.state.running:
+                self._outbox.put(Outgoing.of(self.state.running, percent))
 
         command = job.command
         await fetch(
@@ -153,17 +160,17 @@ class Agent:
         )
 
     def _advance(self, status: ExecutionStatus, progress: int | None = None) -> None:
-        self._remember(rules.advance(self._state, status))
-        if self._state.running:
-            self._outbox.put(Outgoing.of(self._state.running, progress))
+        self._remember(rules.advance(self.state, status))
+        if self.state.running:
+            self._outbox.put(Outgoing.of(self.state.running, progress))
 
     async def _show_life(self) -> NoReturn:
         while True:
             await asyncio.sleep(SIGN_OF_LIFE)
-            if self._state.running:
-                self._outbox.put(Outgoing.of(self._state.running))
+            if self.state.running:
+                self._outbox.put(Outgoing.of(self.state.running))
 
     def _remember(self, state: rules.State) -> None:
-        if state != self._state:
+        if state != self.state:
             self._memory.save(state)
-            self._state = state
+            self.state = state

@@ -34,9 +34,7 @@ async def keep_connected(
     while True:
         opened = clock()
         try:
-            async with Session.connect(
-                broker, client_id, persistent=persistent, manual_ack=manual_ack
-            ) as session:
+            async with Session.connect(broker, client_id, persistent=persistent, manual_ack=manual_ack) as session:
                 await serve(session)
                 reason = "session ended"
         except BrokerUnavailable as error:
@@ -44,9 +42,7 @@ async def keep_connected(
         if clock() - opened > _STEADY:
             waits = delays()
         wait = next(waits)
-        _log.warning(
-            "mqtt_disconnected", client_id=client_id, reason=reason, retry_in_seconds=round(wait, 2)
-        )
+        _log.warning("mqtt_disconnected", client_id=client_id, reason=reason, retry_in_seconds=round(wait, 2))
         await asyncio.sleep(wait)
 
 

@@ -97,9 +97,7 @@ def delivered(state: State, campaign_id: int, attempt: int | None) -> State:
     return replace(
         state,
         finished=tuple(
-            replace(job, delivered=True)
-            if (job.command.campaign_id, job.attempt) == (campaign_id, attempt)
-            else job
+            replace(job, delivered=True) if (job.command.campaign_id, job.attempt) == (campaign_id, attempt) else job
             for job in state.finished
         ),
     )

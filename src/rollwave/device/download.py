@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,7 +17,6 @@ import httpx2
 from rollwave.device.backoff import delays
 from rollwave.errors import RollwaveError
 
-_CHUNK = 64 * 1024
 _TRY_LATER = frozenset({408, 425, 429})
 _LENGTH = re.compile(r"\d{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:(\d{1,18})|\*)")
@@ -140,7 +140,7 @@ async def _request(
         done, total = _begin(response, url, partial)
         _require_size(total or 0, limits)
         with partial.path.open("ab") as file:
-            async for chunk in response.aiter_raw(_CHUNK):
+            async for chunk in response.aiter_raw():
                 done += len(chunk)
                 _require_size(done, limits)
                 file.write(chunk)
@@ -152,19 +152,19 @@ async def _request(
 def _begin(response: httpx2.Response, url: str, partial: Partial) -> tuple[int, int | None]:
     """Bytes held that count, and bytes in all if known; the file is made to agree."""
     code = response.status_code
-    if code == httpx2.codes.OK:
+    if code == HTTPStatus.OK:
         partial.restart(url, _validator(response))
         partial.path.touch()
         matched = _LENGTH.fullmatch(response.headers.get("content-length", ""))
         return 0, int(matched[0]) if matched else None
-    if code == httpx2.codes.PARTIAL_CONTENT:
+    if code == HTTPStatus.PARTIAL_CONTENT:
         matched = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if matched and int(matched[1]) == partial.size:
             return partial.size, int(matched[2]) if matched[2] else None
-    if code in {httpx2.codes.PARTIAL_CONTENT, httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE}:
+    if code in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}:
         partial.discard()
         raise _BrokeOff("the server has other bytes than those asked for")
-    if code in _TRY_LATER or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+    if code in _TRY_LATER or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise _BrokeOff(f"HTTP {code}")
     raise DownloadFailed(f"cannot download: HTTP {code}")
 

@@ -39,9 +39,7 @@ class Installer:
         try:
             self._arguments = shlex.split(hook)
         except ValueError as error:
-            raise ConfigurationError(
-                f"the install command cannot be read: {error}", hint="Check its quotes."
-            ) from None
+            raise ConfigurationError(f"the install command cannot be read: {error}", hint="Check its quotes.") from None
         self._timeout = timeout
 
     async def install(self, artifact: Path, command: Command) -> None:

@@ -128,7 +128,8 @@ class Population:
     async def _fetch(self, command: Command) -> None:
         if self._plan.download:
             async with self._downloads:
-                self._ledger.bytes += await transfer(self._client, command)
+                size = await transfer(self._client, command)
+            self._ledger.bytes += size
             self._ledger.downloads += 1
 
     def _speak(self, device_id: str, report: Outgoing) -> None:

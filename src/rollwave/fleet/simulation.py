@@ -34,12 +34,10 @@ class Fleet:
     def __init__(self, broker: Broker, plan: FleetPlan) -> None:
         self._broker = broker
         self._tenant_id = plan.tenant_id
-        self._client_id = f"fleet:{plan.tenant_id}:{secrets.token_hex(4)}"
+        self.client_id = f"fleet:{plan.tenant_id}:{secrets.token_hex(4)}"
         self._devices = {command_topic(plan.tenant_id, device): device for device in plan.device_ids}
         self._ledger = Ledger()
-        self._uplinks = [
-            Uplink(plan.tenant_id, self._ledger.delivered) for _ in range(max(1, plan.connections - 1))
-        ]
+        self._uplinks = [Uplink(plan.tenant_id, self._ledger.delivered) for _ in range(max(1, plan.connections - 1))]
         self._population = Population(plan, self._ledger, self._say)
         self._subscribed = asyncio.Event()
         self._connections: list[asyncio.Task[Any]] = []
@@ -70,9 +68,9 @@ class Fleet:
         return self._ledger.outcomes
 
     async def __aenter__(self) -> Self:
-        works = [keep_connected(self._broker, self._client_id, self._listen, persistent=True)]
+        works = [keep_connected(self._broker, self.client_id, self._listen, persistent=True)]
         works += [
-            keep_connected(self._broker, f"{self._client_id}:{number}", uplink.serve)
+            keep_connected(self._broker, f"{self.client_id}:{number}", uplink.serve)
             for number, uplink in enumerate(self._uplinks, 1)
         ]
         self._connections = [asyncio.create_task(work) for work in works]
@@ -85,7 +83,7 @@ class Fleet:
         await asyncio.gather(*self._connections, return_exceptions=True)
         # The broker would go on queueing commands for a fleet that does not come back.
         with suppress(BrokerUnavailable):
-            async with Session.connect(self._broker, self._client_id, timeout=2.0):
+            async with Session.connect(self._broker, self.client_id, timeout=2.0):
                 pass
 
     async def _listen(self, session: Session) -> None:

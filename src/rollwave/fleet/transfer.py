@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from http import HTTPStatus
 
 import httpx2
 
@@ -38,7 +39,7 @@ async def _try(client: httpx2.AsyncClient, url: str, tries: int) -> tuple[int, s
 async def _hash(client: httpx2.AsyncClient, url: str) -> tuple[int, str]:
     size, digest = 0, hashlib.sha256()
     async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
-        if response.status_code != httpx2.codes.OK:
+        if response.status_code != HTTPStatus.OK:
             raise DownloadFailed(f"cannot download: HTTP {response.status_code}")
         async for chunk in response.aiter_raw():
             digest.update(chunk)

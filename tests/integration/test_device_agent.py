@@ -1,0 +1,231 @@
+"""The reference device against a real broker and a real artifact server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollwave.device.agent import Agent, AgentPlan
+from rollwave.device.download import Limits
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.payload import encode_command
+from rollwave.mqtt.topics import command_topic
+from tests.artifact_server import ArtifactServer
+from tests.support import eventually
+from tests.wire import TENANT, Wire, open_wire
+
+DEVICE = "dev-1"
+CONTENT = b"firmware" * 50_000
+
+
+@pytest.fixture
+def server() -> Iterator[ArtifactServer]:
+    with ArtifactServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def wire(broker: EmbeddedBroker) -> AsyncIterator[Wire]:
+    async with open_wire(broker.url) as wire:
+        yield wire
+
+
+@asynccontextmanager
+async def agent(url: str, folder: Path, *, protocol: str = "5", **options: Any) -> AsyncIterator[Agent]:
+    plan = AgentPlan(TENANT, DEVICE, folder / "state", limits=Limits(first_wait=0.01), **options)
+    agent = Agent(Broker.from_url(url, protocol=protocol), plan)
+    life = asyncio.create_task(agent.run())
+    try:
+        await eventually(lambda: agent.connected or life.done())
+        yield agent
+    finally:
+        life.cancel()
+        (ending,) = await asyncio.gather(life, return_exceptions=True)
+        assert isinstance(ending, asyncio.CancelledError)
+
+
+async def test_an_update_from_command_to_success(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    installed = tmp_path / "installed"
+    async with agent(broker.url, tmp_path, install=f"cp {{path}} {installed}"):
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE))
+    assert wire.statuses(DEVICE) == ["DOWNLOADING", "INSTALLING", "SUCCESS"]
+    assert all(report["campaign_id"] == 7 and report["attempt"] == 1 for report in wire.reports[DEVICE])
+    assert installed.read_bytes() == CONTENT
+
+
+async def test_a_command_repeated_is_answered_and_not_run_again(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, tmp_path):
+        for attempt in (1, 1, 2):
+            await wire.command(DEVICE, 7, url, checksum, attempt=attempt)
+        await eventually(lambda: wire.outcomes(DEVICE) and wire.reports[DEVICE][-1]["attempt"] == 2)
+    async with agent(broker.url, tmp_path):
+        await wire.command(DEVICE, 7, url, checksum, attempt=3)
+        await eventually(lambda: wire.reports[DEVICE][-1]["attempt"] == 3)
+    assert wire.reports[DEVICE][-1]["status"] == "SUCCESS"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("install", ["sh -c 'echo no room left; exit 1'"])
+async def test_a_failed_installation_is_reported_and_run_again_for_a_newer_attempt(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, install: str
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, tmp_path, install=install):
+        await wire.command(DEVICE, 7, url, checksum, attempt=1)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+        assert wire.reports[DEVICE][-1]["error"] == "install failed (exit 1): no room left"
+        await wire.command(DEVICE, 7, url, checksum, attempt=2)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "FAILED"])
+    assert len(server.requests) == 2
+
+
+async def test_bytes_that_do_not_match_the_checksum_are_a_failure(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, _ = server.put(CONTENT)
+    async with agent(broker.url, tmp_path, install="false"):
+        await wire.command(DEVICE, 7, url, "0" * 64)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+    assert wire.reports[DEVICE][-1]["error"].startswith("checksum mismatch: ")
+    assert "INSTALLING" not in wire.statuses(DEVICE)
+
+
+async def test_without_attempts_on_mqtt_3_a_repeat_after_success_is_answered(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url_v4, tmp_path, protocol="3.1.1"):
+        await wire.command(DEVICE, 7, url, checksum, attempt=None)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+        await wire.command(DEVICE, 7, url, checksum, attempt=None)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS", "SUCCESS"])
+    assert "attempt" not in wire.reports[DEVICE][-1]
+    assert len(server.requests) == 1
+
+
+async def test_the_broker_restarts_in_mid_download(
+    broker: EmbeddedBroker, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 1000
+    async with agent(broker.url, tmp_path) as device:
+        async with open_wire(broker.url) as wire:
+            await wire.command(DEVICE, 7, url, checksum)
+            await eventually(lambda: wire.reports[DEVICE])
+            broker.stop()
+            await eventually(lambda: not device.connected)
+        broker.start()
+        async with open_wire(broker.url) as wire:
+            server.script.release.set()
+            await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+            await wire.command(DEVICE, 8, url, checksum)
+            await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"] * 2)
+    assert len(server.requests) == 2
+
+
+async def test_the_device_restarts_in_mid_download(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 100_000
+    part = tmp_path / "state" / "firmware.part"
+    async with agent(broker.url, tmp_path):
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: part.exists() and part.stat().st_size > 0)
+    server.script.hold_at = None
+    held = part.stat().st_size
+    async with agent(broker.url, tmp_path):
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+    assert server.requests == [None, f"bytes={held}-"]
+
+
+async def test_an_outcome_the_broker_did_not_take_is_reported_after_a_restart(
+    broker: EmbeddedBroker, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 1000
+    async with agent(broker.url, tmp_path) as device:
+        async with open_wire(broker.url) as wire:
+            await wire.command(DEVICE, 7, url, checksum)
+            await eventually(lambda: wire.reports[DEVICE])
+        broker.stop()
+        server.script.release.set()
+        await eventually(lambda: device.state.finished)
+    broker.start()
+    async with open_wire(broker.url) as wire, agent(broker.url, tmp_path):
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+    assert len(server.requests) == 1
+
+
+async def test_commands_wait_for_a_device_that_is_away(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, tmp_path):
+        pass
+    await wire.command(DEVICE, 7, url, checksum)
+    async with agent(broker.url, tmp_path):
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+
+
+async def test_the_present_campaign_is_finished_before_the_newest_is_taken(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 1000
+    async with agent(broker.url, tmp_path) as device:
+        for campaign in (7, 8, 9):
+            await wire.command(DEVICE, campaign, url, checksum)
+        await eventually(lambda: device.state.waiting and device.state.waiting.command.campaign_id == 9)
+        server.script.release.set()
+        await eventually(lambda: len(wire.outcomes(DEVICE)) == 2)
+    ended = [report["campaign_id"] for report in wire.reports[DEVICE] if report["status"] == "SUCCESS"]
+    assert ended == [7, 9]
+
+
+async def test_what_is_no_command_disturbs_nothing(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    topic = command_topic(TENANT, DEVICE)
+    bodies = [
+        b"",
+        b"\xff",
+        b"[" * 60_000,
+        b'{"campaign_id": 1}',
+        encode_command(7, url, "2", checksum).replace(b'"update"', b'"reboot"'),
+        encode_command(-7, url, "2", checksum),
+    ]
+    async with agent(broker.url, tmp_path):
+        for body in bodies:
+            await (await wire.session.publish(topic, body)).acknowledged()
+        await wire.command(DEVICE, 5, "file:///etc/passwd")
+        await wire.command(DEVICE, 6, "http://\x00:x/", attempt=1)
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE)[-1:] == ["SUCCESS"])
+    assert {report["campaign_id"] for report in wire.reports[DEVICE]} <= {5, 6, 7}
+
+
+async def test_two_devices_of_one_name_do_not_stop_each_other_for_good(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, tmp_path) as device:
+        async with Session.connect(Broker.from_url(broker.url), f"{TENANT}:{DEVICE}", persistent=True):
+            await eventually(lambda: not device.connected)
+        await eventually(lambda: device.connected)
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])

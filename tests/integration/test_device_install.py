@@ -1,0 +1,90 @@
+"""The install hook, as a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from rollwave.device.install import Installer, InstallFailed
+from rollwave.errors import ConfigurationError
+from rollwave.mqtt.payload import Command
+from tests.support import eventually
+
+COMMAND = Command(7, "http://host/fw", "2.0.0", "")
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    path = tmp_path / "firm ware.bin"
+    path.write_bytes(b"bytes")
+    return path
+
+
+async def test_without_a_hook_there_is_nothing_to_do(artifact: Path) -> None:
+    await Installer().install(artifact, COMMAND)
+
+
+async def test_the_hook_is_told_what_to_install(artifact: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = "$ROLLWAVE_FILE $ROLLWAVE_VERSION $ROLLWAVE_CAMPAIGN $HOME"
+    hook = f"""sh -c 'cp "$0" {out}; echo {told} >> {out}' {{path}}"""
+    await Installer(hook).install(artifact, COMMAND)
+    assert out.read_text() == f"bytes{artifact} 2.0.0 7 {os.environ['HOME']}\n"
+
+
+async def test_no_shell_reads_the_version(artifact: Path, tmp_path: Path) -> None:
+    version = f"$(touch {tmp_path}/oops); touch {tmp_path}/oops"
+    await Installer("env").install(artifact, Command(7, "http://host/fw", version, ""))
+    assert not (tmp_path / "oops").exists()
+
+
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [
+        ("sh -c 'echo flashing; echo bad signature >&2; exit 3'", "install failed (exit 3): bad signature"),
+        ("false", "install failed (exit 1)"),
+        ("sh -c 'kill -9 $$'", "install failed (exit -9)"),
+    ],
+)
+async def test_a_hook_that_fails_gives_its_last_line_as_the_reason(artifact: Path, hook: str, reason: str) -> None:
+    with pytest.raises(InstallFailed) as caught:
+        await Installer(hook).install(artifact, COMMAND)
+    assert str(caught.value) == reason
+
+
+async def test_a_hook_that_is_not_there(artifact: Path) -> None:
+    with pytest.raises(InstallFailed, match=r"exit 127.*no-such-program"):
+        await Installer("no-such-program {path}").install(artifact, COMMAND)
+
+
+async def test_a_version_that_no_environment_can_hold(artifact: Path) -> None:
+    with pytest.raises(InstallFailed, match="cannot be started"):
+        await Installer("true").install(artifact, Command(7, "http://host/fw", "2\x000", ""))
+
+
+async def test_a_hook_that_hangs_is_ended_with_its_children(artifact: Path, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    hook = f"sh -c 'sleep 60 & echo $! > {pid}; wait'"
+    with pytest.raises(InstallFailed, match=r"not done after 0\.3 s"):
+        await Installer(hook, timeout=0.3).install(artifact, COMMAND)
+    await eventually(lambda: not _alive(int(pid.read_text())))
+
+
+async def test_a_daemon_left_behind_does_not_hold_the_device_up(artifact: Path) -> None:
+    async with asyncio.timeout(5):
+        await Installer("sh -c 'sleep 20 & exit 0'").install(artifact, COMMAND)
+
+
+def test_quotes_that_do_not_match_are_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError):
+        Installer("sh -c 'oops")
+
+
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False

@@ -1,0 +1,172 @@
+"""The simulated fleet against a real broker: what it says it did is what came over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.fleet import Fault, FaultRates, Fleet, FleetPlan, Stage
+from rollwave.fleet.faults import profile
+from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.payload import Command, encode_command
+from rollwave.mqtt.topics import command_topic
+from tests.artifact_server import ArtifactServer
+from tests.support import eventually
+from tests.wire import TENANT, Wire, open_wire
+
+IDS = [f"dev-{number}" for number in range(1, 101)]
+CONTENT = b"firmware" * 1000
+
+
+@pytest.fixture
+def server() -> Iterator[ArtifactServer]:
+    with ArtifactServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def wire(broker: EmbeddedBroker) -> AsyncIterator[Wire]:
+    async with open_wire(broker.url) as wire:
+        yield wire
+
+
+def fleet(broker: EmbeddedBroker, plan: FleetPlan) -> Fleet:
+    return Fleet(Broker.from_url(broker.url), plan)
+
+
+async def test_two_thousand_devices_each_download_and_report_once(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer
+) -> None:
+    url, checksum = server.put(CONTENT)
+    ids = [f"dev-{number}" for number in range(2000)]
+    async with fleet(broker, FleetPlan(TENANT, ids)) as simulated:
+        await simulated.ready
+        body = encode_command(7, url, "2.0.0", checksum)
+        for device in ids:
+            await wire.session.publish(command_topic(TENANT, device), body, attempt=1)
+        await eventually(lambda: simulated.tally.finished == 2000, timeout=60)
+        await eventually(lambda: sum(len(wire.outcomes(device)) for device in ids) == 2000)
+    tally = simulated.tally
+    assert (tally.commands, tally.devices, tally.succeeded, tally.duplicates) == (2000, 2000, 2000, 0)
+    assert (tally.downloads, tally.bytes) == (2000, 2000 * len(CONTENT))
+    assert all(wire.statuses(device) == ["DOWNLOADING", "INSTALLING", "SUCCESS"] for device in ids)
+    assert all(report["attempt"] == 1 for reports in wire.reports.values() for report in reports)
+
+
+async def test_the_devices_that_the_seed_breaks_are_those_that_misbehave(broker: EmbeddedBroker, wire: Wire) -> None:
+    rates = FaultRates(fail=0.3, fail_stage=Stage.DOWNLOAD, mute=0.2, duplicate=0.3, reorder=0.3)
+    profiles = {device: profile(5, device, rates) for device in IDS}
+    mute = {device for device in IDS if (fault := profiles[device].fault) and fault.silent}
+    failing = {device for device in IDS if profiles[device].fault} - mute
+    async with fleet(broker, FleetPlan(TENANT, IDS, seed=5, faults=rates, download=False)) as simulated:
+        await simulated.ready
+        for device in IDS:
+            await wire.command(device, 7, "http://host/fw")
+        await eventually(lambda: simulated.tally.finished == len(IDS) - len(mute))
+        expected = sum(_reports(device in failing, profiles[device].duplicate) for device in set(IDS) - mute)
+        await eventually(lambda: sum(map(len, wire.reports.values())) == expected)
+    assert simulated.tally.failed == len(failing) > 0
+    assert mute
+    assert not mute & wire.reports.keys()
+    for device in failing:
+        assert set(wire.outcomes(device)) == {"FAILED"}
+    for device in set(IDS) - mute:
+        words = wire.statuses(device)
+        assert (words[0] in {"SUCCESS", "FAILED"}) is profiles[device].reorder
+    assert Counter(simulated.received.values()) == {1: len(IDS)}
+
+
+def _reports(fails: bool, duplicate: bool) -> int:
+    return (2 if fails else 3) * (2 if duplicate else 1)
+
+
+async def test_a_release_can_be_bad_for_some(broker: EmbeddedBroker, wire: Wire) -> None:
+    def behaviour(device_id: str, command: Command) -> Fault | None:
+        bad = command.version == "2.2.0" and device_id.endswith("1")
+        return Fault(Stage.INSTALL, "no driver for revision B") if bad else None
+
+    plan = FleetPlan(TENANT, IDS, download=False, behaviour=behaviour)
+    async with fleet(broker, plan) as simulated:
+        await simulated.ready
+        for campaign, version in ((1, "2.1.0"), (2, "2.2.0")):
+            for device in IDS:
+                await wire.command(device, campaign, "http://host/fw", version=version)
+            await eventually(lambda: simulated.tally.finished == len(IDS) * campaign)  # noqa: B023
+        await eventually(lambda: len(wire.outcomes("dev-1")) == 2)
+    assert Counter(simulated.outcomes[1].values()) == {"SUCCESS": 100}
+    assert Counter(simulated.outcomes[2].values()) == {"SUCCESS": 90, "FAILED": 10}
+    assert wire.reports["dev-1"][-1]["error"] == "no driver for revision B"
+
+
+async def test_a_repeated_command_is_a_duplicate_and_a_newer_attempt_after_a_failure_is_not(
+    broker: EmbeddedBroker, wire: Wire
+) -> None:
+    plan = FleetPlan(TENANT, IDS, faults=FaultRates(fail=1.0), download=False)
+    async with fleet(broker, plan) as simulated:
+        await simulated.ready
+        await wire.command("dev-1", 7, "http://host/fw", attempt=1)
+        await eventually(lambda: len(wire.outcomes("dev-1")) == 1)
+        await wire.command("dev-1", 7, "http://host/fw", attempt=1)
+        await eventually(lambda: len(wire.outcomes("dev-1")) == 2)
+        await wire.command("dev-1", 7, "http://host/fw", attempt=2)
+        await eventually(lambda: len(wire.outcomes("dev-1")) == 3)
+    assert (simulated.tally.commands, simulated.tally.duplicates, simulated.tally.failed) == (3, 1, 1)
+
+
+async def test_a_bad_artifact_is_reported(broker: EmbeddedBroker, wire: Wire, server: ArtifactServer) -> None:
+    url, _ = server.put(CONTENT)
+    async with fleet(broker, FleetPlan(TENANT, IDS)) as simulated:
+        await simulated.ready
+        await wire.command("dev-1", 7, url, "0" * 64)
+        await wire.command("dev-2", 7, server.url("missing"))
+        await wire.command("dev-3", 7, "file:///etc/passwd")
+        await eventually(lambda: simulated.tally.failed == 3)
+        await eventually(lambda: all(wire.outcomes(f"dev-{number}") for number in (1, 2, 3)))
+    assert wire.reports["dev-1"][-1]["error"].startswith("checksum mismatch")
+    assert "404" in wire.reports["dev-2"][-1]["error"]
+
+
+async def test_it_comes_back_with_the_broker_and_says_what_it_had_to_say(
+    broker: EmbeddedBroker, server: ArtifactServer
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 1000
+    async with fleet(broker, FleetPlan(TENANT, IDS)) as simulated:
+        async with open_wire(broker.url) as wire:
+            await simulated.ready
+            await wire.command("dev-1", 7, url, checksum)
+            await eventually(lambda: wire.reports["dev-1"])
+            broker.stop()
+            await eventually(lambda: not simulated.connected)
+        broker.start()
+        async with open_wire(broker.url) as wire:
+            server.script.release.set()
+            await eventually(lambda: wire.outcomes("dev-1") == ["SUCCESS"])
+            await simulated.ready
+            await wire.command("dev-2", 7, url, checksum)
+            await eventually(lambda: wire.outcomes("dev-2") == ["SUCCESS"])
+
+
+async def test_leaving_leaves_nothing_behind(broker: EmbeddedBroker, wire: Wire, server: ArtifactServer) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 1000
+    before = asyncio.all_tasks()
+    async with fleet(broker, FleetPlan(TENANT, IDS, step_delay=30)) as simulated:
+        await simulated.ready
+        for device in IDS:
+            await wire.command(device, 7, url, checksum)
+        await eventually(lambda: simulated.tally.devices == len(IDS))
+    await eventually(lambda: asyncio.all_tasks() == before)
+    async with Session.connect(Broker.from_url(broker.url), simulated.client_id, persistent=True) as session:
+        assert not session.session_present
+
+
+async def test_leaving_while_the_broker_is_away(broker: EmbeddedBroker) -> None:
+    async with asyncio.timeout(10), fleet(broker, FleetPlan(TENANT, IDS)) as simulated:
+        await simulated.ready
+        broker.stop()
+        await eventually(lambda: not simulated.connected)

@@ -1,0 +1,68 @@
+"""The engine's end of the wire, in a test's hand: commands out, reports in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.payload import encode_command
+from rollwave.mqtt.topics import STATUS_FILTER, command_topic, parse_status_topic
+
+TENANT = "north"
+
+
+@dataclass
+class Wire:
+    """Publishes commands and keeps the reports of each device, in the order they came."""
+
+    session: Session
+    reports: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+
+    async def command(
+        self,
+        device: str,
+        campaign: int,
+        url: str,
+        checksum: str = "",
+        *,
+        attempt: int | None = 1,
+        version: str = "2.0.0",
+    ) -> None:
+        """Send one command; returns once the broker has it."""
+        body = encode_command(campaign, url, version, checksum)
+        receipt = await self.session.publish(command_topic(TENANT, device), body, attempt=attempt)
+        await receipt.acknowledged()
+
+    def outcomes(self, device: str) -> list[str]:
+        """The final words of ``device`` so far."""
+        return [report["status"] for report in self.reports[device] if report["status"] in {"SUCCESS", "FAILED"}]
+
+    def statuses(self, device: str) -> list[str]:
+        """All its statuses so far, repeats in a row once."""
+        words = [report["status"] for report in self.reports[device]]
+        return [word for index, word in enumerate(words) if index == 0 or words[index - 1] != word]
+
+    async def _collect(self) -> None:
+        async for incoming in self.session.messages():
+            parsed = parse_status_topic(incoming.topic)
+            assert parsed
+            self.reports[parsed[1]].append(json.loads(incoming.payload))
+
+
+@asynccontextmanager
+async def open_wire(url: str) -> AsyncIterator[Wire]:
+    async with Session.connect(Broker.from_url(url)) as session:
+        await session.subscribe(STATUS_FILTER)
+        wire = Wire(session)
+        collector = asyncio.create_task(wire._collect())
+        try:
+            yield wire
+        finally:
+            collector.cancel()
+            await asyncio.gather(collector, return_exceptions=True)
