@@ -42,9 +42,7 @@ def configure(settings: Settings) -> None:
     """For our own commands: one JSON object a line on stderr, or readable lines on a terminal."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(default=str)
-        if as_json
-        else structlog.dev.ConsoleRenderer(timestamp_key="ts")
+        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(timestamp_key="ts")
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     report_batch: int = Field(1000, alias="ROLLWAVE_REPORT_BATCH", ge=1, le=10_000)
     report_batch_wait: float = Field(0.03, alias="ROLLWAVE_REPORT_BATCH_WAIT", ge=0, le=5)
     statement_timeout: float = Field(30.0, alias="ROLLWAVE_STATEMENT_TIMEOUT", gt=0, le=600)
+    listener_slots: int = Field(1, alias="ROLLWAVE_LISTENER_SLOTS", ge=1, le=64)
     reconcile_interval: float = Field(30.0, alias="ROLLWAVE_RECONCILE_INTERVAL", gt=0, le=60)
 
     api_url: str = Field("http://127.0.0.1:8080", alias="ROLLWAVE_API_URL")

@@ -54,6 +54,22 @@ async def serve(app: FastAPI, host: str, port: int) -> None:
         listener.close()
 
 
+async def serve_until(stop: asyncio.Event, app: FastAPI, host: str, port: int) -> None:
+    """Serve until ``stop`` is set, then finish the requests in hand.
+
+    Raises:
+        ConfigurationError: nothing can listen at this address.
+    """
+    serving = asyncio.create_task(serve(app, host, port))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not serving.done():
+        serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -1,0 +1,1 @@
+"""The edges that drive the rules: what is claimed, sent, taken in, swept, concluded."""

@@ -108,7 +108,8 @@ def _split(url: str) -> tuple[str, str, int, str | None, str | None]:
 def _tls(ca_cert: str | None) -> ssl.SSLContext:
     if ca_cert and not Path(ca_cert).is_file():
         raise ConfigurationError(
-            f"MQTT_CA_CERT names {ca_cert}, which is no file", hint="Name a PEM file that this process can read."
+            f"MQTT_CA_CERT names {ca_cert}, which is no file",
+            hint="Name a PEM file that this process can read.",
         )
     try:
         return ssl.create_default_context(cafile=ca_cert or None)
@@ -145,6 +146,18 @@ class Receipt:
             await self._receipt.wait()
         except MQTTError as error:
             raise BrokerUnavailable(f"publish not acknowledged: {error}") from error
+
+    async def settled(self) -> None:
+        """Return once the broker has answered, or the session was lost; :attr:`taken` tells which."""
+        try:
+            await self._receipt.wait()
+        except MQTTError:
+            return
+
+    @property
+    def taken(self) -> bool:
+        """Whether the broker took the message. False: it refused, or has not answered (it may have the message)."""
+        return self._receipt.is_done() and self._receipt.exception() is None
 
 
 class Session:
@@ -285,4 +298,3 @@ def _read_attempt(properties: Properties | None) -> int | None:
         if name == _ATTEMPT and value.isascii() and value.isdigit() and len(value) <= 5:
             return int(value)
     return None
-

@@ -39,9 +39,7 @@ def decode_command(payload: bytes) -> Command:
     """
     try:
         body = json.loads(payload)
-        command = Command(
-            body["campaign_id"], body["firmware_url"], body["version"], body["checksum"], body["action"]
-        )
+        command = Command(body["campaign_id"], body["firmware_url"], body["version"], body["checksum"], body["action"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"not a command: {type(error).__name__}") from error
     texts = (command.firmware_url, command.version, command.checksum, command.action)

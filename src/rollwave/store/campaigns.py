@@ -138,6 +138,29 @@ def _found(row: asyncpg.Record | None, campaign_id: int) -> Campaign:
     return _campaign(row)
 
 
+async def firmware_device_type(connection: Connection, tenant_id: str, firmware_id: int) -> str | None:
+    """The device type that a firmware version is for; None: any.
+
+    Raises:
+        NotFound: this tenant has no such firmware.
+    """
+    row = await connection.fetchrow(_sql["firmware_device_type"], tenant_id, firmware_id)
+    if row is None:
+        raise NotFound(f"no firmware {firmware_id}", hint="List the firmware versions to see their ids.")
+    device_type: str | None = row["device_type"]
+    return device_type
+
+
+async def require_group(connection: Connection, tenant_id: str, group_id: str) -> None:
+    """Check that the tenant has this device group.
+
+    Raises:
+        NotFound: it has not.
+    """
+    if not await connection.fetchval(_sql["group_exists"], tenant_id, group_id):
+        raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
+
+
 async def insert(connection: Connection, tenant_id: str, *values: Any) -> CampaignId:
     """Write down a new campaign; ``values`` follow the statement's parameters after the tenant."""
     campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values)
@@ -191,9 +214,7 @@ async def count(
 ) -> list[Standing]:
     """Add (campaign, newly succeeded, newly failed) to the counters; tells where each campaign now stands."""
     campaign_ids, succeeded, failed = zip(*tallies, strict=True)
-    rows = await connection.fetch(
-        _sql["count"], tenant_id, list(campaign_ids), list(succeeded), list(failed)
-    )
+    rows = await connection.fetch(_sql["count"], tenant_id, list(campaign_ids), list(succeeded), list(failed))
     return [
         Standing(
             row["id"],
@@ -209,12 +230,16 @@ async def count(
 
 
 async def spend(
-    connection: Connection, campaign: Campaign, *, opens_window: bool, used: int, first_time: int, command: str
+    connection: Connection,
+    campaign: Campaign,
+    *,
+    opens_window: bool,
+    used: int,
+    first_time: int,
+    command: str,
 ) -> None:
     """Take ``used`` tokens out of the window; ``first_time`` of them opened a device. Needs the row's lock."""
-    await connection.execute(
-        _sql["spend"], campaign.tenant_id, campaign.id, opens_window, used, first_time, command
-    )
+    await connection.execute(_sql["spend"], campaign.tenant_id, campaign.id, opens_window, used, first_time, command)
 
 
 async def recount(connection: Connection, campaign: Campaign) -> tuple[int, int, int]:
@@ -224,8 +249,19 @@ async def recount(connection: Connection, campaign: Campaign) -> tuple[int, int,
     return row["succeeded"], row["failed"], row["sent"]
 
 
+async def has_drifted(connection: Connection, campaign: Campaign) -> bool:
+    """Whether counters and rows differ, read in one snapshot: then somebody else's SQL changed one of them."""
+    drifted: bool = await connection.fetchval(_sql["has_drifted"], campaign.tenant_id, campaign.id)
+    return drifted
+
+
+async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
+    """Remember that counters and rows have just been compared."""
+    await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
+
+
 async def repair(connection: Connection, campaign: Campaign, counted: Sequence[int]) -> None:
-    """Set the counters to what was counted under the row's lock, and date the comparison."""
+    """Set the counters to what was counted under the row's lock."""
     await connection.execute(_sql["repair"], campaign.tenant_id, campaign.id, *counted)
 
 

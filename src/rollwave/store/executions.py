@@ -57,12 +57,13 @@ class Outlook:
 
 async def insert_for_group(
     connection: Connection, tenant_id: str, campaign_id: int, group_id: str, device_type: str | None
-) -> int:
-    """Target every member of a group, in one statement; returns how many there are."""
-    done = await connection.execute(
+) -> tuple[int, int]:
+    """Target every member of a group, in one statement; returns how many there are, and how many can be sent to."""
+    row = await connection.fetchrow(
         _sql["insert_for_group"], tenant_id, campaign_id, group_id, device_type, timeout=600
     )
-    return int(done.rsplit(" ", 1)[1])
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return row["total"], row["sendable"]
 
 
 async def claim(
@@ -127,10 +128,7 @@ async def apply_reports(
         [report.attempt for _, report in reports],
         patience,
     )
-    return [
-        Effect(ExecutionStatus(row["was"]) if row["was"] else None, row["attempt"], row["applied"])
-        for row in rows
-    ]
+    return [Effect(ExecutionStatus(row["was"]) if row["was"] else None, row["attempt"], row["applied"]) for row in rows]
 
 
 async def adopt_in_progress(connection: Connection, campaign: Campaign, *, patience: float) -> int:

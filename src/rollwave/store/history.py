@@ -41,9 +41,7 @@ async def append(
     await connection.execute(_sql["append"], tenant_id, campaign_id, device_id, event, actor, body)
 
 
-async def append_failed_attempts(
-    connection: Connection, tenant_id: str, failures: Sequence[FailedAttempt]
-) -> None:
+async def append_failed_attempts(connection: Connection, tenant_id: str, failures: Sequence[FailedAttempt]) -> None:
     """Write one event for each failed attempt."""
     if not failures:
         return

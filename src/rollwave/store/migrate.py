@@ -119,7 +119,11 @@ async def require_current_schema(pool: Pool) -> None:
     try:
         async with system_transaction(pool) as connection:
             found = await connection.fetchval("SELECT max(version) FROM rollwave_migrations")
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError):
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.InvalidParameterValueError,
+        asyncpg.InsufficientPrivilegeError,
+    ):
         found = None
     if found != expected:
         raise SchemaMismatch(

@@ -16,6 +16,4 @@ def load(noun: str) -> Mapping[str, str]:
     """Every statement of ``sql/<noun>.sql``, by name."""
     text = (files("rollwave.store") / "sql" / f"{noun}.sql").read_text("utf-8")
     _, *parts = _heading.split(text)
-    return MappingProxyType(
-        {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
-    )
+    return MappingProxyType({name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)})

@@ -25,6 +25,6 @@ async def insert(connection: Connection, campaign: Campaign, waves: Sequence[Wav
     await connection.execute(_sql["insert"], campaign.tenant_id, campaign.id, numbers, shares)
 
 
-async def pass_gate(connection: Connection, campaign: Campaign, wave: Wave) -> None:
-    """Date the gate behind ``wave`` and the opening of the next one."""
-    await connection.execute(_sql["pass_gate"], campaign.tenant_id, campaign.id, wave.number)
+async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> None:
+    """Date the gate behind wave ``number`` and the opening of the next one."""
+    await connection.execute(_sql["pass_gate"], campaign.tenant_id, campaign.id, number)

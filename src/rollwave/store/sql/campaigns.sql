@@ -22,6 +22,12 @@ LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware
 WHERE c.tenant_id = $1 AND c.id = $2
 FOR NO KEY UPDATE OF c;
 
+-- name: firmware_device_type
+SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2;
+
+-- name: group_exists
+SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2);
+
 -- name: insert
 INSERT INTO ota_campaigns
     (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
@@ -74,7 +80,7 @@ SET pace_opened_at = CASE WHEN $3 THEN statement_timestamp() ELSE pace_opened_at
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: recount
--- What the rows say. Compared with the counters in one snapshot, so a difference is somebody else's SQL.
+-- What the rows say. Under the campaign's lock the answer stays true: who moves rows moves the counters later.
 SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
        count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
        count(*) FILTER (WHERE d.attempt > 0 AND d.status <> 'SKIPPED'
@@ -82,9 +88,24 @@ SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
 FROM ota_device_status d
 WHERE d.tenant_id = $1 AND d.campaign_id = $2;
 
+-- name: has_drifted
+SELECT (c.succeeded, c.failed, c.sent) IS DISTINCT FROM (d.succeeded, d.failed, d.sent)
+FROM ota_campaigns c, LATERAL (
+    SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
+           count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
+           count(*) FILTER (WHERE d.attempt > 0 AND d.status <> 'SKIPPED'
+                               OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent
+    FROM ota_device_status d
+    WHERE d.tenant_id = $1 AND d.campaign_id = $2
+) AS d
+WHERE c.tenant_id = $1 AND c.id = $2;
+
+-- name: date_reconciliation
+UPDATE ota_campaigns SET reconciled_at = statement_timestamp() WHERE tenant_id = $1 AND id = $2;
+
 -- name: repair
 UPDATE ota_campaigns
-SET succeeded = $3, failed = $4, sent = $5, reconciled_at = statement_timestamp()
+SET succeeded = $3, failed = $4, sent = $5
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: settle

@@ -1,16 +1,20 @@
 -- name: insert_for_group
 -- One execution for each member of the group, in the order of device ids. A device of another type than the
 -- firmware's is never sent to.
-INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, error_message, completed_at)
-SELECT m.tenant_id, $2, m.device_id,
-       CASE WHEN d.device_type <> $4 THEN 'SKIPPED' ELSE 'PENDING' END,
-       CASE WHEN d.device_type <> $4
-            THEN 'device type ' || d.device_type || ' does not match the firmware''s, ' || $4::text END,
-       CASE WHEN d.device_type <> $4 THEN statement_timestamp() END
-FROM device_group_members m
-LEFT JOIN devices d ON d.tenant_id = m.tenant_id AND d.device_id = m.device_id
-WHERE m.tenant_id = $1 AND m.group_id = $3
-ORDER BY m.device_id;
+WITH targeted AS (
+    INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, error_message, completed_at)
+    SELECT m.tenant_id, $2, m.device_id,
+           CASE WHEN d.device_type <> $4 THEN 'SKIPPED' ELSE 'PENDING' END,
+           CASE WHEN d.device_type <> $4
+                THEN 'device type ' || d.device_type || ' does not match the firmware''s, ' || $4::text END,
+           CASE WHEN d.device_type <> $4 THEN statement_timestamp() END
+    FROM device_group_members m
+    LEFT JOIN devices d ON d.tenant_id = m.tenant_id AND d.device_id = m.device_id
+    WHERE m.tenant_id = $1 AND m.group_id = $3
+    ORDER BY m.device_id
+    RETURNING status
+)
+SELECT count(*)::int AS total, (count(*) FILTER (WHERE status = 'PENDING'))::int AS sendable FROM targeted;
 
 -- name: claim
 -- Take up to $3 commands. Devices that are due again come first: under the same attempt where the broker never

@@ -1,0 +1,77 @@
+"""`rollwave serve` and `rollwave worker`: the engine, with and without the API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+    from rollwave.engine.worker import Worker
+    from rollwave.settings import Settings
+    from rollwave.store.database import Pool
+
+    MakeApp = Callable[[Pool, Settings, Worker], FastAPI]
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+
+
+def serve(
+    host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080
+) -> None:
+    """Run the API and a worker in one process.
+
+    Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. SIGTERM drains and exits within 30 s.
+    """
+    from rollwave.api.app import create_app
+
+    asyncio.run(_run(lambda pool, settings, worker: create_app(pool, settings, readiness=worker.readiness), host, port))
+
+
+def worker(
+    host: Host = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /livez, /readyz and /metrics here. Default: nowhere.")
+    ] = None,
+) -> None:
+    """Run a worker: dispatcher, listener and the rest, no HTTP but health and metrics.
+
+    Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. SIGTERM drains.
+    """
+    from rollwave.api.ops import create_ops_app, database_checks
+
+    def ops(pool: Pool, _settings: Settings, worker: Worker) -> FastAPI:
+        async def checks() -> dict[str, str]:
+            return await database_checks(pool) | await worker.readiness()
+
+        return create_ops_app(checks)
+
+    asyncio.run(_run(ops, host, port))
+
+
+async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
+    from rollwave import log
+    from rollwave.api import server
+    from rollwave.engine.supervisor import Supervisor
+    from rollwave.engine.worker import Worker
+    from rollwave.settings import Settings
+    from rollwave.store.database import create_pool
+    from rollwave.store.migrate import require_current_schema
+
+    settings = Settings.load()
+    log.configure(settings)
+    async with create_pool(settings.require_database_url(), size=settings.database_pool_size) as pool:
+        await require_current_schema(pool)
+        supervisor = Supervisor()
+        worker = Worker(pool, settings)
+        worker.join(supervisor)
+        if port is not None:
+            app = make_app(pool, settings, worker)
+            listen_on = port
+            supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
+        await supervisor.run()

@@ -1,0 +1,90 @@
+"""From a handful of reports to the least that must be written, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from rollwave.domain.ids import DeviceId
+from rollwave.domain.report import Report
+
+
+class Outcome(StrEnum):
+    """What became of one message."""
+
+    APPLIED = "applied"
+    COALESCED = "coalesced"
+    """A later report in the same batch said more."""
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    """It says less than what is known already."""
+    CONFLICT = "conflict"
+    """It contradicts a terminal state."""
+    STALE = "stale_attempt"
+    NOT_SENT = "not_sent"
+    """The campaign has sent this device nothing."""
+    UNKNOWN = "unknown"
+    """This tenant has no such campaign, or the campaign no such device."""
+    RETAINED = "retained"
+    EMPTY = "empty"
+    BAD_TOPIC = "bad_topic"
+    BAD_PAYLOAD = "bad_payload"
+    INVALID = "invalid_data"
+
+
+def rounds(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[DeviceId, Report]]]:
+    """Keep the furthest report of each execution and attempt, in rounds with one report an execution each.
+
+    Nearly always there is one round; more where a batch holds reports of one device under different attempts.
+    """
+    furthest: dict[tuple[int, DeviceId], dict[int | None, Report]] = {}
+    for device_id, report in reports:
+        attempts = furthest.setdefault((report.campaign_id, device_id), {})
+        known = attempts.get(report.attempt)
+        if known is None or _says_more(report, known):
+            attempts[report.attempt] = report
+    result: list[list[tuple[DeviceId, Report]]] = []
+    for (_, device_id), attempts in furthest.items():
+        for number, report in enumerate(attempts.values()):
+            if number == len(result):
+                result.append([])
+            result[number].append((device_id, report))
+    return result
+
+
+def _says_more(new: Report, known: Report) -> bool:
+    if RANK[new.status] != RANK[known.status]:
+        return RANK[new.status] > RANK[known.status]
+    # Of two terminal reports the first one counts.
+    return new.status not in TERMINAL and (new.progress or 0) > (known.progress or 0)
+
+
+def outcome(report: Report, *, was: ExecutionStatus | None, attempt: int | None, applied: bool) -> Outcome:
+    """Name what a report met: the execution as it ``was`` under its ``attempt``, and whether the report changed it."""
+    if applied:
+        return Outcome.APPLIED
+    if was is None:
+        return Outcome.UNKNOWN
+    if was is ExecutionStatus.PENDING and not attempt:
+        return Outcome.NOT_SENT
+    if report.attempt is not None and report.attempt != attempt:
+        return Outcome.STALE
+    if was in TERMINAL:
+        return Outcome.DUPLICATE if was is report.status else _after_the_end(report)
+    return Outcome.DUPLICATE if was is report.status else Outcome.LATE
+
+
+def _after_the_end(report: Report) -> Outcome:
+    return Outcome.CONFLICT if report.status in TERMINAL else Outcome.LATE
+
+
+def tally(reports: Sequence[tuple[DeviceId, Report]], applied: Iterable[bool]) -> dict[int, tuple[int, int]]:
+    """(newly succeeded, newly failed) of each campaign, by the transitions that really happened."""
+    result: dict[int, tuple[int, int]] = {}
+    for (_, report), moved in zip(reports, applied, strict=True):
+        if moved and report.status in TERMINAL:
+            succeeded, failed = result.get(report.campaign_id, (0, 0))
+            won = report.status is ExecutionStatus.SUCCESS
+            result[report.campaign_id] = (succeeded + won, failed + (not won))
+    return result

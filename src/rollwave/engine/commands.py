@@ -1,0 +1,147 @@
+"""What an operator may ask of a campaign. Each is one transaction: load, decide by the table, save."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import asyncpg
+
+from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.ids import CampaignId
+from rollwave.engine.guard import SKIP_AT_ONCE
+from rollwave.errors import Conflict
+from rollwave.store import campaigns, executions, history
+from rollwave.store.database import Pool, tenant_transaction
+
+CREATE_TIMEOUT = 600.0
+"""Seconds that writing down a campaign over a very large group may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewCampaign:
+    """What a campaign is asked to be. ``progress_timeout`` is seconds; None takes the engine's settings."""
+
+    name: str
+    firmware_version_id: int
+    target_group_id: str
+    rollout_strategy: str = "linear"
+    rollout_rate: int = 10
+    abort_threshold: float = 0.1
+    abort_min_completed: int = 1
+    canary_percent: float = 5.0
+    max_in_flight: int | None = None
+    progress_timeout: float | None = None
+    max_attempts: int | None = None
+
+    def digest(self) -> bytes:
+        """The same for the same request, whatever it is called by."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()
+
+
+async def create_campaign(
+    pool: Pool, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None = None
+) -> CampaignId:
+    """Write down a campaign and its devices in one transaction; returns its id.
+
+    Raises:
+        NotFound: the tenant has no such firmware or group.
+        Conflict: no device to send to, or the idempotency key was used for another request.
+    """
+    try:
+        async with tenant_transaction(pool, tenant_id, timeout=CREATE_TIMEOUT) as connection:
+            if idempotency_key is not None:
+                earlier = await campaigns.by_idempotency_key(connection, tenant_id, idempotency_key)
+                if earlier is not None:
+                    return _same_request(earlier, new)
+            device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+            await campaigns.require_group(connection, tenant_id, new.target_group_id)
+            campaign_id = await campaigns.insert(
+                connection,
+                tenant_id,
+                new.name,
+                new.firmware_version_id,
+                new.target_group_id,
+                new.rollout_strategy,
+                new.rollout_rate,
+                new.abort_threshold,
+                new.abort_min_completed,
+                new.canary_percent,
+                new.max_in_flight,
+                new.progress_timeout,
+                new.max_attempts,
+                actor,
+                idempotency_key,
+                new.digest(),
+            )
+            total, sendable = await executions.insert_for_group(
+                connection, tenant_id, campaign_id, new.target_group_id, device_type
+            )
+            if not sendable:
+                raise Conflict(
+                    f"group {new.target_group_id} has no device that this firmware fits",
+                    hint="Add devices to the group, or choose firmware of their device type.",
+                )
+            await campaigns.set_total(connection, tenant_id, campaign_id, total)
+            await history.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": total})
+            return campaign_id
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(
+            "this idempotency key is being used by another request", hint="Repeat the request in a moment."
+        ) from error
+
+
+def _same_request(earlier: tuple[CampaignId, bytes], new: NewCampaign) -> CampaignId:
+    campaign_id, digest = earlier
+    if digest != new.digest():
+        raise Conflict("this idempotency key was used for another request", hint="Use a new key for a new campaign.")
+    return campaign_id
+
+
+async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
+    """Run a campaign that is CREATED or PAUSED; asked twice, the answer is the same.
+
+    Raises:
+        NotFound, Conflict
+    """
+    return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor)
+
+
+async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
+    """Send nothing more for now; reports are still taken.
+
+    Raises:
+        NotFound, Conflict
+    """
+    return await _move(pool, tenant_id, campaign_id, Action.PAUSE, actor=actor, reason="paused by an operator")
+
+
+async def abort_campaign(
+    pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Stop for good. Devices never sent to are skipped: some thousands at once, more by the workers, in batches.
+
+    Raises:
+        NotFound, Conflict
+    """
+    return await _move(
+        pool, tenant_id, campaign_id, Action.ABORT, actor=actor, reason=reason or "aborted by an operator"
+    )
+
+
+async def _move(
+    pool: Pool, tenant_id: str, campaign_id: int, action: Action, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    async with tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        status = await campaigns.move(connection, campaign, action, tenant_id=tenant_id, actor=actor, reason=reason)
+        if status is CampaignStatus.ABORTED and campaign.status is not status:
+            await executions.skip_unsent(
+                connection,
+                tenant_id,
+                campaign.id,
+                limit=SKIP_AT_ONCE,
+                reason="campaign aborted before its turn",
+            )
+        return status

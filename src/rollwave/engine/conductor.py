@@ -1,0 +1,151 @@
+"""What moves a campaign on: gates between waves, completion, winding down after a stop, counters kept honest."""
+
+from __future__ import annotations
+
+from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.wave import Gate, gate
+from rollwave.engine import guard, sweeper
+from rollwave.engine.guard import SKIP_AT_ONCE, Stopped
+from rollwave.engine.rules import read_rules, read_waves
+from rollwave.errors import InvalidInput
+from rollwave.log import get_logger
+from rollwave.settings import Settings
+from rollwave.store import campaigns, executions, history, waves
+from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.executions import Outlook
+
+_log = get_logger("conductor")
+
+
+class Conductor:
+    """Looks after one campaign at a time; any number of workers may do so at once."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+
+    async def conduct(self, due: Due) -> None:
+        """Do what the campaign needs now, if anything."""
+        if due.status is CampaignStatus.ABORTED:
+            while await self._skip_some(due):
+                pass
+        else:
+            await self._reconcile(due)
+        stopped: Stopped | None = None
+        done: Campaign | None = None
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
+            if campaign.status is CampaignStatus.ABORTED:
+                await self._wind_down(connection, campaign)
+            elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
+                stopped, done = await self._go_on(connection, campaign)
+        if stopped:
+            stopped.announce()
+        if done:
+            _log.info(
+                "ota_campaign_completed",
+                campaign_id=done.id,
+                tenant_id=done.tenant_id,
+                succeeded=done.succeeded,
+                failed=done.failed,
+            )
+
+    async def _go_on(self, connection: Connection, campaign: Campaign) -> tuple[Stopped | None, Campaign | None]:
+        try:
+            rules = read_rules(campaign, self._settings)
+            planned = await read_waves(connection, campaign)
+        except InvalidInput as error:
+            return await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)), None
+        failed_some, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
+        if stopped or failed_some:
+            return stopped, None  # the rest is judged on the new counters, next time
+        outlook = await executions.outlook(connection, campaign)
+        wave = planned[min(campaign.wave, len(planned) - 1)]
+        last = wave.number == planned[-1].number
+        passed = gate(wave, sent=campaign.sent, unfinished=outlook.open, more_to_send=outlook.waiting)
+        if not outlook.any or passed is Gate.SHUT or (last and not outlook.finished):
+            return None, None
+        return await self._conclude(connection, campaign, outlook, wave.number)
+
+    async def _conclude(
+        self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int
+    ) -> tuple[Stopped | None, Campaign | None]:
+        """The wave is over: on counters that were verified, stop, complete, or open the next one."""
+        campaign = await self._verify(connection, campaign)
+        stopped = await guard.judge(
+            connection, campaign.tenant_id, guard.standing_of(campaign), at_gate=not outlook.finished
+        )
+        if stopped:
+            return stopped, None
+        if outlook.finished:
+            await campaigns.move(
+                connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=history.ENGINE
+            )
+            return None, campaign
+        if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
+            await waves.pass_gate(connection, campaign, wave)
+            await history.append(
+                connection,
+                campaign.tenant_id,
+                campaign.id,
+                "wave_opened",
+                actor=history.ENGINE,
+                detail={"wave": wave + 1, "succeeded": campaign.succeeded, "failed": campaign.failed},
+            )
+            _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
+        return None, None
+
+    async def _verify(self, connection: Connection, campaign: Campaign) -> Campaign:
+        """Compare counters and rows under the campaign's lock; repair what somebody else's SQL caused."""
+        counted = await campaigns.recount(connection, campaign)
+        if counted == (campaign.succeeded, campaign.failed, campaign.sent):
+            return campaign
+        _log.warning(
+            "ota_counters_repaired",
+            campaign_id=campaign.id,
+            tenant_id=campaign.tenant_id,
+            was=(campaign.succeeded, campaign.failed, campaign.sent),
+            counted=counted,
+        )
+        await campaigns.repair(connection, campaign, counted)
+        return await campaigns.get(connection, campaign.tenant_id, campaign.id)
+
+    async def _reconcile(self, due: Due) -> None:
+        """Every half a minute, look without a lock whether counters and rows agree; if not, look again with it."""
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
+            if campaign.reconciled_age < self._settings.reconcile_interval:
+                return
+            drifted = await campaigns.has_drifted(connection, campaign)
+        stopped = None
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
+            if drifted:
+                campaign = await self._verify(connection, campaign)
+                stopped = await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
+            await campaigns.date_reconciliation(connection, campaign)
+        if stopped:
+            stopped.announce()
+
+    async def _skip_some(self, due: Due) -> bool:
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            skipped = await executions.skip_unsent(
+                connection,
+                due.tenant_id,
+                due.campaign_id,
+                limit=SKIP_AT_ONCE,
+                reason="campaign aborted before its turn",
+            )
+        return skipped >= SKIP_AT_ONCE
+
+    async def _wind_down(self, connection: Connection, campaign: Campaign) -> None:
+        """Devices still in progress may finish until their deadline; then the campaign is settled."""
+        try:
+            rules = read_rules(campaign, self._settings)
+            await sweeper.sweep(connection, campaign, rules, sends_on=False)
+        except InvalidInput:
+            pass  # nothing is sent any more, so there is nothing to hold
+        outlook = await executions.outlook(connection, campaign)
+        if not outlook.waiting and not outlook.open:
+            await campaigns.settle(connection, campaign)

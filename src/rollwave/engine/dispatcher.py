@@ -1,0 +1,226 @@
+"""Claim, commit, publish, mark.
+
+A claim is a short transaction under the campaign's lock. No connection is held while the broker is spoken to.
+A worker that dies in between leaves a lease that runs out, and the device is sent the same attempt again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rollwave import metrics
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.pacing import Allowance, allowance
+from rollwave.domain.rules import Rules
+from rollwave.domain.wave import Wave
+from rollwave.engine import guard
+from rollwave.engine.publisher import Publisher
+from rollwave.engine.rules import read_rules, read_waves
+from rollwave.errors import BrokerUnavailable, InvalidInput
+from rollwave.log import get_logger
+from rollwave.mqtt.client import Receipt
+from rollwave.mqtt.payload import encode_command
+from rollwave.mqtt.topics import command_topic
+from rollwave.settings import Settings
+from rollwave.store import campaigns, executions
+from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.executions import Claim, Claimed
+
+_log = get_logger("dispatcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one claim took, to be sent before ``lease_ends`` (of this process's monotonic clock)."""
+
+    commands: Sequence[Claimed] = ()
+    body: bytes = b""
+    patience: float = 0.0
+    lease_ends: float = 0.0
+    skipped: int = 0
+    retry_in: float | None = None
+    """Seconds until the campaign's next window; None: pacing does not hold it back."""
+
+
+class Dispatcher:
+    """Sends one campaign's commands, as far as its pace, waves and caps allow now."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        publisher: Publisher,
+        settings: Settings,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._pool = pool
+        self._publisher = publisher
+        self._settings = settings
+        self._stopping = stopping
+
+    async def dispatch(self, due: Due) -> float | None:
+        """Send what may go now. Returns the seconds until the pace allows more; None when it is not the pace.
+
+        One batch is claimed while the one before it is on its way. A broker that is away claims nothing.
+        """
+        try:
+            await self._publisher.session()
+        except BrokerUnavailable:
+            return None
+        sent = 0
+        batch = Batch()
+        async with asyncio.TaskGroup() as group:
+            on_its_way: asyncio.Task[int] | None = None
+            while not self._stopping():
+                batch = await self._claim(due)
+                if on_its_way is not None:
+                    accepted = await on_its_way
+                    sent += accepted
+                    on_its_way = None
+                if batch.commands:
+                    on_its_way = group.create_task(self._send(due, batch))
+                elif not batch.skipped:
+                    break
+            if on_its_way is not None:
+                sent += await on_its_way
+        if sent:
+            await self._announce(due, sent)
+        return batch.retry_in
+
+    async def _announce(self, due: Due, sent: int) -> None:
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            left = await executions.count_pending(connection, due.tenant_id, due.campaign_id)
+        _log.info(
+            "ota_devices_dispatched",
+            campaign_id=due.campaign_id,
+            tenant_id=due.tenant_id,
+            dispatched=sent,
+            remaining_pending=left,
+        )
+
+    async def _claim(self, due: Due) -> Batch:
+        lease_ends = time.monotonic() + self._settings.lease
+        stopped = None
+        batch = Batch()
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
+            if campaign.status is not CampaignStatus.RUNNING:
+                return batch
+            try:
+                rules = read_rules(campaign, self._settings)
+                body = _command(campaign)
+                waves = await read_waves(connection, campaign)
+            except InvalidInput as error:
+                stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
+            else:
+                granted = await self._allowance(connection, campaign, rules, waves[campaign.wave])
+                claim = await self._take(connection, campaign, rules, granted, body)
+                batch = Batch(
+                    claim.commands,
+                    body.encode(),
+                    rules.patience,
+                    lease_ends,
+                    claim.skipped,
+                    granted.retry_in or None,
+                )
+        if stopped:
+            stopped.announce()
+        return batch
+
+    async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
+        flying = 0
+        if rules.max_in_flight is not None:
+            flying = await executions.in_flight(connection, campaign, up_to=rules.max_in_flight)
+        pace = campaign.pace(tick=self._settings.tick_interval, in_flight=flying)
+        left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
+        return allowance(pace, wave_left=left)
+
+    async def _take(
+        self, connection: Connection, campaign: Campaign, rules: Rules, granted: Allowance, body: str
+    ) -> Claim:
+        if not granted.tokens:
+            return Claim((), 0, 0)
+        claim = await executions.claim(
+            connection,
+            campaign,
+            tokens=min(granted.tokens, self._settings.claim_batch),
+            fresh=min(granted.fresh, self._settings.claim_batch),
+            max_attempts=rules.max_attempts,
+            lease=self._settings.lease,
+        )
+        if claim.commands:
+            await campaigns.spend(
+                connection,
+                campaign,
+                opens_window=granted.opens_window,
+                used=len(claim.commands),
+                first_time=claim.fresh,
+                command=body,
+            )
+        return claim
+
+    async def _send(self, due: Due, batch: Batch) -> int:
+        metrics.claims_in_flight.inc(len(batch.commands))
+        try:
+            with metrics.publish_seconds.time():
+                sent, unsent, trouble = await self._publish(due, batch)
+            async with tenant_transaction(self._pool, due.tenant_id) as connection:
+                if sent:
+                    await executions.mark_sent(
+                        connection, due.tenant_id, due.campaign_id, sent, patience=batch.patience
+                    )
+                if unsent:
+                    delay = min(self._settings.tick_interval, self._settings.lease)
+                    await executions.release(connection, due.tenant_id, due.campaign_id, unsent, delay=delay)
+        finally:
+            metrics.claims_in_flight.dec(len(batch.commands))
+        metrics.dispatched.inc(len(sent))
+        metrics.publish_failed.inc(len(unsent))
+        if unsent:
+            _log.warning(
+                "ota_mqtt_publish_failed",
+                campaign_id=due.campaign_id,
+                tenant_id=due.tenant_id,
+                devices=len(unsent),
+                error=trouble,
+            )
+        return len(sent)
+
+    async def _publish(self, due: Due, batch: Batch) -> tuple[list[Claimed], list[Claimed], str]:
+        """Publish before the lease ends and no later: past it, another worker may have the devices."""
+        receipts: list[Receipt] = []
+        trouble = "not acknowledged by the broker"
+        patience = min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())
+        try:
+            async with asyncio.timeout(patience):
+                session = await self._publisher.session()
+                for command in batch.commands:
+                    if time.monotonic() >= batch.lease_ends:
+                        trouble = "the lease ended"
+                        break
+                    topic = command_topic(due.tenant_id, command.device_id)
+                    receipts.append(await session.publish(topic, batch.body, attempt=command.attempt))
+                for receipt in receipts:
+                    await receipt.settled()
+        except BrokerUnavailable as error:
+            trouble = str(error)
+        except TimeoutError:
+            trouble = f"the broker did not acknowledge within {patience:.0f} s"
+        taken = [receipt.taken for receipt in receipts] + [False] * (len(batch.commands) - len(receipts))
+        sent = [command for command, ok in zip(batch.commands, taken, strict=True) if ok]
+        unsent = [command for command, ok in zip(batch.commands, taken, strict=True) if not ok]
+        return sent, unsent, trouble
+
+
+def _command(campaign: Campaign) -> str:
+    """The campaign's command body, the one frozen by its first claim if there was one."""
+    if campaign.command is not None:
+        return campaign.command
+    if not campaign.firmware_url or campaign.firmware_version is None:
+        raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
+    return encode_command(
+        campaign.id, campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum
+    ).decode()

@@ -1,0 +1,99 @@
+"""Stopping a campaign: when its guardrail trips, and when one of its rules cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollwave import metrics
+from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.guardrail import Guardrail
+from rollwave.errors import InvalidInput
+from rollwave.log import get_logger
+from rollwave.store import campaigns, executions, history
+from rollwave.store.campaigns import Campaign, Standing
+from rollwave.store.database import Connection
+
+_log = get_logger("guard")
+
+SKIP_AT_ONCE = 5000
+"""Devices skipped in the stopping transaction itself; more are skipped right after it, in batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A campaign that this transaction stopped, to be announced once it is committed."""
+
+    tenant_id: str
+    standing: Standing
+    to: CampaignStatus
+    reason: str
+
+    def announce(self) -> None:
+        """Say so in the log and the metrics. Call it after the commit, never before."""
+        fields = {
+            "campaign_id": self.standing.campaign_id,
+            "tenant_id": self.tenant_id,
+            "reason": self.reason,
+        }
+        if self.to is CampaignStatus.PAUSED:
+            _log.error("ota_campaign_held", **fields)
+            return
+        metrics.auto_aborts.inc()
+        _log.warning(
+            "ota_campaign_auto_abort",
+            failed=self.standing.failed,
+            succeeded=self.standing.succeeded,
+            threshold=self.standing.threshold,
+            **fields,
+        )
+
+
+async def judge(connection: Connection, tenant_id: str, standing: Standing, *, at_gate: bool = False) -> Stopped | None:
+    """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on."""
+    if after(standing.status, Action.TRIP) is None:
+        return None
+    try:
+        guardrail = Guardrail.read(standing.threshold, standing.min_completed)
+    except InvalidInput as error:
+        return await hold(connection, tenant_id, standing, str(error))
+    if at_gate:
+        guardrail = guardrail.at_gate()
+    if not guardrail.trips(standing.succeeded, standing.failed):
+        return None
+    finished = standing.succeeded + standing.failed
+    reason = (
+        f"{standing.failed} of {finished} finished devices failed "
+        f"({standing.failed / finished:.1%}, over {guardrail.threshold:.1%})"
+    )
+    await campaigns.move(connection, standing, Action.TRIP, tenant_id=tenant_id, actor=history.ENGINE, reason=reason)
+    await executions.skip_unsent(
+        connection,
+        tenant_id,
+        standing.campaign_id,
+        limit=SKIP_AT_ONCE,
+        reason="campaign aborted before its turn",
+    )
+    return Stopped(tenant_id, standing, CampaignStatus.ABORTED, reason)
+
+
+async def hold(connection: Connection, tenant_id: str, standing: Standing, reason: str) -> Stopped | None:
+    """Pause a campaign that has a rule nobody can read: sending on would be a guess. None: it sends nothing anyway."""
+    if after(standing.status, Action.HOLD) is None:
+        return None
+    to = await campaigns.move(
+        connection, standing, Action.HOLD, tenant_id=tenant_id, actor=history.ENGINE, reason=reason
+    )
+    return Stopped(tenant_id, standing, to, reason)
+
+
+def standing_of(campaign: Campaign) -> Standing:
+    """Where a campaign stood when its row was locked."""
+    return Standing(
+        campaign.id,
+        campaign.status,
+        campaign.succeeded,
+        campaign.failed,
+        campaign.sent,
+        campaign.threshold,
+        campaign.min_completed,
+    )

@@ -1,0 +1,182 @@
+"""Report, commit, acknowledge: a persistent session whose messages are acknowledged only once they are committed.
+
+Listening is done in numbered slots. A slot is a client id, its session in the broker, and an advisory lock in
+PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once, and the broker's queue with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import asyncpg
+
+from rollwave import metrics
+from rollwave.engine.intake import Intake
+from rollwave.errors import BrokerUnavailable
+from rollwave.log import get_logger
+from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.topics import STATUS_FILTER
+from rollwave.settings import Settings
+from rollwave.store import slots
+from rollwave.store.database import Pool
+
+_log = get_logger("listener")
+
+SLOT_POLL = 1.0
+"""Seconds between two tries for a slot that another worker holds."""
+
+DRAIN = 20.0
+"""Seconds that the batch in hand gets to be committed after a cancellation."""
+
+Inbox: TypeAlias = "asyncio.Queue[Incoming | None]"
+"""Messages waiting to be taken in; None says that no more will come."""
+
+
+@dataclass(slots=True)
+class Presence:
+    """Whether reports can reach us: this worker is subscribed, or another one holds the slot."""
+
+    subscribed: bool = False
+    standby: bool = False
+
+
+class Listener:
+    """Holds one slot whenever it is free, and takes in what arrives there."""
+
+    def __init__(self, pool: Pool, settings: Settings, *, slot: int = 0) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._slot = slot
+        self._broker = Broker.from_settings(settings)
+        self._intake = Intake(pool, settings)
+        self.presence = Presence()
+
+    async def run(self, stopping: asyncio.Event | None = None) -> None:
+        """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way."""
+        stop = stopping or asyncio.Event()
+        delay = 0.0
+        trouble = ""
+        while not stop.is_set():
+            try:
+                async with slots.hold(self._pool, self._slot) as lock:
+                    self.presence.standby = lock is None
+                    if lock is not None:
+                        await self._listen(stop, lock)
+                delay, trouble = 0.0, ""
+            except (
+                BrokerUnavailable,
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+            ) as error:
+                if str(error) != trouble:
+                    _log.warning("ota_status_listener_disconnected", error=str(error), slot=self._slot)
+                trouble = str(error)
+                delay = min(30.0, max(0.25, delay * 2))
+            finally:
+                self.presence.subscribed = False
+            # Jitter, so that many workers do not come back to a broker in step.
+            await _wait(stop, delay * random.uniform(0.5, 1.0) or SLOT_POLL)  # noqa: S311  no secret depends on it
+
+    async def _listen(self, stop: asyncio.Event, lock: slots.Lock) -> None:
+        client_id = await self._client_id()
+        async with Session.connect(
+            self._broker, client_id, persistent=True, manual_ack=True, buffer=self._settings.report_batch
+        ) as session:
+            # Also where the broker remembers us: it may have kept the session and not the subscription.
+            await session.subscribe(self._filter())
+            _log.info(
+                "ota_status_listener_subscribed",
+                topic=STATUS_FILTER,
+                slot=self._slot,
+                session_present=session.session_present,
+            )
+            self.presence.subscribed = True
+            await self._take_in(session, stop, lock)
+        if not stop.is_set():
+            raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")
+
+    def _filter(self) -> str:
+        """Several slots share the load; a single one needs nothing that a broker might not have."""
+        return STATUS_FILTER if self._settings.listener_slots == 1 else f"$share/rollwave/{STATUS_FILTER}"
+
+    async def _client_id(self) -> str:
+        prefix = self._settings.mqtt_client_id or f"rollwave-{await slots.installation(self._pool)}"
+        return f"{prefix}-{self._slot}"
+
+    async def _take_in(self, session: Session, stop: asyncio.Event, lock: slots.Lock) -> None:
+        inbox: Inbox = asyncio.Queue(2 * self._settings.report_batch)
+        feeding = [
+            asyncio.create_task(_read(session, inbox)),
+            asyncio.create_task(_close_after(stop.wait(), inbox)),
+            asyncio.create_task(_close_after(lock.lost(), inbox)),
+        ]
+        try:
+            async for batch in self._batches(inbox):
+                await _uninterrupted(self._commit(session, batch))
+                if stop.is_set():
+                    return
+        finally:
+            for task in feeding:
+                task.cancel()
+            await asyncio.gather(*feeding, return_exceptions=True)
+            metrics.report_lag.set(0)
+
+    async def _commit(self, session: Session, batch: list[Incoming]) -> None:
+        touched = await self._intake.take_in(batch)
+        for incoming in batch:
+            await session.acknowledge(incoming)
+        await self._intake.conclude(touched)
+
+    async def _batches(self, inbox: Inbox) -> AsyncIterator[list[Incoming]]:
+        """Gather messages by count or by a few tens of milliseconds, whichever comes first."""
+        loop = asyncio.get_running_loop()
+        while (first := await inbox.get()) is not None:
+            batch = [first]
+            more: Incoming | None = first
+            try:
+                async with asyncio.timeout_at(loop.time() + self._settings.report_batch_wait):
+                    while more is not None and len(batch) < self._settings.report_batch:
+                        more = inbox.get_nowait() if inbox.qsize() else await inbox.get()
+                        if more is not None:
+                            batch.append(more)
+            except TimeoutError:
+                pass  # it is time, not count, that closes this batch
+            metrics.report_lag.set(len(batch) + inbox.qsize())
+            yield batch
+            if more is None:
+                return
+
+
+async def _read(session: Session, inbox: Inbox) -> None:
+    async for incoming in session.messages():
+        await inbox.put(incoming)
+    await inbox.put(None)
+
+
+async def _close_after(signal: Awaitable[object], inbox: Inbox) -> None:
+    await signal
+    await inbox.put(None)
+
+
+async def _uninterrupted(work: Coroutine[object, object, None]) -> None:
+    """Let ``work`` come to its end even when this task is cancelled meanwhile, for as long as a drain may take."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=DRAIN)
+        task.cancel()
+        raise
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

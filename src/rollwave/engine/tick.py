@@ -1,0 +1,113 @@
+"""One pass over every campaign that needs the engine, and the loop that repeats it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+
+from rollwave import metrics
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.listener import Listener
+from rollwave.engine.publisher import Publisher
+from rollwave.log import get_logger, trace
+from rollwave.mqtt.client import Broker
+from rollwave.settings import Settings
+from rollwave.store import campaigns
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool
+
+_log = get_logger("tick")
+
+AT_ONCE = 4
+"""Campaigns worked on at the same time, each with at most two connections of the pool."""
+
+_kept_publisher: ContextVar[Publisher | None] = ContextVar("kept_publisher", default=None)
+
+
+class Ticker:
+    """Conducts and dispatches every due campaign, so that one campaign's error never stops another's."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        publisher: Publisher,
+        settings: Settings,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._pool = pool
+        self._conductor = Conductor(pool, settings)
+        self._dispatcher = Dispatcher(pool, publisher, settings, stopping)
+
+    async def tick(self, *, quietly: bool = False) -> float | None:
+        """One pass. Returns the seconds until some campaign's pace allows more; None: no pace holds one back."""
+        with trace("tick"), metrics.tick_seconds.time():
+            due = await campaigns.due(self._pool)
+            by_status = Counter(each.status for each in due)
+            for status in CampaignStatus:
+                metrics.campaigns.labels(status.value).set(by_status[status])
+            running = by_status[CampaignStatus.RUNNING]
+            if not quietly:
+                _log.info("ota_tick_start", running_campaigns=running)
+            limit = asyncio.Semaphore(AT_ONCE)
+            waits = await asyncio.gather(*(self._look_after(each, limit) for each in due))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    async def _look_after(self, due: Due, limit: asyncio.Semaphore) -> float | None:
+        async with limit:
+            try:
+                await self._conductor.conduct(due)
+                if due.status is CampaignStatus.RUNNING:
+                    return await self._dispatcher.dispatch(due)
+            except Exception:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
+                _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
+            return None
+
+
+async def run_ota_campaign_tick(pool: Pool) -> None:
+    """One tick over all ``RUNNING`` campaigns. A campaign's own trouble is logged, never raised.
+
+    Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
+    A window that opens within a twentieth of the interval is waited for, so a caller's jitter loses no tick.
+    """
+    settings = Settings.load()
+    async with AsyncExitStack() as stack:
+        publisher = _kept_publisher.get()
+        if publisher is None:
+            publisher = await stack.enter_async_context(Publisher(Broker.from_settings(settings)))
+        ticker = Ticker(pool, publisher, settings)
+        wait = await ticker.tick()
+        if wait is not None and wait <= settings.tick_interval / 20:
+            await asyncio.sleep(wait)
+            await ticker.tick(quietly=True)
+
+
+async def run_ota_status_listener(pool: Pool) -> None:
+    """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished."""
+    await Listener(pool, Settings.load()).run()
+
+
+async def worker_loop(tick: Callable[[Pool], Awaitable[None]], pool: Pool, interval: float | None = None) -> None:
+    """Call ``tick(pool)`` every ``interval`` seconds (default: OTA_TICK_INTERVAL) until cancelled.
+
+    An error of the tick is logged and the loop goes on. One publishing session is kept from tick to tick.
+    """
+    settings = Settings.load()
+    every = settings.tick_interval if interval is None else interval
+    async with Publisher(Broker.from_settings(settings)) as publisher:
+        token = _kept_publisher.set(publisher)
+        try:
+            while True:
+                started = time.monotonic()
+                try:
+                    await tick(pool)
+                except Exception:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
+                    _log.exception("ota_tick_failed")
+                await asyncio.sleep(max(0.0, every - (time.monotonic() - started)))
+        finally:
+            _kept_publisher.reset(token)
