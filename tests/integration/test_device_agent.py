@@ -17,6 +17,7 @@ from rollwave.mqtt.client import Broker, Session
 from rollwave.mqtt.payload import encode_command
 from rollwave.mqtt.topics import command_topic
 from tests.artifact_server import ArtifactServer
+from tests.servers import Mosquitto
 from tests.support import eventually
 from tests.wire import TENANT, Wire, open_wire
 
@@ -113,6 +114,18 @@ async def test_without_attempts_on_mqtt_3_a_repeat_after_success_is_answered(
         await wire.command(DEVICE, 7, url, checksum, attempt=None)
         await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS", "SUCCESS"])
     assert "attempt" not in wire.reports[DEVICE][-1]
+    assert len(server.requests) == 1
+
+
+async def test_a_3_1_1_device_of_a_broker_that_drops_the_attempt_for_it(
+    mosquitto: Mosquitto, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with open_wire(mosquitto.url) as wire, agent(mosquitto.url, tmp_path, protocol="3.1.1"):
+        for attempt in (1, 2):
+            await wire.command(DEVICE, 7, url, checksum, attempt=attempt)
+            await eventually(lambda: wire.outcomes(DEVICE))
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS", "SUCCESS"])
     assert len(server.requests) == 1
 
 

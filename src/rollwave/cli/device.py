@@ -38,19 +38,17 @@ def run(
             "Without one, a checked download is a success."
         ),
     ] = "",
-    install_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds the install command may take.")
-    ] = 600.0,
+    install_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds the install command may take.")] = 600.0,
     download_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a download may take.")] = 3600.0,
     max_size: Annotated[int, typer.Option(min=1, help="Bytes an artifact may have.")] = 4 * 1024**3,
 ) -> None:
     """Be one device: take update commands, download, verify, install, report.
 
     It works until it is stopped, reconnects by itself, and resumes what a restart cut short.
-    User name, password and CA file of the broker come from MQTT_USERNAME, MQTT_PASSWORD and MQTT_CA_CERT.
+    The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD and MQTT_CA_CERT.
 
-    The install command finds ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN in its environment. If it
-    exits with anything but 0 the update has FAILED, and the last line that it wrote is the reason.
+    The install command finds ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN set.
+    If it exits with anything but 0 the update has FAILED, and its last line of output is the reason.
 
     For example:
 

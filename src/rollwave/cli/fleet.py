@@ -51,9 +51,7 @@ def fleet(
     fail: Annotated[float, typer.Option(min=0, max=1, help="Share that reports FAILED.")] = 0.0,
     fail_stage: Annotated[FailStage, typer.Option(help="Where those fail.")] = FailStage.INSTALL,
     mute: Annotated[float, typer.Option(min=0, max=1, help="Share that never answers a command.")] = 0.0,
-    duplicate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share that reports everything twice.")
-    ] = 0.0,
+    duplicate: Annotated[float, typer.Option(min=0, max=1, help="Share that reports everything twice.")] = 0.0,
     reorder: Annotated[float, typer.Option(min=0, max=1, help="Share that reports last things first.")] = 0.0,
     slow: Annotated[float, typer.Option(min=0, max=1, help="Share that takes ten times as long.")] = 0.0,
     step_delay: Annotated[
@@ -61,9 +59,7 @@ def fleet(
     ] = 0.5,
     download: Annotated[bool, typer.Option(help="Really fetch and check artifacts.")] = True,
     for_: Annotated[float, typer.Option("--for", min=0, help="Stop after so many seconds.")] = 0.0,
-    commands: Annotated[
-        int, typer.Option(min=0, help="Stop once so many devices have reported an outcome.")
-    ] = 0,
+    commands: Annotated[int, typer.Option(min=0, help="Stop once so many devices have reported an outcome.")] = 0,
     output: Annotated[Format, typer.Option("--output", "-o", help="Form of the tally.")] = Format.TABLE,
 ) -> None:
     """Simulate devices: they take commands, really download, verify, and report.
@@ -104,9 +100,7 @@ def _ids(prefix: str, devices: int) -> list[str]:
 
     ids = [f"{prefix}{number}" for number in range(1, devices + 1)]
     if not is_valid_id(ids[-1]):
-        raise typer.BadParameter(
-            "use A-Z a-z 0-9 : . _ - and at most 128 with the number", param_hint="--prefix"
-        )
+        raise typer.BadParameter("use A-Z a-z 0-9 : . _ - and at most 128 with the number", param_hint="--prefix")
     return ids
 
 

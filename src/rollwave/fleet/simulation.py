@@ -34,6 +34,7 @@ class Fleet:
     def __init__(self, broker: Broker, plan: FleetPlan) -> None:
         self._broker = broker
         self._tenant_id = plan.tenant_id
+        # Made up anew, as two fleets may share a tenant; the session it leaves is cleared at the end.
         self.client_id = f"fleet:{plan.tenant_id}:{secrets.token_hex(4)}"
         self._devices = {command_topic(plan.tenant_id, device): device for device in plan.device_ids}
         self._ledger = Ledger()
@@ -87,7 +88,9 @@ class Fleet:
                 pass
 
     async def _listen(self, session: Session) -> None:
-        await session.subscribe(command_topic(self._tenant_id, "+"))
+        topic = command_topic(self._tenant_id, "+")
+        await session.subscribe(topic)
+        _log.info("fleet_connected", topic=topic, devices=len(self._devices))
         self._subscribed.set()
         try:
             async for incoming in session.messages():

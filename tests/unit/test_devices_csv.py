@@ -1,0 +1,51 @@
+"""Every mistake of a CSV file is found, by line, before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from rollwave.cli.devices_csv import Device, Mistake, read_devices
+
+
+def test_columns_beyond_id_and_type_are_attributes() -> None:
+    devices, mistakes = read_devices(b"device_id,device_type,site,rev\ngw-1,gateway,north,B\ngw-2,,,\n")
+    assert mistakes == []
+    assert devices == [
+        Device("gw-1", "gateway", {"site": "north", "rev": "B"}),
+        Device("gw-2", None, {}),
+    ]
+
+
+def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_no_mistakes() -> None:
+    devices, mistakes = read_devices(b"\xef\xbb\xbfdevice_id\r\n\r\ngw-1\r\n gw-2 \r\n")
+    assert mistakes == []
+    assert [device.device_id for device in devices] == ["gw-1", "gw-2"]
+
+
+def test_each_mistake_is_named_with_its_line() -> None:
+    content = b'device_id,note\ngw-1,"two\nlines"\ngw 2,x\ngw-1,again\n\nshort\n' + b"x" * 129 + b",long\n"
+    _, mistakes = read_devices(content)
+    assert [mistake.line for mistake in mistakes] == [4, 5, 7, 8]
+    assert "'gw 2'" in mistakes[0].what
+    assert mistakes[1] == Mistake(5, "device id gw-1 is on line 2 already")
+    assert mistakes[2] == Mistake(7, "has 1 values for 2 columns")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "what"),
+    [
+        (b"", 1, "device_id"),
+        (b"id\ngw-1\n", 1, "device_id"),
+        (b"device_id,a,a\n", 1, "same name"),
+        (b"device_id,\n", 1, "no name"),
+        (b"device_id\n", 1, "names no device"),
+        ("device_id\ngw-1\n".encode("utf-16"), 1, "not UTF-8"),
+        (b"device_id\ngw-1\n\xff\n", 3, "not UTF-8"),
+        (b'device_id\n"gw-1\n', 2, "not CSV"),
+        (b"device_id,a\ngw-1,\x00\n", 2, "NUL"),
+    ],
+)
+def test_a_file_that_is_no_list_of_devices(content: bytes, line: int, what: str) -> None:
+    _, mistakes = read_devices(content)
+    assert [mistake.line for mistake in mistakes] == [line]
+    assert what in mistakes[0].what
