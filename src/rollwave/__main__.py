@@ -1,0 +1,5 @@
+"""`python -m rollwave` is `rollwave`."""
+
+from rollwave.cli.main import run
+
+run()

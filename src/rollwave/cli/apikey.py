@@ -1,0 +1,99 @@
+"""`rollwave apikey`: who may use the API. Works on the database, as the first key comes from nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from rollwave.cli.output import Format, Output, print_json, say, table
+from rollwave.domain.role import Role
+
+if TYPE_CHECKING:
+    from rollwave.store.database import Pool
+
+app = typer.Typer(no_args_is_help=True)
+
+T = TypeVar("T")
+
+TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose key it is.")]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _lifetime(text: str) -> timedelta:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([smhd])", text)
+    if not found:
+        raise typer.BadParameter("use a number with s, m, h or d, as in 90d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+@app.command()
+def create(
+    tenant: TenantOption,
+    role: Annotated[Role, typer.Option(help="Each may do what those before it may.")],
+    name: Annotated[str, typer.Option(help="For people: who holds it.")] = "",
+    expires_in: Annotated[
+        timedelta | None,
+        typer.Option(metavar="90d", parser=_lifetime, help="How long it is valid. Without: until revoked."),
+    ] = None,
+) -> None:
+    """Make a key and print it, and nothing else. It is shown this once: only its hash is kept.
+
+    export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant demo --role operator)
+    """
+    from rollwave.store import apikeys
+
+    typer.echo(_with_pool(lambda pool: apikeys.create(pool, tenant, role, name=name, expires_in=expires_in)))
+
+
+@app.command("list")
+def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
+    """List a tenant's keys, without their secrets."""
+    from rollwave.store import apikeys
+
+    keys = _with_pool(lambda pool: apikeys.list_keys(pool, tenant))
+    if output is Format.JSON:
+        print_json([{name: _plain(value) for name, value in key.items()} for key in keys])
+        return
+    columns = ("key_id", "name", "role", "created_at", "expires_at", "revoked_at")
+    table(
+        [name.upper().replace("_", " ") for name in columns],
+        [[_plain(key[name]) for name in columns] for key in keys],
+        empty=f"No keys for tenant {tenant}.",
+    )
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `rollwave apikey list` shows it.")],
+    tenant: TenantOption,
+) -> None:
+    """End a key at once."""
+    from rollwave.store import apikeys
+
+    _with_pool(lambda pool: apikeys.revoke(pool, tenant, key_id))
+    say(f"key {key_id} is revoked")
+
+
+def _plain(value: object) -> object:
+    from datetime import datetime
+
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+
+
+def _with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
+    from rollwave.settings import Settings
+    from rollwave.store.database import create_pool
+    from rollwave.store.migrate import require_current_schema
+
+    async def run() -> T:
+        async with create_pool(Settings.load().require_database_url(), size=1) as pool:
+            await require_current_schema(pool)
+            return await work(pool)
+
+    return asyncio.run(run())

@@ -1,0 +1,241 @@
+"""`rollwave campaign`: making, steering and watching campaigns."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.output import Format, Output, console, moment, print_json, say, table
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.wave import Strategy
+from rollwave.errors import InvalidInput, NotFound, RollwaveError
+
+if TYPE_CHECKING:
+    from rollwave.client.api import Api
+
+app = typer.Typer(no_args_is_help=True)
+
+CampaignArgument = Annotated[int, typer.Argument(metavar="ID", min=1, help="The campaign's id.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="For people.")],
+    firmware: Annotated[str, typer.Option(metavar="ID|VERSION", help="The id if all digits, else the version.")],
+    group: Annotated[str, typer.Option(help="The device group to bring to this firmware.")],
+    strategy: Annotated[Strategy, typer.Option(help="canary: a first few, then the rest.")] = Strategy.LINEAR,
+    rate: Annotated[int, typer.Option(min=1, help="Devices per tick.")] = 10,
+    abort_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of failures over which it aborts itself.")
+    ] = 0.1,
+    abort_min_completed: Annotated[
+        int | None, typer.Option(min=1, help="Finished devices before that is judged.  [default: 1]")
+    ] = None,
+    canary_percent: Annotated[
+        float | None, typer.Option(max=100, help="Size of the canary wave.  [default: 5]")
+    ] = None,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Devices in progress at once.")] = None,
+    progress_timeout: Annotated[float | None, typer.Option(help="Seconds of silence before sending again.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, help="Sends to one device in all.")] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Create a campaign: bring a group to a firmware. Nothing is sent until it is started."""
+    body = {
+        "name": name,
+        "target_group_id": group,
+        "rollout_strategy": strategy.value,
+        "rollout_rate": rate,
+        "abort_threshold": abort_threshold,
+        "abort_min_completed": abort_min_completed,
+        "canary_percent": canary_percent,
+        "max_in_flight": max_in_flight,
+        "progress_timeout": progress_timeout,
+        "max_attempts": max_attempts,
+    }
+    with connect(api_url, api_key) as api:
+        body["firmware_version_id"] = _firmware_id(api, firmware)
+        made = api.post("/ota/campaigns", {key: value for key, value in body.items() if value is not None})
+        if start:
+            made |= api.post(f"/ota/campaigns/{made['id']}/start")
+    if output is Format.JSON:
+        print_json(made)
+    else:
+        say(f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}")
+
+
+def _firmware_id(api: Api, wanted: str) -> int:
+    if wanted.isascii() and wanted.isdigit():
+        return int(wanted)
+    found = [row for row in api.get("/firmware")["firmware_versions"] if row["version"] == wanted]
+    if not found:
+        raise NotFound(f"there is no firmware {wanted}", hint="See `rollwave firmware list`.")
+    if len(found) > 1:
+        ids = ", ".join(str(row["id"]) for row in found)
+        raise InvalidInput(f"there are {len(found)} firmwares {wanted}", hint=f"Name one by its id: {ids}.")
+    firmware_id: int = found[0]["id"]
+    return firmware_id
+
+
+@app.command("list")
+def list_(
+    status: Annotated[CampaignStatus | None, typer.Option(help="Only these.")] = None,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List the campaigns."""
+    with connect(api_url, api_key) as api:
+        answer = api.get("/ota/campaigns", status=status)
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    table(
+        ("ID", "NAME", "STATUS", "GROUP", "DEVICES", "SUCCEEDED", "FAILED", "CREATED"),
+        [
+            (
+                *(row[key] for key in ("id", "name", "status", "target_group_id")),
+                *(row[key] for key in ("total_devices", "succeeded", "failed")),
+                moment(row["created_at"]),
+            )
+            for row in answer["campaigns"]
+        ],
+        empty="No campaigns. Create one: rollwave campaign create",
+    )
+
+
+@app.command()
+def show(
+    campaign_id: CampaignArgument,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show where a campaign stands, and how far its guardrail is from tripping."""
+    with connect(api_url, api_key) as api:
+        document = api.get(f"/ota/campaigns/{campaign_id}")
+    if output is Format.JSON:
+        print_json(document)
+        return
+    from rollwave.client.progress import Snapshot, counts
+    from rollwave.client.view import guardrail
+
+    snapshot = Snapshot.read(document)
+    facts: list[tuple[str, object]] = [
+        ("campaign", f"{snapshot.id}: {snapshot.name}"),
+        ("status", snapshot.status),
+        ("reason", snapshot.reason),
+        ("firmware", f"{snapshot.version} at {document.get('firmware_url')}"),
+        ("group", document.get("target_group_id")),
+        ("devices", counts(snapshot)),
+        ("pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"),
+        ("guardrail", guardrail(snapshot)),
+        ("started", moment(document.get("started_at"))),
+        ("completed", moment(document.get("completed_at"))),
+    ]
+    _print_facts([(name, value) for name, value in facts if value])
+
+
+def _print_facts(facts: list[tuple[str, object]]) -> None:
+    from rich.table import Table
+
+    from rollwave.cli.output import cell
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        grid.add_row(name, cell(value))
+    console().print(grid)
+
+
+@app.command()
+def start(campaign_id: CampaignArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+    """Start a new campaign, or go on with a paused one."""
+    _order(campaign_id, "start", api_url, api_key)
+
+
+@app.command()
+def pause(campaign_id: CampaignArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+    """Send nothing more for now. Reports are still taken."""
+    _order(campaign_id, "pause", api_url, api_key)
+
+
+@app.command()
+def abort(
+    campaign_id: CampaignArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Stop a campaign for good. Devices that were not sent to are skipped; there is no way back."""
+    if not yes and not _confirmed(campaign_id):
+        raise RollwaveError("nothing was changed")
+    _order(campaign_id, "abort", api_url, api_key)
+
+
+def _confirmed(campaign_id: int) -> bool:
+    if not sys.stdin.isatty():
+        raise InvalidInput("abort is for good and nobody is here to ask", hint="Add --yes if you mean it.")
+    return typer.confirm(f"Abort campaign {campaign_id} for good?", err=True)
+
+
+def _order(campaign_id: int, action: str, api_url: str | None, api_key: str | None) -> None:
+    with connect(api_url, api_key) as api:
+        answer = api.post(f"/ota/campaigns/{campaign_id}/{action}")
+    say(f"campaign {answer['id']} is {answer['status']}")
+
+
+@app.command()
+def devices(
+    campaign_id: CampaignArgument,
+    status: Annotated[ExecutionStatus | None, typer.Option(help="Only these.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List a campaign's devices and what they last reported."""
+    with connect(api_url, api_key) as api:
+        answer = api.get(f"/ota/campaigns/{campaign_id}/devices", status=status, limit=limit)
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    rows: list[dict[str, Any]] = answer["devices"]
+    table(
+        ("DEVICE", "STATUS", "%", "STARTED", "COMPLETED", "ERROR"),
+        [
+            (
+                *(row[key] for key in ("device_id", "status", "progress_pct")),
+                *(moment(row[key]) for key in ("started_at", "completed_at")),
+                row["error_message"],
+            )
+            for row in rows
+        ],
+        empty="No such devices.",
+    )
+    if answer["total"] > len(rows):
+        say(f"{len(rows)} of {answer['total']} devices; --limit shows more.")
+
+
+@app.command()
+def watch(
+    campaign_id: CampaignArgument,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Give up after so many seconds.")] = None,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Follow a campaign until it ends: live on a terminal, a line per change elsewhere.
+
+    Exits 0 when it is COMPLETED, 3 when it is ABORTED, 4 when --timeout passed first.
+    """
+    from rollwave.cli import watch as watching
+
+    with connect(api_url, api_key) as api, watching.screen(output) as screen:
+        last = watching.follow(api, campaign_id, screen, timeout=timeout)
+    raise typer.Exit(watching.exit_code(last))

@@ -1,0 +1,46 @@
+"""How a command finds the API: the options, then the environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rollwave.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rollwave.client.api import Api
+
+ApiUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--api-url", help="Default: ROLLWAVE_API_URL, or http://127.0.0.1:8080.", rich_help_panel="Connection"
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        help="Default: ROLLWAVE_API_KEY, where others on this machine can't see it.",
+        rich_help_panel="Connection",
+    ),
+]
+
+
+def connect(api_url: str | None, api_key: str | None) -> Api:
+    """The API to talk to.
+
+    Raises:
+        ConfigurationError: there is no key.
+    """
+    from rollwave.client.api import Api
+    from rollwave.settings import Settings
+
+    settings = Settings.load()
+    key = api_key or (settings.api_key.get_secret_value() if settings.api_key else "")
+    if not key:
+        raise ConfigurationError(
+            "ROLLWAVE_API_KEY is not set",
+            hint="Set it to a key; `rollwave apikey create --tenant T --role operator` prints one.",
+        )
+    return Api(api_url or settings.api_url, key)

@@ -1,0 +1,123 @@
+"""`rollwave device-group`: which devices belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.devices_csv import Device, Mistake, read_devices
+from rollwave.cli.output import Format, Output, complain, moment, print_json, say, table
+from rollwave.errors import InvalidInput
+
+app = typer.Typer(no_args_is_help=True)
+
+GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The group's id.")]
+
+_MISTAKES_SHOWN = 20
+
+
+@app.command("import")
+def import_(
+    group: GroupArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A column device_id, more if you like.")],
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Make the devices of a CSV file the members of a group: all of them, and no other.
+
+    The first line names the columns: device_id, perhaps device_type, and any others, which become attributes.
+    The file is checked as a whole first; with a mistake in it nothing is written.
+    """
+    devices = _checked(file)
+    with connect(api_url, api_key) as api:
+        answer = api.put(f"/device-groups/{group}", {"devices": [_row(device) for device in devices]})
+    _print_outcome(answer, output)
+
+
+def _checked(file: Path) -> list[Device]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
+    devices, mistakes = read_devices(content)
+    if mistakes:
+        _complain_of(file, mistakes)
+        raise InvalidInput(
+            f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)} in {file}, nothing was written",
+            hint="Correct the lines named above, then import the file again.",
+        )
+    return devices
+
+
+def _complain_of(file: Path, mistakes: list[Mistake]) -> None:
+    for mistake in mistakes[:_MISTAKES_SHOWN]:
+        complain(f"{file}:{mistake.line}: {mistake.what}")
+    if len(mistakes) > _MISTAKES_SHOWN:
+        complain(f"… and {len(mistakes) - _MISTAKES_SHOWN} more")
+
+
+def _row(device: Device) -> dict[str, Any]:
+    row = {"device_id": device.device_id, "device_type": device.device_type, "attributes": device.attributes}
+    return {name: value for name, value in row.items() if value}
+
+
+@app.command()
+def put(
+    group: GroupArgument,
+    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="The members: these and no other.")],
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Make devices the members of a group: all of these, and no other."""
+    with connect(api_url, api_key) as api:
+        answer = api.put(f"/device-groups/{group}", {"device_ids": devices})
+    _print_outcome(answer, output)
+
+
+def _print_outcome(answer: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        print_json(answer)
+    else:
+        say(
+            f"group {answer['group_id']}: {answer['total']} devices"
+            f" ({answer['added']} added, {answer['removed']} removed, {answer['registered']} new)"
+        )
+
+
+@app.command("list")
+def list_(output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+    """List the groups."""
+    with connect(api_url, api_key) as api:
+        answer = api.get("/device-groups")
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    table(
+        ("GROUP", "DEVICES", "CREATED"),
+        [(row["group_id"], row["total"], moment(row["created_at"])) for row in answer["device_groups"]],
+        empty="No groups. Make one: rollwave device-group import",
+    )
+
+
+@app.command()
+def show(
+    group: GroupArgument,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many devices.")] = 50,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show a group's members."""
+    with connect(api_url, api_key) as api:
+        answer = api.get(f"/device-groups/{group}", limit=limit)
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    table(("DEVICE",), [(device_id,) for device_id in answer["device_ids"]], empty="The group is empty.")
+    if answer["total"] > len(answer["device_ids"]):
+        say(f"{len(answer['device_ids'])} of {answer['total']} devices; --limit shows more.")

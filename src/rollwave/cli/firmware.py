@@ -1,0 +1,100 @@
+"""`rollwave firmware`: which versions there are."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.output import Format, Output, print_json, say, table
+from rollwave.errors import InvalidInput
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def add(
+    source: Annotated[str, typer.Argument(metavar="FILE_OR_URL", help="Where devices fetch it, or the file itself.")],
+    version: Annotated[str, typer.Option("--version", metavar="V", help="What devices will call it, as 2.1.0.")],
+    url: Annotated[str | None, typer.Option(help="With a FILE: the URL where devices will find it.")] = None,
+    checksum: Annotated[str | None, typer.Option(help="SHA-256 in hex. Computed from a FILE.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Bytes. Computed from a FILE.")] = None,
+    device_type: Annotated[str | None, typer.Option(help="Only devices of this type are sent it.")] = None,
+    description: Annotated[str | None, typer.Option(help="For people.")] = None,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Register a version.
+
+    The bytes stay where they are: devices fetch them from the URL, and check them against the SHA-256.
+
+    rollwave firmware add build/app.bin --url https://files.example/app-2.1.0.bin --version 2.1.0
+    """
+    body: dict[str, Any] = _artifact(source, url, checksum, size) | {"version": version}
+    body |= {"device_type": device_type, "description": description}
+    with connect(api_url, api_key) as api:
+        row = api.post("/firmware", {key: value for key, value in body.items() if value is not None})
+    if output is Format.JSON:
+        print_json(row)
+    else:
+        say(f"firmware {row['id']}: {row['version']} at {row['file_url']}")
+
+
+def _artifact(source: str, url: str | None, checksum: str | None, size: int | None) -> dict[str, Any]:
+    if "://" in source:
+        if url is not None:
+            raise InvalidInput("two URLs were given", hint="Give a FILE with --url, or the URL alone.")
+        return {"file_url": source, "checksum_sha256": checksum, "file_size_bytes": size}
+    path = Path(source)
+    if not path.is_file():
+        raise InvalidInput(f"{source} is neither a file nor a URL", hint="Name a file that can be read, or a URL.")
+    if url is None:
+        raise InvalidInput(
+            f"{source} is on this machine, where devices can't fetch it",
+            hint="Put it on a server and add --url with its address there.",
+        )
+    try:
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidInput(f"{source} cannot be read: {error.strerror}") from error
+    if checksum is not None and checksum.lower() != actual:
+        raise InvalidInput(
+            f"{source} has the SHA-256 {actual}, not the one given",
+            hint="Is this the file you meant to release?",
+        )
+    return {"file_url": url, "checksum_sha256": actual, "file_size_bytes": size or path.stat().st_size}
+
+
+@app.command("list")
+def list_(
+    device_type: Annotated[str | None, typer.Option(help="Only versions for this type.")] = None,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List the versions."""
+    with connect(api_url, api_key) as api:
+        answer = api.get("/firmware", device_type=device_type)
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    table(
+        ("ID", "VERSION", "DEVICE TYPE", "BYTES", "SHA-256", "URL"),
+        [
+            (
+                row["id"],
+                row["version"],
+                row.get("device_type"),
+                row.get("file_size_bytes"),
+                (row.get("checksum_sha256") or "")[:12],
+                row["file_url"],
+            )
+            for row in answer["firmware_versions"]
+        ],
+        empty="No firmware yet. Add one: rollwave firmware add",
+    )

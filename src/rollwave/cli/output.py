@@ -1,0 +1,87 @@
+"""What commands print: tables for people, the API's own JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rollwave.client.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+class Format(StrEnum):
+    """How a command prints what it was told."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="json is what the API answered, for scripts.")]
+
+_UNCUT = 10_000  # columns: nothing is cut off in a file or a pipe
+
+
+def console() -> Console:
+    """Standard output. Strings are printed as they are: no markup, no highlighting."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _UNCUT
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """One line on standard output; what a device or a file wrote cannot drive the terminal."""
+    typer.echo("\n".join(visible(line) for line in text.split("\n")))
+
+
+def complain(text: str) -> None:
+    """The same on standard error."""
+    typer.echo(visible(text), err=True)
+
+
+def print_json(document: object) -> None:
+    """Indented on a terminal, one line elsewhere. Control characters are escaped by JSON itself."""
+    typer.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print rows under headings, numbers to the right; ``empty`` when there are none."""
+    from rich import box
+    from rich.table import Table
+
+    cells = [[cell(value) for value in row] for row in rows]
+    if not cells:
+        say(empty)
+        return
+    drawn = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        numeric = all(row[index].plain.replace(".", "").isdigit() for row in cells if row[index].plain)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        drawn.add_row(*row)
+    console().print(drawn)
+
+
+def cell(value: object) -> Text:
+    """A value as a table shows it: states in their colour, times to the second, nothing for None."""
+    from rich.text import Text
+
+    from rollwave.client.view import STATE_STYLES, STATUS_STYLES
+
+    text = "" if value is None else visible(str(value))
+    style = next((style for word, style in (*STATE_STYLES.items(), *STATUS_STYLES.items()) if word == text), "")
+    return Text(text, style)
+
+
+def moment(value: Any) -> str:
+    """The API's RFC 3339 time as local time to the second."""
+    return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""

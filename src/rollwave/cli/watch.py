@@ -1,0 +1,148 @@
+"""Following one campaign: the loop, and the ways to show what it sees."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from rollwave.cli.output import Format, complain, console, print_json, say
+from rollwave.client.api import Api
+from rollwave.client.events import Event
+from rollwave.client.follow import Follower, Look
+from rollwave.client.progress import Meter, Snapshot, counts
+from rollwave.client.view import campaign, guardrail
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.errors import ApiUnavailable
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+
+PATIENCE = 60.0
+"""Seconds for which an API that was there may be away."""
+
+_EVENTS_SHOWN = 6
+
+
+class Screen(Protocol):
+    """Where what is seen goes."""
+
+    def show(self, look: Look, meter: Meter) -> None:
+        """The campaign as it is now."""
+
+    def away(self, error: ApiUnavailable) -> None:
+        """The API doesn't answer; the next look may be better."""
+
+
+def follow(api: Api, campaign_id: int, screen: Screen, *, timeout: float | None) -> Snapshot | None:
+    """Look until the campaign is over. None: ``timeout`` seconds passed first.
+
+    Raises:
+        RollwaveError: it cannot be looked at, or the API has been away for longer than ``PATIENCE``.
+    """
+    follower = Follower(api, campaign_id)
+    began = time.monotonic()
+    seen_at: float | None = None
+    while True:
+        try:
+            look = follower.look()
+        except ApiUnavailable as error:
+            if seen_at is None or time.monotonic() - seen_at > PATIENCE:
+                raise
+            screen.away(error)
+        else:
+            seen_at = time.monotonic()
+            screen.show(look, follower.meter)
+            if look.snapshot.over:
+                return look.snapshot
+        left = INTERVAL if timeout is None else began + timeout - time.monotonic()
+        if left <= 0:
+            return None
+        time.sleep(min(INTERVAL, left))
+
+
+def exit_code(last: Snapshot | None) -> int:
+    """What the command tells a script: 0 completed, 3 aborted, 4 not over in time."""
+    if last is None:
+        return 4
+    return 0 if last.status is CampaignStatus.COMPLETED else 3
+
+
+class Picture:
+    """A live view, for a terminal."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._events: deque[Event] = deque(maxlen=_EVENTS_SHOWN)
+        self._campaign: RenderableType = Text()
+
+    def show(self, look: Look, meter: Meter) -> None:
+        self._events.extend(look.events)
+        self._campaign = Panel(campaign(look.snapshot, meter), title=f"campaign {look.snapshot.id}", padding=(1, 2))
+        self._draw()
+
+    def away(self, error: ApiUnavailable) -> None:
+        self._draw(Text(f"{error}; trying again", "yellow"))
+
+    def _draw(self, *notes: Text) -> None:
+        lines = [Text(f"{_clock(each)}  {each.sentence}", "bright_black") for each in self._events]
+        self._live.update(Group(self._campaign, *lines, *notes), refresh=True)
+
+
+class Lines:
+    """One line for each change, for a file or a pipe."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, look: Look, _meter: Meter) -> None:
+        for event in look.events:
+            say(f"{_clock(event)}  {event.sentence}")
+        line = f"{look.snapshot.status}  {counts(look.snapshot)}  ({guardrail(look.snapshot)})"
+        if line != self._last:
+            say(line)
+        self._last = line
+        sys.stdout.flush()
+
+    def away(self, error: ApiUnavailable) -> None:
+        complain(f"{error}; trying again")
+
+
+class Documents:
+    """The API's JSON for each change, one document a line."""
+
+    def __init__(self) -> None:
+        self._last: object = None
+
+    def show(self, look: Look, _meter: Meter) -> None:
+        if look.document != self._last:
+            print_json(look.document)
+        self._last = look.document
+        sys.stdout.flush()
+
+    def away(self, error: ApiUnavailable) -> None:
+        complain(f"{error}; trying again")
+
+
+@contextmanager
+def screen(output: Format) -> Iterator[Screen]:
+    """The way to show that fits where the output goes."""
+    if output is Format.JSON:
+        yield Documents()
+    elif not sys.stdout.isatty():
+        yield Lines()
+    else:
+        with Live(console=console(), auto_refresh=False) as live:
+            yield Picture(live)
+
+
+def _clock(event: Event) -> str:
+    return event.at.astimezone().strftime("%H:%M:%S")

@@ -1,0 +1,128 @@
+"""A campaign's numbers as an operator reads them. Pure: the API's document in, plain values out."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollwave.domain.campaign import FINAL, CampaignStatus
+from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.guardrail import Guardrail
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One campaign at one moment. ``by_state`` counts its devices and names every state."""
+
+    id: int
+    name: str
+    status: CampaignStatus
+    version: str
+    by_state: Mapping[ExecutionStatus, int]
+    threshold: float | None
+    min_completed: int
+    wave: int
+    waves: int | None
+    reason: str
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Snapshot:
+        """Read what ``GET …/campaigns/{id}`` answers."""
+        breakdown = document.get("status_breakdown") or {}
+        waves = document.get("waves")
+        return cls(
+            id=document["id"],
+            name=document["name"] or "",
+            status=CampaignStatus(document["status"]),
+            version=document.get("firmware_version") or "",
+            by_state={each: int(breakdown.get(each, 0)) for each in ExecutionStatus},
+            threshold=document["abort_threshold"],
+            min_completed=document.get("abort_min_completed") or 1,
+            wave=document.get("wave") or 0,
+            waves=len(waves) if isinstance(waves, list) else None,
+            reason=document.get("status_reason") or "",
+        )
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_state.values())
+
+    @property
+    def succeeded(self) -> int:
+        return self.by_state[ExecutionStatus.SUCCESS]
+
+    @property
+    def failed(self) -> int:
+        return self.by_state[ExecutionStatus.FAILED]
+
+    @property
+    def in_progress(self) -> int:
+        return sum(self.by_state[each] for each in IN_PROGRESS)
+
+    @property
+    def closed(self) -> int:
+        """Devices with nothing more to come."""
+        return sum(self.by_state[each] for each in TERMINAL)
+
+    @property
+    def over(self) -> bool:
+        """Whether the campaign is in a final state. Devices in progress may still finish after an abort."""
+        return self.status in FINAL
+
+    @property
+    def settled(self) -> bool:
+        """Whether no number will move again."""
+        return self.over and self.closed == self.total
+
+    @property
+    def failure_rate(self) -> float:
+        """Failed among finished, from 0 to 1: what the guardrail compares with the threshold."""
+        finished = self.succeeded + self.failed
+        return self.failed / finished if finished else 0.0
+
+    @property
+    def failures_to_trip(self) -> int | None:
+        """How many of the next devices must fail in a row for the guardrail to trip; None: it never will."""
+        if self.threshold is None or self.threshold >= 1:
+            return None
+        rule = Guardrail(self.threshold, self.min_completed)
+        finished = self.succeeded + self.failed
+        about = math.floor((self.threshold * finished - self.failed) / (1 - self.threshold))
+        more = max(0, about, self.min_completed - finished)
+        while not rule.trips(self.succeeded, self.failed + more):
+            more += 1
+        return more
+
+
+@dataclass(slots=True)
+class Meter:
+    """How fast devices finish, over the last ``span`` seconds."""
+
+    span: float = 30.0
+    _seen: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def see(self, now: float, snapshot: Snapshot) -> None:
+        """Take in what was so at ``now`` (seconds on any steady clock)."""
+        self._seen.append((now, snapshot.succeeded + snapshot.failed))
+        while self._seen[-1][0] - self._seen[0][0] > self.span:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Devices finished per second."""
+        (since, before), (until, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (until - since) if until > since else 0.0
+
+    def eta(self, snapshot: Snapshot) -> float | None:
+        """Seconds until the last device finishes at this rate; None where that is anybody's guess."""
+        guessing = snapshot.status is not CampaignStatus.RUNNING or self.rate <= 0
+        return None if guessing else (snapshot.total - snapshot.closed) / self.rate
+
+
+def counts(snapshot: Snapshot) -> str:
+    """Every state that has devices, in the order in which a device goes through them."""
+    parts = [f"{count} {state}" for state, count in snapshot.by_state.items() if count]
+    return " · ".join(parts) or "no devices"

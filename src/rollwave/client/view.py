@@ -1,0 +1,112 @@
+"""A campaign drawn for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from rollwave.client.progress import Meter, Snapshot
+from rollwave.client.text import duration, visible
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+
+STATE_STYLES: Mapping[ExecutionStatus, str] = MappingProxyType(
+    {
+        ExecutionStatus.SUCCESS: "green",
+        ExecutionStatus.FAILED: "red",
+        ExecutionStatus.INSTALLING: "blue",
+        ExecutionStatus.DOWNLOADING: "cyan",
+        ExecutionStatus.SKIPPED: "yellow",
+        ExecutionStatus.PENDING: "bright_black",
+    }
+)
+"""In the order in which a bar shows them: what is decided comes first."""
+
+STATUS_STYLES: Mapping[CampaignStatus, str] = MappingProxyType(
+    {
+        CampaignStatus.CREATED: "white",
+        CampaignStatus.RUNNING: "cyan",
+        CampaignStatus.PAUSED: "yellow",
+        CampaignStatus.COMPLETED: "green",
+        CampaignStatus.ABORTED: "red",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar as wide as there is room, cut into ``parts`` of (count, style)."""
+
+    parts: Sequence[tuple[float, str]]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        block = "#" if options.ascii_only else "━"
+        total = sum(count for count, _ in self.parts) or 1
+        bar, reached = Text(no_wrap=True), 0.0
+        for count, style in self.parts:
+            reached += count
+            bar.append(block * (round(options.max_width * reached / total) - len(bar)), style)
+        yield bar
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(10, options.max_width)
+
+
+def campaign(snapshot: Snapshot, meter: Meter) -> RenderableType:
+    """Progress by state, speed and forecast, and how far the guardrail is from tripping."""
+    head = Table.grid(expand=True)
+    head.add_column(ratio=1)
+    head.add_column(justify="right")
+    head.add_row(
+        Text.assemble((visible(snapshot.name), "bold"), f"  firmware {visible(snapshot.version)}"),
+        Text(snapshot.status, f"bold {STATUS_STYLES[snapshot.status]}"),
+    )
+    states = Bar([(snapshot.by_state[state], style) for state, style in STATE_STYLES.items()])
+    return Group(head, states, _legend(snapshot), Text(), _guardrail(snapshot), Text(), pace(snapshot, meter))
+
+
+def _legend(snapshot: Snapshot) -> Text:
+    shown = [(state, style) for state, style in STATE_STYLES.items() if snapshot.by_state[state]]
+    return Text("   ").join(Text(f"{snapshot.by_state[state]} {state}", style) for state, style in shown)
+
+
+def pace(snapshot: Snapshot, meter: Meter) -> Text:
+    """Wave, speed and forecast, in one line."""
+    parts = [f"{snapshot.closed} of {snapshot.total} devices done"]
+    if snapshot.waves is not None and snapshot.waves > 1:
+        parts.insert(0, f"wave {snapshot.wave + 1} of {snapshot.waves}")
+    if not snapshot.settled:
+        parts.append(f"{meter.rate:.1f} a second")
+    if (eta := meter.eta(snapshot)) is not None:
+        parts.append(f"about {duration(eta)} to go")
+    return Text(" · ".join(parts), "bright_black")
+
+
+def _guardrail(snapshot: Snapshot) -> RenderableType:
+    # The bar is full where the guardrail trips.
+    used = min(1.0, snapshot.failure_rate / max(snapshot.threshold or 0.0, 1e-9))
+    style = "red" if used >= 1 else "yellow" if used >= 1 / 2 else "green"
+    row = Table.grid(expand=True, padding=(0, 2, 0, 0))
+    row.add_column()
+    row.add_column(ratio=1)
+    row.add_column(justify="right")
+    gauge = Bar([(used, style), (1 - used, "bright_black")])
+    row.add_row("guardrail", gauge, Text(guardrail(snapshot), style))
+    return row
+
+
+def guardrail(snapshot: Snapshot) -> str:
+    """How far the guardrail is from tripping, in words."""
+    if snapshot.threshold is None:
+        return "the threshold is missing: the campaign is held"
+    rate = f"{snapshot.failure_rate:.1%} failed of {snapshot.threshold:.4g} allowed"
+    left = snapshot.failures_to_trip
+    if snapshot.over or left is None:
+        return rate
+    return f"{rate}, {left} more in a row would trip it"

@@ -1,0 +1,154 @@
+"""The story on a terminal, and as plain lines anywhere else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from rollwave.client.events import Event
+from rollwave.client.follow import Look
+from rollwave.client.progress import Meter, counts
+from rollwave.client.view import campaign, guardrail
+
+_WIDTH = 100
+_EVENTS = 8
+
+
+class Screen(Protocol):
+    """Shows a story as it goes."""
+
+    def step(self, what: str) -> None:
+        """Something is being started."""
+
+    def chapter(self, title: str, text: str) -> None:
+        """Something begins."""
+
+    def watch(self, look: Look, meter: Meter) -> None:
+        """A campaign as it is now."""
+
+    def close(self, outcome: list[Text], further: list[Text]) -> None:
+        """How it ended, and what to do next."""
+
+
+class Lines:
+    """One line for each change."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = ""
+
+    def step(self, what: str) -> None:
+        self._say(f"starting {what}")
+
+    def chapter(self, title: str, text: str) -> None:
+        self._say(f"\n{title}. {text}")
+
+    def watch(self, look: Look, _meter: Meter) -> None:
+        for event in look.events:
+            self._say(f"  {_clock(event)}  {event.sentence}")
+        line = f"  {look.snapshot.status}: {counts(look.snapshot)} ({guardrail(look.snapshot)})"
+        if line != self._last:
+            self._say(line)
+        self._last = line
+
+    def close(self, outcome: list[Text], further: list[Text]) -> None:
+        for line in (Text(), *outcome, Text(), *further):
+            self._say(line.plain)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Picture:
+    """Two panels: the campaign with its guardrail, and what happens."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._head: list[RenderableType] = []
+        self._campaign: RenderableType = Text()
+        self._events: deque[Text] = deque(maxlen=_EVENTS)
+        self._tail: list[RenderableType] = []
+
+    def step(self, what: str) -> None:
+        self._head = [Text(f"Starting {what} …", "bright_black")]
+        self._draw()
+
+    def chapter(self, title: str, text: str) -> None:
+        self._head = [Text.assemble((f"{title}. ", "bold"), text), Text()]
+        self._draw()
+
+    def watch(self, look: Look, meter: Meter) -> None:
+        for event in look.events:
+            self._events.append(_line(event))
+        self._campaign = Panel(
+            campaign(look.snapshot, meter),
+            title=f"campaign {look.snapshot.id}",
+            title_align="left",
+            border_style="bright_black",
+            padding=(1, 2),
+        )
+        self._draw()
+
+    def close(self, outcome: list[Text], further: list[Text]) -> None:
+        self._head = []
+        self._tail = [Text(), *outcome]
+        self._draw()
+        self._live.stop()
+        for line in (Text(), *further):
+            self._live.console.print(line, soft_wrap=True)
+
+    def frame(self) -> RenderableType:
+        """What the screen shows now."""
+        return Group(*self._head, self._campaign, *([self._stream()] if self._events else []), *self._tail)
+
+    def _stream(self) -> RenderableType:
+        lines = Text("\n", no_wrap=True, overflow="ellipsis").join(self._events)
+        return Panel(
+            lines,
+            title="what happens",
+            title_align="left",
+            border_style="bright_black",
+            padding=(0, 2),
+            height=_EVENTS + 2,
+        )
+
+    def _draw(self) -> None:
+        self._live.update(self.frame(), refresh=True)
+
+
+@contextmanager
+def screen(console: Console, picture: Path | None) -> Iterator[Screen]:
+    """The way to show it that fits the console. With ``picture``, the last screen is kept there as SVG."""
+    if not console.is_terminal and picture is None:
+        yield Lines(console)
+        return
+    console.width = min(console.width, _WIDTH)
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        shown = Picture(live)
+        yield shown
+    if picture is not None:
+        _keep(shown.frame(), picture)
+
+
+def _keep(frame: RenderableType, picture: Path) -> None:
+    with Path("/dev/null").open("w", encoding="utf-8") as nowhere:
+        recorder = Console(record=True, width=_WIDTH, file=nowhere, force_terminal=True)
+        recorder.print(frame)
+    recorder.save_svg(str(picture), title="rollwave demo")
+
+
+def _line(event: Event) -> Text:
+    style = "" if event.device_id is None else "bright_black"
+    return Text(f"{_clock(event)}  {event.sentence}", style)
+
+
+def _clock(event: Event) -> str:
+    return event.at.astimezone().strftime("%H:%M:%S")
