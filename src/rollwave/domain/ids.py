@@ -12,10 +12,10 @@ TenantId = NewType("TenantId", str)
 DeviceId = NewType("DeviceId", str)
 CampaignId = NewType("CampaignId", int)
 
-ID_PATTERN = r"^[A-Za-z0-9:._-]{1,128}$"
+ID_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9:._-]{1,128}$"
 """Which strings can be a tenant or device id; the same text is given to SQL."""
 
-UNSENDABLE = "device id cannot be an MQTT topic level: use 1 to 128 of A-Z a-z 0-9 : . _ -"
+UNSENDABLE = "device id cannot be an MQTT topic level: use 1 to 128 of A-Z a-z 0-9 : . _ - and no two dots in a row"
 
 MAX_BIGINT = 2**63 - 1
 

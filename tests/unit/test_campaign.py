@@ -1,0 +1,34 @@
+"""The campaign's table says what the contract says."""
+
+from __future__ import annotations
+
+from rollwave.domain.campaign import FINAL, TRANSITIONS, Action, CampaignStatus, after
+
+S, A = CampaignStatus, Action
+
+
+def test_nothing_leaves_a_final_state() -> None:
+    assert {to for (status, _), to in TRANSITIONS.items() if status is S.COMPLETED} == set()
+    assert {to for (status, _), to in TRANSITIONS.items() if status is S.ABORTED} == {S.ABORTED}
+    assert {S.COMPLETED, S.ABORTED} == FINAL
+
+
+def test_asking_twice_gives_the_same_answer() -> None:
+    for action, state in ((A.START, S.RUNNING), (A.PAUSE, S.PAUSED), (A.ABORT, S.ABORTED)):
+        assert after(state, action) is state
+
+
+def test_a_campaign_that_was_never_started_cannot_pause_complete_or_trip() -> None:
+    for action in (A.PAUSE, A.FINISH, A.TRIP, A.HOLD):
+        assert after(S.CREATED, action) is None
+
+
+def test_start_after_abort_is_refused() -> None:
+    assert after(S.ABORTED, A.START) is None
+
+
+def test_every_state_can_be_reached_and_left_to_a_final_one() -> None:
+    reached = {S.CREATED}
+    while more := {to for (status, _), to in TRANSITIONS.items() if status in reached} - reached:
+        reached |= more
+    assert reached == set(S)

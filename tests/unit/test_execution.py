@@ -1,0 +1,27 @@
+"""An execution only moves forward within an attempt, and the SQL rank is the table's."""
+
+from __future__ import annotations
+
+from rollwave.domain.execution import RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus, may_move
+
+S, C = ExecutionStatus, Cause
+
+
+def test_nothing_leaves_a_terminal_state() -> None:
+    assert not [move for move in TRANSITIONS if move[0] in TERMINAL]
+
+
+def test_only_sending_again_may_step_back() -> None:
+    for (status, cause), targets in TRANSITIONS.items():
+        for to in targets:
+            assert cause is C.SILENT or RANK[to] > RANK[status], (status, cause, to)
+
+
+def test_a_report_moves_to_exactly_the_further_reportable_states() -> None:
+    for status in set(S) - TERMINAL:
+        assert TRANSITIONS[status, C.REPORTED] == {to for to in REPORTABLE if RANK[to] > RANK[status]}
+
+
+def test_skipped_is_for_devices_never_sent_to() -> None:
+    assert {status for (status, _), targets in TRANSITIONS.items() if S.SKIPPED in targets} == {S.PENDING}
+    assert not may_move(S.DOWNLOADING, C.STOPPED, S.SKIPPED)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.intake import Outcome, outcome, rounds, tally
+from rollwave.domain.report import Report
+
+S = ExecutionStatus
+
+
+def said(status: ExecutionStatus, *, progress: int | None = None, attempt: int | None = None) -> Report:
+    return Report(CampaignId(1), status, progress, None, attempt)
+
+
+def test_the_furthest_report_of_a_device_is_kept() -> None:
+    device = DeviceId("a")
+    batch = [(device, said(S.DOWNLOADING, progress=p)) for p in (10, 90, 40)] + [(device, said(S.SUCCESS))]
+    assert rounds(batch) == [[(device, said(S.SUCCESS))]]
+    assert rounds(batch[:3]) == [[(device, said(S.DOWNLOADING, progress=90))]]
+
+
+def test_of_two_terminal_reports_the_first_counts() -> None:
+    device = DeviceId("a")
+    assert rounds([(device, said(S.FAILED)), (device, said(S.SUCCESS))]) == [[(device, said(S.FAILED))]]
+
+
+def test_other_attempts_of_one_device_go_in_rounds_of_their_own() -> None:
+    device = DeviceId("a")
+    batch = [(device, said(S.FAILED, attempt=1)), (device, said(S.SUCCESS, attempt=2))]
+    assert rounds(batch) == [[batch[0]], [batch[1]]]
+
+
+reports = st.builds(
+    said,
+    st.sampled_from(sorted(REPORTABLE)),
+    progress=st.none() | st.integers(0, 100),
+    attempt=st.sampled_from([None, 1, 2]),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from([DeviceId("a"), DeviceId("b")]), reports)))
+def test_a_round_never_holds_an_execution_twice_and_nothing_further_is_lost(
+    batch: list[tuple[DeviceId, Report]],
+) -> None:
+    result = rounds(batch)
+    for each in result:
+        assert len({device for device, _ in each}) == len(each)
+    for device, report in batch:
+        kept = [k for r in result for d, k in r if d == device and k.attempt == report.attempt]
+        assert any(RANK[k.status] >= RANK[report.status] for k in kept)
+
+
+def test_outcomes_have_names() -> None:
+    done = said(S.SUCCESS)
+    assert outcome(done, was=None, attempt=None, applied=False) is Outcome.UNKNOWN
+    assert outcome(done, was=S.PENDING, attempt=0, applied=False) is Outcome.NOT_SENT
+    assert outcome(done, was=S.DOWNLOADING, attempt=1, applied=True) is Outcome.APPLIED
+    assert outcome(done, was=S.SUCCESS, attempt=1, applied=False) is Outcome.DUPLICATE
+    assert outcome(done, was=S.FAILED, attempt=1, applied=False) is Outcome.CONFLICT
+    assert outcome(said(S.DOWNLOADING), was=S.INSTALLING, attempt=1, applied=False) is Outcome.LATE
+    assert outcome(said(S.DOWNLOADING), was=S.SUCCESS, attempt=1, applied=False) is Outcome.LATE
+    assert outcome(said(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
+
+
+def test_the_tally_counts_only_what_moved_to_an_end() -> None:
+    batch = [(DeviceId("a"), said(S.SUCCESS)), (DeviceId("b"), said(S.FAILED)), (DeviceId("c"), said(S.INSTALLING))]
+    assert tally(batch, [True, True, True]) == {1: (1, 1)}
+    assert tally(batch, [False, True, True]) == {1: (0, 1)}
+    assert tally(batch, [False, False, True]) == {}

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwave.domain.pacing import Pace, allowance
+
+FRESH = Pace(rate=10, tick=10.0, age=None, used=0)
+
+
+def test_the_first_window_grants_the_rate() -> None:
+    granted = allowance(FRESH, wave_left=100)
+    assert (granted.tokens, granted.fresh, granted.opens_window) == (10, 10, True)
+
+
+def test_a_used_up_window_says_when_to_come_back() -> None:
+    granted = allowance(replace(FRESH, age=4.0, used=10), wave_left=100)
+    assert (granted.tokens, granted.opens_window, granted.retry_in) == (0, False, 6.0)
+
+
+def test_a_window_half_used_grants_the_rest() -> None:
+    assert allowance(replace(FRESH, age=4.0, used=7), wave_left=100).tokens == 3
+
+
+def test_a_clock_that_stood_still_while_waiting_for_the_lock_opens_nothing() -> None:
+    assert allowance(replace(FRESH, age=-0.2, used=10), wave_left=100).tokens == 0
+
+
+def test_the_wave_and_the_cap_hold_back_new_devices_only() -> None:
+    granted = allowance(replace(FRESH, in_flight=4, max_in_flight=5), wave_left=100)
+    assert (granted.tokens, granted.fresh) == (10, 1)
+    assert allowance(FRESH, wave_left=2).fresh == 2
+    assert allowance(FRESH, wave_left=-1).fresh == 0
+
+
+@given(
+    st.integers(1, 50),
+    st.floats(0.1, 100),
+    st.lists(st.tuples(st.floats(0, 30), st.integers(0, 100)), max_size=60),
+)
+def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
+    rate: int, tick: float, steps: list[tuple[float, int]]
+) -> None:
+    now, opened, used = 0.0, None, 0
+    claims: list[tuple[float, int]] = []
+    for pause, wanted in steps:
+        now += pause
+        age = None if opened is None else now - opened
+        granted = allowance(Pace(rate, tick, age, used), wave_left=10**9)
+        taken = min(wanted, granted.tokens)
+        if taken and granted.opens_window:
+            opened, used = now, 0
+            claims.append((now, 0))
+        if taken:
+            used += taken
+            claims[-1] = (claims[-1][0], claims[-1][1] + taken)
+    assert all(number <= rate for _, number in claims)
+    assert all(later - earlier >= tick * 0.999999 for (earlier, _), (later, _) in zip(claims, claims[1:], strict=False))

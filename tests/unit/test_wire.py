@@ -1,0 +1,89 @@
+"""Topics, bodies and broker URLs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwave.domain.ids import is_valid_id
+from rollwave.errors import ConfigurationError, InvalidInput
+from rollwave.mqtt.client import Broker
+from rollwave.mqtt.payload import decode_command, encode_command
+from rollwave.mqtt.topics import parse_status_topic, status_topic
+
+
+def test_a_command_is_the_contracts_to_the_byte() -> None:
+    assert encode_command(7, "https://h/fw.bin", "2.1.0", None) == (
+        b'{"campaign_id": 7, "firmware_url": "https://h/fw.bin", '
+        b'"version": "2.1.0", "checksum": "", "action": "update"}'
+    )
+
+
+@given(st.integers(1, 2**63 - 1), st.text(), st.text(), st.text())
+def test_a_device_reads_what_the_engine_writes(campaign: int, url: str, version: str, checksum: str) -> None:
+    texts = [text.encode("utf-8", "replace").decode() for text in (url, version, checksum)]
+    command = decode_command(encode_command(campaign, *texts))
+    assert [command.firmware_url, command.version, command.checksum] == texts
+    assert command.campaign_id == campaign
+
+
+@pytest.mark.parametrize("payload", [b"", b"null", b"{}", b"[]", json.dumps({"campaign_id": "7"}).encode(), b"\xff"])
+def test_what_is_no_command(payload: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        decode_command(payload)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "tenant//device/d/ota/status",
+        "tenant/t/device//ota/status",
+        "tenant/t/device/d/x/ota/status",
+        "TENANT/t/device/d/ota/status",
+        "tenant/t/device/d/ota/status/",
+        "tenant/t/device/d%2Fe/ota/status",
+        "tenant/t/device/d\n/ota/status",
+        "tenant/t/device/\U0001f525/ota/status",
+        f"tenant/t/device/{'d' * 129}/ota/status",
+        "tenant/t/device/../ota/status",
+        "tenant/t/device/d/ota",
+        "",
+    ],
+)
+def test_a_topic_that_is_none(topic: str) -> None:
+    assert parse_status_topic(topic) is None
+
+
+@given(st.text())
+def test_a_topic_comes_back_as_it_went(device: str) -> None:
+    found = parse_status_topic(status_topic("north", device))
+    assert found == (("north", device) if is_valid_id(device) else None)
+
+
+@pytest.mark.parametrize("device", ["a.b", "a:b", "A-1_2.3", "d" * 128])
+def test_ids_that_may_be(device: str) -> None:
+    assert is_valid_id(device)
+
+
+@pytest.mark.parametrize("url", ["", "http://h", "mqtt://", "mqtt://h:x", "h:1883", "mqtt://h:99999"])
+def test_a_broker_url_that_is_none(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Broker.from_url(url)
+
+
+def test_a_ca_file_that_is_missing_is_an_error_and_never_plaintext(tmp_path: Path) -> None:
+    missing = str(tmp_path / "ca.pem")
+    with pytest.raises(ConfigurationError, match="no file"):
+        Broker.from_url("mqtts://h", ca_cert=missing)
+    with pytest.raises(ConfigurationError, match="plaintext"):
+        Broker.from_url("mqtt://h", ca_cert=missing)
+
+
+def test_credentials_never_show() -> None:
+    broker = Broker.from_url("mqtt://me:s%2Fecret@h")
+    assert (broker.username, broker.password) == ("me", "s/ecret")
+    assert "ecret" not in repr(broker)
