@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,7 @@ def import_(
     """
     devices = _checked(file)
     with connect(api_url, api_key) as api:
-        answer = api.put(f"/device-groups/{group}", {"devices": [_row(device) for device in devices]})
+        answer = api.put(f"/device-groups/{group}", _members(devices))
     _print_outcome(answer, output)
 
 
@@ -60,9 +61,11 @@ def _complain_of(file: Path, mistakes: list[Mistake]) -> None:
         complain(f"… and {len(mistakes) - _MISTAKES_SHOWN} more")
 
 
-def _row(device: Device) -> dict[str, Any]:
-    row = {"device_id": device.device_id, "device_type": device.device_type, "attributes": device.attributes}
-    return {name: value for name, value in row.items() if value}
+def _members(devices: list[Device]) -> dict[str, Any]:
+    """A file of ids alone leaves what is known of the devices as it is. One request, so all or nothing."""
+    if any(device.device_type or device.attributes for device in devices):
+        return {"device_ids": [], "devices": [asdict(device) for device in devices]}
+    return {"device_ids": [device.device_id for device in devices]}
 
 
 @app.command()

@@ -115,9 +115,8 @@ async def play(stage: Stage, devices: Fleet, audience: Audience) -> Ending:
 
 def _register_devices(api: Api) -> None:
     _end_what_is_left(api)
-    for device_id in DEVICES:
-        api.put(f"/devices/{device_id}", {"attributes": {"revision": revision(device_id)}})
-    api.put(f"/device-groups/{GROUP}", {"device_ids": list(DEVICES)})
+    members = [{"device_id": each, "attributes": {"revision": revision(each)}} for each in DEVICES]
+    api.put(f"/device-groups/{GROUP}", {"device_ids": [], "devices": members})
 
 
 def _end_what_is_left(api: Api) -> None:

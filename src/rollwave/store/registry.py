@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -29,6 +30,14 @@ class Membership:
     added: int
     removed: int
     registered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a device."""
+
+    device_type: str | None
+    attributes: dict[str, Any]
 
 
 async def put_device(
@@ -73,19 +82,30 @@ async def find_devices(
     return Page([_device(row) for row in found.rows], found.total, found.next_cursor)
 
 
-async def put_group(pool: Pool, tenant_id: str, group_id: str, device_ids: Iterable[str]) -> Membership:
+async def put_group(
+    pool: Pool,
+    tenant_id: str,
+    group_id: str,
+    device_ids: Iterable[str],
+    described: Mapping[str, Description] = MappingProxyType({}),
+) -> Membership:
     """Make these devices the members of a group: all of them, and no other. New devices are registered.
+
+    Members too are the devices ``described``, of which what is known is replaced.
 
     Raises:
         Conflict: one of the host's own tables wants more than this.
     """
-    wanted = sorted(set(device_ids))
+    wanted = sorted({*device_ids, *described})
     with _hosts_table("device_groups, device_group_members or devices"):
         async with tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
             if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
                 await connection.execute(_sql["insert_group"], tenant_id, group_id)
+            registered = await _changed(connection, "register_devices", tenant_id, wanted)
+            if described:
+                await _describe(connection, tenant_id, described)
             return Membership(
-                registered=await _changed(connection, "register_devices", tenant_id, wanted),
+                registered=registered,
                 removed=await _changed(connection, "remove_members", tenant_id, group_id, wanted),
                 added=await _changed(connection, "add_members", tenant_id, group_id, wanted),
                 total=len(wanted),
@@ -114,6 +134,12 @@ async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | N
         records = await connection.fetch(_sql["groups"], tenant_id, cursor, limit + 1)
         total = await connection.fetchval(_sql["count_groups"], tenant_id)
     return page(records, total, limit=limit, key="group_id")
+
+
+async def _describe(connection: Connection, tenant_id: str, described: Mapping[str, Description]) -> None:
+    types = [each.device_type for each in described.values()]
+    attributes = [json.dumps(each.attributes) for each in described.values()]
+    await connection.execute(_sql["describe_devices"], tenant_id, list(described), types, attributes)
 
 
 async def _changed(connection: Connection, statement: str, *values: Any) -> int:

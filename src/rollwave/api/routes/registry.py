@@ -30,12 +30,8 @@ async def list_devices(
     cursor: TextCursor = None,
 ) -> DeviceList:
     """The tenant's devices, by id."""
-    found = await registry.find_devices(
-        pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor
-    )
-    return DeviceList.model_validate(
-        {"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor}
-    )
+    found = await registry.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
+    return DeviceList.model_validate({"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor})
 
 
 @router.get("/devices/{device_id}", summary="Read a device", responses=problems(404))
@@ -45,9 +41,7 @@ async def get_device(pool: DbPool, grant: Viewer, device_id: DeviceName) -> Devi
 
 
 @router.put("/devices/{device_id}", summary="Register a device", responses=problems(409))
-async def put_device(
-    pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None
-) -> Device:
+async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None) -> Device:
     """Register a device, or replace what is known of it."""
     told = body or DeviceIn()
     row = await registry.put_device(
@@ -57,9 +51,7 @@ async def put_device(
 
 
 @router.get("/device-groups", summary="List device groups", responses=problems())
-async def list_device_groups(
-    pool: DbPool, grant: Viewer, limit: Limit = 100, cursor: TextCursor = None
-) -> GroupList:
+async def list_device_groups(pool: DbPool, grant: Viewer, limit: Limit = 100, cursor: TextCursor = None) -> GroupList:
     """The tenant's device groups, by id."""
     found = await registry.find_groups(pool, grant.tenant_id, limit=limit, cursor=cursor)
     return GroupList.model_validate(
@@ -83,7 +75,8 @@ async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, b
 
     Up to 100,000 devices, in a body of up to 8 MiB. Campaigns that exist keep their devices.
     """
-    changed = await registry.put_group(pool, grant.tenant_id, group_id, body.device_ids)
+    described = {each.device_id: registry.Description(each.device_type, each.attributes) for each in body.devices}
+    changed = await registry.put_group(pool, grant.tenant_id, group_id, body.device_ids, described)
     return GroupChange(
         group_id=group_id,
         total=changed.total,

@@ -40,6 +40,16 @@ class DeviceList(BaseModel):
     next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
 
 
+class MemberIn(DeviceIn):
+    """A member of a group, and what is known of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"device_id": "gw-0003", "attributes": {"site": "north"}}]}
+    )
+
+    device_id: Identifier
+
+
 class GroupIn(RequestModel):
     """The members of a group: all of them."""
 
@@ -47,6 +57,11 @@ class GroupIn(RequestModel):
 
     device_ids: list[Identifier] = Field(
         max_length=MAX_GROUP, description="Repeated ids count once; devices that are new are registered"
+    )
+    devices: list[MemberIn] = Field(
+        default_factory=list,
+        max_length=MAX_GROUP,
+        description="Further members, of which what is known is replaced; of repeated ids the last counts",
     )
 
 

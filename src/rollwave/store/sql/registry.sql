@@ -42,6 +42,20 @@ WHERE NOT EXISTS (SELECT FROM devices d WHERE d.tenant_id = $1 AND d.device_id =
 ORDER BY wanted.device_id
 ON CONFLICT DO NOTHING;
 
+-- name: describe_devices
+-- Replace what is known of devices that are registered, in one order for everybody.
+WITH held AS (
+    SELECT d.device_id FROM devices d
+    WHERE d.tenant_id = $1 AND d.device_id = ANY ($2::text[])
+    ORDER BY d.device_id
+    FOR NO KEY UPDATE
+)
+UPDATE devices d
+SET device_type = told.device_type, attributes = told.attributes
+FROM unnest($2::text[], $3::text[], $4::jsonb[]) AS told (device_id, device_type, attributes)
+JOIN held ON held.device_id = told.device_id
+WHERE d.tenant_id = $1 AND d.device_id = told.device_id;
+
 -- name: remove_members
 DELETE FROM device_group_members m
 WHERE m.tenant_id = $1 AND m.group_id = $2
