@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +44,8 @@ def test_the_wave_and_the_cap_hold_back_new_devices_only() -> None:
 def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
     rate: int, tick: float, steps: list[tuple[float, int]]
 ) -> None:
-    now, opened, used = 0.0, None, 0
+    now, used = 0.0, 0
+    opened: float | None = None
     claims: list[tuple[float, int]] = []
     for pause, wanted in steps:
         now += pause
@@ -57,4 +59,4 @@ def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
             used += taken
             claims[-1] = (claims[-1][0], claims[-1][1] + taken)
     assert all(number <= rate for _, number in claims)
-    assert all(later - earlier >= tick * 0.999999 for (earlier, _), (later, _) in zip(claims, claims[1:], strict=False))
+    assert all(later - earlier >= tick * 0.999999 for (earlier, _), (later, _) in pairwise(claims))

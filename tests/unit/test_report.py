@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId
 from rollwave.domain.report import MAX_ERROR, Empty, Rejected, Report, parse
 
 
@@ -19,7 +20,7 @@ def body(**changes: Any) -> bytes:
 
 def test_the_contracts_four_keys() -> None:
     said = parse(b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": 75, "error": "slow"}')
-    assert said == Report(7, ExecutionStatus.DOWNLOADING, 75, "slow")  # type: ignore[arg-type]
+    assert said == Report(CampaignId(7), ExecutionStatus.DOWNLOADING, 75, "slow")
 
 
 @pytest.mark.parametrize(
