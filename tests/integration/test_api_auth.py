@@ -1,0 +1,142 @@
+"""Keys: whom they speak for, what they allow, and when they stop."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from rollwave.domain.role import Role
+from rollwave.errors import Conflict, InvalidInput, NotFound
+from rollwave.store import apikeys
+from rollwave.store.database import Pool, create_pool
+from rollwave.store.migrate import migrate
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created
+
+JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJub3J0aCJ9."
+
+
+async def test_a_key_that_is_not_in_force_gets_401(pool: Pool) -> None:
+    good = await apikeys.create(pool, "north", Role.ADMIN)
+    expired = await apikeys.create(pool, "north", Role.ADMIN, expires_in=timedelta(seconds=-1))
+    revoked = await apikeys.create(pool, "north", Role.ADMIN)
+    await apikeys.revoke(pool, "north", revoked.split(".")[-2])
+    await apikeys.create(pool, "south", Role.ADMIN)
+    _, tenant, key_id, secret = good.split(".")
+    wrong = {
+        "none": "",
+        "no key": "x",
+        "a JWT": JWT,
+        "another brand": good.replace("rollwave", "other"),
+        "another tenant": good.replace("north", "south"),
+        "an unknown tenant": good.replace("north", "east"),
+        "no tenant": f"rollwave..{key_id}.{secret}",
+        "a tenant that cannot be": f"rollwave.no'rth.{key_id}.{secret}",
+        "another id": f"rollwave.{tenant}.{'0' * 16}.{secret}",
+        "another secret": good[:-1] + ("a" if good[-1] != "a" else "b"),
+        "no secret": f"rollwave.{tenant}.{key_id}.",
+        "expired": expired,
+        "revoked": revoked,
+    }
+    for what, key in wrong.items():
+        async with calling(pool, key=key) as client:
+            answer = await client.get("/firmware")
+            assert answer.status_code == 401, what
+            assert_problem(answer, 401, "unauthorized")
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+    async with calling(pool, key=good) as client:
+        assert (await client.get("/firmware")).status_code == 200
+        assert (await client.get("/firmware", headers={"Authorization": f"Basic {good}"})).status_code == 401
+        assert (await client.get("/firmware", headers={"Authorization": f"bearer {good}"})).status_code == 200
+
+
+async def test_a_key_in_force_ends_in_database_time(pool: Pool) -> None:
+    key = await apikeys.create(pool, "north", Role.VIEWER, expires_in=timedelta(hours=1))
+    async with calling(pool, key=key) as client:
+        assert (await client.get("/firmware")).status_code == 200
+        await pool.execute("UPDATE rollwave_api_keys SET expires_at = now() - interval '1 ms'")
+        assert (await client.get("/firmware")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("role", "may_change"),
+    [(Role.VIEWER, False), (Role.OPERATOR, True), (Role.APPROVER, True), (Role.ADMIN, True)],
+)
+async def test_a_viewer_reads_and_changes_nothing(pool: Pool, role: Role, may_change: bool) -> None:
+    async with calling(pool, "north") as operator:
+        path = await created(operator)
+    writes = [
+        ("POST", "/firmware", FIRMWARE),
+        ("DELETE", "/firmware/999", None),
+        ("PUT", "/devices/d9", {}),
+        ("PUT", "/device-groups/site", {"device_ids": ["d9"]}),
+        ("POST", CAMPAIGNS, {"name": "x", "firmware_version_id": 1, "target_group_id": "site"}),
+        *(("POST", f"{path}/{move}", None) for move in ("start", "pause", "abort")),
+    ]
+    async with calling(pool, "north", role) as client:
+        for read in ("/firmware", "/devices", "/device-groups", CAMPAIGNS, path, f"{path}/devices", f"{path}/events"):
+            assert (await client.get(read)).status_code == 200
+        answers = [await client.request(method, where, json=body) for method, where, body in writes]
+        if not may_change:
+            assert (await client.get("/devices")).json()["total"] == 3
+            assert (await client.post("/firmware", json={"nonsense": 1})).status_code == 403
+    assert {answer.status_code == 403 for answer in answers} == {not may_change}
+
+
+async def test_a_tenant_id_may_hold_dots(pool: Pool) -> None:
+    async with calling(pool, "north.site-1.a:b_c") as client:
+        assert (await client.post("/firmware", json=FIRMWARE)).json()["tenant_id"] == "north.site-1.a:b_c"
+
+
+async def test_only_a_digest_of_the_secret_is_stored(pool: Pool) -> None:
+    key = await apikeys.create(pool, "north", Role.VIEWER, name="dashboard")
+    secret = key.rpartition(".")[2]
+    stored = await pool.fetchval("SELECT k::text || encode(secret_sha256, 'escape') FROM rollwave_api_keys k")
+    assert secret not in stored
+    assert len(secret) == 43  # 256 bits
+
+
+async def test_a_key_is_in_no_log(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = await apikeys.create(pool, "north", Role.VIEWER)
+    async with calling(pool, key=key) as client:
+        await client.get("/firmware")
+        await client.post("/firmware", json=FIRMWARE)
+    assert key.rpartition(".")[2] not in caplog.text
+
+
+async def test_keys_are_listed_and_revoked(pool: Pool) -> None:
+    key = await apikeys.create(pool, "north", Role.VIEWER, name="dashboard")
+    await apikeys.create(pool, "south", Role.ADMIN)
+    (row,) = await apikeys.list_keys(pool, "north")
+    assert (row["name"], row["role"], row["revoked_at"]) == ("dashboard", "viewer", None)
+    assert row["key_id"] in key
+    await apikeys.revoke(pool, "north", row["key_id"])
+    (revoked,) = await apikeys.list_keys(pool, "north")
+    await apikeys.revoke(pool, "north", row["key_id"])
+    assert revoked["revoked_at"] is not None
+    assert await apikeys.list_keys(pool, "north") == [revoked]
+    with pytest.raises(NotFound):
+        await apikeys.revoke(pool, "south", row["key_id"])
+
+
+@pytest.mark.parametrize("tenant", ["", "a b", "a/b", "x" * 129, "nörth"])
+async def test_a_tenant_must_have_an_id(pool: Pool, tenant: str) -> None:
+    with pytest.raises(InvalidInput):
+        await apikeys.create(pool, tenant, Role.VIEWER)
+
+
+async def test_a_hosts_own_tenants_come_first(empty_database: str) -> None:
+    host = await asyncpg.connect(empty_database)
+    await host.execute(
+        "CREATE TABLE tenants (tenant_id text, plan text NOT NULL); INSERT INTO tenants VALUES ('north', 'gold')"
+    )
+    await host.close()
+    await migrate(empty_database)
+    async with create_pool(empty_database) as pool:
+        assert await apikeys.create(pool, "north", Role.VIEWER)
+        with pytest.raises(Conflict, match="plan"):
+            await apikeys.create(pool, "south", Role.VIEWER)
+        assert await pool.fetchval("SELECT count(*) FROM tenants") == 1
