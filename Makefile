@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench fmt lock clean
+.PHONY: help setup demo test check bench docs fmt lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: setup ## lint, format, types, and the direction of imports
 
 bench: setup ## measure throughput and memory (ARGS are handed on)
 	$(BIN)/python -m bench $(ARGS)
+
+docs: setup ## write the generated diagrams and tables anew
+	$(BIN)/python scripts/generate_docs.py
 
 fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet .

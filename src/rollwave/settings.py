@@ -15,33 +15,111 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore")
 
-    database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
-    database_pool_size: int = Field(10, alias="ROLLWAVE_DATABASE_POOL_SIZE", ge=3, le=1000)
+    database_url: SecretStr | None = Field(
+        None,
+        alias="DATABASE_URL",
+        description="PostgreSQL URL for standalone commands; a host hands over its pool instead.",
+    )
+    database_pool_size: int = Field(
+        10, alias="ROLLWAVE_DATABASE_POOL_SIZE", ge=3, le=1000, description="Connections of one process, at most."
+    )
 
-    mqtt_broker_url: str = Field("mqtt://localhost:1883", alias="MQTT_BROKER_URL")
-    mqtt_username: str | None = Field(None, alias="MQTT_USERNAME")
-    mqtt_password: SecretStr | None = Field(None, alias="MQTT_PASSWORD")
-    mqtt_ca_cert: str | None = Field(None, alias="MQTT_CA_CERT")
-    mqtt_protocol: Literal["5", "3.1.1"] = Field("5", alias="ROLLWAVE_MQTT_PROTOCOL")
-    mqtt_client_id: str | None = Field(None, alias="ROLLWAVE_MQTT_CLIENT_ID", max_length=64)
-    publish_timeout: float = Field(10.0, alias="ROLLWAVE_PUBLISH_TIMEOUT", gt=0, le=60)
+    mqtt_broker_url: str = Field(
+        "mqtt://localhost:1883",
+        alias="MQTT_BROKER_URL",
+        description="`mqtt://host:1883`, or `mqtts://host:8883` for TLS, verified.",
+    )
+    mqtt_username: str | None = Field(None, alias="MQTT_USERNAME", description="Login at the broker.")
+    mqtt_password: SecretStr | None = Field(None, alias="MQTT_PASSWORD", description="Its password.")
+    mqtt_ca_cert: str | None = Field(
+        None,
+        alias="MQTT_CA_CERT",
+        description="PEM file with the CA to trust. Named and missing is an error, never plaintext.",
+    )
+    mqtt_protocol: Literal["5", "3.1.1"] = Field(
+        "5", alias="ROLLWAVE_MQTT_PROTOCOL", description="`5`, or `3.1.1` for brokers that speak no other."
+    )
+    mqtt_client_id: str | None = Field(
+        None,
+        alias="ROLLWAVE_MQTT_CLIENT_ID",
+        max_length=64,
+        description="Prefix of the listener's client ids; by default one made from this database's own id.",
+    )
+    publish_timeout: float = Field(
+        10.0,
+        alias="ROLLWAVE_PUBLISH_TIMEOUT",
+        gt=0,
+        le=60,
+        description="How long the broker may take to acknowledge a batch of commands.",
+    )
 
-    tick_interval: float = Field(10.0, alias="OTA_TICK_INTERVAL", gt=0, le=86_400)
-    progress_timeout: float = Field(1800.0, alias="OTA_PROGRESS_TIMEOUT", gt=0, le=31_536_000)
-    max_attempts: int = Field(3, alias="OTA_MAX_ATTEMPTS", ge=1, le=100)
-    lease: float = Field(30.0, alias="ROLLWAVE_LEASE", gt=0, le=3600)
-    claim_batch: int = Field(1000, alias="ROLLWAVE_CLAIM_BATCH", ge=1, le=10_000)
-    report_batch: int = Field(1000, alias="ROLLWAVE_REPORT_BATCH", ge=1, le=10_000)
-    report_batch_wait: float = Field(0.03, alias="ROLLWAVE_REPORT_BATCH_WAIT", ge=0, le=5)
-    statement_timeout: float = Field(30.0, alias="ROLLWAVE_STATEMENT_TIMEOUT", gt=0, le=600)
-    listener_slots: int = Field(1, alias="ROLLWAVE_LISTENER_SLOTS", ge=1, le=64)
-    reconcile_interval: float = Field(30.0, alias="ROLLWAVE_RECONCILE_INTERVAL", gt=0, le=60)
+    tick_interval: float = Field(
+        10.0,
+        alias="OTA_TICK_INTERVAL",
+        gt=0,
+        le=86_400,
+        description="A tick. A campaign's `rollout_rate` is devices per tick.",
+    )
+    progress_timeout: float = Field(
+        1800.0,
+        alias="OTA_PROGRESS_TIMEOUT",
+        gt=0,
+        le=31_536_000,
+        description="How long a device in progress may stay silent; a campaign may set its own.",
+    )
+    max_attempts: int = Field(
+        3,
+        alias="OTA_MAX_ATTEMPTS",
+        ge=1,
+        le=100,
+        description="How often a silent device is sent the command in all; a campaign may set its own.",
+    )
+    lease: float = Field(
+        30.0,
+        alias="ROLLWAVE_LEASE",
+        gt=0,
+        le=3600,
+        description="How long a worker may take to send what it has claimed, before another may.",
+    )
+    claim_batch: int = Field(
+        1000, alias="ROLLWAVE_CLAIM_BATCH", ge=1, le=10_000, description="Devices claimed at once, at most."
+    )
+    report_batch: int = Field(
+        1000, alias="ROLLWAVE_REPORT_BATCH", ge=1, le=10_000, description="Reports committed together, at most."
+    )
+    report_batch_wait: float = Field(
+        0.03,
+        alias="ROLLWAVE_REPORT_BATCH_WAIT",
+        ge=0,
+        le=5,
+        description="How long a report waits for others to be committed with.",
+    )
+    listener_slots: int = Field(
+        1,
+        alias="ROLLWAVE_LISTENER_SLOTS",
+        ge=1,
+        le=64,
+        description="Listener slots of the installation, the same for every worker; several share the load.",
+    )
+    reconcile_interval: float = Field(
+        30.0,
+        alias="ROLLWAVE_RECONCILE_INTERVAL",
+        gt=0,
+        le=60,
+        description="How often counters are compared with the rows.",
+    )
 
-    api_url: str = Field("http://127.0.0.1:8080", alias="ROLLWAVE_API_URL")
-    api_key: SecretStr | None = Field(None, alias="ROLLWAVE_API_KEY")
+    api_url: str = Field(
+        "http://127.0.0.1:8080", alias="ROLLWAVE_API_URL", description="Where operators' commands find the API."
+    )
+    api_key: SecretStr | None = Field(None, alias="ROLLWAVE_API_KEY", description="The key they use.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="LOG_LEVEL")
-    log_format: Literal["auto", "json", "console"] = Field("auto", alias="LOG_FORMAT")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="LOG_LEVEL", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", alias="LOG_FORMAT", description="`json`, `console`, or `auto`: console on a terminal, else JSON."
+    )
 
     @classmethod
     def load(cls) -> Settings:

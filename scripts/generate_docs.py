@@ -1,0 +1,89 @@
+"""Write the generated parts of the documentation: state diagrams from the transition tables, settings from Settings.
+
+python scripts/generate_docs.py          rewrite them
+python scripts/generate_docs.py --check  exit 1 if one is stale
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from rollwave.domain import campaign, execution
+from rollwave.settings import Settings
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def campaign_diagram() -> str:
+    """The campaign's table as a Mermaid state diagram; asking for the state one is in is left out."""
+    lines = ["    [*] --> CREATED"]
+    lines += [
+        f"    {status} --> {to}: {action}" for (status, action), to in campaign.TRANSITIONS.items() if to is not status
+    ]
+    lines += [f"    {status} --> [*]" for status in sorted(campaign.FINAL)]
+    return _mermaid(lines)
+
+
+def execution_diagram() -> str:
+    """The execution's table as a Mermaid state diagram."""
+    lines = ["    [*] --> PENDING"]
+    lines += [
+        f"    {status} --> {to}: {cause}"
+        for (status, cause), targets in execution.TRANSITIONS.items()
+        for to in sorted(targets)
+    ]
+    lines += [f"    {status} --> [*]" for status in sorted(execution.TERMINAL)]
+    return _mermaid(lines)
+
+
+def settings_table() -> str:
+    """Every environment variable, its default, and what it means."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default in (None, PydanticUndefined) else f"`{field.default}`"
+        rows.append(f"| `{field.alias or name}` | {default} | {field.description or ''} |")
+    return "\n".join(rows)
+
+
+def _mermaid(lines: list[str]) -> str:
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+GENERATED = {
+    "architecture.md": {"campaign": campaign_diagram, "execution": execution_diagram},
+    "reference/settings.md": {"settings": settings_table},
+}
+
+
+def render(text: str, name: str, body: str) -> str:
+    """Put ``body`` between the markers of ``name``."""
+    pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(\n<!-- end: {name} -->)", re.DOTALL)
+    found, count = pattern.subn(lambda match: match[1] + body + match[2], text)
+    if count != 1:
+        raise SystemExit(f"no markers for {name}")
+    return found
+
+
+def main() -> int:
+    """Rewrite the files, or with --check say which are stale."""
+    stale = []
+    for file, parts in GENERATED.items():
+        path = DOCS / file
+        text = fresh = path.read_text("utf-8")
+        for name, make in parts.items():
+            fresh = render(fresh, name, make())
+        if fresh != text:
+            stale.append(file)
+            if "--check" not in sys.argv:
+                path.write_text(fresh, "utf-8")
+    if stale:
+        print(f"{'stale' if '--check' in sys.argv else 'rewritten'}: {', '.join(stale)}")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
