@@ -36,9 +36,7 @@ async def authenticate(request: Request) -> Grant:
 
 
 # The credentials are a parameter for OpenAPI's sake: the route authenticates before it reads the body.
-def _granted(
-    request: Request, _key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> Grant:
+def _granted(request: Request, _key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Grant:
     grant: Grant = request.state.grant
     return grant
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from rollwave.domain.ids import ID_PATTERN, MAX_BIGINT
+from rollwave.domain.ids import ID_PATTERN, MAX_BIGINT, is_valid_id
 
 MAX_DEPTH = 16
 """Levels of objects and arrays within a device's attributes."""
@@ -28,7 +28,6 @@ _not_text = re.compile("[\x00\ud800-\udfff]")
 
 RULES: Mapping[str, str] = {
     _NO_NUL: "Should not hold NUL characters",
-    ID_PATTERN: "Should be 1 to 128 of A-Z a-z 0-9 : . _ -",
     _SHA256: "Should be 64 hex digits",
 }
 """Patterns in words."""
@@ -39,6 +38,12 @@ def _artifact_url(text: str) -> str:
         raise PydanticCustomError(
             "artifact_url", "Should be an absolute http or https URL without user name and password"
         )
+    return text
+
+
+def _identifier(text: str) -> str:
+    if not is_valid_id(text):
+        raise PydanticCustomError("identifier", "Should be 1 to 128 of A-Z a-z 0-9 : . _ - and no two dots in a row")
     return text
 
 
@@ -73,7 +78,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_N
 """A name for people: 1 to 200 characters."""
 LongText = Annotated[str, StringConstraints(max_length=2000, pattern=_NO_NUL)]
 Cursor = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
-Identifier = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Identifier = Annotated[str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 """An id that may be a level of an MQTT topic."""
 RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 

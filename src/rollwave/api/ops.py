@@ -30,9 +30,7 @@ class Health(BaseModel):
     """`status` is `ok` when every check is."""
 
     status: str = Field(examples=[OK])
-    checks: dict[str, str] = Field(
-        default_factory=dict, examples=[{"database": OK, "schema": OK, "broker": OK}]
-    )
+    checks: dict[str, str] = Field(default_factory=dict, examples=[{"database": OK, "schema": OK, "broker": OK}])
 
 
 ops_router = APIRouter(tags=["operations"])

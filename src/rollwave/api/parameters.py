@@ -21,9 +21,11 @@ DbPool = Annotated[Pool, Depends(_pool)]
 
 FirmwareId = Annotated[RowId, Path(description="Id of a firmware version")]
 CampaignNumber = Annotated[RowId, Path(description="Id of a campaign")]
-DeviceName = Annotated[Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -", examples=["gw-0001"])]
+DeviceName = Annotated[
+    Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -, no two dots in a row", examples=["gw-0001"])
+]
 GroupName = Annotated[
-    Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -", examples=["site-north"])
+    Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -, no two dots in a row", examples=["site-north"])
 ]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page, at most")]

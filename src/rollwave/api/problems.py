@@ -71,9 +71,7 @@ class Problem(BaseModel):
     status: int = Field(examples=[409])
     detail: str | None = Field(None, examples=["campaign 7 is ABORTED and cannot take: start"])
     hint: str | None = Field(None, description="What to do next")
-    errors: list[FieldError] | None = Field(
-        None, description=f"The first {MAX_ERRORS} mistakes of the request"
-    )
+    errors: list[FieldError] | None = Field(None, description=f"The first {MAX_ERRORS} mistakes of the request")
 
 
 def problem(

@@ -101,9 +101,7 @@ async def abort_campaign(
 ) -> CampaignState:
     """Stop for good: devices not sent to are skipped, devices in progress may finish."""
     reason = body.reason if body else None
-    status = await commands.abort_campaign(
-        pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason
-    )
+    status = await commands.abort_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
     return CampaignState(id=campaign_id, status=status)
 
 
@@ -117,9 +115,7 @@ async def list_campaign_devices(
     cursor: TextCursor = None,
 ) -> ExecutionList:
     """Each device's progress, by device id."""
-    found = await read_models.devices(
-        pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor
-    )
+    found = await read_models.devices(pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor)
     return ExecutionList.model_validate(
         {
             "campaign_id": campaign_id,

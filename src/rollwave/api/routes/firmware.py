@@ -28,9 +28,7 @@ async def list_firmware(
     )
 
 
-@router.post(
-    "", status_code=201, response_description="The row", summary="Register firmware", responses=problems()
-)
+@router.post("", status_code=201, response_description="The row", summary="Register firmware", responses=problems())
 async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, response: Response) -> Firmware:
     """Write down a firmware version. The artifact stays where `file_url` says; nothing fetches it now."""
     row = await firmware.register(

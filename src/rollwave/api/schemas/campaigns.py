@@ -54,11 +54,9 @@ class CampaignIn(RequestModel):
     max_in_flight: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = Field(
         None, description="Devices in progress at a time; null: no cap"
     )
-    progress_timeout: Annotated[float, Field(ge=1, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = (
-        Field(
-            None,
-            description="Seconds of silence before a device is sent the command again; null: the server's",
-        )
+    progress_timeout: Annotated[float, Field(ge=1, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Seconds of silence before a device is sent the command again; null: the server's",
     )
     max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPT)] | None = Field(
         None, description="Sends in all before a silent device is FAILED; null: the server's"
@@ -108,9 +106,7 @@ class Wave(BaseModel):
     """A share of the devices; its gate opens the next one."""
 
     number: int
-    up_to: int | None = Field(
-        description="Devices that may be sent to in all during this wave; null: every one"
-    )
+    up_to: int | None = Field(description="Devices that may be sent to in all during this wave; null: every one")
     opened_at: Moment | None
     passed_at: Moment | None
 
@@ -120,9 +116,7 @@ class CampaignDetail(Campaign):
 
     status_breakdown: dict[ExecutionStatus, int] = Field(
         description="Devices by status; every status is present",
-        examples=[
-            {"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}
-        ],
+        examples=[{"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}],
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
 
