@@ -70,22 +70,18 @@ class Dispatcher:
             await self._publisher.session()
         except BrokerUnavailable:
             return None
-        sent = 0
-        batch = Batch()
+        sent, batch = 0, Batch()
         async with asyncio.TaskGroup() as group:
             on_its_way: asyncio.Task[int] | None = None
             while not self._stopping():
                 batch = await self._claim(due)
-                if on_its_way is not None:
-                    accepted = await on_its_way
-                    sent += accepted
-                    on_its_way = None
-                if batch.commands:
-                    on_its_way = group.create_task(self._send(due, batch))
-                elif not batch.skipped:
+                taken = await on_its_way if on_its_way else None
+                on_its_way = group.create_task(self._send(due, batch)) if batch.commands else None
+                sent += taken or 0
+                broker_refuses = taken == 0
+                if broker_refuses or not (batch.commands or batch.skipped):
                     break
-            if on_its_way is not None:
-                sent += await on_its_way
+            sent += await on_its_way if on_its_way else 0
         if sent:
             await self._announce(due, sent)
         return batch.retry_in

@@ -1,4 +1,7 @@
-"""Take in a batch of messages: sort, apply per tenant, count, judge. Nothing here can be stopped by what devices send."""
+"""Take in a batch of messages: sort, apply per tenant, count, judge.
+
+Nothing here can be stopped by what devices send.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from rollwave.domain.report import Report
 from rollwave.engine import guard
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.guard import Stopped
-from rollwave.log import get_logger, trace
+from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.topics import parse_status_topic
 from rollwave.settings import Settings
@@ -62,11 +65,10 @@ class Intake:
         Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
         """
         started = time.perf_counter()
-        with trace("batch"):
-            outcomes: Counter[Outcome] = Counter()
-            touched: list[Due] = []
-            for tenant_id, share in _sort(batch, outcomes).items():
-                touched += await self._persist(tenant_id, share, outcomes)
+        outcomes: Counter[Outcome] = Counter()
+        touched: list[Due] = []
+        for tenant_id, share in _sort(batch, outcomes).items():
+            touched += await self._persist(tenant_id, share, outcomes)
         for each, number in outcomes.items():
             metrics.reports.labels(each.value).inc(number)
         metrics.batch_size.observe(len(batch))
@@ -143,6 +145,11 @@ class Intake:
         for (device_id, said), effect in zip(reports, effects, strict=True):
             became = intake.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
+            if became is Outcome.UNKNOWN and seen[became] <= SAMPLES:
+                # A made-up campaign, or another tenant's: row-level security makes the two look alike.
+                _log.warning(
+                    "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id
+                )
             if became is Outcome.APPLIED and said.status is ExecutionStatus.FAILED:
                 reason = said.error or "the device gave no reason"
                 failures.append(FailedAttempt(said.campaign_id, device_id, effect.attempt or 1, reason, "device"))

@@ -17,7 +17,7 @@ import asyncpg
 from rollwave import metrics
 from rollwave.engine.intake import Intake
 from rollwave.errors import BrokerUnavailable
-from rollwave.log import get_logger
+from rollwave.log import get_logger, trace
 from rollwave.mqtt.client import Broker, Incoming, Session
 from rollwave.mqtt.topics import STATUS_FILTER
 from rollwave.settings import Settings
@@ -128,10 +128,11 @@ class Listener:
             metrics.report_lag.set(0)
 
     async def _commit(self, session: Session, batch: list[Incoming]) -> None:
-        touched = await self._intake.take_in(batch)
-        for incoming in batch:
-            await session.acknowledge(incoming)
-        await self._intake.conclude(touched)
+        with trace("batch"):
+            touched = await self._intake.take_in(batch)
+            for incoming in batch:
+                await session.acknowledge(incoming)
+            await self._intake.conclude(touched)
 
     async def _batches(self, inbox: Inbox) -> AsyncIterator[list[Incoming]]:
         """Gather messages by count or by a few tens of milliseconds, whichever comes first."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,9 @@ from rollwave.mqtt.client import Broker, Session
 
 _log = get_logger("publisher")
 
+FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0
+"""Seconds between two tries to reach the broker, at first and at most."""
+
 
 class Publisher:
     """``async with`` is its lifetime. Listening has a session of its own, so that neither holds up the other."""
@@ -22,7 +27,8 @@ class Publisher:
         self._session: Session | None = None
         self._closing = AsyncExitStack()
         self._opening = asyncio.Lock()
-        self._away = False
+        self._failures = 0
+        self._retry_at = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -46,16 +52,24 @@ class Publisher:
         async with self._opening:
             if self._session is not None and self._session.connected:
                 return self._session
+            if time.monotonic() < self._retry_at:
+                raise BrokerUnavailable(f"no MQTT session with {self._broker.address}; trying again shortly")
             await self._closing.aclose()
             self._session = None
             try:
                 self._session = await self._closing.enter_async_context(Session.connect(self._broker))
             except BrokerUnavailable as error:
-                if not self._away:
-                    _log.warning("ota_mqtt_publish_failed", error=str(error), broker=self._broker.address)
-                self._away = True
+                self._back_off(error)
                 raise
-            if self._away:
+            if self._failures:
                 _log.info("ota_mqtt_publisher_connected", broker=self._broker.address)
-            self._away = False
+            self._failures = 0
             return self._session
+
+    def _back_off(self, error: BrokerUnavailable) -> None:
+        """Not every campaign of every tick may knock again, and workers should not knock in step."""
+        if not self._failures:
+            _log.warning("ota_mqtt_publish_failed", error=str(error), broker=self._broker.address)
+        pause = min(MAX_PAUSE, FIRST_PAUSE * 2**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it

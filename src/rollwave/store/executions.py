@@ -69,7 +69,10 @@ async def insert_for_group(
 async def claim(
     connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, max_attempts: int, lease: float
 ) -> Claim:
-    """Take up to ``tokens`` commands, at most ``fresh`` for new devices, for ``lease`` seconds. Needs the campaign's lock."""
+    """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
+
+    Needs the campaign's lock.
+    """
     rows = await connection.fetch(
         _sql["claim"],
         campaign.tenant_id,
