@@ -1,4 +1,5 @@
-"""Write the generated parts of the documentation: state diagrams from the transition tables, settings from Settings.
+"""Write the generated parts of the documentation: state diagrams from the transition tables, settings and metrics
+from the code that has them.
 
 python scripts/generate_docs.py          rewrite them
 python scripts/generate_docs.py --check  exit 1 if one is stale
@@ -10,8 +11,10 @@ import re
 import sys
 from pathlib import Path
 
+from prometheus_client import Counter, Gauge, Histogram
 from pydantic_core import PydanticUndefined
 
+from rollwave import metrics
 from rollwave.domain import campaign, execution
 from rollwave.settings import Settings
 
@@ -49,6 +52,18 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def metrics_table() -> str:
+    """Every metric of ours, as Prometheus names it."""
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for name, metric in sorted(vars(metrics).items()):
+        if isinstance(metric, Counter | Gauge | Histogram) and not name.startswith("_"):
+            [family] = metric.describe()
+            suffix = "_total" if family.type == "counter" else ""
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "none"  # noqa: SLF001  no public way
+            rows.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(rows)
+
+
 def _mermaid(lines: list[str]) -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
@@ -56,6 +71,7 @@ def _mermaid(lines: list[str]) -> str:
 GENERATED = {
     "architecture.md": {"campaign": campaign_diagram, "execution": execution_diagram},
     "reference/settings.md": {"settings": settings_table},
+    "reference/observability.md": {"metrics": metrics_table},
 }
 
 
