@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ROOT = "rollwave"
 
-_shared: list[structlog.typing.Processor] = [
-    structlog.contextvars.merge_contextvars,
+_render: list[structlog.typing.Processor] = [
+    structlog.stdlib.ExtraAdder(),
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     structlog.processors.format_exc_info,
@@ -25,13 +25,16 @@ _shared: list[structlog.typing.Processor] = [
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose records carry an event name and fields; silent below the host's own level."""
+    """A logger whose records have the event as their message and its fields as attributes.
+
+    A field may not be called like an attribute of ``logging.LogRecord`` (``name``, ``module``, …).
+    """
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(f"{ROOT}.{name}"),
         processors=[
             structlog.stdlib.filter_by_level,
-            *_shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.render_to_log_kwargs,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
@@ -47,7 +50,7 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_shared,
+            foreign_pre_chain=_render,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )

@@ -1,0 +1,38 @@
+"""Events, as a host sees them and as our own commands print them."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from rollwave import log
+from rollwave.settings import Settings
+
+
+def test_a_host_gets_plain_records(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="rollwave"), log.trace("tick") as trace_id:
+        log.get_logger("tick").info("ota_tick_start", running_campaigns=3)
+    [record] = caplog.records
+    assert record.getMessage() == "ota_tick_start"
+    assert (vars(record)["running_campaigns"], vars(record)["trace_id"]) == (3, trace_id)
+
+
+def test_our_commands_print_one_json_object_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, ours = logging.getLogger(), logging.getLogger("rollwave")
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(ours, "level", ours.level)
+    log.configure(Settings(LOG_FORMAT="json"))
+    try:
+        int("two\nlines")
+    except ValueError:
+        log.get_logger("tick").exception("ota_tick_failed", tenant_id="north")
+    [line] = capsys.readouterr().err.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["level"], event["tenant_id"]) == ("ota_tick_failed", "error", "north")
+    assert event["ts"].endswith("Z")
+    assert "two" in event["exception"]
