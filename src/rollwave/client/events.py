@@ -36,14 +36,23 @@ class Event:
     @property
     def sentence(self) -> str:
         """What happened, safe to show."""
-        told = _SENTENCES.get(self.event, self.event.replace("_", " "))
-        about = f"{self.device_id} " if self.device_id else ""
-        facts = ", ".join(_fact(name, value) for name, value in self.detail.items())
-        return visible(f"{about}{told}{': ' if facts else ''}{facts}")
+        return visible(_tell(self, self.detail))
 
 
-_SENTENCES: Mapping[str, str] = {}
-
-
-def _fact(name: str, value: object) -> str:
-    return str(value) if name == "reason" else f"{name.replace('_', ' ')} {value}"
+def _tell(event: Event, detail: Mapping[str, Any]) -> str:
+    reason = f": {detail['reason']}" if detail.get("reason") else ""
+    match event.event:
+        case "created":
+            return f"created for {detail.get('devices')} devices"
+        case "running":
+            return "started" if detail.get("from") == "CREATED" else f"goes on{reason}"
+        case "paused" | "aborted" | "completed":
+            return f"{event.event.upper()}{reason}"
+        case "wave_opened":
+            return f"wave {int(detail['wave']) + 1} opens: {detail['succeeded']} succeeded, {detail['failed']} failed"
+        case "attempt_failed":
+            return f"{event.device_id} failed{reason}"
+        case _:
+            facts = ", ".join(f"{name} {value}" for name, value in detail.items())
+            about = f"{event.device_id} " if event.device_id else ""
+            return f"{about}{event.event.replace('_', ' ')}{': ' if facts else ''}{facts}"

@@ -105,8 +105,12 @@ def guardrail(snapshot: Snapshot) -> str:
     """How far the guardrail is from tripping, in words."""
     if snapshot.threshold is None:
         return "the threshold is missing: the campaign is held"
-    rate = f"{snapshot.failure_rate:.1%} failed of {snapshot.threshold:.4g} allowed"
+    rate = f"{_percent(snapshot.failure_rate)} failed, over {_percent(snapshot.threshold)} trips"
     left = snapshot.failures_to_trip
     if snapshot.over or left is None:
         return rate
-    return f"{rate}, {left} more in a row would trip it"
+    return f"{rate}: {left} failure{'s' * (left != 1)} away"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"

@@ -58,7 +58,7 @@ def _outcome(ending: story.Ending) -> list[Text]:
         Text.assemble(("✔ ", "green"), f"{good.version} is on all {good.succeeded} devices."),
         Text.assemble(
             ("✔ ", "green"),
-            f"{bad.version} was stopped after {bad.failed} failures: {ending.spared} devices were spared it.",
+            f"{bad.version} stopped itself: {bad.reason}. {ending.spared} devices were spared it.",
         ),
         Text("  The devices' own count is the same, to the device.", "bright_black"),
     ]

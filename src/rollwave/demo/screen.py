@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,11 +40,12 @@ class Screen(Protocol):
 
 
 class Lines:
-    """One line for each change."""
+    """One line for each event, and one a second for the numbers."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = ""
+        self._due = 0.0
 
     def step(self, what: str) -> None:
         self._say(f"starting {what}")
@@ -55,9 +57,9 @@ class Lines:
         for event in look.events:
             self._say(f"  {_clock(event)}  {event.sentence}")
         line = f"  {look.snapshot.status}: {counts(look.snapshot)} ({guardrail(look.snapshot)})"
-        if line != self._last:
+        if line != self._last and (look.snapshot.settled or time.monotonic() >= self._due):
             self._say(line)
-        self._last = line
+            self._last, self._due = line, time.monotonic() + 1.0
 
     def close(self, outcome: list[Text], further: list[Text]) -> None:
         for line in (Text(), *outcome, Text(), *further):
