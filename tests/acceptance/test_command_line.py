@@ -1,0 +1,146 @@
+"""Help, exit codes, and what a mistake gets: no traceback, ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rollwave.cli.main import app
+from tests.support import eventually, free_port, psql, rollwave, rollwave_running
+
+COMMANDS = (
+    ["demo"],
+    ["migrate"],
+    ["serve"],
+    ["worker"],
+    ["fleet"],
+    ["device", "run"],
+    *(["apikey", each] for each in ("create", "list", "revoke")),
+    *(["firmware", each] for each in ("add", "list")),
+    *(["device-group", each] for each in ("import", "put", "list", "show")),
+    *(["campaign", each] for each in ("create", "list", "show", "start", "pause", "abort", "devices", "watch")),
+)
+"""Every command, by its words."""
+
+
+def test_no_command_is_missing_here() -> None:
+    named = {group.name for group in app.registered_groups} | {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    assert {words[0] for words in COMMANDS} == named
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_and_knows_its_flags(words: list[str]) -> None:
+    explained = CliRunner().invoke(app, [*words, "--help"])
+    assert explained.exit_code == 0
+    assert f"Usage: rollwave {' '.join(words)}" in explained.stdout
+    mistaken = CliRunner().invoke(app, [*words, "--nope"])
+    assert (mistaken.exit_code, mistaken.stdout) == (2, "")
+
+
+def test_help_comes_at_once_and_teaches() -> None:
+    began = time.perf_counter()
+    done = rollwave("--help")
+    took = time.perf_counter() - began
+    assert done.returncode == 0
+    assert "rollwave campaign watch 1" in done.stdout
+    assert took < 2.0  # half a second by itself; this machine does other things too
+    assert rollwave("--version").stdout.startswith("rollwave ")
+
+
+@pytest.mark.parametrize("words", [["--nope"], ["nope"], ["campaign", "list", "--nope"]], ids=" ".join)
+def test_an_unknown_flag_is_a_mistake_in_usage(words: list[str]) -> None:
+    done = rollwave(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (["migrate"], "DATABASE_URL"),
+        (["serve"], "DATABASE_URL"),
+        (["worker"], "DATABASE_URL"),
+        (["apikey", "create", "--tenant", "north", "--role", "viewer"], "DATABASE_URL"),
+        (["campaign", "list"], "ROLLWAVE_API_KEY"),
+        (["firmware", "list"], "ROLLWAVE_API_KEY"),
+        (["device-group", "list"], "ROLLWAVE_API_KEY"),
+    ],
+)
+def test_a_setting_that_is_missing_is_named_in_one_line(words: list[str], setting: str) -> None:
+    done = rollwave(*words)
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error == f"error: {setting} is not set"
+    assert hint.startswith("hint: ")
+
+
+def test_servers_that_are_away_are_explained() -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    for words, env in (
+        (["migrate"], {"DATABASE_URL": f"postgresql://me:secret@{nowhere}/name"}),
+        (["campaign", "list"], {"ROLLWAVE_API_URL": f"http://{nowhere}", "ROLLWAVE_API_KEY": "key"}),
+        (["campaign", "list"], {"ROLLWAVE_API_URL": "no url", "ROLLWAVE_API_KEY": "key"}),
+    ):
+        done = rollwave(*words, env=env)
+        assert done.returncode == 1
+        assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+        assert "secret" not in done.stderr
+
+
+async def test_migrating_says_what_it_did(empty_database: str) -> None:
+    env = {"DATABASE_URL": empty_database}
+    first = rollwave("migrate", env=env).stdout.splitlines()
+    assert first[0] == "applied 0001_what_was_here.sql"
+    version = first[-1].removeprefix("now at schema ")
+    assert rollwave("migrate", env=env).stdout == f"up to date (schema {version})\n"
+    psql(empty_database, "UPDATE rollwave_migrations SET version = 9999 WHERE version = 1")
+    refused = rollwave("migrate", env=env)
+    assert refused.returncode == 1
+    assert "the database is at schema 9999" in refused.stderr
+
+
+async def test_keys_are_made_listed_and_revoked(database: str) -> None:
+    env = {"DATABASE_URL": database}
+    made = rollwave("apikey", "create", "--tenant", "north", "--role", "viewer", "--expires-in", "90d", env=env)
+    assert made.stderr == ""
+    key = made.stdout.removesuffix("\n")
+    assert len(key.split()) == 1
+    key_id = key.split(".")[2]
+    assert key_id in rollwave("apikey", "list", "--tenant", "north", env=env).stdout
+    assert key.split(".")[3] not in rollwave("apikey", "list", "--tenant", "north", "-o", "json", env=env).stdout
+    assert rollwave("apikey", "revoke", key_id, "--tenant", "south", env=env).returncode == 1
+    assert rollwave("apikey", "revoke", key_id, "--tenant", "north", env=env).returncode == 0
+    assert psql(database, "SELECT count(*) FROM rollwave_api_keys WHERE revoked_at IS NOT NULL") == "1"
+    assert rollwave("apikey", "create", "--tenant", "no/rth", "--role", "viewer", env=env).returncode == 1
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = rollwave("--version").args[0]
+    done = subprocess.run([program, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.stderr == ""
+
+
+async def test_ctrl_c_leaves_without_a_traceback(tmp_path: Path) -> None:
+    # Whoever listens here accepts and never answers: the command hangs in a request.
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        env = {"ROLLWAVE_API_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}", "ROLLWAVE_API_KEY": "key"}
+        async with rollwave_running("campaign", "list", log=tmp_path / "log", env=env) as listing:
+            deaf.settimeout(20)
+            connection, _ = deaf.accept()
+            await eventually(lambda: bool(connection.recv(1)))
+            listing.process.send_signal(signal.SIGINT)
+            assert await listing.process.wait() == 130
+            connection.close()
+    assert "Traceback" not in listing.output()

@@ -1,0 +1,130 @@
+"""An operator's day at the command line, against a whole installation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pty
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.installation import TENANT, Installation, installed
+from tests.support import environment, eventually, psql, rollwave, rollwave_running
+
+URL = "http://files.example/fw.bin"
+
+
+@pytest.fixture
+async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
+        yield installation
+
+
+def prepared(north: Installation, tmp_path: Path, devices: int) -> None:
+    """A group `all` from a file, and a firmware 2.0."""
+    table = tmp_path / "devices.csv"
+    rows = "".join(f"dev-{number},B\n" for number in range(1, devices + 1))
+    table.write_text(f"\ufeffdevice_id,rev\n{rows}")
+    assert f"group all: {devices} devices" in north.do("device-group", "import", "all", str(table))
+    north.do("firmware", "add", URL, "--version", "2.0")
+
+
+async def test_a_campaign_from_a_file_to_its_end(north: Installation, tmp_path: Path) -> None:
+    prepared(north, tmp_path, 6)
+    artifact = tmp_path / "fw.bin"
+    artifact.write_bytes(b"firmware")
+    added = json.loads(north.do("firmware", "add", str(artifact), "--url", URL, "--version", "2.1", "-o", "json"))
+    assert added["checksum_sha256"] == hashlib.sha256(b"firmware").hexdigest()
+    assert added["file_size_bytes"] == len(b"firmware")
+    fleet = ["fleet", "--tenant", TENANT, "--devices", "6", "--no-download", "--step-delay", "0"]
+    async with rollwave_running(*fleet, log=tmp_path / "fleet.log", env=north.env) as running:
+        await eventually(lambda: "fleet_connected" in running.output())
+        made = north.do("campaign", "create", "spring", "--firmware", "2.1", "--group", "all", "--start")
+        assert made == "campaign 1: 6 devices, RUNNING\n"
+        watched = north.do("campaign", "watch", "1", "--timeout", "60").splitlines()
+    assert watched[-1] == "COMPLETED  6 SUCCESS  (0 % failed, over 10 % trips)"
+    assert any(line.endswith("created for 6 devices") for line in watched)
+    assert "COMPLETED" in north.do("campaign", "list", "--status", "COMPLETED")
+    assert "2.1" in north.do("campaign", "show", "1")
+    listed = json.loads(north.do("campaign", "devices", "1", "-o", "json", "--limit", "2"))
+    assert (len(listed["devices"]), listed["total"]) == (2, 6)
+    assert "2 of 6 devices" in north.do("campaign", "devices", "1", "--limit", "2")
+    assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
+
+
+async def test_aborting_needs_a_yes_and_is_told_by_the_exit_code(north: Installation, tmp_path: Path) -> None:
+    prepared(north, tmp_path, 3)
+    north.do("campaign", "create", "spring", "--firmware", "2.0", "--group", "all")
+    assert north.run("campaign", "watch", "1", "--timeout", "0").returncode == 4
+    refused = north.run("campaign", "abort", "1")
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+    assert on_a_terminal(north, "campaign", "abort", "1", answer="n\n") == 1
+    assert "CREATED" in north.do("campaign", "show", "1")
+    assert on_a_terminal(north, "campaign", "abort", "1", answer="y\n") == 0
+    assert north.do("campaign", "abort", "1", "--yes") == "campaign 1 is ABORTED\n"
+    watched = north.run("campaign", "watch", "1")
+    assert watched.returncode == 3
+    assert watched.stdout.splitlines()[-1].startswith("ABORTED  3 SKIPPED")
+    again = north.run("campaign", "start", "1")
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: ")
+
+
+async def test_what_a_device_writes_cannot_drive_the_terminal(north: Installation, tmp_path: Path) -> None:
+    prepared(north, tmp_path, 1)
+    north.do("campaign", "create", "\x1b]0;title\x07", "--firmware", "2.0", "--group", "all")
+    psql(north.database, r"UPDATE ota_device_status SET error_message = E'\x1b[2J[bold]<b>\u202e'")
+    for words in (["devices", "1"], ["show", "1"], ["list"], ["devices", "1", "-o", "json"]):
+        assert "\x1b" not in north.do("campaign", *words)
+    assert r"\x1b[2J[bold]<b>\u202e" in north.do("campaign", "devices", "1")
+
+
+async def test_a_file_with_mistakes_writes_nothing(north: Installation, tmp_path: Path) -> None:
+    table = tmp_path / "devices.csv"
+    table.write_text("device_id\ndev-1\ndev 2\ndev-1\n")
+    refused = north.run("device-group", "import", "all", str(table))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    lines = refused.stderr.splitlines()
+    assert [line.startswith(f"{table}:{number}: ") for line, number in zip(lines, (3, 4), strict=False)] == [True] * 2
+    assert lines[2] == f"error: 2 mistakes in {table}, nothing was written"
+    assert psql(north.database, "SELECT count(*) FROM devices") == "0"
+    assert north.run("device-group", "import", "all", str(tmp_path / "none.csv")).returncode == 1
+
+
+async def test_what_the_api_refuses_is_explained(north: Installation) -> None:
+    viewer = rollwave("apikey", "create", "--tenant", TENANT, "--role", "viewer", env=north.env).stdout.strip()
+    for words, key, told in (
+        (["firmware", "list"], "rollwave.north.0123456789abcdef.nothing", "ROLLWAVE_API_KEY"),
+        (["firmware", "add", URL, "--version", "1"], viewer, "role"),
+        (["firmware", "add", "file:///etc/passwd", "--version", "1"], None, "file_url"),
+        (["campaign", "show", "99"], None, "99"),
+        (["campaign", "create", "x", "--firmware", "9.9", "--group", "all"], None, "9.9"),
+        (["device-group", "put", "all", "dev 1"], None, "device_ids"),
+    ):
+        refused = north.run(*words, *(["--api-key", key] if key else []))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("error: ")
+        assert told in refused.stderr
+
+
+def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:
+    """Run a command with its standard input on a terminal where ``answer`` is typed; its exit code."""
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, answer.encode())
+    try:
+        return subprocess.run(
+            [rollwave("--version").args[0], *arguments],
+            env=environment(**north.env),
+            stdin=terminal,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        ).returncode
+    finally:
+        os.close(keyboard)
+        os.close(terminal)

@@ -1,0 +1,54 @@
+"""A whole installation, as an operator has it: `rollwave serve` on servers of the test's own, and a key."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from tests.support import eventually, free_port, rollwave, rollwave_running
+
+TENANT = "north"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Where it is. ``env`` is what an operator has exported."""
+
+    database: str
+    broker: str
+    env: dict[str, str]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever its exit code."""
+        return rollwave(*arguments, env=self.env)
+
+    def do(self, *arguments: str) -> str:
+        """Run a command that has to work; what it printed."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@asynccontextmanager
+async def installed(database: str, broker: str, log: Path, *, tick: float = 0.2) -> AsyncIterator[Installation]:
+    url = f"http://127.0.0.1:{free_port()}"
+    settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker, "OTA_TICK_INTERVAL": str(tick)}
+    async with rollwave_running("serve", "--port", url.rpartition(":")[2], log=log, env=settings) as server:
+        await eventually(lambda: _ready(url), timeout=30, what="rollwave serve is ready")
+        made = rollwave("apikey", "create", "--tenant", TENANT, "--role", "operator", env=settings)
+        yield Installation(
+            database, broker, {"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": made.stdout.strip(), **settings}
+        )
+        assert server.process.returncode is None, server.output()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", timeout=5, trust_env=False).is_success
+    except httpx2.TransportError:
+        return False
