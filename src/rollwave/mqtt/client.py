@@ -93,13 +93,13 @@ class Broker:
 def _split(url: str) -> tuple[str, str, int, str | None, str | None]:
     try:
         parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        if not parts.hostname:
-            raise ValueError("no host")
-    except (KeyError, ValueError):
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if port is None or not parts.hostname or parts.scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(
             "MQTT_BROKER_URL is not an MQTT URL", hint="Use mqtt://host:1883, or mqtts://host:8883 for TLS."
-        ) from None
+        )
     user = unquote(parts.username) if parts.username else None
     secret = unquote(parts.password) if parts.password else None
     return parts.scheme, parts.hostname, port, user, secret
