@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from rollwave.embedded.broker import free_port
 from rollwave.embedded.postgres import wheel_binaries
@@ -24,12 +24,17 @@ T = TypeVar("T")
 _OURS = ("DATABASE_URL", "MQTT_", "OTA_", "ROLLWAVE_", "LOG_", "PG")
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = 10.0, what: str = "") -> T:
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], timeout: float = 10.0, what: str = "") -> T: ...
+@overload
+async def eventually(check: Callable[[], T], timeout: float = 10.0, what: str = "") -> T: ...
+async def eventually(check: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
     """Call ``check`` until what it returns is true, and return that; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        answer = check()
-        value: T = await answer if inspect.isawaitable(answer) else answer
+        value = check()
+        if inspect.isawaitable(value):
+            value = await value
         if value:
             return value
         if time.monotonic() > deadline:
@@ -71,9 +76,7 @@ class Running:
 
 
 @asynccontextmanager
-async def rollwave_running(
-    *arguments: str, log: Path, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Running]:
+async def rollwave_running(*arguments: str, log: Path, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
     """Start the installed ``rollwave``; killed on the way out when it has not ended by then."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(

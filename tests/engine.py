@@ -1,0 +1,241 @@
+"""The engine as an operator runs it, campaigns as a host writes them, and devices that answer as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from rollwave.errors import BrokerUnavailable
+from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from tests.support import Running, eventually, rollwave_running
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+TENANT = "north"
+COUNTED = ("PENDING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED", "SKIPPED")
+
+
+@asynccontextmanager
+async def worker(
+    database: str, broker_url: str, log: Path, *, listening: bool = True, **settings: str
+) -> AsyncIterator[Running]:
+    """``rollwave worker`` on a short tick; given out once it works. One that is not ``listening`` stands by."""
+    env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2", **settings}
+    async with rollwave_running("worker", log=log, env=env) as running:
+        event = "ota_status_listener_subscribed" if listening else "ota_tick_start"
+        await eventually(lambda: event in running.output(), timeout=20, what=f"{event} in {log}: {running.output()}")
+        yield running
+
+
+def events(running: Running, name: str) -> list[dict[str, Any]]:
+    """What it has logged under this event name."""
+    lines = [line for line in running.output().splitlines() if f'"{name}"' in line]
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+@asynccontextmanager
+async def connect(database: str) -> AsyncIterator[Connection]:
+    """A host's own connection: no role taken, no tenant set."""
+    connection: Connection = await asyncpg.connect(database, server_settings={"application_name": "host"})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def insert_campaign(
+    connection: Connection, devices: int | Sequence[str], *, tenant: str = TENANT, **columns: object
+) -> int:
+    """Write what a host writes, in one transaction: a RUNNING campaign over ``dev-1``, ``dev-2`` … or those named."""
+    names = [f"dev-{number}" for number in range(1, devices + 1)] if isinstance(devices, int) else devices
+    async with connection.transaction():
+        await connection.execute("INSERT INTO tenants (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING", tenant)
+        firmware = await connection.fetchval(
+            "INSERT INTO firmware_versions (tenant_id, version, file_url) VALUES ($1, '2.1.0', 'https://a.invalid/f')"
+            " RETURNING id",
+            tenant,
+        )
+        row: dict[str, object] = {"name": "spring", "status": "RUNNING", "rollout_rate": 10} | columns
+        campaign: int = await connection.fetchval(
+            f"INSERT INTO ota_campaigns (tenant_id, firmware_version_id, {', '.join(row)})"
+            f" VALUES ($1, $2, {', '.join(f'${number}' for number in range(3, 3 + len(row)))}) RETURNING id",
+            tenant,
+            firmware,
+            *row.values(),
+        )
+        await connection.execute(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id)"
+            " SELECT $1, $2, name FROM unnest($3::text[]) WITH ORDINALITY AS t (name, number) ORDER BY number",
+            tenant,
+            campaign,
+            list(names),
+        )
+    return campaign
+
+
+async def campaign_row(connection: Connection, campaign: int, tenant: str = TENANT) -> tuple[str, int, int]:
+    """(status, succeeded, failed)."""
+    row = await connection.fetchrow(
+        "SELECT status, succeeded, failed FROM ota_campaigns WHERE tenant_id = $1 AND id = $2", tenant, campaign
+    )
+    assert row is not None
+    return row["status"], row["succeeded"], row["failed"]
+
+
+async def breakdown(connection: Connection, campaign: int, tenant: str = TENANT) -> dict[str, int]:
+    """How many devices are in each state."""
+    rows = await connection.fetch(
+        "SELECT status, count(*) AS n FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 GROUP BY 1",
+        tenant,
+        campaign,
+    )
+    return {row["status"]: row["n"] for row in rows}
+
+
+async def device_row(connection: Connection, campaign: int, device: str, tenant: str = TENANT) -> dict[str, Any]:
+    """One device's row, every column."""
+    row = await connection.fetchrow(
+        "SELECT * FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3",
+        tenant,
+        campaign,
+        device,
+    )
+    assert row is not None
+    return dict(row)
+
+
+async def ends(
+    connection: Connection, campaign: int, status: str = "COMPLETED", *, tenant: str = TENANT, timeout: float = 30.0
+) -> None:
+    """Wait until the campaign is ``status``, and settled: no device is left unfinished."""
+    seen: list[object] = []
+
+    async def ended() -> bool:
+        found = await breakdown(connection, campaign, tenant)
+        now = (await campaign_row(connection, campaign, tenant))[0]
+        seen[:] = [now, found]
+        return now == status and not found.keys() & {"PENDING", "DOWNLOADING", "INSTALLING"}
+
+    try:
+        await eventually(ended, timeout=timeout, what="ended")
+    except AssertionError:
+        raise AssertionError(f"campaign {campaign} not {status} within {timeout} s: {seen}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command as a device got it. ``at`` is this process's monotonic clock."""
+
+    tenant: str
+    device: str
+    campaign: int
+    attempt: int | None
+    body: bytes
+    at: float
+
+
+Answer: TypeAlias = Callable[[Command], Sequence[bytes]]
+"""What a device reports to a command: payloads, in order."""
+
+
+def says(*statuses: str) -> Answer:
+    """Every device reports these."""
+    return lambda command: [encode_report(command.campaign, status) for status in statuses]
+
+
+def succeeds(command: Command) -> Sequence[bytes]:
+    """Download, install, success."""
+    return says("DOWNLOADING", "INSTALLING", "SUCCESS")(command)
+
+
+def mute(_: Command) -> Sequence[bytes]:
+    """Never a word."""
+    return ()
+
+
+@dataclass
+class Devices:
+    """Every device of every tenant, over one connection that comes back by itself. Reports wait for their PUBACK."""
+
+    answer: Answer
+    commands: list[Command] = field(default_factory=list)
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+    _outbox: list[tuple[str, bytes]] = field(default_factory=list)
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def report(
+        self, device: str, campaign: int, status: str, *, tenant: str = TENANT, progress: int | None = None
+    ) -> None:
+        """Have a device say something unasked."""
+        self.send(status_topic(tenant, device), encode_report(campaign, status, progress))
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Put any message into the outbox."""
+        self._outbox.append((topic, payload))
+        self._more.set()
+
+    async def delivered(self) -> None:
+        """Wait until the broker has acknowledged all that was reported."""
+        await eventually(lambda: not self._outbox, timeout=20, what="reports delivered")
+
+    def of(self, campaign: int, tenant: str = TENANT) -> list[Command]:
+        """The commands of one campaign."""
+        return [each for each in self.commands if (each.campaign, each.tenant) == (campaign, tenant)]
+
+    def times_sent(self, campaign: int) -> Counter[str]:
+        """How often each device got that campaign's command."""
+        return Counter(each.device for each in self.of(campaign))
+
+    async def _live(self, broker: Broker) -> None:
+        while True:
+            with suppress(BrokerUnavailable, ExceptionGroup):
+                async with Session.connect(broker, timeout=2) as session:
+                    await session.subscribe("tenant/+/device/+/ota")
+                    self.connected.set()
+                    async with asyncio.TaskGroup() as group:
+                        sending = group.create_task(self._send(session))
+                        await self._receive(session)
+                        sending.cancel()
+            self.connected.clear()
+            await asyncio.sleep(0.05)
+
+    async def _receive(self, session: Session) -> None:
+        async for message in session.messages():
+            _, tenant, _, device, _ = message.topic.split("/")
+            campaign = json.loads(message.payload)["campaign_id"]
+            command = Command(tenant, device, campaign, message.attempt, message.payload, time.monotonic())
+            self.commands.append(command)
+            for payload in self.answer(command):
+                self.send(status_topic(tenant, device), payload)
+
+    async def _send(self, session: Session) -> None:
+        while True:
+            while self._outbox:
+                await (await session.publish(*self._outbox[0])).acknowledged()
+                del self._outbox[0]
+            self._more.clear()
+            await self._more.wait()
+
+
+@asynccontextmanager
+async def devices(broker_url: str, answer: Answer = mute) -> AsyncIterator[Devices]:
+    """Given out once they are subscribed, so that no command passes them by."""
+    fleet = Devices(answer)
+    living = asyncio.create_task(fleet._live(Broker.from_url(broker_url)))
+    try:
+        await asyncio.wait_for(fleet.connected.wait(), 20)
+        yield fleet
+    finally:
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
