@@ -2,6 +2,8 @@
 -- that names one tenant; without that name, pulse_app sees nothing.
 
 DO $$
+DECLARE
+    wanted text;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pulse_app') THEN
         CREATE ROLE pulse_app NOLOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
@@ -9,11 +11,17 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rollwave_due') THEN
         CREATE ROLE rollwave_due NOLOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
     END IF;
-    -- So that a migrating login which is no superuser can take the role, and hand a function to the other.
-    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-        EXECUTE format('GRANT pulse_app TO %I', current_user);
-        EXECUTE format('GRANT rollwave_due TO %I', current_user);
-    END IF;
+    -- So that a migrating login which is no superuser can take the role, and hand a function to the other. One
+    -- that may not pass them on needs no grant if it has them already.
+    FOR wanted IN
+        SELECT r.rolname FROM pg_roles r
+        WHERE r.rolname IN ('pulse_app', 'rollwave_due')
+          AND NOT (SELECT me.rolsuper FROM pg_roles me WHERE me.rolname = current_user)
+          AND (NOT pg_has_role(current_user, r.oid, 'MEMBER')
+               OR pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION'))
+    LOOP
+        EXECUTE format('GRANT %I TO %I', wanted, current_user);
+    END LOOP;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO pulse_app, rollwave_due', current_schema());
 END $$;
 
