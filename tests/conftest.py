@@ -38,7 +38,7 @@ def _lacks_server(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return ("mosquitto" in fixtures and debian_mosquitto() is None) or (
-        params.get("postgres") == "debian" and debian_postgres() is None
+        "debian" in params.values() and debian_postgres() is None
     )
 
 

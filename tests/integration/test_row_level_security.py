@@ -1,0 +1,445 @@
+"""No tenant, no row: what the tables allow, what the engine really does, and that neither needs a superuser."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import httpx2
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from rollwave.store import campaigns, executions, history, quarantine, waves
+from rollwave.store.database import Pool
+from tests import statement_log
+from tests.engine import (
+    Command,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    ends,
+    insert_campaign,
+    mute,
+    says,
+    succeeds,
+    worker,
+)
+from tests.servers import start_postgres
+from tests.support import eventually, free_port, rollwave, rollwave_running
+
+OURS_ALONE = {"rollwave_installation", "rollwave_adopted_tables", "rollwave_migrations"}
+"""Tables that hold no tenant's row."""
+
+
+async def tenant_tables(connection: Connection) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT table_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND column_name = 'tenant_id' ORDER BY 1"
+    )
+    return [row["table_name"] for row in rows]
+
+
+async def insert_twins(connection: Connection) -> None:
+    """Two tenants whose rows have the same ids, at least one row in every tenant table."""
+    for tenant in ("north", "south"):
+        await connection.execute(f"""
+            INSERT INTO tenants VALUES ('{tenant}');
+            INSERT INTO devices (tenant_id, device_id) VALUES ('{tenant}', 'dev-1');
+            INSERT INTO device_groups (tenant_id, group_id) VALUES ('{tenant}', 'all');
+            INSERT INTO device_group_members VALUES ('{tenant}', 'all', 'dev-1');
+            INSERT INTO firmware_versions (id, tenant_id, version, file_url)
+                VALUES (7, '{tenant}', '1.0-{tenant}', 'https://{tenant}.invalid/f');
+            INSERT INTO ota_campaigns (id, tenant_id, name, firmware_version_id) VALUES (7, '{tenant}', 'twin', 7);
+            INSERT INTO ota_device_status (tenant_id, campaign_id, device_id)
+                SELECT '{tenant}', 7, 'dev-' || n FROM generate_series(1, 6) AS n;
+            INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) VALUES ('{tenant}', 7, 0);
+            INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor) VALUES ('{tenant}', 7, 'x', 'y');
+            INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload) VALUES ('{tenant}', 'dev-1', 'x', '');
+            INSERT INTO rollwave_api_keys (tenant_id, key_id, role, secret_sha256)
+                VALUES ('{tenant}', 'k', 'viewer', '');
+        """)
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def as_pulse_app(connection: Connection, tenant: str | None) -> AsyncIterator[None]:
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SET LOCAL ROLE pulse_app")
+    if tenant is not None:
+        await connection.execute(f"SET LOCAL app.tenant_id = '{tenant}'")
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+async def test_every_tenant_table_is_guarded(host: Connection) -> None:
+    rows = await host.fetch(
+        "SELECT relname, relrowsecurity, relforcerowsecurity, EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)"
+        " FROM pg_class c WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+    )
+    tables = set(await tenant_tables(host))
+    assert {row["relname"] for row in rows} == tables | OURS_ALONE
+    assert {row["relname"] for row in rows if all(tuple(row)[1:])} == tables
+
+
+@pytest.mark.parametrize("tenant", [None, "", "nobody"])
+async def test_without_its_tenant_nothing_is_seen(host: Connection, tenant: str | None) -> None:
+    await insert_twins(host)
+    for table in await tenant_tables(host):
+        assert await host.fetchval(f"SELECT count(*) FROM {table}"), f"{table} is empty, so nothing is shown here"
+        async with as_pulse_app(host, tenant):
+            assert await host.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+
+
+async def test_a_setting_that_ended_with_its_transaction_shows_nothing(host: Connection) -> None:
+    await insert_twins(host)
+    async with as_pulse_app(host, "north"):
+        assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 6
+    async with as_pulse_app(host, None):  # the setting exists now, and is empty
+        assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 0
+
+
+async def test_a_tenant_sees_and_writes_its_own_rows_alone(host: Connection) -> None:
+    await insert_twins(host)
+    for table in await tenant_tables(host):
+        async with as_pulse_app(host, "north"):
+            rows = await host.fetch(f"SELECT DISTINCT tenant_id FROM {table}")
+            assert [row["tenant_id"] for row in rows] == ["north"], table
+        async with as_pulse_app(host, "north"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await host.execute(
+                    f"INSERT INTO {table} SELECT (jsonb_populate_record(t, $1::jsonb)).* FROM {table} AS t",
+                    '{"tenant_id": "south"}',
+                )
+        for change in (
+            f"UPDATE {table} SET tenant_id = 'south'",
+            f"UPDATE {table} SET tenant_id = tenant_id WHERE tenant_id = 'south'",
+            f"DELETE FROM {table} WHERE tenant_id = 'south'",
+        ):
+            async with as_pulse_app(host, "north"):
+                with suppress(asyncpg.InsufficientPrivilegeError):
+                    assert (await host.execute(change)).endswith(" 0"), change
+
+
+async def test_the_due_campaigns_are_the_only_thing_told_across_tenants(host: Connection) -> None:
+    await insert_twins(host)
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
+    async with as_pulse_app(host, None):
+        rows = await host.fetch("SELECT * FROM rollwave_due_campaigns()")
+    assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
+    definers = await host.fetch("SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace")
+    assert [row["proname"] for row in definers] == ["rollwave_due_campaigns"]
+
+
+@pytest.fixture
+def no_tenant_in_sql(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements that ask for every tenant's rows."""
+    for module in (campaigns, executions, history, quarantine, waves):
+        sql = {
+            name: re.sub(r"\b(\w+\.)?tenant_id = \$1", "$1::text IS NOT NULL", text)
+            for name, text in module._sql.items()
+        }
+        assert sql != module._sql or module is history
+        monkeypatch.setattr(module, "_sql", sql)
+
+
+@pytest.mark.usefixtures("no_tenant_in_sql")
+async def test_it_holds_with_the_tenant_stripped_from_the_sql(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+
+    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
+    await insert_twins(host)
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', abort_threshold = 0.9")
+
+    def answer(command: Command) -> Sequence[bytes]:
+        assert f"{command.tenant}.invalid".encode() in command.body
+        return (succeeds if command.tenant == "north" else says("FAILED"))(command)
+
+    async with devices(broker.url, answer) as fleet:
+        running = [
+            asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
+            asyncio.create_task(run_ota_status_listener(pool)),
+        ]
+        try:
+            await ends(host, 7, "COMPLETED", tenant="north")
+            await ends(host, 7, "ABORTED", tenant="south")
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        assert len(fleet.of(7, "north")) == 6
+    assert await campaign_row(host, 7, "north") == ("COMPLETED", 6, 0)
+    assert await breakdown(host, 7, "north") == {"SUCCESS": 6}
+    status, succeeded, failed = await campaign_row(host, 7, "south")
+    assert (status, succeeded) == ("ABORTED", 0)
+    assert (await breakdown(host, 7, "south"))["FAILED"] == failed
+
+
+class Logged:
+    """A server that logs every statement, and what has been logged of a database since it was asked to begin."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self.server = server
+        self._log = server.data_dir / "log" / "statements.json"
+
+    async def lines(self, database: str, since: str) -> list[statement_log.Line]:
+        """Every line between ``mark`` and now that is not the test's own."""
+        end = await self.mark(database)
+        name = database.partition("@/")[2].partition("?")[0]
+
+        def reached() -> list[statement_log.Line]:
+            lines = list(statement_log.read(self._log))
+            return lines if any(end in line.message for line in lines) else []
+
+        lines = await eventually(reached, what="the log has caught up")
+        start = next(number for number, line in enumerate(lines) if since in line.message)
+        return [line for line in lines[start:] if line.database == name and line.application != "host"]
+
+    async def mark(self, database: str) -> str:
+        """Put a word into the log, and return it."""
+        async with connect(database) as connection:
+            word: str = await connection.fetchval("SELECT 'mark-' || gen_random_uuid()")
+            await connection.execute(f"SELECT '{word}'")
+        return word
+
+
+@pytest.fixture(scope="module")
+def logged() -> Iterator[Logged]:
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
+    folder.chmod(0o755)
+    try:
+        with EmbeddedPostgres(folder / "logged", settings=statement_log.SETTINGS) as server:
+            yield Logged(server)
+    finally:
+        shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def owned_database(server: EmbeddedPostgres) -> AsyncIterator[tuple[str, str]]:
+    """A database migrated by a CREATEROLE owner: the superuser's URL, and that of a plain login that runs workers."""
+    async with connect(server.url) as root:
+        await root.execute("CREATE ROLE keeper LOGIN CREATEROLE; CREATE ROLE runner LOGIN")
+        await root.execute("CREATE DATABASE fleet OWNER keeper")
+    url = server.url.replace("@/postgres?", "@/fleet?")
+    keeper, runner = url.replace("postgres@", "keeper@", 1), url.replace("postgres@", "runner@", 1)
+    migrated = rollwave("migrate", "--grant-to", "runner", env={"DATABASE_URL": keeper})
+    assert migrated.returncode == 0, migrated.stderr
+    yield url, runner
+
+
+async def test_every_statement_on_tenant_tables_is_in_a_tenants_transaction(
+    logged: Logged, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with owned_database(logged.server) as (url, runner), connect(url) as host:
+        tables = await tenant_tables(host)
+        began = await logged.mark(url)
+        await run_everything(host, runner, broker, tmp_path)
+        lines = await logged.lines(url, began)
+    assert {line.user for line in lines} == {"runner"}
+    verdict = statement_log.judge(lines, tables)
+    assert verdict.wrong == []
+    assert verdict.touched.keys() == set(tables)
+    assert verdict.touched["ota_device_status"] > 100
+
+
+async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    """Every path of the engine, for two tenants at once, with the API beside it."""
+    port = free_port()
+    settings = {
+        "DATABASE_URL": runner,
+        "MQTT_BROKER_URL": broker.url,
+        "OTA_TICK_INTERVAL": "0.2",
+        "OTA_PROGRESS_TIMEOUT": "1",
+        "OTA_MAX_ATTEMPTS": "2",
+        "ROLLWAVE_RECONCILE_INTERVAL": "0.5",
+    }
+    answers = {"good": succeeds, "bad": says("FAILED"), "mute": mute}
+
+    def answer(command: Command) -> Sequence[bytes]:
+        return answers[command.device.split("-")[0]](command)
+
+    def named(kind: str, number: int) -> list[str]:
+        return [f"{kind}-{each}" for each in range(number)]
+
+    async with (
+        devices(broker.url, answer) as fleet,
+        rollwave_running("serve", "--port", str(port), log=tmp_path / "log", env=settings) as serving,
+    ):
+        await eventually(lambda: "ota_status_listener_subscribed" in serving.output(), what="serving")
+        completed = [
+            await insert_campaign(host, named("good", 30)),
+            await insert_campaign(host, named("good", 30), tenant="south", rollout_strategy="canary"),
+            await insert_campaign(host, [*named("good", 5), *named("mute", 2)], abort_threshold=0.9),
+            await insert_campaign(host, ["no/topic", *named("good", 3)], tenant="south", rollout_rate=2),
+        ]
+        aborted = await insert_campaign(host, named("bad", 30), tenant="south")
+        held = await insert_campaign(host, named("good", 3), abort_threshold=2.0)
+        for tenant, device in (("north", "good-1"), ("nobody", "good-1")):
+            fleet.send(status_topic(tenant, device), b"not a report")
+            fleet.send(status_topic(tenant, device), encode_report(aborted, "SUCCESS"))
+        completed.append(await over_http(port, runner))
+        for campaign, tenant in zip(completed, ["north", "south", "north", "south", "north"], strict=True):
+            await ends(host, campaign, tenant=tenant)
+        await ends(host, aborted, "ABORTED", tenant="south")
+        assert (await campaign_row(host, held))[0] == "PAUSED"
+        serving.process.terminate()
+        assert await serving.process.wait() == 0
+
+
+async def over_http(port: int, runner: str) -> int:
+    """A campaign by way of the API; returns its number."""
+    key = rollwave("apikey", "create", "--tenant", "north", "--role", "admin", env={"DATABASE_URL": runner})
+    async with httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}/api/v1/customer", headers={"Authorization": f"Bearer {key.stdout.strip()}"}
+    ) as client:
+        await client.put("/devices/good-1", json={"device_type": "pump"})
+        await client.put("/device-groups/all", json={"device_ids": ["good-1", "good-2"]})
+        firmware = await client.post(
+            "/firmware", json={"version": "3.0", "file_url": "https://files.invalid/f", "checksum_sha256": "ab" * 32}
+        )
+        created = await client.post(
+            "/ota/campaigns",
+            json={"name": "api", "firmware_version_id": firmware.json()["id"], "target_group_id": "all"},
+        )
+        number: int = created.json()["id"]
+        for path in ("/start", "/pause", "/start"):
+            assert (await client.post(f"/ota/campaigns/{number}{path}")).status_code == 200
+        for path in ("/firmware", "/ota/campaigns", f"/ota/campaigns/{number}", f"/ota/campaigns/{number}/devices"):
+            assert (await client.get(path)).status_code == 200
+    return number
+
+
+TAKE_ROLE = "SET LOCAL ROLE pulse_app"
+NAME_TENANT = "SET LOCAL app.tenant_id = 'north'"
+TOUCH = "SELECT count(*) FROM devices"
+
+
+@pytest.mark.parametrize(
+    ("statements", "complaint"),
+    [
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, TOUCH, "COMMIT"], None),
+        (
+            ["BEGIN", f"{TAKE_ROLE}; {NAME_TENANT}; {TOUCH}", "COMMIT", "SELECT 'devices' AS ota_devices -- devices"],
+            None,
+        ),
+        ([TOUCH], "no transaction"),
+        ([f"{TOUCH}; {TOUCH}"], "no transaction"),
+        ([TAKE_ROLE, NAME_TENANT, TOUCH], "outside a transaction"),
+        (["BEGIN", TOUCH, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", NAME_TENANT, TOUCH, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", TAKE_ROLE, TOUCH, "COMMIT"], "no tenant"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", TOUCH], "no transaction"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", "BEGIN", TOUCH, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "RESET ROLE", TOUCH, "COMMIT"], "not as pulse_app"),
+    ],
+)
+async def test_the_judge_sees_what_is_wrong(logged: Logged, statements: list[str], complaint: str | None) -> None:
+    lines, tables = await carried_out(logged, statements)
+    verdict = statement_log.judge(lines, tables)
+    if complaint is None:
+        assert verdict.wrong == []
+        assert verdict.touched == {"devices": 1}
+    else:
+        assert complaint in verdict.wrong[0]
+
+
+async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[statement_log.Line], list[str]]:
+    """What the log says of ``statements``; the last one but COMMIT goes by the extended protocol too."""
+    url = logged.server.url
+    async with connect(url) as host:
+        await host.execute("CREATE TABLE IF NOT EXISTS devices (tenant_id text)")
+        await host.execute("GRANT ALL ON devices TO PUBLIC")
+        if not await host.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pulse_app')"):
+            await host.execute("CREATE ROLE pulse_app")
+    began = await logged.mark(url)
+    naughty = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await (naughty.fetch if statement == TOUCH else naughty.execute)(statement)
+    finally:
+        await naughty.close()
+    return await logged.lines(url, began), ["devices"]
+
+
+async def test_the_judge_compares_the_tenant(logged: Logged) -> None:
+    url = logged.server.url
+    await carried_out(logged, [])
+    began = await logged.mark(url)
+    naughty = await asyncpg.connect(url)
+    try:
+        async with naughty.transaction():
+            await naughty.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
+            await naughty.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
+            await naughty.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
+    finally:
+        await naughty.close()
+    verdict = statement_log.judge(await logged.lines(url, began), ["devices"])
+    assert verdict.touched == {"devices": 1}
+    assert [each.split(":")[0] for each in verdict.wrong] == ["asks for south as north"]
+
+
+@pytest.fixture(params=["embedded", "debian"])
+def bare_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
+    """A server on which no role of ours exists yet."""
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
+    folder.chmod(0o755)
+    try:
+        with start_postgres(request.param, folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+async def test_no_superuser_is_needed(bare_server: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    async with owned_database(bare_server) as (url, runner), connect(url) as host:
+        async with devices(broker.url, succeeds), worker(runner, broker.url, tmp_path / "log"):
+            good = await insert_campaign(host, 20)
+            canary = await insert_campaign(host, 5, tenant="south", rollout_strategy="canary")
+            await ends(host, good)
+            await ends(host, canary, tenant="south")
+        async with connect(runner) as plain:
+            for table in await tenant_tables(host):
+                with suppress(asyncpg.InsufficientPrivilegeError):
+                    assert await plain.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+        keeper = url.replace("postgres@", "keeper@", 1)
+        async with connect(keeper) as owner:
+            for table in await tenant_tables(host):
+                assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 0, "forced for the owner as well"
+        roles = await host.fetch(
+            "SELECT rolname FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due')"
+            " AND NOT (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolcanlogin)"
+        )
+        assert len(roles) == 2
+
+
+async def test_roles_made_beforehand_are_enough_for_an_owner_without_createrole(bare_server: EmbeddedPostgres) -> None:
+    async with connect(bare_server.url) as root:
+        await root.execute("CREATE ROLE pulse_app NOLOGIN; CREATE ROLE rollwave_due NOLOGIN; CREATE ROLE keeper LOGIN")
+        await root.execute("GRANT pulse_app, rollwave_due TO keeper")
+        await root.execute("CREATE DATABASE fleet OWNER keeper")
+    url = bare_server.url.replace("@/postgres?", "@/fleet?").replace("postgres@", "keeper@", 1)
+    for expected in ("now at schema", "up to date"):
+        migrated = rollwave("migrate", env={"DATABASE_URL": url})
+        assert migrated.returncode == 0, migrated.stderr
+        assert expected in migrated.stdout + migrated.stderr
