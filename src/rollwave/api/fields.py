@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from rollwave.domain.ids import ID_PATTERN, MAX_BIGINT, is_valid_id
 
 MAX_DEPTH = 16
 """Levels of objects and arrays within a device's attributes."""
+
+MAX_JSON_INTEGER = 2**53 - 1
+"""The largest that every JSON reader holds exactly (RFC 7493)."""
 
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
 _SHA256 = r"^([0-9A-Fa-f]{64})?$"
@@ -31,6 +34,10 @@ RULES: Mapping[str, str] = {
     _SHA256: "Should be 64 hex digits",
 }
 """Patterns in words."""
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _artifact_url(text: str) -> str:
@@ -80,6 +87,8 @@ LongText = Annotated[str, StringConstraints(max_length=2000, pattern=_NO_NUL)]
 Cursor = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
 Identifier = Annotated[str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 """An id that may be a level of an MQTT topic."""
+WHOLE = BeforeValidator(_whole)
+"""After an integer's bounds: JSON has one kind of number, so 5.0 is 5."""
 RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 
 ArtifactUrl = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import LongText, Moment, RowId, Text
+from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -36,29 +36,31 @@ class CampaignIn(RequestModel):
     )
 
     name: Text
-    firmware_version_id: RowId
+    firmware_version_id: Annotated[int, Field(ge=1, le=MAX_JSON_INTEGER), WHOLE]
     target_group_id: Text = Field(description="Its members of this moment are the campaign's devices")
     rollout_strategy: Literal["linear", "canary"] = Field(
         "linear", description="`canary` updates a first share of the devices and goes on when they did well"
     )
-    rollout_rate: int = Field(10, ge=1, le=MAX_RATE, description="Devices per tick (10 s by default)")
+    rollout_rate: Annotated[int, Field(ge=1, le=MAX_RATE), WHOLE] = Field(
+        10, description="Devices per tick (10 s by default)"
+    )
     abort_threshold: float = Field(
         0.1, ge=0, le=1, allow_inf_nan=False, description="The campaign stops when a larger share has failed"
     )
-    abort_min_completed: int = Field(
-        1, ge=1, le=MAX_DEVICES, description="Devices that must have finished before that rule applies"
+    abort_min_completed: Annotated[int, Field(ge=1, le=MAX_DEVICES), WHOLE] = Field(
+        1, description="Devices that must have finished before that rule applies"
     )
     canary_percent: float = Field(
         5.0, gt=0, le=100, allow_inf_nan=False, description="The first share, in percent of the devices"
     )
-    max_in_flight: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = Field(
+    max_in_flight: Annotated[int, Field(ge=1, le=MAX_DEVICES), WHOLE] | None = Field(
         None, description="Devices in progress at a time; null: no cap"
     )
-    progress_timeout: Annotated[float, Field(ge=1, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
+    progress_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None,
         description="Seconds of silence before a device is sent the command again; null: the server's",
     )
-    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPT)] | None = Field(
+    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPT), WHOLE] | None = Field(
         None, description="Sends in all before a silent device is FAILED; null: the server's"
     )
 
@@ -72,7 +74,7 @@ class Abort(RequestModel):
 class Campaign(BaseModel):
     """A campaign and its firmware."""
 
-    id: RowId
+    id: int
     tenant_id: str
     name: str | None
     status: CampaignStatus
@@ -132,7 +134,7 @@ class CampaignList(BaseModel):
 class CampaignState(BaseModel):
     """The state that a campaign is in now."""
 
-    id: RowId
+    id: int
     status: CampaignStatus
 
 
@@ -153,7 +155,7 @@ class Execution(BaseModel):
 class ExecutionList(BaseModel):
     """One page of a campaign's devices, by device id."""
 
-    campaign_id: RowId
+    campaign_id: int
     devices: list[Execution]
     total: int = Field(description="Over all pages, for the same filter")
     next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
@@ -162,7 +164,7 @@ class ExecutionList(BaseModel):
 class Event(BaseModel):
     """Something that happened to a campaign, or to one of its devices."""
 
-    id: RowId
+    id: int
     at: Moment
     event: str
     actor: str = Field(description="`engine`, `device`, or the id of an API key")
@@ -173,6 +175,6 @@ class Event(BaseModel):
 class EventList(BaseModel):
     """Events, oldest first. To watch, ask again with `after` set to `next_after`."""
 
-    campaign_id: RowId
+    campaign_id: int
     events: list[Event]
     next_after: int

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import ArtifactUrl, LongText, Moment, RowId, Sha256, Text
+from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, ArtifactUrl, LongText, Moment, Sha256, Text
 from rollwave.api.schemas import RequestModel
-from rollwave.domain.ids import MAX_BIGINT
 
 
 class FirmwareIn(RequestModel):
@@ -32,7 +31,7 @@ class FirmwareIn(RequestModel):
     version: Text
     file_url: ArtifactUrl = Field(description="http or https; where devices fetch the artifact")
     checksum_sha256: Sha256 | None = Field(None, description="64 hex digits; devices check the artifact by it")
-    file_size_bytes: Annotated[int, Field(ge=0, le=MAX_BIGINT)] | None = None
+    file_size_bytes: Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER), WHOLE] | None = None
     device_type: Text | None = Field(None, description="The kind of device that it is for")
     description: LongText | None = None
 
@@ -40,7 +39,7 @@ class FirmwareIn(RequestModel):
 class Firmware(BaseModel):
     """A firmware version."""
 
-    id: RowId
+    id: int
     tenant_id: str
     version: str | None
     description: str | None
