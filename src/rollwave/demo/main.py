@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rollwave.demo import story
 from rollwave.demo.screen import Screen, screen
-from rollwave.demo.stage import Stage, stage
+from rollwave.demo.stage import Stage, data_folder, stage
 
 
 def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
@@ -30,9 +30,13 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console()
-    stay = stay and console.is_terminal
-    with screen(console, picture) as shown, stage(data, shown.step) as set_up:
-        return asyncio.run(_play(set_up, shown, stay=stay))
+    folder = data_folder(data)
+    try:
+        with screen(console, picture) as shown, stage(folder, shown.step) as set_up:
+            return asyncio.run(_play(set_up, shown, stay=stay and console.is_terminal))
+    except KeyboardInterrupt:
+        console.print(f"Stopped. The data is in {folder}", markup=False, highlight=False, soft_wrap=True)
+        raise
 
 
 async def _play(set_up: Stage, shown: Screen, *, stay: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from rollwave.client.view import campaign, guardrail
 
 _WIDTH = 100
 _EVENTS = 8
+_EVENT_STYLES = {"aborted": "bold red", "completed": "bold green"}
 
 
 class Screen(Protocol):
@@ -144,11 +146,13 @@ def _keep(frame: RenderableType, picture: Path) -> None:
     with Path("/dev/null").open("w", encoding="utf-8") as nowhere:
         recorder = Console(record=True, width=_WIDTH, file=nowhere, force_terminal=True)
         recorder.print(frame)
-    recorder.save_svg(str(picture), title="rollwave demo")
+    svg = recorder.export_svg(title="rollwave demo", unique_id="demo")
+    # The fonts that rich names are fetched from elsewhere; any fixed-width one will do.
+    picture.write_text(re.sub(r"@font-face {.*?}", "", svg, flags=re.DOTALL), "utf-8")
 
 
 def _line(event: Event) -> Text:
-    style = "" if event.device_id is None else "bright_black"
+    style = _EVENT_STYLES.get(event.event, "bright_black" if event.device_id else "")
     return Text(f"{_clock(event)}  {event.sentence}", style)
 
 

@@ -42,13 +42,12 @@ class Stage:
 
 
 @contextmanager
-def stage(data: Path | None, tell: Callable[[str], None]) -> Iterator[Stage]:
+def stage(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
     """Start everything; stop everything on the way out, whatever happened. ``tell`` is given each step.
 
     Raises:
         RollwaveError: something does not start.
     """
-    folder = _folder(data)
     logging.basicConfig(filename=folder / "demo.log", level=logging.WARNING)
     with ExitStack() as running:
         tell("PostgreSQL")
@@ -63,7 +62,12 @@ def stage(data: Path | None, tell: Callable[[str], None]) -> Iterator[Stage]:
         yield Stage(folder, postgres.url, broker.url, api_url, api_key, artifacts)
 
 
-def _folder(data: Path | None) -> Path:
+def data_folder(data: Path | None) -> Path:
+    """``data``, or a new folder among the temporary files.
+
+    Raises:
+        RollwaveError: it cannot be made.
+    """
     if data is None:
         folder = Path(tempfile.mkdtemp(prefix="rollwave-demo-"))
         folder.chmod(0o755)  # PostgreSQL may run as another user, who has to get in
