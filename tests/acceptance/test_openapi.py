@@ -1,0 +1,66 @@
+"""The OpenAPI document tells the truth: Schemathesis tries what it allows, and what it forbids."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import httpx2
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.support import environment, eventually, free_port, rollwave, rollwave_running
+
+# NUL characters in a device's attributes are refused, which JSON Schema cannot say.
+CONFIG = "[generation]\nallow-x00 = false\n"
+
+
+async def test_the_server_does_what_its_openapi_document_says(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}
+    made = rollwave("apikey", "create", "--tenant", "north", "--role", "operator", env=settings)
+    key, port = made.stdout.strip(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        rollwave_running("serve", "--port", str(port), log=tmp_path / "serve.log", env=settings) as server,
+        httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client,
+    ):
+        await eventually(lambda: ready(client), timeout=20, what="the server is ready")
+        await prepare(client)
+        status, output = await schemathesis(url, key, tmp_path)
+        assert status == 0, output
+        assert "Tested: 21" in output
+        assert "Traceback" not in server.output()
+
+
+async def ready(client: httpx2.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).is_success
+    except httpx2.ConnectError:
+        return False
+
+
+async def prepare(client: httpx2.AsyncClient) -> None:
+    """Things to find, so that not every id leads to a 404."""
+    customer = "/api/v1/customer"
+    await client.post(f"{customer}/firmware", json={"version": "1", "file_url": "https://files.example/fw"})
+    await client.put(f"{customer}/device-groups/site", json={"device_ids": ["gw-1", "gw-2"]})
+    campaign = {"name": "first", "firmware_version_id": 1, "target_group_id": "site"}
+    answer = await client.post(f"{customer}/ota/campaigns", json=campaign)
+    assert answer.status_code == 201, answer.text
+
+
+async def schemathesis(url: str, key: str, folder: Path) -> tuple[int | None, str]:
+    (folder / "schemathesis.toml").write_text(CONFIG)
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("schemathesis")),
+        *("run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
+        *("--mode", "all", "--max-examples", "20", "--seed", "1", "--no-color"),
+        cwd=folder,
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
