@@ -13,6 +13,7 @@ import pytest
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ async def test_a_new_campaign_tells_all_of_itself(north: httpx2.AsyncClient) -> 
 async def test_every_rule_can_be_set(north: httpx2.AsyncClient) -> None:
     rules = {
         "rollout_strategy": "canary",
-        "rollout_rate": 7,
+        "rollout_rate": 7.0,  # JSON has one kind of number
         "abort_threshold": 0,
         "abort_min_completed": 3,
         "canary_percent": 12.5,
@@ -113,6 +114,20 @@ async def test_what_a_campaign_names_must_exist(north: httpx2.AsyncClient, missi
     assert_problem(await north.post(CAMPAIGNS, json=await prepared(north) | missing), 404, "not-found")
 
 
+async def test_firmware_deleted_meanwhile_does_not_exist(pool: Pool, north: httpx2.AsyncClient) -> None:
+    body = await prepared(north)
+    async with pool.acquire() as operator:
+        async with operator.transaction():
+            await operator.execute("DELETE FROM firmware_versions")
+            creating = asyncio.create_task(north.post(CAMPAIGNS, json=body))
+            await eventually(lambda: waits_for_a_lock(pool), what="the insert waits for the delete")
+        assert_problem(await creating, 404, "not-found")
+
+
+async def waits_for_a_lock(pool: Pool) -> bool:
+    return bool(await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+
+
 async def test_an_idempotency_key_stands_for_one_request(north: httpx2.AsyncClient) -> None:
     body, key = await prepared(north), {"Idempotency-Key": "rollout-2026-11"}
     first = await north.post(CAMPAIGNS, json=body, headers=key)
@@ -120,6 +135,13 @@ async def test_an_idempotency_key_stands_for_one_request(north: httpx2.AsyncClie
     assert again.json()["id"] == first.json()["id"]
     assert_problem(await north.post(CAMPAIGNS, json=body | {"rollout_rate": 11}, headers=key), 409, "conflict")
     assert (await north.get(CAMPAIGNS)).json()["total"] == 1
+
+
+async def test_an_idempotency_key_used_twice_at_once_makes_one_campaign(north: httpx2.AsyncClient) -> None:
+    body, key = await prepared(north), {"Idempotency-Key": "twice"}
+    answers = await asyncio.gather(*(north.post(CAMPAIGNS, json=body, headers=key) for _ in range(6)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
 
 
 async def test_an_idempotency_key_belongs_to_its_tenant(pool: Pool, north: httpx2.AsyncClient) -> None:

@@ -81,6 +81,15 @@ async def test_putting_a_group_replaces_its_members(north: httpx2.AsyncClient) -
     assert (await north.get("/devices")).json()["total"] == 3
 
 
+async def test_a_group_can_be_put_with_what_is_known_of_its_devices(north: httpx2.AsyncClient) -> None:
+    await north.put("/devices/a", json={"device_type": "gateway"})
+    told = {"device_id": "b", "device_type": "sensor", "attributes": {"site": "north"}}
+    body = {"device_ids": ["a"], "devices": [told | {"device_type": "overruled"}, told]}
+    assert (await north.put("/device-groups/site", json=body)).json()["total"] == 2
+    assert (await north.get("/devices/b")).json().items() >= told.items()
+    assert (await north.get("/devices/a")).json()["device_type"] == "gateway"
+
+
 async def test_groups_and_members_are_listed_in_pages(north: httpx2.AsyncClient) -> None:
     for group in ("east", "west"):
         await north.put(f"/device-groups/{group}", json={"device_ids": ["c", "a", "b"]})

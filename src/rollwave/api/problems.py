@@ -23,6 +23,9 @@ from rollwave.errors import (
     RollwaveError,
     SchemaMismatch,
 )
+from rollwave.log import get_logger
+
+_log = get_logger("api")
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
@@ -106,10 +109,13 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RollwaveError)
     kinds = (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return problem(status, str(error), hint=error.hint)
+    # The server's addresses and its operator's hints are none of the caller's business.
+    _log.warning("api_request_failed", status=status.value, error=str(error))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        # The operator's hints and the server's addresses are none of the caller's business.
         return problem(status, "a service behind this one is away", headers={"Retry-After": RETRY_AFTER})
-    return problem(status, str(error), hint=error.hint)
+    return problem(status)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -11,7 +11,7 @@ import asyncpg
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.guard import SKIP_AT_ONCE
-from rollwave.errors import Conflict
+from rollwave.errors import Conflict, NotFound
 from rollwave.store import campaigns, executions, history
 from rollwave.store.database import Pool, tenant_transaction
 
@@ -86,10 +86,13 @@ async def create_campaign(
             await campaigns.set_total(connection, tenant_id, campaign_id, total)
             await history.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": total})
             return campaign_id
-    except asyncpg.UniqueViolationError as error:
-        raise Conflict(
-            "this idempotency key is being used by another request", hint="Repeat the request in a moment."
-        ) from error
+    except asyncpg.UniqueViolationError:
+        if idempotency_key is None:
+            raise
+        # Another request with this key has just committed: asking again finds its campaign.
+        return await create_campaign(pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key)
+    except asyncpg.ForeignKeyViolationError:
+        raise NotFound(f"no firmware {new.firmware_version_id}", hint="It was deleted just now.") from None
 
 
 def _same_request(earlier: tuple[CampaignId, bytes], new: NewCampaign) -> CampaignId:
