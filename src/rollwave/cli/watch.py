@@ -85,8 +85,8 @@ class Picture:
         self._campaign: RenderableType = Text()
 
     def show(self, look: Look, meter: Meter) -> None:
-        self._events.extend(look.events)
-        self._campaign = Panel(campaign(look.snapshot, meter), title=f"campaign {look.snapshot.id}", padding=(1, 2))
+        self._events.extend(look.news)
+        self._campaign = Panel(campaign(look, meter), title=f"campaign {look.snapshot.id}", padding=(1, 2))
         self._draw()
 
     def away(self, error: ApiUnavailable) -> None:
@@ -104,7 +104,7 @@ class Lines:
         self._last = ""
 
     def show(self, look: Look, _meter: Meter) -> None:
-        for event in look.events:
+        for event in look.news:
             say(f"{_clock(event)}  {event.sentence}")
         line = f"{look.snapshot.status}  {counts(look.snapshot)}  ({guardrail(look.snapshot)})"
         if line != self._last:

@@ -34,6 +34,11 @@ class Event:
         )
 
     @property
+    def cause(self) -> str | None:
+        """Why a device failed; None when this is not about that."""
+        return visible(str(self.detail.get("reason") or "no reason given")) if self.event == "attempt_failed" else None
+
+    @property
     def sentence(self) -> str:
         """What happened, safe to show."""
         return visible(_tell(self, self.detail))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,24 @@ from rollwave.client.api import Api
 from rollwave.client.events import Event
 from rollwave.client.progress import Meter, Snapshot
 
+_PAGE = 1000
+_CAUSES = 100
+_OTHER = "other causes"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The campaign as it is, and what has happened since the look before."""
+    """The campaign as it is, and what has happened since the look before.
+
+    ``news`` are the events without the repetitions: of failures, the first of each cause. ``causes`` counts
+    the failed attempts seen so far.
+    """
 
     document: dict[str, Any]
     snapshot: Snapshot
     events: Sequence[Event]
+    news: Sequence[Event]
+    causes: Counter[str]
 
 
 class Follower:
@@ -28,6 +39,7 @@ class Follower:
         self._api = api
         self._path = f"/ota/campaigns/{campaign_id}"
         self._seen = 0
+        self._causes: Counter[str] = Counter()
         self.meter = Meter()
 
     def look(self) -> Look:
@@ -38,9 +50,18 @@ class Follower:
         """
         document = self._api.get(self._path)
         snapshot = Snapshot.read(document)
-        answer = self._api.get(f"{self._path}/events", after=self._seen)
+        answer = self._api.get(f"{self._path}/events", after=self._seen, limit=_PAGE)
+        self._seen = answer["next_after"]
         events = [Event.read(each) for each in answer["events"]]
-        if events:
-            self._seen = events[-1].id
+        news = [event for event in events if self._is_new(event)]
         self.meter.see(time.monotonic(), snapshot)
-        return Look(document, snapshot, events)
+        return Look(document, snapshot, events, news, self._causes)
+
+    def _is_new(self, event: Event) -> bool:
+        cause = event.cause
+        if cause is None:
+            return True
+        if cause not in self._causes and len(self._causes) >= _CAUSES:
+            cause = _OTHER
+        self._causes[cause] += 1
+        return self._causes[cause] == 1

@@ -11,10 +11,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from rollwave.client.follow import Look
 from rollwave.client.progress import Meter, Snapshot
 from rollwave.client.text import duration, visible
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+
+_CAUSES_SHOWN = 3
 
 STATE_STYLES: Mapping[ExecutionStatus, str] = MappingProxyType(
     {
@@ -58,8 +61,9 @@ class Bar:
         return Measurement(10, options.max_width)
 
 
-def campaign(snapshot: Snapshot, meter: Meter) -> RenderableType:
-    """Progress by state, speed and forecast, and how far the guardrail is from tripping."""
+def campaign(look: Look, meter: Meter) -> RenderableType:
+    """Progress by state, why devices fail, speed and forecast, and how far the guardrail is from tripping."""
+    snapshot = look.snapshot
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right")
@@ -68,7 +72,15 @@ def campaign(snapshot: Snapshot, meter: Meter) -> RenderableType:
         Text(snapshot.status, f"bold {STATUS_STYLES[snapshot.status]}"),
     )
     states = Bar([(snapshot.by_state[state], style) for state, style in STATE_STYLES.items()])
-    return Group(head, states, _legend(snapshot), Text(), _guardrail(snapshot), Text(), pace(snapshot, meter))
+    parts = (head, states, _legend(snapshot), Text(), _guardrail(snapshot), *_causes(look), Text())
+    return Group(*parts, pace(snapshot, meter))
+
+
+def _causes(look: Look) -> list[Text]:
+    most = look.causes.most_common(_CAUSES_SHOWN)
+    lines = [Text(f"{count:>9} failed: {cause}", "red", no_wrap=True, overflow="ellipsis") for cause, count in most]
+    rest = look.causes.total() - sum(count for _, count in most)
+    return [*lines, Text(f"{rest:>9} failed for other causes", "red")] if rest else lines
 
 
 def _legend(snapshot: Snapshot) -> Text:

@@ -60,10 +60,8 @@ def _outcome(ending: story.Ending) -> list[Text]:
     good, bad = ending.good, ending.bad
     return [
         Text.assemble(("✔ ", "green"), f"{good.version} is on all {good.succeeded} devices."),
-        Text.assemble(
-            ("✔ ", "green"),
-            f"{bad.version} stopped itself: {bad.reason}. {ending.spared} devices were spared it.",
-        ),
+        Text.assemble(("✔ ", "green"), f"{bad.version} stopped itself and spared {ending.spared} devices."),
+        Text(f"  Why: {bad.reason}.", "bright_black"),
         Text("  The devices' own count is the same, to the device.", "bright_black"),
     ]
 

@@ -56,7 +56,7 @@ class Lines:
         self._say(f"\n{title}. {text}")
 
     def watch(self, look: Look, _meter: Meter) -> None:
-        for event in look.events:
+        for event in look.news:
             self._say(f"  {_clock(event)}  {event.sentence}")
         line = f"  {look.snapshot.status}: {counts(look.snapshot)} ({guardrail(look.snapshot)})"
         if line != self._last and (look.snapshot.settled or time.monotonic() >= self._due):
@@ -93,7 +93,7 @@ class Picture:
         for event in look.events:
             self._events.append(_line(event))
         self._campaign = Panel(
-            campaign(look.snapshot, meter),
+            campaign(look, meter),
             title=f"campaign {look.snapshot.id}",
             title_align="left",
             border_style="bright_black",

@@ -1,0 +1,88 @@
+"""What an operator sees of a campaign."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rollwave.client.events import Event
+from rollwave.client.follow import Look
+from rollwave.client.progress import Meter, Snapshot
+from rollwave.client.view import campaign, guardrail
+
+DOCUMENT: dict[str, Any] = {
+    "id": 7,
+    "name": "[bold]spring\x1b[2J",
+    "status": "RUNNING",
+    "firmware_version": "2.1.0",
+    "status_breakdown": {"SUCCESS": 47, "FAILED": 3, "PENDING": 50},
+    "abort_threshold": 0.1,
+    "abort_min_completed": 1,
+    "wave": 1,
+    "waves": [{}, {}],
+}
+
+
+def drawn(causes: Counter[str], **changes: object) -> str:
+    document = DOCUMENT | changes
+    snapshot = Snapshot.read(document)
+    meter = Meter()
+    meter.see(0.0, Snapshot.read(document | {"status_breakdown": {"PENDING": 100}}))
+    meter.see(10.0, snapshot)
+    console = Console(width=90, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(campaign(Look(document, snapshot, [], [], causes), meter))
+    return console.export_text()
+
+
+def test_progress_forecast_and_the_way_to_the_guardrail() -> None:
+    seen = drawn(Counter())
+    assert "[bold]spring\\x1b[2J  firmware 2.1.0" in seen
+    assert "47 SUCCESS   3 FAILED   50 PENDING" in seen
+    assert "6 % failed, over 10 % trips: 3 failures away" in seen
+    assert "wave 2 of 2 · 50 of 100 devices done · 5.0 a second · about 10 s to go" in seen
+
+
+def test_failures_are_grouped_by_cause_the_most_frequent_first() -> None:
+    seen = drawn(Counter({"a": 1, "disk full": 40, "b": 2, "c": 3, "d": 1})).splitlines()
+    assert [line.strip() for line in seen if " failed" in line][1:] == [
+        "40 failed: disk full",
+        "3 failed: c",
+        "2 failed: b",
+        "2 failed for other causes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"status": "ABORTED"}, "6 % failed, over 10 % trips"),
+        ({"abort_threshold": 1.0}, "6 % failed, over 100 % trips"),
+        ({"abort_threshold": None}, "the threshold is missing: the campaign is held"),
+        ({"abort_min_completed": 60}, "6 % failed, over 10 % trips: 10 failures away"),
+        ({"abort_threshold": 0.0, "status_breakdown": {}}, "0 % failed, over 0 % trips: 1 failure away"),
+    ],
+)
+def test_the_guardrail_in_words(changes: dict[str, object], told: str) -> None:
+    assert guardrail(Snapshot.read(DOCUMENT | changes)) == told
+
+
+@pytest.mark.parametrize(
+    ("event", "device_id", "detail", "told"),
+    [
+        ("created", None, {"devices": 3}, "created for 3 devices"),
+        ("running", None, {"from": "CREATED", "to": "RUNNING"}, "started"),
+        ("running", None, {"from": "PAUSED", "to": "RUNNING"}, "goes on"),
+        ("aborted", None, {"reason": "2 of 4 failed"}, "ABORTED: 2 of 4 failed"),
+        ("completed", None, {}, "COMPLETED"),
+        ("wave_opened", None, {"wave": 1, "succeeded": 5, "failed": 0}, "wave 2 opens: 5 succeeded, 0 failed"),
+        ("attempt_failed", "gw-1", {"attempt": 1, "reason": "no\x1bdisk"}, "gw-1 failed: no\\x1bdisk"),
+        ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),
+    ],
+)
+def test_events_as_sentences(event: str, device_id: str | None, detail: dict[str, Any], told: str) -> None:
+    assert Event(1, datetime.now(UTC), event, "engine", device_id, detail).sentence == told
