@@ -1,7 +1,7 @@
 -- name: register_tenant
 -- Only where it is missing: a host's own table may want more columns than we know of.
 INSERT INTO tenants (tenant_id)
-SELECT $1 WHERE NOT EXISTS (SELECT FROM tenants WHERE tenant_id = $1)
+SELECT $1::text WHERE NOT EXISTS (SELECT FROM tenants WHERE tenant_id = $1::text)
 ON CONFLICT DO NOTHING;
 
 -- name: insert

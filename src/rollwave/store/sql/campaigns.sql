@@ -45,10 +45,10 @@ UPDATE ota_campaigns SET total_devices = $3 WHERE tenant_id = $1 AND id = $2;
 -- name: move
 -- Not applied: the campaign is no longer in the state the decision was made on.
 UPDATE ota_campaigns
-SET status = $4,
+SET status = $4::text,
     status_reason = $5,
-    started_at = CASE WHEN $4 = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
-    completed_at = CASE WHEN $4 IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END
+    started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
+    completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END
 WHERE tenant_id = $1 AND id = $2 AND status = $3
 RETURNING id;
 

@@ -36,9 +36,9 @@ ON CONFLICT (tenant_id, group_id) DO UPDATE SET group_id = EXCLUDED.group_id;
 -- name: register_devices
 -- Those that are not registered yet, in one order for everybody: no two requests wait for each other in a ring.
 INSERT INTO devices (tenant_id, device_id)
-SELECT $1, wanted.device_id
+SELECT $1::text, wanted.device_id
 FROM unnest($2::text[]) AS wanted (device_id)
-WHERE NOT EXISTS (SELECT FROM devices d WHERE d.tenant_id = $1 AND d.device_id = wanted.device_id)
+WHERE NOT EXISTS (SELECT FROM devices d WHERE d.tenant_id = $1::text AND d.device_id = wanted.device_id)
 ORDER BY wanted.device_id
 ON CONFLICT DO NOTHING;
 
@@ -63,10 +63,10 @@ WHERE m.tenant_id = $1 AND m.group_id = $2
 
 -- name: add_members
 INSERT INTO device_group_members (tenant_id, group_id, device_id)
-SELECT $1, $2, wanted.device_id
+SELECT $1::text, $2::text, wanted.device_id
 FROM unnest($3::text[]) AS wanted (device_id)
 WHERE NOT EXISTS (SELECT FROM device_group_members m
-                  WHERE m.tenant_id = $1 AND m.group_id = $2 AND m.device_id = wanted.device_id)
+                  WHERE m.tenant_id = $1::text AND m.group_id = $2::text AND m.device_id = wanted.device_id)
 ON CONFLICT DO NOTHING;
 
 -- name: get_group
