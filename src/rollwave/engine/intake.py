@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 
@@ -99,7 +99,15 @@ class Intake:
     async def _isolate(
         self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], error: Exception
     ) -> list[Due]:
-        """One value that PostgreSQL refuses must not hold up its neighbours: halve until it is alone, then drop it."""
+        """One value that PostgreSQL refuses must not hold up its neighbours: halve until it is alone.
+
+        Then its words go: a host's column may be narrower than ours. What is refused without any is dropped.
+        """
+        if len(share.reports) == 1:
+            [(device_id, said)] = share.reports
+            if said.error:
+                shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
+                return await self._persist(tenant_id, Share([(device_id, shorter)], share.samples), outcomes)
         if len(share.reports) <= 1:
             _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=type(error).__name__)
             outcomes[Outcome.INVALID] += len(share.reports)
