@@ -1,0 +1,129 @@
+"""``rollwave migrate``: repeated, raced, refused, and run beside workers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
+from tests.support import Running, psql, rollwave, rollwave_running
+
+
+def schema(url: str) -> str:
+    """Every relation, column, policy, function and constraint there is."""
+    return psql(
+        url,
+        """
+        SELECT table_name, column_name, data_type, column_default, is_nullable FROM information_schema.columns
+            WHERE table_schema = 'public' ORDER BY 1, 2;
+        SELECT tablename, policyname, permissive, roles, cmd, qual, with_check FROM pg_policies ORDER BY 1, 2;
+        SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1;
+        SELECT conrelid::regclass, pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2;
+        SELECT relname, relrowsecurity, relforcerowsecurity, relacl::text FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace ORDER BY 1;
+        SELECT proname, proacl::text, pg_get_function_result(oid) FROM pg_proc
+            WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+        """,
+    )
+
+
+def test_it_may_be_repeated(empty_database: str) -> None:
+    first = rollwave("migrate", env={"DATABASE_URL": empty_database})
+    assert (first.returncode, "now at schema" in first.stdout + first.stderr) == (0, True)
+    before = schema(empty_database)
+    second = rollwave("migrate", env={"DATABASE_URL": empty_database})
+    assert (second.returncode, "up to date" in second.stdout + second.stderr) == (0, True)
+    assert schema(empty_database) == before
+
+
+async def test_three_at_once_take_turns(empty_database: str, database: str, tmp_path: Path) -> None:
+    async def migrate(number: int) -> str:
+        log = tmp_path / str(number)
+        async with rollwave_running("migrate", log=log, env={"DATABASE_URL": empty_database}) as running:
+            assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
+        return running.output()
+
+    outputs = await asyncio.gather(*map(migrate, range(3)))
+    assert sorted("up to date" in output for output in outputs) == [False, True, True]
+    assert schema(empty_database) == schema(database)
+
+
+@pytest.mark.parametrize(
+    ("tampering", "complaint"),
+    [
+        (
+            "INSERT INTO rollwave_migrations (version, name, checksum) VALUES (9000, '9000_later.sql', '')",
+            "Upgrade Rollwave",
+        ),
+        ("UPDATE rollwave_migrations SET checksum = 'edited' WHERE version = 2", "0002_tables.sql"),
+    ],
+    ids=["newer", "edited"],
+)
+async def test_it_refuses_what_it_does_not_know(
+    database: str, broker: EmbeddedBroker, tampering: str, complaint: str, tmp_path: Path
+) -> None:
+    psql(database, tampering)
+    before = schema(database)
+    refused = rollwave("migrate", env={"DATABASE_URL": database})
+    assert refused.returncode == 1
+    assert complaint in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert schema(database) == before
+    if "9000" in tampering:
+        assert await refuses("worker", database, broker, tmp_path / "worker", complaint)
+        assert await refuses("serve", database, broker, tmp_path / "serve", complaint)
+
+
+async def test_workers_refuse_a_database_without_schema(
+    empty_database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    assert await refuses("worker", empty_database, broker, tmp_path / "worker", "rollwave migrate")
+
+
+async def refuses(command: str, database: str, broker: EmbeddedBroker, log: Path, complaint: str) -> bool:
+    env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}
+    async with rollwave_running(command, log=log, env=env) as running:
+        return await asyncio.wait_for(running.process.wait(), 20) == 1 and explains(running, complaint)
+
+
+def explains(running: Running, complaint: str) -> bool:
+    output = running.output()
+    return complaint in output and "error: " in output and "hint: " in output and "Traceback" not in output
+
+
+def test_without_a_database_it_says_what_to_set() -> None:
+    for env in ({}, {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}):
+        refused = rollwave("migrate", env=env)
+        assert refused.returncode == 1
+        assert "DATABASE_URL" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+async def test_it_runs_beside_workers(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    async with (
+        connect(database) as host,
+        devices(broker.url, succeeds),
+        worker(database, broker.url, tmp_path / "log") as working,
+    ):
+        campaign = await insert_campaign(host, 60, rollout_rate=20)
+        for arguments in ([], ["--force-rls"], []):
+            migrated = await asyncio.to_thread(rollwave, "migrate", *arguments, env={"DATABASE_URL": database})
+            assert migrated.returncode == 0, migrated.stderr
+        await ends(host, campaign)
+        assert '"level": "error"' not in working.output()
+
+
+async def test_a_failed_file_leaves_nothing_behind(empty_database: str) -> None:
+    async with connect(empty_database) as host:
+        await host.execute("CREATE VIEW ota_campaigns AS SELECT 1 AS id")  # ours cannot be added to it
+        refused = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
+        assert refused.returncode == 1
+        assert "Traceback" not in refused.stderr
+        assert not await host.fetchval("SELECT to_regclass('tenants')")
+        await host.execute("DROP VIEW ota_campaigns")
+        mended = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
+        assert mended.returncode == 0, mended.stderr
