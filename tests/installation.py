@@ -35,8 +35,10 @@ class Installation:
 
 
 @asynccontextmanager
-async def installed(database: str, broker: str, log: Path, *, tick: float = 0.2) -> AsyncIterator[Installation]:
-    url = f"http://127.0.0.1:{free_port()}"
+async def installed(
+    database: str, broker: str, log: Path, *, port: int | None = None, tick: float = 0.2
+) -> AsyncIterator[Installation]:
+    url = f"http://127.0.0.1:{port or free_port()}"
     settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker, "OTA_TICK_INTERVAL": str(tick)}
     async with rollwave_running("serve", "--port", url.rpartition(":")[2], log=log, env=settings) as server:
         await eventually(lambda: _ready(url), timeout=30, what="rollwave serve is ready")

@@ -8,13 +8,14 @@ import os
 import pty
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.installation import TENANT, Installation, installed
-from tests.support import environment, eventually, psql, rollwave, rollwave_running
+from tests.support import environment, eventually, free_port, psql, rollwave, rollwave_running
 
 URL = "http://files.example/fw.bin"
 
@@ -53,7 +54,7 @@ async def test_a_campaign_from_a_file_to_its_end(north: Installation, tmp_path: 
     assert "2.1" in north.do("campaign", "show", "1")
     listed = json.loads(north.do("campaign", "devices", "1", "-o", "json", "--limit", "2"))
     assert (len(listed["devices"]), listed["total"]) == (2, 6)
-    assert "2 of 6 devices" in north.do("campaign", "devices", "1", "--limit", "2")
+    assert "2 of 6; --limit shows more" in north.do("campaign", "devices", "1", "--limit", "2")
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
 
 
@@ -73,6 +74,22 @@ async def test_aborting_needs_a_yes_and_is_told_by_the_exit_code(north: Installa
     again = north.run("campaign", "start", "1")
     assert again.returncode == 1
     assert again.stderr.startswith("error: ")
+
+
+async def test_watching_outlives_an_api_that_is_away(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    port = free_port()
+    async with AsyncExitStack() as watching:
+        async with installed(database, broker.url, tmp_path / "serve.log", port=port) as north:
+            prepared(north, tmp_path, 1)
+            north.do("campaign", "create", "spring", "--firmware", "2.0", "--group", "all")
+            watch = await watching.enter_async_context(
+                rollwave_running("campaign", "watch", "1", log=tmp_path / "watch.log", env=north.env)
+            )
+            await eventually(lambda: "CREATED" in watch.output())
+        await eventually(lambda: "trying again" in watch.output())
+        async with installed(database, broker.url, tmp_path / "serve.log", port=port) as north:
+            north.do("campaign", "abort", "1", "--yes")
+            assert await watch.process.wait() == 3
 
 
 async def test_what_a_device_writes_cannot_drive_the_terminal(north: Installation, tmp_path: Path) -> None:

@@ -42,9 +42,11 @@ def create(
         typer.Option(metavar="90d", parser=_lifetime, help="How long it is valid. Without: until revoked."),
     ] = None,
 ) -> None:
-    """Make a key and print it, and nothing else. It is shown this once: only its hash is kept.
+    """Make a key and print it, and nothing else.
 
-    export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant demo --role operator)
+    It is shown this once: only its hash is kept.
+
+        export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant demo --role operator)
     """
     from rollwave.store import apikeys
 

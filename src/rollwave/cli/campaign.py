@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Format, Output, console, moment, print_json, say, table
+from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, say, table
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.wave import Strategy
@@ -46,7 +46,10 @@ def create(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Create a campaign: bring a group to a firmware. Nothing is sent until it is started."""
+    """Create a campaign: bring a group to a firmware.
+
+    Nothing is sent until it is started.
+    """
     body = {
         "name": name,
         "target_group_id": group,
@@ -73,7 +76,7 @@ def create(
 def _firmware_id(api: Api, wanted: str) -> int:
     if wanted.isascii() and wanted.isdigit():
         return int(wanted)
-    found = [row for row in api.get("/firmware")["firmware_versions"] if row["version"] == wanted]
+    found = [row for row in api.pages("/firmware", "firmware_versions") if row["version"] == wanted]
     if not found:
         raise NotFound(f"there is no firmware {wanted}", hint="See `rollwave firmware list`.")
     if len(found) > 1:
@@ -86,13 +89,14 @@ def _firmware_id(api: Api, wanted: str) -> int:
 @app.command("list")
 def list_(
     status: Annotated[CampaignStatus | None, typer.Option(help="Only these.")] = None,
+    limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """List the campaigns."""
+    """List the campaigns, the newest first."""
     with connect(api_url, api_key) as api:
-        answer = api.get("/ota/campaigns", status=status)
+        answer = api.get("/ota/campaigns", status=status, limit=limit)
     if output is Format.JSON:
         print_json(answer)
         return
@@ -107,6 +111,7 @@ def list_(
             for row in answer["campaigns"]
         ],
         empty="No campaigns. Create one: rollwave campaign create",
+        total=answer["total"],
     )
 
 
@@ -172,7 +177,10 @@ def abort(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Stop a campaign for good. Devices that were not sent to are skipped; there is no way back."""
+    """Stop a campaign for good.
+
+    Devices that were not sent to are skipped; there is no way back.
+    """
     if not yes and not _confirmed(campaign_id):
         raise RollwaveError("nothing was changed")
     _order(campaign_id, "abort", api_url, api_key)
@@ -194,7 +202,7 @@ def _order(campaign_id: int, action: str, api_url: str | None, api_key: str | No
 def devices(
     campaign_id: CampaignArgument,
     status: Annotated[ExecutionStatus | None, typer.Option(help="Only these.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -205,7 +213,6 @@ def devices(
     if output is Format.JSON:
         print_json(answer)
         return
-    rows: list[dict[str, Any]] = answer["devices"]
     table(
         ("DEVICE", "STATUS", "%", "STARTED", "COMPLETED", "ERROR"),
         [
@@ -214,12 +221,11 @@ def devices(
                 *(moment(row[key]) for key in ("started_at", "completed_at")),
                 row["error_message"],
             )
-            for row in rows
+            for row in answer["devices"]
         ],
         empty="No such devices.",
+        total=answer["total"],
     )
-    if answer["total"] > len(rows):
-        say(f"{len(rows)} of {answer['total']} devices; --limit shows more.")
 
 
 @app.command()
@@ -230,9 +236,10 @@ def watch(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Follow a campaign until it ends: live on a terminal, a line per change elsewhere.
+    """Follow a campaign until it ends.
 
-    Exits 0 when it is COMPLETED, 3 when it is ABORTED, 4 when --timeout passed first.
+    Live on a terminal, a line per change elsewhere. Exits 0 when the campaign is
+    COMPLETED, 3 when it is ABORTED, 4 when --timeout passed first.
     """
     from rollwave.cli import watch as watching
 

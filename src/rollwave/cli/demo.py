@@ -17,8 +17,9 @@ def demo(
 ) -> None:
     """See it work: PostgreSQL, an MQTT broker, the engine, the API and 300 devices, all on this machine.
 
-    A good firmware rolls out to every device. A bad one stops itself after a few. Takes about half a
-    minute; then everything stays up to be looked at, until Ctrl-C. What is left then is a folder with data.
+    A good firmware rolls out to every device; a bad one stops itself early.
+    After half a minute the story is over, and everything stays up to be looked
+    at, until Ctrl-C. What is left then is a folder with data.
     """
     from rollwave.demo.main import play
 

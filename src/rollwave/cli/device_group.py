@@ -10,7 +10,7 @@ import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.devices_csv import Device, Mistake, read_devices
-from rollwave.cli.output import Format, Output, complain, moment, print_json, say, table
+from rollwave.cli.output import Format, Limit, Output, complain, moment, print_json, say, table
 from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,10 +28,10 @@ def import_(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Make the devices of a CSV file the members of a group: all of them, and no other.
+    """Make the devices of a CSV file the members of a group: these and no other.
 
-    The first line names the columns: device_id, perhaps device_type, and any others, which become attributes.
-    The file is checked as a whole first; with a mistake in it nothing is written.
+    The first line names the columns: device_id, perhaps device_type, and any
+    others, which become attributes. With a mistake in it nothing is written.
     """
     devices = _checked(file)
     with connect(api_url, api_key) as api:
@@ -93,10 +93,10 @@ def _print_outcome(answer: dict[str, Any], output: Format) -> None:
 
 
 @app.command("list")
-def list_(output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
     """List the groups."""
     with connect(api_url, api_key) as api:
-        answer = api.get("/device-groups")
+        answer = api.get("/device-groups", limit=limit)
     if output is Format.JSON:
         print_json(answer)
         return
@@ -104,13 +104,14 @@ def list_(output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey
         ("GROUP", "DEVICES", "CREATED"),
         [(row["group_id"], row["total"], moment(row["created_at"])) for row in answer["device_groups"]],
         empty="No groups. Make one: rollwave device-group import",
+        total=answer["total"],
     )
 
 
 @app.command()
 def show(
     group: GroupArgument,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many devices.")] = 50,
+    limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -121,6 +122,5 @@ def show(
     if output is Format.JSON:
         print_json(answer)
         return
-    table(("DEVICE",), [(device_id,) for device_id in answer["device_ids"]], empty="The group is empty.")
-    if answer["total"] > len(answer["device_ids"]):
-        say(f"{len(answer['device_ids'])} of {answer['total']} devices; --limit shows more.")
+    rows = [(device_id,) for device_id in answer["device_ids"]]
+    table(("DEVICE",), rows, empty="The group is empty.", total=answer["total"])

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Format, Output, print_json, say, table
+from rollwave.cli.output import Format, Limit, Output, print_json, say, table
 from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -30,9 +30,10 @@ def add(
 ) -> None:
     """Register a version.
 
-    The bytes stay where they are: devices fetch them from the URL, and check them against the SHA-256.
+    The bytes stay where they are: devices fetch them from the URL, and check
+    them against the SHA-256.
 
-    rollwave firmware add build/app.bin --url https://files.example/app-2.1.0.bin --version 2.1.0
+        rollwave firmware add app.bin --url https://files.example/a --version 2.0
     """
     body: dict[str, Any] = _artifact(source, url, checksum, size) | {"version": version}
     body |= {"device_type": device_type, "description": description}
@@ -73,13 +74,14 @@ def _artifact(source: str, url: str | None, checksum: str | None, size: int | No
 @app.command("list")
 def list_(
     device_type: Annotated[str | None, typer.Option(help="Only versions for this type.")] = None,
+    limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """List the versions."""
+    """List the versions, the newest first."""
     with connect(api_url, api_key) as api:
-        answer = api.get("/firmware", device_type=device_type)
+        answer = api.get("/firmware", device_type=device_type, limit=limit)
     if output is Format.JSON:
         print_json(answer)
         return
@@ -97,4 +99,5 @@ def list_(
             for row in answer["firmware_versions"]
         ],
         empty="No firmware yet. Add one: rollwave firmware add",
+        total=answer["total"],
     )

@@ -18,7 +18,8 @@ Firmware over the air, as campaigns that stop themselves when too many fail.
 
 [bold]A first campaign[/bold], with DATABASE_URL and MQTT_BROKER_URL set:
 
-  rollwave migrate && rollwave serve &
+  rollwave migrate
+  rollwave serve &
   export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant demo --role admin)
   rollwave device-group import all devices.csv
   rollwave firmware add app.bin --url https://files.example/a --version 2.0

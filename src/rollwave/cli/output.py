@@ -27,6 +27,8 @@ class Format(StrEnum):
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="json is what the API answered, for scripts.")]
 
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+
 _UNCUT = 10_000  # columns: nothing is cut off in a file or a pipe
 
 
@@ -53,8 +55,11 @@ def print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print rows under headings, numbers to the right; ``empty`` when there are none."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, total: int = 0) -> None:
+    """Print rows under headings, numbers to the right; ``empty`` when there are none.
+
+    ``total`` is how many there are with those left out.
+    """
     from rich import box
     from rich.table import Table
 
@@ -69,6 +74,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     for row in cells:
         drawn.add_row(*row)
     console().print(drawn)
+    if total > len(cells):
+        say(f"{len(cells)} of {total}; --limit shows more.")
 
 
 def cell(value: object) -> Text:

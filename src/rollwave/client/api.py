@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +62,16 @@ class Api:
         """Read a resource; a ``query`` value of None is left out."""
         given = {key: value for key, value in query.items() if value is not None}
         return self._call("GET", path, query=given)
+
+    def pages(self, path: str, key: str, **query: str | int | None) -> Iterator[Any]:
+        """Every row of a list, however many pages it takes; ``key`` is what the answer calls them."""
+        cursor = None
+        while True:
+            answer = self.get(path, **query, limit=1000, cursor=cursor)
+            yield from answer[key]
+            cursor = answer["next_cursor"]
+            if cursor is None:
+                return
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._call("POST", path, body)

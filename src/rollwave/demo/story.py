@@ -122,7 +122,7 @@ def _register_devices(api: Api) -> None:
 def _end_what_is_left(api: Api) -> None:
     """A demo over the data of an earlier one, broken off: its artifacts are gone."""
     for status in (CampaignStatus.RUNNING, CampaignStatus.PAUSED):
-        for campaign in api.get("/ota/campaigns", status=status)["campaigns"]:
+        for campaign in list(api.pages("/ota/campaigns", "campaigns", status=status)):
             api.post(f"/ota/campaigns/{campaign['id']}/abort", {"reason": "left over by an earlier demo"})
 
 
