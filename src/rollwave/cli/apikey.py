@@ -46,7 +46,7 @@ def create(
 
     It is shown this once: only its hash is kept.
 
-        export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant demo --role operator)
+        export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant t --role admin)
     """
     from rollwave.store import apikeys
 

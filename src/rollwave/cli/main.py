@@ -26,7 +26,9 @@ Firmware over the air, as campaigns that stop themselves when too many fail.
   rollwave campaign create "Spring" --firmware 2.0 --group all --start
   rollwave campaign watch 1
 
-[dim]No servers at hand? `rollwave demo` brings its own, and a fleet.[/dim]
+[dim]No servers at hand? `rollwave demo` brings its own, and a fleet.
+
+Exit codes: 0 done, 1 error, 2 usage, 3 campaign aborted, 4 timed out.[/dim]
 """
 
 _LOOK = "Have a look"

@@ -29,6 +29,7 @@ _CANARY_PERCENT = 5.0
 _STEP_DELAY = 1.0  # seconds, about, for each of downloading and installing
 _LOOK_EVERY = 0.25
 _PATIENCE = 90.0
+_MOMENT = 5.0
 
 
 def revision(device_id: str) -> str:
@@ -109,8 +110,18 @@ async def play(stage: Stage, devices: Fleet, audience: Audience) -> Ending:
             api, stage.artifacts.make(BAD), audience, rate=12, title=f"Firmware {BAD} is bad",
             text="It does not boot on hardware revision B, and no canary is one. The guardrail has to notice.",
         )  # fmt: skip
-    said = {campaign_id: Counter(by_device.values()) for campaign_id, by_device in devices.outcomes.items()}
-    return Ending(good, bad, said)
+    return await _ending(good, bad, devices)
+
+
+async def _ending(good: Snapshot, bad: Snapshot, devices: Fleet) -> Ending:
+    """Compare with the devices' own count, which may be a moment behind: they count what the broker acknowledged."""
+    deadline = time.monotonic() + _MOMENT
+    while True:
+        said = {campaign_id: Counter(by_device.values()) for campaign_id, by_device in devices.outcomes.items()}
+        ending = Ending(good, bad, said)
+        if not ending.faults or time.monotonic() > deadline:
+            return ending
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 def _register_devices(api: Api) -> None:
