@@ -45,6 +45,27 @@ def behaviour(device_id: str, command: Command) -> Fault | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One release. ``rate`` is devices per tick."""
+
+    rate: int
+    title: str
+    text: str
+
+
+_GOOD_NEWS = Chapter(
+    rate=30,
+    title=f"Firmware {GOOD} is good",
+    text="It goes to a canary wave of 15 devices first; when all of those do well, to the rest.",
+)
+_BAD_NEWS = Chapter(
+    rate=12,
+    title=f"Firmware {BAD} is bad",
+    text="It does not boot on hardware revision B, and no canary is one. The guardrail has to notice.",
+)
+
+
 class Audience(Protocol):
     """Who is told the story."""
 
@@ -102,14 +123,8 @@ async def play(stage: Stage, devices: Fleet, audience: Audience) -> Ending:
     with Api(stage.api_url, stage.api_key) as api:
         await devices.ready
         await asyncio.to_thread(_register_devices, api)
-        good = await _release(
-            api, stage.artifacts.make(GOOD), audience, rate=30, title=f"Firmware {GOOD} is good",
-            text="It goes to a canary wave of 15 devices first; when all of those do well, to the rest.",
-        )  # fmt: skip
-        bad = await _release(
-            api, stage.artifacts.make(BAD), audience, rate=12, title=f"Firmware {BAD} is bad",
-            text="It does not boot on hardware revision B, and no canary is one. The guardrail has to notice.",
-        )  # fmt: skip
+        good = await _release(api, stage.artifacts.make(GOOD), audience, _GOOD_NEWS)
+        bad = await _release(api, stage.artifacts.make(BAD), audience, _BAD_NEWS)
     return await _ending(good, bad, devices)
 
 
@@ -137,9 +152,9 @@ def _end_what_is_left(api: Api) -> None:
             api.post(f"/ota/campaigns/{campaign['id']}/abort", {"reason": "left over by an earlier demo"})
 
 
-async def _release(api: Api, artifact: Artifact, audience: Audience, *, rate: int, title: str, text: str) -> Snapshot:
-    audience.chapter(title, text)
-    campaign_id = await asyncio.to_thread(_start, api, artifact, rate)
+async def _release(api: Api, artifact: Artifact, audience: Audience, chapter: Chapter) -> Snapshot:
+    audience.chapter(chapter.title, chapter.text)
+    campaign_id = await asyncio.to_thread(_start, api, artifact, chapter.rate)
     follower = Follower(api, campaign_id)
     deadline = time.monotonic() + _PATIENCE
     while True:
