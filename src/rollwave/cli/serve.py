@@ -65,7 +65,9 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
 
     settings = Settings.load()
     log.configure(settings)
-    async with create_pool(settings.require_database_url(), size=settings.database_pool_size) as pool:
+    # A slot's lock keeps one connection for itself, as long as it is held.
+    size = settings.database_pool_size + settings.listener_slots
+    async with create_pool(settings.require_database_url(), size=size) as pool:
         await require_current_schema(pool)
         supervisor = Supervisor()
         worker = Worker(pool, settings)
