@@ -28,13 +28,12 @@ COUNTED = ("PENDING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED", "SKIPPED
 
 @asynccontextmanager
 async def worker(
-    database: str, broker_url: str, log: Path, *, listening: bool = True, **settings: str
+    database: str, broker_url: str, log: Path, *, logs: str = "ota_status_listener_subscribed", **settings: str
 ) -> AsyncIterator[Running]:
-    """``rollwave worker`` on a short tick; given out once it works. One that is not ``listening`` stands by."""
+    """``rollwave worker`` on a short tick; given out once it ``logs`` this event."""
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2", **settings}
     async with rollwave_running("worker", log=log, env=env) as running:
-        event = "ota_status_listener_subscribed" if listening else "ota_tick_start"
-        await eventually(lambda: event in running.output(), timeout=20, what=f"{event} in {log}: {running.output()}")
+        await eventually(lambda: logs in running.output(), timeout=20, what=f"{logs} in {log}")
         yield running
 
 

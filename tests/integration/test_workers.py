@@ -1,0 +1,225 @@
+"""Several worker processes on one database and one broker: the pace, the lease, the slot, the way out.
+
+Where a listener is killed the broker is Mosquitto: the embedded one may hang when a persistent session's client dies
+with deliveries unacknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    says,
+    succeeds,
+    worker,
+)
+from tests.servers import Mosquitto
+from tests.support import Running, eventually
+
+LEASE = 1.0
+TAKEOVER = LEASE + 10
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def workers(
+    number: int, database: str, broker_url: str, folder: Path, **settings: str
+) -> AsyncIterator[list[Running]]:
+    """So many of them, one of which listens."""
+    settings = {"ROLLWAVE_LEASE": str(LEASE), **settings}
+    async with AsyncExitStack() as stack:
+        starting = [
+            stack.enter_async_context(
+                worker(database, broker_url, folder / str(each), logs="ota_tick_start", **settings)
+            )
+            for each in range(number)
+        ]
+        running = await asyncio.gather(*starting)
+        await eventually(lambda: any(listens(each) for each in running), what="one of them listens")
+        yield running
+
+
+def listens(running: Running) -> bool:
+    return bool(events(running, "ota_status_listener_subscribed"))
+
+
+async def watch_pace(host: Connection, campaign: int, windows: dict[datetime, int]) -> None:
+    """Note how many devices each window let go, for as long as it is let."""
+    while True:
+        row = await host.fetchrow("SELECT pace_opened_at, pace_used FROM ota_campaigns WHERE id = $1", campaign)
+        assert row is not None
+        if row["pace_opened_at"] is not None:
+            windows[row["pace_opened_at"]] = max(windows.get(row["pace_opened_at"], 0), row["pace_used"])
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+async def test_the_rate_is_the_campaigns_however_many_work(
+    number: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    rate, tick, total = 20, 0.6, 110
+    windows: dict[datetime, int] = {}
+    async with (
+        connect(database) as second,
+        devices(broker.url, succeeds) as fleet,
+        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick)),
+    ):
+        campaign = await insert_campaign(host, total, rollout_rate=rate)
+        watching = asyncio.create_task(watch_pace(second, campaign, windows))
+        try:
+            await ends(host, campaign)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    assert set(fleet.times_sent(campaign).values()) == {1}
+    assert len(fleet.of(campaign)) == total
+    # What the database allowed, exactly.
+    assert list(windows.values()) == [rate] * (total // rate) + [total % rate]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(windows))]
+    assert all(gap >= timedelta(seconds=tick) for gap in gaps)
+    # What came of it, give or take how long a batch was on its way.
+    arrivals = sorted(command.at for command in fleet.of(campaign))
+    started = await host.fetch("SELECT started_at FROM ota_device_status ORDER BY started_at")
+    marks = [row["started_at"].timestamp() for row in started]
+    for moments in (arrivals, marks):
+        assert all(later - earlier > tick / 2 for earlier, later in zip(moments, moments[rate:], strict=False))
+    assert [int(command.device.removeprefix("dev-")) <= rate for command in fleet.of(campaign)[:rate]] == [True] * rate
+
+
+async def test_campaigns_of_several_tenants_run_side_by_side(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url, succeeds) as fleet, workers(2, database, broker.url, tmp_path) as running:
+        numbers = {
+            (tenant, await insert_campaign(host, 40, tenant=tenant, rollout_rate=15))
+            for tenant in ("north", "south", "west")
+            for _ in range(2)
+        }
+        for tenant, number in numbers:
+            await ends(host, number, tenant=tenant)
+            assert await campaign_row(host, number, tenant) == ("COMPLETED", 40, 0)
+            assert len(fleet.of(number, tenant)) == 40
+        assert not any('"level": "error"' in each.output() for each in running)
+
+
+async def test_the_others_carry_on_when_one_is_killed(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        workers(3, database, mosquitto.url, tmp_path, OTA_TICK_INTERVAL="0.1") as running,
+    ):
+        campaign = await insert_campaign(host, 400, rollout_rate=20)
+        running.sort(key=listens)  # the last to go is the one that listens
+        for number, victim in enumerate(running[:0:-1], start=1):
+            await eventually(lambda: len(fleet.of(campaign)) > 100 * number, what="under way")  # noqa: B023
+            victim.process.kill()
+        killed = time.monotonic()
+        await ends(host, campaign, timeout=60)
+        sent = fleet.times_sent(campaign)
+        assert len(sent) == 400
+        assert {command.attempt for command in fleet.of(campaign)} == {1}, "sent again under the same attempt"
+        assert time.monotonic() - killed < 400 / 20 * 0.1 + TAKEOVER
+    assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
+    assert await breakdown(host, campaign) == {"SUCCESS": 400}
+
+
+async def test_the_listeners_slot_moves_on_with_what_was_queued(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    async with devices(mosquitto.url) as fleet, workers(2, database, mosquitto.url, tmp_path) as running:
+        campaign = await insert_campaign(host, 50, rollout_rate=50)
+        await eventually(lambda: len(fleet.of(campaign)) == 50, what="all sent to")
+        first, second = sorted(running, key=listens, reverse=True)
+        assert not listens(second)
+        first.process.kill()
+        await first.process.wait()
+        for command in fleet.of(campaign):
+            fleet.report(command.device, campaign, "SUCCESS")
+        await fleet.delivered()
+        await eventually(lambda: listens(second), timeout=TAKEOVER, what="taken over")
+        await ends(host, campaign, timeout=TAKEOVER)
+        assert events(second, "ota_status_listener_subscribed")[0]["session_present"]
+    assert await campaign_row(host, campaign) == ("COMPLETED", 50, 0)
+
+
+async def test_slots_are_shared_and_inherited(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    settings = {"ROLLWAVE_LISTENER_SLOTS": "3"}
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        workers(2, database, mosquitto.url, tmp_path, **settings) as running,
+    ):
+        await eventually(lambda: held_slots(*running) == {0, 1, 2}, what="every slot is held")
+        campaign = await insert_campaign(host, 150, rollout_rate=10)
+        await eventually(lambda: len(fleet.of(campaign)) > 50, what="under way")
+        first, second = sorted(running, key=lambda each: len(held_slots(each)))
+        second.process.kill()
+        await ends(host, campaign, timeout=30)
+        await eventually(lambda: held_slots(first) == {0, 1, 2}, timeout=TAKEOVER, what="all slots inherited")
+    assert await campaign_row(host, campaign) == ("COMPLETED", 150, 0)
+
+
+def held_slots(*running: Running) -> set[int]:
+    return {event["slot"] for each in running for event in events(each, "ota_status_listener_subscribed")}
+
+
+async def test_more_slots_than_connections(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"ROLLWAVE_LISTENER_SLOTS": "4", "ROLLWAVE_DATABASE_POOL_SIZE": "3"}
+    async with devices(broker.url, succeeds), worker(database, broker.url, tmp_path / "log", **settings) as running:
+        await eventually(lambda: held_slots(running) == {0, 1, 2, 3}, what="every slot is held")
+        await ends(host, await insert_campaign(host, 10))
+
+
+async def test_sigterm_drains_and_loses_nothing(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url, says("DOWNLOADING", "SUCCESS")) as fleet:
+        campaign = await insert_campaign(host, 600, rollout_rate=30)
+        for number in range(3):
+            settings = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": "30"}
+            async with worker(database, broker.url, tmp_path / str(number), **settings) as running:
+                await eventually(lambda: len(fleet.of(campaign)) > 150 * (number + 1), what="under way")  # noqa: B023
+                running.process.terminate()
+                assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
+            claimed = await host.fetchval(
+                "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
+            )
+            assert claimed == 0, "what was claimed was sent and marked"
+        async with worker(database, broker.url, tmp_path / "last"):
+            await ends(host, campaign, timeout=60)
+        assert set(fleet.times_sent(campaign).values()) == {1}
+    assert await campaign_row(host, campaign) == ("COMPLETED", 600, 0)
+
+
+async def test_sigterm_ends_an_idle_worker_and_a_standby(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    async with workers(2, database, broker.url, tmp_path, OTA_TICK_INTERVAL="60") as running:
+        for each in running:
+            each.process.terminate()
+        codes = await asyncio.wait_for(asyncio.gather(*(each.process.wait() for each in running)), 10)
+    assert codes == [0, 0]
