@@ -21,7 +21,11 @@ class Settings(BaseSettings):
         description="PostgreSQL URL for standalone commands; a host hands over its pool instead.",
     )
     database_pool_size: int = Field(
-        10, alias="ROLLWAVE_DATABASE_POOL_SIZE", ge=3, le=1000, description="Connections of one process, at most."
+        10,
+        alias="ROLLWAVE_DATABASE_POOL_SIZE",
+        ge=3,
+        le=1000,
+        description="Connections of one process, at most, beside one for each listener slot.",
     )
 
     mqtt_broker_url: str = Field(
@@ -66,6 +70,13 @@ class Settings(BaseSettings):
         gt=0,
         le=31_536_000,
         description="How long a device in progress may stay silent; a campaign may set its own.",
+    )
+    device_timeout: float = Field(
+        86_400.0,
+        alias="ROLLWAVE_DEVICE_TIMEOUT",
+        gt=0,
+        le=31_536_000,
+        description="How long a device has in all, from the first acknowledged command; a campaign may set its own.",
     )
     max_attempts: int = Field(
         3,

@@ -75,9 +75,7 @@ async def test_a_crash_of_postgres_loses_no_commit(data_dir: Path) -> None:
         assert psql(again.url, "SELECT n FROM kept") == "7"
 
 
-async def test_the_databases_of_two_tests_are_apart(
-    database: str, empty_database: str, postgres_log: Path
-) -> None:
+async def test_the_databases_of_two_tests_are_apart(database: str, empty_database: str, postgres_log: Path) -> None:
     count = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
     assert int(psql(database, count)) > 0
     assert psql(empty_database, count) == "0"

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
@@ -49,12 +50,14 @@ async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: 
 
 @asynccontextmanager
 async def running(pool: Pool) -> AsyncIterator[None]:
-    """The engine, embedded as a host embeds it."""
+    """The engine, embedded as a host embeds it, given out once it listens."""
+    started = await pool.fetchval("SELECT now()")
     tasks = [
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
         asyncio.create_task(run_ota_status_listener(pool)),
     ]
     try:
+        await eventually(lambda: _listens_since(pool, started), what="listening")
         yield
     finally:
         for task in tasks:
@@ -154,3 +157,7 @@ async def _settled(pool: Pool, campaign: int) -> bool:
 async def _sent(pool: Pool, campaign: int, number: int) -> bool:
     sql = "SELECT count(*) FROM ota_device_status WHERE campaign_id = $1 AND status = 'DOWNLOADING'"
     return bool(await pool.fetchval(sql, campaign) == number)
+
+
+async def _listens_since(pool: Pool, moment: datetime) -> bool:
+    return bool(await pool.fetchval("SELECT count(*) FROM rollwave_listener_slots WHERE alive_at >= $1", moment))

@@ -22,6 +22,8 @@ from rollwave.errors import InvalidInput
         (0.0, 1, 1_000_000, 1, True),
         (1.0, 1, 0, 1_000_000, False),
         (0.3, 1, 7, 3, False),  # 0.3 is no binary fraction
+        (0.29, 1, 71, 29, False),
+        (0.57, 1, 43, 57, False),
     ],
 )
 def test_trips(threshold: float, minimum: int, succeeded: int, failed: int, trips: bool) -> None:

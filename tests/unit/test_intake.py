@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.intake import Outcome, outcome, rounds, tally
+from rollwave.domain.intake import MAX_ROUNDS, Outcome, outcome, rounds, tally
 from rollwave.domain.report import Report
 
 S = ExecutionStatus
@@ -67,6 +67,11 @@ def test_outcomes_have_names() -> None:
 
 def test_the_tally_counts_only_what_moved_to_an_end() -> None:
     batch = [(DeviceId("a"), said(S.SUCCESS)), (DeviceId("b"), said(S.FAILED)), (DeviceId("c"), said(S.INSTALLING))]
-    assert tally(batch, [True, True, True]) == {1: (1, 1)}
-    assert tally(batch, [False, True, True]) == {1: (0, 1)}
+    assert tally(batch, [True, True, True]) == {(1, True): 1, (1, False): 1}
+    assert tally(batch, [False, True, True]) == {(1, False): 1}
     assert tally(batch, [False, False, True]) == {}
+
+
+def test_a_device_that_makes_up_attempts_gets_a_few_rounds() -> None:
+    batch = [(DeviceId("a"), said(S.FAILED, attempt=n)) for n in range(1, 1000)]
+    assert len(rounds(batch)) == MAX_ROUNDS

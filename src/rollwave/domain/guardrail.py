@@ -40,7 +40,7 @@ class Guardrail:
     def trips(self, succeeded: int, failed: int) -> bool:
         """Whether ``failed / (succeeded + failed)`` is strictly over the threshold, with enough finished."""
         finished = succeeded + failed
-        return finished >= self.min_completed and failed > self.threshold * finished
+        return finished > 0 and finished >= self.min_completed and failed / finished > self.threshold
 
     def at_gate(self) -> Guardrail:
         """The same threshold where a wave has ended: its devices are the whole sample, however few."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.report import Report
+
+MAX_ROUNDS = 4
 
 
 class Outcome(StrEnum):
@@ -36,12 +39,15 @@ class Outcome(StrEnum):
 def rounds(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[DeviceId, Report]]]:
     """Keep the furthest report of each execution and attempt, in rounds with one report an execution each.
 
-    Nearly always there is one round; more where a batch holds reports of one device under different attempts.
+    Nearly always there is one round; more where a batch holds reports of one device under different attempts. A
+    device that makes up more attempts than ``MAX_ROUNDS`` at once is not listened to further.
     """
     furthest: dict[tuple[int, DeviceId], dict[int | None, Report]] = {}
     for device_id, report in reports:
         attempts = furthest.setdefault((report.campaign_id, device_id), {})
         known = attempts.get(report.attempt)
+        if known is None and len(attempts) == MAX_ROUNDS:
+            continue
         if known is None or _says_more(report, known):
             attempts[report.attempt] = report
     result: list[list[tuple[DeviceId, Report]]] = []
@@ -79,12 +85,10 @@ def _after_the_end(report: Report) -> Outcome:
     return Outcome.CONFLICT if report.status in TERMINAL else Outcome.LATE
 
 
-def tally(reports: Sequence[tuple[DeviceId, Report]], applied: Iterable[bool]) -> dict[int, tuple[int, int]]:
-    """(newly succeeded, newly failed) of each campaign, by the transitions that really happened."""
-    result: dict[int, tuple[int, int]] = {}
-    for (_, report), moved in zip(reports, applied, strict=True):
-        if moved and report.status in TERMINAL:
-            succeeded, failed = result.get(report.campaign_id, (0, 0))
-            won = report.status is ExecutionStatus.SUCCESS
-            result[report.campaign_id] = (succeeded + won, failed + (not won))
-    return result
+def tally(reports: Sequence[tuple[DeviceId, Report]], ended: Iterable[bool]) -> Counter[tuple[int, bool]]:
+    """How many of each campaign newly succeeded (True) and failed (False), by the executions that really ended."""
+    return Counter(
+        (report.campaign_id, report.status is ExecutionStatus.SUCCESS)
+        for (_, report), over in zip(reports, ended, strict=True)
+        if over and report.status in TERMINAL
+    )

@@ -1,8 +1,7 @@
 """How many devices a campaign may claim now.
 
-A campaign has a window of one tick in database time, shared by every worker. At most ``rate`` devices
-are claimed in a window; the next window opens no sooner than one tick after this one did, so no
-tick-long span that starts with a claim sees more than the rate, however many workers run.
+A campaign has a window of one tick in database time, shared by every worker. At most ``rate`` devices are
+claimed in a window, and the next window opens with the first claim at least one tick after this one opened.
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ def allowance(pace: Pace, *, wave_left: int) -> Allowance:
 
     Sending again takes a token, but neither a place in flight (the device holds one) nor a place in the wave.
     """
-    opens = pace.age is None or pace.age >= pace.tick
+    # A window opened well in the future was dated by a clock that has been set back since.
+    opens = pace.age is None or pace.age >= pace.tick or pace.age < -pace.tick
     tokens = max(0, pace.rate if opens else pace.rate - pace.used)
     places = tokens if pace.max_in_flight is None else max(0, pace.max_in_flight - pace.in_flight)
     retry_in = 0.0 if opens or tokens or pace.age is None else pace.tick - pace.age

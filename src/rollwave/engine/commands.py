@@ -10,7 +10,7 @@ import asyncpg
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.engine.guard import SKIP_AT_ONCE
+from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import campaigns, executions, history
 from rollwave.store.database import Pool, tenant_transaction
@@ -21,7 +21,7 @@ CREATE_TIMEOUT = 600.0
 
 @dataclass(frozen=True, slots=True)
 class NewCampaign:
-    """What a campaign is asked to be. ``progress_timeout`` is seconds; None takes the engine's settings."""
+    """What a campaign is asked to be. Times are seconds; None takes the engine's settings."""
 
     name: str
     firmware_version_id: int
@@ -33,7 +33,12 @@ class NewCampaign:
     canary_percent: float = 5.0
     max_in_flight: int | None = None
     progress_timeout: float | None = None
+    answer_timeout: float | None = None
+    device_timeout: float | None = None
     max_attempts: int | None = None
+    retry_on: tuple[str, ...] | None = None
+    retry_delay: float | None = None
+    retry_delay_max: float | None = None
 
     def digest(self) -> bytes:
         """The same for the same request, whatever it is called by."""
@@ -70,7 +75,12 @@ async def create_campaign(
                 new.canary_percent,
                 new.max_in_flight,
                 new.progress_timeout,
+                new.answer_timeout,
+                new.device_timeout,
                 new.max_attempts,
+                new.retry_on,
+                new.retry_delay,
+                new.retry_delay_max,
                 actor,
                 idempotency_key,
                 new.digest(),
@@ -145,6 +155,6 @@ async def _move(
                 tenant_id,
                 campaign.id,
                 limit=SKIP_AT_ONCE,
-                reason="campaign aborted before its turn",
+                reason=SKIPPED_BECAUSE,
             )
         return status

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Gate, gate
 from rollwave.engine import guard, sweeper
-from rollwave.engine.guard import SKIP_AT_ONCE, Stopped
+from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE, Stopped
 from rollwave.engine.rules import read_rules, read_waves
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, history, waves
+from rollwave.store import campaigns, executions, history, slots, waves
 from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Outlook
@@ -27,11 +28,6 @@ class Conductor:
 
     async def conduct(self, due: Due) -> None:
         """Do what the campaign needs now, if anything."""
-        if due.status is CampaignStatus.ABORTED:
-            while await self._skip_some(due):
-                pass
-        else:
-            await self._reconcile(due)
         stopped: Stopped | None = None
         done: Campaign | None = None
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
@@ -57,9 +53,10 @@ class Conductor:
             planned = await read_waves(connection, campaign)
         except InvalidInput as error:
             return await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)), None
-        failed_some, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
-        if stopped or failed_some:
-            return stopped, None  # the rest is judged on the new counters, next time
+        if await self._heard(connection, rules):
+            failed_some, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
+            if stopped or failed_some:
+                return stopped, None  # the rest is judged on the new counters, next time
         outlook = await executions.outlook(connection, campaign)
         wave = planned[min(campaign.wave, len(planned) - 1)]
         last = wave.number == planned[-1].number
@@ -67,6 +64,14 @@ class Conductor:
         if not outlook.any or passed is Gate.SHUT or (last and not outlook.finished):
             return None, None
         return await self._conclude(connection, campaign, outlook, wave.number)
+
+    async def _heard(self, connection: Connection, rules: Rules) -> bool:
+        """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
+
+        So neither an outage of broker or database, nor the time it takes to catch up after one, fails a device.
+        """
+        seconds = await slots.listening_for(connection, self._settings.listener_slots)
+        return seconds is not None and seconds >= max(rules.patience, rules.answer_within)
 
     async def _conclude(
         self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int
@@ -109,41 +114,48 @@ class Conductor:
             counted=counted,
         )
         await campaigns.repair(connection, campaign, counted)
+        await history.append(
+            connection,
+            campaign.tenant_id,
+            campaign.id,
+            "counters_repaired",
+            actor=history.ENGINE,
+            detail={"succeeded": counted[0], "failed": counted[1]},
+        )
         return await campaigns.get(connection, campaign.tenant_id, campaign.id)
 
-    async def _reconcile(self, due: Due) -> None:
-        """Every half a minute, look without a lock whether counters and rows agree; if not, look again with it."""
+    async def reconcile(self, due: Due) -> None:
+        """Every half a minute, look without a lock whether counters and rows agree; if not, set them right with it."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
             if campaign.reconciled_age < self._settings.reconcile_interval:
                 return
-            drifted = await campaigns.has_drifted(connection, campaign)
-        stopped = None
+            await campaigns.date_reconciliation(connection, campaign)
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            if not await campaigns.has_drifted(connection, campaign):
+                return
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            if drifted:
-                campaign = await self._verify(connection, campaign)
-                stopped = await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
-            await campaigns.date_reconciliation(connection, campaign)
+            campaign = await self._verify(connection, campaign)
+            stopped = await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
         if stopped:
             stopped.announce()
 
-    async def _skip_some(self, due: Due) -> bool:
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
-            skipped = await executions.skip_unsent(
-                connection,
-                due.tenant_id,
-                due.campaign_id,
-                limit=SKIP_AT_ONCE,
-                reason="campaign aborted before its turn",
-            )
-        return skipped >= SKIP_AT_ONCE
+    async def skip_rest(self, due: Due) -> None:
+        """Skip what an aborted campaign never sent to, in batches: the stop itself was committed before."""
+        skipped = SKIP_AT_ONCE
+        while skipped >= SKIP_AT_ONCE:
+            async with tenant_transaction(self._pool, due.tenant_id) as connection:
+                skipped = await executions.skip_unsent(
+                    connection, due.tenant_id, due.campaign_id, limit=SKIP_AT_ONCE, reason=SKIPPED_BECAUSE
+                )
 
     async def _wind_down(self, connection: Connection, campaign: Campaign) -> None:
         """Devices still in progress may finish until their deadline; then the campaign is settled."""
         try:
             rules = read_rules(campaign, self._settings)
-            await sweeper.sweep(connection, campaign, rules, sends_on=False)
+            if await self._heard(connection, rules):
+                await sweeper.sweep(connection, campaign, rules, sends_on=False)
         except InvalidInput:
             pass  # nothing is sent any more, so there is nothing to hold
         outlook = await executions.outlook(connection, campaign)

@@ -21,16 +21,19 @@ from rollwave.engine.publisher import Publisher
 from rollwave.engine.rules import read_rules, read_waves
 from rollwave.errors import BrokerUnavailable, InvalidInput
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Receipt
+from rollwave.mqtt.client import Receipt, Session
 from rollwave.mqtt.payload import encode_command
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.executions import Claim, Claimed
+from rollwave.store.executions import Claim, Claimed, Times
 
 _log = get_logger("dispatcher")
+
+
+NO_TIMES = Times(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Batch:
 
     commands: Sequence[Claimed] = ()
     body: bytes = b""
-    patience: float = 0.0
+    times: Times = NO_TIMES
     lease_ends: float = 0.0
     skipped: int = 0
     retry_in: float | None = None
@@ -71,16 +74,18 @@ class Dispatcher:
         except BrokerUnavailable:
             return None
         sent, batch = 0, Batch()
-        async with asyncio.TaskGroup() as group:
-            on_its_way: asyncio.Task[int] | None = None
+        on_its_way: asyncio.Task[int] | None = None
+        try:
             while not self._stopping():
                 batch = await self._claim(due)
                 taken = await on_its_way if on_its_way else None
-                on_its_way = group.create_task(self._send(due, batch)) if batch.commands else None
+                on_its_way = asyncio.create_task(self._send(due, batch)) if batch.commands else None
                 sent += taken or 0
                 broker_refuses = taken == 0
                 if broker_refuses or not (batch.commands or batch.skipped):
                     break
+        finally:
+            # Also when claiming has failed: what is on its way is marked before anybody claims it again.
             sent += await on_its_way if on_its_way else 0
         if sent:
             await self._announce(due, sent)
@@ -112,12 +117,12 @@ class Dispatcher:
             except InvalidInput as error:
                 stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
             else:
-                granted = await self._allowance(connection, campaign, rules, waves[campaign.wave])
-                claim = await self._take(connection, campaign, rules, granted, body)
+                granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
+                claim = await self._take(connection, campaign, granted, body)
                 batch = Batch(
                     claim.commands,
                     body.encode(),
-                    rules.patience,
+                    _times(rules),
                     lease_ends,
                     claim.skipped,
                     granted.retry_in or None,
@@ -134,9 +139,7 @@ class Dispatcher:
         left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
         return allowance(pace, wave_left=left)
 
-    async def _take(
-        self, connection: Connection, campaign: Campaign, rules: Rules, granted: Allowance, body: str
-    ) -> Claim:
+    async def _take(self, connection: Connection, campaign: Campaign, granted: Allowance, body: str) -> Claim:
         if not granted.tokens:
             return Claim((), 0, 0)
         claim = await executions.claim(
@@ -144,7 +147,6 @@ class Dispatcher:
             campaign,
             tokens=min(granted.tokens, self._settings.claim_batch),
             fresh=min(granted.fresh, self._settings.claim_batch),
-            max_attempts=rules.max_attempts,
             lease=self._settings.lease,
         )
         if claim.commands:
@@ -162,33 +164,39 @@ class Dispatcher:
         metrics.claims_in_flight.inc(len(batch.commands))
         try:
             with metrics.publish_seconds.time():
-                sent, unsent, trouble = await self._publish(due, batch)
-            async with tenant_transaction(self._pool, due.tenant_id) as connection:
-                if sent:
-                    await executions.mark_sent(
-                        connection, due.tenant_id, due.campaign_id, sent, patience=batch.patience
-                    )
-                if unsent:
-                    delay = min(self._settings.tick_interval, self._settings.lease)
-                    await executions.release(connection, due.tenant_id, due.campaign_id, unsent, delay=delay)
+                sent = await self._publish(due, batch)
+            await self._settle(due, batch, sent)
         finally:
             metrics.claims_in_flight.dec(len(batch.commands))
-        metrics.dispatched.inc(len(sent))
-        metrics.publish_failed.inc(len(unsent))
-        if unsent:
+        metrics.dispatched.inc(len(sent.taken))
+        return len(sent.taken)
+
+    async def _settle(self, due: Due, batch: Batch, sent: Sent) -> None:
+        """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""
+        tenant_id, campaign_id = due.tenant_id, due.campaign_id
+        if sent.taken:
+            async with tenant_transaction(self._pool, tenant_id) as connection:
+                await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, batch.times)
+        delay = min(self._settings.tick_interval, self._settings.lease)
+        for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
+            if unsent:
+                async with tenant_transaction(self._pool, tenant_id) as connection:
+                    await executions.release(connection, tenant_id, campaign_id, unsent, delay=delay, refused=refused)
+        if failed := len(sent.refused) + len(sent.unanswered):
+            metrics.publish_failed.inc(failed)
             _log.warning(
                 "ota_mqtt_publish_failed",
-                campaign_id=due.campaign_id,
-                tenant_id=due.tenant_id,
-                devices=len(unsent),
-                error=trouble,
+                campaign_id=campaign_id,
+                tenant_id=tenant_id,
+                devices=failed,
+                error=sent.trouble,
             )
-        return len(sent)
 
-    async def _publish(self, due: Due, batch: Batch) -> tuple[list[Claimed], list[Claimed], str]:
+    async def _publish(self, due: Due, batch: Batch) -> Sent:
         """Publish before the lease ends and no later: past it, another worker may have the devices."""
         receipts: list[Receipt] = []
-        trouble = "not acknowledged by the broker"
+        trouble = ""
+        session: Session | None = None
         patience = min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())
         try:
             async with asyncio.timeout(patience):
@@ -205,10 +213,35 @@ class Dispatcher:
             trouble = str(error)
         except TimeoutError:
             trouble = f"the broker did not acknowledge within {patience:.0f} s"
-        taken = [receipt.taken for receipt in receipts] + [False] * (len(batch.commands) - len(receipts))
-        sent = [command for command, ok in zip(batch.commands, taken, strict=True) if ok]
-        unsent = [command for command, ok in zip(batch.commands, taken, strict=True) if not ok]
-        return sent, unsent, trouble
+            if session is not None:
+                await self._publisher.drop(session)
+        return _sorted(batch.commands, receipts, trouble)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a batch: taken by the broker, refused by it one by one, or not answered."""
+
+    taken: list[Claimed]
+    refused: list[Claimed]
+    unanswered: list[Claimed]
+    trouble: str
+
+
+def _sorted(commands: Sequence[Claimed], receipts: Sequence[Receipt], trouble: str) -> Sent:
+    sent = Sent([], [], list(commands[len(receipts) :]), trouble or "refused by the broker")
+    for command, receipt in zip(commands, receipts, strict=False):
+        if receipt.taken:
+            sent.taken.append(command)
+        elif receipt.refused:
+            sent.refused.append(command)
+        else:
+            sent.unanswered.append(command)
+    return sent
+
+
+def _times(rules: Rules) -> Times:
+    return Times(rules.answer_within, rules.patience, rules.device_timeout)
 
 
 def _command(campaign: Campaign) -> str:

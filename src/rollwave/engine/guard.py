@@ -18,6 +18,8 @@ _log = get_logger("guard")
 SKIP_AT_ONCE = 5000
 """Devices skipped in the stopping transaction itself; more are skipped right after it, in batches."""
 
+SKIPPED_BECAUSE = "campaign aborted before its turn"
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
@@ -71,7 +73,7 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
         tenant_id,
         standing.campaign_id,
         limit=SKIP_AT_ONCE,
-        reason="campaign aborted before its turn",
+        reason=SKIPPED_BECAUSE,
     )
     return Stopped(tenant_id, standing, CampaignStatus.ABORTED, reason)
 

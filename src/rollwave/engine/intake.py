@@ -16,14 +16,17 @@ import asyncpg
 
 from rollwave import metrics
 from rollwave.domain import intake, report
-from rollwave.domain.campaign import FINAL, CampaignStatus
+from rollwave.domain.campaign import FINAL
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.intake import Outcome
 from rollwave.domain.report import Report
+from rollwave.domain.retry import Reason, RetryPolicy
 from rollwave.engine import guard
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.guard import Stopped
+from rollwave.engine.rules import read_rules
+from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.topics import parse_status_topic
@@ -31,13 +34,26 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, quarantine
 from rollwave.store.campaigns import Due, Standing
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.executions import Effect, Times
 from rollwave.store.history import FailedAttempt
 from rollwave.store.quarantine import Sample
 
 _log = get_logger("listener")
 
+AT_ONCE = 4
+"""Tenants whose share of a batch is committed at the same time."""
+
 SAMPLES = 5
 """Bad messages of one kind that a batch logs and keeps for a tenant; the rest are counted."""
+
+ABOUT_A_VALUE = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.RaiseError,  # a host's own trigger
+    ValueError,
+    TypeError,
+)
+"""Errors that one report may cause, and that trying again would not mend."""
 
 FIRST_RETRY = 0.1
 """Seconds before a batch is tried again when the database is away; doubled each time, up to 5."""
@@ -67,8 +83,15 @@ class Intake:
         started = time.perf_counter()
         outcomes: Counter[Outcome] = Counter()
         touched: list[Due] = []
-        for tenant_id, share in _sort(batch, outcomes).items():
-            touched += await self._persist(tenant_id, share, outcomes)
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def persist(tenant_id: TenantId, share: Share) -> list[Due]:
+            async with limit:
+                return await self._persist(tenant_id, share, outcomes)
+
+        shares = _sort(batch, outcomes)
+        for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
+            touched += dues
         for each, number in outcomes.items():
             metrics.reports.labels(each.value).inc(number)
         metrics.batch_size.observe(len(batch))
@@ -88,9 +111,10 @@ class Intake:
         while True:
             try:
                 return await self._apply(tenant_id, share, outcomes)
-            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            except ABOUT_A_VALUE as error:
                 return await self._isolate(tenant_id, share, outcomes, error)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:  # noqa: BLE001  see below
+                # An outage, or something that is wrong with the database: the reports are not to blame, and stay.
                 if delay == FIRST_RETRY:
                     _log.error("ota_database_unavailable", tenant_id=tenant_id, error=str(error))
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  no secret depends on it
@@ -103,28 +127,31 @@ class Intake:
 
         Then its words go: a host's column may be narrower than ours. What is refused without any is dropped.
         """
+        if share.samples:  # they matter least
+            return await self._persist(tenant_id, Share(share.reports), outcomes)
         if len(share.reports) == 1:
             [(device_id, said)] = share.reports
             if said.error:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
-                return await self._persist(tenant_id, Share([(device_id, shorter)], share.samples), outcomes)
+                return await self._persist(tenant_id, Share([(device_id, shorter)]), outcomes)
         if len(share.reports) <= 1:
-            _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=type(error).__name__)
+            _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
             outcomes[Outcome.INVALID] += len(share.reports)
             return []
         middle = len(share.reports) // 2
-        first = await self._persist(tenant_id, Share(share.reports[:middle], share.samples), outcomes)
+        first = await self._persist(tenant_id, Share(share.reports[:middle]), outcomes)
         return first + await self._persist(tenant_id, Share(share.reports[middle:]), outcomes)
 
     async def _apply(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
         seen: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
-        standings: list[Standing] = []
+        tallies: Counter[tuple[int, bool]] = Counter()
         rounds = intake.rounds(share.reports)
         seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
         async with tenant_transaction(self._pool, tenant_id) as connection:
             for reports in rounds:
-                standings += await self._apply_round(connection, tenant_id, reports, seen)
+                tallies += await self._apply_round(connection, tenant_id, reports, seen)
+            standings = await self._count(connection, tenant_id, tallies)
             for standing in standings:
                 halt = await guard.judge(connection, tenant_id, standing)
                 stopped += [halt] if halt else []
@@ -133,11 +160,21 @@ class Intake:
         outcomes.update(seen)
         for each in stopped:
             each.announce()
+        over = {each.standing.campaign_id for each in stopped}
         return [
             Due(tenant_id, each.campaign_id, each.status)
             for each in standings
-            if each.status not in FINAL and each.succeeded + each.failed >= each.sent
-        ] + [Due(tenant_id, each.standing.campaign_id, CampaignStatus.ABORTED) for each in stopped]
+            if each.status not in FINAL and each.campaign_id not in over and each.succeeded + each.failed >= each.sent
+        ]
+
+    async def _count(
+        self, connection: Connection, tenant_id: TenantId, tallies: Counter[tuple[int, bool]]
+    ) -> list[Standing]:
+        if not tallies:
+            return []
+        ids = sorted({campaign_id for campaign_id, _ in tallies})
+        moves = [(CampaignId(each), tallies[each, True], tallies[each, False]) for each in ids]
+        return await campaigns.count(connection, tenant_id, moves)
 
     async def _apply_round(
         self,
@@ -145,11 +182,14 @@ class Intake:
         tenant_id: TenantId,
         reports: Sequence[tuple[DeviceId, Report]],
         seen: Counter[Outcome],
-    ) -> list[Standing]:
+    ) -> Counter[tuple[int, bool]]:
+        """Apply one report an execution; returns how many of each campaign succeeded (True) and failed (False)."""
+        settings = self._settings
+        times = Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
         effects = await executions.apply_reports(
-            connection, tenant_id, reports, patience=self._settings.progress_timeout
+            connection, tenant_id, reports, times, max_attempts=settings.max_attempts
         )
-        failures = []
+        failures: list[FailedAttempt] = []
         for (device_id, said), effect in zip(reports, effects, strict=True):
             became = intake.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
@@ -158,15 +198,39 @@ class Intake:
                 _log.warning(
                     "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id
                 )
-            if became is Outcome.APPLIED and said.status is ExecutionStatus.FAILED:
-                reason = said.error or "the device gave no reason"
-                failures.append(FailedAttempt(said.campaign_id, device_id, effect.attempt or 1, reason, "device"))
+            if effect.applied and said.status is ExecutionStatus.FAILED:
+                failures.append(_failed_attempt(device_id, said, effect))
         await history.append_failed_attempts(connection, tenant_id, failures)
-        tallies = intake.tally(reports, (effect.applied for effect in effects))
-        if not tallies:
-            return []
-        moves = [(CampaignId(each), won, lost) for each, (won, lost) in sorted(tallies.items())]
-        return await campaigns.count(connection, tenant_id, moves)
+        await self._postpone(connection, tenant_id, [each for each in failures if not each.final])
+        ended = (effect.applied and not effect.retried for effect in effects)
+        return intake.tally(reports, ended)
+
+    async def _postpone(self, connection: Connection, tenant_id: TenantId, retried: Sequence[FailedAttempt]) -> None:
+        """Set the delay of each device that gets another attempt, by its campaign's policy."""
+        for campaign_id in {each.campaign_id for each in retried}:
+            campaign = await campaigns.get(connection, tenant_id, campaign_id)
+            try:
+                policy = read_rules(campaign, self._settings).retry
+            except InvalidInput:
+                policy = RetryPolicy()  # the campaign is about to be held; the device just must not be lost
+            delays = [
+                (DeviceId(each.device_id), Reason(each.reason), policy.delay_of(each.attempt, luck=random.random()))  # noqa: S311  spreads load only
+                for each in retried
+                if each.campaign_id == campaign_id
+            ]
+            await executions.postpone(connection, tenant_id, campaign_id, delays)
+
+
+def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:
+    return FailedAttempt(
+        said.campaign_id,
+        device_id,
+        effect.attempt or 1,
+        effect.reason or Reason.REPORTED,
+        said.error or "the device gave no reason",
+        "device",
+        final=not effect.retried,
+    )
 
 
 def _sort(batch: Sequence[Incoming], outcomes: Counter[Outcome]) -> dict[TenantId, Share]:

@@ -29,7 +29,7 @@ _log = get_logger("listener")
 SLOT_POLL = 1.0
 """Seconds between two tries for a slot that another worker holds."""
 
-DRAIN = 20.0
+DRAIN = 5.0
 """Seconds that the batch in hand gets to be committed after a cancellation."""
 
 Inbox: TypeAlias = "asyncio.Queue[Incoming | None]"
@@ -62,10 +62,11 @@ class Listener:
         trouble = ""
         while not stop.is_set():
             try:
+                installation = await slots.installation(self._pool)
                 async with slots.hold(self._pool, self._slot) as lock:
                     self.presence.standby = lock is None
                     if lock is not None:
-                        await self._listen(stop, lock)
+                        await self._listen(stop, lock, installation)
                 delay, trouble = 0.0, ""
             except (
                 BrokerUnavailable,
@@ -83,38 +84,36 @@ class Listener:
             # Jitter, so that many workers do not come back to a broker in step.
             await _wait(stop, delay * random.uniform(0.5, 1.0) or SLOT_POLL)  # noqa: S311  no secret depends on it
 
-    async def _listen(self, stop: asyncio.Event, lock: slots.Lock) -> None:
-        client_id = await self._client_id()
+    async def _listen(self, stop: asyncio.Event, lock: slots.Lock, installation: str) -> None:
+        client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
+        shared = f"$share/rollwave-{installation}/{STATUS_FILTER}"
+        # Several slots share the load; a single one needs nothing that a broker might not have.
+        topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
+        last = await lock.last_filter()
         async with Session.connect(
             self._broker, client_id, persistent=True, manual_ack=True, buffer=self._settings.report_batch
         ) as session:
             # Also where the broker remembers us: it may have kept the session and not the subscription.
-            await session.subscribe(self._filter())
+            await session.subscribe(topic_filter)
+            if last is not None and last != topic_filter and session.session_present:
+                await session.unsubscribe(last)  # there was another number of slots
             _log.info(
                 "ota_status_listener_subscribed",
-                topic=STATUS_FILTER,
+                topic=topic_filter,
                 slot=self._slot,
                 session_present=session.session_present,
             )
             self.presence.subscribed = True
-            await self._take_in(session, stop, lock)
+            await self._take_in(session, stop, lock, topic_filter)
         if not stop.is_set():
             raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")
 
-    def _filter(self) -> str:
-        """Several slots share the load; a single one needs nothing that a broker might not have."""
-        return STATUS_FILTER if self._settings.listener_slots == 1 else f"$share/rollwave/{STATUS_FILTER}"
-
-    async def _client_id(self) -> str:
-        prefix = self._settings.mqtt_client_id or f"rollwave-{await slots.installation(self._pool)}"
-        return f"{prefix}-{self._slot}"
-
-    async def _take_in(self, session: Session, stop: asyncio.Event, lock: slots.Lock) -> None:
-        inbox: Inbox = asyncio.Queue(2 * self._settings.report_batch)
+    async def _take_in(self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str) -> None:
+        inbox: Inbox = asyncio.Queue(self._settings.report_batch)
         feeding = [
             asyncio.create_task(_read(session, inbox)),
             asyncio.create_task(_close_after(stop.wait(), inbox)),
-            asyncio.create_task(_close_after(lock.lost(), inbox)),
+            asyncio.create_task(_close_after(self._hold_on(lock, topic_filter), inbox)),
         ]
         try:
             async for batch in self._batches(inbox):
@@ -126,6 +125,10 @@ class Listener:
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
             metrics.report_lag.set(0)
+
+    async def _hold_on(self, lock: slots.Lock, topic_filter: str) -> None:
+        await lock.listen(topic_filter)
+        self.presence.subscribed = False
 
     async def _commit(self, session: Session, batch: list[Incoming]) -> None:
         with trace("batch"):
@@ -173,6 +176,7 @@ async def _uninterrupted(work: Coroutine[object, object, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({task}, timeout=DRAIN)
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         raise
 
 

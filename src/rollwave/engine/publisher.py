@@ -38,11 +38,6 @@ class Publisher:
     ) -> None:
         await self._closing.aclose()
 
-    @property
-    def connected(self) -> bool:
-        """Whether a session stands right now."""
-        return self._session is not None and self._session.connected
-
     async def session(self) -> Session:
         """A session that stands, as far as this side knows.
 
@@ -65,6 +60,13 @@ class Publisher:
                 _log.info("ota_mqtt_publisher_connected", broker=self._broker.address)
             self._failures = 0
             return self._session
+
+    async def drop(self, session: Session) -> None:
+        """Close a session that did not answer in time, so that nothing still queued in it goes out late."""
+        async with self._opening:
+            if self._session is session:
+                self._session = None
+                await self._closing.aclose()
 
     def _back_off(self, error: BrokerUnavailable) -> None:
         """Not every campaign of every tick may knock again, and workers should not knock in step."""

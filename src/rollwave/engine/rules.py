@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from rollwave.domain import rules
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Wave, plan
@@ -10,6 +12,8 @@ from rollwave.store import executions, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 
+T = TypeVar("T")
+
 
 def read_rules(campaign: Campaign, settings: Settings) -> Rules:
     """Read them.
@@ -17,20 +21,24 @@ def read_rules(campaign: Campaign, settings: Settings) -> Rules:
     Raises:
         InvalidInput: one cannot be read, so the campaign must be held.
     """
+
+    def own(value: T | None, default: T) -> T:
+        return default if value is None else value
+
     return rules.read(
         tenant_id=campaign.tenant_id,
         threshold=campaign.threshold,
         min_completed=campaign.min_completed,
         rate=campaign.rate,
         max_in_flight=campaign.max_in_flight,
-        patience=patience_of(campaign, settings),
-        max_attempts=settings.max_attempts if campaign.max_attempts is None else campaign.max_attempts,
+        patience=own(campaign.progress_timeout, settings.progress_timeout),
+        answer_within=campaign.answer_timeout,
+        device_timeout=own(campaign.device_timeout, settings.device_timeout),
+        max_attempts=own(campaign.max_attempts, settings.max_attempts),
+        retry_on=campaign.retry_on,
+        retry_delay=campaign.retry_delay,
+        retry_delay_max=campaign.retry_delay_max,
     )
-
-
-def patience_of(campaign: Campaign, settings: Settings) -> float:
-    """Seconds that a device of this campaign may stay silent."""
-    return settings.progress_timeout if campaign.progress_timeout is None else campaign.progress_timeout
 
 
 async def read_waves(connection: Connection, campaign: Campaign) -> tuple[Wave, ...]:

@@ -11,7 +11,7 @@ from rollwave.log import get_logger
 
 _log = get_logger("supervisor")
 
-DRAIN = 25.0
+DRAIN = 20.0
 """Seconds that tasks get to finish what they have in hand; what is left then is cancelled."""
 
 Work = Callable[[asyncio.Event], Coroutine[object, object, None]]

@@ -1,13 +1,18 @@
-"""Devices that went silent. Those with an attempt left are due again, and the dispatcher claims them; the rest fail."""
+"""Devices whose deadline has passed: another attempt after a delay, or the end. Each failed attempt has its history."""
 
 from __future__ import annotations
 
+import random
+
+from rollwave.domain.ids import DeviceId, is_valid_id
+from rollwave.domain.retry import Reason
 from rollwave.domain.rules import Rules
 from rollwave.engine import guard
 from rollwave.engine.guard import Stopped
 from rollwave.store import campaigns, executions, history
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
+from rollwave.store.executions import Overdue
 from rollwave.store.history import FailedAttempt
 
 SWEEP_LIMIT = 5000
@@ -16,23 +21,51 @@ SWEEP_LIMIT = 5000
 async def sweep(
     connection: Connection, campaign: Campaign, rules: Rules, *, sends_on: bool
 ) -> tuple[bool, Stopped | None]:
-    """Fail the devices whose deadline passed. Returns whether any did, and the campaign if that stopped it.
+    """Judge the devices that are overdue. Returns whether any failed for good, and the campaign if that stopped it.
 
     Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
     """
     await executions.adopt_in_progress(connection, campaign, patience=rules.patience)
-    silent = await executions.fail_silent(
-        connection,
-        campaign,
-        max_attempts=rules.max_attempts if sends_on else 0,
-        patience=rules.patience,
-        limit=SWEEP_LIMIT,
+    overdue = await executions.hold_overdue(
+        connection, campaign, everyone=not sends_on, in_all=rules.device_timeout, limit=SWEEP_LIMIT
     )
-    if not silent:
-        return False, None
-    failures = [
-        FailedAttempt(campaign.id, device_id, attempt, reason, history.ENGINE) for device_id, attempt, reason in silent
-    ]
+    again: list[tuple[DeviceId, Reason, float]] = []
+    over: list[tuple[DeviceId, Reason, str]] = []
+    failures: list[FailedAttempt] = []
+    for each in overdue:
+        reason = _reason(each)
+        delay = rules.retry.delay_after(reason, each.attempt, luck=random.random())  # noqa: S311  spreads load only
+        retried = sends_on and delay is not None and is_valid_id(each.device_id)
+        message = _message(reason, rules, each.attempt)
+        if retried and delay is not None:
+            again.append((each.device_id, reason, delay))
+        else:
+            over.append((each.device_id, reason, message))
+        failures.append(
+            FailedAttempt(campaign.id, each.device_id, each.attempt, reason, message, history.ENGINE, final=not retried)
+        )
+    if again:
+        await executions.postpone(connection, campaign.tenant_id, campaign.id, again)
     await history.append_failed_attempts(connection, campaign.tenant_id, failures)
-    [standing] = await campaigns.count(connection, campaign.tenant_id, [(campaign.id, 0, len(silent))])
+    if not over:
+        return False, None
+    await executions.fail(connection, campaign, over)
+    [standing] = await campaigns.count(connection, campaign.tenant_id, [(campaign.id, 0, len(over))])
     return True, await guard.judge(connection, campaign.tenant_id, standing)
+
+
+def _reason(overdue: Overdue) -> Reason:
+    if overdue.out_of_time:
+        return Reason.OVERDUE
+    return Reason.NO_PROGRESS if overdue.heard else Reason.NO_ANSWER
+
+
+def _message(reason: Reason, rules: Rules, attempt: int) -> str:
+    sends = f"sent {attempt} time{'s' if attempt > 1 else ''}"
+    match reason:
+        case Reason.OVERDUE:
+            return f"not done within the {rules.device_timeout:g} s that a device has in all; {sends}"
+        case Reason.NO_ANSWER:
+            return f"no report within {rules.answer_within:g} s of the command; {sends}"
+        case _:
+            return f"no further report within {rules.patience:g} s; {sends}"

@@ -31,42 +31,74 @@ _kept_publisher: ContextVar[Publisher | None] = ContextVar("kept_publisher", def
 
 
 class Ticker:
-    """Conducts and dispatches every due campaign, so that one campaign's error never stops another's."""
+    """Conducts and dispatches every due campaign, so that one campaign's error or delay never stops another's."""
 
     def __init__(
-        self,
-        pool: Pool,
-        publisher: Publisher,
-        settings: Settings,
-        stopping: Callable[[], bool] = lambda: False,
+        self, pool: Pool, publisher: Publisher, settings: Settings, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         self._pool = pool
         self._conductor = Conductor(pool, settings)
         self._dispatcher = Dispatcher(pool, publisher, settings, stopping)
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._in_hand: dict[tuple[str, int], asyncio.Task[float | None]] = {}
 
-    async def tick(self, *, quietly: bool = False) -> float | None:
-        """One pass. Returns the seconds until some campaign's pace allows more; None: no pace holds one back."""
+    async def tick(self, *, quietly: bool = False, patience: float | None = None) -> float | None:
+        """One pass. Returns the seconds until some campaign's pace allows more; None: no pace holds one back.
+
+        Campaigns that take longer than ``patience`` seconds stay in hand, and the next pass leaves them be.
+        """
         with trace("tick"), metrics.tick_seconds.time():
             due = await campaigns.due(self._pool)
             by_status = Counter(each.status for each in due)
             for status in CampaignStatus:
                 metrics.campaigns.labels(status.value).set(by_status[status])
-            running = by_status[CampaignStatus.RUNNING]
             if not quietly:
-                _log.info("ota_tick_start", running_campaigns=running)
-            limit = asyncio.Semaphore(AT_ONCE)
-            waits = await asyncio.gather(*(self._look_after(each, limit) for each in due))
+                _log.info("ota_tick_start", running_campaigns=by_status[CampaignStatus.RUNNING])
+            started = [
+                self._take_in_hand(each) for each in due if (each.tenant_id, each.campaign_id) not in self._in_hand
+            ]
+            done = (await asyncio.wait(started, timeout=patience))[0] if started else set()
+        waits = [task.result() for task in done]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    async def _look_after(self, due: Due, limit: asyncio.Semaphore) -> float | None:
-        async with limit:
+    async def drain(self) -> None:
+        """Wait for the campaigns in hand."""
+        await asyncio.gather(*self._in_hand.values(), return_exceptions=True)
+
+    async def cancel(self) -> None:
+        """Leave the campaigns in hand; what was claimed for them goes again when its lease ends."""
+        for task in self._in_hand.values():
+            task.cancel()
+        await self.drain()
+
+    def _take_in_hand(self, due: Due) -> asyncio.Task[float | None]:
+        task = asyncio.create_task(self._look_after(due))
+        key = (due.tenant_id, due.campaign_id)
+        self._in_hand[key] = task
+        task.add_done_callback(lambda _: self._in_hand.pop(key, None))
+        return task
+
+    async def _look_after(self, due: Due) -> float | None:
+        async with self._limit:
             try:
+                if due.status is CampaignStatus.ABORTED:
+                    await self._conductor.skip_rest(due)
                 await self._conductor.conduct(due)
                 if due.status is CampaignStatus.RUNNING:
                     return await self._dispatcher.dispatch(due)
-            except Exception:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
+            except Exception:  # noqa: BLE001  one campaign's error stops nothing else
                 _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
+            finally:
+                await self._reconcile(due)
             return None
+
+    async def _reconcile(self, due: Due) -> None:
+        if due.status is CampaignStatus.ABORTED:
+            return
+        try:
+            await self._conductor.reconcile(due)
+        except Exception:  # noqa: BLE001  nor does its recount
+            _log.exception("ota_reconcile_failed", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
 
 async def run_ota_campaign_tick(pool: Pool) -> None:
@@ -81,10 +113,13 @@ async def run_ota_campaign_tick(pool: Pool) -> None:
         if publisher is None:
             publisher = await stack.enter_async_context(Publisher(Broker.from_settings(settings)))
         ticker = Ticker(pool, publisher, settings)
-        wait = await ticker.tick()
-        if wait is not None and wait <= settings.tick_interval / 20:
-            await asyncio.sleep(wait)
-            await ticker.tick(quietly=True)
+        try:
+            wait = await ticker.tick()
+            if wait is not None and wait <= settings.tick_interval / 20:
+                await asyncio.sleep(wait)
+                await ticker.tick(quietly=True)
+        finally:
+            await ticker.cancel()
 
 
 async def run_ota_status_listener(pool: Pool) -> None:

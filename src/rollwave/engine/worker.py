@@ -52,7 +52,7 @@ class Worker:
                 quietly = time.monotonic() - spoke < settings.tick_interval
                 spoke = spoke if quietly else time.monotonic()
                 try:
-                    wait = await ticker.tick(quietly=quietly)
+                    wait = await ticker.tick(quietly=quietly, patience=LOOK_EVERY)
                 except Exception as error:
                     if not is_outage(error):
                         raise
@@ -62,3 +62,4 @@ class Worker:
                     await asyncio.wait_for(stop.wait(), pause)
                 except TimeoutError:
                     continue
+            await ticker.drain()

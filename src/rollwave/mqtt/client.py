@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mqttium import MQTTError, MQTTProtocolVersion
+from mqttium import MQTTError, MQTTProtocolVersion, PublishRejectedError
 from mqttium.api import AsyncClient, Message, Properties, PublishReceipt
 
 from rollwave.errors import BrokerUnavailable, ConfigurationError
@@ -159,6 +159,11 @@ class Receipt:
         """Whether the broker took the message. False: it refused, or has not answered (it may have the message)."""
         return self._receipt.is_done() and self._receipt.exception() is None
 
+    @property
+    def refused(self) -> bool:
+        """Whether the broker answered that it will not take this message, while it takes others."""
+        return self._receipt.is_done() and isinstance(self._receipt.exception(), PublishRejectedError)
+
 
 class Session:
     """One connection. Open it with :meth:`connect`."""
@@ -239,6 +244,17 @@ class Session:
                 f"subscribing to {', '.join(filters)} failed: {error}",
                 hint="Check the broker's ACL for this user.",
             ) from error
+
+    async def unsubscribe(self, *filters: str) -> None:
+        """End subscriptions that the broker may have kept for this client id.
+
+        Raises:
+            BrokerUnavailable: the session is lost.
+        """
+        try:
+            await self._client.unsubscribe(filters)
+        except MQTTError as error:
+            raise BrokerUnavailable(f"unsubscribing from {', '.join(filters)} failed: {error}") from error
 
     async def publish(self, topic: str, payload: bytes, *, attempt: int | None = None) -> Receipt:
         """Hand one QoS 1 message to the session; waits while its queues are full.

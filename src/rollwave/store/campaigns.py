@@ -42,7 +42,12 @@ class Campaign:
     canary_percent: float | None
     max_in_flight: int | None
     progress_timeout: float | None
+    answer_timeout: float | None
+    device_timeout: float | None
     max_attempts: int | None
+    retry_on: tuple[str, ...] | None
+    retry_delay: float | None
+    retry_delay_max: float | None
     succeeded: int
     failed: int
     sent: int
@@ -80,11 +85,16 @@ class Standing:
     min_completed: int | None
 
 
+def _status(word: str) -> CampaignStatus:
+    """A host's table may hold words of its own: to the engine, such a campaign is over."""
+    return CampaignStatus(word) if word in CampaignStatus.__members__ else CampaignStatus.COMPLETED
+
+
 def _campaign(row: asyncpg.Record) -> Campaign:
     return Campaign(
         tenant_id=row["tenant_id"],
         id=row["id"],
-        status=CampaignStatus(row["status"]),
+        status=_status(row["status"]),
         strategy=row["rollout_strategy"],
         rate=row["rollout_rate"],
         threshold=row["abort_threshold"],
@@ -92,7 +102,12 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         canary_percent=row["canary_percent"],
         max_in_flight=row["max_in_flight"],
         progress_timeout=row["progress_timeout"],
+        answer_timeout=row["answer_timeout"],
+        device_timeout=row["device_timeout"],
         max_attempts=row["max_attempts"],
+        retry_on=None if row["retry_on"] is None else tuple(row["retry_on"]),
+        retry_delay=row["retry_delay"],
+        retry_delay_max=row["retry_delay_max"],
         succeeded=row["succeeded"] or 0,
         failed=row["failed"] or 0,
         sent=row["sent"],
@@ -120,7 +135,10 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    return _found(await connection.fetchrow(_sql["get"], tenant_id, campaign_id), campaign_id)
+    row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
+    if row is None:
+        raise NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
+    return _campaign(row)
 
 
 async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
@@ -129,13 +147,8 @@ async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Camp
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    return _found(await connection.fetchrow(_sql["lock"], tenant_id, campaign_id), campaign_id)
-
-
-def _found(row: asyncpg.Record | None, campaign_id: int) -> Campaign:
-    if row is None:
-        raise NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
-    return _campaign(row)
+    await connection.execute(_sql["lock"], tenant_id, campaign_id)
+    return await get(connection, tenant_id, campaign_id)  # a statement of its own: as it is once the lock is held
 
 
 async def firmware_device_type(connection: Connection, tenant_id: str, firmware_id: int) -> str | None:
@@ -218,7 +231,7 @@ async def count(
     return [
         Standing(
             row["id"],
-            CampaignStatus(row["status"]),
+            _status(row["status"]),
             row["succeeded"],
             row["failed"],
             row["sent"],

@@ -19,6 +19,12 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 STATEMENT_TIMEOUT = 30.0
 """Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
 
+LOCK_TIMEOUT = 5.0
+"""Seconds that a statement waits for somebody else's lock."""
+
+IDLE_TIMEOUT = 15.0
+"""Seconds after which PostgreSQL ends a transaction of ours in which nothing happens."""
+
 
 @asynccontextmanager
 async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
@@ -29,7 +35,12 @@ async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
     """
     try:
         pool = await asyncpg.create_pool(
-            dsn, min_size=1, max_size=size, timeout=10, server_settings={"application_name": "rollwave"}
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=10,
+            command_timeout=STATEMENT_TIMEOUT + 5,
+            server_settings={"application_name": "rollwave"},
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise unavailable(error) from error
@@ -69,12 +80,17 @@ async def tenant_transaction(
 async def system_transaction(pool: Pool, *, timeout: float = STATEMENT_TIMEOUT) -> AsyncIterator[Connection]:
     """A transaction as ``pulse_app`` that names no tenant: it sees no tenant's row, only what is ours alone."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(f"SET LOCAL ROLE pulse_app; {_limit(timeout)}")
+        await connection.execute(f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = ''; {_limit(timeout)}")
         yield connection
 
 
 def _limit(timeout: float) -> str:
-    return f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))}"
+    # A frozen process must not keep a campaign's row, nor a row that a host keeps hold us up for long.
+    return (
+        f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))};"
+        f" SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)};"
+        f" SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT * 1000)}"
+    )
 
 
 def _quoted(text: str) -> str:

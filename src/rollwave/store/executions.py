@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import ID_PATTERN, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.report import Report
+from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -34,11 +35,36 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What one report met: the execution's state and attempt before it (None: no such row), and whether it changed."""
+    """What one report met and did.
+
+    ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
+    ``reason`` names the failure if it is one. ``retried``: it failed an attempt and another one is to follow.
+    """
 
     was: ExecutionStatus | None
     attempt: int | None
+    reason: Reason | None
     applied: bool
+    retried: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds that devices get: for a first word, from word to word, and in all."""
+
+    answer: float
+    patience: float
+    in_all: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt."""
+
+    device_id: DeviceId
+    attempt: int
+    heard: bool
+    out_of_time: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,60 +92,61 @@ async def insert_for_group(
     return row["total"], row["sendable"]
 
 
-async def claim(
-    connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, max_attempts: int, lease: float
-) -> Claim:
+async def claim(connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, lease: float) -> Claim:
     """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
 
     Needs the campaign's lock.
     """
     rows = await connection.fetch(
-        _sql["claim"],
-        campaign.tenant_id,
-        campaign.id,
-        tokens,
-        fresh,
-        max_attempts,
-        lease,
-        ID_PATTERN,
-        UNSENDABLE,
+        _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, ID_PATTERN, UNSENDABLE
     )
     return Claim(
-        tuple(Claimed(row["device_id"], row["attempt"]) for row in rows if not row["skipped"]),
-        fresh=sum(row["fresh"] and not row["skipped"] for row in rows),
-        skipped=sum(row["skipped"] for row in rows),
+        tuple(Claimed(row["device_id"], row["attempt"]) for row in rows if row["attempt"]),
+        fresh=sum(row["fresh"] and row["attempt"] > 0 for row in rows),
+        skipped=sum(row["attempt"] == 0 for row in rows),
     )
 
 
 async def mark_sent(
-    connection: Connection, tenant_id: str, campaign_id: int, sent: Sequence[Claimed], *, patience: float
-) -> int:
-    """Record that the broker acknowledged these; returns how many rows it changed.
+    connection: Connection, tenant_id: str, campaign_id: int, sent: Sequence[Claimed], times: Times
+) -> None:
+    """Record that the broker acknowledged these.
 
     Not applied: the device has reported already, the campaign was stopped after the lease had ended, or another
     worker was sooner. None of them is an error.
     """
-    device_ids, attempts = _columns(sent)
-    rows = await connection.fetch(_sql["mark_sent"], tenant_id, campaign_id, device_ids, attempts, patience)
-    return len(rows)
+    await connection.execute(_sql["mark_sent"], tenant_id, campaign_id, *_columns(sent), times.answer, times.in_all)
 
 
 async def release(
-    connection: Connection, tenant_id: str, campaign_id: int, unsent: Sequence[Claimed], *, delay: float
-) -> int:
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: int,
+    unsent: Sequence[Claimed],
+    *,
+    delay: float,
+    refused: bool,
+) -> None:
     """Give back what the broker did not take; it may be claimed again after ``delay`` seconds, same attempt.
 
-    Not applied: the lease had ended, and another worker has the device now.
+    The delay doubles with each time that the broker ``refused`` a device. Not applied: the lease had ended, and
+    another worker has the device now.
     """
-    device_ids, attempts = _columns(unsent)
-    rows = await connection.fetch(_sql["release"], tenant_id, campaign_id, device_ids, attempts, delay)
-    return len(rows)
+    await connection.execute(_sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refused)
 
 
 async def apply_reports(
-    connection: Connection, tenant_id: str, reports: Sequence[tuple[DeviceId, Report]], *, patience: float
+    connection: Connection,
+    tenant_id: str,
+    reports: Sequence[tuple[DeviceId, Report]],
+    times: Times,
+    *,
+    max_attempts: int,
 ) -> list[Effect]:
-    """Take in at most one report a device and campaign; returns what each met, in the same order."""
+    """Take in at most one report a device and campaign; returns what each met and did, in the same order.
+
+    ``times`` and ``max_attempts`` are for campaigns that name none of their own.
+    """
     rows = await connection.fetch(
         _sql["apply_reports"],
         tenant_id,
@@ -129,30 +156,59 @@ async def apply_reports(
         [report.progress for _, report in reports],
         [report.error for _, report in reports],
         [report.attempt for _, report in reports],
-        patience,
+        times.patience,
+        times.in_all,
+        max_attempts,
     )
-    return [Effect(ExecutionStatus(row["was"]) if row["was"] else None, row["attempt"], row["applied"]) for row in rows]
+    return [
+        Effect(
+            ExecutionStatus(row["was"]) if row["was"] in ExecutionStatus.__members__ else None,
+            row["attempt"],
+            Reason(row["reason"]) if row["reason"] else None,
+            row["applied"],
+            row["retried"],
+        )
+        for row in rows
+    ]
 
 
-async def adopt_in_progress(connection: Connection, campaign: Campaign, *, patience: float) -> int:
-    """Give rows that a host's earlier worker left in progress a deadline; returns how many."""
-    return len(await connection.fetch(_sql["adopt_in_progress"], campaign.tenant_id, campaign.id, patience))
+async def adopt_in_progress(connection: Connection, campaign: Campaign, *, patience: float) -> None:
+    """Give rows that a host's earlier worker left in progress a deadline."""
+    await connection.execute(_sql["adopt_in_progress"], campaign.tenant_id, campaign.id, patience)
 
 
-async def fail_silent(
-    connection: Connection, campaign: Campaign, *, max_attempts: int, patience: float, limit: int
-) -> list[tuple[DeviceId, int, str]]:
-    """Fail devices whose deadline passed with no attempt left; returns (device, attempt, reason) of each."""
-    rows = await connection.fetch(
-        _sql["fail_silent"],
+async def hold_overdue(
+    connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, limit: int
+) -> list[Overdue]:
+    """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt."""
+    rows = await connection.fetch(_sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit)
+    return [Overdue(row["device_id"], row["attempt"], row["heard"], row["out_of_time"]) for row in rows]
+
+
+async def postpone(
+    connection: Connection, tenant_id: str, campaign_id: int, failed: Sequence[tuple[DeviceId, Reason, float]]
+) -> None:
+    """End the attempt of each device held, for a reason; the next one may follow after so many seconds."""
+    await connection.execute(
+        _sql["postpone"],
+        tenant_id,
+        campaign_id,
+        [device_id for device_id, _, _ in failed],
+        [reason for _, reason, _ in failed],
+        [delay for _, _, delay in failed],
+    )
+
+
+async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
+    """Fail each device held, for a reason and with a message."""
+    await connection.execute(
+        _sql["fail"],
         campaign.tenant_id,
         campaign.id,
-        max_attempts,
-        limit,
-        ID_PATTERN,
-        f"{patience:g}",
+        [device_id for device_id, _, _ in failed],
+        [reason for _, reason, _ in failed],
+        [message for _, _, message in failed],
     )
-    return [(row["device_id"], row["sent_attempt"], row["error_message"]) for row in rows]
 
 
 async def skip_unsent(
@@ -177,7 +233,7 @@ async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -
 
 
 async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
-    """Devices that are PENDING."""
+    """Devices that are PENDING: exact up to ten thousand, beyond that an estimate."""
     pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
     return pending
 

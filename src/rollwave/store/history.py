@@ -17,13 +17,19 @@ ENGINE = "engine"
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """One attempt of one device that ended in failure; ``actor`` is who said so, the device or the engine."""
+    """One attempt of one device that ended in failure.
+
+    ``reason`` is ``domain.retry.Reason``'s word, ``message`` is for people, ``actor`` is who said so: the device or
+    the engine. ``final``: no other attempt follows.
+    """
 
     campaign_id: int
     device_id: str
     attempt: int
     reason: str
+    message: str
     actor: str
+    final: bool
 
 
 async def append(
@@ -33,12 +39,11 @@ async def append(
     event: str,
     *,
     actor: str,
-    device_id: str | None = None,
     detail: Mapping[str, object] | None = None,
 ) -> None:
     """Write one event. ``detail`` must be JSON; what is None in it is left out."""
     body = json.dumps({key: value for key, value in (detail or {}).items() if value is not None})
-    await connection.execute(_sql["append"], tenant_id, campaign_id, device_id, event, actor, body)
+    await connection.execute(_sql["append"], tenant_id, campaign_id, event, actor, body)
 
 
 async def append_failed_attempts(connection: Connection, tenant_id: str, failures: Sequence[FailedAttempt]) -> None:
@@ -52,5 +57,7 @@ async def append_failed_attempts(connection: Connection, tenant_id: str, failure
         [each.device_id for each in failures],
         [each.attempt for each in failures],
         [each.reason for each in failures],
+        [each.message for each in failures],
         [each.actor for each in failures],
+        [each.final for each in failures],
     )

@@ -9,26 +9,50 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.queries import load
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
 _PULSE = 2.0
 _PATIENCE = 5.0
 
+CONTINUOUS = 15.0
+"""Seconds without a beat after which a slot counts as not listened to. A handover is quicker than that."""
+
+_sql = load("slots")
+
 
 class Lock:
     """A slot's lock, held by one connection for as long as that lives."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, slot: int) -> None:
         self._connection = connection
+        self._slot = slot
 
-    async def lost(self) -> None:
-        """Return once the connection, and with it the lock, is gone."""
+    async def last_filter(self) -> str | None:
+        """What the slot's session in the broker was subscribed to last; None: nothing yet."""
+        async with self._as_engine():
+            topic_filter: str | None = await self._connection.fetchval(
+                _sql["topic_filter"], self._slot, timeout=_PATIENCE
+            )
+        return topic_filter
+
+    async def listen(self, topic_filter: str) -> None:
+        """Tell the database that the slot is listened to; returns once the connection, and the lock, is gone."""
         try:
             while True:
+                async with self._as_engine():
+                    await self._connection.execute(
+                        _sql["beat"], self._slot, CONTINUOUS, topic_filter, timeout=_PATIENCE
+                    )
                 await asyncio.sleep(_PULSE)
-                await self._connection.execute("SELECT 1", timeout=_PATIENCE)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return
+
+    @asynccontextmanager
+    async def _as_engine(self) -> AsyncIterator[None]:
+        async with self._connection.transaction():
+            await self._connection.execute("SET LOCAL ROLE pulse_app", timeout=_PATIENCE)
+            yield
 
 
 @asynccontextmanager
@@ -38,18 +62,32 @@ async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
     The lock belongs to a session: behind PgBouncer this connection must be a direct one.
     """
     async with pool.acquire() as connection:
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK_CLASS, slot):
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE):
             yield None
             return
+        # A holder that is frozen, or gone without a word, must not keep the slot.
+        await connection.execute(f"SET idle_session_timeout = '{int(CONTINUOUS)}s'", timeout=_PATIENCE)
         try:
-            yield Lock(connection)
+            yield Lock(connection, slot)
         finally:
-            if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK_CLASS, slot)
+            await _unlock(connection, slot)
+
+
+async def _unlock(connection: Connection, slot: int) -> None:
+    try:
+        await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()  # the lock ends with the session
+
+
+async def listening_for(connection: Connection, slots: int) -> float | None:
+    """Seconds for which every slot has been listened to without a gap; None: one is not listened to now."""
+    seconds: float | None = await connection.fetchval(_sql["listening_for"], slots, CONTINUOUS)
+    return seconds
 
 
 async def installation(pool: Pool) -> str:
     """What tells this database's sessions from those of another Rollwave on the same broker: 12 hex digits."""
     async with system_transaction(pool) as connection:
-        name: str = await connection.fetchval("SELECT left(replace(id::text, '-', ''), 12) FROM rollwave_installation")
+        name: str = await connection.fetchval(_sql["installation"])
     return name

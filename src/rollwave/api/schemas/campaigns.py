@@ -10,11 +10,14 @@ from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.report import MAX_ATTEMPT
+from rollwave.domain.retry import MAX_ATTEMPTS, Reason
 
 MAX_RATE = 1_000_000
 MAX_DEVICES = 2**31 - 1
 MAX_PROGRESS_TIMEOUT = 31_536_000.0
+
+RetriedReason = Literal[Reason.NO_ANSWER, Reason.NO_PROGRESS, Reason.REPORTED, Reason.REJECTED]
+"""What may be tried again: running out of time may not."""
 
 
 class CampaignIn(RequestModel):
@@ -60,8 +63,25 @@ class CampaignIn(RequestModel):
         None,
         description="Seconds of silence before a device is sent the command again; null: the server's",
     )
-    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPT), WHOLE] | None = Field(
-        None, description="Sends in all before a silent device is FAILED; null: the server's"
+    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS), WHOLE] | None = Field(
+        None, description="Sends in all before a device is FAILED; null: the server's"
+    )
+    answer_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds to a device's first word; null: as progress_timeout"
+    )
+    device_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds that a device has in all; null: the server's"
+    )
+    retry_on: Annotated[tuple[RetriedReason, ...], Field(max_length=4)] | None = Field(
+        None,
+        description="Failures that earn another attempt; null: `no_answer` and `no_progress`",
+        examples=[["no_answer", "no_progress", "reported"]],
+    )
+    retry_delay: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
+        None, description="Seconds before the second attempt, doubling after that; null: progress_timeout / 30"
+    )
+    retry_delay_max: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
+        None, description="The longest such delay; null: an hour"
     )
 
 
@@ -92,7 +112,12 @@ class Campaign(BaseModel):
     canary_percent: float | None
     max_in_flight: int | None
     progress_timeout: float | None
+    answer_timeout: float | None
+    device_timeout: float | None
     max_attempts: int | None
+    retry_on: list[str] | None
+    retry_delay: float | None
+    retry_delay_max: float | None
     total_devices: int | None
     sent: int = Field(description="Devices sent to at least once")
     succeeded: int | None

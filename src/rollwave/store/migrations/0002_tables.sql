@@ -68,8 +68,13 @@ ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS canary_percent double precision DEFAULT 5,
     ADD COLUMN IF NOT EXISTS abort_min_completed integer DEFAULT 1,
     ADD COLUMN IF NOT EXISTS max_in_flight integer,            -- NULL: no cap
-    ADD COLUMN IF NOT EXISTS progress_timeout double precision, -- seconds; NULL: OTA_PROGRESS_TIMEOUT
+    ADD COLUMN IF NOT EXISTS progress_timeout double precision, -- seconds of silence; NULL: OTA_PROGRESS_TIMEOUT
+    ADD COLUMN IF NOT EXISTS answer_timeout double precision,   -- seconds to the first word; NULL: as progress_timeout
+    ADD COLUMN IF NOT EXISTS device_timeout double precision,   -- seconds in all; NULL: ROLLWAVE_DEVICE_TIMEOUT
     ADD COLUMN IF NOT EXISTS max_attempts integer,              -- sends in all; NULL: OTA_MAX_ATTEMPTS
+    ADD COLUMN IF NOT EXISTS retry_on text[],                   -- failures tried again; NULL: no_answer, no_progress
+    ADD COLUMN IF NOT EXISTS retry_delay double precision,      -- seconds, doubling; NULL: progress_timeout / 30
+    ADD COLUMN IF NOT EXISTS retry_delay_max double precision,  -- seconds; NULL: an hour
     ADD COLUMN IF NOT EXISTS command text,                      -- the body, frozen when the first device is claimed
     ADD COLUMN IF NOT EXISTS wave integer NOT NULL DEFAULT 0,   -- the wave that may be sent to now
     ADD COLUMN IF NOT EXISTS sent integer NOT NULL DEFAULT 0,   -- devices claimed at least once
@@ -98,7 +103,27 @@ CREATE TABLE IF NOT EXISTS ota_device_status (
 ALTER TABLE ota_device_status
     ADD COLUMN IF NOT EXISTS attempt smallint NOT NULL DEFAULT 0,      -- the attempt claimed last; 0: never
     ADD COLUMN IF NOT EXISTS sent_attempt smallint NOT NULL DEFAULT 0, -- the attempt the broker acknowledged last
-    ADD COLUMN IF NOT EXISTS due_at timestamptz;                       -- the lease's end while claimed, then the deadline
+    ADD COLUMN IF NOT EXISTS heard_attempt smallint NOT NULL DEFAULT 0, -- the attempt the device last said a word in
+    ADD COLUMN IF NOT EXISTS failed_attempt smallint NOT NULL DEFAULT 0, -- the attempt that failed last ...
+    ADD COLUMN IF NOT EXISTS failed_reason text,                       -- ... and why: domain.retry.Reason
+    ADD COLUMN IF NOT EXISTS refusals smallint NOT NULL DEFAULT 0,     -- times in a row that the broker refused it
+    ADD COLUMN IF NOT EXISTS due_at timestamptz;                       -- when its lease, deadline or delay ends
+
+-- A host's column may be too narrow for what devices say. Where something depends on its type, it stays.
+DO $$
+BEGIN
+    ALTER TABLE ota_device_status ALTER COLUMN error_message TYPE text;
+EXCEPTION WHEN feature_not_supported OR dependent_objects_still_exist THEN
+    RAISE NOTICE 'ota_device_status.error_message keeps its type: %', SQLERRM;
+END $$;
+
+-- Since when have reports been coming in? Deadlines run only while somebody listens.
+CREATE TABLE IF NOT EXISTS rollwave_listener_slots (
+    slot integer PRIMARY KEY,
+    topic_filter text NOT NULL,  -- what its session in the broker is subscribed to
+    listening_since timestamptz NOT NULL,
+    alive_at timestamptz NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS ota_campaign_waves (
     tenant_id text NOT NULL,

@@ -31,6 +31,7 @@ GRANT SELECT, INSERT, DELETE ON device_group_members, firmware_versions, ota_qua
 GRANT SELECT, INSERT, UPDATE ON ota_campaigns, ota_device_status, ota_campaign_waves, rollwave_api_keys TO pulse_app;
 GRANT SELECT, INSERT ON ota_campaign_history TO pulse_app;
 GRANT SELECT ON rollwave_installation, rollwave_migrations TO pulse_app;
+GRANT SELECT, INSERT, UPDATE ON rollwave_listener_slots TO pulse_app;
 
 DO $$
 DECLARE

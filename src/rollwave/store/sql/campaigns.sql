@@ -2,25 +2,19 @@
 -- Which campaigns need the engine now, over all tenants. Tells tenant, id and status only.
 SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns();
 
+-- name: lock
+-- Hold the campaign's row until the transaction ends. Whoever holds it never waits for an execution's row (SKIP
+-- LOCKED), since reports lock executions first and their campaign last.
+SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
+
 -- name: get
 -- One campaign as the engine sees it.
-SELECT c.*, f.file_url, f.version, f.checksum_sha256, f.device_type,
+SELECT c.*, f.file_url, f.version, f.checksum_sha256,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
 FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
 WHERE c.tenant_id = $1 AND c.id = $2;
-
--- name: lock
--- The same, holding the campaign's row until the transaction ends. Whoever holds it never waits for an
--- execution's row (SKIP LOCKED), since reports lock executions first and their campaign last.
-SELECT c.*, f.file_url, f.version, f.checksum_sha256, f.device_type,
-       EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
-       COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
-FROM ota_campaigns c
-LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
-WHERE c.tenant_id = $1 AND c.id = $2
-FOR NO KEY UPDATE OF c;
 
 -- name: firmware_device_type
 SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2;
@@ -31,9 +25,9 @@ SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2)
 -- name: insert
 INSERT INTO ota_campaigns
     (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
-     abort_min_completed, canary_percent, max_in_flight, progress_timeout, max_attempts,
-     created_by, idempotency_key, idempotency_digest, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'CREATED')
+     abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
+     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, idempotency_key, idempotency_digest, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 'CREATED')
 RETURNING id;
 
 -- name: by_idempotency_key
@@ -64,7 +58,7 @@ WITH tally AS (
     FOR NO KEY UPDATE OF c
 )
 UPDATE ota_campaigns c
-SET succeeded = c.succeeded + t.succeeded, failed = c.failed + t.failed
+SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.failed, 0) + t.failed
 FROM tally t JOIN held h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold, c.abort_min_completed;

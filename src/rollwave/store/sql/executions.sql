@@ -17,21 +17,30 @@ WITH targeted AS (
 SELECT count(*)::int AS total, (count(*) FILTER (WHERE status = 'PENDING'))::int AS sendable FROM targeted;
 
 -- name: claim
--- Take up to $3 commands. Devices that are due again come first: under the same attempt where the broker never
--- acknowledged it, under the next one after silence, at most $5 in all. Then devices never sent to, lowest id
--- first, at most $4 of them; one that cannot be addressed ($7) is skipped here, before anything is published.
--- What is claimed is ours until the lease of $6 seconds ends.
+-- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
+-- the broker never acknowledged it, under the next one where the last has failed, or was set back by hand. Then
+-- devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed ($6) is skipped here,
+-- before anything is published. (ANY over an array, not a join: the planner then takes the primary key.)
 WITH again AS (
     SELECT device_id
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-      AND due_at <= statement_timestamp()
-      AND (attempt > sent_attempt OR attempt < $5)
-      AND device_id ~ $7
+      AND (due_at <= statement_timestamp() OR (due_at IS NULL AND status = 'PENDING'))
+      AND (attempt > sent_attempt OR failed_attempt = attempt OR status = 'PENDING')
+      AND device_id ~ $6
     ORDER BY due_at
     LIMIT $3
     FOR UPDATE SKIP LOCKED
+), again_claimed AS (
+    UPDATE ota_device_status
+    SET attempt = CASE WHEN attempt > sent_attempt THEN attempt ELSE attempt + 1 END,
+        status = CASE status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE status END,
+        progress_pct = 0,
+        error_message = NULL,
+        due_at = statement_timestamp() + make_interval(secs => $5)
+    WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM again))
+    RETURNING device_id, attempt
 ), fresh AS (
     SELECT device_id
     FROM ota_device_status
@@ -39,27 +48,23 @@ WITH again AS (
     ORDER BY id
     LIMIT LEAST($4, $3 - (SELECT count(*) FROM again))
     FOR UPDATE SKIP LOCKED
-), picked AS (
-    SELECT device_id, false AS fresh FROM again
-    UNION ALL
-    SELECT device_id, true FROM fresh
+), fresh_claimed AS (
+    UPDATE ota_device_status
+    SET attempt = CASE WHEN device_id ~ $6 THEN 1 ELSE 0 END,
+        status = CASE WHEN device_id ~ $6 THEN status ELSE 'SKIPPED' END,
+        error_message = CASE WHEN device_id !~ $6 THEN $7 END,
+        completed_at = CASE WHEN device_id !~ $6 THEN statement_timestamp() END,
+        due_at = CASE WHEN device_id ~ $6 THEN statement_timestamp() + make_interval(secs => $5) END
+    WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM fresh))
+    RETURNING device_id, attempt
 )
-UPDATE ota_device_status d
-SET attempt = CASE WHEN d.device_id !~ $7 OR d.attempt > d.sent_attempt THEN d.attempt ELSE d.attempt + 1 END,
-    status = CASE WHEN d.device_id !~ $7 THEN 'SKIPPED'
-                  WHEN d.status = 'INSTALLING' THEN 'DOWNLOADING'
-                  ELSE d.status END,
-    progress_pct = 0,
-    error_message = CASE WHEN d.device_id !~ $7 THEN $8 END,
-    completed_at = CASE WHEN d.device_id !~ $7 THEN statement_timestamp() END,
-    due_at = CASE WHEN d.device_id ~ $7 THEN statement_timestamp() + make_interval(secs => $6) END
-FROM picked p
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = p.device_id
-RETURNING d.device_id, d.attempt, p.fresh, d.status = 'SKIPPED' AS skipped;
+SELECT device_id, attempt, false AS fresh FROM again_claimed
+UNION ALL
+SELECT device_id, attempt, true FROM fresh_claimed;
 
 -- name: mark_sent
--- The broker has acknowledged these. Not applied: the device has reported already, the campaign was stopped
--- and the lease had ended, or another worker was sooner.
+-- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all. Not applied: it has
+-- reported already, the campaign was stopped and the lease had ended, or another worker was sooner.
 WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), held AS (
@@ -70,36 +75,56 @@ WITH sent AS (
     ORDER BY d.device_id
     FOR UPDATE OF d
 )
-UPDATE ota_device_status d
+UPDATE ota_device_status
 SET status = 'DOWNLOADING',
-    sent_attempt = d.attempt,
-    started_at = COALESCE(d.started_at, statement_timestamp()),
-    due_at = statement_timestamp() + make_interval(secs => $5)
-FROM held h
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = h.device_id
-RETURNING d.device_id;
+    sent_attempt = attempt,
+    refusals = 0,
+    started_at = COALESCE(started_at, statement_timestamp()),
+    due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
+                   COALESCE(started_at, statement_timestamp()) + make_interval(secs => $6))
+WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM held));
 
 -- name: release
--- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds.
--- Not applied: the lease had ended and another worker has them.
-UPDATE ota_device_status d
-SET due_at = statement_timestamp() + make_interval(secs => $5)
-FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = s.device_id
-  AND d.attempt = s.attempt AND d.attempt > d.sent_attempt AND d.status IN ('PENDING', 'DOWNLOADING')
-RETURNING d.device_id;
+-- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it
+-- refused one ($6), that doubles each time, up to ten minutes: a refused device must not hold up its neighbours.
+-- Not applied: the lease had ended and another worker has it.
+WITH unsent AS (
+    SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
+), held AS (
+    SELECT d.device_id
+    FROM ota_device_status d JOIN unsent s ON s.device_id = d.device_id AND s.attempt = d.attempt
+    WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.attempt > d.sent_attempt
+      AND d.status IN ('PENDING', 'DOWNLOADING')
+    ORDER BY d.device_id
+    FOR UPDATE OF d
+)
+UPDATE ota_device_status
+SET refusals = CASE WHEN $6 THEN LEAST(refusals + 1, 16) ELSE refusals END,
+    due_at = statement_timestamp()
+             + make_interval(secs => CASE WHEN $6 THEN LEAST(600, $5 * 2 ^ refusals) ELSE $5 END)
+WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM held));
 
 -- name: apply_reports
--- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and
--- only where the campaign has been sent to. One row comes back for each report: what the execution was (NULL:
--- no such execution for this tenant) and whether the report changed it.
+-- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
+-- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress.
+-- After a failure that the device reported, nothing it says of that attempt counts. One row comes back for each
+-- report: what the execution was (NULL: no such execution for this tenant), and what the report did.
 WITH report AS MATERIALIZED (
     SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::int[])
         WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, number)
 ), held AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt,
-           make_interval(secs => COALESCE(c.progress_timeout, $8)) AS patience
+           CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
+           make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
+                                      THEN c.progress_timeout ELSE $8 END) AS patience,
+           COALESCE(d.started_at, statement_timestamp())
+               + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
+                                            THEN c.device_timeout ELSE $9 END) AS last_moment,
+           COALESCE(r.status = 'FAILED'
+               AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
+               AND d.attempt < COALESCE(c.max_attempts, $10)
+               AND c.status IN ('RUNNING', 'PAUSED'), false) AS retried
     FROM report r
     JOIN ota_device_status d
       ON d.tenant_id = $1 AND d.campaign_id = r.campaign_id AND d.device_id = r.device_id
@@ -108,24 +133,33 @@ WITH report AS MATERIALIZED (
     FOR UPDATE OF d
 ), moved AS (
     UPDATE ota_device_status d
-    SET status = h.reported,
+    SET status = CASE WHEN h.retried THEN 'DOWNLOADING' ELSE h.reported END,
         progress_pct = COALESCE(h.progress, d.progress_pct),
         error_message = CASE WHEN h.reported = 'SUCCESS' THEN NULL ELSE COALESCE(h.error, d.error_message) END,
         sent_attempt = d.attempt,
+        heard_attempt = d.attempt,
+        failed_attempt = CASE WHEN h.reported = 'FAILED' THEN d.attempt ELSE 0 END,
+        failed_reason = CASE WHEN h.reported = 'FAILED' THEN h.reason END,
         started_at = COALESCE(d.started_at, statement_timestamp()),
-        completed_at = CASE WHEN ota_status_rank(h.reported) = 3 THEN statement_timestamp() END,
-        due_at = CASE WHEN ota_status_rank(h.reported) < 3 THEN statement_timestamp() + h.patience END
+        completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
+                            THEN statement_timestamp() END,
+        -- A little more than the patience, so that a device that says the same again need not be written each time.
+        due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
+                      THEN LEAST(statement_timestamp() + h.patience * 1.1, h.last_moment) END
     FROM held h
     WHERE d.tenant_id = $1 AND d.campaign_id = h.campaign_id AND d.device_id = h.device_id
       AND (d.attempt > 0 OR d.status <> 'PENDING')
       AND (h.reported_attempt IS NULL OR h.reported_attempt = d.attempt)
+      AND NOT (d.failed_attempt = d.attempt AND COALESCE(d.failed_reason, '') IN ('reported', 'rejected'))
       AND (ota_status_rank(d.status) < ota_status_rank(h.reported)
            OR d.status = h.reported AND ota_status_rank(d.status) < 3
               AND (h.progress > d.progress_pct
-                   OR d.due_at < statement_timestamp() + h.patience * 0.75))
+                   OR d.failed_attempt = d.attempt
+                   OR d.due_at < LEAST(statement_timestamp() + h.patience, h.last_moment)))
     RETURNING h.number
 )
-SELECT r.number::int - 1 AS position, h.was, h.attempt, m.number IS NOT NULL AS applied
+SELECT r.number::int - 1 AS position, h.was, h.attempt, h.reason, m.number IS NOT NULL AS applied,
+       m.number IS NOT NULL AND h.retried AS retried
 FROM report r
 LEFT JOIN held h USING (number)
 LEFT JOIN moved m USING (number)
@@ -133,34 +167,45 @@ ORDER BY r.number;
 
 -- name: adopt_in_progress
 -- Rows that a host's earlier worker left in progress have been sent to; their patience starts now.
-UPDATE ota_device_status
-SET attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1),
-    due_at = statement_timestamp() + make_interval(secs => $3)
-WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL
-  AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-RETURNING device_id;
-
--- name: fail_silent
--- Devices whose patience ended with no attempt left ($3; 0 when the campaign sends no more).
-WITH silent AS (
-    SELECT device_id
-    FROM ota_device_status
-    WHERE tenant_id = $1 AND campaign_id = $2
-      AND status IN ('DOWNLOADING', 'INSTALLING')
-      AND due_at <= statement_timestamp()
-      AND (attempt <= sent_attempt OR $3 = 0)
-      AND (attempt >= $3 OR device_id !~ $5)
-    ORDER BY due_at
-    LIMIT $4
+WITH left_behind AS (
+    SELECT device_id FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
     FOR UPDATE SKIP LOCKED
 )
+UPDATE ota_device_status
+SET attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), heard_attempt = GREATEST(attempt, 1),
+    due_at = statement_timestamp() + make_interval(secs => $3)
+WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM left_behind));
+
+-- name: hold_overdue
+-- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, or,
+-- where the campaign sends no more ($3), all. What becomes of each is domain.retry's to say.
+SELECT device_id, attempt, heard_attempt = attempt AS heard,
+       COALESCE(started_at, due_at) + make_interval(secs => $4) <= statement_timestamp() AS out_of_time
+FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2
+  AND status IN ('DOWNLOADING', 'INSTALLING')
+  AND due_at <= statement_timestamp()
+  AND ($3 OR (attempt = sent_attempt AND failed_attempt < attempt))
+ORDER BY due_at
+LIMIT $5
+FOR UPDATE SKIP LOCKED;
+
+-- name: postpone
+-- The last attempt of each has failed, and the next may be claimed after its delay. The rows are held.
 UPDATE ota_device_status d
-SET status = 'FAILED', completed_at = statement_timestamp(), due_at = NULL,
-    error_message = 'no report within ' || $6::text || ' s of the last sign of life; command sent '
-                    || d.sent_attempt || CASE d.sent_attempt WHEN 1 THEN ' time' ELSE ' times' END
-FROM silent s
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = s.device_id
-RETURNING d.device_id, d.sent_attempt, d.error_message;
+SET failed_attempt = d.attempt, failed_reason = p.reason,
+    due_at = statement_timestamp() + make_interval(secs => p.delay)
+FROM unnest($3::text[], $4::text[], $5::float8[]) AS p (device_id, reason, delay)
+WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = p.device_id;
+
+-- name: fail
+-- The engine gives these up. The rows are held and in progress.
+UPDATE ota_device_status d
+SET status = 'FAILED', failed_attempt = d.attempt, failed_reason = f.reason, error_message = f.message,
+    completed_at = statement_timestamp(), due_at = NULL
+FROM unnest($3::text[], $4::text[], $5::text[]) AS f (device_id, reason, message)
+WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = f.device_id;
 
 -- name: skip_unsent
 -- Devices of a stopped campaign that were never sent to. One that a worker is sending to right now is left to
@@ -201,8 +246,20 @@ SELECT count(*)::int FROM (
 ) AS flying;
 
 -- name: count_pending
-SELECT count(*)::int FROM ota_device_status
-WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING';
+-- Exact up to ten thousand, each queue counted no further than that; beyond, what is left of the total.
+SELECT CASE WHEN near.waiting <= 10000 THEN near.waiting + near.claimed
+            ELSE GREATEST(near.waiting + near.claimed, c.total_devices - c.sent) END::int
+FROM ota_campaigns c, LATERAL (
+    SELECT (SELECT count(*) FROM (
+                SELECT FROM ota_device_status
+                WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
+                LIMIT 10001) AS w) AS waiting,
+           (SELECT count(*) FROM (
+                SELECT FROM ota_device_status
+                WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
+                LIMIT 10001) AS s) AS claimed
+) AS near
+WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: count_all
 SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2;

@@ -1,10 +1,9 @@
 -- name: append
-INSERT INTO ota_campaign_history (tenant_id, campaign_id, device_id, event, actor, detail)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb);
+INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail) VALUES ($1, $2, $3, $4, $5::jsonb);
 
 -- name: append_failed_attempts
 INSERT INTO ota_campaign_history (tenant_id, campaign_id, device_id, event, actor, detail)
-SELECT $1, f.campaign_id, f.device_id, 'attempt_failed', f.actor,
-       jsonb_build_object('attempt', f.attempt, 'reason', f.reason)
-FROM unnest($2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[])
-    AS f (campaign_id, device_id, attempt, reason, actor);
+SELECT $1::text, f.campaign_id, f.device_id, 'attempt_failed', f.actor,
+       jsonb_build_object('attempt', f.attempt, 'cause', f.cause, 'reason', f.reason, 'final', f.final)
+FROM unnest($2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::boolean[])
+    AS f (campaign_id, device_id, attempt, cause, reason, actor, final);

@@ -2,7 +2,8 @@
 -- One campaign with its firmware, waves and breakdown, all of one snapshot: the counters agree with the breakdown.
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
-       c.max_attempts, c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
+       c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
+       c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
        c.started_at, c.completed_at, c.created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
@@ -23,7 +24,8 @@ WHERE c.tenant_id = $1 AND c.id = $2::bigint;
 -- Newest first.
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
-       c.max_attempts, c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
+       c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
+       c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
        c.started_at, c.completed_at, c.created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type

@@ -1,0 +1,75 @@
+"""What happens to a device when an attempt fails: another attempt after a delay, or the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rollwave.errors import InvalidInput
+
+
+class Reason(StrEnum):
+    """Why an attempt failed."""
+
+    NO_ANSWER = "no_answer"
+    """Not a word since the broker took the command."""
+    NO_PROGRESS = "no_progress"
+    """Silent after a word."""
+    REPORTED = "reported"
+    """The device said FAILED."""
+    REJECTED = "rejected"
+    """FAILED was its first word: it never began."""
+    OVERDUE = "overdue"
+    """The time that the device has in all is over, attempts left or not."""
+
+
+MAX_ATTEMPTS = 100
+
+LONGEST = 31_536_000.0
+"""A year: the longest time that a rule may name, in seconds."""
+
+SILENCE = frozenset({Reason.NO_ANSWER, Reason.NO_PROGRESS})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Which failures earn another attempt, how many there are in all, and the seconds before the next one."""
+
+    on: frozenset[Reason] = SILENCE
+    max_attempts: int = 3
+    delay: float = 60.0
+    max_delay: float = 3600.0
+
+    @classmethod
+    def read(cls, on: Iterable[str] | None, max_attempts: int, delay: float, max_delay: float) -> RetryPolicy:
+        """Check what a row holds; None for ``on`` takes the two kinds of silence.
+
+        Raises:
+            InvalidInput: a reason is not known, or a number is out of range.
+        """
+        try:
+            reasons = SILENCE if on is None else frozenset(Reason(each) for each in on)
+        except ValueError as error:
+            raise InvalidInput(f"retry_on: {error}", hint=f"Use some of: {', '.join(Reason)}.") from error
+        if Reason.OVERDUE in reasons:
+            raise InvalidInput("retry_on: overdue is final", hint="Leave it out, or give devices more time.")
+        if not 1 <= max_attempts <= MAX_ATTEMPTS:
+            raise InvalidInput(f"max_attempts {max_attempts} is not within 1 to {MAX_ATTEMPTS}")
+        for name, seconds in (("retry_delay", delay), ("retry_delay_max", max_delay)):
+            if not 0 <= seconds <= LONGEST:
+                raise InvalidInput(f"{name} {seconds} is not within 0 to {LONGEST:g} seconds")
+        return cls(reasons, max_attempts, delay, max_delay)
+
+    def delay_after(self, reason: Reason, attempt: int, *, luck: float) -> float | None:
+        """Seconds before attempt ``attempt + 1`` may be sent; None: there is none, the device has failed.
+
+        Doubles with each attempt up to the cap; ``luck`` (0 to 1, drawn by the caller) spreads it over its upper half.
+        """
+        if reason not in self.on or attempt >= self.max_attempts:
+            return None
+        return self.delay_of(attempt, luck=luck)
+
+    def delay_of(self, attempt: int, *, luck: float) -> float:
+        """Seconds between the failure of ``attempt`` and the next, where there is a next."""
+        return min(self.max_delay, self.delay * 2.0 ** (attempt - 1)) * (0.5 + luck / 2)

@@ -1,0 +1,269 @@
+"""The broker, or the database, is away, forgets, refuses or freezes: no device fails for it, and the campaign ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.store.migrate import migrate
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    device_row,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    succeeds,
+    worker,
+)
+from tests.servers import Mosquitto
+from tests.support import Running, eventually
+
+TICKS = "ota_tick_start"
+ALLOW_ALL = "topic readwrite #\n"
+REFUSE_COMMANDS = "topic read #\ntopic write tenant/+/device/+/ota/status\n"
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker whose ACL a test may change while it runs."""
+    (tmp_path / "acl").write_text(ALLOW_ALL)
+    with Mosquitto(tmp_path, config=f"acl_file {tmp_path}/acl\n") as broker:
+        yield broker
+
+
+def allow(broker: Mosquitto, acl: str) -> None:
+    """Have a running broker follow another ACL."""
+    (broker.log.parent / "acl").write_text(acl)
+    tell(broker, signal.SIGHUP)
+
+
+def tell(broker: Mosquitto, number: signal.Signals) -> None:
+    assert broker._process
+    os.kill(broker._process.pid, number)
+
+
+async def some_ticks(running: Running, number: int = 5) -> None:
+    """Wait until the engine has looked at its campaigns that often again."""
+    before = len(events(running, TICKS))
+    await eventually(lambda: len(events(running, TICKS)) > before + number, timeout=20, what="ticks")
+
+
+async def unfailed(host: Connection, campaign: int) -> None:
+    assert (await campaign_row(host, campaign))[0] == "RUNNING"
+    assert (await campaign_row(host, campaign))[2] == 0
+    assert "FAILED" not in await breakdown(host, campaign)
+
+
+async def test_a_broker_that_is_away_at_the_start(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    broker.stop()
+    campaign = await insert_campaign(host, 20)
+    async with worker(database, broker.url, tmp_path / "log", logs=TICKS) as running:
+        await some_ticks(running)
+        assert await breakdown(host, campaign) == {"PENDING": 20}
+        assert len(events(running, "ota_mqtt_publish_failed")) == 1, "said once, not at every tick"
+        broker.start()
+        async with devices(broker.url, succeeds) as fleet:
+            await ends(host, campaign)
+        assert len(events(running, "ota_status_listener_subscribed")) == 1
+    assert await campaign_row(host, campaign) == ("COMPLETED", 20, 0)
+    assert len(fleet.commands) <= 20, "what went out before the devices were there is sent again when they are silent"
+
+
+async def test_a_broker_that_dies_and_forgets_everything(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "10"}
+    async with devices(broker.url, succeeds) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as it:
+        campaign = await insert_campaign(host, 100, rollout_rate=20)
+        for outage in (1, 2):
+            await eventually(lambda: len(fleet.commands) > 30 * outage, what="under way")  # noqa: B023
+            await eventually(lambda: len(events(it, "ota_status_listener_subscribed")) == outage, what="listening")  # noqa: B023
+            broker.stop()
+            await some_ticks(it)
+            await unfailed(host, campaign)
+            broker.start()
+        await ends(host, campaign, timeout=60)
+        assert [event["session_present"] for event in events(it, "ota_status_listener_subscribed")] == [False] * 3
+    assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
+
+
+async def test_a_broker_that_restarts_and_remembers(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "10"}
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(database, mosquitto.url, tmp_path / "log", **settings) as it,
+    ):
+        campaign = await insert_campaign(host, 100, rollout_rate=20)
+        await eventually(lambda: len(fleet.commands) > 30, what="under way")
+        mosquitto.stop()
+        await some_ticks(it)
+        await unfailed(host, campaign)
+        mosquitto.start()
+        await ends(host, campaign, timeout=60)
+        assert [event["session_present"] for event in events(it, "ota_status_listener_subscribed")] == [False, True]
+    assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
+
+
+async def test_a_broker_that_freezes(database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    settings = {"ROLLWAVE_PUBLISH_TIMEOUT": "0.5", "ROLLWAVE_LEASE": "2"}
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(database, mosquitto.url, tmp_path / "log", **settings) as it,
+    ):
+        campaign = await insert_campaign(host, 60, rollout_rate=10)
+        await eventually(lambda: len(fleet.commands) > 10, what="under way")
+        tell(mosquitto, signal.SIGSTOP)
+        try:
+            await eventually(lambda: len(events(it, "ota_mqtt_publish_failed")) > 1, what="nothing is acknowledged")
+            await unfailed(host, campaign)
+            assert (await breakdown(host, campaign))["PENDING"] > 10
+        finally:
+            tell(mosquitto, signal.SIGCONT)
+        await ends(host, campaign, timeout=60)
+        assert {command.attempt for command in fleet.commands} == {1}
+    assert await campaign_row(host, campaign) == ("COMPLETED", 60, 0)
+
+
+async def test_a_broker_that_refuses_every_command(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    allow(mosquitto, REFUSE_COMMANDS)
+    async with devices(mosquitto.url, succeeds) as fleet, worker(database, mosquitto.url, tmp_path / "log") as it:
+        campaign = await insert_campaign(host, 25)
+        await some_ticks(it)
+        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="said so")
+        assert await breakdown(host, campaign) == {"PENDING": 25}
+        assert not await host.fetchval("SELECT count(*) FROM ota_device_status WHERE started_at IS NOT NULL")
+        allow(mosquitto, ALLOW_ALL)
+        await ends(host, campaign)
+        assert {command.attempt for command in fleet.commands} == {1}
+        assert set(fleet.times_sent(campaign).values()) == {1}
+    assert await campaign_row(host, campaign) == ("COMPLETED", 25, 0)
+
+
+async def test_refused_devices_do_not_starve_the_others(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    refused = [f"dev-{number}" for number in range(1, 6)]
+    allow(mosquitto, ALLOW_ALL + "".join(f"topic deny tenant/north/device/{device}/ota\n" for device in refused))
+    async with devices(mosquitto.url, succeeds), worker(database, mosquitto.url, tmp_path / "log"):
+        campaign = await insert_campaign(host, 20, rollout_rate=5)
+
+        async def others_are_done() -> bool:
+            return await breakdown(host, campaign) == {"PENDING": 5, "SUCCESS": 15}
+
+        await eventually(others_are_done, timeout=15, what="the others are done")
+        assert await campaign_row(host, campaign) == ("RUNNING", 15, 0)
+        assert (await device_row(host, campaign, "dev-1"))["started_at"] is None
+        allow(mosquitto, ALLOW_ALL)
+        await ends(host, campaign)
+
+
+async def all_marked(host: Connection, campaign: int) -> None:
+    async def marked() -> bool:
+        return (await breakdown(host, campaign)).keys() == {"DOWNLOADING"}
+
+    await eventually(marked, what="all sent to")
+
+
+async def patience_ends(host: Connection) -> None:
+    async def ended() -> bool:
+        sql = "SELECT bool_and(started_at < now() - interval '2.5 seconds') FROM ota_device_status"
+        return bool(await host.fetchval(sql))
+
+    await eventually(ended, what="every device's patience is over")
+
+
+async def test_silence_while_nobody_listened_is_not_the_devices(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """The engine is down for longer than a device may be silent; their reports wait in the broker."""
+    settings = {"OTA_PROGRESS_TIMEOUT": "2", "OTA_MAX_ATTEMPTS": "1"}
+    async with devices(mosquitto.url) as fleet:
+        campaign = await insert_campaign(host, 30, rollout_rate=30)
+        async with worker(database, mosquitto.url, tmp_path / "first", **settings) as first:
+            await all_marked(host, campaign)
+            first.process.kill()
+            await first.process.wait()
+        for command in fleet.commands:
+            fleet.report(command.device, campaign, "SUCCESS")
+        await fleet.delivered()
+        await patience_ends(host)
+        async with worker(database, mosquitto.url, tmp_path / "second", **settings):
+            await ends(host, campaign)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 30, 0)
+
+
+async def test_silence_while_the_broker_was_away_is_not_the_devices(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"OTA_PROGRESS_TIMEOUT": "2", "OTA_MAX_ATTEMPTS": "1"}
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
+        campaign = await insert_campaign(host, 30, rollout_rate=30)
+        await all_marked(host, campaign)
+        broker.stop()
+        for command in fleet.commands:
+            fleet.report(command.device, campaign, "SUCCESS")
+        await patience_ends(host)
+        await unfailed(host, campaign)
+        broker.start()
+        await ends(host, campaign)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 30, 0)
+
+
+@pytest.fixture
+async def own_server() -> AsyncIterator[EmbeddedPostgres]:
+    """A migrated server that a test may crash."""
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
+    folder.chmod(0o755)
+    try:
+        with EmbeddedPostgres(folder / "data") as server:
+            await migrate(server.url)
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_database_that_restarts(
+    mode: str, own_server: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with (
+        devices(broker.url, succeeds) as fleet,
+        worker(own_server.url, broker.url, tmp_path / "log", ROLLWAVE_LEASE="2") as it,
+    ):
+        async with connect(own_server.url) as host:
+            campaign = await insert_campaign(host, 150, rollout_rate=15)
+        for outage in (1, 2):
+            await eventually(lambda: len(fleet.commands) > 40 * outage, what="under way")  # noqa: B023
+            own_server.stop("immediate" if mode == "immediate" else "fast")
+            await eventually(lambda: len(events(it, "ota_tick_failed")) >= outage, what="noticed")  # noqa: B023
+            own_server.start()
+        async with connect(own_server.url) as host:
+            await ends(host, campaign, timeout=60)
+            assert await campaign_row(host, campaign) == ("COMPLETED", 150, 0)
+            assert await breakdown(host, campaign) == {"SUCCESS": 150}
+        assert {command.attempt for command in fleet.commands} == {1}
+        assert it.process.returncode is None
