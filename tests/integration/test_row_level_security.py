@@ -38,6 +38,7 @@ from tests.engine import (
 from tests.servers import start_postgres
 from tests.support import eventually, free_port, rollwave, rollwave_running
 
+
 async def tenant_tables(connection: Connection) -> list[str]:
     rows = await connection.fetch(
         "SELECT table_name FROM information_schema.columns"
