@@ -22,7 +22,7 @@ test: setup ## every test, on real servers (ARGS="tests/unit -k pacing" for some
 check: setup ## lint, format, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src tests
+	$(BIN)/mypy --strict src tests bench
 	$(BIN)/lint-imports
 
 bench: setup ## measure throughput and memory (ARGS are handed on)

@@ -1,0 +1,1 @@
+"""How fast Rollwave is on this machine, beside what the machine could do at best. Run it with ``make bench``."""
