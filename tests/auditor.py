@@ -1,0 +1,87 @@
+"""Reads one snapshot after another while others write, and checks in each what must never be otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from tests.engine import Connection, connect
+
+
+@dataclass
+class Auditor:
+    """What it has seen, and what was wrong with it."""
+
+    snapshots: int = 0
+    wrong: list[str] = field(default_factory=list)
+    _known: dict[tuple[str, int, str], tuple[ExecutionStatus, int]] = field(default_factory=dict)
+
+    async def look(self, connection: Connection) -> None:
+        """Check one snapshot."""
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            campaigns = await connection.fetch("SELECT * FROM ota_campaigns")
+            rows = await connection.fetch(
+                "SELECT tenant_id, campaign_id, device_id, status, attempt, completed_at FROM ota_device_status"
+            )
+        self.snapshots += 1
+        counted: dict[tuple[str, int], dict[str, int]] = {}
+        for row in rows:
+            tally = counted.setdefault((row["tenant_id"], row["campaign_id"]), {})
+            tally[row["status"]] = tally.get(row["status"], 0) + 1
+            self._follow(row)
+        for campaign in campaigns:
+            self._compare(campaign, counted.get((campaign["tenant_id"], campaign["id"]), {}))
+
+    def _compare(self, campaign: asyncpg.Record, tally: dict[str, int]) -> None:
+        counters = campaign["succeeded"], campaign["failed"]
+        if counters != (tally.get("SUCCESS", 0), tally.get("FAILED", 0)):
+            self.wrong.append(f"campaign {campaign['id']} counts {counters}, its rows are {tally}")
+        unfinished = tally.keys() & {"PENDING", "DOWNLOADING", "INSTALLING"}
+        if campaign["status"] == "COMPLETED" and (unfinished or campaign["completed_at"] is None):
+            self.wrong.append(f"campaign {campaign['id']} is COMPLETED, its rows are {tally}")
+        if campaign["pace_used"] > campaign["rollout_rate"]:
+            self.wrong.append(f"campaign {campaign['id']} let {campaign['pace_used']} go in one tick")
+        if campaign["max_in_flight"] is not None:
+            flying = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0)
+            if flying > campaign["max_in_flight"]:
+                self.wrong.append(f"campaign {campaign['id']} has {flying} in flight")
+
+    def _follow(self, row: asyncpg.Record) -> None:
+        key = row["tenant_id"], row["campaign_id"], row["device_id"]
+        status, attempt = ExecutionStatus(row["status"]), row["attempt"]
+        was, was_attempt = self._known.get(key, (ExecutionStatus.PENDING, 0))
+        if was in TERMINAL and status is not was:
+            self.wrong.append(f"{key} went from {was} to {status}")
+        elif attempt < was_attempt:
+            self.wrong.append(f"{key} went from attempt {was_attempt} back to {attempt}")
+        elif attempt == was_attempt and RANK[status] < RANK[was]:
+            self.wrong.append(f"{key} went from {was} back to {status} within attempt {attempt}")
+        if (status in TERMINAL) != (row["completed_at"] is not None):
+            self.wrong.append(f"{key} is {status}, completed_at is {row['completed_at']}")
+        self._known[key] = status, attempt
+
+
+@asynccontextmanager
+async def auditing(database: str) -> AsyncIterator[Auditor]:
+    """Audit all the while; at the end, say what was wrong."""
+    auditor = Auditor()
+    async with connect(database) as connection:
+
+        async def keep_looking() -> None:
+            while True:
+                await auditor.look(connection)
+
+        looking = asyncio.create_task(keep_looking())
+        try:
+            yield auditor
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+    async with connect(database) as connection:
+        await auditor.look(connection)
+    assert auditor.wrong == []

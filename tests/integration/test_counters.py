@@ -1,0 +1,201 @@
+"""``succeeded`` and ``failed`` equal a GROUP BY, whatever devices repeat and whoever else writes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from tests.auditor import Auditor, auditing
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    succeeds,
+    worker,
+)
+from tests.support import eventually
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_five_fold_duplicates_in_any_order_count_once(
+    seed: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    dice = random.Random(seed)
+
+    async with (
+        auditing(database) as auditor,
+        devices(broker.url) as fleet,
+        worker(database, broker.url, tmp_path / "log", ROLLWAVE_REPORT_BATCH="50") as running,
+    ):
+        campaigns = [
+            await insert_campaign(host, 120, rollout_rate=1000, abort_threshold=1.0),
+            await insert_campaign(host, 120, tenant="south", rollout_rate=1000, abort_threshold=1.0, max_in_flight=60),
+        ]
+        for campaign, tenant, expected in zip(campaigns, ("north", "south"), (120, 60), strict=True):
+            await eventually(lambda: len(fleet.of(campaign, tenant)) >= expected, what="sent")  # noqa: B023
+        messages = [
+            (status_topic(command.tenant, command.device), encode_report(command.campaign, status, progress))
+            for command in fleet.commands
+            for status, progress in [
+                *(("DOWNLOADING", dice.randrange(100)) for _ in range(4)),
+                ("INSTALLING", 99),
+                (dice.choice(["SUCCESS", "SUCCESS", "FAILED"]), None),
+            ]
+        ] * 5
+        dice.shuffle(messages)
+        fleet.answer = succeeds
+        for topic, payload in messages:
+            fleet.send(topic, payload)
+        for campaign, tenant in zip(campaigns, ("north", "south"), strict=True):
+            await ends(host, campaign, tenant=tenant, timeout=60)
+            assert (await campaign_row(host, campaign, tenant))[1:] == await counted(host, campaign, tenant)
+        assert not events(running, "ota_counters_repaired"), "never wrong, so never mended"
+    assert auditor.snapshots > 20
+
+
+async def counted(host: Connection, campaign: int, tenant: str = "north") -> tuple[int, int]:
+    found = await breakdown(host, campaign, tenant)
+    return found.get("SUCCESS", 0), found.get("FAILED", 0)
+
+
+async def test_an_auditor_would_notice(host: Connection) -> None:
+    await insert_campaign(host, 3)
+    auditor = Auditor()
+    await auditor.look(host)
+    assert auditor.wrong == []
+    for change in (
+        "UPDATE ota_campaigns SET succeeded = 1",
+        "UPDATE ota_device_status SET status = 'SUCCESS' WHERE device_id = 'dev-1'",
+        "UPDATE ota_device_status SET status = 'FAILED', completed_at = now() WHERE device_id = 'dev-1'",
+        "UPDATE ota_campaigns SET status = 'COMPLETED'",
+        "UPDATE ota_campaigns SET pace_used = 11",
+        "UPDATE ota_campaigns SET max_in_flight = 1",
+    ):
+        seen = len(auditor.wrong)
+        await host.execute(change)
+        if "max_in_flight" in change:
+            await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE status = 'PENDING'")
+        await auditor.look(host)
+        assert len(auditor.wrong) > seen, change
+
+
+async def test_a_hosts_own_sql_is_reconciled(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"ROLLWAVE_RECONCILE_INTERVAL": "0.5"}
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as running:
+        campaign = await insert_campaign(host, 30, rollout_rate=10, abort_threshold=0.5)
+        await eventually(lambda: len(fleet.of(campaign)) == 30, what="sent")
+
+        async def agree(succeeded: int, failed: int) -> bool:
+            row = await campaign_row(host, campaign)
+            return row[1:] == (succeeded, failed) == await counted(host, campaign)
+
+        await host.execute("UPDATE ota_device_status SET status = 'SUCCESS' WHERE device_id <= 'dev-13'")
+        await eventually(lambda: agree(5, 0), what="rows set to SUCCESS are counted")
+        await host.execute("UPDATE ota_campaigns SET succeeded = 999, failed = 1")
+        await eventually(lambda: agree(5, 0), what="counters set by hand are mended")
+        await host.execute("DELETE FROM ota_device_status WHERE device_id = 'dev-13'")
+        await eventually(lambda: agree(4, 0), what="a deleted row is counted no more")
+        assert events(running, "ota_counters_repaired")
+        assert (await campaign_row(host, campaign))[0] == "RUNNING"
+        await host.execute("UPDATE ota_device_status SET status = 'FAILED' WHERE device_id LIKE 'dev-2%'")
+        await ends_aborted_on(host, campaign)
+
+
+async def ends_aborted_on(host: Connection, campaign: int) -> None:
+    async def aborted() -> bool:
+        return (await campaign_row(host, campaign))[0] == "ABORTED"
+
+    await eventually(aborted, what="failures set by hand trip the guardrail")
+
+
+async def test_counters_are_true_before_it_is_completed(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"ROLLWAVE_RECONCILE_INTERVAL": "60"}
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
+        campaign = await insert_campaign(host, 10)
+        await eventually(lambda: len(fleet.of(campaign)) == 10, what="sent")
+        for number in range(1, 8):
+            fleet.report(f"dev-{number}", campaign, "SUCCESS")
+        await eventually(lambda: has_counted(host, campaign, 7), what="seven")
+        await host.execute("UPDATE ota_device_status SET status = 'SUCCESS' WHERE status <> 'SUCCESS'")
+        await ends(host, campaign)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 10, 0)
+
+
+async def has_counted(host: Connection, campaign: int, succeeded: int) -> bool:
+    return (await campaign_row(host, campaign))[1] == succeeded
+
+
+async def test_a_row_set_back_to_pending_runs_again(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """What a host does to give a device another chance, from every state, and with no attempt left."""
+    settings = {"OTA_PROGRESS_TIMEOUT": "0.5", "OTA_MAX_ATTEMPTS": "1", "ROLLWAVE_RECONCILE_INTERVAL": "0.5"}
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
+        campaign = await insert_campaign(host, 6, abort_threshold=1.0)
+        await host.execute(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status)"
+            " VALUES ('north', $1, 'keeps-it-open', 'DOWNLOADING')",
+            campaign,
+        )
+        await eventually(lambda: has_failed(host, campaign, 6), what="all silent")
+        fleet.answer = succeeds
+        async with host.transaction():
+            await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', completed_at = NULL")
+            await host.execute(
+                "UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL, error_message = NULL"
+                " WHERE device_id LIKE 'dev-%'"
+            )
+        await eventually(lambda: has_counted(host, campaign, 6), timeout=20, what="sent to again")
+
+
+async def has_failed(host: Connection, campaign: int, number: int) -> bool:
+    return (await breakdown(host, campaign)).get("FAILED", 0) >= number
+
+
+async def test_a_host_that_pauses_aborts_and_starts_by_sql(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", OTA_TICK_INTERVAL="0.3"):
+        campaign = await insert_campaign(host, 60, rollout_rate=5)
+        other = await insert_campaign(host, 60, rollout_rate=5, tenant="south")
+        await eventually(lambda: len(fleet.of(campaign)) >= 5, what="under way")
+        await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
+        sent = len(fleet.of(campaign))
+        await eventually(lambda: len(fleet.of(other, "south")) >= 25, what="the other goes on")
+        assert len(fleet.of(campaign)) <= sent + 5, "what was claimed before may still go out"
+        paused_at = len(fleet.of(campaign))
+        for command in fleet.of(campaign):
+            fleet.report(command.device, campaign, "SUCCESS")
+        await eventually(lambda: has_counted(host, campaign, paused_at), what="reports are still taken")
+        await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
+        await eventually(lambda: len(fleet.of(campaign)) > paused_at, what="started again")
+        await host.execute("UPDATE ota_campaigns SET status = 'ABORTED' WHERE id = $1", campaign)
+        for command in fleet.of(campaign):
+            fleet.report(command.device, campaign, "SUCCESS")
+
+        async def skipped() -> bool:
+            return "PENDING" not in await breakdown(host, campaign)
+
+        await eventually(skipped, what="those left are skipped")
+        assert (await campaign_row(host, campaign))[0] == "ABORTED"

@@ -1,0 +1,182 @@
+"""Devices that say nothing: sent to again, then failed with a reason, so that every campaign ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.payload import encode_report
+from tests.engine import (
+    Command,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    device_row,
+    devices,
+    ends,
+    insert_campaign,
+    says,
+    worker,
+)
+from tests.support import eventually
+
+PATIENCE = 0.6
+SETTINGS = {"OTA_PROGRESS_TIMEOUT": str(PATIENCE), "OTA_MAX_ATTEMPTS": "3"}
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def test_mute_devices_are_sent_to_three_times_then_fail(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        campaign = await insert_campaign(host, 4, abort_threshold=1.0)
+        await eventually(lambda: fleet.commands, what="under way")
+        await host.execute("UPDATE firmware_versions SET version = 'edited', file_url = 'https://edited.invalid/'")
+        await ends(host, campaign)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 0, 4)
+    for device in ("dev-1", "dev-2", "dev-3", "dev-4"):
+        commands = [command for command in fleet.commands if command.device == device]
+        assert [command.attempt for command in commands] == [1, 2, 3]
+        gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(commands)]
+        assert all(gap > PATIENCE * 0.8 for gap in gaps)
+        row = await device_row(host, campaign, device)
+        assert row["status"] == "FAILED"
+        assert row["error_message"]
+        assert row["completed_at"]
+    assert len({command.body for command in fleet.commands}) == 1, "one body for the campaign's life"
+    attempts = await host.fetch(
+        "SELECT device_id, (detail ->> 'attempt')::int AS attempt FROM ota_campaign_history"
+        " WHERE event = 'attempt_failed' ORDER BY 1, 2"
+    )
+    assert [tuple(row) for row in attempts] == [(f"dev-{n}", attempt) for n in range(1, 5) for attempt in (1, 2, 3)]
+
+
+async def test_silent_devices_trip_the_guardrail_like_any_failure(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        campaign = await insert_campaign(host, 12, rollout_rate=3, max_in_flight=3)
+        await ends(host, campaign, "ABORTED")
+    found = await breakdown(host, campaign)
+    assert found["SKIPPED"] == 12 - found["FAILED"] >= 6
+    assert {command.device for command in fleet.commands} == {f"dev-{n}" for n in range(1, found["FAILED"] + 1)}
+
+
+async def test_progress_keeps_a_device_alive(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        campaign = await insert_campaign(host, ["moving", "repeating", "mute"], abort_threshold=1.0)
+
+        async def mute_has_failed() -> bool:
+            return bool((await device_row(host, campaign, "mute"))["status"] == "FAILED")
+
+        for progress in itertools.count(1):
+            fleet.report("moving", campaign, "DOWNLOADING", progress=min(99, progress))
+            fleet.report("repeating", campaign, "INSTALLING", progress=50)
+            if await mute_has_failed():
+                break
+            await asyncio.sleep(PATIENCE / 6)
+        for device in ("moving", "repeating"):
+            fleet.report(device, campaign, "SUCCESS")
+        await ends(host, campaign)
+        assert fleet.times_sent(campaign) == {"moving": 1, "repeating": 1, "mute": 3}
+    assert await campaign_row(host, campaign) == ("COMPLETED", 2, 1)
+
+
+async def test_a_device_that_answers_at_last_is_taken_at_its_word(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def answer(command: Command) -> list[bytes]:
+        match command.device, command.attempt:
+            case "third-time", 3:
+                return [encode_report(command.campaign, "SUCCESS")]
+            case "half-way", 1:
+                return [encode_report(command.campaign, "INSTALLING", 90)]
+            case "half-way", 2:
+                return [encode_report(command.campaign, "SUCCESS", attempt=2)]
+            case "of-old", 2:
+                return [encode_report(command.campaign, "SUCCESS", attempt=1)]
+            case "of-old", 3:
+                return [encode_report(command.campaign, "FAILED", error="no space", attempt=3)]
+        return []
+
+    async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        campaign = await insert_campaign(host, ["third-time", "half-way", "of-old"], abort_threshold=1.0)
+        await ends(host, campaign)
+        assert fleet.times_sent(campaign) == {"third-time": 3, "half-way": 2, "of-old": 3}
+    assert await campaign_row(host, campaign) == ("COMPLETED", 2, 1)
+    assert (await device_row(host, campaign, "of-old"))["error_message"] == "no space", "attempt 1 was over by then"
+
+
+async def test_a_failure_that_a_device_reports_is_final(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url, says("FAILED")) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        campaign = await insert_campaign(host, 3, abort_threshold=1.0)
+        await ends(host, campaign)
+        await insert_campaign(host, 1, tenant="south")
+        await eventually(lambda: len(fleet.commands) == 4, what="the engine has gone on")
+        assert set(fleet.times_sent(campaign).values()) == {1}
+
+
+async def test_an_aborted_campaign_ends_without_sending_again(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        campaign = await insert_campaign(host, 20, rollout_rate=5, progress_timeout=1.5)
+        await eventually(lambda: len(fleet.of(campaign)) >= 5, what="under way")
+        fleet.report("dev-1", campaign, "FAILED")
+        await eventually(lambda: is_aborted(host, campaign), what="aborted")
+        sent = len(fleet.of(campaign))
+        fleet.report("dev-2", campaign, "SUCCESS")
+        await ends(host, campaign, "ABORTED")
+        assert len(fleet.of(campaign)) <= sent + 5, "no more than was claimed before the abort"
+        assert set(fleet.times_sent(campaign).values()) == {1}
+        assert await campaign_row(host, campaign) == ("ABORTED", 1, len(fleet.of(campaign)) - 1)
+    assert await breakdown(host, campaign) == {
+        "SUCCESS": 1,
+        "FAILED": len(fleet.of(campaign)) - 1,
+        "SKIPPED": 20 - len(fleet.of(campaign)),
+    }
+
+
+async def is_aborted(host: Connection, campaign: int) -> bool:
+    return (await campaign_row(host, campaign))[0] == "ABORTED"
+
+
+async def test_a_campaigns_own_patience_goes_before_the_settings(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"OTA_PROGRESS_TIMEOUT": "600", "OTA_MAX_ATTEMPTS": "5"}
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
+        quick = await insert_campaign(host, 2, abort_threshold=1.0, progress_timeout=0.5, max_attempts=2)
+        patient = await insert_campaign(host, 2)
+        await ends(host, quick)
+        assert set(fleet.times_sent(quick).values()) == {2}
+        assert set(fleet.times_sent(patient).values()) == {1}
+    assert await breakdown(host, patient) == {"DOWNLOADING": 2}
+
+
+async def test_rows_left_in_progress_by_hand_end_too(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
+        async with host.transaction():
+            campaign = await insert_campaign(host, ["left-1", "left-2", "un/sendable"], abort_threshold=1.0)
+            await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE device_id <> 'left-2'")
+            await host.execute("UPDATE ota_device_status SET status = 'INSTALLING' WHERE device_id = 'left-2'")
+        await ends(host, campaign)
+        assert [command.attempt for command in fleet.of(campaign) if command.device == "left-1"] == [2, 3]
+    assert await campaign_row(host, campaign) == ("COMPLETED", 0, 3)
