@@ -23,6 +23,7 @@ COMMANDS = (
     ["fleet"],
     ["device", "run"],
     *(["apikey", each] for each in ("create", "list", "revoke")),
+    *(["quarantine", each] for each in ("list", "clear")),
     *(["firmware", each] for each in ("add", "list")),
     *(["device-group", each] for each in ("import", "put", "list", "show")),
     *(["campaign", each] for each in ("create", "list", "show", "start", "pause", "abort", "devices", "watch")),

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
+from rollwave.cli.database import with_pool
 from rollwave.cli.output import Format, Output, print_json, say, table
 from rollwave.domain.role import Role
 
-if TYPE_CHECKING:
-    from rollwave.store.database import Pool
-
 app = typer.Typer(no_args_is_help=True)
-
-T = TypeVar("T")
 
 TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose key it is.")]
 
@@ -50,7 +44,7 @@ def create(
     """
     from rollwave.store import apikeys
 
-    typer.echo(_with_pool(lambda pool: apikeys.create(pool, tenant, role, name=name, expires_in=expires_in)))
+    typer.echo(with_pool(lambda pool: apikeys.create(pool, tenant, role, name=name, expires_in=expires_in)))
 
 
 @app.command("list")
@@ -58,7 +52,7 @@ def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
     """List a tenant's keys, without their secrets."""
     from rollwave.store import apikeys
 
-    keys = _with_pool(lambda pool: apikeys.list_keys(pool, tenant))
+    keys = with_pool(lambda pool: apikeys.list_keys(pool, tenant))
     if output is Format.JSON:
         print_json([{name: _plain(value) for name, value in key.items()} for key in keys])
         return
@@ -78,7 +72,7 @@ def revoke(
     """End a key at once."""
     from rollwave.store import apikeys
 
-    _with_pool(lambda pool: apikeys.revoke(pool, tenant, key_id))
+    with_pool(lambda pool: apikeys.revoke(pool, tenant, key_id))
     say(f"key {key_id} is revoked")
 
 
@@ -86,16 +80,3 @@ def _plain(value: object) -> object:
     from datetime import datetime
 
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
-
-
-def _with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
-    from rollwave.settings import Settings
-    from rollwave.store.database import create_pool
-    from rollwave.store.migrate import require_current_schema
-
-    async def run() -> T:
-        async with create_pool(Settings.load().require_database_url(), size=1) as pool:
-            await require_current_schema(pool)
-            return await work(pool)
-
-    return asyncio.run(run())

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rollwave.cli import apikey, campaign, demo, device, device_group, firmware, fleet, migrate, serve
+from rollwave.cli import apikey, campaign, demo, device, device_group, firmware, fleet, migrate, quarantine, serve
 from rollwave.cli.output import complain
 from rollwave.errors import RollwaveError
 
@@ -45,7 +45,7 @@ class InOrder(TyperGroup):
         return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
 
-_ORDER = ("demo", "campaign", "firmware", "device-group", "migrate", "serve", "worker", "apikey", "fleet")
+_ORDER = ("demo", "campaign", "firmware", "device-group", "migrate", "serve", "worker", "apikey", "quarantine", "fleet")
 
 app = typer.Typer(
     name="rollwave",
@@ -64,6 +64,7 @@ app.command(rich_help_panel=_RUN)(migrate.migrate)
 app.command(rich_help_panel=_RUN)(serve.serve)
 app.command(rich_help_panel=_RUN)(serve.worker)
 app.add_typer(apikey.app, name="apikey", help="Say who may use the API.", rich_help_panel=_RUN)
+app.add_typer(quarantine.app, name="quarantine", help="Look at messages that were no reports.", rich_help_panel=_RUN)
 app.command(rich_help_panel=_DEVICES)(fleet.fleet)
 app.add_typer(device.app, name="device", rich_help_panel=_DEVICES)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from rollwave.store.database import Connection
+from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
 
 _sql = load("quarantine")
@@ -23,6 +24,22 @@ class Sample:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A sample as it is kept."""
+
+    id: int
+    device_id: str
+    received_at: datetime
+    reason: str
+    payload: bytes
+
+    @property
+    def cut(self) -> bool:
+        """Whether the message may have been longer than what is kept of it."""
+        return len(self.payload) >= MAX_PAYLOAD
+
+
 async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]) -> None:
     """Keep ``samples``, and no more than ``MAX_ROWS`` a tenant in all. Unknown tenants' are dropped."""
     await connection.execute(
@@ -33,3 +50,18 @@ async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]
         [each.payload[:MAX_PAYLOAD] for each in samples],
         MAX_ROWS,
     )
+
+
+async def newest(pool: Pool, tenant_id: str, limit: int) -> tuple[list[Kept], int]:
+    """The tenant's newest samples, newest first, and how many there are with those left out."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        rows = await connection.fetch(_sql["newest"], tenant_id, limit)
+        total: int = await connection.fetchval(_sql["count"], tenant_id)
+    return [Kept(**row) for row in rows], total
+
+
+async def clear(pool: Pool, tenant_id: str) -> int:
+    """Forget every sample of the tenant; returns how many there were."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        gone: int = await connection.fetchval(_sql["clear"], tenant_id)
+    return gone

@@ -9,3 +9,17 @@ WITH kept AS (
 DELETE FROM ota_quarantine
 WHERE tenant_id = $1
   AND id <= (SELECT id FROM ota_quarantine WHERE tenant_id = $1 ORDER BY id DESC OFFSET $5 LIMIT 1);
+
+-- name: newest
+SELECT id, device_id, received_at, reason, payload
+FROM ota_quarantine
+WHERE tenant_id = $1
+ORDER BY id DESC
+LIMIT $2;
+
+-- name: count
+SELECT count(*) FROM ota_quarantine WHERE tenant_id = $1;
+
+-- name: clear
+WITH gone AS (DELETE FROM ota_quarantine WHERE tenant_id = $1 RETURNING id)
+SELECT count(*) FROM gone;

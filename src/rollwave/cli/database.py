@@ -1,0 +1,26 @@
+"""For commands that work on the database itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rollwave.store.database import Pool
+
+T = TypeVar("T")
+
+
+def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
+    """Do ``work`` on the database at DATABASE_URL, once it is known to have this program's schema."""
+    from rollwave.settings import Settings
+    from rollwave.store.database import create_pool
+    from rollwave.store.migrate import require_current_schema
+
+    async def run() -> T:
+        async with create_pool(Settings.load().require_database_url(), size=1) as pool:
+            await require_current_schema(pool)
+            return await work(pool)
+
+    return asyncio.run(run())

@@ -1,0 +1,83 @@
+"""`rollwave quarantine`: what devices sent and could not be read. Works on the database."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rollwave.cli.database import with_pool
+from rollwave.cli.output import Format, Limit, Output, print_json, say, table
+from rollwave.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rollwave.store.quarantine import Kept
+
+app = typer.Typer(no_args_is_help=True)
+
+TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose devices sent them.")]
+
+_SHOWN = 200  # characters of a payload in a table
+
+
+@app.command("list")
+def list_(tenant: TenantOption, limit: Limit = 50, output: Output = Format.TABLE) -> None:
+    """List the newest messages that were no reports, and why.
+
+    Of each tenant the newest 1000 are kept, and the first 4 KB of each. The
+    table shows the beginning; -o json all there is. Hex is what is no UTF-8.
+    """
+    from rollwave.store import quarantine
+
+    samples, total = with_pool(lambda pool: quarantine.newest(pool, tenant, limit))
+    messages = [_message(sample) for sample in samples]
+    if output is Format.JSON:
+        print_json({"messages": messages, "total": total})
+        return
+    table(
+        ("RECEIVED", "DEVICE", "REASON", "PAYLOAD"),
+        [(each["received_at"], each["device_id"], each["reason"], _beginning(each)) for each in messages],
+        empty=f"No messages kept for tenant {tenant}.",
+        total=total,
+    )
+
+
+@app.command()
+def clear(
+    tenant: TenantOption, yes: Annotated[bool, typer.Option("--yes", "-y", help="Yes, forget them.")] = False
+) -> None:
+    """Forget a tenant's messages."""
+    from rollwave.store import quarantine
+
+    if not yes:
+        raise InvalidInput("forgetting messages is for good", hint="Add --yes if you mean it.")
+    gone = with_pool(lambda pool: quarantine.clear(pool, tenant))
+    say(f"{gone} message{'s' * (gone != 1)} forgotten")
+
+
+def _message(sample: Kept) -> dict[str, Any]:
+    encoding, payload = _readable(sample.payload, cut=sample.cut)
+    return {
+        "id": sample.id,
+        "device_id": sample.device_id,
+        "received_at": sample.received_at.isoformat(timespec="seconds"),
+        "reason": sample.reason,
+        "encoding": encoding,
+        "payload": payload,
+        "cut": sample.cut,
+    }
+
+
+def _readable(payload: bytes, *, cut: bool) -> tuple[str, str]:
+    try:
+        # A cut may go through the middle of a character.
+        return "utf-8", codecs.getincrementaldecoder("utf-8")().decode(payload, final=not cut)
+    except UnicodeDecodeError:
+        return "hex", payload.hex()
+
+
+def _beginning(message: dict[str, Any]) -> str:
+    shown: str = message["payload"][:_SHOWN]
+    more = "…" if message["cut"] or len(shown) < len(message["payload"]) else ""
+    return f"{'0x' if message['encoding'] == 'hex' else ''}{shown}{more}"

@@ -1,0 +1,56 @@
+"""`rollwave quarantine`: messages that a real worker turned away, as an operator looks at them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.topics import status_topic
+from tests.engine import connect, devices, insert_campaign, worker
+from tests.support import eventually, psql, rollwave
+
+BAD = (
+    b'{"campaign_id": 1, "status": "\x1b[2J\xe2\x80\xae<b>"}',
+    b"\xff\xfe\x00\x01",
+    "é".encode() * 3000,
+    b"null",
+)
+
+
+async def test_bad_messages_are_shown_and_forgotten(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    env = {"DATABASE_URL": database}
+    async with (
+        connect(database) as host,
+        devices(broker.url) as fleet,
+        worker(database, broker.url, tmp_path / "worker.log"),
+    ):
+        for tenant in ("north", "south"):
+            await insert_campaign(host, 1, tenant=tenant)
+        for payload in BAD:
+            fleet.send(status_topic("north", "dev-1"), b"x" + payload if payload[0] == 0xC3 else payload)
+        fleet.send(status_topic("south", "dev-1"), b"theirs")
+        await fleet.delivered()
+        await eventually(lambda: psql(database, "SELECT count(*) FROM ota_quarantine") == "5")
+    listed = rollwave("quarantine", "list", "--tenant", "north", env=env)
+    assert listed.returncode == 0, listed.stderr
+    assert "\x1b" not in listed.stdout
+    assert r"\x1b[2J\u202e<b>" in listed.stdout
+    assert "0xfffe0001" in listed.stdout
+    assert "theirs" not in listed.stdout
+    document = json.loads(rollwave("quarantine", "list", "--tenant", "north", "-o", "json", env=env).stdout)
+    assert document["total"] == 4
+    kept = [(each["encoding"], each["payload"], each["cut"]) for each in document["messages"]]
+    assert kept == [
+        ("utf-8", "null", False),
+        ("utf-8", "x" + "é" * 2047, True),  # the cut went through a character
+        ("hex", "fffe0001", False),
+        ("utf-8", BAD[0].decode(), False),
+    ]
+    one = rollwave("quarantine", "list", "--tenant", "north", "--limit", "1", env=env)
+    assert "1 of 4; --limit shows more." in one.stdout
+    refused = rollwave("quarantine", "clear", "--tenant", "north", env=env)
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+    assert rollwave("quarantine", "clear", "--tenant", "north", "--yes", env=env).stdout == "4 messages forgotten\n"
+    assert rollwave("quarantine", "list", "--tenant", "north", env=env).stdout == "No messages kept for tenant north.\n"
+    assert "theirs" in rollwave("quarantine", "list", "--tenant", "south", env=env).stdout
