@@ -105,6 +105,13 @@ class Settings(BaseSettings):
         le=5,
         description="How long a report waits for others to be committed with.",
     )
+    answer_rate: int = Field(
+        500,
+        alias="ROLLWAVE_ANSWER_RATE",
+        ge=10,
+        le=100_000,
+        description="Answers a second to devices that ask what they should be doing.",
+    )
     listener_slots: int = Field(
         1,
         alias="ROLLWAVE_LISTENER_SLOTS",

@@ -21,8 +21,8 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import InvalidInput, RollwaveError
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Broker, Incoming, Session
-from rollwave.mqtt.payload import decode_command
-from rollwave.mqtt.topics import command_topic, status_topic
+from rollwave.mqtt.payload import NOTHING_TO_DO, decode_command
+from rollwave.mqtt.topics import ask_topic, command_topic, status_topic
 
 SIGN_OF_LIFE = 60.0
 """Seconds of a long download or installation after which the last report is given again."""
@@ -79,6 +79,8 @@ class Agent:
     async def _serve(self, session: Session) -> None:
         topic = command_topic(self._plan.tenant_id, self._plan.device_id)
         await session.subscribe(topic)
+        if not session.session_present:  # whatever was waiting here for this device is gone
+            await session.publish(ask_topic(self._plan.tenant_id, self._plan.device_id), b"")
         _log.info("device_connected", topic=topic, session_present=session.session_present)
         self.connected = True
         try:
@@ -98,6 +100,8 @@ class Agent:
                 self._remember(rules.delivered(self.state, report.campaign_id, report.attempt))
 
     def _take(self, incoming: Incoming) -> None:
+        if incoming.payload == NOTHING_TO_DO:
+            return
         try:
             command = decode_command(incoming.payload)
         except InvalidInput as error:

@@ -31,6 +31,8 @@ class Outcome(StrEnum):
     """This tenant has no such campaign, or the campaign no such device."""
     RETAINED = "retained"
     EMPTY = "empty"
+    QUESTION = "question"
+    """No report: the device asks what it should be doing."""
     BAD_TOPIC = "bad_topic"
     BAD_PAYLOAD = "bad_payload"
     INVALID = "invalid_data"

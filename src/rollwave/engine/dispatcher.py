@@ -206,7 +206,9 @@ class Dispatcher:
                         trouble = "the lease ended"
                         break
                     topic = command_topic(due.tenant_id, command.device_id)
-                    receipts.append(await session.publish(topic, batch.body, attempt=command.attempt))
+                    receipts.append(
+                        await session.publish(topic, batch.body, attempt=command.attempt, expires_in=batch.times.answer)
+                    )
                 for receipt in receipts:
                     await receipt.settled()
         except BrokerUnavailable as error:

@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import asyncpg
@@ -29,7 +29,7 @@ from rollwave.engine.rules import read_rules
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
-from rollwave.mqtt.topics import parse_status_topic
+from rollwave.mqtt.topics import parse_ask_topic, parse_status_topic
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, quarantine
 from rollwave.store.campaigns import Due, Standing
@@ -70,7 +70,10 @@ class Share:
 class Intake:
     """Stateless between batches."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, settings: Settings, on_question: Callable[[TenantId, DeviceId], None] | None = None
+    ) -> None:
+        self._on_question = on_question
         self._pool = pool
         self._settings = settings
         self._conductor = Conductor(pool, settings)
@@ -89,7 +92,7 @@ class Intake:
             async with limit:
                 return await self._persist(tenant_id, share, outcomes)
 
-        shares = _sort(batch, outcomes)
+        shares = _sort(batch, outcomes, self._on_question)
         for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
             touched += dues
         for each, number in outcomes.items():
@@ -233,13 +236,20 @@ def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Failed
     )
 
 
-def _sort(batch: Sequence[Incoming], outcomes: Counter[Outcome]) -> dict[TenantId, Share]:
+def _sort(
+    batch: Sequence[Incoming],
+    outcomes: Counter[Outcome],
+    on_question: Callable[[TenantId, DeviceId], None] | None,
+) -> dict[TenantId, Share]:
     """Who said what. What is no report is counted here, and a few of each kind are logged and kept."""
     shares: dict[TenantId, Share] = defaultdict(Share)
     for incoming in batch:
         source = parse_status_topic(incoming.topic)
         if incoming.retain:
             outcomes[Outcome.RETAINED] += 1
+        elif on_question and (asking := parse_ask_topic(incoming.topic)):
+            outcomes[Outcome.QUESTION] += 1
+            on_question(*asking)
         elif source is None:
             _reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
         else:

@@ -15,11 +15,12 @@ from typing import TypeAlias
 import asyncpg
 
 from rollwave import metrics
+from rollwave.engine.answerer import Answerer
 from rollwave.engine.intake import Intake
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.client import Broker, Incoming, Session
-from rollwave.mqtt.topics import STATUS_FILTER
+from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool
@@ -52,7 +53,8 @@ class Listener:
         self._settings = settings
         self._slot = slot
         self._broker = Broker.from_settings(settings)
-        self._intake = Intake(pool, settings)
+        self._answerer = Answerer(pool, settings)
+        self._intake = Intake(pool, settings, self._answerer.ask)
         self.presence = Presence()
 
     async def run(self, stopping: asyncio.Event | None = None) -> None:
@@ -96,7 +98,9 @@ class Listener:
             # Also where the broker remembers us: it may have kept the session and not the subscription.
             await session.subscribe(topic_filter)
             if last is not None and last != topic_filter and session.session_present:
-                await session.unsubscribe(last)  # there was another number of slots
+                # There was another number of slots.
+                await session.unsubscribe(last, last.replace(STATUS_FILTER, ASK_FILTER))
+            await self._take_questions(session, topic_filter)
             _log.info(
                 "ota_status_listener_subscribed",
                 topic=topic_filter,
@@ -108,11 +112,21 @@ class Listener:
         if not stop.is_set():
             raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")
 
+    async def _take_questions(self, session: Session, topic_filter: str) -> None:
+        """Devices may ask what they should be doing, where the broker lets us hear them."""
+        try:
+            await session.subscribe(topic_filter.replace(STATUS_FILTER, ASK_FILTER))
+        except BrokerUnavailable as error:
+            if not session.connected:
+                raise
+            _log.warning("ota_questions_refused", error=str(error))
+
     async def _take_in(self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str) -> None:
         inbox: Inbox = asyncio.Queue(self._settings.report_batch)
         feeding = [
             asyncio.create_task(_read(session, inbox)),
             asyncio.create_task(_close_after(stop.wait(), inbox)),
+            asyncio.create_task(_close_after(self._answerer.run(), inbox)),
             asyncio.create_task(_close_after(self._hold_on(lock, topic_filter), inbox)),
         ]
         try:

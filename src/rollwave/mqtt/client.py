@@ -7,11 +7,13 @@ that forgot the session is subscribed to again.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -256,17 +258,18 @@ class Session:
         except MQTTError as error:
             raise BrokerUnavailable(f"unsubscribing from {', '.join(filters)} failed: {error}") from error
 
-    async def publish(self, topic: str, payload: bytes, *, attempt: int | None = None) -> Receipt:
+    async def publish(
+        self, topic: str, payload: bytes, *, attempt: int | None = None, expires_in: float | None = None
+    ) -> Receipt:
         """Hand one QoS 1 message to the session; waits while its queues are full.
 
-        ``attempt`` travels as an MQTT 5 user property (MQTT 3.1.1 has none, and it is left out).
+        ``attempt`` travels as an MQTT 5 user property; after ``expires_in`` seconds the broker drops the message if
+        it still waits for the device. (MQTT 3.1.1 knows neither, and they are left out.)
 
         Raises:
             BrokerUnavailable: the session is lost, or the broker's limits forbid the message.
         """
-        properties = None
-        if attempt is not None and self._has_properties:
-            properties = _attempt_property(attempt)
+        properties = _properties(attempt, expires_in) if self._has_properties else None
         try:
             return Receipt(await self._client.publish(topic, payload, qos=1, properties=properties))
         except MQTTError as error:
@@ -299,14 +302,14 @@ def _connect_properties(broker: Broker, *, persistent: bool) -> Properties | Non
     return None
 
 
-_attempt_properties: dict[int, Properties] = {}
-
-
-def _attempt_property(attempt: int) -> Properties:
-    found = _attempt_properties.get(attempt)
-    if found is None:
-        found = _attempt_properties[attempt] = Properties({"user_property": ((_ATTEMPT, str(attempt)),)})
-    return found
+@lru_cache(maxsize=1024)
+def _properties(attempt: int | None, expires_in: float | None) -> Properties | None:
+    values: dict[str, object] = {}
+    if attempt is not None:
+        values["user_property"] = ((_ATTEMPT, str(attempt)),)
+    if expires_in is not None:
+        values["message_expiry_interval"] = min(2**32 - 1, math.ceil(expires_in))
+    return Properties(values) if values else None
 
 
 def _read_attempt(properties: Properties | None) -> int | None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from rollwave.errors import InvalidInput
 
+NOTHING_TO_DO = b'{"action": "none"}'
+"""The answer to a device that asks and has nothing to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

@@ -68,6 +68,15 @@ class Overdue:
 
 
 @dataclass(frozen=True, slots=True)
+class Doing:
+    """A command that a device has been sent, and the seconds left until its deadline."""
+
+    body: bytes
+    attempt: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all."""
 
@@ -242,6 +251,12 @@ async def count_all(connection: Connection, campaign: Campaign) -> int:
     """Devices that the campaign targets."""
     total: int = await connection.fetchval(_sql["count_all"], campaign.tenant_id, campaign.id)
     return total
+
+
+async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:
+    """What each device should be doing now; one with nothing to do is left out."""
+    rows = await connection.fetch(_sql["current"], tenant_id, device_ids)
+    return {row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"]) for row in rows}
 
 
 def _columns(claimed: Sequence[Claimed]) -> tuple[list[str], list[int]]:

@@ -263,3 +263,15 @@ WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: count_all
 SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2;
+
+-- name: current
+-- What each of these devices should be doing: the attempt in progress of the newest running campaign. A command that a
+-- worker is sending right now, or that waits for its next attempt, is left to the dispatcher.
+SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, c.command,
+       GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
+FROM ota_campaigns c
+JOIN ota_device_status d ON d.tenant_id = $1 AND d.campaign_id = c.id AND d.device_id = ANY ($2::text[])
+WHERE c.tenant_id = $1 AND c.status = 'RUNNING' AND c.command IS NOT NULL
+  AND d.status IN ('DOWNLOADING', 'INSTALLING')
+  AND d.attempt = d.sent_attempt AND d.attempt > d.failed_attempt AND d.due_at IS NOT NULL
+ORDER BY d.device_id, d.campaign_id DESC;

@@ -1,0 +1,122 @@
+"""A device asks what it should be doing, and is told its command again or that there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.payload import NOTHING_TO_DO, encode_report
+from rollwave.mqtt.topics import ask_topic, status_topic
+from rollwave.store.database import Pool
+from tests.integration.test_engine_end_to_end import insert_campaign, running, statuses
+from tests.servers import Mosquitto
+from tests.support import eventually
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, broker: EmbeddedBroker) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
+    monkeypatch.setenv("ROLLWAVE_ANSWER_RATE", "1000")
+
+
+@asynccontextmanager
+async def collected(broker: EmbeddedBroker) -> AsyncIterator[list[Incoming]]:
+    """Everything that devices are told."""
+    received: list[Incoming] = []
+    async with Session.connect(Broker.from_url(broker.url)) as session:
+        await session.subscribe("tenant/+/device/+/ota")
+
+        async def collect() -> None:
+            async for message in session.messages():
+                received.append(message)  # noqa: PERF401  it is read meanwhile
+
+        collecting = asyncio.create_task(collect())
+        try:
+            yield received
+        finally:
+            collecting.cancel()
+            await asyncio.gather(collecting, return_exceptions=True)
+
+
+async def ask(session: Session, *device_ids: str) -> None:
+    for receipt in [await session.publish(ask_topic("north", device_id), b"") for device_id in device_ids]:
+        await receipt.acknowledged()
+
+
+@pytest.mark.usefixtures("settings")
+async def test_the_same_attempt_again_or_nothing(pool: Pool, broker: EmbeddedBroker) -> None:
+    campaign = await insert_campaign(pool, 2)
+    async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
+        await eventually(lambda: len(received) == 2, what="both are sent to")
+        await eventually(lambda: _statuses_are(pool, campaign, {"DOWNLOADING": 2}))
+        first = {message.topic: message.payload for message in received}
+        await ask(session, "dev-1", "stranger")
+        await eventually(lambda: len(received) == 4, what="both questions are answered")
+        again = {message.topic: message for message in received[2:]}
+        told = again["tenant/north/device/dev-1/ota"]
+        assert (told.payload, told.attempt) == (first["tenant/north/device/dev-1/ota"], 1)
+        assert again["tenant/north/device/stranger/ota"].payload == NOTHING_TO_DO
+        # One that is done has nothing to do any more.
+        done = await session.publish(status_topic("north", "dev-1"), encode_report(campaign, "SUCCESS"))
+        await done.acknowledged()
+        await eventually(lambda: _statuses_are(pool, campaign, {"DOWNLOADING": 1, "SUCCESS": 1}))
+        await ask(session, "dev-1")
+        await eventually(lambda: len(received) == 5, what="answered")
+        assert received[-1].payload == NOTHING_TO_DO
+    attempts = await pool.fetch("SELECT attempt FROM ota_device_status WHERE campaign_id = $1", campaign)
+    assert {row["attempt"] for row in attempts} == {1}
+
+
+@pytest.mark.usefixtures("settings")
+async def test_a_stopped_campaign_sends_nothing_to_who_asks(pool: Pool, broker: EmbeddedBroker) -> None:
+    campaign = await insert_campaign(pool, 1)
+    async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
+        await eventually(lambda: _statuses_are(pool, campaign, {"DOWNLOADING": 1}))
+        await pool.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
+        await ask(session, "dev-1")
+        await eventually(lambda: len(received) == 2, what="answered")
+        assert received[-1].payload == NOTHING_TO_DO
+
+
+@pytest.mark.usefixtures("settings")
+async def test_a_fleet_that_comes_back_at_once_is_answered_at_a_pace(pool: Pool, broker: EmbeddedBroker) -> None:
+    """Two thousand devices ask three times each: every one is answered, at no more than the rate."""
+    async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await ask(session, *(f"dev-{n % 2000}" for n in range(6000)))
+        asked = loop.time()
+        await eventually(lambda: len({m.topic for m in received}) == 2000, timeout=30, what="each is answered")
+        assert loop.time() - started >= 2000 / 1000 - 0.3
+        counts = Counter(message.topic for message in received)
+        assert max(counts.values()) <= 1 + (asked - started) * 10  # once while waiting, however often it asked
+
+
+async def test_a_command_expires_with_its_deadline(
+    pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", mosquitto.url)
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
+    listen = await asyncio.create_subprocess_exec(
+        "mosquitto_sub", "-V", "5", "-p", str(mosquitto.port), "-t", "tenant/+/device/+/ota", "-C", "1", "-W", "20",
+        "-F", "%E %P %p", stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    campaign = await insert_campaign(pool, 1, columns=", progress_timeout", values=", 90.5")
+    async with running(pool):
+        out, _ = await listen.communicate()
+    expiry, attempt, body = out.decode().strip().split(" ", 2)
+    assert 85 <= int(expiry) <= 91
+    assert attempt == "attempt:1"
+    assert json.loads(body)["campaign_id"] == campaign
+
+
+async def _statuses_are(pool: Pool, campaign: int, expected: dict[str, int]) -> bool:
+    return await statuses(pool, campaign) == expected
