@@ -18,6 +18,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests.servers import Mosquitto, debian_mosquitto, debian_postgres, start_postgres
+from tests.shipped import ShippedMosquitto
 
 HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
@@ -37,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _lacks_server(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    return ("mosquitto" in fixtures and debian_mosquitto() is None) or (
+    return (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None) or (
         "debian" in params.values() and debian_postgres() is None
     )
 
@@ -106,6 +107,13 @@ def broker() -> Iterator[EmbeddedBroker]:
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """Debian's Mosquitto, the test's own."""
     with Mosquitto(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def shipped_mosquitto(tmp_path: Path) -> Iterator[ShippedMosquitto]:
+    """Debian's Mosquitto with the configuration that is shipped."""
+    with ShippedMosquitto(tmp_path) as broker:
         yield broker
 
 

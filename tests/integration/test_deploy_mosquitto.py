@@ -1,0 +1,73 @@
+"""The Mosquitto configuration that is shipped: own topics both ways, everybody else's neither way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rollwave.errors import BrokerUnavailable
+from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER, ask_topic, command_topic, status_topic
+from tests.shipped import DEVICES, ENGINE, ShippedMosquitto
+
+OWN = ("north", "dev-1")
+OTHERS = [("north", "dev-2"), ("south", "dev-1")]
+
+
+async def publishes(broker: Broker, topic: str, payload: bytes = b"x") -> bool:
+    async with Session.connect(broker) as session:
+        receipt = await session.publish(topic, payload)
+        await receipt.settled()
+        assert receipt.taken or receipt.refused
+        return receipt.taken
+
+
+async def heard_until(session: Session, topic: str) -> list[str]:
+    """The topics of what arrives, up to a message on ``topic``."""
+    topics: list[str] = []
+    async with asyncio.timeout(10):
+        async for message in session.messages():
+            topics.append(message.topic)
+            if message.topic == topic:
+                return topics
+    raise AssertionError(topics)
+
+
+async def test_own_topics_work_both_ways(shipped_mosquitto: ShippedMosquitto) -> None:
+    engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
+    for topic_filter in (STATUS_FILTER, f"$share/rollwave-0/{STATUS_FILTER}"):
+        async with Session.connect(engine) as up, Session.connect(device) as down:
+            await up.subscribe(topic_filter, ASK_FILTER)
+            await down.subscribe(command_topic(*OWN))
+            assert await publishes(device, ask_topic(*OWN), b"")
+            assert await publishes(device, status_topic(*OWN))
+            assert await heard_until(up, status_topic(*OWN)) == [ask_topic(*OWN), status_topic(*OWN)]
+            assert await publishes(engine, command_topic(*OWN))
+            assert await heard_until(down, command_topic(*OWN)) == [command_topic(*OWN)]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=["device", "tenant"])
+async def test_another_ones_topics_are_closed(shipped_mosquitto: ShippedMosquitto, other: tuple[str, str]) -> None:
+    engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
+    for topic in (status_topic(*other), ask_topic(*other), command_topic(*other), command_topic(*OWN), "anything"):
+        assert not await publishes(device, topic), topic
+    async with Session.connect(device) as session:
+        # Mosquitto grants a filter and then filters: what counts is what comes.
+        for topic_filter in (command_topic(*other), "tenant/+/device/+/ota", STATUS_FILTER, "#", command_topic(*OWN)):
+            await session.subscribe(topic_filter)
+        assert await publishes(shipped_mosquitto.login("south/device/dev-1"), status_topic("south", "dev-1"))
+        assert await publishes(engine, command_topic(*other))
+        assert await publishes(engine, command_topic(*OWN))
+        assert set(await heard_until(session, command_topic(*OWN))) == {command_topic(*OWN)}
+
+
+async def test_the_engine_sends_no_reports_and_nobody_comes_unknown(shipped_mosquitto: ShippedMosquitto) -> None:
+    assert not await publishes(shipped_mosquitto.login(ENGINE), status_topic(*OWN))
+    ca_cert = str(shipped_mosquitto.ca_cert)
+    for stranger in (
+        Broker.from_url(shipped_mosquitto.url, ca_cert=ca_cert),
+        Broker.from_url(shipped_mosquitto.url, username=ENGINE, password="wrong", ca_cert=ca_cert),
+    ):
+        with pytest.raises(BrokerUnavailable):
+            await publishes(stranger, "anything")
