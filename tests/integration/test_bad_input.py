@@ -311,14 +311,6 @@ async def test_what_can_be_read_is_applied_and_the_rest_cleaned(listening: Liste
     assert listening.sql(f"SELECT count(*) FROM ota_quarantine WHERE device_id = '{device}'") == "0"
 
 
-async def test_a_retained_report_is_ignored(listening: Listening) -> None:
-    device = listening.device("DOWNLOADING")
-    listening.report(device, body("SUCCESS"), retain=True)
-    await listening.good_one()
-    assert listening.row(device) == "DOWNLOADING|10|"
-    listening.report(device, b"", retain=True)
-
-
 async def test_a_device_that_floods_keeps_nobody_waiting_and_its_last_word_counts(listening: Listening) -> None:
     loud = listening.device("DOWNLOADING", 0)
     for number in range(400):

@@ -36,7 +36,7 @@ class NewCampaign:
     answer_timeout: float | None = None
     device_timeout: float | None = None
     max_attempts: int | None = None
-    retry_on: tuple[str, ...] | None = None
+    retry_on: list[str] | None = None
     retry_delay: float | None = None
     retry_delay_max: float | None = None
 

@@ -17,8 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mqttium import MQTTError, MQTTProtocolVersion, PublishRejectedError
-from mqttium.api import AsyncClient, Message, Properties, PublishReceipt
+from mqttium import MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
+from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
 
 from rollwave.errors import BrokerUnavailable, ConfigurationError
 from rollwave.settings import Settings
@@ -173,6 +173,9 @@ class Session:
     def __init__(self, client: AsyncClient, broker: Broker, *, session_present: bool) -> None:
         self._client = client
         self._has_properties = broker.protocol is MQTTProtocolVersion.MQTTv5
+        self._options: SubscribeOptions | int = 1
+        if self._has_properties:
+            self._options = SubscribeOptions(QoS.AT_LEAST_ONCE, retain_as_published=True, retain_handling=2)
         self.session_present = session_present
         """Whether the broker remembers this client id: its queue is intact."""
 
@@ -234,13 +237,13 @@ class Session:
         return self._client.is_connected
 
     async def subscribe(self, *filters: str) -> None:
-        """Subscribe at QoS 1.
+        """Subscribe at QoS 1; on MQTT 5, retained messages of before do not come, and those of later say that they are.
 
         Raises:
             BrokerUnavailable: the broker refused a filter, or the session is lost.
         """
         try:
-            await self._client.subscribe([(each, 1) for each in filters])
+            await self._client.subscribe([(each, self._options) for each in filters])
         except MQTTError as error:
             raise BrokerUnavailable(
                 f"subscribing to {', '.join(filters)} failed: {error}",
@@ -259,7 +262,13 @@ class Session:
             raise BrokerUnavailable(f"unsubscribing from {', '.join(filters)} failed: {error}") from error
 
     async def publish(
-        self, topic: str, payload: bytes, *, attempt: int | None = None, expires_in: float | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        attempt: int | None = None,
+        expires_in: float | None = None,
+        retain: bool = False,
     ) -> Receipt:
         """Hand one QoS 1 message to the session; waits while its queues are full.
 
@@ -271,7 +280,7 @@ class Session:
         """
         properties = _properties(attempt, expires_in) if self._has_properties else None
         try:
-            return Receipt(await self._client.publish(topic, payload, qos=1, properties=properties))
+            return Receipt(await self._client.publish(topic, payload, qos=1, retain=retain, properties=properties))
         except MQTTError as error:
             raise BrokerUnavailable(f"publish failed: {error}") from error
 

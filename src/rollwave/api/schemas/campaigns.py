@@ -72,7 +72,7 @@ class CampaignIn(RequestModel):
     device_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None, description="Seconds that a device has in all; null: the server's"
     )
-    retry_on: Annotated[tuple[RetriedReason, ...], Field(max_length=4)] | None = Field(
+    retry_on: Annotated[list[RetriedReason], Field(max_length=4)] | None = Field(
         None,
         description="Failures that earn another attempt; null: `no_answer` and `no_progress`",
         examples=[["no_answer", "no_progress", "reported"]],

@@ -134,7 +134,8 @@ WITH report AS MATERIALIZED (
 ), moved AS (
     UPDATE ota_device_status d
     SET status = CASE WHEN h.retried THEN 'DOWNLOADING' ELSE h.reported END,
-        progress_pct = COALESCE(h.progress, d.progress_pct),
+        progress_pct = CASE WHEN d.status = h.reported THEN GREATEST(h.progress, d.progress_pct)
+                            ELSE COALESCE(h.progress, d.progress_pct) END,
         error_message = CASE WHEN h.reported = 'SUCCESS' THEN NULL ELSE COALESCE(h.error, d.error_message) END,
         sent_attempt = d.attempt,
         heard_attempt = d.attempt,
