@@ -20,6 +20,7 @@ COMMANDS = (
     ["migrate"],
     ["serve"],
     ["worker"],
+    ["doctor"],
     ["fleet"],
     ["device", "run"],
     *(["apikey", each] for each in ("create", "list", "revoke")),

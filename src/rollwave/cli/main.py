@@ -9,7 +9,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rollwave.cli import apikey, campaign, demo, device, device_group, firmware, fleet, migrate, quarantine, serve
+from rollwave.cli import (
+    apikey,
+    campaign,
+    demo,
+    device,
+    device_group,
+    doctor,
+    firmware,
+    fleet,
+    migrate,
+    quarantine,
+    serve,
+)
 from rollwave.cli.output import complain
 from rollwave.errors import RollwaveError
 
@@ -45,7 +57,19 @@ class InOrder(TyperGroup):
         return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
 
-_ORDER = ("demo", "campaign", "firmware", "device-group", "migrate", "serve", "worker", "apikey", "quarantine", "fleet")
+_ORDER = (
+    "demo",
+    "campaign",
+    "firmware",
+    "device-group",
+    "migrate",
+    "serve",
+    "worker",
+    "doctor",
+    "apikey",
+    "quarantine",
+    "fleet",
+)
 
 app = typer.Typer(
     name="rollwave",
@@ -63,6 +87,7 @@ app.add_typer(device_group.app, name="device-group", help="Say which devices.", 
 app.command(rich_help_panel=_RUN)(migrate.migrate)
 app.command(rich_help_panel=_RUN)(serve.serve)
 app.command(rich_help_panel=_RUN)(serve.worker)
+app.command(rich_help_panel=_RUN)(doctor.doctor)
 app.add_typer(apikey.app, name="apikey", help="Say who may use the API.", rich_help_panel=_RUN)
 app.add_typer(quarantine.app, name="quarantine", help="Look at messages that were no reports.", rich_help_panel=_RUN)
 app.command(rich_help_panel=_DEVICES)(fleet.fleet)

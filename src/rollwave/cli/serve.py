@@ -69,6 +69,7 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     size = settings.database_pool_size + settings.listener_slots
     async with create_pool(settings.require_database_url(), size=size) as pool:
         await require_current_schema(pool)
+        await _warn_of_superuser(pool)
         supervisor = Supervisor()
         worker = Worker(pool, settings)
         worker.join(supervisor)
@@ -77,3 +78,17 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
             listen_on = port
             supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
         await supervisor.run()
+
+
+async def _warn_of_superuser(pool: Pool) -> None:
+    from rollwave.log import get_logger
+    from rollwave.store import health
+
+    login = await health.login(pool)
+    if login.unconfined:
+        get_logger("serve").warning(
+            "ota_superuser_login",
+            login=login.name,
+            hint="Row-level security does not hold for this login outside the engine's transactions: "
+            "give the engine one of its own, with `rollwave migrate --grant-to`.",
+        )

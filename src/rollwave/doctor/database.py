@@ -1,0 +1,177 @@
+"""The database: reached, new enough, migrated, and walled between tenants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from rollwave.doctor.finding import Finding, State, attempt, ok, problem, warning
+from rollwave.errors import RollwaveError
+from rollwave.settings import Settings
+from rollwave.store import health
+from rollwave.store.database import Pool, create_pool
+from rollwave.store.health import TenantTable
+from rollwave.store.migrate import migrations
+
+OLDEST_POSTGRES = 15
+CLOCK_TOLERANCE = 2.0
+"""Seconds that this machine's clock may differ. The engine goes by the database's; people read logs by this one's."""
+
+_MIGRATE = "Run `rollwave migrate`."
+
+
+async def examine_database(settings: Settings) -> list[Finding]:
+    """Every check of the database, as far as one can get."""
+    try:
+        async with create_pool(settings.require_database_url(), size=2) as pool:
+            return await _examine(pool, settings)
+    except RollwaveError as error:
+        return [problem("database", str(error), error.hint)]
+
+
+async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
+    findings = [
+        await attempt("database", _version(pool)),
+        await attempt("login", _login(pool)),
+        await attempt("roles", _roles(pool)),
+        await attempt("clock", _clock(pool)),
+    ]
+    membership = await attempt(
+        "taking pulse_app",
+        _membership(pool),
+        "Run `rollwave migrate --grant-to LOGIN` as the owner of the tables, or: GRANT pulse_app TO that login.",
+    )
+    schema = await attempt("schema", _schema(pool), "Mend the roles first: the schema is read as pulse_app.")
+    findings += [membership, schema]
+    if State.PROBLEM in {membership.state, schema.state}:
+        return findings
+    return [
+        *findings,
+        await attempt("row-level security", _row_level_security(pool)),
+        await attempt("campaigns due", _due(pool), _MIGRATE),
+        await attempt("listeners", _listeners(pool, settings.listener_slots)),
+    ]
+
+
+async def _version(pool: Pool) -> Finding:
+    major, version = await health.server(pool)
+    if major < OLDEST_POSTGRES:
+        return problem("database", f"PostgreSQL {version} is too old", f"Upgrade to PostgreSQL {OLDEST_POSTGRES}.")
+    return ok("database", f"PostgreSQL {version}")
+
+
+async def _login(pool: Pool) -> Finding:
+    login = await health.login(pool)
+    if login.unconfined:
+        return warning(
+            "login",
+            f"{login.name} {'is a superuser' if login.superuser else 'has BYPASSRLS'}: "
+            "outside the engine's transactions nothing keeps it from any tenant's rows",
+            "Give the engine a login of its own: `createuser rollwave_engine`, "
+            "`rollwave migrate --grant-to rollwave_engine`.",
+        )
+    return ok("login", f"{login.name} is confined by row-level security")
+
+
+async def _roles(pool: Pool) -> Finding:
+    roles = await health.roles(pool)
+    if missing := [name for name in ("pulse_app", "rollwave_due") if name not in roles]:
+        return problem("roles", f"no role {' or '.join(missing)}", _MIGRATE)
+    for role in roles.values():
+        if role.superuser or role.bypasses_rls:
+            return problem(
+                "roles",
+                f"{role.name} is above row-level security: every tenant sees every tenant's rows",
+                f"ALTER ROLE {role.name} NOSUPERUSER NOBYPASSRLS",
+            )
+    if able := [role.name for role in roles.values() if role.can_login]:
+        return warning(
+            "roles", f"{' and '.join(able)} can log in", f"ALTER ROLE {able[0]} NOLOGIN (on Citus pulse_app must)"
+        )
+    return ok("roles", "pulse_app and rollwave_due cannot log in, and obey row-level security")
+
+
+async def _membership(pool: Pool) -> Finding:
+    await health.try_role(pool)
+    return ok("taking pulse_app", "this login may")
+
+
+async def _schema(pool: Pool) -> Finding:
+    expected = migrations()[-1].version
+    found = await health.schema_version(pool)
+    if found is None:
+        return problem("schema", "there is none in this database", _MIGRATE)
+    if found < expected:
+        return problem("schema", f"it is at {found}, this program needs {expected}", _MIGRATE)
+    if found > expected:
+        return problem("schema", f"it is at {found}, this program knows {expected}", "Upgrade Rollwave.")
+    return ok("schema", f"at {found}, as this program needs it")
+
+
+async def _row_level_security(pool: Pool) -> Finding:
+    check = "row-level security"
+    tables = await health.tenant_tables(pool)
+    if missing := _names(table for table in tables if not table.present):
+        return problem(check, f"no table {missing}", "Restore it: a migration makes each table once.")
+    if open_ := _names(table for table in tables if not (table.enabled and table.has_policy)):
+        return problem(check, f"not on for {open_}", _mend_tables(tables))
+    if seen := await health.seen_without_tenant(pool):
+        return problem(
+            check,
+            f"pulse_app sees rows of {', '.join(seen)} without naming a tenant",
+            "Some policy lets it: look at pg_policies, and take out what is not rollwave_tenant.",
+        )
+    if unforced := _names(table for table in tables if not table.forced and not table.adopted):
+        return problem(check, f"not forced on {unforced}", _mend_tables(tables))
+    if adopted := _names(table for table in tables if not table.forced):
+        return warning(
+            check,
+            f"on everywhere, not forced on adopted tables: {adopted}",
+            "Once all who use them set app.tenant_id: `rollwave migrate --force-rls`.",
+        )
+    return ok(check, f"on and forced on {len(tables)} tables; without a tenant no row is seen")
+
+
+def _names(tables: Iterable[TenantTable]) -> str:
+    return ", ".join(table.name for table in tables)
+
+
+def _mend_tables(tables: list[TenantTable]) -> str:
+    without_policy = _names(table for table in tables if not table.has_policy)
+    commands = [
+        f"ALTER TABLE {table.name} ENABLE ROW LEVEL SECURITY" + ("" if table.adopted else ", FORCE ROW LEVEL SECURITY")
+        for table in tables
+        if not table.enabled or not (table.forced or table.adopted)
+    ]
+    if without_policy:
+        commands.append(f"create the policy rollwave_tenant again on {without_policy}, as the migrations do")
+    return "; ".join(commands)
+
+
+async def _due(pool: Pool) -> Finding:
+    number = await health.due_campaigns(pool)
+    return ok("campaigns due", f"{number} need the engine")
+
+
+async def _listeners(pool: Pool, slots: int) -> Finding:
+    alive = await health.slots_alive(pool, slots)
+    silent = [str(slot) for slot in range(slots) if slot not in alive]
+    if silent:
+        return warning(
+            "listeners",
+            f"nobody listens in slot {', '.join(silent)} of {slots}: reports wait in the broker",
+            "Start a worker: `rollwave worker`, or `rollwave serve`; with the same ROLLWAVE_LISTENER_SLOTS everywhere.",
+        )
+    return ok("listeners", f"{slots} of {slots} slots are listened to")
+
+
+async def _clock(pool: Pool) -> Finding:
+    before = time.time()
+    theirs = await health.clock(pool)
+    after = time.time()
+    apart = max(before - theirs, theirs - after, 0.0)
+    if apart > CLOCK_TOLERANCE:
+        return warning(
+            "clock", f"this machine and the database are {apart:.0f} s apart", "Let both be set by NTP; logs mislead."
+        )
+    return ok("clock", "this machine's and the database's agree")

@@ -1,0 +1,192 @@
+"""Two devices' logins, tried against each other: the broker's ACL is all that keeps devices apart.
+
+What is sent is empty: the engine ignores an empty report, and a device an empty command. A broker may grant a
+subscription and deliver nothing, or acknowledge a message and drop it, so what counts is what arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from rollwave.doctor.finding import Finding, attempt, ok, problem, warning
+from rollwave.domain.ids import is_valid_id
+from rollwave.errors import BrokerUnavailable, InvalidInput, RollwaveError
+from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.topics import STATUS_FILTER, command_topic, status_topic
+
+ARRIVES = 5.0
+"""Seconds within which a message that may pass has come."""
+
+_FORGED = b""
+_GENUINE = b" "
+
+_MEND = (
+    "Give each device its own topics alone, each in one direction, and the engine the other: "
+    "deploy/ has the ACL for each broker."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device's login, and whose topics it may use."""
+
+    username: str
+    password: str = field(repr=False)
+    tenant: str
+    name: str
+
+    @classmethod
+    def of(cls, username: str, password: str, tenant: str | None) -> Self:
+        """Read the user name: ``{tenant}/device/{device}``, or the device's id where the tenant is given.
+
+        Raises:
+            InvalidInput: it is neither.
+        """
+        match username.split("/"):
+            case [owner, "device", name]:
+                device = cls(username, password, owner, name)
+            case _:
+                device = cls(username, password, tenant or "", username)
+        if not (is_valid_id(device.tenant) and is_valid_id(device.name)):
+            raise InvalidInput(
+                f"{username!r} does not say which device it is",
+                hint="Use a user name like TENANT/device/DEVICE, or a device's id and --tenant.",
+            )
+        return device
+
+    @property
+    def reports(self) -> str:
+        """Where it reports."""
+        return status_topic(self.tenant, self.name)
+
+    @property
+    def commands(self) -> str:
+        """Where it is told."""
+        return command_topic(self.tenant, self.name)
+
+    def login(self, broker: Broker) -> Broker:
+        """The broker as this device reaches it."""
+        return replace(broker, username=self.username, password=self.password)
+
+
+async def examine_devices(engine: Broker, a: Device, b: Device) -> list[Finding]:
+    """Try each against the other."""
+    findings: list[Finding] = []
+    if a.tenant == b.tenant:
+        findings.append(
+            warning(
+                "devices",
+                f"both are of tenant {a.tenant}: the wall between tenants is not tried",
+                "Name devices of two tenants.",
+            )
+        )
+    for me, other in ((a, b), (b, a)):
+        findings += [
+            await attempt(f"{me.username}, own topics", _own_topics(engine, me)),
+            await attempt(f"{me.username}, forging reports", _forged_report(engine, me, other)),
+            await attempt(f"{me.username}, forging commands", _forged_command(engine, me, other)),
+            await attempt(f"{me.username}, listening in", _listening_in(engine, me, other)),
+        ]
+    return findings
+
+
+async def _own_topics(engine: Broker, me: Device) -> Finding:
+    check = f"{me.username}, own topics"
+    async with Session.connect(engine) as up, Session.connect(me.login(engine)) as down:
+        await up.subscribe(me.reports)
+        await down.subscribe(me.commands)
+        for publisher, hearer, topic in ((down, up, me.reports), (up, down, me.commands)):
+            if not await _taken(publisher, topic, _FORGED):
+                return problem(check, f"publishing to {topic} is refused", _MEND)
+            await _heard(hearer, until=topic)
+    return ok(check, "its reports and its commands arrive")
+
+
+async def _forged_report(engine: Broker, me: Device, other: Device) -> Finding:
+    check = f"{me.username}, forging reports"
+    async with Session.connect(engine) as hearer:
+        await hearer.subscribe(me.reports, other.reports)
+        async with Session.connect(me.login(engine)) as session, _unless_lost():
+            if await _taken(session, other.reports, _FORGED):
+                await _taken(session, me.reports, _FORGED)
+                if _FORGED in [each.payload for each in await _heard(hearer, until=me.reports) if _of(each, other)]:
+                    return problem(check, f"it can report for {other.username}", _MEND)
+    return ok(check, f"it cannot report for {other.username}")
+
+
+async def _forged_command(engine: Broker, me: Device, other: Device) -> Finding:
+    check = f"{me.username}, forging commands"
+    async with Session.connect(engine) as sender, Session.connect(other.login(engine)) as hearer:
+        await hearer.subscribe(other.commands)
+        async with Session.connect(me.login(engine)) as session, _unless_lost():
+            if await _taken(session, other.commands, _FORGED):
+                await _taken(sender, other.commands, _GENUINE)
+                if _FORGED in [each.payload for each in await _heard(hearer, until=other.commands, payload=_GENUINE)]:
+                    return problem(check, f"it can command {other.username}", _MEND)
+    return ok(check, f"it cannot command {other.username}")
+
+
+async def _listening_in(engine: Broker, me: Device, other: Device) -> Finding:
+    check = f"{me.username}, listening in"
+    for topic_filter in (other.commands, "tenant/+/device/+/ota", STATUS_FILTER, "#"):
+        async with (
+            Session.connect(engine) as sender,
+            Session.connect(other.login(engine)) as reporter,
+            Session.connect(me.login(engine)) as hearer,
+            _unless_lost(),
+        ):
+            await hearer.subscribe(me.commands)
+            await hearer.subscribe(topic_filter)
+            await _taken(sender, other.commands, _FORGED)
+            await _taken(reporter, other.reports, _FORGED)
+            await _taken(sender, me.commands, _GENUINE)
+            heard = await _heard(hearer, until=me.commands, payload=_GENUINE)
+            if any(_of(each, other) for each in heard):
+                return problem(check, f"with {topic_filter} it hears {other.username}", _MEND)
+    return ok(check, f"it hears nothing of {other.username}")
+
+
+def _of(incoming: Incoming, device: Device) -> bool:
+    return incoming.topic in {device.reports, device.commands}
+
+
+async def _taken(session: Session, topic: str, payload: bytes) -> bool:
+    try:
+        async with asyncio.timeout(ARRIVES):
+            receipt = await session.publish(topic, payload)
+            await receipt.settled()
+    except (BrokerUnavailable, TimeoutError):
+        return False
+    return receipt.taken
+
+
+async def _heard(session: Session, *, until: str, payload: bytes = _FORGED) -> list[Incoming]:
+    """What arrives, up to such a message.
+
+    Raises:
+        RollwaveError: it does not come, so that nothing can be told from what else does not.
+        BrokerUnavailable: the session was lost.
+    """
+    heard: list[Incoming] = []
+    try:
+        async with asyncio.timeout(ARRIVES):
+            async for incoming in session.messages():
+                heard.append(incoming)
+                if (incoming.topic, incoming.payload) == (until, payload):
+                    return heard
+    except TimeoutError:
+        raise RollwaveError(f"nothing arrives on {until}", hint=_MEND) from None
+    raise BrokerUnavailable("the session was lost")
+
+
+@asynccontextmanager
+async def _unless_lost() -> AsyncIterator[None]:
+    """A broker may refuse by ending the session, or refuse a subscription outright: either is a refusal."""
+    try:
+        yield
+    except BrokerUnavailable:
+        return

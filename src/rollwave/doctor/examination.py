@@ -1,0 +1,39 @@
+"""Everything that is looked at, in the order in which it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollwave.doctor.broker import examine_broker
+from rollwave.doctor.database import examine_database
+from rollwave.doctor.devices import Device, examine_devices
+from rollwave.doctor.finding import Finding, ok, problem
+from rollwave.errors import RollwaveError
+from rollwave.mqtt.client import Broker
+from rollwave.settings import Settings
+
+
+async def examine(devices: Sequence[tuple[str, str]] = (), tenant: str | None = None) -> list[Finding]:
+    """Look at the installation that the environment describes.
+
+    Args:
+        devices: user names and passwords of two devices that are not in the field, to try the broker's ACL with.
+        tenant: whose they are, where their user names do not say.
+
+    Raises:
+        InvalidInput: a device's user name does not tell which device it is.
+    """
+    probes = [Device.of(username, password, tenant) for username, password in devices]
+    try:
+        settings = Settings.load()
+    except RollwaveError as error:
+        return [problem("settings", str(error), error.hint)]
+    findings = [ok("settings", "can be read")]
+    findings += await examine_database(settings)
+    findings += await examine_broker(settings)
+    if len(probes) == 2:
+        try:
+            findings += await examine_devices(Broker.from_settings(settings), *probes)
+        except RollwaveError as error:
+            findings.append(problem("devices", str(error), error.hint))
+    return findings

@@ -1,0 +1,57 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rollwave.errors import RollwaveError
+
+PATIENCE = 30.0
+"""Seconds that one check may take."""
+
+
+class State(StrEnum):
+    """How bad it is. A warning is for somebody to judge; with a problem the engine does not work, or not safely."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``mend`` says what to do; empty when there is nothing to be done."""
+
+    check: str
+    state: State
+    text: str
+    mend: str = ""
+
+
+def ok(check: str, text: str) -> Finding:
+    """All is well."""
+    return Finding(check, State.OK, text)
+
+
+def warning(check: str, text: str, mend: str) -> Finding:
+    """It works, and somebody should look."""
+    return Finding(check, State.WARNING, text, mend)
+
+
+def problem(check: str, text: str, mend: str) -> Finding:
+    """It does not work, or not safely."""
+    return Finding(check, State.PROBLEM, text, mend)
+
+
+async def attempt(check: str, work: Awaitable[Finding], mend: str = "") -> Finding:
+    """What ``work`` finds; an error of ours, or silence, is a problem."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await work
+    except TimeoutError:
+        return problem(check, f"no answer within {PATIENCE:.0f} s", mend)
+    except RollwaveError as error:
+        return problem(check, str(error), mend or error.hint)

@@ -1,0 +1,165 @@
+"""What an operator wants to know of the database: read, never changed. Every error is one that can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from rollwave.errors import DatabaseUnavailable
+from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.queries import load
+from rollwave.store.slots import CONTINUOUS
+
+_sql = load("health")
+
+_TIMEOUT = 5.0
+
+TENANT_TABLES = (
+    "tenants",
+    "devices",
+    "device_groups",
+    "device_group_members",
+    "firmware_versions",
+    "ota_campaigns",
+    "ota_device_status",
+    "ota_campaign_waves",
+    "ota_campaign_history",
+    "ota_quarantine",
+    "rollwave_api_keys",
+)
+"""What row-level security has to guard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The role that DATABASE_URL logs in as."""
+
+    name: str
+    superuser: bool
+    bypasses_rls: bool
+
+    @property
+    def unconfined(self) -> bool:
+        """Whether row-level security means nothing to it outside the engine's own transactions."""
+        return self.superuser or self.bypasses_rls
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role that `rollwave migrate` makes."""
+
+    name: str
+    can_login: bool
+    superuser: bool
+    bypasses_rls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TenantTable:
+    """How a table is guarded. ``adopted``: a host had it before us."""
+
+    name: str
+    present: bool
+    enabled: bool
+    forced: bool
+    has_policy: bool
+    adopted: bool
+
+
+async def server(pool: Pool) -> tuple[int, str]:
+    """PostgreSQL's major version, and its version in full."""
+    async with _as_login(pool) as connection:
+        row = await connection.fetchrow(_sql["server"])
+    assert row is not None
+    return row["major"], row["version"]
+
+
+async def login(pool: Pool) -> Login:
+    """Who we are."""
+    async with _as_login(pool) as connection:
+        row = await connection.fetchrow(_sql["login"])
+    assert row is not None
+    return Login(**row)
+
+
+async def roles(pool: Pool) -> dict[str, Role]:
+    """``pulse_app`` and ``rollwave_due``, where they exist."""
+    async with _as_login(pool) as connection:
+        return {row["name"]: Role(**row) for row in await connection.fetch(_sql["roles"])}
+
+
+async def try_role(pool: Pool) -> None:
+    """Take ``pulse_app`` as the engine does.
+
+    Raises:
+        DatabaseUnavailable: this login may not.
+    """
+    async with _as_engine(pool):
+        pass
+
+
+async def schema_version(pool: Pool) -> int | None:
+    """The newest migration applied; None: there is no schema of ours."""
+    async with _as_login(pool) as connection:
+        if not await connection.fetchval(_sql["has_schema"]):
+            return None
+    async with _as_engine(pool) as connection:
+        version: int | None = await connection.fetchval(_sql["schema_version"])
+    return version
+
+
+async def tenant_tables(pool: Pool) -> list[TenantTable]:
+    """Every table that holds tenants' rows, missing ones too."""
+    async with _as_login(pool) as connection:
+        return [TenantTable(**row) for row in await connection.fetch(_sql["tables"], TENANT_TABLES)]
+
+
+async def seen_without_tenant(pool: Pool) -> list[str]:
+    """Tables of which ``pulse_app`` sees rows without naming a tenant. All must be present."""
+    async with _as_engine(pool) as connection:
+        return [row[0] for row in await connection.fetch(_sql["seen_without_tenant"])]
+
+
+async def due_campaigns(pool: Pool) -> int:
+    """How many campaigns need the engine now."""
+    async with _as_engine(pool) as connection:
+        number: int = await connection.fetchval(_sql["due"])
+    return number
+
+
+async def slots_alive(pool: Pool, slots: int) -> list[int]:
+    """Which of the first ``slots`` listener slots are listened to."""
+    async with _as_engine(pool) as connection:
+        return [row["slot"] for row in await connection.fetch(_sql["slots"], slots, CONTINUOUS)]
+
+
+async def clock(pool: Pool) -> float:
+    """The database's time, in seconds since 1970."""
+    async with _as_login(pool) as connection:
+        seconds: float = await connection.fetchval(_sql["clock"])
+    return seconds
+
+
+@asynccontextmanager
+async def _as_login(pool: Pool) -> AsyncIterator[Connection]:
+    with _explained():
+        async with pool.acquire(timeout=_TIMEOUT) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _as_engine(pool: Pool) -> AsyncIterator[Connection]:
+    with _explained():
+        async with system_transaction(pool, timeout=_TIMEOUT) as connection:
+            yield connection
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable(f"PostgreSQL refused: {error}") from error

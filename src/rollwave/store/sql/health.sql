@@ -1,0 +1,55 @@
+-- name: server
+SELECT current_setting('server_version_num')::int / 10000 AS major, current_setting('server_version') AS version;
+
+-- name: login
+SELECT rolname::text AS name, rolsuper AS superuser, rolbypassrls AS bypasses_rls
+FROM pg_roles WHERE rolname = session_user;
+
+-- name: roles
+SELECT rolname::text AS name, rolcanlogin AS can_login, rolsuper AS superuser, rolbypassrls AS bypasses_rls
+FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due');
+
+-- name: has_schema
+SELECT to_regclass('rollwave_migrations') IS NOT NULL;
+
+-- name: schema_version
+SELECT max(version) FROM rollwave_migrations;
+
+-- name: tables
+-- What is known to hold tenants' rows, and what carries our policy. Only an adopted table has the restrictive one.
+SELECT n.name, c.oid IS NOT NULL AS present,
+       COALESCE(c.relrowsecurity, false) AS enabled,
+       COALESCE(c.relforcerowsecurity, false) AS forced,
+       EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'rollwave_tenant') AS has_policy,
+       EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'rollwave_tenant_only') AS adopted
+FROM (SELECT unnest($1::text[]) AS name
+      UNION
+      SELECT k.relname::text FROM pg_policy p JOIN pg_class k ON k.oid = p.polrelid
+      WHERE p.polname = 'rollwave_tenant' AND k.relnamespace = current_schema()::regnamespace) AS n
+LEFT JOIN pg_class c ON c.oid = to_regclass(quote_ident(n.name))
+ORDER BY n.name;
+
+-- name: seen_without_tenant
+-- As pulse_app, with no tenant named, this must be empty.
+SELECT 'tenants' WHERE EXISTS (SELECT FROM tenants)
+UNION ALL SELECT 'devices' WHERE EXISTS (SELECT FROM devices)
+UNION ALL SELECT 'device_groups' WHERE EXISTS (SELECT FROM device_groups)
+UNION ALL SELECT 'device_group_members' WHERE EXISTS (SELECT FROM device_group_members)
+UNION ALL SELECT 'firmware_versions' WHERE EXISTS (SELECT FROM firmware_versions)
+UNION ALL SELECT 'ota_campaigns' WHERE EXISTS (SELECT FROM ota_campaigns)
+UNION ALL SELECT 'ota_device_status' WHERE EXISTS (SELECT FROM ota_device_status)
+UNION ALL SELECT 'ota_campaign_waves' WHERE EXISTS (SELECT FROM ota_campaign_waves)
+UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_history)
+UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
+UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys);
+
+-- name: due
+SELECT count(*) FROM rollwave_due_campaigns();
+
+-- name: slots
+SELECT slot FROM rollwave_listener_slots
+WHERE slot < $1::int AND alive_at > statement_timestamp() - make_interval(secs => $2)
+ORDER BY slot;
+
+-- name: clock
+SELECT EXTRACT(epoch FROM clock_timestamp())::float8;

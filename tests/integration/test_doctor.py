@@ -1,0 +1,224 @@
+"""`rollwave doctor` on real servers: a healthy installation, and each thing that can be wrong with one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.engine import worker
+from tests.shipped import ENGINE, ShippedMosquitto, password
+from tests.support import free_port, psql, rollwave
+
+A, B = "north/device/dev-1", "south/device/dev-1"
+LOGINS = ("--device-a", f"{A}:{password(A)}", "--device-b", f"{B}:{password(B)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the doctor said, by check."""
+
+    code: int
+    findings: dict[str, dict[str, str]]
+
+    def states(self) -> dict[str, str]:
+        """What is not ok."""
+        return {name: each["state"] for name, each in self.findings.items() if each["state"] != "ok"}
+
+    def says(self, check: str, state: str, *words: str) -> bool:
+        """Whether a check came out so, and text or mend have these words."""
+        found = self.findings[check]
+        told = f"{found['text']} {found['mend']}"
+        assert found["state"] == state, found
+        assert all(word in told for word in words), found
+        return True
+
+
+def examine(*arguments: str, **env: str) -> Told:
+    done = rollwave("doctor", "-o", "json", *arguments, env=env)
+    assert "Traceback" not in done.stderr, done.stderr
+    document = json.loads(done.stdout)
+    states = [each["state"] for each in document["findings"]]
+    assert document["problems"] == states.count("problem")
+    assert done.returncode == (1 if document["problems"] else 0)
+    assert all(each["mend"] for each in document["findings"] if each["state"] != "ok"), document
+    return Told(done.returncode, {each["check"]: each for each in document["findings"]})
+
+
+def engine_login(broker: ShippedMosquitto) -> dict[str, str]:
+    return {
+        "MQTT_BROKER_URL": broker.url,
+        "MQTT_CA_CERT": str(broker.ca_cert),
+        "MQTT_USERNAME": ENGINE,
+        "MQTT_PASSWORD": password(ENGINE),
+    }
+
+
+async def test_a_healthy_installation(database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path) -> None:
+    env = engine_login(shipped_mosquitto)
+    log = tmp_path / "worker.log"
+    async with worker(database, shipped_mosquitto.url, log, **env) as running:
+        told = examine(*LOGINS, DATABASE_URL=database, **env)
+        assert told.states() == {"login": "warning"}  # the embedded server's superuser
+        assert told.says("login", "warning", "superuser", "--grant-to")
+        assert len(told.findings) > 15
+        assert running.output().count('"ota_superuser_login"') == 1
+        printed = rollwave("doctor", *LOGINS, env={"DATABASE_URL": database, **env})
+    assert printed.returncode == 0
+    assert "secret" not in printed.stdout + printed.stderr + running.output()
+    lines = printed.stdout.splitlines()
+    assert lines[0] == "ok       settings: can be read"
+    assert [line for line in lines if line.startswith("         mend: ")]
+    assert {line.split()[0] for line in lines} == {"ok", "warning", "mend:"}
+
+
+async def test_a_login_of_the_engines_own_needs_no_warning(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    psql(database, "DROP ROLE IF EXISTS rollwave_modest; CREATE ROLE rollwave_modest LOGIN NOINHERIT")
+    own = database.replace("postgres@", "rollwave_modest@")
+    env = {"DATABASE_URL": own, "MQTT_BROKER_URL": broker.url}
+    told = examine(**env)
+    assert told.says("taking pulse_app", "problem", "permission denied", "--grant-to")
+    assert told.says("login", "ok")
+    granted = rollwave("migrate", "--grant-to", "rollwave_modest", env={"DATABASE_URL": database})
+    assert granted.returncode == 0, granted.stderr
+    told = examine(**env)
+    assert told.states() == {"listeners": "warning", "strangers": "warning"}
+    assert told.says("listeners", "warning", "rollwave worker")
+    assert told.says("strangers", "warning", "anybody", "allow_anonymous false")
+    async with worker(own, broker.url, tmp_path / "worker.log") as running:
+        assert "ota_superuser_login" not in running.output()
+    psql(database, "ALTER ROLE rollwave_modest BYPASSRLS")
+    assert examine(**env).says("login", "warning", "BYPASSRLS")
+
+
+def test_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) -> None:
+    told = examine(DATABASE_URL=empty_database, MQTT_BROKER_URL=broker.url)
+    assert told.says("schema", "problem", "there is none", "rollwave migrate")
+    assert "row-level security" not in told.findings
+
+
+@pytest.mark.parametrize(
+    ("damage", "check", "state", "words"),
+    [
+        ("DELETE FROM rollwave_migrations WHERE version > 1", "schema", "problem", ["it is at 1", "rollwave migrate"]),
+        (
+            "INSERT INTO rollwave_migrations (version, name, checksum) VALUES (9000, 'x', '')",
+            "schema",
+            "problem",
+            ["Upgrade"],
+        ),
+        (
+            "ALTER TABLE ota_device_status DISABLE ROW LEVEL SECURITY",
+            "row-level security",
+            "problem",
+            ["not on for ota_device_status", "ALTER TABLE ota_device_status ENABLE ROW LEVEL SECURITY"],
+        ),
+        (
+            "ALTER TABLE devices NO FORCE ROW LEVEL SECURITY",
+            "row-level security",
+            "problem",
+            ["not forced on devices", "FORCE"],
+        ),
+        (
+            "INSERT INTO tenants VALUES ('north'); CREATE POLICY everybody ON tenants USING (true)",
+            "row-level security",
+            "problem",
+            ["sees rows of tenants", "pg_policies"],
+        ),
+        ("DROP TABLE ota_quarantine", "row-level security", "problem", ["no table ota_quarantine"]),
+        (
+            "REVOKE EXECUTE ON FUNCTION rollwave_due_campaigns() FROM pulse_app",
+            "campaigns due",
+            "problem",
+            ["permission denied"],
+        ),
+    ],
+    ids=["old", "newer", "rls-off", "not-forced", "leak", "missing", "due"],
+)
+def test_a_damaged_schema(
+    database: str, broker: EmbeddedBroker, damage: str, check: str, state: str, words: list[str]
+) -> None:
+    psql(database, damage)
+    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url)
+    assert told.says(check, state, *words)
+    assert [name for name, was in told.states().items() if was == "problem"] == [check]
+
+
+def test_adopted_tables_are_told_of(empty_database: str, broker: EmbeddedBroker) -> None:
+    psql(empty_database, "CREATE TABLE tenants (tenant_id text PRIMARY KEY)")
+    env = {"DATABASE_URL": empty_database, "MQTT_BROKER_URL": broker.url}
+    assert rollwave("migrate", env=env).returncode == 0
+    assert examine(**env).says("row-level security", "warning", "adopted tables: tenants", "--force-rls")
+    assert rollwave("migrate", "--force-rls", env=env).returncode == 0
+    assert examine(**env).says("row-level security", "ok")
+
+
+def test_what_cannot_be_reached(database: str, broker: EmbeddedBroker) -> None:
+    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=f"mqtt://127.0.0.1:{free_port()}")
+    assert told.says("broker", "problem", "MQTT_BROKER_URL")
+    told = examine(MQTT_BROKER_URL=broker.url)
+    assert told.says("database", "problem", "DATABASE_URL is not set")
+    assert told.says("broker", "ok")
+    told = examine(DATABASE_URL="postgresql://x:hidden@127.0.0.1:1/none", MQTT_BROKER_URL=broker.url)
+    assert told.says("database", "problem", "DATABASE_URL")
+    assert "hidden" not in str(told)
+    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url, OTA_TICK_INTERVAL="soon")
+    assert told.says("settings", "problem", "OTA_TICK_INTERVAL")
+    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url, MQTT_CA_CERT="/nowhere.pem")
+    assert told.says("broker", "problem", "MQTT_CA_CERT")
+
+
+def test_a_broker_that_keeps_the_engine_out(database: str, shipped_mosquitto: ShippedMosquitto) -> None:
+    env = engine_login(shipped_mosquitto)
+    told = examine(DATABASE_URL=database, **env | {"MQTT_PASSWORD": "mistyped"})
+    assert told.says("broker", "problem", "credentials")
+    assert "mistyped" not in str(told)
+    told = examine(DATABASE_URL=database, **env | {"MQTT_USERNAME": A, "MQTT_PASSWORD": password(A)})
+    assert told.says("engine's commands", "problem", "deploy/")
+    told = examine("--device-a", f"{A}:mistyped", *LOGINS[2:], DATABASE_URL=database, **env)
+    assert told.says(f"{A}, own topics", "problem")
+
+
+@pytest.mark.parametrize(
+    ("acl", "wrong"),
+    [
+        ("topic readwrite tenant/#\n", {"forging reports", "forging commands", "listening in"}),
+        ("pattern write tenant/%u/ota/status\ntopic read tenant/+/device/+/ota\n", {"listening in"}),
+        ("topic write tenant/+/device/+/ota/status\npattern read tenant/%u/ota\n", {"forging reports"}),
+        (
+            "topic write tenant/+/device/+/ota\npattern write tenant/%u/ota/status\npattern read tenant/%u/ota\n",
+            {"forging commands"},
+        ),
+        ("pattern read tenant/%u/ota\n", {"own topics"}),
+    ],
+    ids=["everything", "listening", "reports", "commands", "too-little"],
+)
+def test_a_broker_whose_acl_is_wrong(database: str, tmp_path: Path, acl: str, wrong: set[str]) -> None:
+    engine = "user rollwave\ntopic write tenant/+/device/+/ota\ntopic read tenant/+/device/+/ota/status\n"
+    users = "".join(f"user {user}\n{acl}" for user in (A, B) if "topic" in acl)
+    with ShippedMosquitto(tmp_path, acl=f"{acl if not users else ''}{users}{engine}") as broker:
+        told = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
+    problems = {name.partition(", ")[2] for name, state in told.states().items() if state == "problem"}
+    assert problems == wrong
+    assert all("deploy/" in each["mend"] for each in told.findings.values() if each["state"] == "problem")
+
+
+def test_devices_are_named_so_that_they_can_be_told(
+    database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path
+) -> None:
+    env = {"DATABASE_URL": database, **engine_login(shipped_mosquitto)}
+    same = "north/device/dev-2"
+    secret = tmp_path / "login"
+    secret.write_text(f"{same}:{password(same)}\n")
+    told = examine(*LOGINS[:2], "--device-b", f"@{secret}", **env)
+    assert told.states() == {"login": "warning", "listeners": "warning", "devices": "warning"}
+    assert told.says("devices", "warning", "two tenants")
+    for wrong, code in ((["--device-a", "a:b"], 2), (["--device-a", "a", "--device-b", "b:c"], 2)):
+        assert rollwave("doctor", *wrong, env=env).returncode == code
+    unclear = rollwave("doctor", "--device-a", "a/b:x", "--device-b", "b:c", env=env)
+    assert (unclear.returncode, "--tenant" in unclear.stderr) == (1, True)
