@@ -27,6 +27,12 @@ def test_of_two_terminal_reports_the_first_counts() -> None:
     assert rounds([(device, said(S.FAILED)), (device, said(S.SUCCESS))]) == [[(device, said(S.FAILED))]]
 
 
+def test_a_failure_after_a_word_is_not_told_as_the_first_word() -> None:
+    device = DeviceId("a")
+    batch = [(device, said(S.DOWNLOADING)), (device, said(S.FAILED)), (device, said(S.SUCCESS))]
+    assert rounds(batch) == [[batch[0]], [batch[1]]]
+
+
 def test_other_attempts_of_one_device_go_in_rounds_of_their_own() -> None:
     device = DeviceId("a")
     batch = [(device, said(S.FAILED, attempt=1)), (device, said(S.SUCCESS, attempt=2))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import chain
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import DeviceId
@@ -41,20 +42,23 @@ class Outcome(StrEnum):
 def rounds(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[DeviceId, Report]]]:
     """Keep the furthest report of each execution and attempt, in rounds with one report an execution each.
 
-    Nearly always there is one round; more where a batch holds reports of one device under different attempts. A
-    device that makes up more attempts than ``MAX_ROUNDS`` at once is not listened to further.
+    Nearly always there is one round; more where a batch holds reports of one device under different attempts, or a
+    failure after other words (what came before it tells why the attempt failed). A device that makes up more attempts
+    than ``MAX_ROUNDS`` at once is not listened to further.
     """
-    furthest: dict[tuple[int, DeviceId], dict[int | None, Report]] = {}
+    furthest: dict[tuple[int, DeviceId], dict[int | None, list[Report]]] = {}
     for device_id, report in reports:
         attempts = furthest.setdefault((report.campaign_id, device_id), {})
-        known = attempts.get(report.attempt)
-        if known is None and len(attempts) == MAX_ROUNDS:
+        if report.attempt not in attempts and len(attempts) == MAX_ROUNDS:
             continue
-        if known is None or _says_more(report, known):
-            attempts[report.attempt] = report
+        words = attempts.setdefault(report.attempt, [])
+        if not words or (report.status is ExecutionStatus.FAILED and _says_more(report, words[-1])):
+            words.append(report)
+        elif _says_more(report, words[-1]):
+            words[-1] = report
     result: list[list[tuple[DeviceId, Report]]] = []
     for (_, device_id), attempts in furthest.items():
-        for number, report in enumerate(attempts.values()):
+        for number, report in enumerate(chain.from_iterable(attempts.values())):
             if number == len(result):
                 result.append([])
             result[number].append((device_id, report))
