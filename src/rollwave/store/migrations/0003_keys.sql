@@ -85,3 +85,11 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN 'PENDING' THEN 0 WHEN 'DOWNLOADING' THEN 1 WHEN 'INSTALLING' THEN 2
         WHEN 'SUCCESS' THEN 3 WHEN 'FAILED' THEN 3 WHEN 'SKIPPED' THEN 3 END
 $$;
+
+-- The engine's own words, cut to what a host's column holds: they must never be what stops a campaign.
+CREATE OR REPLACE FUNCTION ota_fitting(words text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT left(words, (SELECT CASE WHEN a.atttypmod > 4 THEN a.atttypmod - 4 ELSE 1024 END
+                        FROM pg_attribute a
+                        WHERE a.attrelid = 'ota_device_status'::regclass AND a.attname = 'error_message'))
+$$;

@@ -6,7 +6,7 @@ WITH targeted AS (
     SELECT m.tenant_id, $2, m.device_id,
            CASE WHEN d.device_type <> $4 THEN 'SKIPPED' ELSE 'PENDING' END,
            CASE WHEN d.device_type <> $4
-                THEN 'device type ' || d.device_type || ' does not match the firmware''s, ' || $4::text END,
+                THEN ota_fitting('device type ' || d.device_type || ' does not match the firmware''s, ' || $4::text) END,
            CASE WHEN d.device_type <> $4 THEN statement_timestamp() END
     FROM device_group_members m
     LEFT JOIN devices d ON d.tenant_id = m.tenant_id AND d.device_id = m.device_id
@@ -18,9 +18,10 @@ SELECT count(*)::int AS total, (count(*) FILTER (WHERE status = 'PENDING'))::int
 
 -- name: claim
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
--- the broker never acknowledged it, under the next one where the last has failed, or was set back by hand. Then
--- devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed ($6) is skipped here,
--- before anything is published. (ANY over an array, not a join: the planner then takes the primary key.)
+-- the broker never acknowledged it, under the next one where the last has failed, or was set back by hand (it has
+-- all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
+-- ($6) is skipped here, before anything is published. (ANY over an array, not a join: the planner then takes the
+-- primary key.)
 WITH again AS (
     SELECT device_id
     FROM ota_device_status
@@ -38,6 +39,7 @@ WITH again AS (
         status = CASE status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE status END,
         progress_pct = 0,
         error_message = NULL,
+        started_at = CASE WHEN status <> 'PENDING' OR attempt > sent_attempt THEN started_at END,
         due_at = statement_timestamp() + make_interval(secs => $5)
     WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM again))
     RETURNING device_id, attempt
@@ -52,7 +54,7 @@ WITH again AS (
     UPDATE ota_device_status
     SET attempt = CASE WHEN device_id ~ $6 THEN 1 ELSE 0 END,
         status = CASE WHEN device_id ~ $6 THEN status ELSE 'SKIPPED' END,
-        error_message = CASE WHEN device_id !~ $6 THEN $7 END,
+        error_message = CASE WHEN device_id !~ $6 THEN ota_fitting($7) END,
         completed_at = CASE WHEN device_id !~ $6 THEN statement_timestamp() END,
         due_at = CASE WHEN device_id ~ $6 THEN statement_timestamp() + make_interval(secs => $5) END
     WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM fresh))
@@ -203,7 +205,7 @@ WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = p.device_id;
 -- name: fail
 -- The engine gives these up. The rows are held and in progress.
 UPDATE ota_device_status d
-SET status = 'FAILED', failed_attempt = d.attempt, failed_reason = f.reason, error_message = f.message,
+SET status = 'FAILED', failed_attempt = d.attempt, failed_reason = f.reason, error_message = ota_fitting(f.message),
     completed_at = statement_timestamp(), due_at = NULL
 FROM unnest($3::text[], $4::text[], $5::text[]) AS f (device_id, reason, message)
 WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = f.device_id;
@@ -224,7 +226,7 @@ WITH waiting AS (
     SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed
 )
 UPDATE ota_device_status d
-SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = $4
+SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
 FROM unsent u
 WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = u.device_id;
 
