@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
@@ -65,8 +65,12 @@ async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE):
             yield None
             return
-        # A holder that is frozen, or gone without a word, must not keep the slot.
-        await connection.execute(f"SET idle_session_timeout = '{int(CONTINUOUS)}s'", timeout=_PATIENCE)
+        # A holder that is frozen, or gone without a word, must not keep the slot, wherever it was just then.
+        await connection.execute(
+            f"SET idle_session_timeout = '{int(CONTINUOUS)}s';"
+            f" SET idle_in_transaction_session_timeout = '{int(CONTINUOUS)}s'",
+            timeout=_PATIENCE,
+        )
         try:
             yield Lock(connection, slot)
         finally:
@@ -77,7 +81,8 @@ async def _unlock(connection: Connection, slot: int) -> None:
     try:
         await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()  # the lock ends with the session
+        with suppress(asyncpg.InterfaceError):  # PostgreSQL may have ended it already
+            connection.terminate()  # the lock ends with the session
 
 
 async def listening_for(connection: Connection, slots: int) -> float | None:
