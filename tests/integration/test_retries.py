@@ -1,0 +1,226 @@
+"""A failed attempt: which failures earn another one, after what delay, and what is written down about each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from rollwave.store.database import Pool
+from tests.engine import (
+    TENANT,
+    Command,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    device_row,
+    devices,
+    ends,
+    insert_campaign,
+    worker,
+)
+from tests.support import eventually
+
+PATIENCE = 0.6
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def failed_attempts(host: Connection, device: str) -> list[tuple[int, str, bool]]:
+    """(attempt, cause, final) of each attempt that failed, in the order it was written down."""
+    rows = await host.fetch(
+        "SELECT (detail ->> 'attempt')::int AS attempt, detail ->> 'cause' AS cause,"
+        " (detail ->> 'final')::bool AS final"
+        " FROM ota_campaign_history WHERE event = 'attempt_failed' AND device_id = $1 ORDER BY id",
+        device,
+    )
+    return [tuple(row) for row in rows]
+
+
+async def is_now(host: Connection, campaign: int, device: str, **expected: Any) -> bool:
+    row = await device_row(host, campaign, device)
+    return all(row[name] == value for name, value in expected.items())
+
+
+async def test_a_reported_failure_is_tried_again_and_counted_when_attempts_are_over(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def answer(command: Command) -> Sequence[bytes]:
+        if command.device == "mends" and command.attempt == 2:
+            return [encode_report(command.campaign, "SUCCESS")]
+        return [
+            encode_report(command.campaign, "DOWNLOADING", attempt=command.attempt),
+            encode_report(command.campaign, "FAILED", error="flash", attempt=command.attempt),
+        ]
+
+    delay = 1.0
+    async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
+        campaign = await insert_campaign(
+            host, ["mends", "never"], retry_on=["reported"], retry_delay=delay, max_attempts=2, abort_threshold=0.5
+        )
+        for device in ("mends", "never"):
+            await eventually(lambda: is_now(host, campaign, device, failed_attempt=1), what="failed once")  # noqa: B023
+        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "not counted while an attempt is left"
+        assert await breakdown(host, campaign) == {"DOWNLOADING": 2}
+        assert await failed_attempts(host, "never") == [(1, "reported", False)]
+        await ends(host, campaign)
+        for device in ("mends", "never"):
+            sent = [each for each in fleet.of(campaign) if each.device == device]
+            assert [each.attempt for each in sent] == [1, 2]
+            assert sent[1].at - sent[0].at >= delay / 2, "half the delay is certain, the rest is spread"
+    assert await campaign_row(host, campaign) == ("COMPLETED", 1, 1)
+    assert await failed_attempts(host, "mends") == [(1, "reported", False)]
+    assert await failed_attempts(host, "never") == [(1, "reported", False), (2, "reported", True)]
+    row = await device_row(host, campaign, "never")
+    assert (row["status"], row["error_message"]) == ("FAILED", "flash")
+    assert (await device_row(host, campaign, "mends"))["error_message"] is None
+
+
+async def test_after_its_failure_an_attempt_has_nothing_more_to_say(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
+        campaign = await insert_campaign(
+            host, ["talks", "other"], retry_on=["reported"], retry_delay=3.0, abort_threshold=0.5
+        )
+        await eventually(lambda: len(fleet.of(campaign)) == 2, what="sent")
+        fleet.report("talks", campaign, "INSTALLING", progress=70)
+        fleet.report("talks", campaign, "FAILED")
+        await eventually(lambda: is_now(host, campaign, "talks", failed_attempt=1), what="failed once")
+        before = await device_row(host, campaign, "talks")
+        for attempt in (None, 1):
+            for status in ("DOWNLOADING", "FAILED", "SUCCESS"):
+                fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, status, 80, "more", attempt))
+        fleet.report("other", campaign, "INSTALLING")
+        await eventually(lambda: is_now(host, campaign, "other", status="INSTALLING"), what="all is taken in")
+        assert await device_row(host, campaign, "talks") == before
+        await eventually(lambda: fleet.times_sent(campaign)["talks"] == 2, what="sent again")
+        fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, "FAILED", attempt=1))
+        fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, "SUCCESS", attempt=2))
+        fleet.report("other", campaign, "SUCCESS")
+        await ends(host, campaign)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 2, 0)
+    assert await failed_attempts(host, "talks") == [(1, "reported", False)]
+
+
+async def test_rejected_means_that_failure_was_the_first_word(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def answer(command: Command) -> Sequence[bytes]:
+        if command.attempt == 2:
+            return [encode_report(command.campaign, "SUCCESS")]
+        if command.device == "at-once":  # in one batch, most likely
+            return [encode_report(command.campaign, status) for status in ("DOWNLOADING", "FAILED")]
+        return [encode_report(command.campaign, "DOWNLOADING" if command.device == "begins" else "FAILED")]
+
+    async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
+        campaign = await insert_campaign(
+            host, ["rejects", "begins", "at-once"], retry_on=["rejected"], retry_delay=0.1, abort_threshold=1.0
+        )
+        await eventually(lambda: is_now(host, campaign, "begins", heard_attempt=1), what="it has begun")
+        fleet.report("begins", campaign, "FAILED")
+        await ends(host, campaign)
+        assert fleet.times_sent(campaign) == {"rejects": 2, "begins": 1, "at-once": 1}
+    assert await campaign_row(host, campaign) == ("COMPLETED", 1, 2)
+    assert await failed_attempts(host, "rejects") == [(1, "rejected", False)]
+    assert await failed_attempts(host, "begins") == [(1, "reported", True)]
+    assert await failed_attempts(host, "at-once") == [(1, "reported", True)]
+
+
+@pytest.mark.parametrize("listed", ["no_answer", "no_progress"])
+async def test_silence_before_and_after_the_first_word_are_two_things(
+    listed: str, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def answer(command: Command) -> Sequence[bytes]:
+        return [encode_report(command.campaign, "INSTALLING", 10)] if command.device == "no_progress" else []
+
+    async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
+        campaign = await insert_campaign(
+            host,
+            ["no_answer", "no_progress"],
+            retry_on=[listed],
+            retry_delay=0.0,
+            max_attempts=2,
+            progress_timeout=PATIENCE,
+            answer_timeout=2 * PATIENCE,
+            abort_threshold=1.0,
+        )
+        await ends(host, campaign)
+        [unlisted] = {"no_answer", "no_progress"} - {listed}
+        assert fleet.times_sent(campaign) == {listed: 2, unlisted: 1}
+    assert await failed_attempts(host, listed) == [(1, listed, False), (2, listed, True)]
+    assert await failed_attempts(host, unlisted) == [(1, unlisted, True)]
+    row = await device_row(host, campaign, unlisted)
+    patience = PATIENCE if unlisted == "no_progress" else 2 * PATIENCE
+    assert row["completed_at"] - row["started_at"] >= timedelta(seconds=patience)
+
+
+async def test_a_devices_whole_time_ends_whatever_it_says(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    in_all = 2.0
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
+        campaign = await insert_campaign(
+            host, ["chatters"], device_timeout=in_all, progress_timeout=PATIENCE, max_attempts=50, abort_threshold=1.0
+        )
+        for _ in range(100):
+            fleet.report("chatters", campaign, "DOWNLOADING", progress=50)
+            if await is_now(host, campaign, "chatters", status="FAILED"):
+                break
+            await asyncio.sleep(PATIENCE / 6)
+        await ends(host, campaign)
+        assert fleet.times_sent(campaign) == {"chatters": 1}, "it was never silent"
+    assert await failed_attempts(host, "chatters") == [(1, "overdue", True)]
+    row = await device_row(host, campaign, "chatters")
+    assert timedelta(seconds=in_all) <= row["completed_at"] - row["started_at"] <= timedelta(seconds=in_all + 5)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 0, 1)
+
+
+async def test_while_nobody_listens_nobody_fails(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "0.1")
+    patience = 1.0
+    campaign = await insert_campaign(
+        host, 3, progress_timeout=patience, retry_delay=0.0, max_attempts=2, abort_threshold=1.0
+    )
+
+    async def overdue_by_far() -> bool:
+        await run_ota_campaign_tick(pool)
+        return bool(await host.fetchval("SELECT min(due_at) < now() - interval '1.5 seconds' FROM ota_device_status"))
+
+    await eventually(overdue_by_far, what="every deadline is long past, and ticks went on")
+    for device in ("dev-1", "dev-2", "dev-3"):
+        row = await device_row(host, campaign, device)
+        assert (row["status"], row["attempt"], row["failed_attempt"]) == ("DOWNLOADING", 1, 0)
+    engine = [
+        asyncio.create_task(worker_loop(run_ota_campaign_tick, pool)),
+        asyncio.create_task(run_ota_status_listener(pool)),
+    ]
+    try:
+        async with devices(broker.url) as fleet:
+            await ends(host, campaign)
+            assert set(fleet.times_sent(campaign).values()) == {1}, "the second attempt, seen by those who joined late"
+    finally:
+        for task in engine:
+            task.cancel()
+        await asyncio.gather(*engine, return_exceptions=True)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 0, 3)
+    since = await host.fetchval("SELECT listening_since FROM rollwave_listener_slots")
+    first = await host.fetchval("SELECT min(at) FROM ota_campaign_history WHERE event = 'attempt_failed'")
+    assert first - since >= timedelta(seconds=patience), "their patience began when somebody listened"
+    assert await failed_attempts(host, "dev-1") == [(1, "no_answer", False), (2, "no_answer", True)]
