@@ -62,6 +62,21 @@ async def test_another_ones_topics_are_closed(shipped_mosquitto: ShippedMosquitt
         assert set(await heard_until(session, command_topic(*OWN))) == {command_topic(*OWN)}
 
 
+async def test_the_engines_queue_outlives_a_restart(shipped_mosquitto: ShippedMosquitto) -> None:
+    engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
+    async with Session.connect(engine, "slot-0", persistent=True) as session:
+        await session.subscribe(STATUS_FILTER)
+    assert await publishes(device, status_topic(*OWN), b"before")
+    shipped_mosquitto.stop()
+    shipped_mosquitto.start()
+    assert await publishes(device, status_topic(*OWN), b"after")
+    async with Session.connect(engine, "slot-0", persistent=True) as session:
+        assert session.session_present
+        messages = session.messages()
+        async with asyncio.timeout(10):
+            assert [(await anext(messages)).payload for _ in range(2)] == [b"before", b"after"]
+
+
 async def test_the_engine_sends_no_reports_and_nobody_comes_unknown(shipped_mosquitto: ShippedMosquitto) -> None:
     assert not await publishes(shipped_mosquitto.login(ENGINE), status_topic(*OWN))
     ca_cert = str(shipped_mosquitto.ca_cert)
