@@ -218,7 +218,7 @@ async def test_sigterm_ends_a_worker_whose_table_is_locked(
                 await fleet.delivered()
                 await eventually(lambda: waits_for_a_lock(host), what="the reports wait")
                 running.process.terminate()
-                assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
+                assert await asyncio.wait_for(running.process.wait(), 20) == 0, running.output()
         async with worker(database, mosquitto.url, tmp_path / "second"):
             await ends(host, campaign)
     assert await campaign_row(host, campaign) == ("COMPLETED", 5, 0)

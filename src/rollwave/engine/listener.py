@@ -31,7 +31,7 @@ SLOT_POLL = 1.0
 """Seconds between two tries for a slot that another worker holds."""
 
 DRAIN = 5.0
-"""Seconds that the batch in hand gets to be committed after a cancellation."""
+"""Seconds that the batch in hand gets to be committed when it is time to stop; else the broker keeps it."""
 
 Inbox: TypeAlias = "asyncio.Queue[Incoming | None]"
 """Messages waiting to be taken in; None says that no more will come."""
@@ -131,7 +131,7 @@ class Listener:
         ]
         try:
             async for batch in self._batches(inbox):
-                await _uninterrupted(self._commit(session, batch))
+                await _uninterrupted(self._commit(session, batch), stop)
                 if stop.is_set():
                     return
         finally:
@@ -182,16 +182,19 @@ async def _close_after(signal: Awaitable[object], inbox: Inbox) -> None:
     await inbox.put(None)
 
 
-async def _uninterrupted(work: Coroutine[object, object, None]) -> None:
-    """Let ``work`` come to its end even when this task is cancelled meanwhile, for as long as a drain may take."""
+async def _uninterrupted(work: Coroutine[object, object, None], stop: asyncio.Event) -> None:
+    """Let ``work`` come to its end; once a stop is asked for, or this task is cancelled, within ``DRAIN`` seconds."""
     task = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
         await asyncio.wait({task}, timeout=DRAIN)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        raise
+        await asyncio.gather(task, stopping, return_exceptions=True)
+    if not task.cancelled():
+        task.result()
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:
