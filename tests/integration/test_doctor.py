@@ -75,6 +75,7 @@ async def test_a_healthy_installation(database: str, shipped_mosquitto: ShippedM
     assert {line.split()[0] for line in lines} == {"ok", "warning", "mend:"}
 
 
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 async def test_a_login_of_the_engines_own_needs_no_warning(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_damaged_schema(
     assert [name for name, was in told.states().items() if was == "problem"] == [check]
 
 
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 def test_adopted_tables_are_told_of(empty_database: str, broker: EmbeddedBroker) -> None:
     psql(empty_database, "CREATE TABLE tenants (tenant_id text PRIMARY KEY)")
     env = {"DATABASE_URL": empty_database, "MQTT_BROKER_URL": broker.url}

@@ -168,10 +168,14 @@ async def _listeners(pool: Pool, slots: int) -> Finding:
 async def _clock(pool: Pool) -> Finding:
     before = time.time()
     theirs = await health.clock(pool)
-    after = time.time()
-    apart = max(before - theirs, theirs - after, 0.0)
+    apart = seconds_apart(before, theirs, time.time())
     if apart > CLOCK_TOLERANCE:
         return warning(
             "clock", f"this machine and the database are {apart:.0f} s apart", "Let both be set by NTP; logs mislead."
         )
     return ok("clock", "this machine's and the database's agree")
+
+
+def seconds_apart(before: float, theirs: float, after: float) -> float:
+    """By how much ``theirs`` is surely off, when it was read some time between ``before`` and ``after``."""
+    return max(before - theirs, theirs - after, 0.0)

@@ -1,0 +1,48 @@
+"""The doctor's own judgement, without servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from rollwave.doctor.database import seconds_apart
+from rollwave.doctor.devices import Device
+from rollwave.doctor.finding import Finding, attempt, problem
+from rollwave.errors import BrokerUnavailable, InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("theirs", "apart"), [(100.0, 0.0), (100.4, 0.0), (101.0, 0.0), (104.0, 3.0), (97.0, 3.0), (-26.0, 126.0)]
+)
+def test_a_slow_answer_is_no_difference_of_clocks(theirs: float, apart: float) -> None:
+    assert seconds_apart(100.0, theirs, 101.0) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize(
+    ("username", "tenant", "told"),
+    [
+        ("north/device/dev-1", None, ("north", "dev-1")),
+        ("north/device/dev-1", "south", ("north", "dev-1")),
+        ("dev-1", "north", ("north", "dev-1")),
+    ],
+)
+def test_a_user_name_tells_which_device_it_is(username: str, tenant: str | None, told: tuple[str, str]) -> None:
+    device = Device.of(username, "hidden", tenant)
+    assert (device.tenant, device.name) == told
+    assert "hidden" not in repr(device)
+
+
+@pytest.mark.parametrize(
+    ("username", "tenant"),
+    [("dev-1", None), ("a/b", "north"), ("+/device/#", None), ("/device/", None), ("dev-1", "a/b"), ("a/b/c/d", None)],
+)
+def test_a_user_name_that_tells_nothing_is_refused(username: str, tenant: str | None) -> None:
+    with pytest.raises(InvalidInput):
+        Device.of(username, "hidden", tenant)
+
+
+async def test_an_error_becomes_a_problem_with_its_mend() -> None:
+    async def broken() -> Finding:
+        raise BrokerUnavailable("gone", hint="start it")
+
+    assert await attempt("x", broken()) == problem("x", "gone", "start it")
+    assert await attempt("x", broken(), "look there") == problem("x", "gone", "look there")
