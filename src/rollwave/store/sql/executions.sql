@@ -125,7 +125,7 @@ WITH report AS MATERIALIZED (
                                             THEN c.device_timeout ELSE $9 END) AS last_moment,
            COALESCE(r.status = 'FAILED'
                AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
-               AND d.attempt < COALESCE(c.max_attempts, $10)
+               AND GREATEST(d.attempt, 1) < COALESCE(c.max_attempts, $10)
                AND c.status IN ('RUNNING', 'PAUSED'), false) AS retried
     FROM report r
     JOIN ota_device_status d
@@ -139,9 +139,11 @@ WITH report AS MATERIALIZED (
         progress_pct = CASE WHEN d.status = h.reported THEN GREATEST(h.progress, d.progress_pct)
                             ELSE COALESCE(h.progress, d.progress_pct) END,
         error_message = CASE WHEN h.reported = 'SUCCESS' THEN NULL ELSE COALESCE(h.error, d.error_message) END,
-        sent_attempt = d.attempt,
-        heard_attempt = d.attempt,
-        failed_attempt = CASE WHEN h.reported = 'FAILED' THEN d.attempt ELSE 0 END,
+        -- What a host's earlier worker left in progress is in its first attempt.
+        attempt = GREATEST(d.attempt, 1),
+        sent_attempt = GREATEST(d.attempt, 1),
+        heard_attempt = GREATEST(d.attempt, 1),
+        failed_attempt = CASE WHEN h.reported = 'FAILED' THEN GREATEST(d.attempt, 1) ELSE 0 END,
         failed_reason = CASE WHEN h.reported = 'FAILED' THEN h.reason END,
         started_at = COALESCE(d.started_at, statement_timestamp()),
         completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
@@ -211,8 +213,8 @@ FROM unnest($3::text[], $4::text[], $5::text[]) AS f (device_id, reason, message
 WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = f.device_id;
 
 -- name: skip_unsent
--- Devices of a stopped campaign that were never sent to. One that a worker is sending to right now is left to
--- its lease.
+-- Devices of a stopped campaign that were never sent to, or set back by hand (due_at NULL) and not sent to since. One
+-- that a worker is sending to right now is left to its lease.
 WITH waiting AS (
     SELECT device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -220,7 +222,7 @@ WITH waiting AS (
 ), lapsed AS (
     SELECT device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
-      AND due_at <= statement_timestamp()
+      AND (due_at <= statement_timestamp() OR due_at IS NULL)
     LIMIT $3 FOR UPDATE SKIP LOCKED
 ), unsent AS (
     SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed
