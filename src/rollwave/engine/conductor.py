@@ -7,7 +7,7 @@ from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Gate, gate
 from rollwave.engine import guard, sweeper
 from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE, Stopped
-from rollwave.engine.rules import read_rules, read_waves
+from rollwave.engine.rules import default_rules, read_rules, read_waves
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -17,6 +17,9 @@ from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Outlook
 
 _log = get_logger("conductor")
+
+CATCH_UP = 10.0
+"""Seconds in which a new listener is sure to have taken in what was queued for it."""
 
 
 class Conductor:
@@ -68,10 +71,12 @@ class Conductor:
     async def _heard(self, connection: Connection, rules: Rules) -> bool:
         """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
 
-        So neither an outage of broker or database, nor the time it takes to catch up after one, fails a device.
+        So neither an outage of broker or database, nor the time it takes to catch up with the queue after one, nor a
+        change of listeners, fails a device.
         """
-        seconds = await slots.listening_for(connection, self._settings.listener_slots)
-        return seconds is not None and seconds >= max(rules.patience, rules.answer_within)
+        heard = await slots.listening(connection, self._settings.listener_slots)
+        longest = max(rules.patience, rules.answer_within)
+        return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP)
 
     async def _conclude(
         self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int
@@ -154,10 +159,10 @@ class Conductor:
         """Devices still in progress may finish until their deadline; then the campaign is settled."""
         try:
             rules = read_rules(campaign, self._settings)
-            if await self._heard(connection, rules):
-                await sweeper.sweep(connection, campaign, rules, sends_on=False)
         except InvalidInput:
-            pass  # nothing is sent any more, so there is nothing to hold
+            rules = default_rules(self._settings)  # nothing is sent any more, so there is nothing to hold
+        if await self._heard(connection, rules):
+            await sweeper.sweep(connection, campaign, rules, sends_on=False)
         outlook = await executions.outlook(connection, campaign)
         if not outlook.waiting and not outlook.open:
             await campaigns.settle(connection, campaign)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from rollwave.domain import rules
+from rollwave.domain.guardrail import Guardrail
+from rollwave.domain.retry import RetryPolicy
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Wave, plan
 from rollwave.settings import Settings
@@ -38,6 +40,19 @@ def read_rules(campaign: Campaign, settings: Settings) -> Rules:
         retry_on=campaign.retry_on,
         retry_delay=campaign.retry_delay,
         retry_delay_max=campaign.retry_delay_max,
+    )
+
+
+def default_rules(settings: Settings) -> Rules:
+    """The process's own, for winding down a campaign whose rules cannot be read."""
+    return Rules(
+        Guardrail(1.0),
+        rate=1,
+        max_in_flight=None,
+        patience=settings.progress_timeout,
+        answer_within=settings.progress_timeout,
+        device_timeout=settings.device_timeout,
+        retry=RetryPolicy(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -16,7 +17,7 @@ _PULSE = 2.0
 _PATIENCE = 5.0
 
 CONTINUOUS = 15.0
-"""Seconds without a beat after which a slot counts as not listened to. A handover is quicker than that."""
+"""Seconds without a beat that make a gap in listening. A handover is quicker than that."""
 
 _sql = load("slots")
 
@@ -37,7 +38,7 @@ class Lock:
         return topic_filter
 
     async def listen(self, topic_filter: str) -> None:
-        """Tell the database that the slot is listened to; returns once the connection, and the lock, is gone."""
+        """Tell the database that the slot is listened to, until cancelled or the connection, and the lock, is gone."""
         try:
             while True:
                 async with self._as_engine():
@@ -47,6 +48,10 @@ class Lock:
                 await asyncio.sleep(_PULSE)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return
+        finally:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with self._as_engine():
+                    await self._connection.execute(_sql["hush"], self._slot, timeout=_PATIENCE)
 
     @asynccontextmanager
     async def _as_engine(self) -> AsyncIterator[None]:
@@ -85,10 +90,18 @@ async def _unlock(connection: Connection, slot: int) -> None:
             connection.terminate()  # the lock ends with the session
 
 
-async def listening_for(connection: Connection, slots: int) -> float | None:
-    """Seconds for which every slot has been listened to without a gap; None: one is not listened to now."""
-    seconds: float | None = await connection.fetchval(_sql["listening_for"], slots, CONTINUOUS)
-    return seconds
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Seconds for which every slot has been listened to: but for short gaps, and by those who listen now."""
+
+    without_gap: float
+    subscribed: float
+
+
+async def listening(connection: Connection, slots: int) -> Listening | None:
+    """For how long devices have been heard; None: not now."""
+    row = await connection.fetchrow(_sql["listening"], slots, CONTINUOUS, _LOCK_CLASS)
+    return Listening(row["without_gap"], row["subscribed"]) if row else None
 
 
 async def installation(pool: Pool) -> str:

@@ -122,6 +122,8 @@ CREATE TABLE IF NOT EXISTS rollwave_listener_slots (
     slot integer PRIMARY KEY,
     topic_filter text NOT NULL,  -- what its session in the broker is subscribed to
     listening_since timestamptz NOT NULL,
+    subscribed_at timestamptz,   -- by the session that holds it now; NULL: not at the moment
+    holder integer NOT NULL,     -- that session's backend
     alive_at timestamptz NOT NULL
 );
 

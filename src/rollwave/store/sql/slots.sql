@@ -1,18 +1,31 @@
 -- name: beat
--- The slot is listened to. After a gap of more than $2 seconds, listening starts anew.
-INSERT INTO rollwave_listener_slots AS s (slot, topic_filter, listening_since, alive_at)
-VALUES ($1, $3, statement_timestamp(), statement_timestamp())
+-- This session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening starts anew.
+INSERT INTO rollwave_listener_slots AS s (slot, topic_filter, listening_since, subscribed_at, holder, alive_at)
+VALUES ($1, $3, statement_timestamp(), statement_timestamp(), pg_backend_pid(), statement_timestamp())
 ON CONFLICT (slot) DO UPDATE
 SET topic_filter = EXCLUDED.topic_filter,
     listening_since = CASE WHEN s.alive_at < statement_timestamp() - make_interval(secs => $2)
                            THEN statement_timestamp() ELSE s.listening_since END,
+    subscribed_at = CASE WHEN s.holder = pg_backend_pid() THEN COALESCE(s.subscribed_at, statement_timestamp())
+                         ELSE statement_timestamp() END,
+    holder = pg_backend_pid(),
     alive_at = statement_timestamp();
 
--- name: listening_for
-SELECT CASE WHEN count(*) FILTER (WHERE alive_at > statement_timestamp() - make_interval(secs => $2)) = $1::int
-            THEN EXTRACT(epoch FROM statement_timestamp() - max(listening_since))::float8 END
-FROM rollwave_listener_slots
-WHERE slot < $1::int;
+-- name: hush
+-- This session is no longer subscribed. Not applied: another one has the slot already.
+UPDATE rollwave_listener_slots SET subscribed_at = NULL WHERE slot = $1 AND holder = pg_backend_pid();
+
+-- name: listening
+-- Since when every one of $1 slots has been listened to, and since when by who listens now. No row: one is not
+-- listened to. A holder that died without a word has lost its lock ($3), and one whose machine died, its beat.
+SELECT EXTRACT(epoch FROM statement_timestamp() - max(s.listening_since))::float8 AS without_gap,
+       EXTRACT(epoch FROM statement_timestamp() - max(s.subscribed_at))::float8 AS subscribed
+FROM rollwave_listener_slots s
+JOIN pg_locks l ON l.pid = s.holder AND l.locktype = 'advisory' AND l.granted
+               AND l.classid::bigint = $3 AND l.objid::bigint = s.slot
+WHERE s.slot < $1::int AND s.subscribed_at IS NOT NULL
+  AND s.alive_at > statement_timestamp() - make_interval(secs => $2)
+HAVING count(*) = $1::int;
 
 -- name: installation
 SELECT left(replace(id::text, '-', ''), 12) FROM rollwave_installation;
