@@ -33,6 +33,7 @@ class Cause(StrEnum):
 
     ACKNOWLEDGED = "broker acknowledged the command"
     REPORTED = "device reported"
+    RETRIED = "device failed, the policy tries again"
     SILENT = "device silent, attempts left"
     EXHAUSTED = "device silent, no attempt left"
     STOPPED = "campaign aborted"
@@ -46,12 +47,15 @@ TRANSITIONS: Mapping[tuple[ExecutionStatus, Cause], frozenset[ExecutionStatus]] 
         (_S.PENDING, _C.ACKNOWLEDGED): frozenset({_S.DOWNLOADING}),
         # A claimed row takes a report that overtakes the acknowledgement.
         (_S.PENDING, _C.REPORTED): frozenset({_S.DOWNLOADING, _S.INSTALLING, _S.SUCCESS, _S.FAILED}),
+        (_S.PENDING, _C.RETRIED): frozenset({_S.DOWNLOADING}),
         (_S.PENDING, _C.STOPPED): frozenset({_S.SKIPPED}),
         (_S.PENDING, _C.UNSENDABLE): frozenset({_S.SKIPPED}),
         (_S.DOWNLOADING, _C.REPORTED): frozenset({_S.INSTALLING, _S.SUCCESS, _S.FAILED}),
+        (_S.DOWNLOADING, _C.RETRIED): frozenset({_S.DOWNLOADING}),
         (_S.DOWNLOADING, _C.SILENT): frozenset({_S.DOWNLOADING}),
         (_S.DOWNLOADING, _C.EXHAUSTED): frozenset({_S.FAILED}),
         (_S.INSTALLING, _C.REPORTED): frozenset({_S.SUCCESS, _S.FAILED}),
+        (_S.INSTALLING, _C.RETRIED): frozenset({_S.DOWNLOADING}),
         (_S.INSTALLING, _C.SILENT): frozenset({_S.DOWNLOADING}),
         (_S.INSTALLING, _C.EXHAUSTED): frozenset({_S.FAILED}),
     }

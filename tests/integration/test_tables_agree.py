@@ -1,0 +1,224 @@
+"""The transition tables, the guards in SQL and the diagrams say the same: each tried from every state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from rollwave.domain import campaign as campaign_table
+from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.execution import RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.report import Report
+from rollwave.engine import guard, sweeper
+from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.rules import read_rules
+from rollwave.errors import Conflict
+from rollwave.settings import Settings
+from rollwave.store import campaigns, executions
+from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.database import Connection as Inside
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Claimed, Times
+from tests.engine import TENANT, Connection, campaign_row, connect, device_row, insert_campaign
+
+S, C, A = ExecutionStatus, Cause, Action
+SETTINGS = Settings()
+TIMES = Times(60, 60, 600)
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
+
+Try: TypeAlias = Callable[[Inside, Campaign, str], Awaitable[object]]
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+def said(word: ExecutionStatus) -> Try:
+    async def report(connection: Inside, campaign: Campaign, device: str) -> None:
+        await executions.apply_reports(
+            connection, TENANT, [(DeviceId(device), Report(campaign.id, word))], TIMES, max_attempts=3
+        )
+
+    return report
+
+
+async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> None:
+    await executions.mark_sent(connection, TENANT, campaign.id, [Claimed(DeviceId(device), 1)], TIMES)
+
+
+async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
+    await sweeper.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+    await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
+    await executions.claim(connection, campaign, tokens=9, fresh=0, lease=30)
+
+
+async def fail_and_try_again(connection: Inside, campaign: Campaign, device: str) -> None:
+    await said(S.FAILED)(connection, campaign, device)
+    await fall_silent(connection, campaign, device)
+
+
+async def stop(connection: Inside, campaign: Campaign, _device: str) -> None:
+    await executions.skip_unsent(connection, TENANT, campaign.id, limit=9, reason="stopped")
+
+
+async def claim(connection: Inside, campaign: Campaign, _device: str) -> None:
+    await executions.claim(connection, campaign, tokens=9, fresh=9, lease=30)
+
+
+WAITING = {"attempt": "0", "sent_attempt": "0", "heard_attempt": "0", "started_at": "NULL", "due_at": "NULL"}
+CLAIMED = WAITING | {"attempt": "1", "due_at": "now() + interval '1 hour'"}
+SENT = {
+    "attempt": "1",
+    "sent_attempt": "1",
+    "heard_attempt": "1",
+    "started_at": "now()",
+    "due_at": "now() - interval '1 second'",
+}
+
+
+def columns(status: ExecutionStatus, cause: Cause) -> dict[str, str]:
+    """What else such a row holds when the cause comes."""
+    if status in TERMINAL:
+        return SENT | {"due_at": "NULL", "completed_at": "now()"}
+    if cause in (C.STOPPED, C.UNSENDABLE) and status is S.PENDING:
+        return WAITING
+    return CLAIMED if status is S.PENDING or cause is C.ACKNOWLEDGED else SENT
+
+
+CAUSES: dict[Cause, tuple[list[Try], str]] = {
+    C.ACKNOWLEDGED: ([acknowledge], "dev-1"),
+    C.REPORTED: ([said(word) for word in sorted(REPORTABLE)], "dev-1"),
+    C.RETRIED: ([fail_and_try_again], "dev-1"),
+    C.SILENT: ([fall_silent], "dev-1"),
+    C.EXHAUSTED: ([fall_silent], "dev-1"),
+    C.STOPPED: ([stop], "dev-1"),
+    C.UNSENDABLE: ([claim], "dev/1"),
+}
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+async def test_each_cause_reaches_exactly_the_tables_targets(host: Connection, pool: Pool, cause: Cause) -> None:
+    tries, device = CAUSES[cause]
+    number = await insert_campaign(
+        host,
+        [device],
+        abort_threshold=1.0,
+        max_attempts=1 if cause is C.EXHAUSTED else 3,
+        retry_on=["reported", "rejected"] if cause is C.RETRIED else None,
+    )
+    for status in S:
+        reached: set[ExecutionStatus] = set()
+        for attempted in tries:
+            row = await set_row(host, number, device, status, cause)
+            async with tenant_transaction(pool, TENANT) as connection:
+                await attempted(connection, await campaigns.lock(connection, TENANT, number), device)
+            now = await device_row(host, number, device)
+            if (now["status"], now["attempt"]) != (status, row["attempt"]):
+                reached.add(S(now["status"]))
+            if status in TERMINAL:
+                assert now == row, f"{cause} changed a row that was {status}"
+        assert reached == TRANSITIONS.get((status, cause), frozenset()), (status, cause)
+
+
+async def set_row(
+    host: Connection, number: int, device: str, status: ExecutionStatus, cause: Cause
+) -> dict[str, object]:
+    """The row as if it had come to ``status`` by itself."""
+    row = {"failed_attempt": "0", "failed_reason": "NULL", "completed_at": "NULL", "progress_pct": "0"}
+    row |= columns(status, cause)
+    await host.execute(
+        f"UPDATE ota_device_status SET status = $1, {', '.join(f'{name} = {value}' for name, value in row.items())}",
+        status,
+    )
+    return await device_row(host, number, device)
+
+
+async def test_a_report_changes_nothing_before_dispatch(host: Connection, pool: Pool) -> None:
+    number = await insert_campaign(host, 1)
+    for word in sorted(REPORTABLE):
+        row = await device_row(host, number, "dev-1")
+        async with tenant_transaction(pool, TENANT) as connection:
+            await said(word)(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
+        assert await device_row(host, number, "dev-1") == row
+
+
+async def test_the_rank_in_sql_is_the_tables(host: Connection) -> None:
+    ranks = {status: await host.fetchval("SELECT ota_status_rank($1)", status) for status in S}
+    assert ranks == dict(RANK)
+    assert await host.fetchval("SELECT ota_status_rank('CANCELLED')") is None, "a word of the host's own is nowhere"
+    words = await host.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = 'ota_device_status'::regclass AND contype = 'c'"
+    )
+    assert set(re.findall(r"'([A-Z]+)'", words)) == set(S)
+
+
+OUTLOOK = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
+"""What the campaign's one device has come to by then."""
+
+
+@pytest.mark.parametrize("action", list(Action))
+async def test_each_action_moves_a_campaign_as_the_table_says(host: Connection, pool: Pool, action: Action) -> None:
+    number = await insert_campaign(host, 1)
+    await host.execute("UPDATE ota_device_status SET status = $1", OUTLOOK.get(action, "PENDING"))
+    for status in CampaignStatus:
+        await host.execute(
+            "UPDATE ota_campaigns SET status = $1, failed = $2, succeeded = $3, abort_threshold = $4",
+            status,
+            int(action is A.TRIP),
+            int(action is A.FINISH),
+            -1.0 if action is A.HOLD else 0.5,
+        )
+        refused = await act(pool, number, action)
+        to = campaign_table.after(status, action)
+        now = (await campaign_row(host, number))[0]
+        assert now == (to or status), (status, action)
+        assert refused == (to is None and action in (A.START, A.PAUSE, A.ABORT)), (status, action)
+
+
+async def act(pool: Pool, number: int, action: Action) -> bool:
+    """Bring the action about as it comes about; True: it was refused."""
+    asked = {A.START: start_campaign, A.PAUSE: pause_campaign, A.ABORT: abort_campaign}
+    try:
+        if action in asked:
+            await asked[action](pool, TENANT, number, actor="operator")
+            return False
+        if action is A.FINISH:
+            await Conductor(pool, SETTINGS).conduct(Due(TenantId(TENANT), CampaignId(number), CampaignStatus.RUNNING))
+            return False
+        async with tenant_transaction(pool, TENANT) as connection:
+            standing = guard.standing_of(await campaigns.lock(connection, TENANT, number))
+            await guard.judge(connection, TENANT, standing)
+    except Conflict:
+        return True
+    return False
+
+
+def drawn(name: str) -> set[tuple[str, str, str]]:
+    """The edges of a diagram in the handbook: from, to, why."""
+    text = ARCHITECTURE.read_text("utf-8")
+    [part] = re.findall(rf"<!-- generated: {name} -->(.*?)<!-- end: {name} -->", text, re.DOTALL)
+    return set(re.findall(r"^ +([A-Z]+) --> ([A-Z]+): (.+)$", part, re.MULTILINE))
+
+
+def test_the_diagrams_have_exactly_the_tables_edges() -> None:
+    assert drawn("execution") == {
+        (status, to, cause) for (status, cause), targets in TRANSITIONS.items() for to in targets
+    }
+    assert drawn("campaign") == {
+        (status, to, action) for (status, action), to in campaign_table.TRANSITIONS.items() if to is not status
+    }
+
+
+def test_the_diagrams_begin_and_end_where_the_tables_do() -> None:
+    text = ARCHITECTURE.read_text("utf-8")
+    assert set(re.findall(r"([A-Z]+) --> \[\*\]", text)) == TERMINAL | campaign_table.FINAL
+    assert set(re.findall(r"\[\*\] --> ([A-Z]+)", text)) == {S.PENDING, CampaignStatus.CREATED}
