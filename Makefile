@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs fmt lock clean
+.PHONY: help setup demo test check fuzz bench docs fmt lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ check: setup ## lint, format, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src tests bench
 	$(BIN)/lint-imports
+
+fuzz: setup ## a million mutated reports and topics through the parsers (ARGS="--inputs 1000 --seed 1")
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: setup ## measure throughput and memory (ARGS are handed on)
 	$(BIN)/python -m bench $(ARGS)

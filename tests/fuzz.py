@@ -1,0 +1,263 @@
+"""Mutated payloads and topics, as many as you like: nothing raises, nothing is slow, what is accepted can be stored.
+
+python -m tests.fuzz --inputs 1000000          a failure prints the seed and the input
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import Counter
+
+from rollwave.domain.ids import MAX_BIGINT, is_valid_id
+from rollwave.domain.report import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
+from rollwave.mqtt.topics import parse_status_topic
+
+SLOWEST = 0.050
+"""Seconds of this process's own time that one input may take."""
+
+
+def _body(**changes: object) -> bytes:
+    return json.dumps({"campaign_id": 7, "status": "DOWNLOADING"} | changes).encode()
+
+
+PAYLOADS = [
+    _body(progress=75, error="no space", attempt=2),
+    _body(status="success", progress=10),
+    _body(status="FAILED", error={"code": 7, "why": ["x", None, 1.5]}),
+    _body(status="FAILED", error="a\x00b\ud800\U0001f525<script>\x1b[31m"),
+    _body(status="FAILED", error="\U0001f525" * 300),
+    _body(status="\u017fucce\u017f\u017f"),
+    _body(status=["SUCCESS"]),
+    _body(status="SKIPPED"),
+    _body(progress="75%"),
+    _body(progress=74.6),
+    _body(progress=1e308),
+    _body(progress=None, uptime=5, nested={"a": [1]}),
+    _body(campaign_id=True),
+    _body(campaign_id=1.9),
+    _body(campaign_id=MAX_BIGINT),
+    b'{"campaign_id": 7, "campaign_id": 8, "status": "SUCCESS"}',
+    b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": NaN}',
+    b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": -1e999}',
+    b'{"campaign_id": ' + b"9" * 5000 + b', "status": "SUCCESS"}',
+    b'{"campaign_id": 7, "status": "FAILED", "error": "' + b"x" * 2000 + b'"}',
+    b'{"campaign_id": 7, "status": "SUCC',
+    '{"campaign_id": 7, "status": "SUCCESS"}'.encode("utf-16"),
+    b'{"campaign_id": 7, "status": "SUCCESS", "error": "\xff"}',
+    b"\xef\xbb\xbf" + _body(),
+    b"null",
+    b"[]",
+    b"5",
+    b"",
+]
+LARGE = [
+    b"[" * 60_000,
+    b'{"a":' * 10_000,
+    b'{"campaign_id": 7, "status": "FAILED", "error": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    b'{"campaign_id": 7, "status": "FAILED", "error": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
+    b'{"campaign_id": 7, "status": "FAILED", "error": "' + b"x" * 60_000 + b'"}',
+    b'{"campaign_id": 7, "status": "FAILED", "error": "' + b"\\u0000" * 10_000 + b'"}',
+    b'{"campaign_id": ' + b"9" * 60_000 + b"}",
+    b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": ' + b"9" * 50_000 + b".5e-40000}",
+    b"{" + b",".join(b'"k%d": 1' % number for number in range(6000)) + b"}",
+    b" " * 65_537,
+]
+TOPICS = [
+    "tenant/north/device/dev-1/ota/status",
+    "tenant//device/dev-1/ota/status",
+    "tenant/north/device/dev-1/ota/status/more",
+    "TENANT/north/device/dev-1/ota/status",
+    "tenant/../device/a..b/ota/status",
+    "tenant/north/device/a\nb/ota/status",
+    "tenant/north/device/\U0001f525/ota/status",
+    "tenant/north/device/a%2Fb/ota/status",
+    "tenant/north/device/" + "d" * 129 + "/ota/status",
+    "tenant/north/device/" + "d" * 128 + "/ota/status",
+    "",
+]
+TOKENS = [
+    *(b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u", b"\\ud83d", b"\\udd25", b"\\u0000", b"\x00", b"\xff"),
+    *(b"NaN", b"Infinity", b"-Infinity", b"null", b"true", b"-", b".", b"e999", b"1e-999", b"9" * 400, b"-0", b"0x1f"),
+    *(
+        b'"campaign_id"',
+        b'"status"',
+        b'"progress"',
+        b'"error"',
+        b'"attempt"',
+        b'"SUCCESS"',
+        b'"FAILED"',
+        b"\xed\xa0\x80",
+    ),
+    *(
+        b"\xed\xa0\x80",
+        b"\xf0\x9f\x94\xa5",
+        b"\xc0\x80",
+        b"\xef\xbf\xbf",
+        b"[" * 50,
+        b"/",
+        b"..",
+        b"+",
+        b"#",
+        b"\r\n",
+        b" " * 100,
+    ),
+]
+
+
+KEYS = ("campaign_id", "status", "progress", "error", "attempt", "more")
+VALUES: list[object] = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        -0.0,
+        1,
+        7,
+        -1,
+        75,
+        74.6,
+        101,
+        1e308,
+        -1e308,
+        MAX_BIGINT,
+        MAX_BIGINT + 1,
+        MAX_ATTEMPT,
+        10**30,
+    ),
+    *(
+        "",
+        "DOWNLOADING",
+        "installing",
+        "SUCCESS",
+        "Failed",
+        "PENDING",
+        "7",
+        "75%",
+        "no space",
+        "\x00",
+        "a\x00b",
+        "\ud83d",
+    ),
+    *(
+        "\U0001f525" * 257,
+        "x" * 1023 + "\u00e9",
+        "x" * 1024,
+        "\x00" * 2000 + "x",
+        "\u2028\x1b[31m",
+        "\uffff",
+        "</script>",
+    ),
+    *([], {}, ["x", None], {"why": {"code": [7]}}, [[]] * 50, {"\x00": "\ud800"}),
+]
+
+
+def document(luck: random.Random) -> bytes:
+    """A JSON object with the keys of a report, most of them well, some not."""
+    body: dict[str, object] = {
+        "campaign_id": 7,
+        "status": luck.choice(("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED")),
+    }
+    body |= {luck.choice(KEYS): luck.choice(VALUES) for _ in range(luck.randrange(4))}
+    return json.dumps(body, ensure_ascii=luck.random() < 0.5).encode("utf-8", "surrogatepass")
+
+
+def mutated(luck: random.Random, data: bytes) -> bytes:
+    """A few edits: bits, bytes, tokens; parts cut out, doubled, or crossed with another input."""
+    for _ in range(luck.choice((0, 1, 1, 1, 1, 2, 2, 3, 6))):
+        at, to = sorted((luck.randrange(len(data) + 1), luck.randrange(len(data) + 1)))
+        match luck.randrange(7):
+            case 0 if data:
+                at = min(at, len(data) - 1)
+                data = data[:at] + bytes([data[at] ^ 1 << luck.randrange(8)]) + data[at + 1 :]
+            case 1:
+                data = data[:at] + luck.randbytes(luck.randrange(1, 9)) + data[at:]
+            case 2 | 3:
+                data = data[:at] + luck.choice(TOKENS) + data[at:]
+            case 4:
+                data = data[:at] + data[to:]
+            case 5:
+                data = data[:to] + data[at:]
+            case _:
+                data = data[:at] + luck.choice(PAYLOADS)[to:]
+    return data
+
+
+def check_payload(data: bytes) -> str:
+    """Parse one payload and say what became of it. An assertion fails where what is accepted cannot be stored."""
+    said = parse(data)
+    if isinstance(said, Report):
+        assert 0 < said.campaign_id <= MAX_BIGINT
+        assert said.status.value.encode("ascii")
+        assert said.progress is None or (type(said.progress) is int and 0 <= said.progress <= 100)
+        assert said.attempt is None or 0 < said.attempt <= MAX_ATTEMPT
+        if said.error is not None:
+            assert said.error
+            assert "\x00" not in said.error
+            assert len(said.error.encode("utf-8")) <= MAX_ERROR
+        return "report"
+    assert isinstance(said, Rejected | Empty)
+    if isinstance(said, Rejected):
+        assert 0 < len(said.reason.encode("utf-8")) <= 200
+        return "undecodable" if said.undecodable else "rejected"
+    return "empty"
+
+
+def check_topic(topic: str) -> str:
+    """Parse one topic; ids that come out are ids."""
+    source = parse_status_topic(topic)
+    if source is None:
+        return "no status topic"
+    assert all(is_valid_id(each) and each.isascii() and ".." not in each for each in source)
+    assert topic == f"tenant/{source[0]}/device/{source[1]}/ota/status"
+    return "status topic"
+
+
+def one(luck: random.Random) -> tuple[bytes, str]:
+    """One random input, checked: the input, and what became of it."""
+    if luck.random() < 0.2:
+        data = mutated(luck, luck.choice(TOPICS).encode())
+        return data, _checked(data, is_topic=True)
+    if luck.random() < 0.5:
+        data = document(luck)
+        data = mutated(luck, data) if luck.random() < 0.2 else data
+    else:
+        data = mutated(luck, luck.choice(LARGE) if luck.random() < 0.01 else luck.choice(PAYLOADS))
+    return data, _checked(data, is_topic=False)
+
+
+def _checked(data: bytes, *, is_topic: bool) -> str:
+    started = time.process_time()
+    try:
+        became = check_topic(data.decode("utf-8", "replace")) if is_topic else check_payload(data)
+    except BaseException:
+        print(f"{'topic' if is_topic else 'payload'}: {data[:4096]!r}", file=sys.stderr)
+        raise
+    took = time.process_time() - started
+    assert took < SLOWEST, f"{took * 1000:.0f} ms for {data[:200]!r}… ({len(data)} bytes)"
+    return became
+
+
+def main() -> None:
+    """Fuzz, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    luck = random.Random(arguments.seed)
+    became: Counter[str] = Counter()
+    started = time.monotonic()
+    for number in range(1, arguments.inputs + 1):
+        became[one(luck)[1]] += 1
+        if number % 100_000 == 0 or number == arguments.inputs:
+            rate = number / (time.monotonic() - started)
+            print(f"{number:>9,} inputs  {rate:,.0f}/s  {dict(became.most_common())}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""A short run of the fuzzer (`make fuzz` for a long one), and of what it would hardly come upon by itself."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwave.mqtt.topics import parse_status_topic, status_topic
+from tests import fuzz
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_raises_and_all_that_is_accepted_can_be_stored(seed: int) -> None:
+    luck = random.Random(seed)
+    became = {fuzz.one(luck)[1] for _ in range(2500)}
+    assert became == {"report", "rejected", "undecodable", "empty", "status topic", "no status topic"}
+
+
+@pytest.mark.parametrize("payload", fuzz.PAYLOADS + fuzz.LARGE, ids=lambda payload: repr(payload[:24]))
+def test_every_class_of_bad_payload(payload: bytes) -> None:
+    fuzz._checked(payload, is_topic=False)
+
+
+@given(st.text())
+def test_any_topic(topic: str) -> None:
+    fuzz.check_topic(topic)
+
+
+ids = st.from_regex(r"[A-Za-z0-9:_-]{1,128}", fullmatch=True)
+
+
+@given(ids, ids)
+def test_a_status_topic_comes_back_as_it_was_made(tenant: str, device: str) -> None:
+    assert parse_status_topic(status_topic(tenant, device)) == (tenant, device)
+
+
+@given(st.binary(max_size=200), st.integers())
+def test_any_bytes_and_any_mutation_of_them(data: bytes, seed: int) -> None:
+    fuzz.check_payload(data)
+    fuzz.check_payload(fuzz.mutated(random.Random(seed), data))
