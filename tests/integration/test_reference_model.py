@@ -1,0 +1,460 @@
+"""The engine against a plain reference model: any order of claims, reports, silences, stops and a host's own SQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine import commands
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.dispatcher import Batch, Dispatcher, Sent
+from rollwave.engine.intake import Intake
+from rollwave.engine.publisher import Publisher
+from rollwave.errors import Conflict
+from rollwave.mqtt.client import Broker, Incoming
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
+from rollwave.store import campaigns, slots
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool, create_pool, system_transaction
+from rollwave.store.executions import Claimed, Times
+from tests.engine import TENANT, Connection, connect, insert_campaign
+from tests.model import OVER, Failure, Model, Policy, named
+from tests.support import eventually
+
+T = TypeVar("T")
+
+STEP = 10_000.0
+"""Seconds of one step of the model's time. Every duration ends well inside a step, so a test's own seconds do
+not matter, nor does the spread of the delay before another attempt."""
+
+SETTINGS = Settings(
+    tick_interval=0.9 * STEP,
+    lease=3000,
+    progress_timeout=2.5 * STEP,
+    device_timeout=9.5 * STEP,
+    reconcile_interval=1e-6,
+)
+OWN: dict[str, Any] = {"answer_timeout": 1.5 * STEP, "retry_delay": 0.5 * STEP, "retry_delay_max": 0.5 * STEP}
+
+NOT_A_MESSAGE: Any = None
+"""Reports made here have none to acknowledge."""
+
+
+@dataclass
+class World:
+    """A real database and the real engine, stepped from outside one loop."""
+
+    runner: asyncio.Runner
+    pool: Pool
+    host: Connection
+    dispatcher: Dispatcher
+    intake: Intake
+    conductor: Conductor
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await work
+
+        return self.runner.run(wait())
+
+
+@pytest.fixture
+def world(database: str) -> Iterator[World]:
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def build() -> World:
+            pool = await stack.enter_async_context(create_pool(database, size=3))
+            host = await stack.enter_async_context(connect(database))
+            await _be_heard(pool, stack)
+            publisher = Publisher(Broker.from_url("mqtt://localhost:1"))  # never opened: the broker's answers are rules
+            dispatcher = Dispatcher(pool, publisher, SETTINGS)
+            return World(runner, pool, host, dispatcher, Intake(pool, SETTINGS), Conductor(pool, SETTINGS))
+
+        try:
+            yield runner.run(build())
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
+    """Hold the listener's slot as a worker does; the rest of its row is a rule's to move."""
+    lock = await stack.enter_async_context(slots.hold(pool, 0))
+    assert lock is not None
+    await lock._connection.execute("SET idle_session_timeout = 0")
+    listening = asyncio.create_task(lock.listen(""))
+
+    await eventually(lambda: _slots(pool), what="the slot's row")
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _slots(pool: Pool) -> int:
+    async with system_transaction(pool) as connection:
+        number: int = await connection.fetchval("SELECT count(*) FROM rollwave_listener_slots")
+    return number
+
+
+policies = st.builds(
+    Policy,
+    rate=st.integers(1, 4),
+    threshold=st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0]),
+    min_completed=st.integers(1, 3),
+    max_in_flight=st.sampled_from([None, None, 2]),
+    canary_percent=st.sampled_from([None, None, 30.0]),
+    max_attempts=st.integers(1, 3),
+    retry_on=st.sampled_from(
+        [
+            ("no_answer", "no_progress"),
+            (),
+            ("no_answer", "no_progress", "reported", "rejected"),
+            ("reported",),
+            ("rejected", "no_progress"),
+        ]
+    ).map(frozenset),
+)
+words = st.sampled_from(["DOWNLOADING", "INSTALLING", "SUCCESS", "SUCCESS", "FAILED"])
+numbers = st.integers(0, 20)
+
+
+class Campaign(RuleBasedStateMachine):
+    """One campaign with a handful of devices, done twice."""
+
+    world: World
+    model: Model
+    campaign: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_hand: list[tuple[Claimed, ...]] = []
+        self.known: dict[str, tuple[str, int, Any]] = {}
+        self.extra_attempts: set[str] = set()
+
+    @initialize(
+        policy=policies,
+        count=st.integers(1, 5),
+        unsendable=st.sampled_from([(), (), (1,), (0, 2)]),
+        status=st.sampled_from(["CREATED", "RUNNING", "RUNNING", "RUNNING"]),
+    )
+    def written_by_a_host(self, policy: Policy, count: int, unsendable: tuple[int, ...], status: str) -> None:
+        self.model = Model(policy, named(count, unsendable), status=status)
+        self.campaign = self.world.run(
+            insert_campaign(
+                self.world.host,
+                [each.name for each in self.model.devices],
+                status=status,
+                rollout_rate=policy.rate,
+                abort_threshold=policy.threshold,
+                abort_min_completed=policy.min_completed,
+                max_in_flight=policy.max_in_flight,
+                rollout_strategy="linear" if policy.canary_percent is None else "canary",
+                canary_percent=policy.canary_percent,
+                max_attempts=policy.max_attempts,
+                retry_on=sorted(policy.retry_on),
+                **OWN,
+            )
+        )
+        self.listen(on=True)
+
+    @property
+    def due(self) -> Due:
+        [due] = [each for each in self.world.run(campaigns.due(self.world.pool)) if each.campaign_id == self.campaign]
+        return due
+
+    def host(self, sql: str, *values: object) -> None:
+        self.world.run(self.world.host.execute(sql, *values))
+
+    def device(self, number: int) -> str:
+        """One that is on its way, if any is; of ``number`` 20, any."""
+        devices = [each for each in self.model.devices if each.open and number < 20] or self.model.devices
+        return devices[number % len(devices)].name
+
+    # An operator.
+
+    @rule(action=st.sampled_from([*["start"] * 6, *["pause"] * 3, "abort"]))
+    def ask(self, action: str) -> None:
+        asked: dict[str, Callable[..., Awaitable[Any]]] = {
+            "start": commands.start_campaign,
+            "pause": commands.pause_campaign,
+            "abort": commands.abort_campaign,
+        }
+        try:
+            self.world.run(asked[action](self.world.pool, TENANT, self.campaign, actor="test"))
+            took_it = True
+        except Conflict:
+            took_it = False
+        assert took_it == self.model.ask(action)
+
+    # A worker: claims, and the broker's answers, in any order or never.
+
+    @precondition(lambda self: self.model.status == "RUNNING")
+    @rule()
+    def dispatch(self) -> None:
+        before = len(self.in_hand)
+        self.claim()
+        if len(self.in_hand) > before:
+            self.broker_answers(before, taken=9, refused=False)
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
+    @rule()
+    def claim(self) -> None:
+        due = Due(TenantId(TENANT), CampaignId(self.campaign), self.due.status)
+        batch = self.world.run(self.world.dispatcher._claim(due))
+        self.model.claim([each.device_id for each in batch.commands])
+        assert all(each.attempt == self.model[each.device_id].attempt for each in batch.commands)
+        if batch.commands:
+            self.in_hand.append(tuple(batch.commands))
+
+    @precondition(lambda self: self.in_hand)
+    @rule(number=numbers, taken=st.sampled_from([9, 9, 9, 0, 1]), refused=st.booleans())
+    def broker_answers(self, number: int, taken: int, refused: bool) -> None:
+        claimed = self.in_hand.pop(number % len(self.in_hand))
+        sent, rest = list(claimed[:taken]), list(claimed[taken:])
+        answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
+        times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout)
+        due = Due(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
+        self.world.run(self.world.dispatcher._settle(due, Batch(claimed, b"", times), answer))
+        for each in sent:
+            self.model.acknowledged(each.device_id, each.attempt)
+        for each in rest:
+            self.model.not_taken(each.device_id, each.attempt)
+
+    @precondition(lambda self: self.in_hand)
+    @rule()
+    def worker_dies(self) -> None:
+        self.in_hand.pop()
+
+    # Devices.
+
+    @rule(
+        number=numbers,
+        word=words,
+        progress=st.none() | st.integers(0, 100),
+        attempt=st.sampled_from([None, None, 0, 1]),
+    )
+    def report(self, number: int, word: str, progress: int | None, attempt: int | None) -> None:
+        """``attempt``: not echoed, or so many before the one under way."""
+        device = self.device(number)
+        echoed = None if attempt is None else max(1, self.model[device].attempt - attempt)
+        self.take_in((device, word, progress, echoed))
+        self.model.report(device, word, progress, echoed)
+
+    @precondition(lambda self: any(each.open for each in self.model.devices))
+    @rule(word=words)
+    def everybody_reports(self, word: str) -> None:
+        on_their_way = [each.name for each in self.model.devices if each.open]
+        self.take_in(*((device, word, None, None) for device in on_their_way))
+        self.model.report_together([(device, word) for device in on_their_way])
+        self.conduct_if_due()
+
+    @rule(said=st.lists(st.tuples(numbers, words), min_size=2, max_size=6))
+    def reports_in_one_batch(self, said: list[tuple[int, str]]) -> None:
+        """As good as one after the other."""
+        reports = [(self.device(number), word) for number, word in said]
+        self.take_in(*((device, word, None, None) for device, word in reports))
+        self.model.report_together(reports)
+
+    def take_in(self, *reports: tuple[str, str, int | None, int | None]) -> None:
+        self.world.run(
+            self.world.intake.take_in(
+                [
+                    Incoming(
+                        status_topic(TENANT, device),
+                        encode_report(self.campaign, word, progress, attempt=attempt),
+                        retain=False,
+                        attempt=None,
+                        handle=NOT_A_MESSAGE,
+                    )
+                    for device, word, progress, attempt in reports
+                ]
+            )
+        )
+
+    # Time.
+
+    @rule(steps=st.sampled_from([1, 1, 2, 3, 5]))
+    def time_passes(self, steps: int) -> None:
+        self.model.now += steps
+        back = f"make_interval(secs => {steps * STEP})"
+        self.host(
+            f"UPDATE ota_device_status SET due_at = due_at - {back}, started_at = started_at - {back}"
+            " WHERE campaign_id = $1",
+            self.campaign,
+        )
+        self.host(f"UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - {back} WHERE id = $1", self.campaign)
+
+    @rule(on=st.sampled_from([True, True, False]))
+    def listen(self, on: bool) -> None:
+        self.model.listening = on
+        self.host(
+            "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
+            " subscribed_at = now() - interval '1 year', alive_at = now() + $1::interval",
+            timedelta(days=1 if on else -1),
+        )
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") or self.unsettled())
+    @rule()
+    def conduct(self) -> None:
+        due = self.due
+        if self.model.status == "ABORTED":
+            self.world.run(self.world.conductor.skip_rest(due))
+        self.world.run(self.world.conductor.conduct(due))
+        self.model.conduct()
+
+    def conduct_if_due(self) -> None:
+        if self.model.status in ("RUNNING", "PAUSED"):
+            self.conduct()
+
+    def unsettled(self) -> bool:
+        return self.model.status == "ABORTED" and not self.model.settled
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
+    @rule()
+    def reconcile(self) -> None:
+        self.world.run(self.world.conductor.reconcile(self.due))
+        self.model.reconcile_and_judge()
+
+    # A host's own SQL.
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") and any(self.over()))
+    @rule(number=numbers)
+    def host_gives_another_chance(self, number: int) -> None:
+        over = self.over()
+        self.host_sets(over[number % len(over)], "PENDING")
+
+    def over(self) -> list[str]:
+        return [each.name for each in self.model.devices if each.status in OVER]
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
+    @rule(number=numbers, status=st.sampled_from(["PENDING", "SUCCESS", "FAILED"]))
+    def host_sets_a_device(self, number: int, status: str) -> None:
+        self.host_sets(self.device(number), status)
+
+    def host_sets(self, name: str, status: str) -> None:
+        device = self.model[name]
+        self.host(
+            "UPDATE ota_device_status SET status = $3, error_message = NULL,"
+            " completed_at = CASE WHEN $3 <> 'PENDING' THEN now() END WHERE campaign_id = $1 AND device_id = $2",
+            self.campaign,
+            name,
+            status,
+        )
+        device.status = status
+        self.known.pop(device.name, None)
+        self.extra_attempts.add(device.name)
+
+    @precondition(lambda self: self.model.status in ("CREATED", "RUNNING", "PAUSED"))
+    @rule(number=numbers, status=st.sampled_from(["DOWNLOADING", "INSTALLING"]))
+    def an_earlier_worker_had_sent_it(self, number: int, status: str) -> None:
+        device = self.model[self.device(number)]
+        if device.waiting and device.sendable:
+            self.host(
+                "UPDATE ota_device_status SET status = $3 WHERE campaign_id = $1 AND device_id = $2",
+                self.campaign,
+                device.name,
+                status,
+            )
+            device.status, device.acknowledged, device.heard = status, True, True
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
+    @rule(status=st.sampled_from([*["RUNNING"] * 6, *["PAUSED"] * 3, "ABORTED"]))
+    def host_moves_the_campaign(self, status: str) -> None:
+        self.host("UPDATE ota_campaigns SET status = $2 WHERE id = $1", self.campaign, status)
+        self.model.status = status
+
+    # What must hold after each of them.
+
+    @invariant()
+    def database_and_model_agree(self) -> None:
+        if hasattr(self, "campaign"):
+            self.world.run(self.compare())
+
+    async def compare(self) -> None:
+        fetch = self.world.host.fetch
+        [row] = await fetch(
+            "SELECT *, (completed_at IS NOT NULL)::int AS done FROM ota_campaigns WHERE id = $1", self.campaign
+        )
+        model = self.model
+        found = row["status"], row["succeeded"], row["failed"], row["sent"], row["wave"], row["settled_at"] is not None
+        assert found == (model.status, model.succeeded, model.failed, model.sent, model.wave, model.settled)
+        assert row["pace_used"] == model.used <= model.policy.rate
+        rows = await fetch(
+            "SELECT *, ceil(extract(epoch FROM due_at - clock_timestamp()) / $2::float8)::int AS due_in"
+            " FROM ota_device_status WHERE campaign_id = $1 ORDER BY id",
+            self.campaign,
+            STEP,
+        )
+        for device, each in zip(model.devices, rows, strict=True):
+            due = None if each["due_in"] is None else max(each["due_in"] + model.now, 0)
+            self.check_device(each)
+            now = each["status"], each["attempt"], each["progress_pct"], due
+            assert now == (device.status, device.attempt, device.progress, device.due), device
+        history = await fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", self.campaign)
+        self.check_history(history)
+
+    def check_device(self, row: Any) -> None:
+        name, status, attempt, done = row["device_id"], row["status"], row["attempt"], row["completed_at"]
+        was, was_attempt, was_done = self.known.get(name, ("PENDING", 0, None))
+        self.known[name] = status, attempt, done
+        assert was not in OVER or (status, done) == (was, was_done), f"{name} was {was} and done, now {status}"
+        assert (done is not None) == (status in OVER)
+        assert attempt >= was_attempt
+        assert attempt <= self.model.policy.max_attempts or name in self.extra_attempts
+        assert status != "FAILED" or name in self.extra_attempts or row["failed_reason"]
+
+    def check_history(self, history: list[Any]) -> None:
+        events = [each["event"] for each in history if each["device_id"] is None]
+        assert events == self.model.events
+        failures = [
+            (each["device_id"], each["actor"], json.loads(each["detail"]))
+            for each in history
+            if each["device_id"] is not None
+        ]
+        found = [
+            Failure(device, detail["attempt"], detail["cause"], actor, detail["final"])
+            for device, actor, detail in failures
+        ]
+        assert sorted(map(str, found)) == sorted(map(str, self.model.failures))
+
+
+def test_engine_and_model_agree(world: World) -> None:
+    """MODEL_EXAMPLES=1000 for a long run; MODEL_SHRINK=1 looks, for minutes, for the shortest way to a failure."""
+
+    class Here(Campaign):
+        pass
+
+    Here.world = world
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
+            stateful_step_count=40,
+            deadline=None,
+            report_multiple_bugs=False,
+            phases=[Phase.generate, Phase.shrink] if "MODEL_SHRINK" in os.environ else [Phase.generate],
+            derandomize=os.environ.get("CI") == "true",
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

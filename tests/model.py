@@ -1,0 +1,356 @@
+"""What one campaign must do, in the plainest words: one object, no concurrency, time in whole steps.
+
+A reference to compare the engine with. It shares no code with the engine; ``Timing`` says how many steps of
+time each rule lasts, rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+RANK = {"PENDING": 0, "DOWNLOADING": 1, "INSTALLING": 2, "SUCCESS": 3, "FAILED": 3, "SKIPPED": 3}
+OVER = ("SUCCESS", "FAILED", "SKIPPED")
+MOVING = ("DOWNLOADING", "INSTALLING")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Steps of time."""
+
+    tick: int = 1
+    lease: int = 1
+    retry: int = 1
+    answer: int = 2
+    patience: int = 3
+    in_all: int = 10
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The campaign's own rules."""
+
+    rate: int
+    threshold: float
+    min_completed: int
+    max_in_flight: int | None
+    canary_percent: float | None
+    max_attempts: int
+    retry_on: frozenset[str]
+
+
+@dataclass
+class Device:
+    """One device. Its attempt is under way, ``acknowledged`` by the broker or not yet, or has ``failed``."""
+
+    name: str
+    sendable: bool = True
+    status: str = "PENDING"
+    attempt: int = 0
+    acknowledged: bool = False
+    heard: bool = False
+    failed: str | None = None
+    progress: int = 0
+    due: int | None = None
+    started: int | None = None
+
+    @property
+    def waiting(self) -> bool:
+        return self.status == "PENDING" and self.attempt == 0
+
+    @property
+    def open(self) -> bool:
+        return self.status in MOVING or (self.status == "PENDING" and self.attempt > 0)
+
+    def end(self, status: str) -> None:
+        self.status, self.due = status, None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt, as history has it."""
+
+    device: str
+    attempt: int
+    cause: str
+    actor: str
+    final: bool
+
+
+@dataclass
+class Model:
+    """The campaign."""
+
+    policy: Policy
+    devices: list[Device]
+    timing: Timing = field(default_factory=Timing)
+    now: int = 0
+    status: str = "CREATED"
+    succeeded: int = 0
+    failed: int = 0
+    sent: int = 0
+    wave: int = 0
+    window: int | None = None
+    used: int = 0
+    settled: bool = False
+    listening: bool = True
+    events: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Device:
+        return next(each for each in self.devices if each.name == name)
+
+    # What an operator asks.
+
+    def ask(self, action: str) -> bool:
+        """Start, pause or abort; False: refused."""
+        to = {"start": "RUNNING", "pause": "PAUSED", "abort": "ABORTED"}[action]
+        allowed = {
+            "start": ("CREATED", "RUNNING", "PAUSED"),
+            "pause": ("RUNNING", "PAUSED"),
+            "abort": ("CREATED", "RUNNING", "PAUSED", "ABORTED"),
+        }
+        if self.status not in allowed[action]:
+            return False
+        if self.status != to:
+            self._become(to)
+            if to == "ABORTED":
+                self.skip()
+        return True
+
+    def _become(self, status: str) -> None:
+        self.status = status
+        self.events.append(status.lower())
+
+    # Dispatch.
+
+    def due_again(self) -> set[str]:
+        """Devices whose command may go out again."""
+        return {
+            each.name
+            for each in self.devices
+            if (each.open and each.due is None and each.status == "PENDING")
+            or (
+                each.open
+                and each.due is not None
+                and each.due <= self.now
+                and (each.status == "PENDING" or not each.acknowledged or each.failed)
+            )
+        }
+
+    def claim(self, claimed: Collection[str]) -> None:
+        """The engine has claimed these: were they the ones, and as many as it may?"""
+        if self.status != "RUNNING":
+            assert not claimed, f"{claimed} claimed for a campaign that is {self.status}"
+            return
+        opens = self.window is None or self.now >= self.window + self.timing.tick
+        tokens = self.policy.rate if opens else max(0, self.policy.rate - self.used)
+        again = self.due_again()
+        resent = {name for name in claimed if not self[name].waiting}
+        assert resent <= again, f"{resent - again} sent again before their time"
+        assert len(resent) == min(tokens, len(again))
+        turn = [each for each in self.devices if each.waiting][: min(self._places(), tokens - len(resent))]
+        fresh = {each.name for each in turn if each.sendable}
+        assert fresh == set(claimed) - resent, "lowest id first, as many as rate, wave and cap allow"
+        for each in turn:
+            if not each.sendable:
+                each.end("SKIPPED")
+        for name in claimed:
+            self._open_attempt(self[name])
+        if claimed:
+            self.window, self.used = (self.now, 0) if opens else (self.window, self.used)
+            self.used += len(claimed)
+            self.sent += len(fresh)
+
+    def _places(self) -> int:
+        places = 1000
+        if self.policy.max_in_flight is not None:
+            places = min(places, max(0, self.policy.max_in_flight - sum(each.open for each in self.devices)))
+        if self._up_to() is not None:
+            places = min(places, max(0, (self._up_to() or 0) - self.sent))
+        return places
+
+    def _up_to(self) -> int | None:
+        if self.policy.canary_percent is None or self.wave > 0:
+            return None
+        return max(1, ceil(len(self.devices) * self.policy.canary_percent / 100))
+
+    def _open_attempt(self, device: Device) -> None:
+        if device.status == "PENDING" and device.acknowledged:
+            device.started = None  # set back by hand: all its time again
+        if device.attempt == 0 or device.acknowledged:
+            device.attempt += 1
+        device.acknowledged, device.heard, device.failed = False, False, None
+        device.status = "DOWNLOADING" if device.status in MOVING else "PENDING"
+        device.due, device.progress = self.now + self.timing.lease, 0
+
+    def acknowledged(self, name: str, attempt: int) -> None:
+        """The broker has the command."""
+        device = self[name]
+        if self._sending(device, attempt):
+            device.status, device.acknowledged = "DOWNLOADING", True
+            device.started = self.now if device.started is None else device.started
+            device.due = min(self.now + self.timing.answer, device.started + self.timing.in_all)
+
+    def not_taken(self, name: str, attempt: int) -> None:
+        """The broker was away, slow or refusing: no fault of the device."""
+        if self._sending(self[name], attempt):
+            self[name].due = self.now + self.timing.lease
+
+    @staticmethod
+    def _sending(device: Device, attempt: int) -> bool:
+        return device.open and not device.acknowledged and device.attempt == attempt
+
+    # Reports.
+
+    def report(self, name: str, status: str, progress: int | None = None, attempt: int | None = None) -> None:
+        """A device says something."""
+        device = self[name]
+        if not device.open or device.failed in ("reported", "rejected") or attempt not in (None, device.attempt):
+            return
+        if RANK[status] < RANK[device.status]:
+            return
+        started = self.now if device.started is None else device.started
+        until = min(self.now + self.timing.patience, started + self.timing.in_all)
+        if status == device.status:
+            news = device.failed or (progress or 0) > device.progress
+            if not news and device.due is not None and until < device.due:
+                return
+            progress = max(progress or 0, device.progress)
+        self._hear(device, status, progress, until)
+
+    def report_together(self, reports: Sequence[tuple[str, str]]) -> None:
+        """Reports that are committed together: as good as one after the other, then judged once."""
+        policy, self.policy = self.policy, replace(self.policy, threshold=1.0)
+        before = self.succeeded, self.failed
+        for name, status in reports:
+            self.report(name, status)
+        self.policy = policy
+        if (self.succeeded, self.failed) != before:
+            self._judge(self.policy.min_completed)
+
+    def _hear(self, device: Device, status: str, progress: int | None, until: int) -> None:
+        first_word = not device.heard
+        device.attempt, device.acknowledged, device.heard, device.failed = max(1, device.attempt), True, True, None
+        device.started = self.now if device.started is None else device.started
+        device.progress = device.progress if progress is None else progress
+        if status == "SUCCESS":
+            device.progress = 100
+            device.end("SUCCESS")
+            self._count(1, 0)
+        elif status == "FAILED":
+            self._fail(device, "rejected" if first_word else "reported", "device")
+        else:
+            device.status, device.due = status, until
+
+    def _fail(self, device: Device, cause: str, actor: str) -> bool:
+        """An attempt has failed; tells whether the device has."""
+        tries_again = (
+            cause in self.policy.retry_on
+            and device.attempt < self.policy.max_attempts
+            and self.status in ("RUNNING", "PAUSED")
+        )
+        self.failures.append(Failure(device.name, device.attempt, cause, actor, not tries_again))
+        device.failed = cause
+        if tries_again:
+            device.due = self.now + self.timing.retry
+            if actor == "device":
+                device.status = "DOWNLOADING"
+            return False
+        device.end("FAILED")
+        if actor == "device":
+            self._count(0, 1)
+        return True
+
+    def _count(self, succeeded: int, failed: int) -> None:
+        self.succeeded += succeeded
+        self.failed += failed
+        self._judge(self.policy.min_completed)
+
+    def _judge(self, min_completed: int) -> None:
+        finished = self.succeeded + self.failed
+        over = finished >= max(1, min_completed) and self.failed / finished > self.policy.threshold
+        if over and self.status in ("RUNNING", "PAUSED"):
+            self._become("ABORTED")
+            self.skip()
+
+    def skip(self) -> None:
+        """What an aborted campaign never sent to; a command that is on its way has its lease to get there."""
+        for each in self.devices:
+            lapsed = each.status == "PENDING" and (each.due is None or each.due <= self.now)
+            if each.waiting or lapsed:
+                each.end("SKIPPED")
+
+    # What time brings.
+
+    def conduct(self) -> None:
+        """Silence, gates, completion, winding down."""
+        if self.status in ("RUNNING", "PAUSED"):
+            if not (self.listening and self._sweep(everyone=False)):
+                self._go_on()
+        elif self.status == "ABORTED":
+            self.skip()
+            if self.listening:
+                self._sweep(everyone=True)
+            self.settled |= not any(each.waiting or each.open for each in self.devices)
+
+    def _sweep(self, *, everyone: bool) -> bool:
+        ended = 0
+        for each in self.devices:
+            if each.status in MOVING and each.due is None:
+                each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
+                each.due = self.now + self.timing.patience
+            silent = each.status in MOVING and each.due is not None and each.due <= self.now
+            if silent and (everyone or (each.acknowledged and not each.failed)):
+                ended += self._fail(each, self._silence(each), "engine")
+        if ended:
+            self._count(0, ended)
+        return ended > 0
+
+    def _silence(self, device: Device) -> str:
+        began = device.due if device.started is None else device.started
+        if began is not None and began + self.timing.in_all <= self.now:
+            return "overdue"
+        return "no_progress" if device.heard else "no_answer"
+
+    def _go_on(self) -> None:
+        waiting = any(each.waiting for each in self.devices)
+        up_to = self._up_to()
+        if any(each.open for each in self.devices) or (waiting and (up_to is None or self.sent < up_to)):
+            return
+        self.reconcile()
+        self._judge(1 if waiting else self.policy.min_completed)
+        if self.status not in ("RUNNING", "PAUSED"):
+            return
+        if not waiting:
+            self._become("COMPLETED")
+        elif self.status == "RUNNING":
+            self.wave += 1
+            self.events.append("wave_opened")
+
+    def counted(self) -> tuple[int, int, int]:
+        """What the rows say: succeeded, failed, sent to."""
+        statuses = [each.status for each in self.devices]
+        sent = sum(each.status != "SKIPPED" and (each.attempt > 0 or each.status != "PENDING") for each in self.devices)
+        return statuses.count("SUCCESS"), statuses.count("FAILED"), sent
+
+    def reconcile(self) -> None:
+        """Set the counters right after somebody else's SQL."""
+        if self.counted() != (self.succeeded, self.failed, self.sent):
+            self.succeeded, self.failed, self.sent = self.counted()
+            self.events.append("counters_repaired")
+
+    def reconcile_and_judge(self) -> None:
+        drifted = self.counted() != (self.succeeded, self.failed, self.sent)
+        self.reconcile()
+        if drifted:
+            self._judge(self.policy.min_completed)
+
+
+def named(count: int, unsendable: Sequence[int] = ()) -> list[Device]:
+    """``dev-0``, ``dev-1`` …; those numbered in ``unsendable`` cannot be addressed."""
+    return [
+        Device(f"dev/{number}" if number in unsendable else f"dev-{number}", number not in unsendable)
+        for number in range(count)
+    ]
