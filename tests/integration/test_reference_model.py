@@ -40,7 +40,7 @@ from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, create_pool, system_transaction
 from rollwave.store.executions import Claimed, Times
 from tests.engine import TENANT, Connection, connect, insert_campaign
-from tests.model import OVER, Failure, Model, Policy, named
+from tests.model import MOVING, OVER, Device, Failure, Model, Policy, named
 from tests.support import eventually
 
 T = TypeVar("T")
@@ -210,12 +210,18 @@ class Campaign(RuleBasedStateMachine):
     # A worker: claims, and the broker's answers, in any order or never.
 
     @precondition(lambda self: self.model.status == "RUNNING")
-    @rule()
-    def dispatch(self) -> None:
+    @rule(overtaken_by=st.none() | words)
+    def dispatch(self, overtaken_by: str | None) -> None:
+        """All goes well, and quickly: devices may report before the broker's acknowledgement is in."""
         before = len(self.in_hand)
         self.claim()
-        if len(self.in_hand) > before:
-            self.broker_answers(before, taken=9, refused=False)
+        if len(self.in_hand) == before:
+            return
+        if overtaken_by:
+            reports = [(each.device_id, overtaken_by) for each in self.in_hand[-1]]
+            self.take_in(*((device, word, None, None) for device, word in reports))
+            self.model.report_together(reports)
+        self.broker_answers(before, taken=9, refused=False)
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
     @rule()
@@ -260,6 +266,18 @@ class Campaign(RuleBasedStateMachine):
         echoed = None if attempt is None else max(1, self.model[device].attempt - attempt)
         self.take_in((device, word, progress, echoed))
         self.model.report(device, word, progress, echoed)
+
+    @precondition(lambda self: self.on_their_way())
+    @rule(number=numbers, progress=st.integers(0, 100), steps=st.integers(0, 2))
+    def says_the_same_a_while_later(self, number: int, progress: int, steps: int) -> None:
+        devices = self.on_their_way()
+        device = devices[number % len(devices)]
+        self.time_passes(steps)
+        self.take_in((device.name, device.status, progress, None))
+        self.model.report(device.name, device.status, progress)
+
+    def on_their_way(self) -> list[Device]:
+        return [each for each in self.model.devices if each.status in MOVING]
 
     @precondition(lambda self: any(each.open for each in self.model.devices))
     @rule(word=words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -148,6 +149,23 @@ async def test_a_report_changes_nothing_before_dispatch(host: Connection, pool: 
         async with tenant_transaction(pool, TENANT) as connection:
             await said(word)(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
         assert await device_row(host, number, "dev-1") == row
+
+
+async def release(connection: Inside, campaign: Campaign, device: str) -> None:
+    await executions.release(connection, TENANT, campaign.id, [Claimed(DeviceId(device), 1)], delay=1, refused=True)
+
+
+@pytest.mark.parametrize("settle", [acknowledge, release])
+async def test_a_late_answer_of_the_broker_changes_nothing(host: Connection, pool: Pool, settle: Try) -> None:
+    """Attempt 1 has been acknowledged already, or is over and the second one is on its way; or the device is done."""
+    number = await insert_campaign(host, 1)
+    for status, attempt in itertools.product(set(S) - {S.PENDING}, (1, 2)):
+        await set_row(host, number, "dev-1", status, C.REPORTED)
+        await host.execute("UPDATE ota_device_status SET attempt = $1", attempt)
+        row = await device_row(host, number, "dev-1")
+        async with tenant_transaction(pool, TENANT) as connection:
+            await settle(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
+        assert await device_row(host, number, "dev-1") == row, (status, attempt)
 
 
 async def test_the_rank_in_sql_is_the_tables(host: Connection) -> None:
