@@ -27,7 +27,8 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
 from rollwave.engine.conductor import Conductor
-from rollwave.engine.dispatcher import Batch, Dispatcher, Sent
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.sender import Batch, Sender, Sent
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
 from rollwave.errors import Conflict
@@ -70,6 +71,7 @@ class World:
     pool: Pool
     host: Connection
     dispatcher: Dispatcher
+    sender: Sender
     intake: Intake
     conductor: Conductor
 
@@ -91,7 +93,8 @@ def world(database: str) -> Iterator[World]:
             await _be_heard(pool, stack)
             publisher = Publisher(Broker.from_url("mqtt://localhost:1"))  # never opened: the broker's answers are rules
             dispatcher = Dispatcher(pool, publisher, SETTINGS)
-            return World(runner, pool, host, dispatcher, Intake(pool, SETTINGS), Conductor(pool, SETTINGS))
+            sender = Sender(pool, publisher, SETTINGS)
+            return World(runner, pool, host, dispatcher, sender, Intake(pool, SETTINGS), Conductor(pool, SETTINGS))
 
         try:
             yield runner.run(build())
@@ -241,7 +244,7 @@ class Campaign(RuleBasedStateMachine):
         answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
         times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout)
         due = Due(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
-        self.world.run(self.world.dispatcher._settle(due, Batch(claimed, b"", times), answer))
+        self.world.run(self.world.sender._settle(due, Batch(claimed, b"", times), answer))
         for each in sent:
             self.model.acknowledged(each.device_id, each.attempt)
         for each in rest:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import asyncpg
 
 from rollwave import metrics
-from rollwave.domain import intake, report
+from rollwave.domain import intake
 from rollwave.domain.campaign import FINAL
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
@@ -26,25 +26,21 @@ from rollwave.engine import guard
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import read_rules
+from rollwave.engine.sorting import SAMPLES, Share, sort
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
-from rollwave.mqtt.topics import parse_ask_topic, parse_status_topic
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, quarantine
 from rollwave.store.campaigns import Due, Standing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.history import FailedAttempt
-from rollwave.store.quarantine import Sample
 
 _log = get_logger("listener")
 
 AT_ONCE = 4
 """Tenants whose share of a batch is committed at the same time."""
-
-SAMPLES = 5
-"""Bad messages of one kind that a batch logs and keeps for a tenant; the rest are counted."""
 
 ABOUT_A_VALUE = (
     asyncpg.DataError,
@@ -57,14 +53,6 @@ ABOUT_A_VALUE = (
 
 FIRST_RETRY = 0.1
 """Seconds before a batch is tried again when the database is away; doubled each time, up to 5."""
-
-
-@dataclass(slots=True)
-class Share:
-    """One tenant's share of a batch."""
-
-    reports: list[tuple[DeviceId, Report]] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
 
 
 class Intake:
@@ -92,7 +80,7 @@ class Intake:
             async with limit:
                 return await self._persist(tenant_id, share, outcomes)
 
-        shares = _sort(batch, outcomes, self._on_question)
+        shares = sort(batch, outcomes, self._on_question)
         for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
             touched += dues
         for each, number in outcomes.items():
@@ -234,40 +222,3 @@ def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Failed
         "device",
         final=not effect.retried,
     )
-
-
-def _sort(
-    batch: Sequence[Incoming],
-    outcomes: Counter[Outcome],
-    on_question: Callable[[TenantId, DeviceId], None] | None,
-) -> dict[TenantId, Share]:
-    """Who said what. What is no report is counted here, and a few of each kind are logged and kept."""
-    shares: dict[TenantId, Share] = defaultdict(Share)
-    for incoming in batch:
-        source = parse_status_topic(incoming.topic)
-        if incoming.retain:
-            outcomes[Outcome.RETAINED] += 1
-        elif on_question and (asking := parse_ask_topic(incoming.topic)):
-            outcomes[Outcome.QUESTION] += 1
-            on_question(*asking)
-        elif source is None:
-            _reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
-        else:
-            tenant_id, device_id = source
-            said = report.parse(incoming.payload)
-            if isinstance(said, Report):
-                shares[tenant_id].reports.append((device_id, said))
-            elif isinstance(said, report.Rejected):
-                kind = Outcome.BAD_PAYLOAD if said.undecodable else Outcome.INVALID
-                _reject(kind, outcomes, tenant_id=tenant_id, device_id=device_id, reason=said.reason)
-                if len(shares[tenant_id].samples) < SAMPLES:
-                    shares[tenant_id].samples.append(Sample(device_id, said.reason, incoming.payload))
-            else:
-                outcomes[Outcome.EMPTY] += 1
-    return shares
-
-
-def _reject(kind: Outcome, outcomes: Counter[Outcome], **fields: object) -> None:
-    outcomes[kind] += 1
-    if outcomes[kind] <= SAMPLES:
-        _log.warning(f"ota_status_{kind.value}", **fields)

@@ -1,0 +1,128 @@
+"""What has been claimed, on its way: publish before the lease ends, then mark what was taken and release the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rollwave import metrics
+from rollwave.engine.publisher import Publisher
+from rollwave.errors import BrokerUnavailable
+from rollwave.log import get_logger
+from rollwave.mqtt.client import Receipt, Session
+from rollwave.mqtt.topics import command_topic
+from rollwave.settings import Settings
+from rollwave.store import executions
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Claimed, Times
+
+_log = get_logger("dispatcher")
+
+NO_TIMES = Times(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one claim took, to be sent before ``lease_ends`` (of this process's monotonic clock)."""
+
+    commands: Sequence[Claimed] = ()
+    body: bytes = b""
+    times: Times = NO_TIMES
+    lease_ends: float = 0.0
+    skipped: int = 0
+    retry_in: float | None = None
+    """Seconds until the campaign's next window; None: pacing does not hold it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a batch: taken by the broker, refused by it one by one, or not answered."""
+
+    taken: list[Claimed]
+    refused: list[Claimed]
+    unanswered: list[Claimed]
+    trouble: str
+
+
+class Sender:
+    """Sends one batch at a time; holds no connection while the broker is spoken to."""
+
+    def __init__(self, pool: Pool, publisher: Publisher, settings: Settings) -> None:
+        self._pool = pool
+        self._publisher = publisher
+        self._settings = settings
+
+    async def send(self, due: Due, batch: Batch) -> int:
+        """Publish and settle one batch; returns how many commands the broker took."""
+        metrics.claims_in_flight.inc(len(batch.commands))
+        try:
+            with metrics.publish_seconds.time():
+                sent = await self._publish(due, batch)
+            await self._settle(due, batch, sent)
+        finally:
+            metrics.claims_in_flight.dec(len(batch.commands))
+        metrics.dispatched.inc(len(sent.taken))
+        return len(sent.taken)
+
+    async def _settle(self, due: Due, batch: Batch, sent: Sent) -> None:
+        """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""
+        tenant_id, campaign_id = due.tenant_id, due.campaign_id
+        if sent.taken:
+            async with tenant_transaction(self._pool, tenant_id) as connection:
+                await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, batch.times)
+        delay = min(self._settings.tick_interval, self._settings.lease)
+        for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
+            if unsent:
+                async with tenant_transaction(self._pool, tenant_id) as connection:
+                    await executions.release(connection, tenant_id, campaign_id, unsent, delay=delay, refused=refused)
+        if failed := len(sent.refused) + len(sent.unanswered):
+            metrics.publish_failed.inc(failed)
+            _log.warning(
+                "ota_mqtt_publish_failed",
+                campaign_id=campaign_id,
+                tenant_id=tenant_id,
+                devices=failed,
+                error=sent.trouble,
+            )
+
+    async def _publish(self, due: Due, batch: Batch) -> Sent:
+        """Publish before the lease ends and no later: past it, another worker may have the devices."""
+        receipts: list[Receipt] = []
+        trouble = ""
+        session: Session | None = None
+        patience = min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())
+        try:
+            async with asyncio.timeout(patience):
+                session = await self._publisher.session()
+                for command in batch.commands:
+                    if time.monotonic() >= batch.lease_ends:
+                        trouble = "the lease ended"
+                        break
+                    topic = command_topic(due.tenant_id, command.device_id)
+                    receipts.append(
+                        await session.publish(topic, batch.body, attempt=command.attempt, expires_in=batch.times.answer)
+                    )
+                for receipt in receipts:
+                    await receipt.settled()
+        except BrokerUnavailable as error:
+            trouble = str(error)
+        except TimeoutError:
+            trouble = f"the broker did not acknowledge within {patience:.0f} s"
+            if session is not None:
+                await self._publisher.drop(session)
+        return _sorted(batch.commands, receipts, trouble)
+
+
+def _sorted(commands: Sequence[Claimed], receipts: Sequence[Receipt], trouble: str) -> Sent:
+    sent = Sent([], [], list(commands[len(receipts) :]), trouble or "refused by the broker")
+    for command, receipt in zip(commands, receipts, strict=False):
+        if receipt.taken:
+            sent.taken.append(command)
+        elif receipt.refused:
+            sent.refused.append(command)
+        else:
+            sent.unanswered.append(command)
+    return sent
