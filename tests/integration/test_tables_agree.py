@@ -12,7 +12,7 @@ import pytest
 
 from rollwave.domain import campaign as campaign_table
 from rollwave.domain.campaign import Action, CampaignStatus
-from rollwave.domain.execution import RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
+from rollwave.domain.execution import IN_PROGRESS, RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.report import Report
 from rollwave.engine import guard, sweeper
@@ -166,6 +166,20 @@ async def test_a_late_answer_of_the_broker_changes_nothing(host: Connection, poo
         async with tenant_transaction(pool, TENANT) as connection:
             await settle(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
         assert await device_row(host, number, "dev-1") == row, (status, attempt)
+
+
+async def test_a_command_that_the_broker_never_took_is_no_silence(host: Connection, pool: Pool) -> None:
+    """A second attempt whose lease has run out: it goes again, and no attempt of the device has failed."""
+    number = await insert_campaign(host, 1, max_attempts=2)
+    for status in sorted(IN_PROGRESS):
+        await set_row(host, number, "dev-1", status, C.SILENT)
+        await host.execute("UPDATE ota_device_status SET attempt = 2")
+        row = await device_row(host, number, "dev-1")
+        async with tenant_transaction(pool, TENANT) as connection:
+            campaign = await campaigns.lock(connection, TENANT, number)
+            await sweeper.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+        assert await device_row(host, number, "dev-1") == row
+    assert not await host.fetchval("SELECT count(*) FROM ota_campaign_history")
 
 
 async def test_the_rank_in_sql_is_the_tables(host: Connection) -> None:
