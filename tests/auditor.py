@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -68,20 +68,23 @@ class Auditor:
 
 @asynccontextmanager
 async def auditing(database: str) -> AsyncIterator[Auditor]:
-    """Audit all the while; at the end, say what was wrong."""
+    """Audit all the while, whatever becomes of the server meanwhile; at the end, say what was wrong."""
     auditor = Auditor()
-    async with connect(database) as connection:
 
-        async def keep_looking() -> None:
-            while True:
-                await auditor.look(connection)
+    async def keep_looking() -> None:
+        while True:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with connect(database) as connection:
+                    while True:
+                        await auditor.look(connection)
+            await asyncio.sleep(0.05)
 
-        looking = asyncio.create_task(keep_looking())
-        try:
-            yield auditor
-        finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+    looking = asyncio.create_task(keep_looking())
+    try:
+        yield auditor
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
     async with connect(database) as connection:
         await auditor.look(connection)
     assert auditor.wrong == []

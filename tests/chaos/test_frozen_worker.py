@@ -1,0 +1,64 @@
+"""A worker that stands still past its lease, and wakes: nothing is sent twice under two attempts, nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.auditor import auditing
+from tests.engine import breakdown, campaign_row, connect, devices, ends, insert_campaign, mute, succeeds, worker
+from tests.support import eventually
+
+SETTINGS = {"ROLLWAVE_LEASE": "1", "OTA_TICK_INTERVAL": "0.1", "OTA_MAX_ATTEMPTS": "50"}
+
+
+async def test_it_wakes_after_its_lease_to_a_campaign_that_went_on(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with (
+        connect(database) as host,
+        auditing(database),
+        devices(broker.url, succeeds) as fleet,
+        worker(database, broker.url, tmp_path / "listens", **SETTINGS),
+        worker(database, broker.url, tmp_path / "freezes", logs="ota_tick_start", **SETTINGS) as sleeper,
+    ):
+        campaign = await insert_campaign(host, 300, rollout_rate=10)
+        for share in (60, 120):
+            await eventually(lambda: len(fleet.commands) > share, what="under way")  # noqa: B023
+            sleeper.process.send_signal(signal.SIGSTOP)
+            asleep = time.monotonic()
+            await eventually(lambda: time.monotonic() > asleep + 1.5, what="its lease is over")  # noqa: B023
+            sleeper.process.send_signal(signal.SIGCONT)
+        await ends(host, campaign, timeout=60)
+        assert await campaign_row(host, campaign) == ("COMPLETED", 300, 0)
+        assert {command.attempt for command in fleet.commands} == {1}
+
+
+async def test_it_wakes_after_an_abort_and_sends_no_more(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    async with (
+        connect(database) as host,
+        devices(broker.url, mute) as fleet,
+        worker(database, broker.url, tmp_path / "listens", **SETTINGS) as awake,
+        worker(database, broker.url, tmp_path / "freezes", logs="ota_tick_start", **SETTINGS) as sleeper,
+    ):
+        campaign = await insert_campaign(host, 500, rollout_rate=10)
+        await eventually(lambda: len(fleet.commands) > 50, what="under way")
+        for each in (awake, sleeper):
+            each.process.send_signal(signal.SIGSTOP)
+        await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'", timeout=30)
+        aborted = time.monotonic()
+        sent = len(fleet.commands)
+        await eventually(lambda: time.monotonic() > aborted + 1.5, what="every lease is over")
+        for each in (awake, sleeper):
+            each.process.send_signal(signal.SIGCONT)
+
+        async def skipped() -> bool:
+            return "PENDING" not in await breakdown(host, campaign)
+
+        await eventually(skipped, what="wound down")
+        assert len(fleet.commands) <= sent + 20, "what was already in the broker's hands, at most a batch a worker"
+        await eventually(lambda: time.monotonic() > aborted + 4, what="and nothing after it")
+        late = [command for command in fleet.commands if command.at > aborted + 3]
+        assert late == []
