@@ -28,9 +28,9 @@ from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
-from rollwave.engine.sender import Batch, Sender, Sent
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
+from rollwave.engine.sender import Batch, Sender, Sent
 from rollwave.errors import Conflict
 from rollwave.mqtt.client import Broker, Incoming
 from rollwave.mqtt.payload import encode_report
@@ -209,6 +209,8 @@ class Campaign(RuleBasedStateMachine):
         except Conflict:
             took_it = False
         assert took_it == self.model.ask(action)
+        if action == "pause" and took_it:
+            self.claim()
 
     # A worker: claims, and the broker's answers, in any order or never.
 
@@ -347,6 +349,13 @@ class Campaign(RuleBasedStateMachine):
     def conduct_if_due(self) -> None:
         if self.model.status in ("RUNNING", "PAUSED"):
             self.conduct()
+
+    @precondition(lambda self: self.unsettled())
+    @rule(steps=st.integers(1, 4))
+    def winds_down(self, steps: int) -> None:
+        self.listen(on=True)
+        self.time_passes(steps)
+        self.conduct()
 
     def unsettled(self) -> bool:
         return self.model.status == "ABORTED" and not self.model.settled
