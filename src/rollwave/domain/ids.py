@@ -13,7 +13,11 @@ DeviceId = NewType("DeviceId", str)
 CampaignId = NewType("CampaignId", int)
 
 ID_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9:._-]{1,128}$"
-"""Which strings can be a tenant or device id; the same text is given to SQL."""
+"""Which strings can be a tenant or device id."""
+
+UNADDRESSABLE = r"^$|[^A-Za-z0-9:._-]|\.\."
+"""What SQL finds in a string of at most 128 characters that cannot be one. PostgreSQL takes 60 times as long over
+ID_PATTERN."""
 
 UNSENDABLE = "device id cannot be an MQTT topic level: use 1 to 128 of A-Z a-z 0-9 : . _ - and no two dots in a row"
 

@@ -139,7 +139,7 @@ class Intake:
         tallies: Counter[tuple[int, bool]] = Counter()
         rounds = intake.rounds(share.reports)
         seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
-        async with tenant_transaction(self._pool, tenant_id) as connection:
+        async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
             for reports in rounds:
                 tallies += await self._apply_round(connection, tenant_id, reports, seen)
             standings = await self._count(connection, tenant_id, tallies)

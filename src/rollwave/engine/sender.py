@@ -71,12 +71,12 @@ class Sender:
         """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""
         tenant_id, campaign_id = due.tenant_id, due.campaign_id
         if sent.taken:
-            async with tenant_transaction(self._pool, tenant_id) as connection:
+            async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
                 await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, batch.times)
         delay = min(self._settings.tick_interval, self._settings.lease)
         for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
             if unsent:
-                async with tenant_transaction(self._pool, tenant_id) as connection:
+                async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
                     await executions.release(connection, tenant_id, campaign_id, unsent, delay=delay, refused=refused)
         if failed := len(sent.refused) + len(sent.unanswered):
             metrics.publish_failed.inc(failed)

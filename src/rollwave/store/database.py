@@ -60,18 +60,21 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
 
 @asynccontextmanager
 async def tenant_transaction(
-    pool: Pool, tenant_id: str, *, timeout: float = STATEMENT_TIMEOUT
+    pool: Pool, tenant_id: str, *, timeout: float = STATEMENT_TIMEOUT, generic_plans: bool = False
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes one tenant's rows, as ``pulse_app``.
 
     ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
     nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, in seconds.
+    ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
+    ANALYZE found of this tenant, and of a new one it has found nothing.
     """
     if not tenant_id or "\x00" in tenant_id:
         raise InvalidInput("a transaction needs a tenant")
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
             f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout)}"
+            + ("; SET LOCAL plan_cache_mode = force_generic_plan" if generic_plans else "")
         )
         yield connection
 

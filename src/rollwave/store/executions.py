@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import ID_PATTERN, UNSENDABLE, CampaignId, DeviceId
+from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
@@ -107,7 +107,7 @@ async def claim(connection: Connection, campaign: Campaign, *, tokens: int, fres
     Needs the campaign's lock.
     """
     rows = await connection.fetch(
-        _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, ID_PATTERN, UNSENDABLE
+        _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE
     )
     return Claim(
         tuple(Claimed(row["device_id"], row["attempt"]) for row in rows if row["attempt"]),
@@ -198,26 +198,12 @@ async def postpone(
     connection: Connection, tenant_id: str, campaign_id: int, failed: Sequence[tuple[DeviceId, Reason, float]]
 ) -> None:
     """End the attempt of each device held, for a reason; the next one may follow after so many seconds."""
-    await connection.execute(
-        _sql["postpone"],
-        tenant_id,
-        campaign_id,
-        [device_id for device_id, _, _ in failed],
-        [reason for _, reason, _ in failed],
-        [delay for _, _, delay in failed],
-    )
+    await connection.executemany(_sql["postpone"], [(tenant_id, campaign_id, *each) for each in failed])
 
 
 async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
     """Fail each device held, for a reason and with a message."""
-    await connection.execute(
-        _sql["fail"],
-        campaign.tenant_id,
-        campaign.id,
-        [device_id for device_id, _, _ in failed],
-        [reason for _, reason, _ in failed],
-        [message for _, _, message in failed],
-    )
+    await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])
 
 
 async def skip_unsent(

@@ -1,3 +1,8 @@
+-- Many rows at a time are found by the primary key, whatever PostgreSQL believes of a campaign that it has not analyzed
+-- yet. For that it gets no other choice: a row is updated where its device_id is in an array, and the campaign is in
+-- one too (with "campaign_id = $2" PostgreSQL 15 reads the whole campaign where it expects a row or none); rows are
+-- held through LATERAL. A join instead may read the whole campaign for each row.
+
 -- name: insert_for_group
 -- One execution for each member of the group, in the order of device ids. A device of another type than the
 -- firmware's is never sent to.
@@ -20,18 +25,24 @@ SELECT count(*)::int AS total, (count(*) FILTER (WHERE status = 'PENDING'))::int
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
 -- the broker never acknowledged it, under the next one where the last has failed, or was set back by hand (it has
 -- all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
--- ($6) is skipped here, before anything is published. (ANY over an array, not a join: the planner then takes the
--- primary key.)
+-- ($6) is skipped here, before anything is published.
 WITH again AS (
     SELECT device_id
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-      AND (due_at <= statement_timestamp() OR (due_at IS NULL AND status = 'PENDING'))
+      AND due_at <= statement_timestamp()
       AND (attempt > sent_attempt OR failed_attempt = attempt OR status = 'PENDING')
-      AND device_id ~ $6
+      AND device_id !~ $6 AND length(device_id) <= 128
     ORDER BY due_at
     LIMIT $3
+    FOR UPDATE SKIP LOCKED
+), set_back AS (
+    SELECT device_id
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
+      AND device_id !~ $6 AND length(device_id) <= 128
+    LIMIT $3 - (SELECT count(*) FROM again)
     FOR UPDATE SKIP LOCKED
 ), again_claimed AS (
     UPDATE ota_device_status
@@ -41,28 +52,34 @@ WITH again AS (
         error_message = NULL,
         started_at = CASE WHEN status <> 'PENDING' OR attempt > sent_attempt THEN started_at END,
         due_at = statement_timestamp() + make_interval(secs => $5)
-    WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM again))
+    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+      AND device_id = ANY (ARRAY(SELECT device_id FROM again UNION ALL SELECT device_id FROM set_back))
     RETURNING device_id, attempt
 ), fresh AS (
-    SELECT device_id
+    SELECT device_id, device_id !~ $6 AND length(device_id) <= 128 AS addressable
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
     ORDER BY id
-    LIMIT LEAST($4, $3 - (SELECT count(*) FROM again))
+    LIMIT LEAST($4, $3 - (SELECT count(*) FROM again) - (SELECT count(*) FROM set_back))
     FOR UPDATE SKIP LOCKED
 ), fresh_claimed AS (
     UPDATE ota_device_status
-    SET attempt = CASE WHEN device_id ~ $6 THEN 1 ELSE 0 END,
-        status = CASE WHEN device_id ~ $6 THEN status ELSE 'SKIPPED' END,
-        error_message = CASE WHEN device_id !~ $6 THEN ota_fitting($7) END,
-        completed_at = CASE WHEN device_id !~ $6 THEN statement_timestamp() END,
-        due_at = CASE WHEN device_id ~ $6 THEN statement_timestamp() + make_interval(secs => $5) END
-    WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM fresh))
+    SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5)
+    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+      AND device_id = ANY (ARRAY(SELECT device_id FROM fresh WHERE addressable))
+    RETURNING device_id, attempt
+), skipped AS (
+    UPDATE ota_device_status
+    SET status = 'SKIPPED', error_message = ota_fitting($7), completed_at = statement_timestamp()
+    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+      AND device_id = ANY (ARRAY(SELECT device_id FROM fresh WHERE NOT addressable))
     RETURNING device_id, attempt
 )
 SELECT device_id, attempt, false AS fresh FROM again_claimed
 UNION ALL
-SELECT device_id, attempt, true FROM fresh_claimed;
+SELECT device_id, attempt, true FROM fresh_claimed
+UNION ALL
+SELECT device_id, attempt, true FROM skipped;
 
 -- name: mark_sent
 -- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all. Not applied: it has
@@ -71,11 +88,14 @@ WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), held AS (
     SELECT d.device_id
-    FROM ota_device_status d JOIN sent s ON s.device_id = d.device_id AND s.attempt = d.attempt
-    WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.attempt > d.sent_attempt
-      AND d.status IN ('PENDING', 'DOWNLOADING')
-    ORDER BY d.device_id
-    FOR UPDATE OF d
+    FROM (SELECT * FROM sent ORDER BY device_id) AS s
+    CROSS JOIN LATERAL (
+        SELECT device_id
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id AND attempt = s.attempt
+          AND attempt > sent_attempt AND status IN ('PENDING', 'DOWNLOADING')
+        FOR UPDATE
+    ) AS d
 )
 UPDATE ota_device_status
 SET status = 'DOWNLOADING',
@@ -84,7 +104,8 @@ SET status = 'DOWNLOADING',
     started_at = COALESCE(started_at, statement_timestamp()),
     due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
                    COALESCE(started_at, statement_timestamp()) + make_interval(secs => $6))
-WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM held));
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+  AND device_id = ANY (ARRAY(SELECT device_id FROM held));
 
 -- name: release
 -- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it
@@ -94,17 +115,21 @@ WITH unsent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), held AS (
     SELECT d.device_id
-    FROM ota_device_status d JOIN unsent s ON s.device_id = d.device_id AND s.attempt = d.attempt
-    WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.attempt > d.sent_attempt
-      AND d.status IN ('PENDING', 'DOWNLOADING')
-    ORDER BY d.device_id
-    FOR UPDATE OF d
+    FROM (SELECT * FROM unsent ORDER BY device_id) AS s
+    CROSS JOIN LATERAL (
+        SELECT device_id
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id AND attempt = s.attempt
+          AND attempt > sent_attempt AND status IN ('PENDING', 'DOWNLOADING')
+        FOR UPDATE
+    ) AS d
 )
 UPDATE ota_device_status
 SET refusals = CASE WHEN $6 THEN LEAST(refusals + 1, 16) ELSE refusals END,
     due_at = statement_timestamp()
              + make_interval(secs => CASE WHEN $6 THEN LEAST(600, $5 * 2 ^ refusals) ELSE $5 END)
-WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM held));
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+  AND device_id = ANY (ARRAY(SELECT device_id FROM held));
 
 -- name: apply_reports
 -- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
@@ -180,7 +205,8 @@ WITH left_behind AS (
 UPDATE ota_device_status
 SET attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), heard_attempt = GREATEST(attempt, 1),
     due_at = statement_timestamp() + make_interval(secs => $3)
-WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = ANY (ARRAY(SELECT device_id FROM left_behind));
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+  AND device_id = ANY (ARRAY(SELECT device_id FROM left_behind));
 
 -- name: hold_overdue
 -- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, or,
@@ -197,20 +223,17 @@ LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
 -- name: postpone
--- The last attempt of each has failed, and the next may be claimed after its delay. The rows are held.
-UPDATE ota_device_status d
-SET failed_attempt = d.attempt, failed_reason = p.reason,
-    due_at = statement_timestamp() + make_interval(secs => p.delay)
-FROM unnest($3::text[], $4::text[], $5::float8[]) AS p (device_id, reason, delay)
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = p.device_id;
+-- The last attempt of a device has failed, and the next may be claimed after its delay. The row is held.
+UPDATE ota_device_status
+SET failed_attempt = attempt, failed_reason = $4, due_at = statement_timestamp() + make_interval(secs => $5)
+WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 
 -- name: fail
--- The engine gives these up. The rows are held and in progress.
-UPDATE ota_device_status d
-SET status = 'FAILED', failed_attempt = d.attempt, failed_reason = f.reason, error_message = ota_fitting(f.message),
+-- The engine gives a device up. The row is held and in progress.
+UPDATE ota_device_status
+SET status = 'FAILED', failed_attempt = attempt, failed_reason = $4, error_message = ota_fitting($5),
     completed_at = statement_timestamp(), due_at = NULL
-FROM unnest($3::text[], $4::text[], $5::text[]) AS f (device_id, reason, message)
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = f.device_id;
+WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 
 -- name: skip_unsent
 -- Devices of a stopped campaign that were never sent to, or set back by hand (due_at NULL) and not sent to since. One
@@ -224,13 +247,11 @@ WITH waiting AS (
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
       AND (due_at <= statement_timestamp() OR due_at IS NULL)
     LIMIT $3 FOR UPDATE SKIP LOCKED
-), unsent AS (
-    SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed
 )
-UPDATE ota_device_status d
+UPDATE ota_device_status
 SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
-FROM unsent u
-WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.device_id = u.device_id;
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+  AND device_id = ANY (ARRAY(SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed));
 
 -- name: outlook
 -- What is left to do, each answered from the head of one small index.
