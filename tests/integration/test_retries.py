@@ -69,7 +69,7 @@ async def test_a_reported_failure_is_tried_again_and_counted_when_attempts_are_o
     delay = 1.0
     async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
         campaign = await insert_campaign(
-            host, ["mends", "never"], retry_on=["reported"], retry_delay=delay, max_attempts=2, abort_threshold=0.5
+            host, ["mends", "never"], retry_on=["reported"], retry_delay=delay, max_attempts=2, abort_threshold=1.0
         )
         for device in ("mends", "never"):
             await eventually(lambda: is_now(host, campaign, device, failed_attempt=1), what="failed once")  # noqa: B023
