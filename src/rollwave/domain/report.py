@@ -49,12 +49,7 @@ def parse(payload: bytes) -> Report | Rejected | Empty:
     if len(payload) > MAX_PAYLOAD:
         return Rejected("payload over 64 KB", undecodable=True)
     try:
-        document = json.loads(
-            payload.decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_int=_bounded_int,
-            parse_constant=_no_constant,
-        )
+        document = _decoder.decode(payload.decode("utf-8"))
         return _read(document) if isinstance(document, dict) else Rejected("not a JSON object")
     except (ValueError, RecursionError) as error:
         return Rejected(f"not JSON: {type(error).__name__}", undecodable=True)
@@ -88,6 +83,10 @@ def _no_constant(word: str) -> None:
 def _bounded_int(digits: str) -> int | float:
     # Beyond any id: kept out of int() so that thousands of digits cost nothing.
     return int(digits) if len(digits) <= 20 else math.inf
+
+
+# Made once: json.loads makes one for each call that asks for more than the usual.
+_decoder = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_int=_bounded_int, parse_constant=_no_constant)
 
 
 def _status(value: object) -> ExecutionStatus | None:
