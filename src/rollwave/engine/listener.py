@@ -34,8 +34,8 @@ DRAIN = 5.0
 """Seconds that the batch in hand gets to be committed when it is time to stop; else the broker keeps it."""
 
 QUIET = 0.003
-"""Seconds without a message after which a batch waits for no more. Many brokers leave only so many messages
-unacknowledged (Mosquitto 20 over MQTT 3.1.1, EMQX 32, rumqttd 100), and send the next when these are committed."""
+"""Seconds without a message after which a batch waits for no more. A broker may leave only so many messages
+unacknowledged (rumqttd: 100), and sends the next when these are committed."""
 
 Inbox: TypeAlias = "asyncio.Queue[Incoming | None]"
 """Messages waiting to be taken in; None says that no more will come."""
