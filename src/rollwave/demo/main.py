@@ -27,12 +27,20 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
         KeyboardInterrupt: stopped in the middle. Everything has been stopped.
     """
     # Being told to stop ends things as orderly as Ctrl-C does.
+    told_to_stop: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        told_to_stop.append(number)
+        signal.raise_signal(signal.SIGINT)
+
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(number, stop)
     console = Console()
     folder = data_folder(data)
     try:
         with screen(console, picture) as shown, stage(folder, shown.step) as set_up:
+            if told_to_stop:  # an interrupt that met a finalizer is swallowed there
+                signal.raise_signal(signal.SIGINT)
             return asyncio.run(_play(set_up, shown, stay=stay and console.is_terminal))
     except KeyboardInterrupt:
         console.print(f"Stopped. The data is in {folder}", markup=False, highlight=False, soft_wrap=True)
