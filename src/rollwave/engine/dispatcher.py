@@ -22,7 +22,7 @@ from rollwave.errors import BrokerUnavailable, InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions
+from rollwave.store import campaigns, executions, slots
 from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, Times
@@ -122,7 +122,7 @@ class Dispatcher:
         return allowance(pace, wave_left=left)
 
     async def _take(self, connection: Connection, campaign: Campaign, granted: Allowance, body: str) -> Claim:
-        if not granted.tokens:
+        if not granted.tokens or await slots.awaited(connection, self._settings.listener_slots):
             return Claim((), 0, 0)
         claim = await executions.claim(
             connection,

@@ -60,6 +60,8 @@ class Listener:
         self._answerer = Answerer(pool, settings)
         self._intake = Intake(pool, settings, self._answerer.ask)
         self.presence = Presence()
+        self.tried = asyncio.Event()
+        """Set once it has subscribed, stands by, or could not do either."""
 
     async def run(self, stopping: asyncio.Event | None = None) -> None:
         """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way."""
@@ -87,6 +89,7 @@ class Listener:
                 delay = min(30.0, max(0.25, delay * 2))
             finally:
                 self.presence.subscribed = False
+                self.tried.set()
             # Jitter, so that many workers do not come back to a broker in step.
             await _wait(stop, delay * random.uniform(0.5, 1.0) or SLOT_POLL)  # noqa: S311  no secret depends on it
 
@@ -95,7 +98,7 @@ class Listener:
         shared = f"$share/rollwave-{installation}/{STATUS_FILTER}"
         # Several slots share the load; a single one needs nothing that a broker might not have.
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
-        last = await lock.last_filter()
+        last = await lock.announce()
         async with Session.connect(
             self._broker, client_id, persistent=True, manual_ack=True, buffer=self._settings.report_batch
         ) as session:
@@ -105,6 +108,7 @@ class Listener:
                 # There was another number of slots.
                 await session.unsubscribe(last, last.replace(STATUS_FILTER, ASK_FILTER))
             await self._take_questions(session, topic_filter)
+            await lock.beat(topic_filter)
             _log.info(
                 "ota_status_listener_subscribed",
                 topic=topic_filter,
@@ -112,6 +116,7 @@ class Listener:
                 session_present=session.session_present,
             )
             self.presence.subscribed = True
+            self.tried.set()
             await self._take_in(session, stop, lock, topic_filter)
         if not stop.is_set():
             raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")

@@ -21,6 +21,10 @@ LOOK_EVERY = 1.0
 """Seconds between two looks for campaigns that an operator has started, or that may go on."""
 
 
+LISTEN_FIRST = 5.0
+"""Seconds that the first tick waits for the listeners."""
+
+
 class Worker:
     """Adds its tasks to a supervisor, and tells whether it can do its work."""
 
@@ -41,10 +45,20 @@ class Worker:
         present = all(each.presence.subscribed or each.presence.standby for each in self._listeners)
         return {"broker": "ok" if present else "not subscribed"}
 
+    async def _listen_first(self) -> None:
+        """A device may answer its command at once; somebody should be there to hear it."""
+        try:
+            async with asyncio.timeout(LISTEN_FIRST):
+                for each in self._listeners:
+                    await each.tried.wait()
+        except TimeoutError:
+            return  # reports will wait in the broker, or deadlines mend it
+
     async def _tick(self, stop: asyncio.Event) -> None:
         settings = self._settings
         spoke = -settings.tick_interval
         async with self._publisher:
+            await self._listen_first()
             ticker = Ticker(self._pool, self._publisher, settings, stop.is_set)
             while not stop.is_set():
                 wait: float | None = None

@@ -19,6 +19,9 @@ _PATIENCE = 5.0
 CONTINUOUS = 15.0
 """Seconds without a beat that make a gap in listening. A handover is quicker than that."""
 
+COMING = 60.0
+"""Seconds for which commands wait for a listener that has set about subscribing; it tries again more often."""
+
 _sql = load("slots")
 
 
@@ -29,22 +32,25 @@ class Lock:
         self._connection = connection
         self._slot = slot
 
-    async def last_filter(self) -> str | None:
-        """What the slot's session in the broker was subscribed to last; None: nothing yet."""
+    async def announce(self) -> str | None:
+        """Tell the database that the slot is about to be listened to, so that no command goes out before it is.
+
+        Returns what its session in the broker was subscribed to last; None: nothing yet.
+        """
         async with self._as_engine():
-            topic_filter: str | None = await self._connection.fetchval(
-                _sql["topic_filter"], self._slot, timeout=_PATIENCE
-            )
+            topic_filter: str | None = await self._connection.fetchval(_sql["coming"], self._slot, timeout=_PATIENCE)
         return topic_filter
 
+    async def beat(self, topic_filter: str) -> None:
+        """Tell the database that the slot is listened to now."""
+        async with self._as_engine():
+            await self._connection.execute(_sql["beat"], self._slot, CONTINUOUS, topic_filter, timeout=_PATIENCE)
+
     async def listen(self, topic_filter: str) -> None:
-        """Tell the database that the slot is listened to, until cancelled or the connection, and the lock, is gone."""
+        """Go on telling it, until cancelled or the connection, and the lock, is gone."""
         try:
             while True:
-                async with self._as_engine():
-                    await self._connection.execute(
-                        _sql["beat"], self._slot, CONTINUOUS, topic_filter, timeout=_PATIENCE
-                    )
+                await self.beat(topic_filter)
                 await asyncio.sleep(_PULSE)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return
@@ -102,6 +108,12 @@ async def listening(connection: Connection, slots: int) -> Listening | None:
     """For how long devices have been heard; None: not now."""
     row = await connection.fetchrow(_sql["listening"], slots, CONTINUOUS, _LOCK_CLASS)
     return Listening(row["without_gap"], row["subscribed"]) if row else None
+
+
+async def awaited(connection: Connection, slots: int) -> bool:
+    """Whether a listener is on its way back, so that commands had better wait. False where none ever was."""
+    soon: bool = await connection.fetchval(_sql["awaited"], slots, COMING)
+    return soon
 
 
 async def installation(pool: Pool) -> str:

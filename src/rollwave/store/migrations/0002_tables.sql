@@ -120,9 +120,10 @@ END $$;
 -- Since when have reports been coming in? Deadlines run only while somebody listens.
 CREATE TABLE IF NOT EXISTS rollwave_listener_slots (
     slot integer PRIMARY KEY,
-    topic_filter text NOT NULL,  -- what its session in the broker is subscribed to
+    topic_filter text,           -- what its session in the broker was subscribed to last
     listening_since timestamptz NOT NULL,
     subscribed_at timestamptz,   -- by the session that holds it now; NULL: not at the moment
+    coming_at timestamptz NOT NULL, -- when a listener last set about subscribing
     holder integer NOT NULL,     -- that session's backend
     alive_at timestamptz NOT NULL
 );

@@ -1,15 +1,28 @@
+-- name: coming
+-- This session is about to subscribe, and commands wait for it. Returns what the slot was subscribed to last.
+INSERT INTO rollwave_listener_slots (slot, listening_since, coming_at, holder, alive_at)
+VALUES ($1, statement_timestamp(), statement_timestamp(), pg_backend_pid(), '-infinity')
+ON CONFLICT (slot) DO UPDATE
+SET coming_at = statement_timestamp(), subscribed_at = NULL, holder = pg_backend_pid()
+RETURNING topic_filter;
+
+-- name: awaited
+-- Whether a listener set about subscribing no more than $2 seconds ago, and has not: an answer that a device gives at
+-- once might find nobody.
+SELECT EXISTS (SELECT FROM rollwave_listener_slots
+               WHERE slot < $1::int AND subscribed_at IS NULL
+                 AND coming_at > statement_timestamp() - make_interval(secs => $2));
+
 -- name: beat
 -- This session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening starts anew.
-INSERT INTO rollwave_listener_slots AS s (slot, topic_filter, listening_since, subscribed_at, holder, alive_at)
-VALUES ($1, $3, statement_timestamp(), statement_timestamp(), pg_backend_pid(), statement_timestamp())
-ON CONFLICT (slot) DO UPDATE
-SET topic_filter = EXCLUDED.topic_filter,
+-- Not applied: another session has the slot now.
+UPDATE rollwave_listener_slots s
+SET topic_filter = $3,
     listening_since = CASE WHEN s.alive_at < statement_timestamp() - make_interval(secs => $2)
                            THEN statement_timestamp() ELSE s.listening_since END,
-    subscribed_at = CASE WHEN s.holder = pg_backend_pid() THEN COALESCE(s.subscribed_at, statement_timestamp())
-                         ELSE statement_timestamp() END,
-    holder = pg_backend_pid(),
-    alive_at = statement_timestamp();
+    subscribed_at = COALESCE(s.subscribed_at, statement_timestamp()),
+    alive_at = statement_timestamp()
+WHERE slot = $1 AND holder = pg_backend_pid();
 
 -- name: hush
 -- This session is no longer subscribed. Not applied: another one has the slot already.
@@ -29,6 +42,3 @@ HAVING count(*) = $1::int;
 
 -- name: installation
 SELECT left(replace(id::text, '-', ''), 12) FROM rollwave_installation;
-
--- name: topic_filter
-SELECT topic_filter FROM rollwave_listener_slots WHERE slot = $1;
