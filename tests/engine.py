@@ -129,7 +129,13 @@ async def ends(
     try:
         await eventually(ended, timeout=timeout, what="ended")
     except AssertionError:
-        raise AssertionError(f"campaign {campaign} not {status} within {timeout} s: {seen}") from None
+        left = await connection.fetch(
+            "SELECT * FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND completed_at IS NULL",
+            tenant,
+            campaign,
+        )
+        message = f"campaign {campaign} not {status} within {timeout} s: {seen}; left are {[dict(row) for row in left]}"
+        raise AssertionError(message) from None
 
 
 @dataclass(frozen=True, slots=True)

