@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -93,6 +94,25 @@ async def test_a_broker_that_is_away_at_the_start(
             await ends(host, campaign)
         assert len(events(running, "ota_status_listener_subscribed")) == 1
     assert await campaign_row(host, campaign) == ("COMPLETED", 20, 0)
+
+
+async def test_no_command_goes_out_before_somebody_listens(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Devices that answer at once are heard, when a worker is new to the broker and when the broker forgot it."""
+    async with devices(broker.url, succeeds) as fleet:
+        for number in range(3):
+            campaign = await insert_campaign(host, 10)
+            settings = {"ROLLWAVE_MQTT_CLIENT_ID": f"new-{number}"}
+            async with worker(database, broker.url, tmp_path / str(number), logs=TICKS, **settings) as it:
+                await ends(host, campaign)
+                broker.stop()
+                await eventually(lambda: not fleet.connected.is_set(), what="gone")
+                await eventually(lambda: events(it, "ota_status_listener_disconnected"), what="gone for the engine")
+                broker.start()
+                await eventually(fleet.connected.is_set, what="back")
+                await ends(host, await insert_campaign(host, 10), timeout=45)
+    assert set(Counter((each.campaign, each.device) for each in fleet.commands).values()) == {1}
 
 
 async def test_a_broker_that_dies_and_forgets_everything(
