@@ -248,6 +248,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
         intake, conductor = Intake(pool, Settings()), Conductor(pool, Settings())
         lock = await stack.enter_async_context(slots.hold(pool, 0))
         assert lock is not None
+        await lock.announce()
 
         async def mark() -> None:
             async with tenant_transaction(pool, TENANT) as connection:

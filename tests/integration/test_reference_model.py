@@ -107,17 +107,17 @@ async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
     lock = await stack.enter_async_context(slots.hold(pool, 0))
     assert lock is not None
     await lock._connection.execute("SET idle_session_timeout = 0")
+    await lock.announce()
     listening = asyncio.create_task(lock.listen(""))
 
-    await eventually(lambda: _slots(pool), what="the slot's row")
+    await eventually(lambda: _subscribed(pool), what="the slot is listened to")
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def _slots(pool: Pool) -> int:
+async def _subscribed(pool: Pool) -> bool:
     async with system_transaction(pool) as connection:
-        number: int = await connection.fetchval("SELECT count(*) FROM rollwave_listener_slots")
-    return number
+        return await slots.listening(connection, 1) is not None
 
 
 policies = st.builds(
