@@ -6,6 +6,7 @@ from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Gate, gate
 from rollwave.engine import guard, sweeper
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE, Stopped
 from rollwave.engine.rules import default_rules, read_rules, read_waves
 from rollwave.errors import InvalidInput
@@ -39,6 +40,7 @@ class Conductor:
                 await self._wind_down(connection, campaign)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
                 stopped, done = await self._go_on(connection, campaign)
+            await reach(Failpoint.CAMPAIGN_WRITTEN)
         if stopped:
             stopped.announce()
         if done:
@@ -154,6 +156,7 @@ class Conductor:
                 skipped = await executions.skip_unsent(
                     connection, due.tenant_id, due.campaign_id, limit=SKIP_AT_ONCE, reason=SKIPPED_BECAUSE
                 )
+                await reach(Failpoint.CAMPAIGN_WRITTEN)
 
     async def _wind_down(self, connection: Connection, campaign: Campaign) -> None:
         """Devices still in progress may finish until their deadline; then the campaign is settled."""

@@ -15,6 +15,7 @@ from rollwave.domain.pacing import Allowance, allowance
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Wave
 from rollwave.engine import guard
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.rules import read_rules, read_waves
 from rollwave.engine.sender import Batch, Sender
@@ -109,8 +110,11 @@ class Dispatcher:
                     claim.skipped,
                     granted.retry_in or None,
                 )
+                await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:
             stopped.announce()
+        if batch.commands:
+            await reach(Failpoint.CLAIMED)
         return batch
 
     async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:

@@ -24,6 +24,7 @@ from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason, RetryPolicy
 from rollwave.engine import guard
 from rollwave.engine.conductor import Conductor
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import read_rules
 from rollwave.engine.sorting import SAMPLES, Share, sort
@@ -81,6 +82,7 @@ class Intake:
                 return await self._persist(tenant_id, share, outcomes)
 
         shares = sort(batch, outcomes, self._on_question)
+        await reach(Failpoint.PARSED)
         for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
             touched += dues
         for each, number in outcomes.items():
@@ -148,6 +150,7 @@ class Intake:
                 stopped += [halt] if halt else []
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
+            await reach(Failpoint.REPORTS_WRITTEN)
         outcomes.update(seen)
         for each in stopped:
             each.announce()

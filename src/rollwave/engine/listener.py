@@ -16,6 +16,7 @@ import asyncpg
 
 from rollwave import metrics
 from rollwave.engine.answerer import Answerer
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.intake import Intake
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger, trace
@@ -155,9 +156,12 @@ class Listener:
 
     async def _commit(self, session: Session, batch: list[Incoming]) -> None:
         with trace("batch"):
+            await reach(Failpoint.RECEIVED)
             touched = await self._intake.take_in(batch)
+            await reach(Failpoint.REPORTS_COMMITTED)
             for incoming in batch:
                 await session.acknowledge(incoming)
+            await reach(Failpoint.ACKNOWLEDGED)
             await self._intake.conclude(touched)
 
     async def _batches(self, inbox: Inbox) -> AsyncIterator[list[Incoming]]:

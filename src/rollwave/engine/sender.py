@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave import metrics
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
@@ -61,7 +62,9 @@ class Sender:
         try:
             with metrics.publish_seconds.time():
                 sent = await self._publish(due, batch)
+            await reach(Failpoint.PUBLISHED)
             await self._settle(due, batch, sent)
+            await reach(Failpoint.MARKED)
         finally:
             metrics.claims_in_flight.dec(len(batch.commands))
         metrics.dispatched.inc(len(sent.taken))
@@ -73,6 +76,7 @@ class Sender:
         if sent.taken:
             async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
                 await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, batch.times)
+                await reach(Failpoint.MARK_WRITTEN)
         delay = min(self._settings.tick_interval, self._settings.lease)
         for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
             if unsent:
@@ -105,6 +109,8 @@ class Sender:
                     receipts.append(
                         await session.publish(topic, batch.body, attempt=command.attempt, expires_in=batch.times.answer)
                     )
+                    if len(receipts) == 1:
+                        await reach(Failpoint.PUBLISHING)
                 for receipt in receipts:
                     await receipt.settled()
         except BrokerUnavailable as error:
