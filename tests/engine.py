@@ -14,10 +14,13 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.client import Broker, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.store.campaigns import Due
 from tests.support import Running, eventually, rollwave_running
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -81,6 +84,11 @@ async def insert_campaign(
             list(names),
         )
     return campaign
+
+
+def due(campaign: int, tenant: str = TENANT) -> Due:
+    """A RUNNING campaign, as the engine is told of it."""
+    return Due(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
 
 
 async def campaign_row(connection: Connection, campaign: int, tenant: str = TENANT) -> tuple[str, int, int]:

@@ -14,8 +14,7 @@ from typing import Any, cast
 import pytest
 
 from rollwave import metrics
-from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.ids import DeviceId
 from rollwave.domain.intake import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.conductor import Conductor
@@ -27,7 +26,6 @@ from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
 from rollwave.store import executions, slots
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 from rollwave.store.migrate import migrate
@@ -39,6 +37,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    due,
     ends,
     events,
     insert_campaign,
@@ -84,10 +83,6 @@ def said(
 async def take_in(pool: Pool, batch: Sequence[Incoming]) -> None:
     """Have the engine take in one batch, as it would from the broker."""
     await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 10)
-
-
-def due(campaign: int, tenant: str = TENANT) -> Due:
-    return Due(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
 
 
 async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:

@@ -61,10 +61,15 @@ class Dispatcher:
         try:
             while not self._stopping():
                 batch = await self._claim(due)
-                taken = await on_its_way if on_its_way else None
+                broker_refuses = False
+                if on_its_way is not None:
+                    taken = await on_its_way
+                    on_its_way, sent = None, sent + taken
+                    broker_refuses = taken == 0
+                    if batch.commands and not await self._still_runs(due):
+                        await self._sender.give_back(due, batch)
+                        break
                 on_its_way = asyncio.create_task(self._sender.send(due, batch)) if batch.commands else None
-                sent += taken or 0
-                broker_refuses = taken == 0
                 if broker_refuses or not (batch.commands or batch.skipped):
                     break
         finally:
@@ -73,6 +78,12 @@ class Dispatcher:
         if sent:
             await self._announce(due, sent)
         return batch.retry_in
+
+    async def _still_runs(self, due: Due) -> bool:
+        """Whether what waited may go: stopped since, the campaign had the batch before it out, and that is all."""
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
+        return campaign.status is CampaignStatus.RUNNING
 
     async def _announce(self, due: Due, sent: int) -> None:
         async with tenant_transaction(self._pool, due.tenant_id) as connection:

@@ -70,6 +70,10 @@ class Sender:
         metrics.dispatched.inc(len(sent.taken))
         return len(sent.taken)
 
+    async def give_back(self, due: Due, batch: Batch) -> None:
+        """Claimed, and not to be sent after all: at once to be skipped, or claimed again under the same attempt."""
+        await self._release(due, batch.commands, delay=0)
+
     async def _settle(self, due: Due, batch: Batch, sent: Sent) -> None:
         """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""
         tenant_id, campaign_id = due.tenant_id, due.campaign_id
@@ -80,8 +84,7 @@ class Sender:
         delay = min(self._settings.tick_interval, self._settings.lease)
         for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
             if unsent:
-                async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
-                    await executions.release(connection, tenant_id, campaign_id, unsent, delay=delay, refused=refused)
+                await self._release(due, unsent, delay=delay, refused=refused)
         if failed := len(sent.refused) + len(sent.unanswered):
             metrics.publish_failed.inc(failed)
             _log.warning(
@@ -91,6 +94,10 @@ class Sender:
                 devices=failed,
                 error=sent.trouble,
             )
+
+    async def _release(self, due: Due, unsent: Sequence[Claimed], *, delay: float, refused: bool = False) -> None:
+        async with tenant_transaction(self._pool, due.tenant_id, generic_plans=True) as connection:
+            await executions.release(connection, due.tenant_id, due.campaign_id, unsent, delay=delay, refused=refused)
 
     async def _publish(self, due: Due, batch: Batch) -> Sent:
         """Publish before the lease ends and no later: past it, another worker may have the devices."""

@@ -1,0 +1,116 @@
+"""Stopped at any moment, a campaign has no more commands to send than were on their way: a batch a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from rollwave.engine import failpoints
+from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.publisher import Publisher
+from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.topics import command_topic
+from rollwave.settings import Settings
+from rollwave.store.database import create_pool
+from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
+from tests.servers import Mosquitto
+
+WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 160
+PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
+LATEST = 0.04
+"""Seconds after its start at which a campaign is stopped, at most; sending all of it takes longer."""
+
+
+@pytest.fixture
+def dice() -> Iterator[random.Random]:
+    """Nothing takes the same time twice: workers stand still for a moment, here and there."""
+    dice = random.Random(6)
+
+    async def dawdle(point: Failpoint) -> None:
+        if point in PAUSES:
+            await asyncio.sleep(dice.choice([0, 0.002, 0.02]))
+
+    failpoints.arm(dawdle)
+    yield dice
+    failpoints.arm(None)
+
+
+class Carried:
+    """What the broker carried, in its order: a mark put down after a commit parts before from after."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._messages = session.messages()
+        self._marks = 0
+
+    async def mark(self) -> bytes:
+        """Put one down; returns once the broker has it."""
+        self._marks += 1
+        mark = b"mark %d" % self._marks
+        await (await self._session.publish(command_topic(TENANT, "nobody"), mark)).acknowledged()
+        return mark
+
+    async def until(self, mark: bytes) -> list[str]:
+        """The devices that were sent to before ``mark``, since the mark before it."""
+        heard: list[str] = []
+        async for message in self._messages:
+            if message.payload == mark:
+                return heard
+            heard.append(message.topic.split("/")[3])
+        raise AssertionError("the session was lost")
+
+
+@pytest.fixture
+async def carried(mosquitto: Mosquitto) -> AsyncIterator[Carried]:
+    async with Session.connect(Broker.from_url(mosquitto.url)) as session:
+        await session.subscribe("tenant/+/device/+/ota")
+        yield Carried(session)
+
+
+async def test_at_most_one_batch_a_worker_goes_out(
+    database: str, mosquitto: Mosquitto, carried: Carried, dice: random.Random
+) -> None:
+    settings = Settings(ROLLWAVE_CLAIM_BATCH=BATCH)
+    after: list[int] = []
+    paused = 0
+    async with AsyncExitStack() as stack:
+        host = await stack.enter_async_context(connect(database))
+        pool = await stack.enter_async_context(create_pool(database))
+        workers = []
+        for _ in range(WORKERS):
+            publisher = await stack.enter_async_context(Publisher(Broker.from_url(mosquitto.url)))
+            workers.append(Dispatcher(pool, publisher, settings))
+        for number in range(TRIALS):
+            campaign = await insert_campaign(host, DEVICES, rollout_rate=1000)
+            sending = [asyncio.create_task(each.dispatch(due(campaign))) for each in workers]
+            await asyncio.sleep(dice.uniform(0, LATEST))
+            paused, stop = (paused, abort_campaign) if number % 2 else (campaign, pause_campaign)
+            await stop(pool, TENANT, campaign, actor="test")
+            before = await carried.until(await carried.mark())
+            await asyncio.gather(*sending)
+            late = await carried.until(await carried.mark())
+            after.append(len(late))
+            assert len(late) <= WORKERS * BATCH, f"trial {number}: {len(before)} before, {late} after the stop"
+            await workers[0].dispatch(due(campaign))  # it has not heard of the stop
+            assert await carried.until(await carried.mark()) == []
+            if number % 2:
+                await Conductor(pool, settings).skip_rest(due(campaign))
+            await stands_as_sent(host, campaign, {*before, *late}, "SKIPPED" if number % 2 else "PENDING")
+        assert sum(each > 0 for each in after) > TRIALS / 5, "many were stopped in the midst of a batch"
+        await start_campaign(pool, TENANT, paused, actor="test")
+        await asyncio.gather(*(each.dispatch(due(paused)) for each in workers))
+        await stands_as_sent(host, paused, {f"dev-{each}" for each in range(1, DEVICES + 1)}, "PENDING")
+
+
+async def stands_as_sent(host: Connection, campaign: int, sent: set[str], others: str) -> None:
+    found = await breakdown(host, campaign)
+    assert found == {status: n for status, n in (("DOWNLOADING", len(sent)), (others, DEVICES - len(sent))) if n}
+    attempts = await host.fetch("SELECT DISTINCT attempt FROM ota_device_status WHERE campaign_id = $1", campaign)
+    assert {row["attempt"] for row in attempts} <= {0, 1}
