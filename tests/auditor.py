@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import asyncpg
 
@@ -33,6 +34,8 @@ class Auditor:
         for row in rows:
             tally = counted.setdefault((row["tenant_id"], row["campaign_id"]), {})
             tally[row["status"]] = tally.get(row["status"], 0) + 1
+            if row["status"] == "PENDING" and row["attempt"]:
+                tally["claimed"] = tally.get("claimed", 0) + 1
             self._follow(row)
         for campaign in campaigns:
             self._compare(campaign, counted.get((campaign["tenant_id"], campaign["id"]), {}))
@@ -47,7 +50,7 @@ class Auditor:
         if campaign["pace_used"] > campaign["rollout_rate"]:
             self.wrong.append(f"campaign {campaign['id']} let {campaign['pace_used']} go in one tick")
         if campaign["max_in_flight"] is not None:
-            flying = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0)
+            flying = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0) + tally.get("claimed", 0)
             if flying > campaign["max_in_flight"]:
                 self.wrong.append(f"campaign {campaign['id']} has {flying} in flight")
 
@@ -88,3 +91,39 @@ async def auditing(database: str) -> AsyncIterator[Auditor]:
     async with connect(database) as connection:
         await auditor.look(connection)
     assert auditor.wrong == []
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A campaign as one transaction that changed its row left it; ``claimed`` is every attempt of every device."""
+
+    window: datetime
+    claimed: int
+    in_flight: int
+
+
+async def record_commits(connection: Connection) -> None:
+    """From now on have PostgreSQL note, at the very moment of each commit, how far a campaign has gone."""
+    await connection.execute("""
+        CREATE TABLE commits (number bigserial, campaign bigint, pace_window timestamptz, claimed int, in_flight int);
+        CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            INSERT INTO commits (campaign, pace_window, claimed, in_flight)
+            SELECT NEW.id, NEW.pace_opened_at, sum(attempt), count(*) FILTER (
+                WHERE status IN ('DOWNLOADING', 'INSTALLING') OR status = 'PENDING' AND attempt > 0)
+            FROM ota_device_status WHERE tenant_id = NEW.tenant_id AND campaign_id = NEW.id;
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER note_commit AFTER UPDATE ON ota_campaigns
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_commit();
+    """)
+
+
+async def recorded_commits(connection: Connection, campaign: int) -> list[Commit]:
+    """What was noted of a campaign since its first claim."""
+    rows = await connection.fetch(
+        "SELECT pace_window, claimed, in_flight FROM commits"
+        " WHERE campaign = $1 AND pace_window IS NOT NULL ORDER BY number",
+        campaign,
+    )
+    return [Commit(*row) for row in rows]
