@@ -17,6 +17,7 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
+from tests import deadlocks
 from tests.servers import Mosquitto, debian_mosquitto, debian_postgres, start_postgres
 from tests.shipped import ShippedMosquitto
 
@@ -41,6 +42,14 @@ def _lacks_server(item: pytest.Item) -> bool:
     return (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None) or (
         "debian" in params.values() and debian_postgres() is None
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_waited_in_a_ring() -> Iterator[None]:
+    """The whole session fails if any server of it met a deadlock that no test meant to provoke."""
+    with deadlocks.watched() as found:
+        yield
+    assert found == []
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import asyncpg
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.errors import BrokerUnavailable
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.client import Broker, Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.campaigns import Due
@@ -91,6 +91,18 @@ def due(campaign: int, tenant: str = TENANT) -> Due:
     return Due(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
 
 
+async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
+    """As if these had been sent to a moment ago."""
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = $3, sent_attempt = $3, started_at = now(),"
+        " due_at = now() + interval '1 hour' WHERE campaign_id = $1 AND device_id = ANY ($2)",
+        campaign,
+        devices,
+        attempt,
+    )
+    await host.execute("UPDATE ota_campaigns SET sent = sent + $2 WHERE id = $1", campaign, len(devices))
+
+
 async def campaign_row(connection: Connection, campaign: int, tenant: str = TENANT) -> tuple[str, int, int]:
     """(status, succeeded, failed)."""
     row = await connection.fetchrow(
@@ -156,6 +168,20 @@ class Command:
     attempt: int | None
     body: bytes
     at: float
+
+
+def said(
+    device: str,
+    campaign: int,
+    status: str,
+    *,
+    tenant: str = TENANT,
+    attempt: int | None = None,
+    error: str | None = None,
+) -> Incoming:
+    """A report as the listener hands it over."""
+    body = encode_report(campaign, status, error=error, attempt=attempt)
+    return Incoming(status_topic(tenant, device), body, retain=False, attempt=None, handle=cast("Any", None))
 
 
 Answer: TypeAlias = Callable[[Command], Sequence[bytes]]

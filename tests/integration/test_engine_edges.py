@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -22,8 +22,6 @@ from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.tick import Ticker
 from rollwave.mqtt.client import Broker, Incoming
-from rollwave.mqtt.payload import encode_report
-from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
 from rollwave.store import executions, slots
 from rollwave.store.database import Pool, create_pool, tenant_transaction
@@ -41,7 +39,9 @@ from tests.engine import (
     ends,
     events,
     insert_campaign,
+    said,
     says,
+    sent_to,
     succeeds,
     worker,
 )
@@ -66,35 +66,9 @@ def choosy(tmp_path: Path) -> Iterator[Mosquitto]:
         yield broker
 
 
-def said(
-    device: str,
-    campaign: int,
-    status: str,
-    *,
-    tenant: str = TENANT,
-    attempt: int | None = None,
-    error: str | None = None,
-) -> Incoming:
-    """A report as the listener hands it over."""
-    body = encode_report(campaign, status, error=error, attempt=attempt)
-    return Incoming(status_topic(tenant, device), body, retain=False, attempt=None, handle=cast("Any", None))
-
-
 async def take_in(pool: Pool, batch: Sequence[Incoming]) -> None:
     """Have the engine take in one batch, as it would from the broker."""
     await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 10)
-
-
-async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
-    """As if these had been sent to a moment ago."""
-    await host.execute(
-        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = $3, sent_attempt = $3, started_at = now(),"
-        " due_at = now() + interval '1 hour' WHERE campaign_id = $1 AND device_id = ANY ($2)",
-        campaign,
-        devices,
-        attempt,
-    )
-    await host.execute("UPDATE ota_campaigns SET sent = sent + $2 WHERE id = $1", campaign, len(devices))
 
 
 @asynccontextmanager

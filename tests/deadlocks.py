@@ -1,0 +1,40 @@
+"""Deadlocks, as every PostgreSQL that the tests start in this process has written them into its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from rollwave.embedded.postgres import EmbeddedPostgres
+
+_meant: set[str] = set()
+
+
+def meant_in(database: str) -> None:
+    """Those in this database (its URL) are a test's own doing, and no mistake."""
+    _meant.add(f" {database.partition('@/')[2].partition('?')[0]} ")
+
+
+def detected(server: EmbeddedPostgres) -> list[str]:
+    """What the server has logged of deadlocks that nobody meant."""
+    logs = [server.log, *server.data_dir.glob("log/*")]
+    lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
+    return [line for line in lines if "deadlock detected" in line and not any(name in line for name in _meant)]
+
+
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """Look at each server's log when the server is done with, for as long as the block runs."""
+    found: list[str] = []
+    leave = EmbeddedPostgres.__exit__
+
+    def look_and_leave(server: EmbeddedPostgres, *how: Any) -> None:
+        found.extend(detected(server))
+        leave(server, *how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EmbeddedPostgres, "__exit__", look_and_leave)
+        yield found
