@@ -18,12 +18,29 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
+from tests.network import has_namespaces
 from tests.servers import Mosquitto, debian_mosquitto, debian_postgres, start_postgres
 from tests.shipped import ShippedMosquitto
 
 HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--outage",
+        type=float,
+        default=4.0,
+        help="seconds that faults of chaos tests last, at least",
+    )
+
+
+@pytest.fixture
+def outage(request: pytest.FixtureRequest) -> float:
+    """Seconds that a server, or the way to it, is away, and no less than the engine takes to notice."""
+    seconds: float = request.config.getoption("--outage")
+    return seconds
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,8 +56,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _lacks_server(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    return (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None) or (
-        "debian" in params.values() and debian_postgres() is None
+    return (
+        (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None)
+        or ("debian" in params.values() and debian_postgres() is None)
+        or ("networks" in fixtures and not (has_namespaces() and debian_mosquitto()))
     )
 
 

@@ -31,11 +31,17 @@ COUNTED = ("PENDING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED", "SKIPPED
 
 @asynccontextmanager
 async def worker(
-    database: str, broker_url: str, log: Path, *, logs: str = "ota_status_listener_subscribed", **settings: str
+    database: str,
+    broker_url: str,
+    log: Path,
+    *arguments: str,
+    logs: str = "ota_status_listener_subscribed",
+    within: Sequence[str] = (),
+    **settings: str,
 ) -> AsyncIterator[Running]:
     """``rollwave worker`` on a short tick; given out once it ``logs`` this event."""
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2", **settings}
-    async with rollwave_running("worker", log=log, env=env) as running:
+    async with rollwave_running("worker", *arguments, log=log, env=env, within=within) as running:
         await eventually(lambda: logs in running.output(), timeout=20, what=f"{logs} in {log}")
         yield running
 

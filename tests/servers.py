@@ -7,6 +7,9 @@ import pwd
 import shutil
 import signal
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,6 +37,18 @@ def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
         assert bin_dir, "no PostgreSQL under /usr/lib/postgresql: scripts/system-packages installs it"
     settings = {"log_lock_waits": "on", "log_line_prefix": "%m [%p] %a %d "}
     return EmbeddedPostgres(folder / kind, bin_dir=bin_dir, settings=settings)
+
+
+@contextmanager
+def crashable_postgres(bin_dir: Path | None = None, **settings: str) -> Iterator[EmbeddedPostgres]:
+    """A server of the test's own, with nothing in it, which it may crash."""
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
+    folder.chmod(0o755)  # the server may run as another user
+    try:
+        with EmbeddedPostgres(folder / "data", bin_dir=bin_dir, settings=settings) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
 
 
 class Mosquitto:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +76,13 @@ class Running:
 
 
 @asynccontextmanager
-async def rollwave_running(*arguments: str, log: Path, env: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
-    """Start the installed ``rollwave``; killed on the way out when it has not ended by then."""
+async def rollwave_running(
+    *arguments: str, log: Path, env: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> AsyncIterator[Running]:
+    """Start the installed ``rollwave``, ``within`` another command that becomes it; killed on the way out."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
+            *within,
             _program(),
             *arguments,
             env=environment(**(env or {})),

@@ -49,6 +49,13 @@ class Settings(BaseSettings):
         max_length=64,
         description="Prefix of the listener's client ids; by default one made from this database's own id.",
     )
+    mqtt_keepalive: int = Field(
+        15,
+        alias="ROLLWAVE_MQTT_KEEPALIVE",
+        ge=1,
+        le=3600,
+        description="A broker that is silent for one and a half times as long is taken for gone.",
+    )
     publish_timeout: float = Field(
         10.0,
         alias="ROLLWAVE_PUBLISH_TIMEOUT",

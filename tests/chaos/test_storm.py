@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +15,7 @@ from rollwave.mqtt.payload import encode_report
 from rollwave.store.migrate import migrate
 from tests.auditor import auditing
 from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign, worker
-from tests.servers import Mosquitto
+from tests.servers import Mosquitto, crashable_postgres
 from tests.support import Running, eventually
 
 WORKERS = 3
@@ -27,14 +25,9 @@ SETTINGS = {"ROLLWAVE_LEASE": "1.5", "OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATT
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedPostgres]:
     """A migrated server that a test may crash."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)
-    try:
-        with EmbeddedPostgres(folder / "data") as server:
-            await migrate(server.url)
-            yield server
-    finally:
-        shutil.rmtree(folder)
+    with crashable_postgres() as server:
+        await migrate(server.url)
+        yield server
 
 
 def fate(device: str) -> str:

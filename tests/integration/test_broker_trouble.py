@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,7 +26,7 @@ from tests.engine import (
     succeeds,
     worker,
 )
-from tests.servers import Mosquitto
+from tests.servers import Mosquitto, crashable_postgres
 from tests.support import Running, eventually
 
 TICKS = "ota_tick_start"
@@ -262,14 +260,9 @@ async def test_silence_while_the_broker_was_away_is_not_the_devices(
 @pytest.fixture
 async def own_server() -> AsyncIterator[EmbeddedPostgres]:
     """A migrated server that a test may crash."""
-    folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)
-    try:
-        with EmbeddedPostgres(folder / "data") as server:
-            await migrate(server.url)
-            yield server
-    finally:
-        shutil.rmtree(folder)
+    with crashable_postgres() as server:
+        await migrate(server.url)
+        yield server
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -285,7 +278,7 @@ async def test_a_database_that_restarts(
         for outage in (1, 2):
             await eventually(lambda: len(fleet.commands) > 40 * outage, what="under way")  # noqa: B023
             own_server.stop("immediate" if mode == "immediate" else "fast")
-            await eventually(lambda: len(events(it, "ota_tick_failed")) >= outage, what="noticed")  # noqa: B023
+            await eventually(lambda: len(events(it, "ota_database_unavailable")) >= outage, what="noticed")  # noqa: B023
             own_server.start()
         async with connect(own_server.url) as host:
             await ends(host, campaign, timeout=60)

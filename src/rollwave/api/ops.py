@@ -17,13 +17,15 @@ from rollwave.errors import RollwaveError
 from rollwave.metrics import REGISTRY
 from rollwave.store.database import Pool
 from rollwave.store.migrate import require_current_schema
-from rollwave.store.outage import is_outage
+from rollwave.store.outage import in_words, is_outage
+from rollwave.store.watched import trouble
 
 Readiness: TypeAlias = Callable[[], Awaitable[dict[str, str]]]
 """Named checks; the value is ``ok``, or what is wrong in a few words that anybody may read."""
 
 OK = "ok"
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 9.0
+DATABASE_SECONDS = 3.0
 
 
 class Health(BaseModel):
@@ -69,13 +71,16 @@ async def metrics() -> Response:
 
 async def database_checks(pool: Pool) -> dict[str, str]:
     """Whether the database answers, and has the schema that this program expects."""
+    if known := trouble(pool):
+        return {"database": known}
     try:
-        await require_current_schema(pool)
+        async with asyncio.timeout(DATABASE_SECONDS):
+            await require_current_schema(pool)
     except RollwaveError as error:
         return {"database": OK, "schema": str(error)}
     except Exception as error:
         if is_outage(error):
-            return {"database": "cannot be reached"}
+            return {"database": trouble(pool) or in_words(error)}
         raise
     return {"database": OK, "schema": OK}
 

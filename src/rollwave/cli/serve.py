@@ -62,12 +62,14 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     from rollwave.settings import Settings
     from rollwave.store.database import create_pool
     from rollwave.store.migrate import require_current_schema
+    from rollwave.store.watched import watched
 
     settings = Settings.load()
     log.configure(settings)
     # A slot's lock keeps one connection for itself, as long as it is held.
     size = settings.database_pool_size + settings.listener_slots
-    async with create_pool(settings.require_database_url(), size=size) as pool:
+    async with create_pool(settings.require_database_url(), size=size) as bare:
+        pool = watched(bare)
         await require_current_schema(pool)
         await _warn_of_superuser(pool)
         supervisor = Supervisor()

@@ -37,6 +37,7 @@ from rollwave.store.campaigns import Due, Standing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.history import FailedAttempt
+from rollwave.store.outage import is_away, is_outage
 
 _log = get_logger("listener")
 
@@ -96,8 +97,9 @@ class Intake:
         for due in touched:
             try:
                 await self._conductor.conduct(due)
-            except Exception:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
-                _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
+            except Exception as error:  # noqa: BLE001  the next tick does it
+                if not is_outage(error):
+                    _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
         delay = FIRST_RETRY
@@ -108,8 +110,8 @@ class Intake:
                 return await self._isolate(tenant_id, share, outcomes, error)
             except Exception as error:  # noqa: BLE001  see below
                 # An outage, or something that is wrong with the database: the reports are not to blame, and stay.
-                if delay == FIRST_RETRY:
-                    _log.error("ota_database_unavailable", tenant_id=tenant_id, error=str(error))
+                if delay == FIRST_RETRY and not is_away(error):
+                    _log.error("ota_reports_delayed", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  no secret depends on it
             delay = min(5.0, delay * 2)
 

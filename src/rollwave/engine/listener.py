@@ -7,7 +7,6 @@ PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from typing import TypeAlias
 import asyncpg
 
 from rollwave import metrics
+from rollwave.breaker import Breaker
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.intake import Intake
@@ -25,6 +25,7 @@ from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool
+from rollwave.store.outage import is_away
 
 _log = get_logger("listener")
 
@@ -60,6 +61,8 @@ class Listener:
         self._broker = Broker.from_settings(settings)
         self._answerer = Answerer(pool, settings)
         self._intake = Intake(pool, settings, self._answerer.ask)
+        self._trouble = Breaker()
+        self._said: set[str] = set()
         self.presence = Presence()
         self.tried = asyncio.Event()
         """Set once it has subscribed, stands by, or could not do either."""
@@ -67,8 +70,6 @@ class Listener:
     async def run(self, stopping: asyncio.Event | None = None) -> None:
         """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way."""
         stop = stopping or asyncio.Event()
-        delay = 0.0
-        trouble = ""
         while not stop.is_set():
             try:
                 installation = await slots.installation(self._pool)
@@ -76,23 +77,36 @@ class Listener:
                     self.presence.standby = lock is None
                     if lock is not None:
                         await self._listen(stop, lock, installation)
-                delay, trouble = 0.0, ""
+                self._is_well()
             except (
                 BrokerUnavailable,
                 OSError,
                 TimeoutError,
                 asyncpg.PostgresError,
                 asyncpg.InterfaceError,
+                asyncpg.TargetServerAttributeNotMatched,
             ) as error:
-                if str(error) != trouble:
-                    _log.warning("ota_status_listener_disconnected", error=str(error), slot=self._slot)
-                trouble = str(error)
-                delay = min(30.0, max(0.25, delay * 2))
+                self._is_troubled("the database is away" if is_away(error) else str(error))
             finally:
                 self.presence.subscribed = False
                 self.tried.set()
-            # Jitter, so that many workers do not come back to a broker in step.
-            await _wait(stop, delay * random.uniform(0.5, 1.0) or SLOT_POLL)  # noqa: S311  no secret depends on it
+            await _wait(stop, self._trouble.pause or SLOT_POLL)
+
+    @property
+    def away_for(self) -> float | None:
+        """Seconds for which it could neither listen nor stand by, if so."""
+        return self._trouble.away_for
+
+    def _is_well(self) -> None:
+        self._trouble.worked()
+        self._said.clear()
+
+    def _is_troubled(self, why: str) -> None:
+        """Say each reason once, until it is well again."""
+        self._trouble.failed()
+        if why not in self._said:
+            _log.warning("ota_status_listener_disconnected", error=why, slot=self._slot)
+        self._said.add(why)
 
     async def _listen(self, stop: asyncio.Event, lock: slots.Lock, installation: str) -> None:
         client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
@@ -116,6 +130,7 @@ class Listener:
                 slot=self._slot,
                 session_present=session.session_present,
             )
+            self._is_well()
             self.presence.subscribed = True
             self.tried.set()
             await self._take_in(session, stop, lock, topic_filter)

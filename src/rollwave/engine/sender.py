@@ -85,8 +85,11 @@ class Sender:
         for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
             if unsent:
                 await self._release(due, unsent, delay=delay, refused=refused)
-        if failed := len(sent.refused) + len(sent.unanswered):
-            metrics.publish_failed.inc(failed)
+        failed = len(sent.refused) + len(sent.unanswered)
+        metrics.publish_failed.inc(failed)
+        if not failed:
+            self._publisher.told.over(campaign_id)
+        elif self._publisher.told.news(campaign_id, "refused" if sent.refused else "unanswered"):
             _log.warning(
                 "ota_mqtt_publish_failed",
                 campaign_id=campaign_id,

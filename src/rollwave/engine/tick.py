@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from rollwave import metrics
+from rollwave.breaker import Told
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
@@ -21,25 +23,44 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
+from rollwave.store.outage import is_away
+from rollwave.store.watched import watched
 
 _log = get_logger("tick")
 
 AT_ONCE = 4
 """Campaigns worked on at the same time, each with at most two connections of the pool."""
 
-_kept_publisher: ContextVar[Publisher | None] = ContextVar("kept_publisher", default=None)
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept from tick to tick in a host's loop over ``pool``."""
+
+    pool: Pool
+    watched: Pool
+    publisher: Publisher
+    told: Told
+
+
+_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 
 class Ticker:
     """Conducts and dispatches every due campaign, so that one campaign's error or delay never stops another's."""
 
     def __init__(
-        self, pool: Pool, publisher: Publisher, settings: Settings, stopping: Callable[[], bool] = lambda: False
+        self,
+        pool: Pool,
+        publisher: Publisher,
+        settings: Settings,
+        stopping: Callable[[], bool] = lambda: False,
+        told: Told | None = None,
     ) -> None:
         self._pool = pool
         self._conductor = Conductor(pool, settings)
         self._dispatcher = Dispatcher(pool, publisher, settings, stopping)
         self._limit = asyncio.Semaphore(AT_ONCE)
+        self._told = told or Told()
         self._in_hand: dict[tuple[str, int], asyncio.Task[float | None]] = {}
 
     async def tick(self, *, quietly: bool = False, patience: float | None = None) -> float | None:
@@ -84,21 +105,28 @@ class Ticker:
                 if due.status is CampaignStatus.ABORTED:
                     await self._conductor.skip_rest(due)
                 await self._conductor.conduct(due)
-                if due.status is CampaignStatus.RUNNING:
-                    return await self._dispatcher.dispatch(due)
-            except Exception:  # noqa: BLE001  one campaign's error stops nothing else
-                _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
+                wait = await self._dispatcher.dispatch(due) if due.status is CampaignStatus.RUNNING else None
+                self._told.over(("ota_campaign_error", due.campaign_id))
+                return wait
+            except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
+                self._tell("ota_campaign_error", due, error)
             finally:
                 await self._reconcile(due)
             return None
+
+    def _tell(self, event: str, due: Due, error: Exception) -> None:
+        """Once for each campaign and kind of error, until it goes well. That the database is away, the pool says."""
+        if not is_away(error) and self._told.news((event, due.campaign_id), type(error).__name__):
+            _log.exception(event, campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
     async def _reconcile(self, due: Due) -> None:
         if due.status is CampaignStatus.ABORTED:
             return
         try:
             await self._conductor.reconcile(due)
-        except Exception:  # noqa: BLE001  nor does its recount
-            _log.exception("ota_reconcile_failed", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
+            self._told.over(("ota_reconcile_failed", due.campaign_id))
+        except Exception as error:  # noqa: BLE001  nor does its recount
+            self._tell("ota_reconcile_failed", due, error)
 
 
 async def run_ota_campaign_tick(pool: Pool) -> None:
@@ -109,10 +137,11 @@ async def run_ota_campaign_tick(pool: Pool) -> None:
     """
     settings = Settings.load()
     async with AsyncExitStack() as stack:
-        publisher = _kept_publisher.get()
-        if publisher is None:
+        kept = _kept.get()
+        if kept is None or kept.pool is not pool:
             publisher = await stack.enter_async_context(Publisher(Broker.from_settings(settings)))
-        ticker = Ticker(pool, publisher, settings)
+            kept = _Kept(pool, watched(pool), publisher, Told())
+        ticker = Ticker(kept.watched, kept.publisher, settings, told=kept.told)
         try:
             wait = await ticker.tick()
             if wait is not None and wait <= settings.tick_interval / 20:
@@ -124,7 +153,7 @@ async def run_ota_campaign_tick(pool: Pool) -> None:
 
 async def run_ota_status_listener(pool: Pool) -> None:
     """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished."""
-    await Listener(pool, Settings.load()).run()
+    await Listener(watched(pool), Settings.load()).run()
 
 
 async def worker_loop(tick: Callable[[Pool], Awaitable[None]], pool: Pool, interval: float | None = None) -> None:
@@ -135,14 +164,17 @@ async def worker_loop(tick: Callable[[Pool], Awaitable[None]], pool: Pool, inter
     settings = Settings.load()
     every = settings.tick_interval if interval is None else interval
     async with Publisher(Broker.from_settings(settings)) as publisher:
-        token = _kept_publisher.set(publisher)
+        told = Told()
+        token = _kept.set(_Kept(pool, watched(pool), publisher, told))
         try:
             while True:
                 started = time.monotonic()
                 try:
                     await tick(pool)
-                except Exception:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
-                    _log.exception("ota_tick_failed")
+                    told.over("tick")
+                except Exception as error:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
+                    if told.news("tick", "away" if is_away(error) else type(error).__name__):
+                        _log.exception("ota_tick_failed")
                 await asyncio.sleep(max(0.0, every - (time.monotonic() - started)))
         finally:
-            _kept_publisher.reset(token)
+            _kept.reset(token)

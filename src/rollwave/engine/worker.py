@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 
+from rollwave.breaker import Told
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.supervisor import Supervisor
 from rollwave.engine.tick import Ticker
+from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from rollwave.store.outage import is_outage
+from rollwave.store.outage import is_away, is_outage
+from rollwave.store.watched import watched
 
 _log = get_logger("worker")
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for campaigns that an operator has started, or that may go on."""
 
+BROKER_CHECK = 3.0
+"""Seconds in which the broker should let us in, when somebody asks whether this worker is ready."""
 
 LISTEN_FIRST = 5.0
 """Seconds that the first tick waits for the listeners."""
@@ -29,7 +34,7 @@ class Worker:
     """Adds its tasks to a supervisor, and tells whether it can do its work."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
-        self._pool = pool
+        self._pool = pool = watched(pool)
         self._settings = settings
         self._publisher = Publisher(Broker.from_settings(settings))
         self._listeners = [Listener(pool, settings, slot=slot) for slot in range(settings.listener_slots)]
@@ -41,9 +46,21 @@ class Worker:
             supervisor.add(f"listener {number}", listener.run)
 
     async def readiness(self) -> dict[str, str]:
-        """``broker``: ``ok``, or what is wrong. Standing by for a slot that another worker holds is ok."""
-        present = all(each.presence.subscribed or each.presence.standby for each in self._listeners)
-        return {"broker": "ok" if present else "not subscribed"}
+        """``broker`` and ``reports``: ``ok``, or what is wrong. To stand by for another worker's slot is ok."""
+        heard = all(each.presence.subscribed or each.presence.standby for each in self._listeners)
+        checks = {"broker": await self._broker(), "reports": "ok"}
+        if not heard:
+            away_for = max((each.away_for or 0.0 for each in self._listeners), default=0.0)
+            checks["reports"] = f"cannot come in: not subscribed, for {away_for:.0f} s"
+        return checks
+
+    async def _broker(self) -> str:
+        try:
+            async with asyncio.timeout(BROKER_CHECK):
+                await self._publisher.session()
+        except (BrokerUnavailable, TimeoutError):
+            return f"cannot be reached, for {self._publisher.away_for or BROKER_CHECK:.0f} s"
+        return "ok"
 
     async def _listen_first(self) -> None:
         """A device may answer its command at once; somebody should be there to hear it."""
@@ -60,6 +77,7 @@ class Worker:
         async with self._publisher:
             await self._listen_first()
             ticker = Ticker(self._pool, self._publisher, settings, stop.is_set)
+            told = Told()
             while not stop.is_set():
                 wait: float | None = None
                 # Looked more often than ticked: the pace is kept in the database, the log at the tick's rhythm.
@@ -67,10 +85,13 @@ class Worker:
                 spoke = spoke if quietly else time.monotonic()
                 try:
                     wait = await ticker.tick(quietly=quietly, patience=LOOK_EVERY)
+                    told.over("tick")
                 except Exception as error:
                     if not is_outage(error):
                         raise
-                    _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
+                    # That it is away, the pool has said.
+                    if not is_away(error) and told.news("tick", type(error).__name__):
+                        _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
                 pause = min(LOOK_EVERY, settings.tick_interval, wait if wait is not None else LOOK_EVERY)
                 try:
                     await asyncio.wait_for(stop.wait(), pause)

@@ -40,6 +40,8 @@ class Broker:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
+    keepalive: int = 30
+    """Seconds of silence after which the other side is asked for a sign of life, and gets half as long for it."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Broker:
@@ -54,6 +56,7 @@ class Broker:
             password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
             ca_cert=settings.mqtt_ca_cert,
             protocol=settings.mqtt_protocol,
+            keepalive=settings.mqtt_keepalive,
         )
 
     @classmethod
@@ -65,6 +68,7 @@ class Broker:
         password: str | None = None,
         ca_cert: str | None = None,
         protocol: str = "5",
+        keepalive: int = 30,
     ) -> Broker:
         """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, verified).
 
@@ -84,6 +88,7 @@ class Broker:
             username=username or user,
             password=password or secret,
             protocol=MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311,
+            keepalive=keepalive,
         )
 
     @property
@@ -206,7 +211,8 @@ class Session:
             client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
             protocol=broker.protocol,
             clean_start=not persistent,
-            keepalive=30,
+            keepalive=broker.keepalive,
+            ping_timeout=broker.keepalive / 2,
             username=broker.username,
             password=broker.password,
             connect_properties=_connect_properties(broker, persistent=persistent),

@@ -1,20 +1,55 @@
-"""Telling "the database is away" from "the program is wrong"."""
+"""Telling "the database is away" from "it could not do this just now", and both from "the program is wrong"."""
 
 from __future__ import annotations
 
 import asyncpg
 
-_OUTAGES = (
+_AWAY = (
     OSError,  # refused, unreachable, timed out
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled
-    asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
-    asyncpg.TransactionRollbackError,  # lost to a concurrent transaction
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,  # starting up, or stopping
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # of a worker that was let in before
+    asyncpg.InvalidCatalogNameError,  # being restored
+    asyncpg.ReadOnlySQLTransactionError,  # a replica, or demoted to one
+    asyncpg.TargetServerAttributeNotMatched,  # nothing but replicas
     asyncpg.InterfaceError,  # the connection or the pool is closed
 )
+
+_BUSY = (
+    asyncpg.OperatorInterventionError,  # cancelled
+    asyncpg.InsufficientResourcesError,  # no memory or disk left
+    asyncpg.TransactionRollbackError,  # lost to a concurrent transaction
+    asyncpg.LockNotAvailableError,
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the server cannot be reached, or is none that can be written to."""
+    # A value that cannot be sent is an InterfaceError too, and will never succeed.
+    return isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError)
 
 
 def is_outage(error: BaseException) -> bool:
     """Whether the same request may well succeed a little later."""
-    # A value that cannot be sent is an InterfaceError too, and will never succeed.
-    return isinstance(error, _OUTAGES) and not isinstance(error, asyncpg.DataError)
+    return is_away(error) or isinstance(error, _BUSY)
+
+
+def in_words(error: BaseException) -> str:
+    """What is wrong, for anybody to read: no address, no login."""
+    match error:
+        case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
+            return "only a replica answers, which cannot be written to"
+        case TimeoutError():
+            return "it does not answer in time"
+        case asyncpg.TooManyConnectionsError():
+            return "it has no connection left"
+        case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
+            return "it does not let this login in"
+        case asyncpg.CannotConnectNowError():
+            return "it is starting or stopping"
+        case _:
+            return "cannot be reached"

@@ -1,0 +1,83 @@
+"""A pool that knows whether its database is away: says so once, and knocks ever less often until it is back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+import asyncpg
+
+from rollwave.breaker import Breaker
+from rollwave.log import get_logger
+from rollwave.store.database import Pool
+from rollwave.store.outage import in_words, is_away
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_log = get_logger("database")
+
+
+class StillAway(ConnectionError):
+    """The database was away a moment ago, and has not been asked again."""
+
+
+class WatchedPool:
+    """Stands before a host's pool or ours. Everything that the engine asks of the database goes through it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._breaker = Breaker()
+        self._words = ""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong and since when; empty: nothing that is known."""
+        away_for = self._breaker.away_for
+        return "" if away_for is None else f"{self._words}, for {away_for:.0f} s"
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[PoolConnectionProxy[asyncpg.Record]]:
+        """A connection for the block.
+
+        Raises:
+            StillAway: the database is known to be away, and it is not time to try again.
+        """
+        if not self._breaker.admits():
+            raise StillAway(f"PostgreSQL: {self.trouble}")
+        try:
+            async with self._pool.acquire(timeout=timeout) as connection:
+                yield connection
+        except BaseException as error:
+            await self._note(error)
+            raise
+        self._worked()
+
+    async def _note(self, error: BaseException) -> None:
+        if is_away(error):
+            self._words = in_words(error)
+            if self._breaker.failed():
+                _log.error("ota_database_unavailable", error=f"{type(error).__name__}: {error}")
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                # Every connection of the pool leads there: another server may have been promoted.
+                await self._pool.expire_connections()
+        elif isinstance(error, asyncpg.PostgresError):
+            self._worked()  # it has answered
+        else:
+            self._breaker.undecided()
+
+    def _worked(self) -> None:
+        away_for = self._breaker.worked()
+        if away_for is not None:
+            _log.info("ota_database_back", away_for=round(away_for, 1))
+
+
+def watched(pool: Pool | WatchedPool) -> Pool:
+    """``pool``, watched: as much of a pool as the engine uses."""
+    return cast("Pool", pool if isinstance(pool, WatchedPool) else WatchedPool(pool))
+
+
+def trouble(pool: Pool | WatchedPool) -> str:
+    """What is known to be wrong with the database behind ``pool``, in words that anybody may read; empty: nothing."""
+    return pool.trouble if isinstance(pool, WatchedPool) else ""
