@@ -1,0 +1,155 @@
+"""Every statement on tenants' rows, with the tenant stripped from it: row-level security alone keeps twins apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+import pytest
+
+from rollwave.store.queries import load
+from tests.engine import Connection, connect
+from tests.integration.test_row_level_security import insert_twins, tenant_tables
+
+TWIN = "dev-1"
+_OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
+_NAME_NO_TENANT = {
+    # They name it as a value, which row-level security compares: see test_row_level_security.
+    *("apikeys.insert", "campaigns.insert", "firmware.insert", "history.append", "history.append_failed_attempts"),
+    *("registry.insert_device", "registry.insert_group", "waves.insert"),
+    # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
+    *("campaigns.due", "health.tables", "health.seen_without_tenant"),
+}
+
+_ARGUMENTS: dict[str, dict[int, object]] = {
+    "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
+    "executions.apply_reports": {4: ["SUCCESS", "FAILED"]},
+    "executions.claim": {6: "[/#+]"},
+    "executions.insert_for_group": {3: "all"},
+    "firmware.delete": {2: 8},
+    "read_models.devices": {3: None},
+    "read_models.events": {3: 0},
+    "waves.pass_gate": {3: 0},
+}
+_BY_TYPE: dict[str, object] = {
+    "text": TWIN,
+    "int8": 7,
+    "int4": 1,
+    "float8": 1.0,
+    "bool": True,
+    "interval": timedelta(days=1),
+    "bytea": b"x",
+    "jsonb": "{}",
+    "text[]": [TWIN, "dev-2"],
+    "int8[]": [7, 7],
+    "int4[]": [1, 1],
+    "float8[]": [1.0, 1.0],
+    "bool[]": [True, True],
+    "bytea[]": [b"x", b"x"],
+    "jsonb[]": ["{}", "{}"],
+}
+
+
+def every_statement() -> Iterator[tuple[str, str]]:
+    for path in sorted((files("rollwave.store") / "sql").iterdir(), key=lambda path: path.name):
+        noun = path.name.removesuffix(".sql")
+        for name, sql in load(noun).items():
+            yield f"{noun}.{name}", sql
+
+
+def stripped(sql: str) -> str:
+    return _OF_A_TENANT.sub("$1::text IS NOT NULL", sql)
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        await insert_twins(connection)
+        await connection.execute("""
+            UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, idempotency_key = 'dev-1', succeeded = 9;
+            UPDATE ota_device_status SET error_message = 'of ' || tenant_id;
+            UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1';
+            UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, due_at = now()
+                WHERE device_id = 'dev-2';
+            UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE device_id = 'dev-3';
+            UPDATE ota_device_status SET device_id = 'no/topic' WHERE device_id = 'dev-4';
+            UPDATE device_groups SET group_id = 'all';
+            UPDATE rollwave_api_keys SET key_id = 'dev-1', secret_sha256 = tenant_id::bytea;
+            INSERT INTO device_groups (tenant_id, group_id) SELECT tenant_id, 'dev-1' FROM tenants;
+            INSERT INTO devices (tenant_id, device_id)
+                SELECT tenant_id, d FROM tenants, unnest(ARRAY['dev-2', 'of-' || tenant_id]) AS d;
+            DELETE FROM device_group_members;
+            INSERT INTO device_group_members SELECT tenant_id, g, 'of-' || tenant_id
+                FROM tenants, unnest(ARRAY['all', 'dev-1']) AS g;
+            INSERT INTO ota_device_status (tenant_id, campaign_id, device_id)
+                SELECT 'south', 7, 'more-' || n FROM generate_series(1, 5) AS n;
+            INSERT INTO firmware_versions (id, tenant_id, version, file_url)
+                SELECT 8, tenant_id, 'unused', 'https://' || tenant_id || '.invalid' FROM tenants;
+            INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)
+                SELECT 'south', 'dev-1', 'south', '' FROM generate_series(1, 3);
+            INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor) VALUES ('south', 7, 'south', 'y');
+        """)
+        yield connection
+
+
+async def outcome(host: Connection, name: str, sql: str, *, guarded: bool) -> tuple[str, str]:
+    """What a statement returns, and the other tenant's rows after it; nothing of it stays."""
+    tables = await tenant_tables(host)
+    transaction = host.transaction()
+    await transaction.start()
+    try:
+        if guarded:
+            await host.execute("SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = 'north'")
+        prepared = await host.prepare(sql)
+        rows = await prepared.fetch(*_arguments(name, sql, prepared.get_parameters()))
+        await host.execute("RESET ROLE")
+        others = [
+            await host.fetchval(f"SELECT jsonb_agg(t ORDER BY t::text)::text FROM {table} t WHERE tenant_id = 'south'")
+            for table in tables
+        ]
+    except asyncpg.PostgresError as error:
+        return str(error), ""
+    finally:
+        await transaction.rollback()
+    return repr([[_timeless(value) for value in row] for row in rows]), repr(others)
+
+
+def _arguments(name: str, sql: str, types: tuple[Any, ...]) -> Iterator[object]:
+    for number, each in enumerate(types, start=1):
+        if number == 1:
+            yield "north"
+        elif number in _ARGUMENTS.get(name, {}):
+            yield _ARGUMENTS[name][number]
+        elif re.search(rf"\${number}(::\w+)? IS NULL OR", sql):
+            yield None
+        elif re.search(rf"LIMIT \${number}\b", sql):
+            yield 100
+        else:
+            yield _BY_TYPE[each.name]
+
+
+def _timeless(value: object) -> object:
+    return "some time" if isinstance(value, datetime) else value
+
+
+async def test_what_is_stripped_reads_and_changes_nothing_of_a_twins(host: Connection) -> None:
+    tables = re.compile(rf"\b({'|'.join(await tenant_tables(host))})\b")
+    theirs = await outcome(host, "", "SELECT $1::text", guarded=True)
+    number = would_leak = 0
+    for name, sql in every_statement():
+        if not tables.search(sql) or name in _NAME_NO_TENANT:
+            continue
+        number += 1
+        assert stripped(sql) != sql, name
+        assert not re.search(r"tenant_id\s*=\s*\$1", stripped(sql)), name
+        meant = await outcome(host, name, sql, guarded=False)
+        assert meant[1] == theirs[1], f"{name} as it is: {meant[0]}"
+        assert await outcome(host, name, stripped(sql), guarded=True) == meant, name
+        if await outcome(host, name, stripped(sql), guarded=False) != meant:
+            would_leak += 1
+    assert number - would_leak <= 9, "nearly all would read or change the twin's rows if row-level security were not"
+    assert number > 55
