@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.topics import ask_topic
@@ -21,7 +22,12 @@ OTHER_FIRMWARE = """
 
 async def test_what_was_sent_first_is_sent_for_good(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "2", "ROLLWAVE_CLAIM_BATCH": "3"}
-    rules = {"abort_threshold": 1.0, "rollout_strategy": "canary", "canary_percent": 25.0, "retry_delay": 0.1}
+    rules: dict[str, Any] = {
+        "abort_threshold": 1.0,
+        "rollout_strategy": "canary",
+        "canary_percent": 25.0,
+        "retry_delay": 0.1,
+    }
     async with (
         connect(database) as host,
         devices(broker.url) as fleet,
