@@ -76,6 +76,7 @@ class Failure:
     cause: str
     actor: str
     final: bool
+    event: str = "attempt_failed"
 
 
 @dataclass
@@ -135,7 +136,7 @@ class Model:
                 each.open
                 and each.due is not None
                 and each.due <= self.now
-                and (each.status == "PENDING" or not each.acknowledged or each.failed)
+                and (each.status == "PENDING" or not each.acknowledged or (each.failed and not self._out_of_time(each)))
             )
         }
 
@@ -254,7 +255,8 @@ class Model:
         self.failures.append(Failure(device.name, device.attempt, cause, actor, not tries_again))
         device.failed = cause
         if tries_again:
-            device.due = self.now + self.timing.retry
+            began = self.now if device.started is None else device.started
+            device.due = min(self.now + self.timing.retry, began + self.timing.in_all)
             if actor == "device":
                 device.status = "DOWNLOADING"
             return False
@@ -302,15 +304,23 @@ class Model:
                 each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
                 each.due = self.now + self.timing.patience
             silent = each.status in MOVING and each.due is not None and each.due <= self.now
-            if silent and (everyone or (each.acknowledged and not each.failed)):
+            if silent and each.failed and (everyone or self._out_of_time(each)):
+                cause = "overdue" if self._out_of_time(each) else each.failed
+                self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))
+                each.end("FAILED")
+                ended += 1
+            elif silent and not each.failed and (everyone or each.acknowledged):
                 ended += self._fail(each, self._silence(each), "engine")
         if ended:
             self._count(0, ended)
         return ended > 0
 
-    def _silence(self, device: Device) -> str:
+    def _out_of_time(self, device: Device) -> bool:
         began = device.due if device.started is None else device.started
-        if began is not None and began + self.timing.in_all <= self.now:
+        return began is not None and began + self.timing.in_all <= self.now
+
+    def _silence(self, device: Device) -> str:
+        if self._out_of_time(device):
             return "overdue"
         return "no_progress" if device.heard else "no_answer"
 

@@ -64,13 +64,13 @@ async def campaign_id(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
 async def test_a_campaign_that_nobody_analyzed(pool: Pool, campaign_id: CampaignId) -> None:
     async with quick(pool) as connection:
         campaign = await campaigns.lock(connection, "north", campaign_id)
-        claim = await executions.claim(connection, campaign, tokens=BATCH, fresh=BATCH, lease=60)
+        claim = await executions.claim(connection, campaign, tokens=BATCH, fresh=BATCH, lease=60, in_all=600)
     half = BATCH // 2
     async with quick(pool, generic_plans=True) as connection:
         await executions.mark_sent(connection, "north", campaign_id, claim.commands[:half], TIMES)
         await executions.release(connection, "north", campaign_id, claim.commands[half:], delay=0.0, refused=False)
     async with quick(pool) as connection:
-        again = await executions.claim(connection, campaign, tokens=BATCH, fresh=0, lease=60)
+        again = await executions.claim(connection, campaign, tokens=BATCH, fresh=0, lease=60, in_all=600)
     assert len(again.commands) == BATCH - half
     async with quick(pool, generic_plans=True) as connection:
         said = Report(campaign_id, ExecutionStatus.SUCCESS, 100)
@@ -91,9 +91,8 @@ async def test_devices_that_went_silent(pool: Pool, campaign_id: CampaignId) -> 
         overdue = await executions.hold_overdue(connection, campaign, everyone=False, in_all=600, limit=SWEEP_LIMIT)
         silent = [each.device_id for each in overdue]
         half = SWEEP_LIMIT // 2
-        await executions.postpone(
-            connection, "north", campaign_id, [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
-        )
+        again = [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
+        await executions.postpone(connection, "north", campaign_id, again, in_all=600)
         await executions.fail(connection, campaign, [(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
     counted = await pool.fetchrow(
         "SELECT count(*) FILTER (WHERE status = 'FAILED'), count(*) FILTER (WHERE failed_attempt = 1)"

@@ -477,13 +477,13 @@ class Campaign(RuleBasedStateMachine):
         events = [each["event"] for each in history if each["device_id"] is None]
         assert events == self.model.events
         failures = [
-            (each["device_id"], each["actor"], json.loads(each["detail"]))
+            (each["device_id"], each["actor"], each["event"], json.loads(each["detail"]))
             for each in history
             if each["device_id"] is not None
         ]
         found = [
-            Failure(device, detail["attempt"], detail["cause"], actor, detail["final"])
-            for device, actor, detail in failures
+            Failure(device, detail["attempt"], detail["cause"], actor, detail["final"], event)
+            for device, actor, event, detail in failures
         ]
         assert sorted(map(str, found)) == sorted(map(str, self.model.failures))
 

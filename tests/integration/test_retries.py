@@ -189,6 +189,37 @@ async def test_a_devices_whole_time_ends_whatever_it_says(
     assert await campaign_row(host, campaign) == ("COMPLETED", 0, 1)
 
 
+async def test_no_other_attempt_follows_when_a_devices_whole_time_is_over_before_it(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def answer(command: Command) -> Sequence[bytes]:
+        return [encode_report(command.campaign, "FAILED", error="flash")] if command.device == "says" else []
+
+    in_all = 2.0
+    async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
+        campaign = await insert_campaign(
+            host,
+            ["says", "silent"],
+            retry_on=["rejected", "no_answer"],
+            retry_delay=60.0,
+            progress_timeout=PATIENCE,
+            device_timeout=in_all,
+            abort_threshold=1.0,
+        )
+        await ends(host, campaign)
+        assert fleet.times_sent(campaign) == {"says": 1, "silent": 1}
+    for device, cause in (("says", "rejected"), ("silent", "no_answer")):
+        assert await failed_attempts(host, device) == [(1, cause, False)]
+        row = await device_row(host, campaign, device)
+        assert row["failed_reason"] == "overdue"
+        assert timedelta(seconds=in_all) <= row["completed_at"] - row["started_at"] <= timedelta(seconds=in_all + 5)
+    assert (await device_row(host, campaign, "says"))["error_message"] == "flash"
+    given_up = await host.fetch(
+        "SELECT device_id, detail ->> 'cause' FROM ota_campaign_history WHERE event = 'given_up'"
+    )
+    assert {tuple(row) for row in given_up} == {("says", "overdue"), ("silent", "overdue")}
+
+
 async def test_while_nobody_listens_nobody_fails(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,8 +55,8 @@ def _tell(event: Event, detail: Mapping[str, Any]) -> str:
             return f"{event.event.upper()}{reason}"
         case "wave_opened":
             return f"wave {int(detail['wave']) + 1} opens: {detail['succeeded']} succeeded, {detail['failed']} failed"
-        case "attempt_failed":
-            return f"{event.device_id} failed{reason}"
+        case "attempt_failed" | "given_up":
+            return f"{event.device_id} {'failed' if event.event == 'attempt_failed' else 'is given up'}{reason}"
         case _:
             facts = ", ".join(f"{name} {value}" for name, value in detail.items())
             about = f"{event.device_id} " if event.device_id else ""

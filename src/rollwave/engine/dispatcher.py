@@ -112,7 +112,7 @@ class Dispatcher:
                 stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
             else:
                 granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
-                claim = await self._take(connection, campaign, granted, body)
+                claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
                 batch = Batch(
                     claim.commands,
                     body.encode(),
@@ -136,7 +136,9 @@ class Dispatcher:
         left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
         return allowance(pace, wave_left=left)
 
-    async def _take(self, connection: Connection, campaign: Campaign, granted: Allowance, body: str) -> Claim:
+    async def _take(
+        self, connection: Connection, campaign: Campaign, granted: Allowance, body: str, in_all: float
+    ) -> Claim:
         if not granted.tokens or await slots.awaited(connection, self._settings.listener_slots):
             return Claim((), 0, 0)
         claim = await executions.claim(
@@ -145,6 +147,7 @@ class Dispatcher:
             tokens=min(granted.tokens, self._settings.claim_batch),
             fresh=min(granted.fresh, self._settings.claim_batch),
             lease=self._settings.lease,
+            in_all=in_all,
         )
         if claim.commands:
             await campaigns.spend(

@@ -21,12 +21,12 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.intake import Outcome
 from rollwave.domain.report import Report
-from rollwave.domain.retry import Reason, RetryPolicy
+from rollwave.domain.retry import Reason
 from rollwave.engine import guard
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
-from rollwave.engine.rules import read_rules
+from rollwave.engine.rules import default_rules, read_rules
 from rollwave.engine.sorting import SAMPLES, Share, sort
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
@@ -206,15 +206,16 @@ class Intake:
         for campaign_id in {each.campaign_id for each in retried}:
             campaign = await campaigns.get(connection, tenant_id, campaign_id)
             try:
-                policy = read_rules(campaign, self._settings).retry
+                rules = read_rules(campaign, self._settings)
             except InvalidInput:
-                policy = RetryPolicy()  # the campaign is about to be held; the device just must not be lost
-            delays = [
-                (DeviceId(each.device_id), Reason(each.reason), policy.delay_of(each.attempt, luck=random.random()))  # noqa: S311  spreads load only
-                for each in retried
-                if each.campaign_id == campaign_id
-            ]
-            await executions.postpone(connection, tenant_id, campaign_id, delays)
+                rules = default_rules(self._settings)  # it is about to be held; the device just must not be lost
+            delays = []
+            for each in retried:
+                if each.campaign_id == campaign_id:
+                    luck = random.random()  # noqa: S311  spreads load only
+                    delay = rules.retry.delay_of(each.attempt, luck=luck)
+                    delays.append((DeviceId(each.device_id), Reason(each.reason), delay))
+            await executions.postpone(connection, tenant_id, campaign_id, delays, in_all=rules.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:

@@ -17,6 +17,8 @@ from rollwave.store.history import FailedAttempt
 
 SWEEP_LIMIT = 5000
 
+NO_OTHER = "an attempt failed, and the campaign was stopped before the next"
+
 
 async def sweep(
     connection: Connection, campaign: Campaign, rules: Rules, *, sends_on: bool
@@ -34,18 +36,28 @@ async def sweep(
     failures: list[FailedAttempt] = []
     for each in overdue:
         reason = _reason(each)
-        delay = rules.retry.delay_after(reason, each.attempt, luck=random.random())  # noqa: S311  spreads load only
+        given_up = each.failed_for is not None
+        delay = None if given_up else rules.retry.delay_after(reason, each.attempt, luck=random.random())  # noqa: S311  spreads load only
         retried = sends_on and delay is not None and is_valid_id(each.device_id)
-        message = _message(reason, rules, each.attempt)
+        message = _message(reason, rules, each.attempt) if reason is not each.failed_for else NO_OTHER
         if retried and delay is not None:
             again.append((each.device_id, reason, delay))
         else:
             over.append((each.device_id, reason, message))
         failures.append(
-            FailedAttempt(campaign.id, each.device_id, each.attempt, reason, message, history.ENGINE, final=not retried)
+            FailedAttempt(
+                campaign.id,
+                each.device_id,
+                each.attempt,
+                reason,
+                message,
+                history.ENGINE,
+                final=not retried,
+                given_up=given_up,
+            )
         )
     if again:
-        await executions.postpone(connection, campaign.tenant_id, campaign.id, again)
+        await executions.postpone(connection, campaign.tenant_id, campaign.id, again, in_all=rules.device_timeout)
     await history.append_failed_attempts(connection, campaign.tenant_id, failures)
     if not over:
         return False, None
@@ -57,6 +69,8 @@ async def sweep(
 def _reason(overdue: Overdue) -> Reason:
     if overdue.out_of_time:
         return Reason.OVERDUE
+    if overdue.failed_for is not None:
+        return overdue.failed_for
     return Reason.NO_PROGRESS if overdue.heard else Reason.NO_ANSWER
 
 

@@ -59,11 +59,15 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt."""
+    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt.
+
+    ``failed_for``: why the attempt has failed already, if it has; another was to follow.
+    """
 
     device_id: DeviceId
     attempt: int
     heard: bool
+    failed_for: Reason | None
     out_of_time: bool
 
 
@@ -101,13 +105,15 @@ async def insert_for_group(
     return row["total"], row["sendable"]
 
 
-async def claim(connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, lease: float) -> Claim:
+async def claim(
+    connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, lease: float, in_all: float
+) -> Claim:
     """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
 
-    Needs the campaign's lock.
+    A device whose time ``in_all`` is over gets no other attempt. Needs the campaign's lock.
     """
     rows = await connection.fetch(
-        _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE
+        _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE, in_all
     )
     return Claim(
         tuple(Claimed(row["device_id"], row["attempt"]) for row in rows if row["attempt"]),
@@ -191,14 +197,31 @@ async def hold_overdue(
 ) -> list[Overdue]:
     """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt."""
     rows = await connection.fetch(_sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit)
-    return [Overdue(row["device_id"], row["attempt"], row["heard"], row["out_of_time"]) for row in rows]
+    return [
+        Overdue(
+            row["device_id"],
+            row["attempt"],
+            row["heard"],
+            Reason(row["failed_for"]) if row["failed_for"] else None,
+            row["out_of_time"],
+        )
+        for row in rows
+    ]
 
 
 async def postpone(
-    connection: Connection, tenant_id: str, campaign_id: int, failed: Sequence[tuple[DeviceId, Reason, float]]
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: int,
+    failed: Sequence[tuple[DeviceId, Reason, float]],
+    *,
+    in_all: float,
 ) -> None:
-    """End the attempt of each device held, for a reason; the next one may follow after so many seconds."""
-    await connection.executemany(_sql["postpone"], [(tenant_id, campaign_id, *each) for each in failed])
+    """End the attempt of each device held, for a reason; the next one may follow after so many seconds.
+
+    Not when the time that a device has ``in_all`` ends before that: then it is overdue at the end of it.
+    """
+    await connection.executemany(_sql["postpone"], [(tenant_id, campaign_id, *each, in_all) for each in failed])
 
 
 async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:

@@ -20,7 +20,8 @@ class FailedAttempt:
     """One attempt of one device that ended in failure.
 
     ``reason`` is ``domain.retry.Reason``'s word, ``message`` is for people, ``actor`` is who said so: the device or
-    the engine. ``final``: no other attempt follows.
+    the engine. ``final``: no other attempt follows. ``given_up``: its failure is in history already, and the attempt
+    that was to follow is not made after all.
     """
 
     campaign_id: int
@@ -30,6 +31,7 @@ class FailedAttempt:
     message: str
     actor: str
     final: bool
+    given_up: bool = False
 
 
 async def append(
@@ -47,7 +49,7 @@ async def append(
 
 
 async def append_failed_attempts(connection: Connection, tenant_id: str, failures: Sequence[FailedAttempt]) -> None:
-    """Write one event for each failed attempt."""
+    """Write one event for each failed attempt, or for what is given up after one."""
     if not failures:
         return
     await connection.execute(
@@ -60,4 +62,5 @@ async def append_failed_attempts(connection: Connection, tenant_id: str, failure
         [each.message for each in failures],
         [each.actor for each in failures],
         [each.final for each in failures],
+        [each.given_up for each in failures],
     )

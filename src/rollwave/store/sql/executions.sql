@@ -23,8 +23,8 @@ SELECT count(*)::int AS total, (count(*) FILTER (WHERE status = 'PENDING'))::int
 
 -- name: claim
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
--- the broker never acknowledged it, under the next one where the last has failed, or was set back by hand (it has
--- all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
+-- the broker never acknowledged it, under the next one where the last has failed and the $8 seconds that the device has
+-- in all are not over, or it was set back by hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published.
 WITH again AS (
     SELECT device_id
@@ -32,7 +32,8 @@ WITH again AS (
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
       AND due_at <= statement_timestamp()
-      AND (attempt > sent_attempt OR failed_attempt = attempt OR status = 'PENDING')
+      AND (attempt > sent_attempt OR status = 'PENDING'
+           OR failed_attempt = attempt AND COALESCE(started_at + make_interval(secs => $8) > statement_timestamp(), true))
       AND device_id !~ $6 AND length(device_id) <= 128
     ORDER BY due_at
     LIMIT $3
@@ -209,29 +210,34 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
   AND device_id = ANY (ARRAY(SELECT device_id FROM left_behind));
 
 -- name: hold_overdue
--- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, or,
--- where the campaign sends no more ($3), all. What becomes of each is domain.retry's to say.
+-- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, those
+-- that have no time left for another, or, where the campaign sends no more ($3), all. What becomes of each is domain.retry's to say.
 SELECT device_id, attempt, heard_attempt = attempt AS heard,
+       CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
        COALESCE(started_at, due_at) + make_interval(secs => $4) <= statement_timestamp() AS out_of_time
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2
   AND status IN ('DOWNLOADING', 'INSTALLING')
   AND due_at <= statement_timestamp()
-  AND ($3 OR (attempt = sent_attempt AND failed_attempt < attempt))
+  AND ($3 OR attempt = sent_attempt
+             AND (failed_attempt < attempt OR started_at + make_interval(secs => $4) <= statement_timestamp()))
 ORDER BY due_at
 LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
 -- name: postpone
--- The last attempt of a device has failed, and the next may be claimed after its delay. The row is held.
+-- The last attempt of a device has failed, and the next may be claimed after its delay, if that ends within the $6
+-- seconds that the device has in all. The row is held.
 UPDATE ota_device_status
-SET failed_attempt = attempt, failed_reason = $4, due_at = statement_timestamp() + make_interval(secs => $5)
+SET failed_attempt = attempt, failed_reason = $4,
+    due_at = LEAST(statement_timestamp() + make_interval(secs => $5), started_at + make_interval(secs => $6))
 WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 
 -- name: fail
--- The engine gives a device up. The row is held and in progress.
+-- The engine gives a device up. The row is held and in progress. What the device said of a failed attempt stays.
 UPDATE ota_device_status
-SET status = 'FAILED', failed_attempt = attempt, failed_reason = $4, error_message = ota_fitting($5),
+SET status = 'FAILED', failed_attempt = attempt, failed_reason = $4,
+    error_message = COALESCE(CASE WHEN failed_attempt = attempt THEN error_message END, ota_fitting($5)),
     completed_at = statement_timestamp(), due_at = NULL
 WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 

@@ -1,0 +1,122 @@
+"""History alone tells where each campaign stands, and why each device failed: after a busy life, under kills."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
+from rollwave.errors import Conflict
+from rollwave.mqtt.payload import encode_report
+from rollwave.store.database import Pool
+from tests.engine import TENANT, Command, Connection, connect, devices, events, insert_campaign, worker
+from tests.servers import Mosquitto
+from tests.support import eventually
+
+SETTINGS = {"ROLLWAVE_LEASE": "1", "OTA_TICK_INTERVAL": "0.1", "OTA_PROGRESS_TIMEOUT": "0.8"}
+DEVICES, CAMPAIGNS, SEED = 30, 5, 17
+
+
+async def replayed(host: Connection, campaign: int) -> tuple[str, dict[str, Any]]:
+    """The campaign's status and each failed device's last attempt and cause, rebuilt from nothing but history."""
+    status, attempts, failed = "RUNNING", set[tuple[str, int]](), dict[str, Any]()
+    rows = await host.fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign)
+    for row in rows:
+        device, event, detail = row["device_id"], row["event"], json.loads(row["detail"])
+        if event == "attempt_failed":
+            assert (device, detail["attempt"]) not in attempts, f"{device}: twice for one attempt"
+            attempts.add((device, detail["attempt"]))
+        if event in {"attempt_failed", "given_up"}:
+            assert (device, detail["attempt"]) in attempts
+            assert device not in failed, f"{device} failed for good before"
+            if detail["final"]:
+                failed[device] = detail["attempt"], detail["cause"]
+        elif event in {"running", "paused", "aborted", "completed"}:
+            assert detail["from"] == status, f"{event} from {detail['from']}, it was {status}"
+            status = detail["to"]
+    return status, {"failed": failed, "attempts": {each for each in attempts if each[0] not in failed}}
+
+
+async def standing(host: Connection, campaign: int) -> tuple[str, dict[str, Any]]:
+    """The same, as the tables have it."""
+    rows = await host.fetch("SELECT * FROM ota_device_status WHERE campaign_id = $1", campaign)
+    failed = {row["device_id"]: (row["attempt"], row["failed_reason"]) for row in rows if row["status"] == "FAILED"}
+    # Of a device that came through in the end, every attempt before the last has failed.
+    attempts = {
+        (row["device_id"], attempt) for row in rows if row["status"] != "FAILED" for attempt in range(1, row["attempt"])
+    }
+    status = await host.fetchval("SELECT status FROM ota_campaigns WHERE id = $1", campaign)
+    return status, {"failed": failed, "attempts": attempts}
+
+
+def moody(dice: random.Random) -> Any:
+    """Devices that fail at once, later, never, or say nothing."""
+
+    def answer(command: Command) -> Sequence[bytes]:
+        words = dice.choice([[], ["FAILED"], ["DOWNLOADING"], ["DOWNLOADING", "FAILED"], *[["SUCCESS"]] * 4])
+        return [encode_report(command.campaign, word, attempt=command.attempt) for word in words]
+
+    return answer
+
+
+async def lead_a_busy_life(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
+    """Operators who cannot make up their minds, and a rule that is unreadable for a moment."""
+    for _ in range(40):
+        campaign = dice.choice(campaigns)
+        with suppress(Conflict):
+            await dice.choice([start_campaign, pause_campaign])(pool, TENANT, campaign, actor="operator")
+        if dice.random() < 0.1:
+            await host.execute("UPDATE ota_campaigns SET max_in_flight = 0 WHERE id = $1", campaign)
+        await asyncio.sleep(dice.uniform(0, 0.1))
+        await host.execute("UPDATE ota_campaigns SET max_in_flight = NULL WHERE id = $1", campaign)
+
+
+async def test_a_replay_of_history_is_the_state(
+    database: str, pool: Pool, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    dice = random.Random(SEED)
+    async with connect(database) as host, devices(mosquitto.url, moody(dice)), AsyncExitStack() as crew:
+        rules: dict[str, Any] = {"rollout_rate": 3, "max_attempts": 3, "retry_delay": 0.3}
+        campaigns = [
+            await insert_campaign(
+                host, DEVICES, abort_threshold=threshold, retry_on=retry_on, abort_min_completed=10, **rules
+            )
+            for threshold, retry_on in [
+                (1.0, ["reported", "no_answer", "no_progress"]),
+                (1.0, ["rejected", "reported", "no_answer"]),
+                (1.0, []),
+                (0.1, ["reported"]),
+                (1.0, ["reported", "rejected", "no_answer", "no_progress"]),
+            ]
+        ]
+        for name in ("first", "second"):
+            hiring = worker(database, mosquitto.url, tmp_path / name, logs="ota_tick_start", **SETTINGS)
+            victim = await crew.enter_async_context(hiring)
+            await lead_a_busy_life(pool, host, campaigns, dice)
+            victim.process.kill()
+            await victim.process.wait()
+        hiring = worker(database, mosquitto.url, tmp_path / "last", logs="ota_tick_start", **SETTINGS)
+        last = await crew.enter_async_context(hiring)
+        await abort_campaign(pool, TENANT, campaigns[-1], actor="operator")
+        for campaign in campaigns[:-1]:
+            with suppress(Conflict):
+                await start_campaign(pool, TENANT, campaign, actor="operator")
+
+        async def settled() -> bool:
+            left = "SELECT count(*) FROM ota_device_status WHERE completed_at IS NULL"
+            return bool(
+                await host.fetchval(f"SELECT ({left}) = 0 AND bool_and(completed_at IS NOT NULL) FROM ota_campaigns")
+            )
+
+        await eventually(settled, timeout=60, what="every campaign has ended")
+        told = [await replayed(host, campaign) for campaign in campaigns]
+        assert told == [await standing(host, campaign) for campaign in campaigns]
+        assert {status for status, _ in told} == {"COMPLETED", "ABORTED"}
+        happened = {row["event"] for row in await host.fetch("SELECT DISTINCT event FROM ota_campaign_history")}
+        assert happened >= {"attempt_failed", "given_up", "running", "paused", "aborted", "completed"}
+        assert not events(last, "ota_campaign_error")
