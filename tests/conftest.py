@@ -19,7 +19,7 @@ from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
 from tests.network import has_namespaces
-from tests.servers import Mosquitto, debian_mosquitto, debian_postgres, start_postgres
+from tests.servers import Mosquitto, debian_mosquitto, debian_pgbouncer, debian_postgres, start_postgres
 from tests.shipped import ShippedMosquitto
 
 HERE = Path(__file__).parent
@@ -59,6 +59,7 @@ def _lacks_server(item: pytest.Item) -> bool:
     return (
         (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None)
         or ("debian" in params.values() and debian_postgres() is None)
+        or ("pgbouncer" in fixtures and debian_pgbouncer() is None)
         or ("networks" in fixtures and not (has_namespaces() and debian_mosquitto()))
     )
 

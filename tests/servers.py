@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import parse_qs, urlsplit
 
 from rollwave.embedded.broker import HOST, free_port
-from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
 from rollwave.embedded.process import ServerProcess
 
 
@@ -98,3 +99,47 @@ class Mosquitto:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def debian_pgbouncer() -> str | None:
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+class PgBouncer:
+    """Debian's PgBouncer in transaction mode before a server: more clients than it has connections for."""
+
+    def __init__(self, folder: Path, server: str, *, connections: int = 4) -> None:
+        self._port = free_port()
+        self._server = urlsplit(server)
+        self.log = folder / "pgbouncer.log"
+        self._config = folder / "pgbouncer.ini"
+        [host] = parse_qs(self._server.query)["host"]
+        self._config.write_text(
+            f"[databases]\n* = host={host} port=5432 user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {self._port}\nunix_socket_dir =\nauth_type = any\n"
+            f"pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 500\n"
+        )
+        self._process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return self._server._replace(netloc=f"postgres@{HOST}:{self._port}", query="").geturl()
+
+    def __enter__(self) -> Self:
+        program = debian_pgbouncer()
+        assert program, "pgbouncer is not installed: scripts/system-packages installs it"
+        user = UNPRIVILEGED if os.geteuid() == 0 else None  # it does not run as root
+        self._config.parent.chmod(0o755)
+        self._process = ServerProcess([program, str(self._config)], log=self.log, user=user)
+        self._process.wait_until(self._accepts, timeout=10.0, what="pgbouncer")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.stop(signal.SIGINT)
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self._port)) == 0

@@ -20,6 +20,11 @@ class Settings(BaseSettings):
         alias="DATABASE_URL",
         description="PostgreSQL URL for standalone commands; a host hands over its pool instead.",
     )
+    database_direct_url: SecretStr | None = Field(
+        None,
+        alias="ROLLWAVE_DATABASE_DIRECT_URL",
+        description="The same database, past the PgBouncer that `DATABASE_URL` or a host's pool leads through.",
+    )
     database_pool_size: int = Field(
         10,
         alias="ROLLWAVE_DATABASE_POOL_SIZE",
@@ -161,6 +166,19 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 f"{name}: {first['msg']}", hint=f"Correct {name} in the environment, or unset it."
             ) from None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether ``DATABASE_URL`` leads through a pooler, which may give each transaction another session."""
+        return self.database_direct_url is not None
+
+    def require_direct_url(self) -> str:
+        """The PostgreSQL URL for what needs a session of its own.
+
+        Raises:
+            ConfigurationError: ``DATABASE_URL`` is not set.
+        """
+        return self.database_direct_url.get_secret_value() if self.database_direct_url else self.require_database_url()
 
     def require_database_url(self) -> str:
         """The PostgreSQL URL.

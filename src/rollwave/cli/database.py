@@ -19,7 +19,8 @@ def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
     from rollwave.store.migrate import require_current_schema
 
     async def run() -> T:
-        async with create_pool(Settings.load().require_database_url(), size=1) as pool:
+        settings = Settings.load()
+        async with create_pool(settings.require_database_url(), size=1, pooled=settings.pooled) as pool:
             await require_current_schema(pool)
             return await work(pool)
 

@@ -25,7 +25,7 @@ def migrate(
     from rollwave.settings import Settings
     from rollwave.store import migrate as schema
 
-    url = Settings.load().require_database_url()
+    url = Settings.load().require_direct_url()
     applied = asyncio.run(schema.migrate(url, force_rls=force_rls, grant_to=grant_to))
     version = schema.migrations()[-1].version
     if not applied:

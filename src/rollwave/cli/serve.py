@@ -68,7 +68,7 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     log.configure(settings)
     # A slot's lock keeps one connection for itself, as long as it is held.
     size = settings.database_pool_size + settings.listener_slots
-    async with create_pool(settings.require_database_url(), size=size) as bare:
+    async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
         pool = watched(bare)
         await require_current_schema(pool)
         await _warn_of_superuser(pool)

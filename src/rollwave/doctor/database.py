@@ -9,7 +9,7 @@ from rollwave.doctor.finding import Finding, State, attempt, ok, problem, warnin
 from rollwave.errors import RollwaveError
 from rollwave.settings import Settings
 from rollwave.store import health
-from rollwave.store.database import Pool, create_pool
+from rollwave.store.database import DIRECT, Pool, create_pool, direct_pool
 from rollwave.store.health import TenantTable
 from rollwave.store.migrate import migrations
 
@@ -23,7 +23,7 @@ _MIGRATE = "Run `rollwave migrate`."
 async def examine_database(settings: Settings) -> list[Finding]:
     """Every check of the database, as far as one can get."""
     try:
-        async with create_pool(settings.require_database_url(), size=2) as pool:
+        async with create_pool(settings.require_database_url(), size=2, pooled=settings.pooled) as pool:
             return await _examine(pool, settings)
     except RollwaveError as error:
         return [problem("database", str(error), error.hint)]
@@ -35,6 +35,7 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
         await attempt("login", _login(pool)),
         await attempt("roles", _roles(pool)),
         await attempt("clock", _clock(pool)),
+        await attempt("pooler", _pooler(settings), DIRECT),
     ]
     membership = await attempt(
         "taking pulse_app",
@@ -89,6 +90,13 @@ async def _roles(pool: Pool) -> Finding:
             "roles", f"{' and '.join(able)} can log in", f"ALTER ROLE {able[0]} NOLOGIN (on Citus pulse_app must)"
         )
     return ok("roles", "pulse_app and rollwave_due cannot log in, and obey row-level security")
+
+
+async def _pooler(settings: Settings) -> Finding:
+    async with direct_pool(settings.require_direct_url()) as sessions:
+        if not await health.direct(sessions):
+            return problem("pooler", "a listener slot's lock would go through one, and would not hold", DIRECT)
+    return ok("pooler", "none stands before the locks" if settings.pooled else "none stands before the database")
 
 
 async def _membership(pool: Pool) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,7 +25,7 @@ from rollwave.mqtt.client import Broker, Incoming, Session
 from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots
-from rollwave.store.database import Pool
+from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import is_away
 
 _log = get_logger("listener")
@@ -70,10 +71,17 @@ class Listener:
     async def run(self, stopping: asyncio.Event | None = None) -> None:
         """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way."""
         stop = stopping or asyncio.Event()
+        async with AsyncExitStack() as stack:
+            direct = self._settings.database_direct_url
+            # A lock belongs to a session, which a pooler would give to others too.
+            sessions = await stack.enter_async_context(direct_pool(direct.get_secret_value())) if direct else self._pool
+            await self._run(stop, sessions)
+
+    async def _run(self, stop: asyncio.Event, sessions: Pool) -> None:
         while not stop.is_set():
             try:
                 installation = await slots.installation(self._pool)
-                async with slots.hold(self._pool, self._slot) as lock:
+                async with slots.hold(sessions, self._slot) as lock:
                     self.presence.standby = lock is None
                     if lock is not None:
                         await self._listen(stop, lock, installation)

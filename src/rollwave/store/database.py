@@ -31,6 +31,9 @@ LOCK_TIMEOUT = 5.0
 IDLE_TIMEOUT = 15.0
 """Seconds after which PostgreSQL ends a transaction of ours in which nothing happens."""
 
+DIRECT = "Set ROLLWAVE_DATABASE_DIRECT_URL to PostgreSQL's own address, past the pooler."
+"""What to do about a pooler where it must not be."""
+
 VANISHED_AFTER = 5.0
 """Seconds without a sign of life, from the other side's network, after which a connection is given up."""
 
@@ -63,8 +66,12 @@ class WatchedConnection(_Connection):
 
 
 @asynccontextmanager
-async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
+async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> AsyncIterator[Pool]:
     """A pool for our own commands. A host's pool, made with nothing special, does as well.
+
+    Args:
+        pooled: ``dsn`` leads through a pooler in transaction mode: no prepared statement outlives its transaction, and
+            nothing may be asked for that a pooler does not know.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached or refuses the login.
@@ -77,7 +84,8 @@ async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
             timeout=10,
             command_timeout=STATEMENT_TIMEOUT + 5,
             connection_class=WatchedConnection,
-            server_settings={"application_name": "rollwave", **_THEIRS},
+            statement_cache_size=0 if pooled else 100,
+            server_settings={"application_name": "rollwave"} | ({} if pooled else _THEIRS),
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise unavailable(error) from error
@@ -87,12 +95,32 @@ async def create_pool(dsn: str, *, size: int = 10) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+@asynccontextmanager
+async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
+    """A pool of one connection, which is not made before it is needed."""
+    async with asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=1,
+        timeout=10,
+        connection_class=WatchedConnection,
+        server_settings={"application_name": "rollwave", **_THEIRS},
+    ) as pool:
+        yield pool
+
+
+async def is_direct(connection: Connection) -> bool:
+    """Whether the session is PostgreSQL's own. A pooler tells its clients of a process that is not there."""
+    backend: int = await connection.fetchval("SELECT pg_backend_pid()")
+    return backend == connection.get_server_pid()
+
+
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error a reader can act on. The URL is left out, as it may hold a password."""
-    return DatabaseUnavailable(
-        f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}",
-        hint="Check DATABASE_URL, and that the server runs and lets this login in.",
-    )
+    hint = "Check DATABASE_URL, and that the server runs and lets this login in."
+    if "startup parameter" in str(error):  # PgBouncer knows few
+        hint = DIRECT
+    return DatabaseUnavailable(f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}", hint=hint)
 
 
 @asynccontextmanager

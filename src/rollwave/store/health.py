@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.queries import load
 from rollwave.store.slots import CONTINUOUS
 
@@ -136,6 +136,12 @@ async def slots_alive(pool: Pool, slots: int) -> list[int]:
         return [row["slot"] for row in await connection.fetch(_sql["slots"], slots, CONTINUOUS)]
 
 
+async def direct(pool: Pool) -> bool:
+    """Whether no pooler stands between."""
+    async with _as_login(pool) as connection:
+        return await is_direct(connection)
+
+
 async def clock(pool: Pool) -> float:
     """The database's time, in seconds since 1970."""
     async with _as_login(pool) as connection:
@@ -146,7 +152,7 @@ async def clock(pool: Pool) -> float:
 @asynccontextmanager
 async def _as_login(pool: Pool) -> AsyncIterator[Connection]:
     with _explained():
-        async with pool.acquire(timeout=_TIMEOUT) as connection:
+        async with pool.acquire(timeout=_TIMEOUT) as connection, connection.transaction():
             yield connection
 
 

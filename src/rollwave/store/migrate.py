@@ -8,8 +8,8 @@ from importlib.resources import files
 
 import asyncpg
 
-from rollwave.errors import DatabaseUnavailable, SchemaMismatch
-from rollwave.store.database import Connection, Pool, system_transaction, unavailable
+from rollwave.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
+from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction, unavailable
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -44,6 +44,7 @@ async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = N
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
+        ConfigurationError: ``dsn`` leads through a pooler.
         SchemaMismatch: the database is newer than this program, or was made from other files.
     """
     try:
@@ -51,6 +52,8 @@ async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = N
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise unavailable(error) from error
     try:
+        if not await is_direct(connection):
+            raise ConfigurationError("migrations would go through a connection pooler, and not take turns", hint=DIRECT)
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         applied = await _apply_missing(connection)
         if force_rls:

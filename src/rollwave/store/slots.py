@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.errors import ConfigurationError
+from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction
 from rollwave.store.queries import load
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
@@ -70,9 +71,14 @@ class Lock:
 async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
     """Hold a slot for the block, on a connection of its own; None: another worker has it.
 
-    The lock belongs to a session: behind PgBouncer this connection must be a direct one.
+    Raises:
+        ConfigurationError: the connection leads through a pooler. The lock belongs to a session, and would not hold.
     """
     async with pool.acquire() as connection:
+        if not await is_direct(connection):
+            raise ConfigurationError(
+                "the listener's lock would go through a connection pooler, and would not hold", hint=DIRECT
+            )
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE):
             yield None
             return

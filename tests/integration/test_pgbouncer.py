@@ -1,0 +1,108 @@
+"""A pooler in transaction mode stands before the database: campaigns run through it, slots' locks go past it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.errors import ConfigurationError
+from tests.auditor import auditing
+from tests.engine import campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.servers import Mosquitto, PgBouncer
+from tests.support import eventually, rollwave
+
+DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
+
+
+@pytest.fixture
+def pgbouncer(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgBouncer]:
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)  # it runs as another user
+    with PgBouncer(folder, database) as pooler:
+        yield pooler
+
+
+async def test_a_campaign_through_it_with_two_workers(
+    pgbouncer: PgBouncer, database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    settings = {DIRECT: database, "ROLLWAVE_LEASE": "2"}
+    async with (
+        connect(database) as host,
+        auditing(database),
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(pgbouncer.url, mosquitto.url, tmp_path / "first", **settings) as first,
+        worker(pgbouncer.url, mosquitto.url, tmp_path / "second", logs="ota_tick_start", **settings) as second,
+    ):
+        campaigns = {
+            await insert_campaign(host, 100, tenant=each, rollout_rate=10): each for each in ("north", "south")
+        }
+        await eventually(lambda: len(fleet.commands) > 60, what="under way")
+        assert not events(second, "ota_status_listener_subscribed"), "one listens, the other stands by"
+        assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
+        first.process.kill()
+        for campaign, tenant in campaigns.items():
+            await ends(host, campaign, tenant=tenant, timeout=60)
+            assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 100, 0)
+        assert len(events(second, "ota_status_listener_subscribed")) == 1
+        assert not any('"level": "error"' in each.output() for each in (first, second))
+    assert {command.attempt for command in fleet.commands} == {1}
+
+
+async def test_a_hosts_own_pool_over_it(
+    pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"MQTT_BROKER_URL": broker.url, "OTA_TICK_INTERVAL": "0.2", DIRECT: database}.items():
+        monkeypatch.setenv(name, value)
+    async with (
+        connect(database) as host,
+        devices(broker.url, succeeds),
+        asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool,
+    ):
+        campaign = await insert_campaign(host, 30)
+        running = [
+            asyncio.create_task(run_ota_status_listener(pool)),
+            asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
+        ]
+        try:
+            await ends(host, campaign)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        assert await campaign_row(host, campaign) == ("COMPLETED", 30, 0)
+
+
+async def test_a_lock_never_goes_through_it(
+    pgbouncer: PgBouncer, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers might have it at once, and neither would know."""
+    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
+    async with asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool:
+        with pytest.raises(ConfigurationError) as refused:
+            await asyncio.wait_for(run_ota_status_listener(pool), 20)
+    assert DIRECT in refused.value.hint
+
+
+async def test_commands_say_that_it_stands_in_the_way(
+    pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker
+) -> None:
+    settings = {"DATABASE_URL": pgbouncer.url, "MQTT_BROKER_URL": broker.url}
+    for command in ("worker", "migrate", "doctor"):
+        told = await asyncio.to_thread(rollwave, command, env=settings)
+        assert told.returncode == 1
+        assert DIRECT in told.stdout + told.stderr, told
+    settings[DIRECT] = database
+    assert (await asyncio.to_thread(rollwave, "migrate", env=settings)).stdout.startswith("up to date")
+    doctor = await asyncio.to_thread(rollwave, "doctor", env=settings)
+    assert doctor.returncode == 0, doctor.stdout
+    assert "ok       pooler" in doctor.stdout
+    settings[DIRECT] = pgbouncer.url
+    doctor = await asyncio.to_thread(rollwave, "doctor", env=settings)
+    assert "problem  pooler" in doctor.stdout
