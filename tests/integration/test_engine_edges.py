@@ -18,6 +18,7 @@ from rollwave.domain.ids import DeviceId
 from rollwave.domain.intake import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.conductor import Conductor
+from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.tick import Ticker
@@ -415,3 +416,56 @@ async def test_a_clock_that_was_set_back_holds_nothing_up(pool: Pool, host: Conn
         assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}
         await ticker.tick()
         assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}, "and the pace is kept from then on"
+
+
+async def test_what_a_clock_dated_before_it_was_set_back_is_not_waited_out(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 3, progress_timeout=5.0, abort_threshold=1.0, max_attempts=1)
+    await sent_to(host, campaign, ["dev-1"])
+    await host.execute(
+        "UPDATE ota_device_status SET attempt = 1, due_at = now() + interval '1 day' WHERE device_id <> 'dev-3'"
+    )
+    await host.execute("UPDATE ota_device_status SET started_at = now() + interval '1 day' WHERE device_id = 'dev-1'")
+    await host.execute("UPDATE ota_campaigns SET reconciled_at = now() + interval '1 day', succeeded = 7")
+    async with slots.hold(pool, 0) as lock:
+        assert lock is not None
+        await lock.announce()
+        await host.execute("UPDATE rollwave_listener_slots SET coming_at = now() + interval '1 day'")
+        async with ticking(pool, broker.url, 0.1) as ticker:
+            await ticker.tick()
+            assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 1}, "sent, though one is coming"
+            assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "reconciled at once"
+            await eventually(lambda: ticked_until(ticker, host, campaign), what="the claimed one is sent, not later")
+            await lock.beat("topic")
+            await host.execute(
+                "UPDATE rollwave_listener_slots SET listening_since = now() + interval '1 day',"
+                " subscribed_at = now() + interval '1 day'"
+            )
+            await lock.beat("topic")
+            since = await host.fetchrow(
+                "SELECT listening_since < now(), subscribed_at < now() FROM rollwave_listener_slots"
+            )
+            assert since is not None
+            assert tuple(since) == (True, True)
+    row = await device_row(host, campaign, "dev-1")
+    assert await host.fetchval(
+        "SELECT $1 < now() + interval '6 seconds' AND $2 <= now()", row["due_at"], row["started_at"]
+    )
+
+
+async def test_a_device_without_time_left_is_sent_no_other_attempt(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 2, device_timeout=3600.0)
+    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
+    await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
+    async with Publisher(Broker.from_url(broker.url)) as publisher:
+        await Dispatcher(pool, publisher, Settings()).dispatch(due(campaign))
+    assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]
+
+
+async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
+    await ticker.tick()
+    return await breakdown(host, campaign) == {"DOWNLOADING": 3}

@@ -27,6 +27,11 @@ class Rules:
     device_timeout: float
     retry: RetryPolicy
 
+    @property
+    def longest_wait(self) -> float:
+        """The most seconds that anything of the campaign may be due in."""
+        return max(self.patience, self.answer_within, self.retry.max_delay)
+
 
 def read(
     *,

@@ -22,6 +22,9 @@ _log = get_logger("conductor")
 CATCH_UP = 10.0
 """Seconds in which a new listener is sure to have taken in what was queued for it."""
 
+LONGEST_REFUSAL = 600.0
+"""Seconds that a device which the broker refuses waits, at most: the statement ``release`` says so."""
+
 
 class Conductor:
     """Looks after one campaign at a time; any number of workers may do so at once."""
@@ -135,9 +138,13 @@ class Conductor:
         """Every half a minute, look without a lock whether counters and rows agree; if not, set them right with it."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
-            if campaign.reconciled_age < self._settings.reconcile_interval:
+            # A negative age is from before the database's clock was set back.
+            if 0 <= campaign.reconciled_age < self._settings.reconcile_interval:
                 return
             await campaigns.date_reconciliation(connection, campaign)
+            rules = self._rules(campaign)
+            longest = max(self._settings.lease, LONGEST_REFUSAL, rules.longest_wait)
+            await executions.bring_forward(connection, campaign, longest=1.2 * longest, patience=rules.patience)
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             if not await campaigns.has_drifted(connection, campaign):
                 return
@@ -158,12 +165,15 @@ class Conductor:
                 )
                 await reach(Failpoint.CAMPAIGN_WRITTEN)
 
+    def _rules(self, campaign: Campaign) -> Rules:
+        try:
+            return read_rules(campaign, self._settings)
+        except InvalidInput:
+            return default_rules(self._settings)
+
     async def _wind_down(self, connection: Connection, campaign: Campaign) -> None:
         """Devices still in progress may finish until their deadline; then the campaign is settled."""
-        try:
-            rules = read_rules(campaign, self._settings)
-        except InvalidInput:
-            rules = default_rules(self._settings)  # nothing is sent any more, so there is nothing to hold
+        rules = self._rules(campaign)  # nothing is sent any more, so there is nothing to hold
         if await self._heard(connection, rules):
             await sweeper.sweep(connection, campaign, rules, sends_on=False)
         outlook = await executions.outlook(connection, campaign)

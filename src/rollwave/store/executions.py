@@ -192,6 +192,11 @@ async def adopt_in_progress(connection: Connection, campaign: Campaign, *, patie
     await connection.execute(_sql["adopt_in_progress"], campaign.tenant_id, campaign.id, patience)
 
 
+async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, patience: float) -> None:
+    """Set right what is due later than ``longest`` seconds from now, as the database's clock was set back."""
+    await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, patience)
+
+
 async def hold_overdue(
     connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, limit: int
 ) -> list[Overdue]:

@@ -209,6 +209,22 @@ SET attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), heard_a
 WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
   AND device_id = ANY (ARRAY(SELECT device_id FROM left_behind));
 
+-- name: bring_forward
+-- No lease, delay or deadline is longer than $3 seconds: what is due later was dated by a clock that has been set back
+-- since. What waits to be sent is due now; a device in progress has $4 seconds.
+WITH misdated AS (
+    SELECT device_id FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2
+      AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+      AND due_at > statement_timestamp() + make_interval(secs => $3)
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE ota_device_status
+SET due_at = statement_timestamp() + make_interval(secs => CASE WHEN status = 'PENDING' THEN 0 ELSE $4 END),
+    started_at = LEAST(started_at, statement_timestamp())
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+  AND device_id = ANY (ARRAY(SELECT device_id FROM misdated));
+
 -- name: hold_overdue
 -- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, those
 -- that have no time left for another, or, where the campaign sends no more ($3), all. What becomes of each is domain.retry's to say.

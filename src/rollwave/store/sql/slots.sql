@@ -8,19 +8,22 @@ RETURNING topic_filter;
 
 -- name: awaited
 -- Whether a listener set about subscribing no more than $2 seconds ago, and has not: an answer that a device gives at
--- once might find nobody.
+-- once might find nobody. A time well in the future was dated by a clock that has been set back since.
 SELECT EXISTS (SELECT FROM rollwave_listener_slots
                WHERE slot < $1::int AND subscribed_at IS NULL
-                 AND coming_at > statement_timestamp() - make_interval(secs => $2));
+                 AND coming_at BETWEEN statement_timestamp() - make_interval(secs => $2)
+                                   AND statement_timestamp() + make_interval(secs => $2));
 
 -- name: beat
--- This session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening starts anew.
+-- This session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening starts anew. No time
+-- stays in the future, where a clock that was set back leaves it.
 -- Not applied: another session has the slot now.
 UPDATE rollwave_listener_slots s
 SET topic_filter = $3,
     listening_since = CASE WHEN s.alive_at < statement_timestamp() - make_interval(secs => $2)
-                           THEN statement_timestamp() ELSE s.listening_since END,
-    subscribed_at = COALESCE(s.subscribed_at, statement_timestamp()),
+                           THEN statement_timestamp()
+                           ELSE LEAST(s.listening_since, statement_timestamp()) END,
+    subscribed_at = LEAST(s.subscribed_at, statement_timestamp()),
     alive_at = statement_timestamp()
 WHERE slot = $1 AND holder = pg_backend_pid();
 
