@@ -24,7 +24,7 @@ def password(user: str) -> str:
 class ShippedMosquitto(Mosquitto):
     """``deploy/mosquitto`` over TLS, with real password entries and a certificate of the test's own."""
 
-    def __init__(self, folder: Path, *, acl: str | None = None) -> None:
+    def __init__(self, folder: Path, *, acl: str | None = None, retain: bool = False) -> None:
         super().__init__(folder)
         self.ca_cert = _certificate(folder)
         passwords = folder / "rollwave.passwords"
@@ -38,6 +38,7 @@ class ShippedMosquitto(Mosquitto):
             (r"/etc/mosquitto/(certs/)?", f"{folder}/"),
             (r"/var/lib/mosquitto/", f"{folder}/"),
             (r"(?m)^listener 8883$", f"listener {self.port} 127.0.0.1"),
+            (r"(?m)^retain_available false$", f"retain_available {str(retain).lower()}"),
         ):
             text, count = re.subn(pattern, here, text)
             assert count, pattern

@@ -210,6 +210,16 @@ def test_a_broker_whose_acl_is_wrong(database: str, tmp_path: Path, acl: str, wr
     assert all("deploy/" in each["mend"] for each in told.findings.values() if each["state"] == "problem")
 
 
+def test_a_broker_that_retains_reports(database: str, tmp_path: Path) -> None:
+    with ShippedMosquitto(tmp_path, retain=True) as broker:
+        told = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
+        again = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
+    assert told.code == 0
+    for device in (A, B):
+        assert told.says(f"{device}, retaining reports", "warning", "keeps", "ignores", "retain_available false")
+    assert again.states() == told.states(), "nothing of it stayed in the broker"
+
+
 def test_devices_are_named_so_that_they_can_be_told(
     database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ async def examine_devices(engine: Broker, a: Device, b: Device) -> list[Finding]
             await attempt(f"{me.username}, forging reports", _forged_report(engine, me, other)),
             await attempt(f"{me.username}, forging commands", _forged_command(engine, me, other)),
             await attempt(f"{me.username}, listening in", _listening_in(engine, me, other)),
+            await attempt(f"{me.username}, retaining reports", _retained_report(engine, me)),
         ]
     return findings
 
@@ -150,14 +151,31 @@ async def _listening_in(engine: Broker, me: Device, other: Device) -> Finding:
     return ok(check, f"it hears nothing of {other.username}")
 
 
+async def _retained_report(engine: Broker, me: Device) -> Finding:
+    check = f"{me.username}, retaining reports"
+    async with Session.connect(engine) as hearer:
+        await hearer.subscribe(me.reports)
+        async with Session.connect(me.login(engine)) as session, _unless_lost():
+            if await _taken(session, me.reports, _GENUINE, retain=True):
+                await _taken(session, me.reports, _FORGED, retain=True)  # which is how it is cleared, too
+                if _GENUINE in [each.payload for each in await _heard(hearer, until=me.reports)]:
+                    return warning(
+                        check,
+                        "the broker keeps a report that is sent to be retained, and repeats it to whoever comes later",
+                        "The engine ignores what says that it is retained, which on MQTT 3.1.1 not all does. Switch it "
+                        "off where the broker can (Mosquitto: retain_available false; EMQX: mqtt.retain_available).",
+                    )
+    return ok(check, "the broker keeps none of its reports")
+
+
 def _of(incoming: Incoming, device: Device) -> bool:
     return incoming.topic in {device.reports, device.commands}
 
 
-async def _taken(session: Session, topic: str, payload: bytes) -> bool:
+async def _taken(session: Session, topic: str, payload: bytes, *, retain: bool = False) -> bool:
     try:
         async with asyncio.timeout(ARRIVES):
-            receipt = await session.publish(topic, payload)
+            receipt = await session.publish(topic, payload, retain=retain)
             await receipt.settled()
     except (BrokerUnavailable, TimeoutError):
         return False
