@@ -47,6 +47,17 @@ async def test_bad_messages_are_shown_and_forgotten(database: str, broker: Embed
         ("hex", "fffe0001", False),
         ("utf-8", BAD[0].decode(), False),
     ]
+    everybody = rollwave("quarantine", "list", "-o", "json", env=env)
+    assert everybody.returncode == 0, everybody.stderr
+    told = json.loads(everybody.stdout)
+    assert (told["total"], {each["tenant_id"] for each in told["messages"]}) == (5, {"north", "south"})
+    psql(database, "CREATE ROLE rollwave_confined LOGIN NOINHERIT")
+    assert rollwave("migrate", "--grant-to", "rollwave_confined", env=env).returncode == 0
+    confined = env | {"DATABASE_URL": database.replace("postgres@", "rollwave_confined@")}
+    refused = rollwave("quarantine", "list", env=confined)
+    assert (refused.returncode, "--tenant" in refused.stderr, refused.stdout) == (1, True, "")
+    assert "theirs" in rollwave("quarantine", "list", "--tenant", "south", env=confined).stdout
+    psql(database, "DROP OWNED BY rollwave_confined; DROP ROLE rollwave_confined")
     one = rollwave("quarantine", "list", "--tenant", "north", "--limit", "1", env=env)
     assert "1 of 4; --limit shows more." in one.stdout
     refused = rollwave("quarantine", "clear", "--tenant", "north", env=env)

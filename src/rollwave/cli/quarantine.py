@@ -12,6 +12,7 @@ from rollwave.cli.output import Format, Limit, Output, print_json, say, table
 from rollwave.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from rollwave.store.database import Pool
     from rollwave.store.quarantine import Kept
 
 app = typer.Typer(no_args_is_help=True)
@@ -22,23 +23,40 @@ _SHOWN = 200  # characters of a payload in a table
 
 
 @app.command("list")
-def list_(tenant: TenantOption, limit: Limit = 50, output: Output = Format.TABLE) -> None:
+def list_(
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="T", help="Whose devices sent them. Without: everybody's.")
+    ] = None,
+    limit: Limit = 50,
+    output: Output = Format.TABLE,
+) -> None:
     """List the newest messages that were no reports, and why.
 
     Of each tenant the newest 1000 are kept, and the first 4 KB of each. The
     table shows the beginning; -o json all there is. Hex is what is no UTF-8.
+    Everybody's are shown to a login that row-level security does not confine.
     """
     from rollwave.store import quarantine
 
-    samples, total = with_pool(lambda pool: quarantine.newest(pool, tenant, limit))
-    messages = [_message(sample) for sample in samples]
+    async def of_all(pool: Pool) -> tuple[list[dict[str, Any]], int]:
+        found, total = [], 0
+        for each in [tenant] if tenant else await quarantine.tenants(pool):
+            samples, number = await quarantine.newest(pool, each, limit)
+            found += [_message(each, sample) for sample in samples]
+            total += number
+        return sorted(found, key=lambda message: message["received_at"], reverse=True)[:limit], total
+
+    messages, total = with_pool(of_all)
     if output is Format.JSON:
         print_json({"messages": messages, "total": total})
         return
     table(
-        ("RECEIVED", "DEVICE", "REASON", "PAYLOAD"),
-        [(each["received_at"], each["device_id"], each["reason"], _beginning(each)) for each in messages],
-        empty=f"No messages kept for tenant {tenant}.",
+        ("RECEIVED", "TENANT", "DEVICE", "REASON", "PAYLOAD"),
+        [
+            (each["received_at"], each["tenant_id"], each["device_id"], each["reason"], _beginning(each))
+            for each in messages
+        ],
+        empty=f"No messages kept{f' for tenant {tenant}' if tenant else ''}.",
         total=total,
     )
 
@@ -56,10 +74,11 @@ def clear(
     say(f"{gone} message{'s' * (gone != 1)} forgotten")
 
 
-def _message(sample: Kept) -> dict[str, Any]:
+def _message(tenant: str, sample: Kept) -> dict[str, Any]:
     encoding, payload = _readable(sample.payload, cut=sample.cut)
     return {
         "id": sample.id,
+        "tenant_id": tenant,
         "device_id": sample.device_id,
         "received_at": sample.received_at.isoformat(timespec="seconds"),
         "reason": sample.reason,

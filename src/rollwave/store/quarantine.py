@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from rollwave.errors import InvalidInput
+from rollwave.store import health
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
 
@@ -50,6 +52,20 @@ async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]
         [each.payload[:MAX_PAYLOAD] for each in samples],
         MAX_ROWS,
     )
+
+
+async def tenants(pool: Pool) -> list[str]:
+    """Every tenant of which there are samples. Needs a login that sees across tenants.
+
+    Raises:
+        InvalidInput: row-level security confines the login, as it should that of the engine.
+    """
+    if not (await health.login(pool)).unconfined:
+        raise InvalidInput(
+            "row-level security shows this login one tenant at a time",
+            hint="Name one with --tenant, or use a login that it does not confine: a superuser, or BYPASSRLS.",
+        )
+    return [row["tenant_id"] for row in await pool.fetch(_sql["tenants"])]
 
 
 async def newest(pool: Pool, tenant_id: str, limit: int) -> tuple[list[Kept], int]:

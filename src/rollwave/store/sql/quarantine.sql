@@ -10,6 +10,10 @@ DELETE FROM ota_quarantine
 WHERE tenant_id = $1
   AND id <= (SELECT id FROM ota_quarantine WHERE tenant_id = $1 ORDER BY id DESC OFFSET $5 LIMIT 1);
 
+-- name: tenants
+-- Whose samples there are, as far as this login may see across tenants by itself.
+SELECT DISTINCT tenant_id FROM ota_quarantine ORDER BY tenant_id;
+
 -- name: newest
 SELECT id, device_id, received_at, reason, payload
 FROM ota_quarantine
