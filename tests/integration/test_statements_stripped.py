@@ -76,6 +76,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
             UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, due_at = now()
                 WHERE device_id = 'dev-2';
             UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE device_id = 'dev-3';
+            UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1,
+                due_at = now() + interval '1 hour' WHERE device_id = 'dev-5';
             UPDATE ota_device_status SET device_id = 'no/topic' WHERE device_id = 'dev-4';
             UPDATE device_groups SET group_id = 'all';
             UPDATE rollwave_api_keys SET key_id = 'dev-1', secret_sha256 = tenant_id::bytea;
