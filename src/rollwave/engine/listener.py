@@ -27,6 +27,7 @@ from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import is_away
+from rollwave.store.watched import watched
 
 _log = get_logger("listener")
 
@@ -74,7 +75,10 @@ class Listener:
         async with AsyncExitStack() as stack:
             direct = self._settings.database_direct_url
             # A lock belongs to a session, which a pooler would give to others too.
-            sessions = await stack.enter_async_context(direct_pool(direct.get_secret_value())) if direct else self._pool
+            sessions = self._pool
+            if direct is not None:
+                pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
+                sessions = watched(pool, "direct")
             await self._run(stop, sessions)
 
     async def _run(self, stop: asyncio.Event, sessions: Pool) -> None:

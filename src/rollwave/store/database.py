@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
 from rollwave.errors import DatabaseUnavailable, InvalidInput
+from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
-
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    _Connection = asyncpg.Connection
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
@@ -33,36 +28,6 @@ IDLE_TIMEOUT = 15.0
 
 DIRECT = "Set ROLLWAVE_DATABASE_DIRECT_URL to PostgreSQL's own address, past the pooler."
 """What to do about a pooler where it must not be."""
-
-VANISHED_AFTER = 5.0
-"""Seconds without a sign of life, from the other side's network, after which a connection is given up."""
-
-_OURS = {
-    "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
-    "TCP_KEEPIDLE": (socket.IPPROTO_TCP, 2),
-    "TCP_KEEPINTVL": (socket.IPPROTO_TCP, 1),
-    "TCP_KEEPCNT": (socket.IPPROTO_TCP, 3),
-    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, int(VANISHED_AFTER * 1000)),
-}
-_THEIRS = {
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-}
-"""PostgreSQL's side of a connection: what a vanished worker held is free again, and its place too."""
-
-
-class WatchedConnection(_Connection):
-    """A connection that notices when the other side has vanished; the system's own patience is some minutes."""
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
-        super().__init__(protocol, transport, *rest)
-        own = transport.get_extra_info("socket")
-        if own.family in {socket.AF_INET, socket.AF_INET6}:
-            for name, (level, value) in _OURS.items():
-                if option := getattr(socket, name, None):  # not every system has them all
-                    own.setsockopt(level, option, value)
 
 
 @asynccontextmanager
@@ -81,11 +46,11 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
             dsn,
             min_size=1,
             max_size=size,
-            timeout=10,
+            connect=Hosts().connect,
             command_timeout=STATEMENT_TIMEOUT + 5,
             connection_class=WatchedConnection,
             statement_cache_size=0 if pooled else 100,
-            server_settings={"application_name": "rollwave"} | ({} if pooled else _THEIRS),
+            server_settings={"application_name": "rollwave"} | ({} if pooled else SERVER_SETTINGS),
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise unavailable(error) from error
@@ -102,9 +67,9 @@ async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
         dsn,
         min_size=0,
         max_size=1,
-        timeout=10,
+        connect=Hosts().connect,
         connection_class=WatchedConnection,
-        server_settings={"application_name": "rollwave", **_THEIRS},
+        server_settings={"application_name": "rollwave", **SERVER_SETTINGS},
     ) as pool:
         yield pool
 

@@ -12,11 +12,15 @@ from rollwave.breaker import Breaker
 from rollwave.log import get_logger
 from rollwave.store.database import Pool
 from rollwave.store.outage import in_words, is_away
+from rollwave.store.queries import load
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _log = get_logger("database")
+
+
+_sql = load("watched")
 
 
 class StillAway(ConnectionError):
@@ -26,8 +30,9 @@ class StillAway(ConnectionError):
 class WatchedPool:
     """Stands before a host's pool or ours. Everything that the engine asks of the database goes through it."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, way: str) -> None:
         self._pool = pool
+        self._log = _log.bind(connection=way)
         self._breaker = Breaker()
         self._words = ""
 
@@ -48,6 +53,8 @@ class WatchedPool:
             raise StillAway(f"PostgreSQL: {self.trouble}")
         try:
             async with self._pool.acquire(timeout=timeout) as connection:
+                if self._breaker.away_for is not None:
+                    await _require_primary(connection)
                 yield connection
         except BaseException as error:
             await self._note(error)
@@ -58,7 +65,7 @@ class WatchedPool:
         if is_away(error):
             self._words = in_words(error)
             if self._breaker.failed():
-                _log.error("ota_database_unavailable", error=f"{type(error).__name__}: {error}")
+                self._log.error("ota_database_unavailable", error=f"{type(error).__name__}: {error}")
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 # Every connection of the pool leads there: another server may have been promoted.
                 await self._pool.expire_connections()
@@ -70,12 +77,19 @@ class WatchedPool:
     def _worked(self) -> None:
         away_for = self._breaker.worked()
         if away_for is not None:
-            _log.info("ota_database_back", away_for=round(away_for, 1))
+            self._log.info("ota_database_back", away_for=round(away_for, 1))
 
 
-def watched(pool: Pool | WatchedPool) -> Pool:
-    """``pool``, watched: as much of a pool as the engine uses."""
-    return cast("Pool", pool if isinstance(pool, WatchedPool) else WatchedPool(pool))
+async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+    """A replica answers questions too, which is not to say that the database is back."""
+    async with connection.transaction():
+        if await connection.fetchval(_sql["read_only"], timeout=5):
+            raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
+
+
+def watched(pool: Pool | WatchedPool, way: str = "pool") -> Pool:
+    """``pool``, watched: as much of a pool as the engine uses. ``way`` is how the log calls it."""
+    return cast("Pool", pool if isinstance(pool, WatchedPool) else WatchedPool(pool, way))
 
 
 def trouble(pool: Pool | WatchedPool) -> str:

@@ -1,0 +1,166 @@
+"""The primary is lost and its replica takes over, or a replica answers where the primary did: the campaign ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from rollwave.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
+from rollwave.store.migrate import migrate
+from tests.auditor import auditing
+from tests.engine import breakdown, campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.servers import Mosquitto, crashable_postgres
+from tests.support import eventually, free_port, psql
+
+TOTAL = 120
+SETTINGS = {"ROLLWAVE_LEASE": "2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A primary that acknowledges what its replica has, and the replica. Both listen on port 5432."""
+
+    primary: EmbeddedPostgres
+    replica: EmbeddedPostgres
+    primary_host: str
+    replica_host: str
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    hosts = [f"127.{1 + os.getpid() // 250 % 250}.{os.getpid() % 250}.{last}" for last in (1, 2)]
+    with ExitStack() as stack:
+        primary = stack.enter_context(crashable_postgres(listen_addresses=hosts[0]))
+        with (primary.data_dir / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 127.0.0.0/8 trust\n")
+        asyncio.run(migrate(primary.url))
+        psql(primary.url, "SELECT pg_reload_conf()")
+        copy = primary.data_dir.with_name("replica")
+        copy_of(primary, copy)
+        replica = stack.enter_context(EmbeddedPostgres(copy, settings={"listen_addresses": hosts[1]}))
+        psql(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        psql(primary.url, "SELECT pg_reload_conf()")
+        yield Pair(primary, replica, *hosts)
+
+
+def copy_of(primary: EmbeddedPostgres, folder: Path) -> None:
+    """What a replica starts from."""
+    folder.mkdir()
+    primary._own(folder)
+    subprocess.run(
+        [str(primary.bin_dir / "pg_basebackup"), "-R", "-c", "fast", "-D", str(folder), "-d", primary.url],
+        check=True,
+        capture_output=True,
+        user=UNPRIVILEGED if os.geteuid() == 0 else None,
+        env={"PATH": os.defpath},
+    )
+
+
+def in_its_place(host: str) -> socket.socket:
+    """A machine that takes connections and never says a word."""
+    silent = socket.socket()
+    silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    silent.bind((host, 5432))
+    silent.listen(100)
+    return silent
+
+
+async def test_a_replica_takes_over(pair: Pair, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    url = f"postgresql://postgres@{pair.primary_host}:5432,{pair.replica_host}:5432/postgres"
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(f"{url}?target_session_attrs=read-write", mosquitto.url, tmp_path / "log", **SETTINGS) as it,
+    ):
+        async with connect(pair.primary.url) as host:
+            campaign = await insert_campaign(host, TOTAL, rollout_rate=5)
+        await eventually(lambda: len(fleet.commands) > 30, what="under way")
+        await asyncio.to_thread(pair.primary.stop, "immediate")
+        with closing(in_its_place(pair.primary_host)):
+            psql(pair.replica.url, "SELECT pg_promote()")
+            async with auditing(pair.replica.url), connect(pair.replica.url) as host:
+                await ends(host, campaign, timeout=60)
+                assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
+                assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
+        assert {command.attempt for command in fleet.commands} == {1}
+        assert len(events(it, "ota_database_unavailable")) == len(events(it, "ota_database_back")) == 1
+        assert it.process.returncode is None
+
+
+async def test_a_worker_leaves_a_server_that_takes_no_writes(pair: Pair, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Its address led to the replica for a while. What it has open to there stays open, and is not used again."""
+    health = free_port()
+    async with address(pair.primary_host) as (virtual, port), devices(mosquitto.url, succeeds) as fleet:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        async with (
+            connect(pair.primary.url) as host,
+            worker(url, mosquitto.url, tmp_path / "log", "--port", str(health), **SETTINGS) as it,
+        ):
+            campaign = await insert_campaign(host, TOTAL, rollout_rate=5)
+            await eventually(lambda: len(fleet.commands) > 20, what="under way")
+            virtual.lead_to(pair.replica_host, cut=True)
+            await eventually(lambda: database_is(health, "only a replica answers"), timeout=20, what="noticed")
+            virtual.lead_to(pair.primary_host, cut=False)
+            await ends(host, campaign, timeout=60)
+            assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
+            await eventually(lambda: database_is(health, "ok"), what="ready")
+            assert len(events(it, "ota_database_unavailable")) == len(events(it, "ota_database_back")) <= 2
+        assert {command.attempt for command in fleet.commands} == {1}
+
+
+async def database_is(port: int, words: str) -> bool:
+    """Whether /readyz says so of the database."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/readyz", timeout=15)
+    state: str = answer.json()["checks"]["database"]
+    return state.startswith(words)
+
+
+class Address:
+    """A port that leads to whichever server it is told to, as a virtual address does."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def lead_to(self, host: str, *, cut: bool) -> None:
+        """From the next connection on; ``cut`` ends those that stand."""
+        self._host = host
+        for each in self._open if cut else ():
+            each.transport.abort()
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self._host, 5432)
+        self._open |= {writer, there_writer}
+        try:
+            with suppress(OSError):
+                await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+        finally:
+            for each in (writer, there_writer):
+                each.transport.abort()
+                self._open.discard(each)
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def address(host: str) -> AsyncIterator[tuple[Address, int]]:
+    """The address, and its port."""
+    it = Address(host)
+    server = await asyncio.start_server(it.pass_on, "127.0.0.1", 0)
+    async with server:
+        yield it, server.sockets[0].getsockname()[1]
+        it.lead_to(host, cut=True)
