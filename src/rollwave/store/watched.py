@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -51,20 +52,21 @@ class WatchedPool:
         """
         if not self._breaker.admits():
             raise StillAway(f"PostgreSQL: {self.trouble}")
+        began = time.monotonic()
         try:
             async with self._pool.acquire(timeout=timeout) as connection:
                 if self._breaker.away_for is not None:
                     await _require_primary(connection)
                 yield connection
         except BaseException as error:
-            await self._note(error)
+            await self._note(error, began)
             raise
         self._worked()
 
-    async def _note(self, error: BaseException) -> None:
+    async def _note(self, error: BaseException, began: float) -> None:
         if is_away(error):
             self._words = in_words(error)
-            if self._breaker.failed():
+            if self._breaker.failed(began):
                 self._log.error("ota_database_unavailable", error=f"{type(error).__name__}: {error}")
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 # Every connection of the pool leads there: another server may have been promoted.
