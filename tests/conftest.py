@@ -19,7 +19,14 @@ from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
 from tests.network import has_namespaces
-from tests.servers import Mosquitto, debian_mosquitto, debian_pgbouncer, debian_postgres, start_postgres
+from tests.servers import (
+    Mosquitto,
+    debian_faketime,
+    debian_mosquitto,
+    debian_pgbouncer,
+    debian_postgres,
+    start_postgres,
+)
 from tests.shipped import ShippedMosquitto
 
 HERE = Path(__file__).parent
@@ -60,6 +67,7 @@ def _lacks_server(item: pytest.Item) -> bool:
         (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None)
         or ("debian" in params.values() and debian_postgres() is None)
         or ("pgbouncer" in fixtures and debian_pgbouncer() is None)
+        or ("faketime" in fixtures and debian_faketime() is None)
         or ("networks" in fixtures and not (has_namespaces() and debian_mosquitto()))
     )
 

@@ -204,6 +204,20 @@ def succeeds(command: Command) -> Sequence[bytes]:
     return says("DOWNLOADING", "INSTALLING", "SUCCESS")(command)
 
 
+def once(answer: Answer) -> Answer:
+    """Devices that answer a campaign's command the first time, and never again: what is lost of it is lost."""
+    answered: set[tuple[str, int, str]] = set()
+
+    def reply(command: Command) -> Sequence[bytes]:
+        key = command.tenant, command.campaign, command.device
+        if key in answered:
+            return ()
+        answered.add(key)
+        return answer(command)
+
+    return reply
+
+
 def mute(_: Command) -> Sequence[bytes]:
     """Never a word."""
     return ()

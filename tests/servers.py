@@ -101,6 +101,11 @@ class Mosquitto:
         self.stop()
 
 
+def debian_faketime() -> Path | None:
+    """The library that shifts a process's clock."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
 def debian_pgbouncer() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 

@@ -32,7 +32,7 @@ from tests.network import FAULTS, Network, network
 from tests.servers import Mosquitto, crashable_postgres
 from tests.support import Running, eventually, psql
 
-TOTAL = 60
+TOTAL = 40
 HEARD = "ota_status_listener_subscribed"
 LOST = "ota_status_listener_disconnected"
 SETTINGS = {

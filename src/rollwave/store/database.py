@@ -41,23 +41,26 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached or refuses the login.
     """
-    try:
-        pool = await asyncpg.create_pool(
-            dsn,
-            min_size=1,
-            max_size=size,
-            connect=Hosts().connect,
-            command_timeout=STATEMENT_TIMEOUT + 5,
-            connection_class=WatchedConnection,
-            statement_cache_size=0 if pooled else 100,
-            server_settings={"application_name": "rollwave"} | ({} if pooled else SERVER_SETTINGS),
-        )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise unavailable(error) from error
-    try:
+    async with asyncpg.create_pool(
+        dsn,
+        min_size=0,  # else asyncpg knocks by itself while the server is away, with a line for each time
+        max_size=size,
+        connect=Hosts().connect,
+        command_timeout=STATEMENT_TIMEOUT + 5,
+        connection_class=WatchedConnection,
+        statement_cache_size=0 if pooled else 100,
+        server_settings={"application_name": "rollwave"} | ({} if pooled else SERVER_SETTINGS),
+    ) as pool:
+        await _require_reached(pool)
         yield pool
-    finally:
-        await pool.close()
+
+
+async def _require_reached(pool: Pool) -> None:
+    try:
+        async with pool.acquire():
+            return
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise unavailable(error) from error
 
 
 @asynccontextmanager

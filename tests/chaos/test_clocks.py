@@ -1,0 +1,111 @@
+"""Workers whose clocks are a day ahead and a day behind: pace, leases and deadlines go by the database's alone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rollwave.mqtt.payload import encode_report
+from tests.auditor import auditing
+from tests.engine import (
+    Command,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    worker,
+)
+from tests.servers import Mosquitto, debian_faketime
+from tests.support import Running, eventually
+
+PATIENCE, RATE, TICK = 3.0, 5, 0.4
+SETTINGS = {
+    "ROLLWAVE_LEASE": "2",
+    "OTA_TICK_INTERVAL": str(TICK),
+    "OTA_PROGRESS_TIMEOUT": str(PATIENCE),
+    "OTA_MAX_ATTEMPTS": "2",
+}
+MUTE = {f"dev-{number}" for number in (3, 20)}
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def faketime() -> Path:
+    found = debian_faketime()
+    assert found, "libfaketime is not installed: scripts/system-packages installs it"
+    return found
+
+
+def at(offset: str, library: Path) -> Sequence[str]:
+    """What a process starts with whose clock is off by so much. Its monotonic clock is not a matter of date."""
+    return "env", f"LD_PRELOAD={library}", f"FAKETIME={offset}", "FAKETIME_DONT_FAKE_MONOTONIC=1"
+
+
+def off_by(running: Running) -> timedelta:
+    """By how much its clock is off, as its log tells."""
+    return datetime.fromisoformat(events(running, "ota_tick_start")[-1]["ts"]) - datetime.now(UTC)
+
+
+def answer(command: Command) -> Sequence[bytes]:
+    if command.device in MUTE:
+        return ()
+    return [encode_report(command.campaign, "SUCCESS")]
+
+
+async def test_only_the_databases_clock_decides(
+    database: str, mosquitto: Mosquitto, faketime: Path, tmp_path: Path
+) -> None:
+    async with (
+        connect(database) as host,
+        connect(database) as second,
+        auditing(database),
+        devices(mosquitto.url, answer) as fleet,
+        worker(
+            database, mosquitto.url, tmp_path / "ahead", logs="ota_tick_start", within=at("+1d", faketime), **SETTINGS
+        ) as ahead,
+        worker(
+            database, mosquitto.url, tmp_path / "behind", logs="ota_tick_start", within=at("-1d", faketime), **SETTINGS
+        ) as behind,
+    ):
+        assert abs(off_by(ahead) - DAY) < DAY / 24
+        assert abs(off_by(behind) + DAY) < DAY / 24
+        campaign = await insert_campaign(host, 60, rollout_rate=RATE, abort_threshold=1.0)
+        windows: set[datetime] = set()
+        watching = asyncio.create_task(watch(second, windows))
+        try:
+            await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="under way")
+            ahead.process.kill()  # what it had claimed goes again when its lease ends, not a day later
+            await ends(host, campaign, timeout=45)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        assert await campaign_row(host, campaign) == ("COMPLETED", 58, 2)
+        assert await breakdown(host, campaign) == {"SUCCESS": 58, "FAILED": 2}
+        moments = sorted(windows)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+        assert all(gap >= timedelta(seconds=TICK) for gap in gaps), gaps
+        rows = await host.fetch(
+            "SELECT device_id, attempt, started_at, completed_at, now() - started_at AS age FROM ota_device_status"
+        )
+        assert all(timedelta(0) <= row["age"] < timedelta(minutes=5) for row in rows)
+        silent = {row["device_id"]: row["completed_at"] - row["started_at"] for row in rows if row["attempt"] == 2}
+        assert silent.keys() == MUTE, "the others had their time"
+        assert all(timedelta(seconds=PATIENCE) <= each < timedelta(seconds=40) for each in silent.values()), silent
+        assert behind.process.returncode is None
+
+
+async def watch(host: Connection, windows: set[datetime]) -> None:
+    """Note when each window of the pace was opened, for as long as it is let."""
+    while True:
+        opened = await host.fetchval("SELECT pace_opened_at FROM ota_campaigns WHERE pace_opened_at IS NOT NULL")
+        windows |= {opened} - {None}
+        await asyncio.sleep(0.02)

@@ -1,0 +1,193 @@
+"""Database and broker away, slow, crashed again and again: no device fails for it, and no log fills up with it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.store.migrate import migrate
+from tests.auditor import auditing
+from tests.engine import (
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    once,
+    succeeds,
+    worker,
+)
+from tests.servers import Mosquitto, crashable_postgres
+from tests.support import Running, eventually, free_port
+
+SETTINGS = {"ROLLWAVE_LEASE": "2", "ROLLWAVE_PUBLISH_TIMEOUT": "2", "ROLLWAVE_MQTT_KEEPALIVE": "2"}
+QUIET = {"ota_tick_start", "ota_devices_dispatched"}
+"""What the log has anyway, once a tick."""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedPostgres]:
+    with crashable_postgres() as server:
+        await migrate(server.url)
+        yield server
+
+
+def memory(running: Running) -> float:
+    """Resident, in MiB."""
+    [line] = [
+        each
+        for each in Path(f"/proc/{running.process.pid}/status").read_text().splitlines()
+        if each.startswith("VmRSS")
+    ]
+    return int(line.split()[1]) / 1024
+
+
+def said(running: Running, *, beside: int) -> Counter[str]:
+    """Which events it has logged, but for what each tick says; ``beside`` the first lines."""
+    lines = running.output().splitlines()[beside:]
+    names = [line.split('"event": "')[1].split('"')[0] for line in lines if '"event": "' in line]
+    return Counter(name for name in names if name not in QUIET)
+
+
+async def unready(port: int) -> dict[str, str]:
+    """What /readyz says is not ok. /livez is, whatever happens."""
+    async with httpx2.AsyncClient(trust_env=False, timeout=15, base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.get("/livez")).json()["status"] == "ok"
+        answer = await client.get("/readyz")
+    checks: dict[str, str] = answer.json()["checks"]
+    assert answer.is_success == all(each == "ok" for each in checks.values())
+    return {name: each for name, each in checks.items() if each != "ok"}
+
+
+async def test_what_is_away_is_said_once_and_named_by_readyz(
+    server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
+) -> None:
+    """Several campaigns and tenants, hundreds of tries: a few lines when it goes, a few when it is back."""
+    port = free_port()
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(
+            server.url, mosquitto.url, tmp_path / "log", "--port", str(port), OTA_TICK_INTERVAL="0.05", **SETTINGS
+        ) as it,
+    ):
+        async with connect(server.url) as host:
+            campaigns = {
+                await insert_campaign(host, 100, tenant=tenant, rollout_rate=1): tenant
+                for tenant in ("north", "south", "west")
+                for _ in range(2)
+            }
+        await eventually(lambda: len(fleet.commands) > 50, what="under way")
+        await eventually(lambda: ready(port), what="ready")
+        before = memory(it)
+
+        lines = len(it.output().splitlines())
+        server.stop("immediate")
+        await eventually(lambda: only(port, "database", "reports"), timeout=20, what="named")
+        await lasts(outage)
+        server.start()
+        await eventually(lambda: ready(port), timeout=30, what="ready")
+        database = said(it, beside=lines)
+        assert database.pop("ota_database_unavailable") == database.pop("ota_database_back") == 1
+        assert database.total() <= 4, database
+
+        lines = len(it.output().splitlines())
+        mosquitto.stop()
+        await eventually(lambda: only(port, "broker", "reports"), timeout=20, what="named")
+        await lasts(outage)
+        mosquitto.start()
+        await eventually(lambda: ready(port), timeout=30, what="ready")
+        broker = said(it, beside=lines)
+        assert broker.total() <= 6 + len(campaigns), broker
+        assert broker["ota_status_listener_disconnected"] <= 3
+
+        async with connect(server.url) as host:
+            for campaign, tenant in campaigns.items():
+                await ends(host, campaign, tenant=tenant, timeout=60)
+                assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 100, 0)
+        assert memory(it) < before + 20
+        [back] = events(it, "ota_database_back")
+        assert back["away_for"] >= outage - 1
+
+
+async def lasts(seconds: float) -> None:
+    over = time.monotonic() + seconds
+    await eventually(lambda: time.monotonic() > over, timeout=seconds + 1, what="it has lasted")
+
+
+async def ready(port: int) -> bool:
+    return not await unready(port)
+
+
+async def only(port: int, *names: str) -> bool:
+    """Whether just these parts are named, each as out of reach and since when."""
+    found = await unready(port)
+    return found.keys() == set(names) and all(" for " in each for each in found.values())
+
+
+async def test_a_slow_database_and_a_slow_broker(
+    server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
+) -> None:
+    """Statements that are cancelled, and a broker that stands still: both answer nothing, and neither is gone."""
+    async with (
+        auditing(server.url),
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(server.url, mosquitto.url, tmp_path / "log", **SETTINGS) as it,
+        connect(server.url) as host,
+    ):
+        campaign = await insert_campaign(host, 100, rollout_rate=3)
+        await eventually(lambda: len(fleet.commands) > 20, what="under way")
+        lines = len(it.output().splitlines())
+        async with host.transaction():
+            await host.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
+            await eventually(lambda: events(it, "ota_campaign_error"), timeout=20, what="cancelled")
+            await lasts(outage)
+        slow = said(it, beside=lines)
+        assert slow["ota_campaign_error"] == 1, slow
+        assert slow.total() <= 4, slow
+        before = len(fleet.commands)
+        await eventually(lambda: len(fleet.commands) > before + 10, timeout=20, what="going on")
+        assert mosquitto._process
+        mosquitto._process._server.send_signal(signal.SIGSTOP)
+        try:
+            await eventually(lambda: events(it, "ota_mqtt_publish_failed"), timeout=20, what="not acknowledged")
+            await lasts(outage)
+        finally:
+            mosquitto._process._server.send_signal(signal.SIGCONT)
+        await ends(host, campaign, timeout=60)
+        assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
+        assert await breakdown(host, campaign) == {"SUCCESS": 100}
+        assert {command.attempt for command in fleet.commands} == {1}
+
+
+async def test_a_database_that_crashes_every_few_seconds(
+    server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
+) -> None:
+    """Devices say it once: a report that was acknowledged and not kept would leave its device unfinished."""
+    async with (
+        auditing(server.url) as auditor,
+        devices(mosquitto.url, once(succeeds)) as fleet,
+        worker(server.url, mosquitto.url, tmp_path / "one", **SETTINGS),
+        worker(server.url, mosquitto.url, tmp_path / "two", logs="ota_tick_start", **SETTINGS),
+    ):
+        async with connect(server.url) as host:
+            campaign = await insert_campaign(host, 120, rollout_rate=3)
+        for crash in range(max(4, int(outage / 2))):
+            before = len(fleet.commands)
+            await eventually(lambda: len(fleet.commands) > before + 8, timeout=30, what=f"going on after {crash}")  # noqa: B023
+            await asyncio.to_thread(server.stop, "immediate")
+            await asyncio.to_thread(server.start)
+        async with connect(server.url) as host:
+            await ends(host, campaign, timeout=60)
+            assert await campaign_row(host, campaign) == ("COMPLETED", 120, 0)
+            assert await breakdown(host, campaign) == {"SUCCESS": 120}
+    assert auditor.snapshots > 20
