@@ -70,8 +70,11 @@ class Auditor:
 
 
 @asynccontextmanager
-async def auditing(database: str) -> AsyncIterator[Auditor]:
-    """Audit all the while, whatever becomes of the server meanwhile; at the end, say what was wrong."""
+async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
+    """Audit all the while, whatever becomes of the server meanwhile; at the end, say what was wrong.
+
+    ``rest`` is the seconds between two looks.
+    """
     auditor = Auditor()
 
     async def keep_looking() -> None:
@@ -80,6 +83,7 @@ async def auditing(database: str) -> AsyncIterator[Auditor]:
                 async with connect(database) as connection:
                     while True:
                         await auditor.look(connection)
+                        await asyncio.sleep(rest)
             await asyncio.sleep(0.05)
 
     looking = asyncio.create_task(keep_looking())

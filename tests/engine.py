@@ -225,10 +225,16 @@ def mute(_: Command) -> Sequence[bytes]:
 
 @dataclass
 class Devices:
-    """Every device of every tenant, over one connection that comes back by itself. Reports wait for their PUBACK."""
+    """Every device of every tenant, over one connection that comes back by itself. Reports wait for their PUBACK.
+
+    Under a ``client_id`` the broker keeps commands for them while they are away.
+    """
 
     answer: Answer
+    client_id: str = ""
     commands: list[Command] = field(default_factory=list)
+    accepted: list[tuple[str, bytes]] = field(default_factory=list)
+    """Reports that the broker has acknowledged: topic and payload, in order."""
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     _outbox: list[tuple[str, bytes]] = field(default_factory=list)
     _more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -259,7 +265,8 @@ class Devices:
     async def _live(self, broker: Broker) -> None:
         while True:
             with suppress(BrokerUnavailable, ExceptionGroup):
-                async with Session.connect(broker, timeout=2) as session:
+                keeping = bool(self.client_id)
+                async with Session.connect(broker, self.client_id, persistent=keeping, timeout=2) as session:
                     await session.subscribe("tenant/+/device/+/ota")
                     self.connected.set()
                     async with asyncio.TaskGroup() as group:
@@ -282,15 +289,15 @@ class Devices:
         while True:
             while self._outbox:
                 await (await session.publish(*self._outbox[0])).acknowledged()
-                del self._outbox[0]
+                self.accepted.append(self._outbox.pop(0))
             self._more.clear()
             await self._more.wait()
 
 
 @asynccontextmanager
-async def devices(broker_url: str, answer: Answer = mute) -> AsyncIterator[Devices]:
+async def devices(broker_url: str, answer: Answer = mute, client_id: str = "") -> AsyncIterator[Devices]:
     """Given out once they are subscribed, so that no command passes them by."""
-    fleet = Devices(answer)
+    fleet = Devices(answer, client_id)
     living = asyncio.create_task(fleet._live(Broker.from_url(broker_url)))
     try:
         await asyncio.wait_for(fleet.connected.wait(), 20)

@@ -1,0 +1,92 @@
+"""Random schedules of faults for as long as you like: ``python -m tests.chaos --seconds 600``.
+
+Prints the seed of each schedule that ends badly; ``--seed N`` plays that one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.chaos.ground import ground
+from tests.chaos.stage import Verdict, play
+
+EVERY = 25
+"""Schedules between two lines of progress."""
+
+
+class Tour:
+    """Seeds handed out to lanes, and what came of them."""
+
+    def __init__(self, seeds: Iterator[int], until: float) -> None:
+        self._seeds, self._until = seeds, until
+        self.verdicts: list[Verdict] = []
+
+    async def lane(self) -> None:
+        """Play one schedule after another on servers of its own."""
+        async with ground() as here:
+            for seed in self._seeds:
+                self._note(await play(seed, here))
+                if time.monotonic() > self._until:
+                    return
+
+    def _note(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        if verdict.problems:
+            print(f"VIOLATION  {verdict.schedule}", *verdict.problems, sep="\n    ", flush=True)
+        elif len(self.verdicts) % EVERY == 0:
+            print(f"{len(self.verdicts)} schedules, {len(self.bad)} with violations", flush=True)
+
+    @property
+    def bad(self) -> list[int]:
+        """Seeds of those that ended badly."""
+        return sorted(each.schedule.seed for each in self.verdicts if each.problems)
+
+    def summary(self) -> str:
+        """What was played, in all."""
+        seeds = [each.schedule.seed for each in self.verdicts]
+        troubles = Counter(trouble.value for each in self.verdicts for trouble, _ in each.schedule.troubles)
+        totals = ", ".join(
+            f"{sum(getattr(each, name) for each in self.verdicts):,} {name}"
+            for name in ("deaths", "commands", "reports", "snapshots")
+        )
+        return (
+            f"{len(seeds)} schedules, seeds {min(seeds)} to {max(seeds)}: {len(self.bad)} with violations"
+            + (f" (seeds {', '.join(map(str, self.bad))})" if self.bad else "")
+            + f"\n{totals}\ntroubles: "
+            + ", ".join(f"{number} {name}" for name, number in troubles.most_common())
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="start no schedule after so many (default: 60)")
+    parser.add_argument("--schedules", type=int, help="play so many, however long it takes")
+    parser.add_argument("--from-seed", type=int, help="count seeds up from here (default: a random one)")
+    parser.add_argument("--seed", type=int, help="play this one alone")
+    parser.add_argument("--lanes", type=int, default=3, help="played at the same time (default: 3)")
+    wanted = parser.parse_args()
+    first = wanted.from_seed if wanted.from_seed is not None else random.randrange(10**6)
+    seeds: Iterator[int] = itertools.count(first)
+    if wanted.seed is not None:
+        seeds = iter([wanted.seed])
+    elif wanted.schedules is not None:
+        seeds = iter(range(first, first + wanted.schedules))
+    tour = Tour(seeds, time.monotonic() + (wanted.seconds if wanted.schedules is None else float("inf")))
+
+    async def lanes() -> None:
+        await asyncio.gather(*(tour.lane() for _ in range(1 if wanted.seed is not None else wanted.lanes)))
+
+    asyncio.run(lanes())
+    print(tour.summary())
+    return 1 if tour.bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Where schedules are played: a PostgreSQL that may crash, with a fresh database for each."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.store.migrate import migrate
+from tests.engine import connect
+
+
+@dataclass
+class Ground:
+    """One schedule at a time."""
+
+    server: EmbeddedPostgres
+    folder: Path
+    played: int = 0
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[str]:
+        """A fresh database, and its URL."""
+        self.played += 1
+        name = f"run_{self.played}"
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE ready")
+        try:
+            yield self.server.url.replace("@/postgres?", f"@/{name}?")
+        finally:
+            await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def _execute(self, sql: str) -> None:
+        async with connect(self.server.url) as connection:
+            await connection.execute(sql)
+
+
+@asynccontextmanager
+async def ground() -> AsyncIterator[Ground]:
+    """Servers for the block."""
+    folder = Path(tempfile.mkdtemp(prefix="rollwave-chaos-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "data")
+    try:
+        await asyncio.to_thread(server.__enter__)
+        async with connect(server.url) as connection:
+            await connection.execute("CREATE DATABASE ready")
+        await migrate(server.url.replace("@/postgres?", "@/ready?"))
+        yield Ground(server, folder)
+    finally:
+        await asyncio.to_thread(server.__exit__, None, None, None)
+        shutil.rmtree(folder)

@@ -1,0 +1,11 @@
+"""What every worker imports, imported once: a fork of this starts in a few milliseconds."""
+
+import rollwave.api.ops
+import rollwave.api.server
+import rollwave.cli.serve
+import rollwave.engine.worker
+import rollwave.store.health
+import rollwave.store.migrate
+import tests.chaos.crew
+
+__all__ = ["rollwave", "tests"]
