@@ -60,8 +60,9 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     from rollwave.engine.supervisor import Supervisor
     from rollwave.engine.worker import Worker
     from rollwave.settings import Settings
-    from rollwave.store.database import create_pool
+    from rollwave.store.database import create_pool, unavailable
     from rollwave.store.migrate import require_current_schema
+    from rollwave.store.outage import CONNECTION_TROUBLE
     from rollwave.store.watched import watched
 
     settings = Settings.load()
@@ -70,8 +71,11 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     size = settings.database_pool_size + settings.listener_slots
     async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
         pool = watched(bare)
-        await require_current_schema(pool)
-        await _warn_of_superuser(pool)
+        try:
+            await require_current_schema(pool)
+            await _warn_of_superuser(pool)
+        except CONNECTION_TROUBLE as error:
+            raise unavailable(error) from error
         supervisor = Supervisor()
         worker = Worker(pool, settings)
         worker.join(supervisor)

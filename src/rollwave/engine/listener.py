@@ -12,8 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import asyncpg
-
 from rollwave import metrics
 from rollwave.breaker import Breaker
 from rollwave.engine.answerer import Answerer
@@ -26,7 +24,7 @@ from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool, direct_pool
-from rollwave.store.outage import is_away
+from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.watched import watched
 
 _log = get_logger("listener")
@@ -90,14 +88,7 @@ class Listener:
                     if lock is not None:
                         await self._listen(stop, lock, installation)
                 self._is_well()
-            except (
-                BrokerUnavailable,
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.TargetServerAttributeNotMatched,
-            ) as error:
+            except (BrokerUnavailable, *CONNECTION_TROUBLE) as error:
                 self._is_troubled("the database is away" if is_away(error) else str(error))
             finally:
                 self.presence.subscribed = False

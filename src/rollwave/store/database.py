@@ -10,6 +10,7 @@ import asyncpg
 
 from rollwave.errors import DatabaseUnavailable, InvalidInput
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
+from rollwave.store.outage import CONNECTION_TROUBLE
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -59,7 +60,7 @@ async def _require_reached(pool: Pool) -> None:
     try:
         async with pool.acquire():
             return
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+    except (*CONNECTION_TROUBLE, ValueError) as error:
         raise unavailable(error) from error
 
 

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-import asyncpg
-
 from rollwave.errors import DatabaseUnavailable
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
+from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
 from rollwave.store.slots import CONTINUOUS
 
@@ -167,5 +166,5 @@ async def _as_engine(pool: Pool) -> AsyncIterator[Connection]:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except CONNECTION_TROUBLE as error:
         raise DatabaseUnavailable(f"PostgreSQL refused: {error}") from error

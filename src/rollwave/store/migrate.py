@@ -10,6 +10,7 @@ import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
 from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction, unavailable
+from rollwave.store.outage import CONNECTION_TROUBLE
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -49,7 +50,7 @@ async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = N
     """
     try:
         connection = await asyncpg.connect(dsn, timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except (*CONNECTION_TROUBLE, ValueError) as error:
         raise unavailable(error) from error
     try:
         if not await is_direct(connection):

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import asyncpg
 
+CONNECTION_TROUBLE = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg's own, of a connection that ended between two of its steps
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""All that a connection raises when it, or what it is asked, fails."""
+
 _AWAY = (
     OSError,  # refused, unreachable, timed out
     asyncpg.PostgresConnectionError,
@@ -17,6 +26,7 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica, or demoted to one
     asyncpg.TargetServerAttributeNotMatched,  # nothing but replicas
     asyncpg.InterfaceError,  # the connection or the pool is closed
+    asyncpg.InternalClientError,  # or was being closed just then
 )
 
 _BUSY = (

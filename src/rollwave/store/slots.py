@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-import asyncpg
-
 from rollwave.errors import ConfigurationError
 from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction
+from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
@@ -53,10 +52,10 @@ class Lock:
             while True:
                 await self.beat(topic_filter)
                 await asyncio.sleep(_PULSE)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except CONNECTION_TROUBLE:
             return
         finally:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*CONNECTION_TROUBLE):
                 async with self._as_engine():
                     await self._connection.execute(_sql["hush"], self._slot, timeout=_PATIENCE)
 
@@ -97,8 +96,8 @@ async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
 async def _unlock(connection: Connection, slot: int) -> None:
     try:
         await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        with suppress(asyncpg.InterfaceError):  # PostgreSQL may have ended it already
+    except CONNECTION_TROUBLE:
+        with suppress(*CONNECTION_TROUBLE):  # PostgreSQL may have ended it already
             connection.terminate()  # the lock ends with the session
 
 
