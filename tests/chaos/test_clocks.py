@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,9 +29,9 @@ from tests.engine import (
 from tests.servers import Mosquitto, debian_faketime
 from tests.support import Running, eventually
 
-PATIENCE, RATE, TICK = 3.0, 5, 0.4
+LEASE, PATIENCE, RATE, TICK = 2.0, 3.0, 5, 0.4
 SETTINGS = {
-    "ROLLWAVE_LEASE": "2",
+    "ROLLWAVE_LEASE": str(LEASE),
     "OTA_TICK_INTERVAL": str(TICK),
     "OTA_PROGRESS_TIMEOUT": str(PATIENCE),
     "OTA_MAX_ATTEMPTS": "2",
@@ -83,7 +85,13 @@ async def test_only_the_databases_clock_decides(
         watching = asyncio.create_task(watch(second, windows))
         try:
             await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="under way")
-            ahead.process.kill()  # what it had claimed goes again when its lease ends, not a day later
+            signal_to(mosquitto, signal.SIGSTOP)  # now each has a batch in hand, claimed and not acknowledged
+            try:
+                leases = await eventually(lambda: claimed(host), what="both have claimed")
+            finally:
+                signal_to(mosquitto, signal.SIGCONT)
+            assert all(timedelta(0) < each <= timedelta(seconds=LEASE) for each in leases), leases
+            ahead.process.kill()  # what it has claimed goes again when its lease ends, not a day later
             await ends(host, campaign, timeout=45)
         finally:
             watching.cancel()
@@ -101,6 +109,19 @@ async def test_only_the_databases_clock_decides(
         assert silent.keys() == MUTE, "the others had their time"
         assert all(timedelta(seconds=PATIENCE) <= each < timedelta(seconds=40) for each in silent.values()), silent
         assert behind.process.returncode is None
+
+
+async def claimed(host: Connection) -> list[timedelta]:
+    """For how long still, once there are two batches of claims."""
+    rows = await host.fetch(
+        "SELECT due_at - clock_timestamp() AS lease FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
+    )
+    return [row["lease"] for row in rows] if len(rows) == 2 * RATE else []
+
+
+def signal_to(broker: Mosquitto, number: signal.Signals) -> None:
+    assert broker._process
+    os.kill(broker._process.pid, number)
 
 
 async def watch(host: Connection, windows: set[datetime]) -> None:

@@ -16,6 +16,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.migrate import migrate
 from tests.auditor import auditing
 from tests.engine import (
+    Connection,
     breakdown,
     campaign_row,
     connect,
@@ -82,10 +83,11 @@ async def test_what_is_away_is_said_once_and_named_by_readyz(
     ):
         async with connect(server.url) as host:
             campaigns = {
-                await insert_campaign(host, 100, tenant=tenant, rollout_rate=1): tenant
+                await insert_campaign(host, 50, tenant=tenant, rollout_rate=1): tenant
                 for tenant in ("north", "south", "west")
                 for _ in range(2)
             }
+            await refuse_changes_of(host, await insert_campaign(host, 10, tenant="east"))
         await eventually(lambda: len(fleet.commands) > 50, what="under way")
         await eventually(lambda: ready(port), what="ready")
         before = memory(it)
@@ -113,10 +115,21 @@ async def test_what_is_away_is_said_once_and_named_by_readyz(
         async with connect(server.url) as host:
             for campaign, tenant in campaigns.items():
                 await ends(host, campaign, tenant=tenant, timeout=60)
-                assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 100, 0)
+                assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 50, 0)
         assert memory(it) < before + 20
+        # Of the campaign that cannot be changed: not while nothing could be sent, so again when it could.
+        assert 1 <= len(events(it, "ota_campaign_error")) <= 2
         [back] = events(it, "ota_database_back")
         assert back["away_for"] >= outage - 1
+
+
+async def refuse_changes_of(host: Connection, campaign: int) -> None:
+    """A campaign with an error at every tick: a host's trigger."""
+    await host.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
+        f" CREATE TRIGGER refuse BEFORE UPDATE ON ota_campaigns FOR EACH ROW WHEN (old.id = {campaign})"
+        " EXECUTE FUNCTION refuse()"
+    )
 
 
 async def lasts(seconds: float) -> None:
