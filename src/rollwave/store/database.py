@@ -86,6 +86,9 @@ async def is_direct(connection: Connection) -> bool:
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error a reader can act on. The URL is left out, as it may hold a password."""
+    if isinstance(error, ValueError):  # its words quote the part that cannot be read, be it the password
+        hint = "Write it like postgresql://user@host:5432/name, special characters of a password as %XX."
+        return DatabaseUnavailable("DATABASE_URL cannot be read", hint=hint)
     hint = "Check DATABASE_URL, and that the server runs and lets this login in."
     if "startup parameter" in str(error):  # PgBouncer knows few
         hint = DIRECT
