@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -215,6 +216,52 @@ async def test_sigterm_drains_and_loses_nothing(
             await ends(host, campaign, timeout=60)
         assert set(fleet.times_sent(campaign).values()) == {1}
     assert await campaign_row(host, campaign) == ("COMPLETED", 600, 0)
+
+
+CLAIMED = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
+MANY, AT_ONCE = 6000, 3000
+
+
+async def test_what_a_killed_worker_had_claimed_is_sent_within_its_lease_and_ten_seconds(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
+    async with (
+        devices(mosquitto.url) as fleet,
+        workers(2, database, mosquitto.url, tmp_path, **settings) as running,
+    ):
+        other, victim = sorted(running, key=listens)
+        other.process.send_signal(signal.SIGSTOP)  # so that it is the victim's turn
+        campaign = await insert_campaign(host, MANY, rollout_rate=MANY)
+        await eventually(lambda: fleet.of(campaign), what="a batch is on its way")
+        victim.process.kill()
+        killed = time.monotonic()
+        await victim.process.wait()
+        left = await host.fetchval(CLAIMED)
+        assert left > 0, "killed in its midst"
+        other.process.send_signal(signal.SIGCONT)
+        marked = "SELECT count(*) = $1 FROM ota_device_status WHERE status = 'DOWNLOADING'"
+        await eventually(
+            lambda: host.fetchval(marked, MANY), timeout=TAKEOVER, what=f"{left} claimed ones and the rest"
+        )
+        assert time.monotonic() - killed < TAKEOVER
+        assert {command.attempt for command in fleet.of(campaign)} == {1}
+
+
+async def test_sigterm_in_the_midst_of_a_batch_finishes_it(
+    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
+    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as running:
+        campaign = await insert_campaign(host, MANY, rollout_rate=MANY)
+        await eventually(lambda: fleet.of(campaign), what="a batch is on its way")
+        running.process.terminate()
+        assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
+        assert await host.fetchval(CLAIMED) == 0
+        marked = (await breakdown(host, campaign))["DOWNLOADING"]
+        await eventually(lambda: len(fleet.of(campaign)) == marked, what="all that is marked has arrived")
+        assert marked in {AT_ONCE, MANY}, "batches are finished, or never begun"
+        assert set(fleet.times_sent(campaign).values()) == {1}
 
 
 async def test_sigterm_ends_an_idle_worker_and_a_standby(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
