@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,3 +21,14 @@ def test_generated_parts_are_fresh() -> None:
 
 def test_every_setting_is_explained() -> None:
     assert [name for name, field in Settings.model_fields.items() if not (field.alias and field.description)] == []
+
+
+def test_every_guarantee_names_a_test_that_is_there() -> None:
+    table = (ROOT / "docs" / "reference" / "guarantees.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| G")]
+    assert [row.split("|")[1].strip() for row in rows] == [f"G{number}" for number in range(1, 20)]
+    for row in rows:
+        named = re.findall(r"`((?:\w+/)*\w+\.py)(?:::(\w+))?`", row)
+        assert named, row
+        for path, test in named:
+            assert f"def {test}(" in (ROOT / "tests" / path).read_text() or not test, (path, test)
