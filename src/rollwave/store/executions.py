@@ -39,6 +39,7 @@ class Effect:
 
     ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
     ``reason`` names the failure if it is one. ``retried``: it failed an attempt and another one is to follow.
+    ``patience``: seconds of silence that its campaign allows from here (None: no such row).
     """
 
     was: ExecutionStatus | None
@@ -46,6 +47,7 @@ class Effect:
     reason: Reason | None
     applied: bool
     retried: bool
+    patience: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ async def apply_reports(
             Reason(row["reason"]) if row["reason"] else None,
             row["applied"],
             row["retried"],
+            row["patience"],
         )
         for row in rows
     ]

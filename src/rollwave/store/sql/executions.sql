@@ -174,7 +174,8 @@ WITH report AS MATERIALIZED (
         started_at = COALESCE(d.started_at, statement_timestamp()),
         completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
                             THEN statement_timestamp() END,
-        -- A little more than the patience, so that a device that says the same again need not be written each time.
+        -- A little more than the patience, so that a device that says the same again need not be written each time
+        -- (domain.chatter.LEEWAY).
         due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
                       THEN LEAST(statement_timestamp() + h.patience * 1.1, h.last_moment) END
     FROM held h
@@ -190,7 +191,7 @@ WITH report AS MATERIALIZED (
     RETURNING h.number
 )
 SELECT r.number::int - 1 AS position, h.was, h.attempt, h.reason, m.number IS NOT NULL AS applied,
-       m.number IS NOT NULL AND h.retried AS retried
+       m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.patience)::float8 AS patience
 FROM report r
 LEFT JOIN held h USING (number)
 LEFT JOIN moved m USING (number)

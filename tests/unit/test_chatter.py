@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rollwave.domain.chatter import BURST, EVERY, LEEWAY, Talk, charged
+from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from rollwave.domain.ids import CampaignId
+from rollwave.domain.intake import Outcome
+from rollwave.domain.report import Report
+
+S = ExecutionStatus
+PATIENCE = 1000.0
+
+
+def said(status: ExecutionStatus, campaign: int = 1, attempt: int | None = None) -> Report:
+    return Report(CampaignId(campaign), status, attempt=attempt)
+
+
+def after(*statuses: ExecutionStatus, patience: float = PATIENCE) -> Talk:
+    """A device whose words were written at 0."""
+    talk = Talk()
+    for status in statuses:
+        assert talk.hear(said(status), now=0.0, behind=False) is None
+        talk.wrote(said(status), at=0.0, patience=patience)
+    return talk
+
+
+def flood(talk: Talk, report: Report, *, times: int, now: float = 1.0, behind: bool = False) -> list[Outcome | None]:
+    return [talk.hear(report, now=now, behind=behind) for _ in range(times)]
+
+
+def test_chatter_over_the_rate_is_left_out() -> None:
+    talk = after(S.DOWNLOADING)
+    assert flood(talk, said(S.DOWNLOADING), times=BURST + 5) == [None] * BURST + [Outcome.THROTTLED] * 5
+    assert flood(talk, said(S.DOWNLOADING), times=2, now=1.0 + EVERY) == [None, Outcome.THROTTLED]
+
+
+def test_so_is_going_back_and_forth() -> None:
+    talk = after(S.DOWNLOADING, S.INSTALLING)
+    words = [said(S.DOWNLOADING), said(S.INSTALLING)] * BURST
+    assert [talk.hear(each, now=1.0, behind=False) for each in words][BURST:] == [Outcome.THROTTLED] * BURST
+
+
+def test_what_is_no_chatter_is_never_left_out() -> None:
+    for news in (
+        said(S.INSTALLING),
+        said(S.SUCCESS),
+        said(S.FAILED),
+        said(S.DOWNLOADING, 2),
+        said(S.DOWNLOADING, 1, 2),
+    ):
+        talk = after(S.DOWNLOADING)
+        flood(talk, said(S.DOWNLOADING), times=100)
+        assert talk.hear(news, now=1.0, behind=True) is None
+
+
+def test_after_a_failure_another_attempt_may_begin() -> None:
+    talk = after(S.DOWNLOADING)
+    flood(talk, said(S.DOWNLOADING), times=100)
+    assert talk.hear(said(S.FAILED), now=1.0, behind=True) is None
+    assert talk.hear(said(S.DOWNLOADING), now=1.0, behind=True) is None
+
+
+def test_behind_a_device_that_was_just_written_is_not_written_again() -> None:
+    talk = after(S.DOWNLOADING)
+    assert flood(talk, said(S.DOWNLOADING), times=3, behind=True) == [Outcome.SHED] * 3
+    assert talk.hear(said(S.DOWNLOADING), now=PATIENCE * LEEWAY, behind=True) is None
+
+
+def test_behind_a_device_of_which_nothing_was_written_is() -> None:
+    talk = Talk()
+    assert flood(talk, said(S.DOWNLOADING), times=BURST + 2, behind=True) == [None] * (BURST + 1) + [Outcome.THROTTLED]
+
+
+def test_bad_messages_are_sampled_now_and_then() -> None:
+    talk = Talk()
+    assert [talk.may_be_sampled(0.0, every=10.0, burst=2) for _ in range(4)] == [True, True, False, False]
+    assert [talk.may_be_sampled(10.0, every=10.0, burst=2) for _ in range(2)] == [True, False]
+
+
+@given(st.lists(st.floats(0, 100), max_size=50))
+def test_an_allowance_lets_through_its_burst_and_one_each_time(gaps: list[float]) -> None:
+    account, now, through = -inf, 0.0, 0
+    for gap in gaps:
+        now += gap
+        after_it = charged(account, now, every=2.0, burst=3)
+        account = account if after_it is None else after_it
+        through += after_it is not None
+    assert through <= 3 + now / 2.0
+
+
+@dataclass
+class Execution:
+    """What ``apply_reports`` makes of one execution in progress."""
+
+    patience: float
+    status: ExecutionStatus = S.DOWNLOADING
+    due: float = 0.0
+
+    def take(self, report: Report, now: float) -> bool:
+        """Whether it was written."""
+        if self.status in TERMINAL:
+            return False
+        forward = RANK[report.status] > RANK[self.status]
+        again = report.status is self.status and self.due < now + self.patience
+        if forward or again:
+            self.status, self.due = report.status, now + self.patience * (1 + LEEWAY)
+        return forward or again
+
+
+words = st.tuples(
+    st.sampled_from([S.DOWNLOADING] * 6 + [S.INSTALLING] * 6 + [S.SUCCESS, S.FAILED]),
+    st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0, 10.0]),
+    st.booleans(),
+)
+
+
+@given(st.lists(words, max_size=200), st.sampled_from([0.02, 1.0, 30.0]))
+@example([(S.DOWNLOADING, 0.01, True)] * 200, 1.0)
+def test_whatever_is_left_out_the_row_ends_the_same_and_no_deadline_comes_sooner_than_the_patience(
+    told: list[tuple[ExecutionStatus, float, bool]], patience: float
+) -> None:
+    talk, now = Talk(), 0.0
+    all_of_it, let_through = Execution(patience, due=patience), Execution(patience, due=patience)
+    for status, gap, behind in told:
+        now += gap
+        report = said(status)
+        all_of_it.take(report, now)
+        if talk.hear(report, now=now, behind=behind) is None and let_through.take(report, now):
+            talk.wrote(report, at=now, patience=patience)
+        assert let_through.status is all_of_it.status
+        if let_through.status not in TERMINAL and RANK[status] == RANK[let_through.status]:
+            assert let_through.due >= now + patience - 1e-6, "silence is counted from the last word"
