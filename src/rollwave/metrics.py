@@ -43,6 +43,12 @@ batch_seconds = Histogram(
     registry=REGISTRY,
 )
 report_lag = Gauge("rollwave_report_lag", "Reports received and not yet committed", registry=REGISTRY)
+broker_dropped = Gauge(
+    "rollwave_broker_messages_dropped",
+    "Messages that the broker has dropped since it started, for any client; NaN where it does not say",
+    registry=REGISTRY,
+)
+broker_dropped.set(float("nan"))
 campaigns = Gauge("rollwave_campaigns", "Campaigns that need the engine, by status", ["status"], registry=REGISTRY)
 auto_aborts = Counter("rollwave_auto_aborts", "Campaigns stopped by their guardrail", registry=REGISTRY)
 tick_seconds = Histogram("rollwave_tick_seconds", "One pass over all due campaigns", buckets=_FAST, registry=REGISTRY)

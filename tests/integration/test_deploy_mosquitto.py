@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.client import Broker, Session
-from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER, ask_topic, command_topic, status_topic
+from rollwave.mqtt.topics import ASK_FILTER, DROPPED, STATUS_FILTER, ask_topic, command_topic, status_topic
 from tests.shipped import DEVICES, ENGINE, ShippedMosquitto
 
 OWN = ("north", "dev-1")
@@ -86,3 +86,15 @@ async def test_the_engine_sends_no_reports_and_nobody_comes_unknown(shipped_mosq
     ):
         with pytest.raises(BrokerUnavailable):
             await publishes(stranger, "anything")
+
+
+async def test_the_engine_alone_hears_what_was_dropped(shipped_mosquitto: ShippedMosquitto) -> None:
+    engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
+    async with Session.connect(engine) as session:
+        await session.subscribe_to_state(DROPPED)
+        assert await heard_until(session, DROPPED) == [DROPPED]
+    async with Session.connect(device) as session:
+        await session.subscribe_to_state(DROPPED)
+        await session.subscribe(command_topic(*OWN))
+        assert await publishes(engine, command_topic(*OWN))
+        assert await heard_until(session, command_topic(*OWN)) == [command_topic(*OWN)]

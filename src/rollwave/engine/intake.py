@@ -27,7 +27,7 @@ from rollwave.engine.conductor import Conductor
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import default_rules, read_rules
-from rollwave.engine.sorting import SAMPLES, Share, sort
+from rollwave.engine.sorting import Share, Sorter
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
@@ -58,19 +58,20 @@ FIRST_RETRY = 0.1
 
 
 class Intake:
-    """Stateless between batches."""
+    """Keeps nothing between batches but what its sorter remembers, and need not."""
 
     def __init__(
         self, pool: Pool, settings: Settings, on_question: Callable[[TenantId, DeviceId], None] | None = None
     ) -> None:
-        self._on_question = on_question
+        self._sorter = Sorter(on_question)
         self._pool = pool
         self._settings = settings
         self._conductor = Conductor(pool, settings)
 
-    async def take_in(self, batch: Sequence[Incoming]) -> list[Due]:
+    async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[Due]:
         """Commit what a batch says, trying again for as long as the database is away.
 
+        ``behind``: another batch waits already, so that what devices merely repeat is left out.
         Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
         """
         started = time.perf_counter()
@@ -82,7 +83,7 @@ class Intake:
             async with limit:
                 return await self._persist(tenant_id, share, outcomes)
 
-        shares = sort(batch, outcomes, self._on_question)
+        shares = self._sorter.sort(batch, outcomes, behind=behind)
         await reach(Failpoint.PARSED)
         for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
             touched += dues
@@ -182,6 +183,7 @@ class Intake:
         """Apply one report an execution; returns how many of each campaign succeeded (True) and failed (False)."""
         settings = self._settings
         times = Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
+        began = time.monotonic()
         effects = await executions.apply_reports(
             connection, tenant_id, reports, times, max_attempts=settings.max_attempts
         )
@@ -189,7 +191,9 @@ class Intake:
         for (device_id, said), effect in zip(reports, effects, strict=True):
             became = intake.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
-            if became is Outcome.UNKNOWN and seen[became] <= SAMPLES:
+            if effect.applied and effect.patience is not None:
+                self._sorter.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
+            if became is Outcome.UNKNOWN and self._sorter.may_log(became):
                 # A made-up campaign, or another tenant's: row-level security makes the two look alike.
                 _log.warning(
                     "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id

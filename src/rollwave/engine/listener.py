@@ -7,19 +7,20 @@ PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.breaker import Breaker
+from rollwave.engine import drops
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger, trace
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.client import Broker, Session
 from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots
@@ -35,12 +36,8 @@ SLOT_POLL = 1.0
 DRAIN = 5.0
 """Seconds that the batch in hand gets to be committed when it is time to stop; else the broker keeps it."""
 
-QUIET = 0.003
-"""Seconds without a message after which a batch waits for no more. A broker may leave only so many messages
-unacknowledged (rumqttd: 100), and sends the next when these are committed."""
-
-Inbox: TypeAlias = "asyncio.Queue[Incoming | None]"
-"""Messages waiting to be taken in; None says that no more will come."""
+LOOKAHEAD = 64
+"""Messages read from the broker beyond those in the inbox."""
 
 
 @dataclass(slots=True)
@@ -118,102 +115,97 @@ class Listener:
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
         last = await lock.announce()
         async with Session.connect(
-            self._broker, client_id, persistent=True, manual_ack=True, buffer=self._settings.report_batch
+            self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD
         ) as session:
-            # Also where the broker remembers us: it may have kept the session and not the subscription.
-            await session.subscribe(topic_filter)
-            if last is not None and last != topic_filter and session.session_present:
-                # There was another number of slots.
-                await session.unsubscribe(last, last.replace(STATUS_FILTER, ASK_FILTER))
-            await self._take_questions(session, topic_filter)
-            await lock.beat(topic_filter)
-            _log.info(
-                "ota_status_listener_subscribed",
-                topic=topic_filter,
-                slot=self._slot,
-                session_present=session.session_present,
-            )
-            self._is_well()
-            self.presence.subscribed = True
-            self.tried.set()
-            await self._take_in(session, stop, lock, topic_filter)
+            await self._take_in(session, stop, lock, topic_filter, last)
         if not stop.is_set():
             raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")
 
-    async def _take_questions(self, session: Session, topic_filter: str) -> None:
-        """Devices may ask what they should be doing, where the broker lets us hear them."""
-        try:
-            await session.subscribe(topic_filter.replace(STATUS_FILTER, ASK_FILTER))
-        except BrokerUnavailable as error:
-            if not session.connected:
-                raise
-            _log.warning("ota_questions_refused", error=str(error))
-
-    async def _take_in(self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str) -> None:
-        inbox: Inbox = asyncio.Queue(self._settings.report_batch)
+    async def _take_in(
+        self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str, last: str | None
+    ) -> None:
+        inbox = Inbox(self._settings.report_batch, self._settings.report_batch_wait)
+        # What waits in the broker comes before its answer to a subscription: messages are taken in meanwhile.
+        holding = asyncio.create_task(_close_after(self._hold_on(session, lock, topic_filter, last), inbox))
         feeding = [
-            asyncio.create_task(_read(session, inbox)),
+            holding,
+            asyncio.create_task(_close_after(_read(session, inbox), inbox)),
             asyncio.create_task(_close_after(stop.wait(), inbox)),
             asyncio.create_task(_close_after(self._answerer.run(), inbox)),
-            asyncio.create_task(_close_after(self._hold_on(lock, topic_filter), inbox)),
         ]
+        if self._slot == 0:
+            feeding.append(asyncio.create_task(drops.watch(self._broker)))
         try:
-            async for batch in self._batches(inbox):
+            async for batch in inbox.batches():
+                metrics.report_lag.set(len(batch.messages) + inbox.qsize())
                 await _uninterrupted(self._commit(session, batch), stop)
                 if stop.is_set():
                     return
+            if holding.done():
+                holding.result()
         finally:
             for task in feeding:
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
             metrics.report_lag.set(0)
 
-    async def _hold_on(self, lock: slots.Lock, topic_filter: str) -> None:
+    async def _hold_on(self, session: Session, lock: slots.Lock, topic_filter: str, last: str | None) -> None:
+        """Subscribe, say that we listen, and keep the slot until it is lost."""
+        subscribing = asyncio.create_task(self._subscribe(session, topic_filter, last))
+        try:
+            while not (await asyncio.wait({subscribing}, timeout=slots.PULSE))[0]:
+                await lock.keep()
+            subscribing.result()
+        finally:
+            subscribing.cancel()
+        await lock.beat(topic_filter)
+        _log.info(
+            "ota_status_listener_subscribed",
+            topic=topic_filter,
+            slot=self._slot,
+            session_present=session.session_present,
+        )
+        self._is_well()
+        self.presence.subscribed = True
+        self.tried.set()
         await lock.listen(topic_filter)
         self.presence.subscribed = False
 
-    async def _commit(self, session: Session, batch: list[Incoming]) -> None:
+    async def _subscribe(self, session: Session, topic_filter: str, last: str | None) -> None:
+        # Also where the broker remembers us: it may have kept the session and not the subscription.
+        await session.subscribe(topic_filter)
+        if last is not None and last != topic_filter and session.session_present:
+            # There was another number of slots.
+            await session.unsubscribe(last, last.replace(STATUS_FILTER, ASK_FILTER))
+        try:
+            # Devices may ask what they should be doing, where the broker lets us hear them.
+            await session.subscribe(topic_filter.replace(STATUS_FILTER, ASK_FILTER))
+        except BrokerUnavailable as error:
+            if not session.connected:
+                raise
+            _log.warning("ota_questions_refused", error=str(error))
+
+    async def _commit(self, session: Session, batch: Batch) -> None:
         with trace("batch"):
             await reach(Failpoint.RECEIVED)
-            touched = await self._intake.take_in(batch)
+            touched = await self._intake.take_in(batch.messages, behind=batch.behind)
             await reach(Failpoint.REPORTS_COMMITTED)
-            for incoming in batch:
+            for incoming in batch.messages:
                 await session.acknowledge(incoming)
             await reach(Failpoint.ACKNOWLEDGED)
             await self._intake.conclude(touched)
-
-    async def _batches(self, inbox: Inbox) -> AsyncIterator[list[Incoming]]:
-        """Gather messages by count, by a few tens of milliseconds, or until none comes, whichever is first."""
-        loop = asyncio.get_running_loop()
-        while (first := await inbox.get()) is not None:
-            batch = [first]
-            more: Incoming | None = first
-            closes = loop.time() + self._settings.report_batch_wait
-            try:
-                async with asyncio.timeout_at(closes) as patience:
-                    while more is not None and len(batch) < self._settings.report_batch:
-                        if inbox.empty():
-                            patience.reschedule(min(closes, loop.time() + QUIET))
-                        more = inbox.get_nowait() if inbox.qsize() else await inbox.get()
-                        if more is not None:
-                            batch.append(more)
-            except TimeoutError:
-                pass  # it is time, not count, that closes this batch
-            metrics.report_lag.set(len(batch) + inbox.qsize())
-            yield batch
-            if more is None:
-                return
 
 
 async def _read(session: Session, inbox: Inbox) -> None:
     async for incoming in session.messages():
         await inbox.put(incoming)
-    await inbox.put(None)
 
 
-async def _close_after(signal: Awaitable[object], inbox: Inbox) -> None:
-    await signal
-    await inbox.put(None)
+async def _close_after(work: Awaitable[object], inbox: Inbox) -> None:
+    try:
+        await work
+    finally:
+        inbox.close()
 
 
 async def _uninterrupted(work: Coroutine[object, object, None], stop: asyncio.Event) -> None:

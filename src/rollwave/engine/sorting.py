@@ -1,12 +1,15 @@
-"""A batch of messages, sorted: whose reports, whose questions, and what is neither."""
+"""A batch of messages, sorted: whose reports, whose questions, and what is neither or need not be written."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rollwave.domain import report
+from rollwave.domain.chatter import Talk, charged
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.intake import Outcome
 from rollwave.domain.report import Report
@@ -18,7 +21,14 @@ from rollwave.store.quarantine import Sample
 _log = get_logger("listener")
 
 SAMPLES = 5
-"""Bad messages of one kind that a batch logs and keeps for a tenant; the rest are counted."""
+"""Bad messages that a batch keeps for a tenant, that one device has kept at once, and that are logged a second of
+each kind; the rest are counted."""
+
+SAMPLE_EVERY = 10.0
+"""Seconds after which a device that has had its samples kept may have another one."""
+
+DEVICES = 100_000
+"""Devices of which it is remembered what they said last. One that is forgotten is written as if it were new."""
 
 
 @dataclass(slots=True)
@@ -29,38 +39,83 @@ class Share:
     samples: list[Sample] = field(default_factory=list)
 
 
-def sort(
-    batch: Sequence[Incoming],
-    outcomes: Counter[Outcome],
-    on_question: Callable[[TenantId, DeviceId], None] | None,
-) -> dict[TenantId, Share]:
-    """Who said what. What is no report is counted here, and a few of each kind are logged and kept."""
-    shares: dict[TenantId, Share] = defaultdict(Share)
-    for incoming in batch:
-        source = parse_status_topic(incoming.topic)
-        if incoming.retain:
-            outcomes[Outcome.RETAINED] += 1
-        elif on_question and (asking := parse_ask_topic(incoming.topic)):
-            outcomes[Outcome.QUESTION] += 1
-            on_question(*asking)
-        elif source is None:
-            _reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
-        else:
-            tenant_id, device_id = source
-            said = report.parse(incoming.payload)
-            if isinstance(said, Report):
-                shares[tenant_id].reports.append((device_id, said))
-            elif isinstance(said, report.Rejected):
-                kind = Outcome.BAD_PAYLOAD if said.undecodable else Outcome.INVALID
-                _reject(kind, outcomes, tenant_id=tenant_id, device_id=device_id, reason=said.reason)
-                if len(shares[tenant_id].samples) < SAMPLES:
-                    shares[tenant_id].samples.append(Sample(device_id, said.reason, incoming.payload))
+class Sorter:
+    """Sorts one batch after the other, and remembers of each device what it said last.
+
+    Its clock is the process's: it decides what is not worth writing, never a lease or a deadline.
+    """
+
+    def __init__(self, on_question: Callable[[TenantId, DeviceId], None] | None = None) -> None:
+        self._on_question = on_question
+        self._logged: dict[Outcome, float] = {}
+
+        @lru_cache(maxsize=DEVICES)
+        def talk(_tenant_id: TenantId, _device_id: DeviceId) -> Talk:
+            return Talk()
+
+        self._talk = talk
+
+    def sort(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
+        """Who said what. The rest is counted here, and a few bad messages are logged and kept.
+
+        ``behind``: more is waiting than this batch can hold, so that what need not be written is not.
+        """
+        shares: dict[TenantId, Share] = defaultdict(Share)
+        now = time.monotonic()
+        for incoming in batch:
+            source = parse_status_topic(incoming.topic)
+            if incoming.retain:
+                outcomes[Outcome.RETAINED] += 1
+            elif self._on_question and (asking := parse_ask_topic(incoming.topic)):
+                outcomes[Outcome.QUESTION] += 1
+                self._on_question(*asking)
+            elif source is None:
+                self._reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
             else:
-                outcomes[Outcome.EMPTY] += 1
-    return shares
+                tenant_id, device_id = source
+                said = report.parse(incoming.payload)
+                if isinstance(said, Report):
+                    left_out = self._talk(tenant_id, device_id).hear(said, now=now, behind=behind)
+                    if left_out is None:
+                        shares[tenant_id].reports.append((device_id, said))
+                    else:
+                        outcomes[left_out] += 1
+                elif isinstance(said, report.Rejected):
+                    self._turn_away(tenant_id, device_id, said, incoming.payload, shares, outcomes)
+                else:
+                    outcomes[Outcome.EMPTY] += 1
+        return shares
 
+    def wrote(self, tenant_id: TenantId, device_id: DeviceId, said: Report, *, at: float, patience: float) -> None:
+        """Remember that ``said`` changed its execution, ``at`` the latest, by this process's monotonic clock."""
+        self._talk(tenant_id, device_id).wrote(said, at=at, patience=patience)
 
-def _reject(kind: Outcome, outcomes: Counter[Outcome], **fields: object) -> None:
-    outcomes[kind] += 1
-    if outcomes[kind] <= SAMPLES:
-        _log.warning(f"ota_status_{kind.value}", **fields)
+    def may_log(self, kind: Outcome) -> bool:
+        """Whether one more of this kind may be logged."""
+        account = charged(self._logged.get(kind, 0.0), time.monotonic(), every=1 / SAMPLES, burst=SAMPLES)
+        if account is not None:
+            self._logged[kind] = account
+        return account is not None
+
+    def _turn_away(
+        self,
+        tenant_id: TenantId,
+        device_id: DeviceId,
+        said: report.Rejected,
+        payload: bytes,
+        shares: dict[TenantId, Share],
+        outcomes: Counter[Outcome],
+    ) -> None:
+        kind = Outcome.BAD_PAYLOAD if said.undecodable else Outcome.INVALID
+        talk = self._talk(tenant_id, device_id)
+        if not talk.may_be_sampled(time.monotonic(), every=SAMPLE_EVERY, burst=SAMPLES):
+            outcomes[kind] += 1
+            return
+        self._reject(kind, outcomes, tenant_id=tenant_id, device_id=device_id, reason=said.reason)
+        if len(shares[tenant_id].samples) < SAMPLES:
+            shares[tenant_id].samples.append(Sample(device_id, said.reason, payload))
+
+    def _reject(self, kind: Outcome, outcomes: Counter[Outcome], **fields: object) -> None:
+        outcomes[kind] += 1
+        if self.may_log(kind):
+            _log.warning(f"ota_status_{kind.value}", **fields)

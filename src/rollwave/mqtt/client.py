@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +25,15 @@ from rollwave.settings import Settings
 
 SESSION_EXPIRY = 7 * 86_400
 """Seconds for which the broker keeps a persistent session, and the reports queued in it."""
+
+MAX_PACKET = 2 * 1024 * 1024
+"""Bytes of one packet from the broker. On MQTT 5 the broker is told, and drops what is larger."""
+
+READ_AHEAD = 2 * MAX_PACKET
+"""Bytes that a session reads before they are taken from it (MQTT 5)."""
+
+SUBSCRIBING = 300.0
+"""Seconds that the broker may take to answer a subscription: what waits for this session may come first."""
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 _ATTEMPT = "attempt"
@@ -136,6 +145,11 @@ class Incoming:
     attempt: int | None
     handle: Message = field(repr=False)
 
+    @property
+    def size(self) -> int:
+        """Bytes that the sender decides on."""
+        return len(self.topic) + len(self.payload)
+
 
 class Receipt:
     """The broker's answer to one publish, to be waited for."""
@@ -201,12 +215,14 @@ class Session:
         Args:
             persistent: the broker keeps subscriptions and queue under ``client_id`` while we are away.
             manual_ack: what is received counts as unreceived until :meth:`acknowledge`.
-            buffer: messages received and not yet taken from :meth:`messages`; past it the socket is left unread.
+            buffer: messages received and not yet taken from :meth:`messages`; past it, or past ``READ_AHEAD``
+                bytes of them, the socket is left unread.
             timeout: seconds for connecting.
 
         Raises:
             BrokerUnavailable: no connection, or the broker refused it.
         """
+        limited = broker.protocol is MQTTProtocolVersion.MQTTv5
         client = AsyncClient(
             client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
             protocol=broker.protocol,
@@ -219,7 +235,11 @@ class Session:
             # The broker is told no Receive Maximum worth speaking of: Mosquitto 2.0.11 overruns it, which
             # would cost the connection. ``buffer`` is the bound: past it TCP pushes back.
             max_inbound_inflight=65_535,
-            maximum_packet_size=None,
+            # A packet over the limit costs the connection, again and again. On MQTT 3.1.1 the broker cannot be
+            # told of one, so there is none: the broker's own limit on a message is what counts.
+            maximum_packet_size=MAX_PACKET if limited else None,
+            max_iterator_bytes=READ_AHEAD if limited else None,
+            subscribe_timeout=SUBSCRIBING,
             max_unacknowledged_messages=10_000,
             max_write_queue_bytes=4 * 1024 * 1024,
             manual_ack=manual_ack,
@@ -248,8 +268,19 @@ class Session:
         Raises:
             BrokerUnavailable: the broker refused a filter, or the session is lost.
         """
+        await self._subscribe(filters, self._options)
+
+    async def subscribe_to_state(self, *filters: str) -> None:
+        """Subscribe at QoS 0 to what is retained there, and to what replaces it.
+
+        Raises:
+            BrokerUnavailable: the broker refused a filter, or the session is lost.
+        """
+        await self._subscribe(filters, 0)
+
+    async def _subscribe(self, filters: Sequence[str], options: SubscribeOptions | int) -> None:
         try:
-            await self._client.subscribe([(each, self._options) for each in filters])
+            await self._client.subscribe([(each, options) for each in filters])
         except MQTTError as error:
             raise BrokerUnavailable(
                 f"subscribing to {', '.join(filters)} failed: {error}",

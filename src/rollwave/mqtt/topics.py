@@ -6,6 +6,8 @@ from rollwave.domain.ids import DeviceId, TenantId, is_valid_id
 
 STATUS_FILTER = "tenant/+/device/+/ota/status"
 ASK_FILTER = "tenant/+/device/+/ota/get"
+DROPPED = "$SYS/broker/publish/messages/dropped"
+"""Where Mosquitto counts what it has dropped."""
 
 
 def command_topic(tenant_id: str, device_id: str) -> str:

@@ -13,8 +13,10 @@ from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
-_PULSE = 2.0
 _PATIENCE = 5.0
+
+PULSE = 2.0
+"""Seconds between two signs of life of a slot's holder."""
 
 CONTINUOUS = 15.0
 """Seconds without a beat that make a gap in listening. A handover is quicker than that."""
@@ -41,6 +43,10 @@ class Lock:
             topic_filter: str | None = await self._connection.fetchval(_sql["coming"], self._slot, timeout=_PATIENCE)
         return topic_filter
 
+    async def keep(self) -> None:
+        """Stay the holder, without saying that the slot is listened to."""
+        await self._connection.execute("SELECT", timeout=_PATIENCE)
+
     async def beat(self, topic_filter: str) -> None:
         """Tell the database that the slot is listened to now."""
         async with self._as_engine():
@@ -51,7 +57,7 @@ class Lock:
         try:
             while True:
                 await self.beat(topic_filter)
-                await asyncio.sleep(_PULSE)
+                await asyncio.sleep(PULSE)
         except CONNECTION_TROUBLE:
             return
         finally:

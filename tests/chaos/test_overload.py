@@ -1,0 +1,229 @@
+"""More than can be written, and one device that will not be quiet: memory stays bounded, last words are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.wire import connected, flood, publish_frame
+from rollwave.mqtt.client import MAX_PACKET
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import ask_topic, status_topic
+from tests.engine import TENANT, Connection, breakdown, campaign_row, connect, events, insert_campaign
+from tests.servers import Mosquitto
+from tests.support import Running, eventually, free_port, rollwave_running
+
+MEGABYTE = 1024 * 1024
+ROOM = 64 * MEGABYTE
+"""What a worker may grow by, whatever is sent: it holds a few batches, and a batch is 4 MB at most."""
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """One that keeps whatever comes, and often says what it drops."""
+    with Mosquitto(tmp_path, config="max_queued_messages 0\nsys_interval 1\n") as broker:
+        yield broker
+
+
+class Line:
+    """Publishes at QoS 1 as fast as the broker acknowledges, from a thread of its own."""
+
+    def __init__(self, broker: Mosquitto) -> None:
+        self._port = broker.port
+
+    async def send(self, messages: Sequence[tuple[str, bytes]], *, per_second: float = 0.0) -> None:
+        """Return once the broker has taken every message."""
+        await asyncio.to_thread(self._send, messages, per_second)
+
+    def _send(self, messages: Sequence[tuple[str, bytes]], per_second: float) -> None:
+        frames = [publish_frame(number, *message) for number, message in enumerate(messages)]
+        with connected(self._port, f"line-{random.getrandbits(32)}") as line:
+            flood(line, frames, per_second=per_second)
+
+
+class Measured:
+    """A worker and what it says of itself."""
+
+    def __init__(self, running: Running, port: int) -> None:
+        self.running = running
+        self._port = port
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series whose names begin so."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    def outcome(self, name: str) -> float:
+        return self.metric(f'rollwave_reports_total{{outcome="{name}"}}')
+
+    async def has_taken(self, number: float, timeout: float = 30.0) -> None:
+        """Wait until it has dealt with so many messages since it started."""
+        await eventually(lambda: self.metric("rollwave_reports_total{") >= number, timeout, f"{number} taken in")
+
+    def memory(self, key: str) -> int:
+        """Bytes: ``VmRSS`` now, ``VmHWM`` at the most."""
+        status = Path(f"/proc/{self.running.process.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
+
+    @asynccontextmanager
+    async def held_up(self) -> AsyncIterator[None]:
+        """Stopped, so that all that is sent meanwhile waits for it at once."""
+        self.running.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.running.process.send_signal(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def measured(database: str, broker: Mosquitto, log: Path) -> AsyncIterator[Measured]:
+    port, env = free_port(), {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}
+    async with rollwave_running("worker", "--port", str(port), log=log, env=env) as running:
+        subscribed = "ota_status_listener_subscribed"
+        await eventually(lambda: subscribed in running.output(), timeout=20, what=f"{subscribed} in {log}")
+        yield Measured(running, port)
+
+
+async def insert_sent(host: Connection, names: Sequence[str]) -> int:
+    """A campaign whose devices are all in progress."""
+    campaign = await insert_campaign(host, names, abort_threshold=1.0, status="PAUSED")
+    await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1")
+    await host.execute("UPDATE ota_device_status SET started_at = now(), due_at = now() + interval '1 hour'")
+    return campaign
+
+
+def said(name: str, campaign: int, status: str, progress: int | None = None) -> tuple[str, bytes]:
+    return status_topic(TENANT, name), encode_report(campaign, status, progress)
+
+
+async def test_ten_times_what_can_be_taken_in_costs_neither_memory_nor_a_last_word(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    names = [f"dev-{number}" for number in range(2000)]
+    fate = {name: "FAILED" if number % 10 == 7 else "SUCCESS" for number, name in enumerate(names)}
+    async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
+        campaign = await insert_sent(host, names)
+        line = Line(mosquitto)
+        ordinary = [said(name, campaign, "DOWNLOADING", progress) for progress in (1, 2, 3) for name in names]
+        started = time.monotonic()
+        await line.send(ordinary)
+        await it.has_taken(len(ordinary))
+        a_second = int(len(ordinary) / (time.monotonic() - started))
+        before = it.memory("VmRSS")
+
+        chatter = [said(names[n % 2000], campaign, "DOWNLOADING", 3 + n // 2000) for n in range(10 * a_second)]
+        for name in names:  # each device's last word somewhere in between
+            chatter[random.randrange(len(chatter))] = said(name, campaign, fate[name])
+        told = {topic.split("/")[3] for topic, payload in chatter if b"DOWNLOADING" not in payload}
+        backlog, live = chatter[: 7 * a_second], chatter[7 * a_second :]
+        async with it.held_up():
+            await line.send(backlog)
+        await line.send(live)
+        await it.has_taken(len(ordinary) + len(chatter), timeout=60)
+
+        assert it.memory("VmHWM") - before < ROOM
+        assert it.outcome("shed") > len(chatter) / 10
+        rows = await host.fetch("SELECT device_id, status FROM ota_device_status")
+        assert {row["device_id"]: row["status"] for row in rows} == {
+            name: fate[name] if name in told else "DOWNLOADING" for name in names
+        }
+        failed = sum(fate[name] == "FAILED" for name in told)
+        assert (await campaign_row(host, campaign))[1:] == (len(told) - failed, failed)
+
+
+async def test_large_messages_are_held_by_their_bytes(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
+        campaign = await insert_sent(host, ["dev-1", "dev-2"])
+        before = it.memory("VmRSS")
+        line, topic = Line(mosquitto), status_topic(TENANT, "dev-1")
+        large = [(topic, b"[" * (MAX_PACKET - 1000))] * 80
+        async with it.held_up():
+            await line.send(large)
+            await line.send([(topic, b"[" * MAX_PACKET)])  # the broker has been told, and drops it
+            await line.send([said("dev-2", campaign, "SUCCESS")])
+        await it.has_taken(len(large) + 1)
+        assert it.outcome("bad_payload") == len(large)
+        assert await breakdown(host, campaign) == {"DOWNLOADING": 1, "SUCCESS": 1}
+        assert it.memory("VmHWM") - before < ROOM
+        assert events(it.running, "ota_status_listener_disconnected") == []
+
+
+async def test_one_device_that_floods_holds_nobody_up(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    names = [f"dev-{number}" for number in range(300)]
+    async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
+        campaign = await insert_sent(host, [*names, "loud"])
+        line = Line(mosquitto)
+
+        async def all_are(status: str) -> float:
+            """Seconds until every other device's report of this status is committed."""
+            started = time.monotonic()
+            await line.send([said(name, campaign, status) for name in names], per_second=600)
+
+            async def done() -> bool:
+                return (await breakdown(host, campaign)).get(status, 0) >= len(names)
+
+            await eventually(done, timeout=30, what=f"all are {status}")
+            return time.monotonic() - started
+
+        quiet = await all_are("INSTALLING")
+        noise = [
+            said("loud", campaign, "DOWNLOADING", 7),
+            (status_topic(TENANT, "loud"), b"{"),
+            said("loud", campaign, "INSTALLING", 7),
+            (ask_topic(TENANT, "loud"), b""),
+        ]
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            shouting = group.create_task(line.send(noise * 750, per_second=1000))
+            await eventually(lambda: it.outcome("throttled") > 100, what="throttled")
+            loud = await all_are("SUCCESS")
+            assert not shouting.done(), "all that in the middle of the flood"
+            await line.send([said("loud", campaign, "FAILED")])
+        await it.has_taken(2 * len(names) + 750 * len(noise) + 1)
+        seconds = time.monotonic() - began
+        assert loud < 4 * quiet + 1
+        assert await breakdown(host, campaign) == {"SUCCESS": 300, "FAILED": 1}
+        assert it.outcome("throttled") > 1000
+        assert len(events(it.running, "ota_status_bad_payload")) <= 5 + seconds / 10 + 1
+        assert await host.fetchval("SELECT count(*) FROM ota_quarantine") <= 5 + seconds / 10 + 1
+
+
+async def test_what_the_broker_drops_is_seen(database: str, tmp_path: Path) -> None:
+    with Mosquitto(tmp_path, config="max_queued_messages 100\nsys_interval 1\n") as broker:
+        async with connect(database) as host, measured(database, broker, tmp_path / "first.log") as first:
+            campaign = await insert_sent(host, ["dev-1"])
+            await eventually(lambda: first.metric("rollwave_broker_messages_dropped") == 0, what="nothing dropped yet")
+            first.running.process.terminate()
+            await first.running.process.wait()
+            await Line(broker).send([said("dev-1", campaign, "DOWNLOADING", n % 100) for n in range(600)])
+            async with measured(database, broker, tmp_path / "second.log") as second:
+                dropped = "rollwave_broker_messages_dropped"
+                await eventually(lambda: second.metric(dropped) == 500, what="500 of 600 dropped")
+                await second.has_taken(100)
+
+
+async def test_a_listener_that_comes_back_to_a_long_queue_takes_it_in(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    async with connect(database) as host:
+        async with measured(database, mosquitto, tmp_path / "first.log") as first:
+            names = [f"dev-{number}" for number in range(8000)]
+            campaign = await insert_sent(host, names)
+            first.running.process.terminate()
+            await first.running.process.wait()
+        await Line(mosquitto).send([said(name, campaign, "SUCCESS") for name in names])
+        async with measured(database, mosquitto, tmp_path / "second.log"):
+
+            async def done() -> bool:
+                return await breakdown(host, campaign) == {"SUCCESS": 8000}
+
+            await eventually(done, timeout=20, what="all taken in")
