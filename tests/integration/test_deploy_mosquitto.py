@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -88,13 +89,20 @@ async def test_the_engine_sends_no_reports_and_nobody_comes_unknown(shipped_mosq
             await publishes(stranger, "anything")
 
 
-async def test_the_engine_alone_hears_what_was_dropped(shipped_mosquitto: ShippedMosquitto) -> None:
+async def test_the_engine_alone_hears_what_was_dropped(shipped_mosquitto: ShippedMosquitto, tmp_path: Path) -> None:
+    shipped_mosquitto.stop()
+    with (tmp_path / "mosquitto.conf").open("a") as config:
+        config.write("max_queued_messages 2\nsys_interval 1\n")
+    shipped_mosquitto.start()
     engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
-    async with Session.connect(engine) as session:
-        await session.subscribe_to_state(DROPPED)
-        assert await heard_until(session, DROPPED) == [DROPPED]
-    async with Session.connect(device) as session:
-        await session.subscribe_to_state(DROPPED)
-        await session.subscribe(command_topic(*OWN))
+    async with Session.connect(engine, "slot-0", persistent=True) as session:
+        await session.subscribe(STATUS_FILTER)
+    async with Session.connect(engine) as up, Session.connect(device) as down:
+        await up.subscribe_to_state(DROPPED)
+        await down.subscribe_to_state(DROPPED)
+        await down.subscribe(command_topic(*OWN))
+        for _ in range(5):
+            assert await publishes(device, status_topic(*OWN))
+        assert await heard_until(up, DROPPED) == [DROPPED]
         assert await publishes(engine, command_topic(*OWN))
-        assert await heard_until(session, command_topic(*OWN)) == [command_topic(*OWN)]
+        assert await heard_until(down, command_topic(*OWN)) == [command_topic(*OWN)]
