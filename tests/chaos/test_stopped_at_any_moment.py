@@ -22,7 +22,7 @@ from rollwave.store.database import create_pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
 from tests.servers import Mosquitto
 
-WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 160
+WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 120
 PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
 LATEST = 0.04
 """Seconds after its start at which a campaign is stopped, at most; sending all of it takes longer."""

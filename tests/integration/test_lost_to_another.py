@@ -59,7 +59,12 @@ async def test_where_the_database_serializes_campaigns_end_as_ever(
     async with connect(database) as host:
         name = await host.fetchval("SELECT current_database()")
         await host.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
-    settings = {"ROLLWAVE_REPORT_BATCH": "5", "ROLLWAVE_CLAIM_BATCH": "5", "OTA_TICK_INTERVAL": "0.1"}
+    settings = {
+        "ROLLWAVE_LEASE": "1",
+        "ROLLWAVE_REPORT_BATCH": "5",
+        "ROLLWAVE_CLAIM_BATCH": "5",
+        "OTA_TICK_INTERVAL": "0.1",
+    }
     async with (
         connect(database) as host,
         devices(broker.url, succeeds) as fleet,
@@ -69,10 +74,11 @@ async def test_where_the_database_serializes_campaigns_end_as_ever(
         good = await insert_campaign(host, 120, rollout_rate=15)
         await ends(host, good, timeout=40)
         fleet.answer = says("FAILED")
-        bad = await insert_campaign(host, 60, tenant="south", rollout_rate=15)
+        bad = await insert_campaign(host, 60, tenant="south", rollout_rate=15, max_in_flight=10)
         await ends(host, bad, "ABORTED", tenant="south")
         assert await campaign_row(host, good) == ("COMPLETED", 120, 0)
         failed = (await campaign_row(host, bad, "south"))[2]
+        assert failed <= 10
         assert await breakdown(host, bad, "south") == {"FAILED": failed, "SKIPPED": 60 - failed}
         output = first.output() + second.output()
         assert "could not serialize access" in output, "it did come to that"
