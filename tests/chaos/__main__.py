@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.chaos.ground import ground
+from tests.chaos.schedule import draw
 from tests.chaos.stage import Verdict, play
 
 EVERY = 25
@@ -32,7 +33,7 @@ class Tour:
         """Play one schedule after another on servers of its own."""
         async with ground() as here:
             for seed in self._seeds:
-                self._note(await play(seed, here))
+                self._note(await play(draw(seed), here))
                 if time.monotonic() > self._until:
                     return
 

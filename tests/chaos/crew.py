@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -89,19 +89,24 @@ def _work(settings: Mapping[str, str], log: str, trap: Trap | None) -> None:
 
 @dataclass
 class Crew:
-    """Workers on one database and one broker. The dead are replaced by :meth:`mend`."""
+    """Workers on one database and one broker. The dead are replaced by :meth:`mend`.
+
+    Each one hired walks into the next of ``traps``, while there are any.
+    """
 
     settings: Mapping[str, str]
     folder: Path
     wanted: int
+    traps: Iterator[Trap | None] = field(default_factory=lambda: iter(()))
     _running: dict[ForkServerProcess, Path] = field(default_factory=dict)
     _gone: list[tuple[int | None, str]] = field(default_factory=list)
     """How they ended, and their last words."""
     _hired: int = 0
 
-    async def hire(self, trap: Trap | None = None) -> ForkServerProcess:
+    async def hire(self) -> None:
         """Start one, and wait until it has looked at the campaigns once, or has died trying."""
         self._hired += 1
+        trap = next(self.traps, None)
         log = self.folder / f"worker-{self._hired}.log"
         process = _forks.Process(target=_work, args=(dict(self.settings), str(log), trap), daemon=True)
         process.start()
@@ -111,7 +116,6 @@ class Crew:
             return not process.is_alive() or (log.exists() and "ota_" in log.read_text())
 
         await eventually(settled, timeout=30, what=f"{log} to say that it works")
-        return process
 
     async def mend(self) -> None:
         """Replace those that are gone."""
@@ -135,7 +139,8 @@ class Crew:
 
         One that finds no database when it starts says so and ends: its host starts it again.
         """
-        return [words for code, words in self._gone if code not in (0, -signal.SIGKILL) and NO_DATABASE not in words]
+        asked = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one while it was starting
+        return [words for code, words in self._gone if code not in asked and NO_DATABASE not in words]
 
     async def signal(self, which: int, number: signal.Signals) -> None:
         """Send a signal to one of them; after SIGKILL and SIGTERM, wait until it is gone."""
@@ -167,10 +172,13 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(settings: Mapping[str, str], folder: Path, wanted: int) -> AsyncIterator[Crew]:
-    """An empty crew for the block; nobody outlives it."""
-    crew = Crew(settings, folder, wanted)
+async def crew(
+    settings: Mapping[str, str], folder: Path, wanted: int, traps: Iterable[Trap | None] = ()
+) -> AsyncIterator[Crew]:
+    """A crew at work for the block; nobody outlives it."""
+    crew = Crew(settings, folder, wanted, iter(traps))
     try:
+        await asyncio.gather(*(crew.hire() for _ in range(wanted)))
         yield crew
     finally:
         await asyncio.to_thread(crew.dismiss)

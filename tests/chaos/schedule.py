@@ -46,8 +46,9 @@ class Schedule:
 
     seed: int
     plans: tuple[Plan, ...]
+    workers: int
     traps: tuple[Trap | None, ...]
-    """One for each worker of the first crew."""
+    """One for each worker, in the order that they are hired; who comes after them meets none."""
     troubles: tuple[tuple[Trouble, int], ...]
     """Each with a number that says whom it meets."""
     abort_after: int
@@ -66,10 +67,13 @@ class Schedule:
 def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
     dice = random.Random(seed)
+    plans = tuple(_plan(dice, tenant) for tenant in ("north", "south")[: dice.randint(1, 2)])
+    traps = tuple(_trap(dice) for _ in range(dice.randint(1, 3)))
     return Schedule(
         seed,
-        tuple(_plan(dice, tenant) for tenant in ("north", "south")[: dice.randint(1, 2)]),
-        tuple(_trap(dice) for _ in range(dice.randint(1, 3))),
+        plans,
+        len(traps),
+        traps,
         tuple((dice.choice(list(Trouble)), dice.randint(0, 5)) for _ in range(dice.randint(1, 4))),
         abort_after=dice.randint(1, 30),
     )

@@ -23,7 +23,7 @@ from rollwave.mqtt.topics import parse_status_topic
 from tests.auditor import auditing
 from tests.chaos.crew import Crew, crew
 from tests.chaos.ground import Ground
-from tests.chaos.schedule import Plan, Schedule, Trouble, draw
+from tests.chaos.schedule import Plan, Schedule, Trouble
 from tests.engine import Command, Connection, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
 from tests.servers import Mosquitto
 from tests.support import eventually
@@ -82,13 +82,12 @@ class Habits:
         return [encode_report(command.campaign, word) for word in words]
 
 
-async def play(seed: int, ground: Ground) -> Verdict:
-    """Play the schedule of a seed. Nothing is raised: what went wrong is in the verdict."""
-    schedule = draw(seed)
+async def play(schedule: Schedule, ground: Ground) -> Verdict:
+    """Play a schedule. Nothing is raised: what went wrong is in the verdict."""
     verdict = Verdict(schedule)
     started = time.monotonic()
     seen = len(ground.server.log.read_text())
-    folder = ground.folder / f"seed-{seed}"
+    folder = ground.folder / f"seed-{schedule.seed}"
     folder.mkdir(mode=0o755)
     try:
         with Mosquitto(folder) as mosquitto:
@@ -100,7 +99,7 @@ async def play(seed: int, ground: Ground) -> Verdict:
         verdict.problems.append("a deadlock")
     verdict.seconds = time.monotonic() - started
     if verdict.problems:
-        kept = Path(tempfile.mkdtemp(prefix=f"rollwave-seed-{seed}-"))
+        kept = Path(tempfile.mkdtemp(prefix=f"rollwave-seed-{schedule.seed}-"))
         shutil.copytree(folder, kept, dirs_exist_ok=True)
         shutil.copy(ground.server.log, kept / "postgresql.log")
         verdict.problems.append(f"the logs are in {kept}")
@@ -123,11 +122,11 @@ class _Performance:
         async with AsyncExitStack() as stack:
             fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.habits.answer, "fleet"))
             auditor = await stack.enter_async_context(auditing(self.database, rest=0.02))
-            workers = await stack.enter_async_context(crew(settings, self.folder, len(self.schedule.traps)))
             async with connect(self.database) as host:
                 for plan in self.schedule.plans:
                     await self._begin(host, plan)
-            await asyncio.gather(*(workers.hire(trap) for trap in self.schedule.traps))
+            schedule = self.schedule
+            workers = await stack.enter_async_context(crew(settings, self.folder, schedule.workers, schedule.traps))
             mending = asyncio.create_task(self._mend(workers))
             try:
                 await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet))

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.conductor import Conductor
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
 from tests.auditor import Auditor, auditing
 from tests.engine import (
     Connection,
@@ -18,6 +21,7 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
+    due,
     ends,
     events,
     insert_campaign,
@@ -118,6 +122,18 @@ async def test_a_hosts_own_sql_is_reconciled(
         assert (await campaign_row(host, campaign))[0] == "RUNNING"
         await host.execute("UPDATE ota_device_status SET status = 'FAILED' WHERE device_id LIKE 'dev-2%'")
         await ends_aborted_on(host, campaign)
+
+
+async def test_a_device_claimed_and_then_skipped_is_no_drift(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 3)
+    await host.execute("UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1'")
+    await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', sent = 1, reconciled_at = NULL")
+    conductor = Conductor(pool, Settings())
+    await conductor.skip_rest(due(campaign))
+    await conductor.reconcile(due(campaign))
+    assert await breakdown(host, campaign) == {"SKIPPED": 3}
+    assert await host.fetchval("SELECT reconciled_at IS NOT NULL FROM ota_campaigns")
+    assert await host.fetch("SELECT * FROM ota_campaign_history WHERE event = 'counters_repaired'") == []
 
 
 async def ends_aborted_on(host: Connection, campaign: int) -> None:

@@ -77,7 +77,7 @@ WHERE tenant_id = $1 AND id = $2;
 -- What the rows say. Under the campaign's lock the answer stays true: who moves rows moves the counters later.
 SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
        count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
-       count(*) FILTER (WHERE d.attempt > 0 AND d.status <> 'SKIPPED'
+       count(*) FILTER (WHERE d.attempt > 0
                            OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent
 FROM ota_device_status d
 WHERE d.tenant_id = $1 AND d.campaign_id = $2;
@@ -87,7 +87,7 @@ SELECT (c.succeeded, c.failed, c.sent) IS DISTINCT FROM (d.succeeded, d.failed, 
 FROM ota_campaigns c, LATERAL (
     SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
            count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
-           count(*) FILTER (WHERE d.attempt > 0 AND d.status <> 'SKIPPED'
+           count(*) FILTER (WHERE d.attempt > 0
                                OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent
     FROM ota_device_status d
     WHERE d.tenant_id = $1 AND d.campaign_id = $2

@@ -1,0 +1,39 @@
+"""Schedules of faults: some drawn from seeds, and one in which a worker dies at every failpoint there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from rollwave.engine.failpoints import Failpoint
+from tests.chaos.crew import Deed, Trap
+from tests.chaos.ground import ground
+from tests.chaos.schedule import Plan, Schedule, draw
+from tests.chaos.stage import Verdict, play
+
+SEEDS = (2, 6, 10, 19, 30, 36)
+"""Those that have found something, and others. One that fails belongs here. `make chaos` draws more."""
+
+LANES = 3
+
+
+async def test_schedules_drawn_from_seeds() -> None:
+    seeds = iter(SEEDS)
+    verdicts = [verdict for lane in await asyncio.gather(*(play_some(seeds) for _ in range(LANES))) for verdict in lane]
+    assert {str(each.schedule): each.problems for each in verdicts if each.problems} == {}
+    assert sum(each.deaths for each in verdicts) > 0
+    assert len(verdicts) == len(SEEDS)
+
+
+async def play_some(seeds: Iterator[int]) -> list[Verdict]:
+    async with ground() as here:
+        return [await play(draw(seed), here) for seed in seeds]
+
+
+async def test_a_worker_that_dies_at_any_step_loses_nothing() -> None:
+    plan = Plan("north", 150, rate=2, max_in_flight=None, canary_percent=10.0, ends="COMPLETED", all_bad=False)
+    traps = tuple(Trap(point, Deed.CRASH) for point in Failpoint)
+    async with ground() as here:
+        verdict = await play(Schedule(0, (plan,), 1, traps, (), abort_after=0), here)
+    assert verdict.problems == []
+    assert verdict.deaths == len(Failpoint)

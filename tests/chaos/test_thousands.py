@@ -1,0 +1,19 @@
+"""A large campaign while everything fails: what the engine counts is what the devices know."""
+
+from __future__ import annotations
+
+from tests.chaos.ground import ground
+from tests.chaos.thousands import roll_out
+from tests.servers import Mosquitto
+
+DEVICES = 1000
+
+
+async def test_counters_are_the_fleets_own_tally(mosquitto: Mosquitto) -> None:
+    async with ground() as here:
+        outcome = await roll_out(here, mosquitto, DEVICES, print)
+    assert outcome.campaign == ("COMPLETED", outcome.tally["SUCCESS"], outcome.tally["FAILED"])
+    assert outcome.rows == outcome.tally
+    assert sum(outcome.tally.values()) == DEVICES
+    assert outcome.killed > 0
+    assert outcome.problems == []

@@ -1,0 +1,141 @@
+"""One large campaign whose devices are mute, repeat themselves, mix up their words or lie, while everything fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rollwave.mqtt.payload import encode_report
+from tests.auditor import auditing
+from tests.chaos.crew import Crew, crew
+from tests.chaos.ground import Ground
+from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
+from tests.servers import Mosquitto
+from tests.support import eventually
+
+WORKERS = 3
+KILL_EVERY = 3.0
+PER_SECOND = 400
+ATTEMPTS = 3
+SETTINGS = {
+    "OTA_TICK_INTERVAL": "0.25",
+    "ROLLWAVE_LEASE": "3",
+    "OTA_PROGRESS_TIMEOUT": "8",
+    "OTA_MAX_ATTEMPTS": str(ATTEMPTS),
+}
+
+
+@dataclass
+class Crowd:
+    """Devices, each with one habit for good and one end; and the count of those ends."""
+
+    bad_share: float = 0.05
+    tally: dict[str, str] = field(default_factory=dict)
+    _answered: set[tuple[str, int | None]] = field(default_factory=set)
+
+    def answer(self, command: Command) -> Sequence[bytes]:
+        """What a device says to a command; the same attempt once only."""
+        if (command.device, command.attempt) in self._answered:
+            return ()
+        self._answered.add((command.device, command.attempt))
+        draw = random.Random(zlib.crc32(command.device.encode()))
+        habit, end = draw.random(), "FAILED" if draw.random() < self.bad_share else "SUCCESS"
+        if habit < 0.02:
+            self.tally[command.device] = "FAILED"  # mute: given up at last
+            return ()
+        self.tally[command.device] = end
+        words = [encode_report(command.campaign, word) for word in ("DOWNLOADING", "INSTALLING", end)]
+        if habit < 0.04:
+            return [word for word in words for _ in range(3)]
+        if habit < 0.06:
+            draw.shuffle(words)
+        elif habit < 0.07:
+            return [*lies(command), *words, encode_report(command.campaign, "FAILED"), *lies(command)]
+        return words
+
+
+def lies(command: Command) -> list[bytes]:
+    """What must change nothing: other campaigns, attempts that never were, and no reports at all."""
+    return [
+        encode_report(command.campaign + 1, "SUCCESS"),
+        encode_report(command.campaign, "FAILED", attempt=ATTEMPTS + 5),
+        b'{"campaign_id": true, "status": "FAILED"}',
+        b"\xff\xfe{",
+        b"",
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended: the engine's word, the rows, and the devices' own."""
+
+    campaign: tuple[str, int, int]
+    rows: dict[str, int]
+    tally: dict[str, int]
+    killed: int
+    commands: int
+    snapshots: int
+    problems: Sequence[str]
+
+
+async def roll_out(here: Ground, mosquitto: Mosquitto, number: int, say: Callable[[str], None]) -> Outcome:
+    """A campaign of ``number`` devices, in whose course the broker is restarted and the database crashes."""
+    crowd = Crowd()
+    async with here.database() as database, devices(mosquitto.url, crowd.answer, "crowd") as fleet:
+        settings = SETTINGS | {"DATABASE_URL": database, "MQTT_BROKER_URL": mosquitto.url}
+        rate = PER_SECOND // 4
+        async with connect(database) as host:
+            campaign = await insert_campaign(host, number, rollout_rate=rate, abort_threshold=1.0)
+        async with auditing(database, rest=0.5) as auditor, crew(settings, here.folder, WORKERS) as workers:
+            async with asyncio.TaskGroup() as group:
+                killing = group.create_task(kill_one_after_another(workers))
+                troubles = group.create_task(in_the_middle(here, mosquitto, fleet, number, say))
+                await watch(fleet, number, say)
+                await troubles
+                killing.cancel()
+            await workers.mend()
+            async with connect(database) as host:
+                await ends(host, campaign, timeout=60 + number / 100)
+                found, rows = await campaign_row(host, campaign), await breakdown(host, campaign)
+            workers.bury()
+            problems = workers.unasked()
+    tally = Counter(crowd.tally.values())
+    return Outcome(found, rows, dict(tally), workers.killed(), len(fleet.commands), auditor.snapshots, problems)
+
+
+async def kill_one_after_another(workers: Crew) -> None:
+    """Until cancelled."""
+    for victim in range(1_000_000):
+        await asyncio.sleep(KILL_EVERY)
+        await workers.signal(victim, signal.SIGKILL)
+        await workers.mend()
+
+
+async def in_the_middle(
+    here: Ground, mosquitto: Mosquitto, fleet: Devices, number: int, say: Callable[[str], None]
+) -> None:
+    """The broker is restarted when a third has been sent to, the database crashes at two thirds."""
+    await eventually(lambda: len(fleet.commands) > number / 3, timeout=number, what="a third")
+    say("the broker is restarted")
+    await asyncio.to_thread(mosquitto.stop)
+    await asyncio.to_thread(mosquitto.start)
+    await eventually(lambda: len(fleet.commands) > 2 * number / 3, timeout=number, what="two thirds")
+    say("the database crashes")
+    await asyncio.to_thread(here.server.stop, "immediate")
+    await asyncio.to_thread(here.server.start)
+
+
+async def watch(fleet: Devices, number: int, say: Callable[[str], None]) -> None:
+    """Until every device has been sent to."""
+    for tenth in range(1, 11):
+        await eventually(
+            lambda: len({each.device for each in fleet.commands}) >= number * tenth / 10,  # noqa: B023
+            timeout=60 + number / 20,
+            what=f"{tenth} tenths sent to",
+        )
+        say(f"{number * tenth // 10} devices sent to")
