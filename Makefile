@@ -4,11 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# Tests mostly wait for what they started: more of them at a time than there are cores.
+JOBS   ?= 3
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fuzz bench docs fmt lock clean
+.PHONY: help setup demo test check chaos thousands fuzz bench docs fmt lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## build .venv with everything in it, `rollwave` too
 
@@ -17,13 +20,21 @@ demo: setup ## see it work: database, broker, engine and a fleet, all on this ma
 
 test: setup ## every test, on real servers (ARGS="tests/unit -k pacing" for some)
 	@scripts/system-packages
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(ARGS)
 
 check: setup ## lint, format, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src tests bench
 	$(BIN)/lint-imports
+
+chaos: setup ## random faults under the auditor (SECONDS=60, or SCHEDULES=1000; SEED=n plays one again)
+	@scripts/system-packages
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),$(if $(SCHEDULES),--schedules $(SCHEDULES),--seconds $(or $(SECONDS),60))) $(ARGS)
+
+thousands: setup ## 20,000 awkward devices, workers killed every few seconds (DEVICES=20000)
+	@scripts/system-packages
+	$(BIN)/python -m tests.chaos.thousands --devices $(or $(DEVICES),20000)
 
 fuzz: setup ## a million mutated reports and topics through the parsers (ARGS="--inputs 1000 --seed 1")
 	$(BIN)/python -m tests.fuzz $(ARGS)

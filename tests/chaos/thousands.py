@@ -1,10 +1,15 @@
-"""One large campaign whose devices are mute, repeat themselves, mix up their words or lie, while everything fails."""
+"""One large campaign whose devices are mute, repeat themselves, mix up their words or lie, while everything fails.
+
+``python -m tests.chaos.thousands --devices 20000``
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
 import signal
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +18,7 @@ from dataclasses import dataclass, field
 from rollwave.mqtt.payload import encode_report
 from tests.auditor import auditing
 from tests.chaos.crew import Crew, crew
-from tests.chaos.ground import Ground
+from tests.chaos.ground import Ground, ground
 from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
 from tests.servers import Mosquitto
 from tests.support import eventually
@@ -82,6 +87,12 @@ class Outcome:
     snapshots: int
     problems: Sequence[str]
 
+    @property
+    def right(self) -> bool:
+        """Whether the engine's counters and its rows are what the devices know."""
+        counted = ("COMPLETED", self.tally.get("SUCCESS", 0), self.tally.get("FAILED", 0))
+        return self.campaign == counted and self.rows == self.tally and not self.problems
+
 
 async def roll_out(here: Ground, mosquitto: Mosquitto, number: int, say: Callable[[str], None]) -> Outcome:
     """A campaign of ``number`` devices, in whose course the broker is restarted and the database crashes."""
@@ -139,3 +150,22 @@ async def watch(fleet: Devices, number: int, say: Callable[[str], None]) -> None
             what=f"{tenth} tenths sent to",
         )
         say(f"{number * tenth // 10} devices sent to")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.thousands", description=__doc__)
+    parser.add_argument("--devices", type=int, default=20_000)
+    wanted = parser.parse_args()
+
+    async def play() -> Outcome:
+        async with ground() as here:
+            with Mosquitto(here.folder) as mosquitto:
+                return await roll_out(here, mosquitto, wanted.devices, lambda line: print(line, flush=True))
+
+    outcome = asyncio.run(play())
+    print(outcome)
+    return 0 if outcome.right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
