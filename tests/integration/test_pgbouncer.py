@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import asyncpg
 import pytest
@@ -21,11 +22,9 @@ DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
 
 
 @pytest.fixture
-def pgbouncer(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PgBouncer]:
-    folder = tmp_path_factory.mktemp("pgbouncer")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)  # it runs as another user
-    with PgBouncer(folder, database) as pooler:
+def pgbouncer(database: str) -> Iterator[PgBouncer]:
+    # Not under pytest's own folder: it runs as another user, who may not enter that.
+    with TemporaryDirectory(prefix="rollwave-tests-") as folder, PgBouncer(Path(folder), database) as pooler:
         yield pooler
 
 
