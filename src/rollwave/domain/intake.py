@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     THROTTLED = "throttled"
     """The device said again what it had said, too often."""
     SHED = "shed"
-    """The device said again what it had said, while there was too much to write."""
+    """The device said again what it had said, while more came than could be written."""
     DUPLICATE = "duplicate"
     LATE = "late"
     """It says less than what is known already."""

@@ -18,7 +18,7 @@ unacknowledged (rumqttd: 100), and sends the next when these are committed."""
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages to be committed together; ``behind``: as many wait already."""
+    """Messages to be committed together; ``behind``: it is full, as when more comes than is written."""
 
     messages: list[Incoming]
     behind: bool
@@ -71,6 +71,6 @@ class Inbox(asyncio.Queue[Incoming | None]):
                             size += more.size
             except TimeoutError:
                 pass  # it is time, not size, that closes this batch
-            yield Batch(messages, behind=self.qsize() >= self._batch or self._bytes >= BATCH_BYTES)
+            yield Batch(messages, behind=len(messages) >= self._batch or size >= BATCH_BYTES)
             if more is None:
                 return

@@ -71,7 +71,7 @@ class Intake:
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[Due]:
         """Commit what a batch says, trying again for as long as the database is away.
 
-        ``behind``: another batch waits already, so that what devices merely repeat is left out.
+        ``behind``: more comes than can be written, so that what devices merely repeat is left out.
         Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
         """
         started = time.perf_counter()

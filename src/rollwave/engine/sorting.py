@@ -58,7 +58,7 @@ class Sorter:
     def sort(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
         """Who said what. The rest is counted here, and a few bad messages are logged and kept.
 
-        ``behind``: more is waiting than this batch can hold, so that what need not be written is not.
+        ``behind``: more comes than can be written, so that what need not be written is not.
         """
         shares: dict[TenantId, Share] = defaultdict(Share)
         now = time.monotonic()
