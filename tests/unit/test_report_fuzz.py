@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,15 @@ from hypothesis import strategies as st
 
 from rollwave.mqtt.topics import parse_status_topic, status_topic
 from tests import fuzz
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_of_other_tests_is_collected_meanwhile() -> Iterator[None]:
+    """How long a payload takes is measured; a pass over all that a session has piled up is not its doing."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("seed", range(4))
