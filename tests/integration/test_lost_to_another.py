@@ -71,6 +71,7 @@ async def test_where_the_database_serializes_campaigns_end_as_ever(
         worker(database, broker.url, tmp_path / "first", **settings) as first,
         worker(database, broker.url, tmp_path / "second", logs="ota_tick_start", **settings) as second,
     ):
+        await host.execute("SET default_transaction_isolation = 'read committed'")  # who looks on loses to nobody
         good = await insert_campaign(host, 120, rollout_rate=15)
         await ends(host, good, timeout=40)
         fleet.answer = says("FAILED")
