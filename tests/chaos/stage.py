@@ -259,4 +259,8 @@ class _Performance:
 
     def _given_up(self, row: asyncpg.Record) -> bool:
         stopped = self.campaigns[row["campaign_id"]].ends == "ABORTED"
-        return self.schedule.forgetful and stopped and (row["error_message"] or "").startswith("no ")
+        return (
+            self.schedule.forgetful
+            and stopped
+            and (row["error_message"] or "").startswith(("no ", "an attempt failed"))
+        )
