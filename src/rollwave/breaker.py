@@ -21,6 +21,7 @@ class Breaker:
         self._since = 0.0
         self._next_try = 0.0
         self._worked_at = 0.0
+        self._failed_at = 0.0
 
     @property
     def away_for(self) -> float | None:
@@ -46,6 +47,7 @@ class Breaker:
         now = time.monotonic()
         if began is not None and began < self._worked_at:
             return False
+        self._failed_at = now
         news = not self._failures
         if news:
             self._since = now
@@ -59,8 +61,14 @@ class Breaker:
         """A try was broken off, or ended for another reason: somebody else may try."""
         self._next_try = min(self._next_try, time.monotonic())
 
-    def worked(self) -> float | None:
-        """It is there. Returns for how many seconds it was away, if it was."""
+    def worked(self, began: float | None = None) -> float | None:
+        """It is there. Returns for how many seconds it was away, if it was.
+
+        A try that ``began`` before the last that failed proves nothing.
+        """
+        if self._failures and began is not None and began < self._failed_at:
+            self.undecided()
+            return None
         away_for = self.away_for
         self._failures = 0
         self._worked_at = time.monotonic()

@@ -186,6 +186,7 @@ async def test_a_database_that_crashes_every_few_seconds(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
     """Devices say it once: a report that was acknowledged and not kept would leave its device unfinished."""
+    crashes = max(4, int(outage / 2))
     async with (
         auditing(server.url) as auditor,
         devices(mosquitto.url, once(succeeds)) as fleet,
@@ -193,14 +194,14 @@ async def test_a_database_that_crashes_every_few_seconds(
         worker(server.url, mosquitto.url, tmp_path / "two", logs="ota_tick_start", **SETTINGS),
     ):
         async with connect(server.url) as host:
-            campaign = await insert_campaign(host, 120, rollout_rate=3)
-        for crash in range(max(4, int(outage / 2))):
+            campaign = await insert_campaign(host, 30 * crashes, rollout_rate=3)
+        for crash in range(crashes):
             before = len(fleet.commands)
             await eventually(lambda: len(fleet.commands) > before + 8, timeout=30, what=f"going on after {crash}")  # noqa: B023
             await asyncio.to_thread(server.stop, "immediate")
             await asyncio.to_thread(server.start)
         async with connect(server.url) as host:
             await ends(host, campaign, timeout=60)
-            assert await campaign_row(host, campaign) == ("COMPLETED", 120, 0)
-            assert await breakdown(host, campaign) == {"SUCCESS": 120}
+            assert await campaign_row(host, campaign) == ("COMPLETED", 30 * crashes, 0)
+            assert await breakdown(host, campaign) == {"SUCCESS": 30 * crashes}
     assert auditor.snapshots > 20

@@ -61,7 +61,7 @@ class WatchedPool:
         except BaseException as error:
             await self._note(error, began)
             raise
-        self._worked()
+        self._worked(began)
 
     async def _note(self, error: BaseException, began: float) -> None:
         if is_away(error):
@@ -72,12 +72,12 @@ class WatchedPool:
                 # Every connection of the pool leads there: another server may have been promoted.
                 await self._pool.expire_connections()
         elif isinstance(error, asyncpg.PostgresError):
-            self._worked()  # it has answered
+            self._worked(began)  # it has answered
         else:
             self._breaker.undecided()
 
-    def _worked(self) -> None:
-        away_for = self._breaker.worked()
+    def _worked(self, began: float) -> None:
+        away_for = self._breaker.worked(began)
         if away_for is not None:
             self._log.info("ota_database_back", away_for=round(away_for, 1))
 

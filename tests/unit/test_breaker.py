@@ -1,0 +1,48 @@
+"""Something that is away is asked for by one, and what ends late says nothing about now."""
+
+from __future__ import annotations
+
+import time
+
+from rollwave.breaker import Breaker, Told
+
+
+def test_one_is_let_in_and_then_nobody_until_it_is_time() -> None:
+    breaker = Breaker()
+    assert breaker.admits()
+    assert breaker.failed()
+    assert not breaker.failed(), "no news"
+    assert breaker.pause > 0
+    assert not breaker.admits()
+    assert breaker.worked() is not None
+    assert breaker.admits()
+
+
+def test_a_failure_that_began_before_the_last_success_is_no_news() -> None:
+    breaker = Breaker()
+    began = time.monotonic()
+    breaker.worked()
+    assert not breaker.failed(began)
+    assert breaker.away_for is None
+
+
+def test_a_success_that_began_before_the_last_failure_is_none() -> None:
+    breaker = Breaker()
+    began = time.monotonic()
+    assert breaker.failed()
+    assert breaker.worked(began) is None
+    assert breaker.away_for is not None, "said to be back when it is not, it would be news twice that it is away"
+    assert breaker.worked(time.monotonic()) is not None
+    assert breaker.away_for is None
+
+
+def test_what_was_said_is_said_again_when_it_has_changed_or_gone_well() -> None:
+    told = Told(room=2)
+    assert told.news("north", "away")
+    assert not told.news("north", "away")
+    assert told.news("north", "slow")
+    told.over("north")
+    assert told.news("north", "slow")
+    assert told.news("south", "slow")
+    assert told.news("west", "slow")
+    assert told.news("north", "slow"), "forgotten for want of room"
