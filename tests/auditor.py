@@ -12,6 +12,7 @@ import asyncpg
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from tests.engine import Connection, connect
+from tests.support import end
 
 
 @dataclass
@@ -90,8 +91,7 @@ async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
     try:
         yield auditor
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        await end(looking)
     async with connect(database) as connection:
         await auditor.look(connection)
     assert auditor.wrong == []

@@ -21,7 +21,7 @@ from rollwave.mqtt.client import Broker, Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.campaigns import Due
-from tests.support import Running, eventually, rollwave_running
+from tests.support import Running, end, eventually, rollwave_running
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -303,5 +303,4 @@ async def devices(broker_url: str, answer: Answer = mute, client_id: str = "") -
         await asyncio.wait_for(fleet.connected.wait(), 20)
         yield fleet
     finally:
-        living.cancel()
-        await asyncio.gather(living, return_exceptions=True)
+        await end(living)

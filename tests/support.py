@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 from rollwave.embedded.broker import free_port
 from rollwave.embedded.postgres import wheel_binaries
 
-__all__ = ["Running", "environment", "eventually", "free_port", "psql", "rollwave", "rollwave_running"]
+__all__ = ["Running", "end", "environment", "eventually", "free_port", "psql", "rollwave", "rollwave_running"]
 
 T = TypeVar("T")
 
@@ -40,6 +40,14 @@ async def eventually(check: Callable[[], Any], timeout: float = 10.0, what: str 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what or inspect.getsource(check).strip()}")
         await asyncio.sleep(0.02)
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancel until it is over: a cancellation that meets an error of a task group is lost in it."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.5)
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def environment(**settings: str) -> dict[str, str]:
