@@ -17,7 +17,8 @@ import asyncpg
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.errors import BrokerUnavailable
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.campaigns import Due

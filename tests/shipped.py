@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from tests.servers import Mosquitto
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

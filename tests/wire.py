@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import encode_command
 from rollwave.mqtt.topics import STATUS_FILTER, command_topic, parse_status_topic
 

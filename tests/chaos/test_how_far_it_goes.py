@@ -19,7 +19,7 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, create_pool
 from tests.auditor import record_commits, recorded_commits

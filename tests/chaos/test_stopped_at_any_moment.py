@@ -15,7 +15,8 @@ from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.publisher import Publisher
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import create_pool

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rollwave.errors import BrokerUnavailable
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import ASK_FILTER, DROPPED, STATUS_FILTER, ask_topic, command_topic, status_topic
 from tests.shipped import DEVICES, ENGINE, ShippedMosquitto
 

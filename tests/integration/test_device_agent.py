@@ -13,7 +13,8 @@ import pytest
 from rollwave.device.agent import Agent, AgentPlan
 from rollwave.device.download import Limits
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker, Protocol
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import encode_command
 from rollwave.mqtt.topics import command_topic
 from tests.artifact_server import ArtifactServer
@@ -38,7 +39,7 @@ async def wire(broker: EmbeddedBroker) -> AsyncIterator[Wire]:
 
 
 @asynccontextmanager
-async def agent(url: str, folder: Path, *, protocol: str = "5", **options: Any) -> AsyncIterator[Agent]:
+async def agent(url: str, folder: Path, *, protocol: Protocol = "5", **options: Any) -> AsyncIterator[Agent]:
     plan = AgentPlan(TENANT, DEVICE, folder / "state", limits=Limits(first_wait=0.01), **options)
     agent = Agent(Broker.from_url(url, protocol=protocol), plan)
     life = asyncio.create_task(agent.run())

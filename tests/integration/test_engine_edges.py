@@ -22,7 +22,8 @@ from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.tick import Ticker
-from rollwave.mqtt.client import Broker, Incoming
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
 from rollwave.store import executions, slots
 from rollwave.store.database import Pool, create_pool, tenant_transaction

@@ -12,7 +12,8 @@ import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import Pool

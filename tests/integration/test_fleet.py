@@ -11,7 +11,8 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.fleet import Fault, FaultRates, Fleet, FleetPlan, Stage
 from rollwave.fleet.faults import profile
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import Command, encode_command
 from rollwave.mqtt.topics import command_topic
 from tests.artifact_server import ArtifactServer

@@ -8,7 +8,8 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import create_pool

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import NOTHING_TO_DO, encode_report
 from rollwave.mqtt.topics import ask_topic, status_topic
 from rollwave.store.database import Pool

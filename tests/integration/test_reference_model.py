@@ -32,7 +32,8 @@ from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.sender import Batch, Sender, Sent
 from rollwave.errors import Conflict
-from rollwave.mqtt.client import Broker, Incoming
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.ids import is_valid_id
 from rollwave.errors import ConfigurationError, InvalidInput
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import decode_command, encode_command
 from rollwave.mqtt.topics import parse_status_topic, status_topic
 

@@ -12,7 +12,7 @@ from rollwave.cli.wire_options import Device, Tenant, Url, broker_at
 
 if TYPE_CHECKING:
     from rollwave.device.agent import AgentPlan
-    from rollwave.mqtt.client import Broker
+    from rollwave.mqtt.broker import Broker
 
 app = typer.Typer(help="The reference device agent: the other side of the wire.", no_args_is_help=True)
 

@@ -15,7 +15,7 @@ from rollwave.cli.wire_options import Tenant, Url, broker_at
 
 if TYPE_CHECKING:
     from rollwave.fleet import Fleet, FleetPlan, FleetTally
-    from rollwave.mqtt.client import Broker
+    from rollwave.mqtt.broker import Broker
 
 _LOOK = 0.2
 _CONNECT_WITHIN = 30.0

@@ -9,7 +9,7 @@ import typer
 from rollwave.domain.ids import is_valid_id
 
 if TYPE_CHECKING:
-    from rollwave.mqtt.client import Broker
+    from rollwave.mqtt.broker import Broker
     from rollwave.settings import Settings
 
 
@@ -33,6 +33,6 @@ def broker_at(url: str, settings: Settings) -> Broker:
     Raises:
         ConfigurationError: the URL or the CA file cannot be used.
     """
-    from rollwave.mqtt.client import Broker
+    from rollwave.mqtt.broker import Broker
 
     return Broker.from_settings(settings.model_copy(update={"mqtt_broker_url": url} if url else {}))

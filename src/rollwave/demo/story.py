@@ -18,7 +18,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.fleet import Fault, Fleet, FleetPlan
 from rollwave.fleet import Stage as At
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import Command
 
 GROUP = "all"

@@ -20,7 +20,8 @@ from rollwave.device.progress import Throttle
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import InvalidInput, RollwaveError
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import NOTHING_TO_DO, decode_command
 from rollwave.mqtt.topics import ask_topic, command_topic, status_topic
 

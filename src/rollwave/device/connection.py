@@ -9,7 +9,8 @@ from typing import NoReturn
 from rollwave.device.backoff import delays
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 
 _STEADY = 10.0
 """Seconds after which a session counts as good, and the next wait starts small again."""

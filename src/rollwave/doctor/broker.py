@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from rollwave.doctor.finding import Finding, State, attempt, ok, problem, warning
 from rollwave.errors import BrokerUnavailable, RollwaveError
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import STATUS_FILTER, command_topic
 from rollwave.settings import Settings
 

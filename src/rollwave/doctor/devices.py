@@ -15,7 +15,8 @@ from typing import Self
 from rollwave.doctor.finding import Finding, attempt, ok, problem, warning
 from rollwave.domain.ids import is_valid_id
 from rollwave.errors import BrokerUnavailable, InvalidInput, RollwaveError
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.topics import STATUS_FILTER, command_topic, status_topic
 
 ARRIVES = 5.0

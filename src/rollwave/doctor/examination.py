@@ -9,7 +9,7 @@ from rollwave.doctor.database import examine_database
 from rollwave.doctor.devices import Device, examine_devices
 from rollwave.doctor.finding import Finding, ok, problem
 from rollwave.errors import RollwaveError
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 
 

@@ -14,7 +14,8 @@ from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.engine.publisher import Publisher
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import NOTHING_TO_DO
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings

@@ -8,7 +8,8 @@ from math import nan
 from rollwave import metrics
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import DROPPED
 
 _log = get_logger("listener")

@@ -20,7 +20,8 @@ from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger, trace
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots

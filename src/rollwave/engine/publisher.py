@@ -10,7 +10,8 @@ from typing import Self
 from rollwave.breaker import Breaker, Told
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
 
 _log = get_logger("publisher")
 

@@ -18,7 +18,7 @@ from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
 from rollwave.log import get_logger, trace
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.campaigns import Due
@@ -106,7 +106,7 @@ class Ticker:
                     await self._conductor.skip_rest(due)
                 await self._conductor.conduct(due)
                 wait = await self._dispatcher.dispatch(due) if due.status is CampaignStatus.RUNNING else None
-                self._told.over(("ota_campaign_error", due.campaign_id))
+                self._told.over(("ota_campaign_error", due.tenant_id, due.campaign_id))
                 return wait
             except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
                 self._tell("ota_campaign_error", due, error)
@@ -116,7 +116,7 @@ class Ticker:
 
     def _tell(self, event: str, due: Due, error: Exception) -> None:
         """Once for each campaign and kind of error, until it goes well. That the database is away, the pool says."""
-        if not is_away(error) and self._told.news((event, due.campaign_id), type(error).__name__):
+        if not is_away(error) and self._told.news((event, due.tenant_id, due.campaign_id), type(error).__name__):
             _log.exception(event, campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
     async def _reconcile(self, due: Due) -> None:
@@ -124,7 +124,7 @@ class Ticker:
             return
         try:
             await self._conductor.reconcile(due)
-            self._told.over(("ota_reconcile_failed", due.campaign_id))
+            self._told.over(("ota_reconcile_failed", due.tenant_id, due.campaign_id))
         except Exception as error:  # noqa: BLE001  nor does its recount
             self._tell("ota_reconcile_failed", due, error)
 

@@ -12,7 +12,7 @@ from rollwave.engine.supervisor import Supervisor
 from rollwave.engine.tick import Ticker
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker
+from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from rollwave.store.outage import is_away, is_outage

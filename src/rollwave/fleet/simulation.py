@@ -21,7 +21,8 @@ from rollwave.fleet.population import FleetPlan, Population
 from rollwave.fleet.tally import FleetTally, Ledger
 from rollwave.fleet.uplink import Said, Uplink
 from rollwave.log import get_logger
-from rollwave.mqtt.client import Broker, Incoming, Session
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import decode_command
 from rollwave.mqtt.topics import command_topic
 

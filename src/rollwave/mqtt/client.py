@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import math
 import os
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from mqttium import MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
 
-from rollwave.errors import BrokerUnavailable, ConfigurationError
-from rollwave.settings import Settings
+from rollwave.errors import BrokerUnavailable
+from rollwave.mqtt.broker import Broker
 
 SESSION_EXPIRY = 7 * 86_400
 """Seconds for which the broker keeps a persistent session, and the reports queued in it."""
@@ -35,104 +32,8 @@ READ_AHEAD = 2 * MAX_PACKET
 SUBSCRIBING = 300.0
 """Seconds that the broker may take to answer a subscription: what waits for this session may come first."""
 
-_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ATTEMPT = "attempt"
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is and how to speak to it."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
-    keepalive: int = 30
-    """Seconds of silence after which the other side is asked for a sign of life, and gets half as long for it."""
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Broker:
-        """Read the MQTT settings.
-
-        Raises:
-            ConfigurationError: the URL or the CA file cannot be used.
-        """
-        return cls.from_url(
-            settings.mqtt_broker_url,
-            username=settings.mqtt_username,
-            password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
-            ca_cert=settings.mqtt_ca_cert,
-            protocol=settings.mqtt_protocol,
-            keepalive=settings.mqtt_keepalive,
-        )
-
-    @classmethod
-    def from_url(
-        cls,
-        url: str,
-        *,
-        username: str | None = None,
-        password: str | None = None,
-        ca_cert: str | None = None,
-        protocol: str = "5",
-        keepalive: int = 30,
-    ) -> Broker:
-        """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, verified).
-
-        Raises:
-            ConfigurationError: the URL or the CA file cannot be used. Never falls back to plaintext.
-        """
-        scheme, host, port, user, secret = _split(url)
-        if ca_cert and scheme == "mqtt":
-            raise ConfigurationError(
-                "MQTT_CA_CERT is set but MQTT_BROKER_URL is plaintext",
-                hint="Use mqtts:// in MQTT_BROKER_URL, or unset MQTT_CA_CERT.",
-            )
-        return cls(
-            host=host,
-            port=port,
-            tls=_tls(ca_cert) if scheme == "mqtts" else None,
-            username=username or user,
-            password=password or secret,
-            protocol=MQTTProtocolVersion.MQTTv5 if protocol == "5" else MQTTProtocolVersion.MQTTv311,
-            keepalive=keepalive,
-        )
-
-    @property
-    def address(self) -> str:
-        """Host and port, for messages and logs."""
-        return f"{self.host}:{self.port}"
-
-
-def _split(url: str) -> tuple[str, str, int, str | None, str | None]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if port is None or not parts.hostname or parts.scheme not in _DEFAULT_PORTS:
-        raise ConfigurationError(
-            "MQTT_BROKER_URL is not an MQTT URL", hint="Use mqtt://host:1883, or mqtts://host:8883 for TLS."
-        )
-    user = unquote(parts.username) if parts.username else None
-    secret = unquote(parts.password) if parts.password else None
-    return parts.scheme, parts.hostname, port, user, secret
-
-
-def _tls(ca_cert: str | None) -> ssl.SSLContext:
-    if ca_cert and not Path(ca_cert).is_file():
-        raise ConfigurationError(
-            f"MQTT_CA_CERT names {ca_cert}, which is no file",
-            hint="Name a PEM file that this process can read.",
-        )
-    try:
-        return ssl.create_default_context(cafile=ca_cert or None)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigurationError(
-            f"MQTT_CA_CERT {ca_cert} cannot be used: {error}", hint="Name a PEM file with CA certificates."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +92,7 @@ class Session:
 
     def __init__(self, client: AsyncClient, broker: Broker, *, session_present: bool) -> None:
         self._client = client
-        self._has_properties = broker.protocol is MQTTProtocolVersion.MQTTv5
+        self._has_properties = broker.protocol == "5"
         self._options: SubscribeOptions | int = 1
         if self._has_properties:
             self._options = SubscribeOptions(QoS.AT_LEAST_ONCE, retain_as_published=True, retain_handling=2)
@@ -222,10 +123,10 @@ class Session:
         Raises:
             BrokerUnavailable: no connection, or the broker refused it.
         """
-        limited = broker.protocol is MQTTProtocolVersion.MQTTv5
+        limited = broker.protocol == "5"
         client = AsyncClient(
             client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
-            protocol=broker.protocol,
+            protocol=_PROTOCOLS[broker.protocol],
             clean_start=not persistent,
             keepalive=broker.keepalive,
             ping_timeout=broker.keepalive / 2,
@@ -343,7 +244,7 @@ class Session:
 
 
 def _connect_properties(broker: Broker, *, persistent: bool) -> Properties | None:
-    if persistent and broker.protocol is MQTTProtocolVersion.MQTTv5:
+    if persistent and broker.protocol == "5":
         return Properties({"session_expiry_interval": SESSION_EXPIRY})
     return None
 
