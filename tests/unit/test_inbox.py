@@ -17,7 +17,7 @@ def message(size: int = 10) -> Incoming:
 
 async def filled(inbox: Inbox, *sizes: int) -> Inbox:
     for size in sizes:
-        inbox.put_nowait(message(size))
+        await inbox.put(message(size))
     inbox.close()
     return inbox
 
@@ -33,35 +33,51 @@ async def test_a_batch_closes_by_bytes() -> None:
     assert [(len(batch.messages), batch.behind) async for batch in inbox.batches()] == [(2, True), (2, False)]
 
 
-async def test_it_is_full_at_two_batches_in_count_or_in_bytes() -> None:
-    many, heavy = Inbox(2, 1.0), Inbox(100, 1.0)
-    for _ in range(4):
-        many.put_nowait(message())
-    for _ in range(2):
-        heavy.put_nowait(message(BATCH_BYTES))
-    for inbox in (many, heavy):
-        with pytest.raises(asyncio.QueueFull):
-            inbox.put_nowait(message())
-        waiting = asyncio.create_task(inbox.put(message()))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        inbox.get_nowait()
-        await waiting
+@pytest.mark.parametrize(("inbox", "sizes"), [(Inbox(2, 1.0), [10] * 4), (Inbox(100, 1.0), [BATCH_BYTES] * 2)])
+async def test_it_is_full_at_two_batches_in_count_or_in_bytes(inbox: Inbox, sizes: list[int]) -> None:
+    for size in sizes:
+        await inbox.put(message(size))
+    one_more = asyncio.create_task(inbox.put(message()))
+    await asyncio.sleep(0)
+    assert not one_more.done()
+    await anext(inbox.batches())
+    async with asyncio.timeout(5):
+        await one_more
 
 
 async def test_what_is_there_when_it_closes_is_handed_out() -> None:
-    inbox = Inbox(1, 1.0)
-    for _ in range(2):
-        inbox.put_nowait(message())
-    inbox.close()
+    inbox = await filled(Inbox(1, 1.0), 10, 10)
     inbox.close()
     assert [len(batch.messages) async for batch in inbox.batches()] == [1, 1]
 
 
+async def test_whoever_waits_for_a_batch_hears_that_it_is_closed() -> None:
+    inbox = Inbox(1, 1.0)
+    waiting = asyncio.create_task(anext(inbox.batches(), None))
+    await asyncio.sleep(0)
+    inbox.close()
+    async with asyncio.timeout(5):
+        assert await waiting is None
+
+
 async def test_a_single_message_waits_for_no_more() -> None:
     inbox = Inbox(1000, 60.0)
-    inbox.put_nowait(message())
+    await inbox.put(message())
     async with asyncio.timeout(5):
         async for batch in inbox.batches():
             assert (len(batch.messages), batch.behind) == (1, False)
             inbox.close()
+
+
+async def test_messages_that_keep_coming_are_not_waited_for_longer_than_its_patience() -> None:
+    inbox = Inbox(1_000_000, 0.05)
+
+    async def keep_coming() -> None:
+        while True:
+            await inbox.put(message())
+            await asyncio.sleep(0)
+
+    coming = asyncio.create_task(keep_coming())
+    async with asyncio.timeout(5):
+        assert (await anext(inbox.batches())).messages
+    coming.cancel()

@@ -138,7 +138,7 @@ class Listener:
             feeding.append(asyncio.create_task(drops.watch(self._broker)))
         try:
             async for batch in inbox.batches():
-                metrics.report_lag.set(len(batch.messages) + inbox.qsize())
+                metrics.report_lag.set(len(batch.messages) + len(inbox))
                 await _uninterrupted(self._commit(session, batch), stop)
                 if stop.is_set():
                     return
@@ -191,8 +191,7 @@ class Listener:
             await reach(Failpoint.RECEIVED)
             touched = await self._intake.take_in(batch.messages, behind=batch.behind)
             await reach(Failpoint.REPORTS_COMMITTED)
-            for incoming in batch.messages:
-                await session.acknowledge(incoming)
+            await session.acknowledge_all(batch.messages)
             await reach(Failpoint.ACKNOWLEDGED)
             await self._intake.conclude(touched)
 
