@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,6 +84,9 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
             app = make_app(pool, settings, worker)
             listen_on = port
             supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
+        # What is here by now stays: looking through it again and again is what a collector would spend its time on.
+        gc.collect()
+        gc.freeze()
         await supervisor.run()
 
 
