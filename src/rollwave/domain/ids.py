@@ -12,7 +12,10 @@ TenantId = NewType("TenantId", str)
 DeviceId = NewType("DeviceId", str)
 CampaignId = NewType("CampaignId", int)
 
-ID_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9:._-]{1,128}$"
+ID_LEVEL = "[A-Za-z0-9:._-]{1,128}"
+"""Which strings can be a level of a topic that holds an id, but for two dots in a row."""
+
+ID_PATTERN = rf"^(?!.*\.\.){ID_LEVEL}$"
 """Which strings can be a tenant or device id."""
 
 UNADDRESSABLE = r"^$|[^A-Za-z0-9:._-]|\.\."

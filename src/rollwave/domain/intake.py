@@ -50,8 +50,11 @@ def rounds(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[Device
     failure after other words (what came before it tells why the attempt failed). A device that makes up more attempts
     than ``MAX_ROUNDS`` at once is not listened to further.
     """
+    said = list(reports)
+    if len({(report.campaign_id, device_id) for device_id, report in said}) == len(said):
+        return [said] if said else []
     furthest: dict[tuple[int, DeviceId], dict[int | None, list[Report]]] = {}
-    for device_id, report in reports:
+    for device_id, report in said:
         attempts = furthest.setdefault((report.campaign_id, device_id), {})
         if report.attempt not in attempts and len(attempts) == MAX_ROUNDS:
             continue

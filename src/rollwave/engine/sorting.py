@@ -63,15 +63,9 @@ class Sorter:
         shares: dict[TenantId, Share] = defaultdict(Share)
         now = time.monotonic()
         for incoming in batch:
-            source = parse_status_topic(incoming.topic)
             if incoming.retain:
                 outcomes[Outcome.RETAINED] += 1
-            elif self._on_question and (asking := parse_ask_topic(incoming.topic)):
-                outcomes[Outcome.QUESTION] += 1
-                self._on_question(*asking)
-            elif source is None:
-                self._reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
-            else:
+            elif source := parse_status_topic(incoming.topic):
                 tenant_id, device_id = source
                 said = report.parse(incoming.payload)
                 if isinstance(said, Report):
@@ -84,6 +78,11 @@ class Sorter:
                     self._turn_away(tenant_id, device_id, said, incoming.payload, shares, outcomes)
                 else:
                     outcomes[Outcome.EMPTY] += 1
+            elif self._on_question and (asking := parse_ask_topic(incoming.topic)):
+                outcomes[Outcome.QUESTION] += 1
+                self._on_question(*asking)
+            else:
+                self._reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
         return shares
 
     def wrote(self, tenant_id: TenantId, device_id: DeviceId, said: Report, *, at: float, patience: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,7 +36,7 @@ _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTT
 _ATTEMPT = "attempt"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
 class Incoming:
     """A message as it came. ``attempt`` is the sender's user property of that name, if there was one."""
 
@@ -237,8 +237,18 @@ class Session:
         Raises:
             BrokerUnavailable: the session is lost; the broker will deliver the message again.
         """
+        await self.acknowledge_all([incoming])
+
+    async def acknowledge_all(self, messages: Iterable[Incoming]) -> None:
+        """Acknowledge several, in the order received.
+
+        Raises:
+            BrokerUnavailable: the session is lost; the broker will deliver what is not acknowledged again.
+        """
+        acknowledge = self._client.ack
         try:
-            await self._client.ack(incoming.handle)
+            for incoming in messages:
+                await acknowledge(incoming.handle)
         except MQTTError as error:
             raise BrokerUnavailable(f"acknowledging failed: {error}") from error
 
@@ -260,7 +270,9 @@ def _properties(attempt: int | None, expires_in: float | None) -> Properties | N
 
 
 def _read_attempt(properties: Properties | None) -> int | None:
-    for name, value in properties.get("user_property", ()) if properties else ():
+    if not properties:
+        return None
+    for name, value in properties.get("user_property", ()):
         if name == _ATTEMPT and value.isascii() and value.isdigit() and len(value) <= 5:
             return int(value)
     return None

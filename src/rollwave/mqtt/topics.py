@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from rollwave.domain.ids import DeviceId, TenantId, is_valid_id
+import re
+
+from rollwave.domain.ids import ID_LEVEL, DeviceId, TenantId
 
 STATUS_FILTER = "tenant/+/device/+/ota/status"
 ASK_FILTER = "tenant/+/device/+/ota/get"
 DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where Mosquitto counts what it has dropped."""
+
+_STATUS, _ASK = (
+    re.compile(f"(?!.*\\.\\.)tenant/({ID_LEVEL})/device/({ID_LEVEL})/ota/{last}") for last in ("status", "get")
+)
 
 
 def command_topic(tenant_id: str, device_id: str) -> str:
@@ -27,19 +33,14 @@ def ask_topic(tenant_id: str, device_id: str) -> str:
 
 def parse_status_topic(topic: str) -> tuple[TenantId, DeviceId] | None:
     """Tenant and device of a report's topic, or None when it is not such a topic."""
-    return _parse(topic, "status")
+    return _parse(topic, _STATUS)
 
 
 def parse_ask_topic(topic: str) -> tuple[TenantId, DeviceId] | None:
     """Tenant and device of a question's topic, or None when it is not such a topic."""
-    return _parse(topic, "get")
+    return _parse(topic, _ASK)
 
 
-def _parse(topic: str, kind: str) -> tuple[TenantId, DeviceId] | None:
-    match topic.split("/"):
-        case ["tenant", tenant, "device", device, "ota", last] if (
-            last == kind and is_valid_id(tenant) and is_valid_id(device)
-        ):
-            return TenantId(tenant), DeviceId(device)
-        case _:
-            return None
+def _parse(topic: str, pattern: re.Pattern[str]) -> tuple[TenantId, DeviceId] | None:
+    found = pattern.fullmatch(topic)
+    return (TenantId(found[1]), DeviceId(found[2])) if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
@@ -14,6 +15,8 @@ from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
 _sql = load("executions")
+
+_STATUS = dict(ExecutionStatus.__members__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,7 @@ class Claim:
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """What one report met and did.
 
     ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
@@ -179,7 +181,7 @@ async def apply_reports(
     )
     return [
         Effect(
-            ExecutionStatus(row["was"]) if row["was"] in ExecutionStatus.__members__ else None,
+            _STATUS.get(row["was"]),
             row["attempt"],
             Reason(row["reason"]) if row["reason"] else None,
             row["applied"],
