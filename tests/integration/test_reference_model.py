@@ -253,7 +253,7 @@ class Campaign(RuleBasedStateMachine):
         answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
         times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout)
         due = Due(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
-        self.world.run(self.world.sender._settle(due, Batch(claimed, b"", times), answer))
+        self.world.run(self.world.sender.settle(due, Batch(claimed, b"", times), answer))
         for each in sent:
             self.model.acknowledged(each.device_id, each.attempt)
         for each in rest:

@@ -6,7 +6,6 @@ A worker that dies in between leaves a lease that runs out, and the device is se
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from rollwave.domain.pacing import Allowance, allowance
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Wave
 from rollwave.engine import guard
+from rollwave.engine.conveyor import Conveyor
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.rules import read_rules, read_waves
@@ -50,33 +50,31 @@ class Dispatcher:
     async def dispatch(self, due: Due) -> float | None:
         """Send what may go now. Returns the seconds until the pace allows more; None when it is not the pace.
 
-        One batch is claimed while the one before it is on its way. A broker that is away claims nothing.
+        One batch is claimed while the one before it is published, and the one before that is marked. A broker that is
+        away claims nothing.
         """
         try:
             await self._publisher.session()
         except BrokerUnavailable:
             return None
-        sent, batch = 0, Batch()
-        on_its_way: asyncio.Task[int] | None = None
+        batch = Batch()
+        conveyor = Conveyor(self._sender, due)
         try:
             while not self._stopping():
                 batch = await self._claim(due)
-                broker_refuses = False
-                if on_its_way is not None:
-                    taken = await on_its_way
-                    on_its_way, sent = None, sent + taken
-                    broker_refuses = taken == 0
-                    if batch.commands and not await self._still_runs(due):
-                        await self._sender.give_back(due, batch)
-                        break
-                on_its_way = asyncio.create_task(self._sender.send(due, batch)) if batch.commands else None
-                if broker_refuses or not (batch.commands or batch.skipped):
+                taken = await conveyor.answered()
+                if taken is not None and batch.commands and not await self._still_runs(due):
+                    await self._sender.give_back(due, batch)
+                    break
+                if batch.commands:
+                    conveyor.start(batch)
+                if taken == 0 or not (batch.commands or batch.skipped):
                     break
         finally:
             # Also when claiming has failed: what is on its way is marked before anybody claims it again.
-            sent += await on_its_way if on_its_way else 0
-        if sent:
-            await self._announce(due, sent)
+            await conveyor.finish()
+        if conveyor.taken:
+            await self._announce(due, conveyor.taken)
         return batch.retry_in
 
     async def _still_runs(self, due: Due) -> bool:

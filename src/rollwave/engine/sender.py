@@ -49,26 +49,33 @@ class Sent:
 
 
 class Sender:
-    """Sends one batch at a time; holds no connection while the broker is spoken to."""
+    """Sends batches; holds no connection while the broker is spoken to."""
 
     def __init__(self, pool: Pool, publisher: Publisher, settings: Settings) -> None:
         self._pool = pool
         self._publisher = publisher
         self._settings = settings
 
-    async def send(self, due: Due, batch: Batch) -> int:
-        """Publish and settle one batch; returns how many commands the broker took."""
+    async def publish(self, due: Due, batch: Batch) -> Sent:
+        """Hand the commands to the broker; returns what it answered. :meth:`settle` is to follow."""
         metrics.claims_in_flight.inc(len(batch.commands))
         try:
             with metrics.publish_seconds.time():
                 sent = await self._publish(due, batch)
             await reach(Failpoint.PUBLISHED)
+        except BaseException:
+            metrics.claims_in_flight.dec(len(batch.commands))
+            raise
+        return sent
+
+    async def settle(self, due: Due, batch: Batch, sent: Sent) -> None:
+        """Write down what became of a batch."""
+        try:
             await self._settle(due, batch, sent)
             await reach(Failpoint.MARKED)
         finally:
             metrics.claims_in_flight.dec(len(batch.commands))
         metrics.dispatched.inc(len(sent.taken))
-        return len(sent.taken)
 
     async def give_back(self, due: Due, batch: Batch) -> None:
         """Claimed, and not to be sent after all: at once to be skipped, or claimed again under the same attempt."""

@@ -29,7 +29,7 @@ from rollwave.store.watched import watched
 _log = get_logger("tick")
 
 AT_ONCE = 4
-"""Campaigns worked on at the same time, each with at most two connections of the pool."""
+"""Campaigns worked on at the same time, each with at most three connections of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
