@@ -12,13 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rollwave.engine.tick import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+    from rollwave.engine.embedding import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 else:
 
     def __getattr__(name: str) -> Any:
         # Only when asked for: the command line's help need not wait for the engine.
         if name in __all__:
-            return getattr(import_module("rollwave.engine.tick"), name)
+            return getattr(import_module("rollwave.engine.embedding"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -239,7 +239,7 @@ class Campaign(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         due = Due(TenantId(TENANT), CampaignId(self.campaign), self.due.status)
-        batch = self.world.run(self.world.dispatcher._claim(due))
+        batch = self.world.run(self.world.dispatcher._claimer.claim(due))
         self.model.claim([each.device_id for each in batch.commands])
         assert all(each.attempt == self.model[each.device_id].attempt for each in batch.commands)
         if batch.commands:

@@ -60,3 +60,21 @@ def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
             claims[-1] = (claims[-1][0], claims[-1][1] + taken)
     assert all(number <= rate for _, number in claims)
     assert all(later - earlier >= tick * 0.999999 for (earlier, _), (later, _) in pairwise(claims))
+
+
+@given(st.integers(1, 500), st.floats(0.1, 100), st.integers(1, 40))
+def test_in_steps_each_lets_its_share_go_and_the_window_the_whole_rate(rate: int, tick: float, steps: int) -> None:
+    now, used, claims = 0.0, 0, list[int]()
+    while used < rate:
+        granted = allowance(Pace(rate, tick, now if claims else None, used, steps=steps), wave_left=10**9)
+        if granted.tokens:
+            claims.append(granted.tokens)
+            used += granted.tokens
+        else:
+            assert granted.retry_in > 0
+            now += granted.retry_in + tick * 1e-9
+    assert used == rate
+    assert max(claims) <= -(-rate // steps), "no more at once than a step's share, rounded up"
+    assert now < tick, "all of them within the window"
+    done = allowance(Pace(rate, tick, now, used, steps=steps), wave_left=10**9)
+    assert (done.tokens, round(now + done.retry_in, 6)) == (0, round(tick, 6))

@@ -10,25 +10,25 @@ import time
 from collections.abc import Callable
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.pacing import Allowance, allowance
-from rollwave.domain.rules import Rules
-from rollwave.domain.wave import Wave
-from rollwave.engine import guard
+from rollwave.engine.agenda import SOON
+from rollwave.engine.claimer import Claimer
 from rollwave.engine.conveyor import Conveyor
-from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
-from rollwave.engine.rules import read_rules, read_waves
 from rollwave.engine.sender import Batch, Sender
-from rollwave.errors import BrokerUnavailable, InvalidInput
+from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
-from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, slots
-from rollwave.store.campaigns import Campaign, Due
-from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.executions import Claim, Times
+from rollwave.store import campaigns, executions
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool, tenant_transaction
 
 _log = get_logger("dispatcher")
+
+TURN = 2.0
+"""Seconds for which one campaign is sent, before others that wait get their turn and its own deadlines are seen to."""
+
+AT_LEAST = 0.01
+"""Seconds in which there is never more to send."""
 
 
 class Dispatcher:
@@ -40,15 +40,18 @@ class Dispatcher:
         publisher: Publisher,
         settings: Settings,
         stopping: Callable[[], bool] = lambda: False,
+        *,
+        steps: int = 1,
     ) -> None:
+        """``steps``: parts in which a tick's devices go out, one after the other; 1: all at once."""
         self._pool = pool
         self._publisher = publisher
-        self._settings = settings
+        self._claimer = Claimer(pool, settings, steps=steps)
         self._sender = Sender(pool, publisher, settings)
         self._stopping = stopping
 
-    async def dispatch(self, due: Due) -> float | None:
-        """Send what may go now. Returns the seconds until the pace allows more; None when it is not the pace.
+    async def dispatch(self, due: Due) -> float:
+        """Send what may go now, for a turn. Returns the seconds until there may be more; 0: there is more now.
 
         One batch is claimed while the one before it is published, and the one before that is marked. A broker that is
         away claims nothing.
@@ -56,26 +59,33 @@ class Dispatcher:
         try:
             await self._publisher.session()
         except BrokerUnavailable:
-            return None
-        batch = Batch()
+            return SOON
+        batch, wait = Batch(), SOON
+        turn_ends = time.monotonic() + TURN
         conveyor = Conveyor(self._sender, due)
         try:
             while not self._stopping():
-                batch = await self._claim(due)
+                batch = await self._claimer.claim(due)
                 taken = await conveyor.answered()
                 if taken is not None and batch.commands and not await self._still_runs(due):
                     await self._sender.give_back(due, batch)
                     break
                 if batch.commands:
                     conveyor.start(batch)
-                if taken == 0 or not (batch.commands or batch.skipped):
+                if not (batch.commands or batch.skipped):
+                    wait = max(batch.retry_in, AT_LEAST)
+                    break
+                if taken == 0:
+                    break
+                if time.monotonic() >= turn_ends:
+                    wait = 0.0
                     break
         finally:
             # Also when claiming has failed: what is on its way is marked before anybody claims it again.
             await conveyor.finish()
         if conveyor.taken:
             await self._announce(due, conveyor.taken)
-        return batch.retry_in
+        return wait
 
     async def _still_runs(self, due: Due) -> bool:
         """Whether what waited may go: stopped since, the campaign had the batch before it out, and that is all."""
@@ -93,82 +103,3 @@ class Dispatcher:
             dispatched=sent,
             remaining_pending=left,
         )
-
-    async def _claim(self, due: Due) -> Batch:
-        lease_ends = time.monotonic() + self._settings.lease
-        stopped = None
-        batch = Batch()
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
-            campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            if campaign.status is not CampaignStatus.RUNNING:
-                return batch
-            try:
-                rules = read_rules(campaign, self._settings)
-                body = _command(campaign)
-                waves = await read_waves(connection, campaign)
-            except InvalidInput as error:
-                stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
-            else:
-                granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
-                claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
-                batch = Batch(
-                    claim.commands,
-                    body.encode(),
-                    _times(rules),
-                    lease_ends,
-                    claim.skipped,
-                    granted.retry_in or None,
-                )
-                await reach(Failpoint.CLAIM_WRITTEN)
-        if stopped:
-            stopped.announce()
-        if batch.commands:
-            await reach(Failpoint.CLAIMED)
-        return batch
-
-    async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
-        flying = 0
-        if rules.max_in_flight is not None:
-            flying = await executions.in_flight(connection, campaign, up_to=rules.max_in_flight)
-        pace = campaign.pace(tick=self._settings.tick_interval, in_flight=flying)
-        left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
-        return allowance(pace, wave_left=left)
-
-    async def _take(
-        self, connection: Connection, campaign: Campaign, granted: Allowance, body: str, in_all: float
-    ) -> Claim:
-        if not granted.tokens or await slots.awaited(connection, self._settings.listener_slots):
-            return Claim((), 0, 0)
-        claim = await executions.claim(
-            connection,
-            campaign,
-            tokens=min(granted.tokens, self._settings.claim_batch),
-            fresh=min(granted.fresh, self._settings.claim_batch),
-            lease=self._settings.lease,
-            in_all=in_all,
-        )
-        if claim.commands:
-            await campaigns.spend(
-                connection,
-                campaign,
-                opens_window=granted.opens_window,
-                used=len(claim.commands),
-                first_time=claim.fresh,
-                command=body,
-            )
-        return claim
-
-
-def _times(rules: Rules) -> Times:
-    return Times(rules.answer_within, rules.patience, rules.device_timeout)
-
-
-def _command(campaign: Campaign) -> str:
-    """The campaign's command body, the one frozen by its first claim if there was one."""
-    if campaign.command is not None:
-        return campaign.command
-    if not campaign.firmware_url or campaign.firmware_version is None:
-        raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
-    return encode_command(
-        campaign.id, campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum
-    ).decode()

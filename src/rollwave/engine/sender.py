@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from rollwave import metrics
 from rollwave.engine.failpoints import Failpoint, reach
@@ -34,8 +35,8 @@ class Batch:
     times: Times = NO_TIMES
     lease_ends: float = 0.0
     skipped: int = 0
-    retry_in: float | None = None
-    """Seconds until the campaign's next window; None: pacing does not hold it back."""
+    retry_in: float = inf
+    """Seconds until there may be more to claim, where nothing was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
-from rollwave.breaker import Told
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
+from rollwave.engine.rounds import Rounds
 from rollwave.engine.supervisor import Supervisor
-from rollwave.engine.tick import Ticker
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from rollwave.store.outage import is_away, is_outage
 from rollwave.store.watched import watched
 
 _log = get_logger("worker")
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks for campaigns that an operator has started, or that may go on."""
 
 BROKER_CHECK = 3.0
 """Seconds in which the broker should let us in, when somebody asks whether this worker is ready."""
@@ -41,7 +35,7 @@ class Worker:
 
     def join(self, supervisor: Supervisor) -> None:
         """Have the supervisor run this worker."""
-        supervisor.add("dispatcher", self._tick)
+        supervisor.add("dispatcher", self._dispatch)
         for number, listener in enumerate(self._listeners):
             supervisor.add(f"listener {number}", listener.run)
 
@@ -71,30 +65,7 @@ class Worker:
         except TimeoutError:
             return  # reports will wait in the broker, or deadlines mend it
 
-    async def _tick(self, stop: asyncio.Event) -> None:
-        settings = self._settings
-        spoke = -settings.tick_interval
+    async def _dispatch(self, stop: asyncio.Event) -> None:
         async with self._publisher:
             await self._listen_first()
-            ticker = Ticker(self._pool, self._publisher, settings, stop.is_set)
-            told = Told()
-            while not stop.is_set():
-                wait: float | None = None
-                # Looked more often than ticked: the pace is kept in the database, the log at the tick's rhythm.
-                quietly = time.monotonic() - spoke < settings.tick_interval
-                spoke = spoke if quietly else time.monotonic()
-                try:
-                    wait = await ticker.tick(quietly=quietly, patience=LOOK_EVERY)
-                    told.over("tick")
-                except Exception as error:
-                    if not is_outage(error):
-                        raise
-                    # That it is away, the pool has said.
-                    if not is_away(error) and told.news("tick", type(error).__name__):
-                        _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
-                pause = min(LOOK_EVERY, settings.tick_interval, wait if wait is not None else LOOK_EVERY)
-                try:
-                    await asyncio.wait_for(stop.wait(), pause)
-                except TimeoutError:
-                    continue
-            await ticker.drain()
+            await Rounds(self._pool, self._publisher, self._settings, stop).run()

@@ -60,7 +60,7 @@ class Campaign:
     firmware_version: str | None
     firmware_checksum: str | None
 
-    def pace(self, *, tick: float, in_flight: int = 0) -> Pace:
+    def pace(self, *, tick: float, in_flight: int = 0, steps: int = 1) -> Pace:
         """What pacing needs of the row."""
         return Pace(
             rate=self.rate or 0,
@@ -69,6 +69,7 @@ class Campaign:
             used=self.pace_used,
             in_flight=in_flight,
             max_in_flight=self.max_in_flight,
+            steps=steps,
         )
 
 

@@ -35,6 +35,11 @@ class Claim:
     fresh: int
     skipped: int
 
+    @property
+    def any(self) -> bool:
+        """Whether it took anything."""
+        return bool(self.commands or self.skipped)
+
 
 class Effect(NamedTuple):
     """What one report met and did.
@@ -252,6 +257,12 @@ async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
     row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
     assert row is not None  # a SELECT without FROM has one row
     return Outlook(waiting=row["waiting"], open=row["open"], any=row["any"])
+
+
+async def next_due(connection: Connection, campaign: Campaign) -> float | None:
+    """Seconds until the first lease, deadline or delay of the campaign ends, negative once it has; None: none runs."""
+    seconds: float | None = await connection.fetchval(_sql["next_due"], campaign.tenant_id, campaign.id)
+    return seconds
 
 
 async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -> int:

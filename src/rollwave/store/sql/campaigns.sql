@@ -37,14 +37,18 @@ SELECT id, idempotency_digest FROM ota_campaigns WHERE tenant_id = $1 AND idempo
 UPDATE ota_campaigns SET total_devices = $3 WHERE tenant_id = $1 AND id = $2;
 
 -- name: move
+-- Workers are called once it is committed (store/calls.py).
 -- Not applied: the campaign is no longer in the state the decision was made on.
-UPDATE ota_campaigns
-SET status = $4::text,
-    status_reason = $5,
-    started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
-    completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END
-WHERE tenant_id = $1 AND id = $2 AND status = $3
-RETURNING id;
+WITH moved AS (
+    UPDATE ota_campaigns
+    SET status = $4::text,
+        status_reason = $5,
+        started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
+        completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END
+    WHERE tenant_id = $1 AND id = $2 AND status = $3
+    RETURNING id
+)
+SELECT id, pg_notify('rollwave_due', '') FROM moved;
 
 -- name: count
 -- Move the counters by transitions that this transaction made, in the order of ids: no two batches wait

@@ -285,6 +285,15 @@ SELECT EXISTS (SELECT FROM ota_device_status
                  AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))) AS open,
        EXISTS (SELECT FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2) AS any;
 
+-- name: next_due
+-- Seconds until the first lease, deadline or delay ends. No row: none runs.
+SELECT COALESCE(EXTRACT(epoch FROM due_at - statement_timestamp()), 0)::float8
+FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2
+  AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+ORDER BY due_at NULLS FIRST
+LIMIT 1;
+
 -- name: in_flight
 -- How many devices are in flight, counted up to $3.
 SELECT count(*)::int FROM (

@@ -1,0 +1,58 @@
+"""Which campaigns are to be looked at, and when: at once when they are new or in another state, else when they said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import TypeAlias
+
+from rollwave.store.campaigns import Due
+
+SOON = 1.0
+"""Seconds until a campaign is looked at again, where nothing tells when that is worth while."""
+
+Key: TypeAlias = tuple[str, int]
+
+
+def key(due: Due) -> Key:
+    """What tells a campaign from all others."""
+    return due.tenant_id, due.campaign_id
+
+
+class Agenda:
+    """Knows what was due when the database was last asked. Times are seconds of whatever clock the caller keeps to."""
+
+    def __init__(self) -> None:
+        self._due: dict[Key, Due] = {}
+        self._at: dict[Key, float] = {}
+
+    def update(self, due: Sequence[Due]) -> None:
+        """What is due now. Whatever is new here, or in another state than it was, is to be looked at at once."""
+        before, self._due = self._due, {key(each): each for each in due}
+        for name, each in self._due.items():
+            if name not in before or before[name].status is not each.status:
+                self._at[name] = -inf
+        self._at = {name: at for name, at in self._at.items() if name in self._due}
+
+    def all(self) -> list[Due]:
+        """All that is due."""
+        return list(self._due.values())
+
+    def ripe(self, now: float) -> list[Due]:
+        """What is to be looked at by ``now``."""
+        return [self._due[name] for name, at in self._at.items() if at <= now]
+
+    def begin(self, due: Due) -> None:
+        """It is being looked at."""
+        self._at.pop(key(due), None)
+
+    def again(self, due: Due, at: float) -> None:
+        """It is to be looked at again, unless something has called for that sooner."""
+        name = key(due)
+        if name in self._due:
+            self._at[name] = min(at, self._at.get(name, inf))
+
+    @property
+    def soonest(self) -> float:
+        """When the next look is due; infinite: there is nothing to look at."""
+        return min(self._at.values(), default=inf)

@@ -1,0 +1,119 @@
+"""One claim: a short transaction under the campaign's lock that takes what may go now."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.pacing import Allowance, allowance
+from rollwave.domain.rules import Rules
+from rollwave.domain.wave import Wave
+from rollwave.engine import guard
+from rollwave.engine.agenda import SOON
+from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.rules import read_rules, read_waves
+from rollwave.engine.sender import Batch
+from rollwave.errors import InvalidInput
+from rollwave.mqtt.payload import encode_command
+from rollwave.settings import Settings
+from rollwave.store import campaigns, executions, slots
+from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.executions import Claim, Times
+
+
+class Claimer:
+    """Claims one campaign's devices, as far as its pace, waves and caps allow now."""
+
+    def __init__(self, pool: Pool, settings: Settings, *, steps: int) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._steps = steps
+
+    async def claim(self, due: Due) -> Batch:
+        """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
+        lease_ends = time.monotonic() + self._settings.lease
+        stopped = None
+        batch = Batch()
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
+            if campaign.status is not CampaignStatus.RUNNING:
+                return batch
+            try:
+                rules = read_rules(campaign, self._settings)
+                body = _command(campaign)
+                waves = await read_waves(connection, campaign)
+            except InvalidInput as error:
+                stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
+            else:
+                granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
+                claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
+                retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, granted)
+                batch = Batch(
+                    claim.commands, body.encode(), _times(rules), lease_ends, claim.skipped, retry_in=retry_in
+                )
+                await reach(Failpoint.CLAIM_WRITTEN)
+        if stopped:
+            stopped.announce()
+        if batch.commands:
+            await reach(Failpoint.CLAIMED)
+        return batch
+
+    async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
+        if await slots.awaited(connection, self._settings.listener_slots):
+            return Allowance(0, 0, opens_window=False, retry_in=SOON)
+        flying = 0
+        if rules.max_in_flight is not None:
+            flying = await executions.in_flight(connection, campaign, up_to=rules.max_in_flight)
+        pace = campaign.pace(tick=self._settings.tick_interval, in_flight=flying, steps=self._steps)
+        left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
+        return allowance(pace, wave_left=left)
+
+    async def _retry_in(self, connection: Connection, campaign: Campaign, granted: Allowance) -> float:
+        """Nothing could be claimed: when may it be worth while?"""
+        if not granted.tokens:
+            return granted.retry_in
+        due_in = await executions.next_due(connection, campaign)
+        if not granted.fresh or (due_in is not None and due_in <= 0):
+            return SOON  # a place in flight, a gate, or the sweeper comes first
+        return inf if due_in is None else due_in
+
+    async def _take(
+        self, connection: Connection, campaign: Campaign, granted: Allowance, body: str, in_all: float
+    ) -> Claim:
+        if not granted.tokens:
+            return Claim((), 0, 0)
+        claim = await executions.claim(
+            connection,
+            campaign,
+            tokens=min(granted.tokens, self._settings.claim_batch),
+            fresh=min(granted.fresh, self._settings.claim_batch),
+            lease=self._settings.lease,
+            in_all=in_all,
+        )
+        if claim.commands:
+            await campaigns.spend(
+                connection,
+                campaign,
+                opens_window=granted.opens_window,
+                used=len(claim.commands),
+                first_time=claim.fresh,
+                command=body,
+            )
+        return claim
+
+
+def _times(rules: Rules) -> Times:
+    return Times(rules.answer_within, rules.patience, rules.device_timeout)
+
+
+def _command(campaign: Campaign) -> str:
+    """The campaign's command body, the one frozen by its first claim if there was one."""
+    if campaign.command is not None:
+        return campaign.command
+    if not campaign.firmware_url or campaign.firmware_version is None:
+        raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
+    return encode_command(
+        campaign.id, campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum
+    ).decode()

@@ -1,0 +1,100 @@
+"""A worker's rounds: it asks what is due, once a second or when called, and looks at each campaign in its time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
+from math import inf
+
+from rollwave.breaker import Told
+from rollwave.engine.publisher import Publisher
+from rollwave.engine.tick import Ticker
+from rollwave.log import get_logger, trace
+from rollwave.settings import Settings
+from rollwave.store import calls
+from rollwave.store.database import Pool, direct_pool
+from rollwave.store.outage import CONNECTION_TROUBLE, is_away, is_outage
+
+_log = get_logger("tick")
+
+ASK_EVERY = 1.0
+"""Seconds between two questions which campaigns are due, unless somebody calls."""
+
+STEPS, SHORTEST_STEP = 20, 0.25
+"""Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
+
+HEAR_AGAIN = 5.0
+"""Seconds after which lost calls are listened to again."""
+
+
+class Rounds:
+    """Goes on until stopped; then waits for the campaigns in hand."""
+
+    def __init__(self, pool: Pool, publisher: Publisher, settings: Settings, stop: asyncio.Event) -> None:
+        steps = max(1, min(STEPS, int(settings.tick_interval / SHORTEST_STEP)))
+        self._ticker = Ticker(pool, publisher, settings, stop.is_set, steps=steps)
+        self._pool = pool
+        self._settings = settings
+        self._stop = stop
+        self._called = asyncio.Event()
+        self._told = Told()
+        self._asked = self._spoke = -inf
+
+    async def run(self) -> None:
+        """Go round."""
+        hearing = asyncio.create_task(self._hear_calls())
+        every = min(ASK_EVERY, self._settings.tick_interval)
+        try:
+            while not self._stop.is_set():
+                if self._called.is_set() or time.monotonic() - self._asked >= every:
+                    await self._ask()
+                self._ticker.ripened.clear()
+                with trace("tick"):
+                    self._ticker.look()
+                pause = self._asked + every - time.monotonic()
+                await _first(self._stop, self._called, self._ticker.ripened, within=min(pause, self._ticker.wait))
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+        await self._ticker.drain()
+
+    async def _ask(self) -> None:
+        self._called.clear()
+        self._asked = now = time.monotonic()
+        # Asked more often than ticked: the log keeps the tick's rhythm.
+        quietly = now - self._spoke < self._settings.tick_interval
+        self._spoke = self._spoke if quietly else now
+        try:
+            with trace("tick"):
+                await self._ticker.ask(quietly=quietly)
+            self._told.over("tick")
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            # That it is away, the pool has said.
+            if not is_away(error) and self._told.news("tick", type(error).__name__):
+                _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
+
+    async def _hear_calls(self) -> None:
+        """Hear when campaigns are moved. Where that fails they are found at the next question: not worth a word."""
+        direct = self._settings.database_direct_url
+        async with AsyncExitStack() as stack:
+            pool = self._pool
+            if direct is not None:
+                pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
+            while True:
+                with suppress(*CONNECTION_TROUBLE):
+                    await calls.listen(pool, self._called.set)
+                await asyncio.sleep(HEAR_AGAIN)
+
+
+async def _first(*events: asyncio.Event, within: float) -> None:
+    """Return once one of them is set, or the time is over."""
+    waiting = [asyncio.create_task(each.wait()) for each in events]
+    try:
+        await asyncio.wait(waiting, timeout=max(0.0, within), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,52 @@
+"""When campaigns are looked at."""
+
+from __future__ import annotations
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine.agenda import Agenda
+from rollwave.store.campaigns import Due
+
+ONE, TWO = (Due(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING) for number in (1, 2))
+
+
+def agenda(*due: Due) -> Agenda:
+    """One on which everything has been looked at and wants to be again at 10."""
+    agenda = Agenda()
+    agenda.update(due)
+    for each in due:
+        agenda.begin(each)
+        agenda.again(each, 10.0)
+    return agenda
+
+
+def test_what_is_new_is_looked_at_at_once() -> None:
+    known = agenda(ONE)
+    known.update([ONE, TWO])
+    assert known.ripe(now=0.0) == [TWO]
+
+
+def test_what_is_known_waits_for_its_time() -> None:
+    known = agenda(ONE, TWO)
+    known.begin(TWO)
+    known.again(TWO, 5.0)
+    assert known.soonest == 5.0
+    assert known.ripe(now=4.9) == []
+    assert known.ripe(now=5.0) == [TWO]
+    assert known.ripe(now=10.0) == [ONE, TWO]
+
+
+def test_another_state_calls_for_a_look_even_while_it_is_in_hand() -> None:
+    known = agenda(ONE)
+    known.begin(ONE)
+    aborted = Due(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
+    known.update([aborted])
+    known.again(ONE, 20.0)
+    assert known.ripe(now=0.0) == [aborted]
+
+
+def test_what_is_not_due_any_more_is_forgotten() -> None:
+    known = agenda(ONE)
+    known.update([])
+    known.again(ONE, 5.0)
+    assert (known.ripe(now=99.0), known.all()) == ([], [])
