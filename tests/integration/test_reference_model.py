@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
+from rollwave.engine.claimer import Claimer
 from rollwave.engine.conductor import Conductor
-from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.sender import Batch, Sender, Sent
@@ -71,7 +71,7 @@ class World:
     runner: asyncio.Runner
     pool: Pool
     host: Connection
-    dispatcher: Dispatcher
+    claimer: Claimer
     sender: Sender
     conductor: Conductor
 
@@ -92,9 +92,8 @@ def world(database: str) -> Iterator[World]:
             host = await stack.enter_async_context(connect(database))
             await _be_heard(pool, stack)
             publisher = Publisher(Broker.from_url("mqtt://localhost:1"))  # never opened: the broker's answers are rules
-            dispatcher = Dispatcher(pool, publisher, SETTINGS)
-            sender = Sender(pool, publisher, SETTINGS)
-            return World(runner, pool, host, dispatcher, sender, Conductor(pool, SETTINGS))
+            claimer, sender = Claimer(pool, SETTINGS, steps=1), Sender(pool, publisher, SETTINGS)
+            return World(runner, pool, host, claimer, sender, Conductor(pool, SETTINGS))
 
         try:
             yield runner.run(build())
@@ -239,7 +238,7 @@ class Campaign(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         due = Due(TenantId(TENANT), CampaignId(self.campaign), self.due.status)
-        batch = self.world.run(self.world.dispatcher._claimer.claim(due))
+        batch = self.world.run(self.world.claimer.claim(due))
         self.model.claim([each.device_id for each in batch.commands])
         assert all(each.attempt == self.model[each.device_id].attempt for each in batch.commands)
         if batch.commands:
