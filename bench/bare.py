@@ -12,18 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from bench import wire
-from bench.fleet import TENANT, counted, counting, device_name, report
-from bench.lab import Lab, command_body
-from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.report import Report
+from bench.fleet import Says, devices, report
+from bench.lab import Lab, settled
+from bench.load import TENANT, campaigns, command_body, device_name
 from rollwave.mqtt.topics import command_topic
-from rollwave.store import campaigns, executions
-from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.database import Connection, Pool
 
 BATCH = 1000
-
-_TIMES = executions.Times(answer=1800, patience=1800, in_all=86_400)
 
 _CLAIM = """
 WITH picked AS (
@@ -52,47 +47,53 @@ WITH moved AS (
 UPDATE ota_campaigns SET succeeded = succeeded + (SELECT count(*) FROM moved) WHERE tenant_id = $1 AND id = $2"""
 
 
-async def claim(lab: Lab, devices: int) -> float:
+@asynccontextmanager
+async def _prepared(lab: Lab, devices: int, *, sent: bool = False) -> AsyncIterator[tuple[Pool, int]]:
+    """A campaign that PostgreSQL has analyzed."""
+    async with lab.database() as database:
+        [key] = await campaigns(database.pool, devices, sent=sent)
+        await database.pool.execute("ANALYZE")
+        await settled(database.pool)
+        yield database.pool, key.campaign
+
+
+async def claim(lab: Lab, number: int) -> float:
     """Devices claimed a second, in SQL alone."""
-    async with lab.campaign(devices, analyzed=True) as (_, pool, campaign), pool.acquire() as connection:
+    async with _prepared(lab, number) as (pool, campaign), pool.acquire() as connection:
         started = time.perf_counter()
         while await connection.fetch(_CLAIM, TENANT, campaign, BATCH):
             pass
-        return devices / (time.perf_counter() - started)
+        return number / (time.perf_counter() - started)
 
 
-async def apply(lab: Lab, devices: int) -> float:
-    """Reports applied a second by the engine's own statements, in SQL alone."""
-    async with lab.campaign(devices, sent=True, analyzed=True) as (_, pool, campaign):
-        said = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, 100)
+async def apply(lab: Lab, number: int) -> float:
+    """Reports applied a second, in SQL alone."""
+    async with _prepared(lab, number, sent=True) as (pool, campaign), pool.acquire() as connection:
         started = time.perf_counter()
-        for first in range(0, devices, BATCH):
-            reports = [(DeviceId(device_name(n)), said) for n in range(first, min(first + BATCH, devices))]
-            async with tenant_transaction(pool, TENANT) as connection:
-                effects = await executions.apply_reports(connection, TENANT, reports, _TIMES, max_attempts=3)
-                moved = sum(effect.applied for effect in effects)
-                await campaigns.count(connection, TENANT, [(CampaignId(campaign), moved, 0)])
-        return devices / (time.perf_counter() - started)
+        for first in range(0, number, BATCH):
+            names = [device_name(n) for n in range(first, min(first + BATCH, number))]
+            await connection.execute(_APPLY, TENANT, campaign, names, ["SUCCESS"] * len(names))
+        return number / (time.perf_counter() - started)
 
 
-async def publish(lab: Lab, broker: str, devices: int) -> float:
+async def publish(lab: Lab, broker: str, number: int) -> float:
     """QoS 1 frames a second over one socket, until the last one is acknowledged and has reached a subscriber."""
-    frames = _commands([device_name(n) for n in range(devices)], command_body(1), 0)
-    with lab.broker(broker) as port:
-        async with counting(port, devices) as counter:
-            with wire.connected(port, "bench-engine") as line:
+    frames = _commands([device_name(n) for n in range(number)], command_body(1), 0)
+    with lab.broker(broker) as at:
+        async with devices(at.port) as fleet:
+            with wire.connected(at.port, "bench-engine") as line:
                 handed = await asyncio.to_thread(wire.flood, line, frames)
-            arrived = await counted(counter)
-    return devices / (max(arrived.last, handed[-1]) - handed[0])
+            arrived = await fleet.have_heard(number, 1)
+    return number / (max(arrived.last, handed[-1]) - handed[0])
 
 
-async def dispatch(lab: Lab, broker: str, devices: int) -> float:
+async def dispatch(lab: Lab, broker: str, number: int) -> float:
     """Claim, publish, mark, chained: one batch is claimed while the one before it is on its way."""
     async with AsyncExitStack() as stack:
-        _, pool, campaign = await stack.enter_async_context(lab.campaign(devices, analyzed=True))
-        port = stack.enter_context(lab.broker(broker))
-        counter = await stack.enter_async_context(counting(port, devices))
-        line = await stack.enter_async_context(_line(port))
+        pool, campaign = await stack.enter_async_context(_prepared(lab, number))
+        at = stack.enter_context(lab.broker(broker))
+        fleet = await stack.enter_async_context(devices(at.port))
+        line = await stack.enter_async_context(_line(at.port))
         body = command_body(campaign)
         started = time.perf_counter()
         on_its_way: asyncio.Task[None] | None = None
@@ -106,21 +107,22 @@ async def dispatch(lab: Lab, broker: str, devices: int) -> float:
         assert on_its_way
         await on_its_way
         took = time.perf_counter() - started
-        await counted(counter)
-    return devices / took
+        await fleet.have_heard(number, campaign)
+    return number / took
 
 
-async def ingest(lab: Lab, broker: str, devices: int) -> float:
+async def ingest(lab: Lab, broker: str, number: int) -> float:
     """Receive, apply, acknowledge, chained: first report received to last one committed."""
     async with AsyncExitStack() as stack:
-        _, pool, campaign = await stack.enter_async_context(lab.campaign(devices, sent=True, analyzed=True))
+        pool, campaign = await stack.enter_async_context(_prepared(lab, number, sent=True))
         connection = await stack.enter_async_context(pool.acquire())
-        port = stack.enter_context(lab.broker(broker))
-        line = await stack.enter_async_context(_line(port))
+        at = stack.enter_context(lab.broker(broker))
+        line = await stack.enter_async_context(_line(at.port))
         await line.subscribe("tenant/+/device/+/ota/status")
-        sender = asyncio.create_task(report(port, campaign, devices))
+        says = [Says(TENANT, device_name(n), campaign) for n in range(number)]
+        sender = asyncio.create_task(report(at.port, says))
         started, taken = 0.0, 0
-        while taken < devices:
+        while taken < number:
             batch = await line.messages(BATCH)
             started = started or time.perf_counter()
             await _take_in(connection, campaign, batch)
@@ -128,7 +130,7 @@ async def ingest(lab: Lab, broker: str, devices: int) -> float:
             line.send([wire.puback_frame(identifier) for _, identifier, _ in batch])
         took = time.perf_counter() - started
         await sender
-    return devices / took
+    return number / took
 
 
 async def _take_in(connection: Connection, campaign: int, batch: Sequence[tuple[str, bytes, memoryview]]) -> None:

@@ -1,111 +1,110 @@
-"""The devices' side, in processes of its own: one that counts commands, one that sends reports.
-
-``python -m bench.fleet count PORT N`` prints ``ready``, then when the first and the N-th command came.
-``python -m bench.fleet report PORT CAMPAIGN N PER_SECOND`` prints when each device's report was sent.
-"""
+"""Devices to measure with: some hear commands (and answer), some report. They live in processes of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from bench import wire
-from rollwave.mqtt.payload import encode_report
-from rollwave.mqtt.topics import status_topic
+from tests.support import eventually
 
-TENANT = "north"
+_LONGEST_LINE = 1 << 28  # one line holds every report's time
 
 
-def device_name(number: int) -> str:
-    """The n-th device, from 0."""
-    return f"device-{number:07}"
+class Says(NamedTuple):
+    """One report that a device is to make."""
+
+    tenant: str
+    device: str
+    campaign: int
+    status: str = "SUCCESS"
+    progress: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Times of day at which the first and the last command reached the devices, and how many did."""
+class Heard:
+    """Commands of one campaign, as they reached the devices: how many, when (times of day), and how many when."""
 
+    campaign: int
+    number: int
     first: float
     last: float
-    number: int
+    bins: Sequence[tuple[int, int]]
+    """Numbers by hundredths of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Times of day at which reports were handed to the socket, and the CPU seconds that sending them took."""
+
+    handed: Sequence[float]
+    cpu: float
+
+
+class Devices:
+    """A process that is subscribed to every command."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.cpu = 0.0
+        """Seconds used so far, as of the last :meth:`heard`."""
+
+    async def heard(self) -> dict[int, Heard]:
+        """What has come so far, by campaign."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(b"\n")
+        told = json.loads(await self._process.stdout.readline())
+        self.cpu = told["cpu"]
+        return {each["campaign"]: Heard(**each) for each in told["heard"]}
+
+    async def have_heard(self, number: int, campaign: int, timeout: float = 120.0) -> Heard:
+        """Wait for so many commands of a campaign."""
+
+        async def enough() -> Heard | None:
+            heard = (await self.heard()).get(campaign)
+            return heard if heard and heard.number >= number else None
+
+        found = await eventually(enough, timeout=timeout, what=f"{number} commands of campaign {campaign}")
+        assert found
+        return found
 
 
 @asynccontextmanager
-async def counting(port: int, number: int) -> AsyncIterator[Process]:
-    """A counter of commands, already subscribed."""
-    process = await _start("count", port, number)
+async def devices(port: int, *answers: str) -> AsyncIterator[Devices]:
+    """Every device of every tenant, already subscribed; each answers its command with these statuses."""
+    process = await _start("listen", port, *answers)
     try:
         assert process.stdout
         assert (await process.stdout.readline()).strip() == b"ready"
-        yield process
+        yield Devices(process)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-async def counted(process: Process, timeout: float = 120.0) -> Counted:
-    """What the counter says once it has counted to its end."""
-    assert process.stdout
-    async with asyncio.timeout(timeout):
-        return Counted(**json.loads(await process.stdout.readline()))
-
-
-async def report(port: int, campaign: int, number: int, per_second: float = 0.0) -> list[float]:
-    """Have devices 0 to ``number`` report SUCCESS; returns when each one's report was sent."""
-    process = await _start("report", port, campaign, number, per_second)
-    output, _ = await process.communicate()
+async def report(port: int, says: Sequence[Says], per_second: float = 0.0) -> Sent:
+    """Have devices report, as fast as the broker takes it or at a steady pace; returns when all is acknowledged."""
+    process = await _start("report")
+    order = {"port": port, "per_second": per_second, "reports": says}
+    try:
+        output, _ = await process.communicate(json.dumps(order).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode == 0, "the sender of reports failed"
-    handed: list[float] = json.loads(output)
-    return handed
+    told = json.loads(output)
+    return Sent(told["handed"], told["cpu"])
 
 
 async def _start(*words: object) -> Process:
     arguments = [str(word) for word in words]
-    # The line that holds every report's time is long.
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.fleet", *arguments, stdout=PIPE, limit=1 << 26
+        sys.executable, "-m", "bench.devices", *arguments, stdin=PIPE, stdout=PIPE, limit=_LONGEST_LINE
     )
-
-
-def _count(port: int, number: int) -> None:
-    cutter = wire.Frames()
-    seen, first = 0, 0.0
-    with wire.connected(port, "bench-counter") as line:
-        line.sendall(wire.subscribe_frame("tenant/+/device/+/ota"))
-        assert line.recv(4096)[:1] == b"\x90"
-        print("ready", flush=True)
-        while seen < number:
-            commands = [body for kind, body in cutter.feed(line.recv(1 << 18)) if kind & 0xF0 == wire.PUBLISH]
-            if commands and not seen:
-                first = time.time()
-            seen += len(commands)
-            line.sendall(b"".join(wire.puback_frame(_identifier(body)) for body in commands))
-        print(json.dumps({"first": first, "last": time.time(), "number": seen}), flush=True)
-
-
-def _identifier(body: memoryview) -> bytes:
-    cut = 2 + int.from_bytes(body[:2])
-    return bytes(body[cut : cut + 2])
-
-
-def _report(port: int, campaign: int, number: int, per_second: float) -> None:
-    payload = encode_report(campaign, "SUCCESS")
-    frames = [wire.publish_frame(n, status_topic(TENANT, device_name(n)), payload) for n in range(number)]
-    with wire.connected(port, "bench-reports") as line:
-        handed = wire.flood(line, frames, per_second=per_second)
-    print(json.dumps(handed))
-
-
-if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["count", port, number]:
-            _count(int(port), int(number))
-        case ["report", port, campaign, number, per_second]:
-            _report(int(port), int(campaign), int(number), float(per_second))

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
-from bench.fleet import TENANT
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
-from rollwave.mqtt.payload import encode_command
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests.servers import Mosquitto, debian_postgres
@@ -26,11 +25,20 @@ _numbers = count(1)
 # So that a row tells when it was committed. It costs ten bytes a transaction; durability is the default's.
 _SETTINGS = {"track_commit_timestamp": "on"}
 
-# Each is an update of its own, so that the table is as worn as a dispatch leaves it.
-_CLAIMED = "attempt = 1, due_at = now() + interval '30 s'"
-_MARKED = "status = 'DOWNLOADING', sent_attempt = 1, started_at = now(), due_at = now() + interval '30 min'"
 
-_FIRMWARE_URL, _VERSION, _CHECKSUM = "https://files.invalid/firmware.bin", "2.1.0", "0" * 64
+class Database(NamedTuple):
+    """A migrated database of its own."""
+
+    name: str
+    url: str
+    pool: Pool
+
+
+class Broker(NamedTuple):
+    """A broker of its own; none of its sessions is older than it."""
+
+    port: int
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,53 +49,39 @@ class Lab:
     folder: Path
 
     @contextmanager
-    def broker(self, name: str) -> Iterator[int]:
-        """The port of a broker of its own: ``mosquitto`` or ``iotcore``. None of its sessions is older than it."""
+    def broker(self, name: str = "mosquitto") -> Iterator[Broker]:
+        """``mosquitto`` or ``iotcore``."""
         folder = Path(tempfile.mkdtemp(prefix="broker-", dir=self.folder))
         with Mosquitto(folder) if name == "mosquitto" else EmbeddedBroker() as broker:
-            yield broker.port
+            assert broker.pid
+            yield Broker(broker.port, broker.pid)
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[str]:
-        """The URL of a migrated database, dropped after the block."""
+    async def database(self, template: str = _TEMPLATE) -> AsyncIterator[Database]:
+        """A copy of ``template``, which nobody may be connected to; dropped after the block."""
         name = f"bench_{next(_numbers)}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         try:
-            yield self._url(name)
+            async with create_pool(self._url(name)) as pool:
+                yield Database(name, self._url(name), pool)
         finally:
-            await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-    @asynccontextmanager
-    async def campaign(
-        self, devices: int, *, sent: bool = False, analyzed: bool = False
-    ) -> AsyncIterator[tuple[str, Pool, int]]:
-        """A database with one campaign in it, not started, or ``sent`` to every device; its URL, a pool, its id.
-
-        Where it is not ``analyzed`` PostgreSQL knows nothing of its rows, as when a campaign is started right
-        after it was created.
-        """
-        async with self.database() as url, create_pool(url) as pool:
-            campaign = await _insert_campaign(pool, devices, sent=sent)
-            if analyzed:
-                await pool.execute("ANALYZE")
-            # What was written while preparing is not for the measured time to flush.
-            await pool.execute("CHECKPOINT")
-            yield url, pool, campaign
+            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def prepare(self) -> None:
         """Migrate the database that the others are cloned from."""
-        await self._execute(f"CREATE DATABASE {_TEMPLATE}")
+        await self.execute(f"CREATE DATABASE {_TEMPLATE}")
         await migrate(self._url(_TEMPLATE))
 
-    def _url(self, database: str) -> str:
-        return self.postgres.url.replace("@/postgres?", f"@/{database}?")
-
-    async def _execute(self, sql: str) -> None:
+    async def execute(self, sql: str) -> None:
+        """Run a statement that belongs to no database."""
         connection = await asyncpg.connect(self.postgres.url)
         try:
             await connection.execute(sql)
         finally:
             await connection.close()
+
+    def _url(self, database: str) -> str:
+        return self.postgres.url.replace("@/postgres?", f"@/{database}?")
 
 
 @asynccontextmanager
@@ -105,31 +99,6 @@ async def open_lab(postgres: str, settings: Mapping[str, str]) -> AsyncIterator[
         shutil.rmtree(folder)
 
 
-def command_body(campaign: int) -> bytes:
-    """What the engine sends for a campaign of :meth:`Lab.campaign`."""
-    return encode_command(campaign, _FIRMWARE_URL, _VERSION, _CHECKSUM)
-
-
-async def _insert_campaign(pool: Pool, devices: int, *, sent: bool) -> int:
-    """As a host would with its own SQL."""
-    await pool.execute("INSERT INTO tenants (tenant_id) VALUES ($1)", TENANT)
-    firmware = await pool.fetchval(
-        "INSERT INTO firmware_versions (tenant_id, version, file_url, checksum_sha256)"
-        " VALUES ($1, $2, $3, $4) RETURNING id",
-        *(TENANT, _VERSION, _FIRMWARE_URL, _CHECKSUM),
-    )
-    campaign: int = await pool.fetchval(
-        "INSERT INTO ota_campaigns"
-        " (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices, sent, command)"
-        " VALUES ($1, 'bench', $2, 1000000000, 'CREATED', $3, $4, $5) RETURNING id",
-        *(TENANT, firmware, devices, devices if sent else 0, "{}" if sent else None),
-    )
-    await pool.execute(
-        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id)"
-        " SELECT $1, $2, 'device-' || lpad(n::text, 7, '0') FROM generate_series(0, $3 - 1) AS n",
-        *(TENANT, campaign, devices),
-    )
-    if sent:
-        for step in (_CLAIMED, _MARKED):
-            await pool.execute(f"UPDATE ota_device_status SET {step}")
-    return campaign
+async def settled(pool: Pool) -> None:
+    """What was written while preparing is not for the measured time to flush."""
+    await pool.execute("CHECKPOINT")

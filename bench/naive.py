@@ -10,10 +10,11 @@ import json
 import time
 
 from bench import wire
-from bench.fleet import TENANT, report
-from bench.lab import Lab, command_body
+from bench.fleet import Says, report
+from bench.lab import Lab
+from bench.load import TENANT, campaigns, command_body, device_name
 from rollwave.mqtt.topics import command_topic
-from rollwave.store.database import Connection
+from rollwave.store.database import Connection, Pool
 
 TICK = 10
 """Devices a tick, the default of ``rollout_rate``."""
@@ -27,20 +28,23 @@ WHERE id = $1"""
 
 async def dispatch(lab: Lab, broker: str, devices: int, number: int) -> float:
     """Devices a second, measured over the first ``number``."""
-    async with lab.campaign(devices, analyzed=True) as (_, pool, campaign), pool.acquire() as connection:
-        with lab.broker(broker) as port:
+    async with lab.database() as database, database.pool.acquire() as connection:
+        campaign = await _prepared(database.pool, devices)
+        with lab.broker(broker) as at:
             started = time.perf_counter()
             for _ in range(0, number, TICK):
-                await _tick(connection, campaign, port)
+                await _tick(connection, campaign, at.port)
             return number / (time.perf_counter() - started)
 
 
 async def ingest(lab: Lab, broker: str, devices: int, number: int) -> float:
     """Reports a second, measured over the first ``number``."""
-    async with lab.campaign(devices, sent=True, analyzed=True) as (_, pool, campaign), pool.acquire() as connection:
-        with lab.broker(broker) as port, wire.connected(port, "bench-naive") as line:
+    async with lab.database() as database, database.pool.acquire() as connection:
+        campaign = await _prepared(database.pool, devices, sent=True)
+        with lab.broker(broker) as at, wire.connected(at.port, "bench-naive") as line:
             line.sendall(wire.subscribe_frame("tenant/+/device/+/ota/status"))
-            sender = asyncio.create_task(report(port, campaign, number))
+            says = [Says(TENANT, device_name(n), campaign) for n in range(number)]
+            sender = asyncio.create_task(report(at.port, says))
             cutter, taken, started = wire.Frames(), 0, 0.0
             while taken < number:
                 data = await asyncio.to_thread(line.recv, 1 << 16)
@@ -52,6 +56,12 @@ async def ingest(lab: Lab, broker: str, devices: int, number: int) -> float:
             took = time.perf_counter() - started
             await sender
     return number / took
+
+
+async def _prepared(pool: Pool, devices: int, *, sent: bool = False) -> int:
+    [key] = await campaigns(pool, devices, sent=sent)
+    await pool.execute("ANALYZE")
+    return key.campaign
 
 
 async def _tick(connection: Connection, campaign: int, port: int) -> None:

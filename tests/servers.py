@@ -72,6 +72,10 @@ class Mosquitto:
     def url(self) -> str:
         return f"mqtt://{HOST}:{self.port}"
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         program = debian_mosquitto()
         assert program, "mosquitto is not installed: scripts/system-packages installs it"
