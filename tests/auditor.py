@@ -45,6 +45,10 @@ class Auditor:
         counters = campaign["succeeded"], campaign["failed"]
         if counters != (tally.get("SUCCESS", 0), tally.get("FAILED", 0)):
             self.wrong.append(f"campaign {campaign['id']} counts {counters}, its rows are {tally}")
+        for status in ("PENDING", "DOWNLOADING", "INSTALLING", "SKIPPED"):
+            counter = campaign[status.lower()]  # NULL: not counted yet
+            if counter not in (None, tally.get(status, 0)):
+                self.wrong.append(f"campaign {campaign['id']} counts {counter} {status}, its rows are {tally}")
         unfinished = tally.keys() & {"PENDING", "DOWNLOADING", "INSTALLING"}
         if campaign["status"] == "COMPLETED" and (unfinished or campaign["completed_at"] is None):
             self.wrong.append(f"campaign {campaign['id']} is COMPLETED, its rows are {tally}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.conductor import Conductor
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store.database import Pool
+from rollwave.store import campaigns, executions, read_models
+from rollwave.store.database import Pool, tenant_transaction
 from tests.auditor import Auditor, auditing
 from tests.engine import (
     Connection,
@@ -48,11 +53,11 @@ async def test_five_fold_duplicates_in_any_order_count_once(
         devices(broker.url) as fleet,
         worker(database, broker.url, tmp_path / "log", ROLLWAVE_REPORT_BATCH="50") as running,
     ):
-        campaigns = [
+        both = [
             await insert_campaign(host, 80, rollout_rate=1000, abort_threshold=1.0),
             await insert_campaign(host, 80, tenant="south", rollout_rate=1000, abort_threshold=1.0, max_in_flight=40),
         ]
-        for campaign, tenant, expected in zip(campaigns, ("north", "south"), (80, 40), strict=True):
+        for campaign, tenant, expected in zip(both, ("north", "south"), (80, 40), strict=True):
             await eventually(lambda: len(fleet.of(campaign, tenant)) >= expected, what="sent")  # noqa: B023
         messages = [
             (status_topic(command.tenant, command.device), encode_report(command.campaign, status, progress))
@@ -67,7 +72,7 @@ async def test_five_fold_duplicates_in_any_order_count_once(
         fleet.answer = succeeds
         for topic, payload in messages:
             fleet.send(topic, payload)
-        for campaign, tenant in zip(campaigns, ("north", "south"), strict=True):
+        for campaign, tenant in zip(both, ("north", "south"), strict=True):
             await ends(host, campaign, tenant=tenant, timeout=60)
             assert (await campaign_row(host, campaign, tenant))[1:] == await counted(host, campaign, tenant)
         assert not events(running, "ota_counters_repaired"), "never wrong, so never mended"
@@ -88,6 +93,8 @@ async def test_an_auditor_would_notice(host: Connection) -> None:
         "UPDATE ota_campaigns SET succeeded = 1",
         "UPDATE ota_device_status SET status = 'SUCCESS' WHERE device_id = 'dev-1'",
         "UPDATE ota_device_status SET status = 'FAILED', completed_at = now() WHERE device_id = 'dev-1'",
+        "UPDATE ota_campaigns SET pending = 3",
+        "UPDATE ota_campaigns SET pending = NULL, skipped = 1",
         "UPDATE ota_campaigns SET status = 'COMPLETED'",
         "UPDATE ota_campaigns SET pace_used = 11",
         "UPDATE ota_campaigns SET max_in_flight = 1",
@@ -134,6 +141,94 @@ async def test_a_device_claimed_and_then_skipped_is_no_drift(pool: Pool, host: C
     assert await breakdown(host, campaign) == {"SKIPPED": 3}
     assert await host.fetchval("SELECT reconciled_at IS NOT NULL FROM ota_campaigns")
     assert await host.fetch("SELECT * FROM ota_campaign_history WHERE event = 'counters_repaired'") == []
+
+
+async def test_rows_that_wait_for_the_campaign_move_its_counters_as_they_are_by_then(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, 4)
+    await counted_as(host, pending=4)
+    async with tenant_transaction(pool, "north") as connection:
+        held = await campaigns.lock(connection, "north", campaign)
+        claim = await executions.claim(connection, held, tokens=2, fresh=2, lease=60, in_all=600)
+    times = executions.Times(60, 60, 600)
+
+    async def mark() -> None:
+        async with tenant_transaction(pool, "north", generic_plans=True) as connection:
+            await executions.mark_sent(connection, "north", campaign, claim.commands, times)
+
+    async def skip() -> None:
+        await Conductor(pool, Settings()).skip_rest(due(campaign))
+
+    for work, moved in ((mark, {"downloading": 2}), (skip, {"skipped": 2})):
+        async with host.transaction():
+            await counted_as(host, pending=40)
+            waiting = asyncio.create_task(work())
+            await eventually(lambda: waits_for_a_lock(host), what="it waits for the campaign's row")
+        await waiting
+        row = await host.fetchrow("SELECT pending, downloading, installing, skipped FROM ota_campaigns")
+        assert row is not None
+        assert dict(row) == {"pending": 38, "downloading": 0, "installing": 0, "skipped": 0} | moved
+
+
+async def counted_as(host: Connection, *, pending: int) -> None:
+    await host.execute("UPDATE ota_campaigns SET pending = $1, downloading = 0, installing = 0, skipped = 0", pending)
+
+
+async def waits_for_a_lock(host: Connection) -> bool:
+    waits: bool = await host.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())"
+    )
+    return waits
+
+
+async def test_of_two_who_found_the_same_difference_one_repairs_it(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 4)
+    await counted_as(host, pending=1)
+    async with tenant_transaction(pool, "north") as connection:
+        found = await campaigns.compare(connection, "north", campaign)
+        # What moves meanwhile moves the counters too, and is none of the difference.
+        await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
+        held = await campaigns.lock(connection, "north", campaign)
+        assert [await campaigns.repair(connection, held, found) for _ in range(2)] == [True, False]
+    assert tuple(await counters(host)) == (3, 0, 0, 1)
+
+
+async def counters(host: Connection) -> asyncpg.Record:
+    row = await host.fetchrow("SELECT pending, downloading, installing, skipped FROM ota_campaigns")
+    assert row is not None
+    return row
+
+
+async def test_a_campaign_nobody_has_counted_shows_what_its_rows_say(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 4)
+    await host.execute("UPDATE ota_device_status SET status = 'SKIPPED' WHERE device_id = 'dev-1'")
+    rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
+    assert await shown(pool, campaign) == (rows, 4, 1)
+    await Conductor(pool, Settings()).reconcile(due(campaign))
+    assert tuple(await counters(host)) == (3, 0, 0, 1)
+    assert await host.fetch("SELECT * FROM ota_campaign_history") == [], "nothing was wrong"
+    assert await shown(pool, campaign) == (rows, 4, 1)
+    await host.execute("UPDATE ota_campaigns SET pending = 30, downloading = -1")
+    assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), "read from the counters, never below none"
+
+
+async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:
+    page = await read_models.campaign(pool, "north", campaign)
+    every = await read_models.devices(pool, "north", campaign, status=None, limit=9)
+    skipped = await read_models.devices(pool, "north", campaign, status=ExecutionStatus.SKIPPED, limit=9)
+    return page["status_breakdown"], every.total, skipped.total
+
+
+async def test_what_a_worker_of_an_older_version_completed_shows_what_its_rows_say(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, 4)
+    await counted_as(host, pending=4)
+    await host.execute("UPDATE ota_device_status SET status = 'SUCCESS'")
+    await host.execute("UPDATE ota_campaigns SET status = 'COMPLETED', succeeded = 4")
+    breakdown, _, _ = await shown(pool, campaign)
+    assert {status: number for status, number in breakdown.items() if number} == {"SUCCESS": 4}
 
 
 async def ends_aborted_on(host: Connection, campaign: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ SETTINGS = Settings(
     reconcile_interval=1e-6,
 )
 OWN: dict[str, Any] = {"answer_timeout": 1.5 * STEP, "retry_delay": 0.5 * STEP, "retry_delay_max": 0.5 * STEP}
+
+UNTOUCHED: dict[str, Any] = {"downloading": 0, "installing": 0, "skipped": 0}
+
+COUNTED_IN_THE_ROW = ("PENDING", "DOWNLOADING", "INSTALLING", "SKIPPED")
+"""Beside ``succeeded`` and ``failed``, which the model keeps."""
 
 NOT_A_MESSAGE: Any = None
 """Reports made here have none to acknowledge."""
@@ -153,6 +159,7 @@ class Campaign(RuleBasedStateMachine):
         self.in_hand: list[tuple[Claimed, ...]] = []
         self.known: dict[str, tuple[str, int, Any]] = {}
         self.extra_attempts: set[str] = set()
+        self.uncounted: Counter[str] = Counter()
 
     @initialize(
         policy=policies,
@@ -160,9 +167,10 @@ class Campaign(RuleBasedStateMachine):
         unsendable=st.sampled_from([(), (), (1,), (0, 2)]),
         status=st.sampled_from(["CREATED", "RUNNING", "RUNNING", "RUNNING"]),
         ticks=st.integers(0, 3),
+        counted=st.booleans(),
     )
     def written_by_a_host(
-        self, policy: Policy, count: int, unsendable: tuple[int, ...], status: str, ticks: int
+        self, policy: Policy, count: int, unsendable: tuple[int, ...], status: str, ticks: int, counted: bool
     ) -> None:
         """Under way for some ticks already: hypothesis leaves rules out of a run at will, dispatching among them."""
         self.model = Model(policy, named(count, unsendable), status=status)
@@ -179,7 +187,7 @@ class Campaign(RuleBasedStateMachine):
                 canary_percent=policy.canary_percent,
                 max_attempts=policy.max_attempts,
                 retry_on=sorted(policy.retry_on),
-                **OWN,
+                **(OWN | UNTOUCHED | {"pending": count} if counted else OWN),
             )
         )
         self.listen(on=True)
@@ -384,6 +392,7 @@ class Campaign(RuleBasedStateMachine):
     def reconcile(self) -> None:
         self.world.run(self.world.conductor.reconcile(self.due))
         self.model.reconcile_and_judge()
+        self.uncounted.clear()
 
     # A host's own SQL.
 
@@ -410,9 +419,15 @@ class Campaign(RuleBasedStateMachine):
             name,
             status,
         )
+        self.moved_uncounted(device.status, status)
         device.status = status
         self.known.pop(device.name, None)
         self.extra_attempts.add(device.name)
+
+    def moved_uncounted(self, was: str, became: str) -> None:
+        """Somebody else's SQL moves no counter."""
+        self.uncounted.update({was: -1})
+        self.uncounted.update({became: 1})
 
     @precondition(lambda self: self.model.status in ("CREATED", "RUNNING", "PAUSED"))
     @rule(number=numbers, status=st.sampled_from(["DOWNLOADING", "INSTALLING"]))
@@ -425,6 +440,7 @@ class Campaign(RuleBasedStateMachine):
                 device.name,
                 status,
             )
+            self.moved_uncounted(device.status, status)
             device.status, device.acknowledged, device.heard = status, True, True
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
@@ -460,8 +476,19 @@ class Campaign(RuleBasedStateMachine):
             self.check_device(each)
             now = each["status"], each["attempt"], each["progress_pct"], due
             assert now == (device.status, device.attempt, device.progress, device.due), device
+        self.check_counters(row, Counter(each["status"] for each in rows))
         history = await fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", self.campaign)
         self.check_history(history)
+
+    def check_counters(self, campaign: Any, rows: Counter[str]) -> None:
+        """Right, but for what somebody else's SQL moved since they were repaired last."""
+        counters = {status: campaign[status.lower()] for status in COUNTED_IN_THE_ROW}
+        if counters == {status: rows[status] for status in counters}:
+            self.uncounted.clear()
+        elif None in counters.values():
+            assert set(counters.values()) == {None}
+        else:
+            assert counters == {status: rows[status] - self.uncounted[status] for status in counters}
 
     def check_device(self, row: Any) -> None:
         name, status, attempt, done = row["device_id"], row["status"], row["attempt"], row["completed_at"]

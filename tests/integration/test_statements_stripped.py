@@ -42,6 +42,7 @@ _BY_TYPE: dict[str, object] = {
     "float8": 1.0,
     "bool": True,
     "interval": timedelta(days=1),
+    "timestamptz": None,
     "bytea": b"x",
     "jsonb": "{}",
     "text[]": [TWIN, "dev-2"],
@@ -70,7 +71,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:
         await insert_twins(connection)
         await connection.execute("""
-            UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, idempotency_key = 'dev-1', succeeded = 9;
+            UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, idempotency_key = 'dev-1', succeeded = 9,
+                pending = 9, downloading = 9, installing = 9, skipped = 9;
             UPDATE ota_device_status SET error_message = 'of ' || tenant_id;
             UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1';
             UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, due_at = now()

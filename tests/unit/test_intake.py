@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.intake import MAX_ROUNDS, Outcome, outcome, rounds, tally
+from rollwave.domain.intake import MAX_ROUNDS, Outcome, ended, outcome, rounds, tally
 from rollwave.domain.report import Report
 
 S = ExecutionStatus
@@ -71,11 +71,20 @@ def test_outcomes_have_names() -> None:
     assert outcome(said(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
 
 
-def test_the_tally_counts_only_what_moved_to_an_end() -> None:
-    batch = [(DeviceId("a"), said(S.SUCCESS)), (DeviceId("b"), said(S.FAILED)), (DeviceId("c"), said(S.INSTALLING))]
-    assert tally(batch, [True, True, True]) == {(1, True): 1, (1, False): 1}
-    assert tally(batch, [False, True, True]) == {(1, False): 1}
-    assert tally(batch, [False, False, True]) == {}
+def test_the_tally_adds_up_what_moved() -> None:
+    one, two = CampaignId(1), CampaignId(2)
+    moved = tally(
+        [
+            (one, S.PENDING, S.DOWNLOADING),
+            (one, S.DOWNLOADING, S.SUCCESS),
+            (one, S.INSTALLING, None),
+            (one, None, None),
+            (two, S.DOWNLOADING, S.DOWNLOADING),
+        ]
+    )
+    assert {key: number for key, number in moved.items() if number} == {(one, S.PENDING): -1, (one, S.SUCCESS): 1}
+    assert ended(moved) == {one}
+    assert ended(tally([(one, S.PENDING, S.INSTALLING)])) == set()
 
 
 def test_a_device_that_makes_up_attempts_gets_a_few_rounds() -> None:

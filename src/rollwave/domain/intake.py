@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 from itertools import chain
+from typing import TypeAlias
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
-from rollwave.domain.ids import DeviceId
+from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.report import Report
 
 MAX_ROUNDS = 4
+
+Tally: TypeAlias = "Counter[tuple[CampaignId, ExecutionStatus]]"
+"""By how many executions each campaign's states have grown, or shrunk."""
 
 
 class Outcome(StrEnum):
@@ -98,10 +102,16 @@ def _after_the_end(report: Report) -> Outcome:
     return Outcome.CONFLICT if report.status in TERMINAL else Outcome.LATE
 
 
-def tally(reports: Sequence[tuple[DeviceId, Report]], ended: Iterable[bool]) -> Counter[tuple[int, bool]]:
-    """How many of each campaign newly succeeded (True) and failed (False), by the executions that really ended."""
-    return Counter(
-        (report.campaign_id, report.status is ExecutionStatus.SUCCESS)
-        for (_, report), over in zip(reports, ended, strict=True)
-        if over and report.status in TERMINAL
-    )
+def tally(moves: Iterable[tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]]) -> Tally:
+    """Add up what moved: of which campaign, from where, to where (None: it did not move)."""
+    result: Tally = Counter()
+    for campaign_id, was, became in moves:
+        if was is not None and became is not None:
+            result[campaign_id, was] -= 1
+            result[campaign_id, became] += 1
+    return result
+
+
+def ended(tally: Tally) -> set[CampaignId]:
+    """Campaigns of which executions came to a terminal state."""
+    return {campaign_id for (campaign_id, status), moved in tally.items() if status in TERMINAL and moved}

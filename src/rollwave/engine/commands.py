@@ -93,7 +93,7 @@ async def create_campaign(
                     f"group {new.target_group_id} has no device that this firmware fits",
                     hint="Add devices to the group, or choose firmware of their device type.",
                 )
-            await campaigns.set_total(connection, tenant_id, campaign_id, total)
+            await campaigns.set_total(connection, tenant_id, campaign_id, total, sendable)
             await history.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": total})
             return campaign_id
     except asyncpg.UniqueViolationError:

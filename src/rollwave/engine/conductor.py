@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Gate, gate
@@ -13,7 +15,7 @@ from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, slots, waves
-from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Outlook
 
@@ -26,6 +28,15 @@ LONGEST_REFUSAL = 600.0
 """Seconds that a device which the broker refuses waits, at most: the statement ``release`` says so."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified."""
+
+    stopped: Stopped | None = None
+    completed: bool = False
+    to_verify: Outlook | None = None
+
+
 class Conductor:
     """Looks after one campaign at a time; any number of workers may do so at once."""
 
@@ -34,43 +45,55 @@ class Conductor:
         self._settings = settings
 
     async def conduct(self, due: Due) -> None:
-        """Do what the campaign needs now, if anything."""
-        stopped: Stopped | None = None
-        done: Campaign | None = None
+        """Do what the campaign needs now, if anything.
+
+        A wave is concluded on counters that were verified after its last device was seen to be over. That reads every
+        row, and for so long the campaign's lock is not held: in between, counters move with the rows.
+        """
+        ended = await self._look_after(due)
+        if ended and await self._verify(due):
+            await self._look_after(due, verified=ended)
+
+    async def _look_after(self, due: Due, *, verified: Outlook | None = None) -> Outlook | None:
+        """One transaction under the campaign's lock. Returns what there is to conclude once it is ``verified``."""
+        step = Step()
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is CampaignStatus.ABORTED:
                 await self._wind_down(connection, campaign)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
-                stopped, done = await self._go_on(connection, campaign)
+                step = await self._go_on(connection, campaign, verified)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
-        if stopped:
-            stopped.announce()
-        if done:
+        if step.stopped:
+            step.stopped.announce()
+        if step.completed:
             _log.info(
                 "ota_campaign_completed",
-                campaign_id=done.id,
-                tenant_id=done.tenant_id,
-                succeeded=done.succeeded,
-                failed=done.failed,
+                campaign_id=campaign.id,
+                tenant_id=campaign.tenant_id,
+                succeeded=campaign.succeeded,
+                failed=campaign.failed,
             )
+        return step.to_verify
 
-    async def _go_on(self, connection: Connection, campaign: Campaign) -> tuple[Stopped | None, Campaign | None]:
+    async def _go_on(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Step:
         try:
             rules = read_rules(campaign, self._settings)
             planned = await read_waves(connection, campaign)
         except InvalidInput as error:
-            return await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)), None
+            return Step(await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)))
         if await self._heard(connection, rules):
             failed_some, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
             if stopped or failed_some:
-                return stopped, None  # the rest is judged on the new counters, next time
+                return Step(stopped)  # the rest is judged on the new counters, next time
         outlook = await executions.outlook(connection, campaign)
         wave = planned[min(campaign.wave, len(planned) - 1)]
         last = wave.number == planned[-1].number
         passed = gate(wave, sent=campaign.sent, unfinished=outlook.open, more_to_send=outlook.waiting)
         if not outlook.any or passed is Gate.SHUT or (last and not outlook.finished):
-            return None, None
+            return Step()
+        if outlook != verified:
+            return Step(to_verify=outlook)
         return await self._conclude(connection, campaign, outlook, wave.number)
 
     async def _heard(self, connection: Connection, rules: Rules) -> bool:
@@ -83,21 +106,18 @@ class Conductor:
         longest = max(rules.patience, rules.answer_within)
         return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP)
 
-    async def _conclude(
-        self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int
-    ) -> tuple[Stopped | None, Campaign | None]:
-        """The wave is over: on counters that were verified, stop, complete, or open the next one."""
-        campaign = await self._verify(connection, campaign)
+    async def _conclude(self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int) -> Step:
+        """The wave is over, and the counters are right: stop, complete, or open the next one."""
         stopped = await guard.judge(
             connection, campaign.tenant_id, guard.standing_of(campaign), at_gate=not outlook.finished
         )
         if stopped:
-            return stopped, None
+            return Step(stopped)
         if outlook.finished:
             await campaigns.move(
                 connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=history.ENGINE
             )
-            return None, campaign
+            return Step(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
             await waves.pass_gate(connection, campaign, wave)
             await history.append(
@@ -109,33 +129,10 @@ class Conductor:
                 detail={"wave": wave + 1, "succeeded": campaign.succeeded, "failed": campaign.failed},
             )
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
-        return None, None
-
-    async def _verify(self, connection: Connection, campaign: Campaign) -> Campaign:
-        """Compare counters and rows under the campaign's lock; repair what somebody else's SQL caused."""
-        counted = await campaigns.recount(connection, campaign)
-        if counted == (campaign.succeeded, campaign.failed, campaign.sent):
-            return campaign
-        _log.warning(
-            "ota_counters_repaired",
-            campaign_id=campaign.id,
-            tenant_id=campaign.tenant_id,
-            was=(campaign.succeeded, campaign.failed, campaign.sent),
-            counted=counted,
-        )
-        await campaigns.repair(connection, campaign, counted)
-        await history.append(
-            connection,
-            campaign.tenant_id,
-            campaign.id,
-            "counters_repaired",
-            actor=history.ENGINE,
-            detail={"succeeded": counted[0], "failed": counted[1]},
-        )
-        return await campaigns.get(connection, campaign.tenant_id, campaign.id)
+        return Step()
 
     async def reconcile(self, due: Due) -> None:
-        """Every half a minute, look without a lock whether counters and rows agree; if not, set them right with it."""
+        """Every half a minute, look whether counters and rows agree; if not, set them right, and judge anew."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
             # A negative age is from before the database's clock was set back.
@@ -145,15 +142,48 @@ class Conductor:
             rules = self._rules(campaign)
             longest = max(self._settings.lease, LONGEST_REFUSAL, rules.longest_wait)
             await executions.bring_forward(connection, campaign, longest=1.2 * longest, patience=rules.patience)
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
-            if not await campaigns.has_drifted(connection, campaign):
-                return
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+        await self._verify(due)
+
+    async def _verify(self, due: Due) -> bool:
+        """Compare counters and rows; repair what somebody else's SQL caused. False: another worker is at it.
+
+        Compared without the campaign's lock, which is taken only for what there is to repair.
+        """
+        async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
+            found = await campaigns.compare(connection, due.tenant_id, due.campaign_id)
+        if found.agree:
+            return True
+        stopped: Stopped | None = None
+        async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            campaign = await self._verify(connection, campaign)
-            stopped = await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
+            if not found.counted:  # nor moved, therefore: what the rows said then says nothing of now
+                found = await campaigns.compare(connection, due.tenant_id, due.campaign_id)
+            repaired = await campaigns.repair(connection, campaign, found)
+            if repaired and found.drifted:
+                stopped = await self._tell(connection, campaign)
         if stopped:
             stopped.announce()
+        return repaired
+
+    async def _tell(self, connection: Connection, was: Campaign) -> Stopped | None:
+        """Have it in log and history that counters were repaired, and judge on those."""
+        campaign = await campaigns.get(connection, was.tenant_id, was.id)
+        _log.warning(
+            "ota_counters_repaired",
+            campaign_id=campaign.id,
+            tenant_id=campaign.tenant_id,
+            was=(was.succeeded, was.failed, was.sent),
+            counted=(campaign.succeeded, campaign.failed, campaign.sent),
+        )
+        await history.append(
+            connection,
+            campaign.tenant_id,
+            campaign.id,
+            "counters_repaired",
+            actor=history.ENGINE,
+            detail={"succeeded": campaign.succeeded, "failed": campaign.failed},
+        )
+        return await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
 
     async def skip_rest(self, due: Due) -> None:
         """Skip what an aborted campaign never sent to, in batches: the stop itself was committed before."""

@@ -18,8 +18,8 @@ from rollwave import metrics
 from rollwave.domain import intake
 from rollwave.domain.campaign import FINAL
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.intake import Outcome
+from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.intake import Outcome, Tally
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import guard
@@ -33,7 +33,7 @@ from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, quarantine
-from rollwave.store.campaigns import Due, Standing
+from rollwave.store.campaigns import Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.history import FailedAttempt
@@ -141,13 +141,16 @@ class Intake:
     async def _apply(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
         seen: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
-        tallies: Counter[tuple[int, bool]] = Counter()
+        tally: Tally = Counter()
         rounds = intake.rounds(share.reports)
         seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
         async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
             for reports in rounds:
-                tallies += await self._apply_round(connection, tenant_id, reports, seen)
-            standings = await self._count(connection, tenant_id, tallies)
+                tally.update(await self._apply_round(connection, tenant_id, reports, seen))
+            ended = intake.ended(tally)
+            standings = [
+                each for each in await campaigns.count(connection, tenant_id, tally) if each.campaign_id in ended
+            ]
             for standing in standings:
                 halt = await guard.judge(connection, tenant_id, standing)
                 stopped += [halt] if halt else []
@@ -164,23 +167,14 @@ class Intake:
             if each.status not in FINAL and each.campaign_id not in over and each.succeeded + each.failed >= each.sent
         ]
 
-    async def _count(
-        self, connection: Connection, tenant_id: TenantId, tallies: Counter[tuple[int, bool]]
-    ) -> list[Standing]:
-        if not tallies:
-            return []
-        ids = sorted({campaign_id for campaign_id, _ in tallies})
-        moves = [(CampaignId(each), tallies[each, True], tallies[each, False]) for each in ids]
-        return await campaigns.count(connection, tenant_id, moves)
-
     async def _apply_round(
         self,
         connection: Connection,
         tenant_id: TenantId,
         reports: Sequence[tuple[DeviceId, Report]],
         seen: Counter[Outcome],
-    ) -> Counter[tuple[int, bool]]:
-        """Apply one report an execution; returns how many of each campaign succeeded (True) and failed (False)."""
+    ) -> Tally:
+        """Apply one report an execution; returns what moved."""
         settings = self._settings
         times = Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
         began = time.monotonic()
@@ -202,8 +196,9 @@ class Intake:
                 failures.append(_failed_attempt(device_id, said, effect))
         await history.append_failed_attempts(connection, tenant_id, failures)
         await self._postpone(connection, tenant_id, [each for each in failures if not each.final])
-        ended = (effect.applied and not effect.retried for effect in effects)
-        return intake.tally(reports, ended)
+        return intake.tally(
+            (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
+        )
 
     async def _postpone(self, connection: Connection, tenant_id: TenantId, retried: Sequence[FailedAttempt]) -> None:
         """Set the delay of each device that gets another attempt, by its campaign's policy."""

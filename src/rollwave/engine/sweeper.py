@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
+from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, is_valid_id
+from rollwave.domain.intake import Tally
 from rollwave.domain.retry import Reason
 from rollwave.domain.rules import Rules
 from rollwave.engine import guard
@@ -33,6 +36,7 @@ async def sweep(
     )
     again: list[tuple[DeviceId, Reason, float]] = []
     over: list[tuple[DeviceId, Reason, str]] = []
+    tally: Tally = Counter()
     failures: list[FailedAttempt] = []
     for each in overdue:
         reason = _reason(each)
@@ -44,6 +48,7 @@ async def sweep(
             again.append((each.device_id, reason, delay))
         else:
             over.append((each.device_id, reason, message))
+            tally.update({(campaign.id, each.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
         failures.append(
             FailedAttempt(
                 campaign.id,
@@ -62,7 +67,7 @@ async def sweep(
     if not over:
         return False, None
     await executions.fail(connection, campaign, over)
-    [standing] = await campaigns.count(connection, campaign.tenant_id, [(campaign.id, 0, len(over))])
+    [standing] = await campaigns.count(connection, campaign.tenant_id, tally)
     return True, await guard.judge(connection, campaign.tenant_id, standing)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.domain.intake import Tally
 from rollwave.domain.pacing import Pace
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import history
@@ -17,6 +20,12 @@ from rollwave.store.database import Connection, Pool, system_transaction
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
+
+COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing", "skipped")
+"""The columns that are kept equal to what a campaign's executions say."""
+
+SCAN_TIMEOUT = 600.0
+"""Seconds that reading every row of a campaign may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,38 @@ class Campaign:
             max_in_flight=self.max_in_flight,
             steps=steps,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Counters beside what the rows say, of one snapshot, each by name; ``None`` where nobody has counted yet.
+
+    ``compared_before`` is when that was done last.
+    """
+
+    counters: Mapping[str, int | None]
+    rows: Mapping[str, int]
+    compared_before: datetime | None
+
+    @property
+    def agree(self) -> bool:
+        """Nothing is to be repaired."""
+        return self.counters == self.rows
+
+    @property
+    def counted(self) -> bool:
+        """Every counter has been counted once, and has moved with the rows since."""
+        return None not in self.counters.values()
+
+    @property
+    def drifted(self) -> bool:
+        """A counter that people and guardrails go by was wrong: somebody else's SQL changed it, or the rows."""
+        return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        """What the counters lack."""
+        return {name: number - (self.counters[name] or 0) for name, number in self.rows.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +179,12 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     """
     row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
     if row is None:
-        raise NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
+        raise _missing(campaign_id)
     return _campaign(row)
+
+
+def _missing(campaign_id: int) -> NotFound:
+    return NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
 
 
 async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
@@ -187,9 +232,9 @@ async def by_idempotency_key(connection: Connection, tenant_id: str, key: str) -
     return (row["id"], row["idempotency_digest"]) if row else None
 
 
-async def set_total(connection: Connection, tenant_id: str, campaign_id: int, total: int) -> None:
-    """Record how many devices the campaign targets."""
-    await connection.execute(_sql["set_total"], tenant_id, campaign_id, total)
+async def set_total(connection: Connection, tenant_id: str, campaign_id: int, total: int, sendable: int) -> None:
+    """Record how many devices the campaign targets; those that are not ``sendable`` were skipped."""
+    await connection.execute(_sql["set_total"], tenant_id, campaign_id, total, sendable)
 
 
 async def move(
@@ -223,12 +268,11 @@ async def move(
     return to
 
 
-async def count(
-    connection: Connection, tenant_id: str, tallies: Iterable[tuple[CampaignId, int, int]]
-) -> list[Standing]:
-    """Add (campaign, newly succeeded, newly failed) to the counters; tells where each campaign now stands."""
-    campaign_ids, succeeded, failed = zip(*tallies, strict=True)
-    rows = await connection.fetch(_sql["count"], tenant_id, list(campaign_ids), list(succeeded), list(failed))
+async def count(connection: Connection, tenant_id: str, tally: Tally) -> list[Standing]:
+    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands."""
+    campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved})
+    by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
+    rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
     return [
         Standing(
             row["id"],
@@ -256,17 +300,20 @@ async def spend(
     await connection.execute(_sql["spend"], campaign.tenant_id, campaign.id, opens_window, used, first_time, command)
 
 
-async def recount(connection: Connection, campaign: Campaign) -> tuple[int, int, int]:
-    """(succeeded, failed, sent) as the rows have it."""
-    row = await connection.fetchrow(_sql["recount"], campaign.tenant_id, campaign.id)
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return row["succeeded"], row["failed"], row["sent"]
+async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> Comparison:
+    """Compare counters and rows. Reads every row of the campaign: for ten million that takes seconds.
 
-
-async def has_drifted(connection: Connection, campaign: Campaign) -> bool:
-    """Whether counters and rows differ, read in one snapshot: then somebody else's SQL changed one of them."""
-    drifted: bool = await connection.fetchval(_sql["has_drifted"], campaign.tenant_id, campaign.id)
-    return drifted
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    row = await connection.fetchrow(_sql["compare"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT)
+    if row is None:
+        raise _missing(campaign_id)
+    return Comparison(
+        {name: row[name] for name in COUNTERS},
+        {name: row[f"rows_{name}"] for name in COUNTERS},
+        row["reconciled_at"],
+    )
 
 
 async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
@@ -274,9 +321,14 @@ async def date_reconciliation(connection: Connection, campaign: Campaign) -> Non
     await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
 
 
-async def repair(connection: Connection, campaign: Campaign, counted: Sequence[int]) -> None:
-    """Set the counters to what was counted under the row's lock."""
-    await connection.execute(_sql["repair"], campaign.tenant_id, campaign.id, *counted)
+async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
+    """Add what the counters lacked. False: they were compared or repaired again since. Needs the row's lock.
+
+    Counters that were never counted must have been compared under that lock.
+    """
+    missed = [found.missed[name] for name in COUNTERS]
+    applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
+    return applied is not None
 
 
 async def settle(connection: Connection, campaign: Campaign) -> None:

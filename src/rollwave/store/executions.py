@@ -45,16 +45,22 @@ class Effect(NamedTuple):
     """What one report met and did.
 
     ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
-    ``reason`` names the failure if it is one. ``retried``: it failed an attempt and another one is to follow.
-    ``patience``: seconds of silence that its campaign allows from here (None: no such row).
+    ``became`` is its state after it (None: the report changed nothing). ``reason`` names the failure if it is one.
+    ``retried``: it failed an attempt and another one is to follow. ``patience``: seconds of silence that its campaign
+    allows from here (None: no such row).
     """
 
     was: ExecutionStatus | None
+    became: ExecutionStatus | None
     attempt: int | None
     reason: Reason | None
-    applied: bool
     retried: bool
     patience: float | None
+
+    @property
+    def applied(self) -> bool:
+        """Whether the report changed the execution."""
+        return self.became is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class Overdue:
     """
 
     device_id: DeviceId
+    status: ExecutionStatus
     attempt: int
     heard: bool
     failed_for: Reason | None
@@ -187,9 +194,9 @@ async def apply_reports(
     return [
         Effect(
             _STATUS.get(row["was"]),
+            _STATUS.get(row["became"]),
             row["attempt"],
             Reason(row["reason"]) if row["reason"] else None,
-            row["applied"],
             row["retried"],
             row["patience"],
         )
@@ -215,6 +222,7 @@ async def hold_overdue(
     return [
         Overdue(
             row["device_id"],
+            ExecutionStatus(row["status"]),
             row["attempt"],
             row["heard"],
             Reason(row["failed_for"]) if row["failed_for"] else None,
@@ -248,8 +256,8 @@ async def skip_unsent(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, *, limit: int, reason: str
 ) -> int:
     """Skip up to about ``limit`` devices that were never sent to; returns how many."""
-    done = await connection.execute(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
-    return int(done.rsplit(" ", 1)[1])
+    skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
+    return skipped
 
 
 async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
@@ -272,7 +280,7 @@ async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -
 
 
 async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
-    """Devices that are PENDING: exact up to ten thousand, beyond that an estimate."""
+    """Devices that are PENDING; of a campaign not counted yet, those never sent to, counted up to ten thousand."""
     pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
     return pending
 

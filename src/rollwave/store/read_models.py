@@ -22,15 +22,17 @@ async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, An
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        row = await connection.fetchrow(_sql["campaign"], tenant_id, campaign_id)
+        return await _campaign(connection, tenant_id, campaign_id)
+
+
+async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) -> dict[str, Any]:
+    row = await connection.fetchrow(_sql["campaign"], tenant_id, campaign_id)
     if row is None:
         raise _missing(campaign_id)
     counted = json.loads(row["status_breakdown"] or "{}")
-    return {
-        **row,
-        "status_breakdown": {status.value: counted.get(status, 0) for status in ExecutionStatus},
-        "waves": json.loads(row["waves"] or "[]"),
-    }
+    # Rows that somebody else's SQL wrote are counted within a minute; until then there may be fewer than none.
+    breakdown = {status.value: max(0, counted.get(status, 0)) for status in ExecutionStatus}
+    return {**row, "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
 
 
 async def campaigns(
@@ -58,9 +60,9 @@ async def devices(
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        await _require(connection, tenant_id, campaign_id)
+        breakdown = (await _campaign(connection, tenant_id, campaign_id))["status_breakdown"]
         records = await connection.fetch(_sql["devices"], tenant_id, campaign_id, status, cursor, limit + 1)
-        total = await connection.fetchval(_sql["count_devices"], tenant_id, campaign_id, status)
+    total = breakdown[status] if status else sum(breakdown.values())
     return page(records, total, limit=limit, key="device_id")
 
 

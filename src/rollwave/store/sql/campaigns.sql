@@ -9,7 +9,10 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: get
 -- One campaign as the engine sees it.
-SELECT c.*, f.file_url, f.version, f.checksum_sha256,
+SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_threshold, c.abort_min_completed,
+       c.canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
+       c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
+       f.file_url, f.version, f.checksum_sha256,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
 FROM ota_campaigns c
@@ -34,7 +37,10 @@ RETURNING id;
 SELECT id, idempotency_digest FROM ota_campaigns WHERE tenant_id = $1 AND idempotency_key = $2;
 
 -- name: set_total
-UPDATE ota_campaigns SET total_devices = $3 WHERE tenant_id = $1 AND id = $2;
+-- A campaign that has just been written down, over $3 devices of which $4 can be sent to.
+UPDATE ota_campaigns
+SET total_devices = $3, pending = $4, skipped = $3::int - $4::int, downloading = 0, installing = 0
+WHERE tenant_id = $1 AND id = $2;
 
 -- name: move
 -- Workers are called once it is committed (store/calls.py).
@@ -54,7 +60,8 @@ SELECT id, pg_notify('rollwave_due', '') FROM moved;
 -- Move the counters by transitions that this transaction made, in the order of ids: no two batches wait
 -- for each other in a ring.
 WITH tally AS (
-    SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[]) AS t (campaign_id, succeeded, failed)
+    SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
+        AS t (campaign_id, pending, downloading, installing, succeeded, failed, skipped)
 ), held AS (
     SELECT c.id FROM ota_campaigns c JOIN tally t ON t.campaign_id = c.id
     WHERE c.tenant_id = $1
@@ -62,7 +69,9 @@ WITH tally AS (
     FOR NO KEY UPDATE OF c
 )
 UPDATE ota_campaigns c
-SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.failed, 0) + t.failed
+SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.failed, 0) + t.failed,
+    pending = c.pending + t.pending, downloading = c.downloading + t.downloading,
+    installing = c.installing + t.installing, skipped = c.skipped + t.skipped
 FROM tally t JOIN held h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold, c.abort_min_completed;
@@ -77,22 +86,21 @@ SET pace_opened_at = CASE WHEN $3 THEN statement_timestamp() ELSE pace_opened_at
     started_at = COALESCE(started_at, statement_timestamp())
 WHERE tenant_id = $1 AND id = $2;
 
--- name: recount
--- What the rows say. Under the campaign's lock the answer stays true: who moves rows moves the counters later.
-SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
-       count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
-       count(*) FILTER (WHERE d.attempt > 0
-                           OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent
-FROM ota_device_status d
-WHERE d.tenant_id = $1 AND d.campaign_id = $2;
-
--- name: has_drifted
-SELECT (c.succeeded, c.failed, c.sent) IS DISTINCT FROM (d.succeeded, d.failed, d.sent)
+-- name: compare
+-- The counters, and what the rows say, in one snapshot. Who moves rows moves the counters with them, so that a difference
+-- is somebody else's doing, and stays what it is until it is repaired.
+SELECT c.reconciled_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
+       d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
+       d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped
 FROM ota_campaigns c, LATERAL (
     SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
            count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
            count(*) FILTER (WHERE d.attempt > 0
-                               OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent
+                               OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent,
+           count(*) FILTER (WHERE d.status = 'PENDING')::int AS pending,
+           count(*) FILTER (WHERE d.status = 'DOWNLOADING')::int AS downloading,
+           count(*) FILTER (WHERE d.status = 'INSTALLING')::int AS installing,
+           count(*) FILTER (WHERE d.status = 'SKIPPED')::int AS skipped
     FROM ota_device_status d
     WHERE d.tenant_id = $1 AND d.campaign_id = $2
 ) AS d
@@ -102,9 +110,14 @@ WHERE c.tenant_id = $1 AND c.id = $2;
 UPDATE ota_campaigns SET reconciled_at = statement_timestamp() WHERE tenant_id = $1 AND id = $2;
 
 -- name: repair
+-- Add what the counters lacked when they were compared. Not applied: they have been compared again since, or repaired.
 UPDATE ota_campaigns
-SET succeeded = $3, failed = $4, sent = $5
-WHERE tenant_id = $1 AND id = $2;
+SET succeeded = COALESCE(succeeded, 0) + $4, failed = COALESCE(failed, 0) + $5, sent = sent + $6,
+    pending = COALESCE(pending, 0) + $7, downloading = COALESCE(downloading, 0) + $8,
+    installing = COALESCE(installing, 0) + $9, skipped = COALESCE(skipped, 0) + $10,
+    reconciled_at = clock_timestamp()
+WHERE tenant_id = $1 AND id = $2 AND reconciled_at IS NOT DISTINCT FROM $3
+RETURNING id;
 
 -- name: settle
 -- An aborted campaign of which no device is left unfinished needs the engine no more.

@@ -27,7 +27,7 @@ SELECT count(*)::int AS total, (count(*) FILTER (WHERE status = 'PENDING'))::int
 -- in all are not over, or it was set back by hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published.
 WITH again AS (
-    SELECT device_id
+    SELECT device_id, status
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
@@ -75,6 +75,13 @@ WITH again AS (
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
       AND device_id = ANY (ARRAY(SELECT device_id FROM fresh WHERE NOT addressable))
     RETURNING device_id, attempt
+), counted AS (
+    UPDATE ota_campaigns c
+    SET pending = c.pending - moved.skipped, skipped = c.skipped + moved.skipped,
+        downloading = c.downloading + moved.rewound, installing = c.installing - moved.rewound
+    FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
+                 (SELECT count(*) FROM again WHERE status = 'INSTALLING')::int AS rewound) AS moved
+    WHERE c.tenant_id = $1 AND c.id = $2 AND moved.skipped + moved.rewound > 0
 )
 SELECT device_id, attempt, false AS fresh FROM again_claimed
 UNION ALL
@@ -88,25 +95,32 @@ SELECT device_id, attempt, true FROM skipped;
 WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), held AS (
-    SELECT d.device_id
+    SELECT d.device_id, d.status
     FROM (SELECT * FROM sent ORDER BY device_id) AS s
     CROSS JOIN LATERAL (
-        SELECT device_id
+        SELECT device_id, status
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id AND attempt = s.attempt
           AND attempt > sent_attempt AND status IN ('PENDING', 'DOWNLOADING')
         FOR UPDATE
     ) AS d
+), marked AS (
+    UPDATE ota_device_status
+    SET status = 'DOWNLOADING',
+        sent_attempt = attempt,
+        refusals = 0,
+        started_at = COALESCE(started_at, statement_timestamp()),
+        due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
+                       COALESCE(started_at, statement_timestamp()) + make_interval(secs => $6))
+    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+      AND device_id = ANY (ARRAY(SELECT device_id FROM held))
+    RETURNING device_id
 )
-UPDATE ota_device_status
-SET status = 'DOWNLOADING',
-    sent_attempt = attempt,
-    refusals = 0,
-    started_at = COALESCE(started_at, statement_timestamp()),
-    due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
-                   COALESCE(started_at, statement_timestamp()) + make_interval(secs => $6))
-WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-  AND device_id = ANY (ARRAY(SELECT device_id FROM held));
+UPDATE ota_campaigns c
+SET pending = c.pending - moved.devices, downloading = c.downloading + moved.devices
+FROM (SELECT count(*)::int AS devices FROM held
+      WHERE status = 'PENDING' AND (SELECT count(*) FROM marked) > 0) AS moved
+WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
 -- name: release
 -- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it
@@ -188,9 +202,9 @@ WITH report AS MATERIALIZED (
               AND (h.progress > d.progress_pct
                    OR d.failed_attempt = d.attempt
                    OR d.due_at < LEAST(statement_timestamp() + h.patience, h.last_moment)))
-    RETURNING h.number
+    RETURNING h.number, d.status AS became
 )
-SELECT r.number::int - 1 AS position, h.was, h.attempt, h.reason, m.number IS NOT NULL AS applied,
+SELECT r.number::int - 1 AS position, h.was, m.became, h.attempt, h.reason,
        m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.patience)::float8 AS patience
 FROM report r
 LEFT JOIN held h USING (number)
@@ -229,7 +243,7 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 -- name: hold_overdue
 -- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, those
 -- that have no time left for another, or, where the campaign sends no more ($3), all. What becomes of each is domain.retry's to say.
-SELECT device_id, attempt, heard_attempt = attempt AS heard,
+SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
        COALESCE(started_at, due_at) + make_interval(secs => $4) <= statement_timestamp() AS out_of_time
 FROM ota_device_status
@@ -270,11 +284,19 @@ WITH waiting AS (
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
       AND (due_at <= statement_timestamp() OR due_at IS NULL)
     LIMIT $3 FOR UPDATE SKIP LOCKED
+), skipped AS (
+    UPDATE ota_device_status
+    SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
+    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
+      AND device_id = ANY (ARRAY(SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed))
+    RETURNING device_id
+), counted AS (
+    UPDATE ota_campaigns c
+    SET pending = c.pending - moved.devices, skipped = c.skipped + moved.devices
+    FROM (SELECT count(*)::int AS devices FROM skipped) AS moved
+    WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0
 )
-UPDATE ota_device_status
-SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
-WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-  AND device_id = ANY (ARRAY(SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed));
+SELECT count(*) FROM skipped;
 
 -- name: outlook
 -- What is left to do, each answered from the head of one small index.
@@ -304,23 +326,20 @@ SELECT count(*)::int FROM (
 ) AS flying;
 
 -- name: count_pending
--- Exact up to ten thousand, each queue counted no further than that; beyond, what is left of the total.
-SELECT CASE WHEN near.waiting <= 10000 THEN near.waiting + near.claimed
-            ELSE GREATEST(near.waiting + near.claimed, c.total_devices - c.sent) END::int
-FROM ota_campaigns c, LATERAL (
-    SELECT (SELECT count(*) FROM (
-                SELECT FROM ota_device_status
-                WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-                LIMIT 10001) AS w) AS waiting,
-           (SELECT count(*) FROM (
-                SELECT FROM ota_device_status
-                WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
-                LIMIT 10001) AS s) AS claimed
-) AS near
-WHERE c.tenant_id = $1 AND c.id = $2;
+-- Not counted yet: as many as wait, counted no further than ten thousand.
+SELECT COALESCE(pending, (
+    SELECT count(*)::int FROM (
+        SELECT FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
+        LIMIT 10000) AS waiting))
+FROM ota_campaigns
+WHERE tenant_id = $1 AND id = $2;
 
 -- name: count_all
-SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2;
+SELECT COALESCE(pending + downloading + installing + succeeded + failed + skipped, (
+    SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2))
+FROM ota_campaigns
+WHERE tenant_id = $1 AND id = $2;
 
 -- name: current
 -- What each of these devices should be doing: the attempt in progress of the newest running campaign. A command that a

@@ -7,11 +7,16 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        c.started_at, c.completed_at, c.created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
-       (SELECT jsonb_object_agg(tally.status, tally.devices)
-        FROM (SELECT d.status, count(*) AS devices
-              FROM ota_device_status d
-              WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint
-              GROUP BY d.status) AS tally) AS status_breakdown,
+       -- Else it is not counted yet, or a worker of a version that did not count has completed it.
+       CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed + c.skipped IS NOT NULL
+                 AND (c.status <> 'COMPLETED' OR c.pending + c.downloading + c.installing = 0)
+            THEN jsonb_build_object('PENDING', c.pending, 'DOWNLOADING', c.downloading, 'INSTALLING', c.installing,
+                                    'SUCCESS', c.succeeded, 'FAILED', c.failed, 'SKIPPED', c.skipped)
+            ELSE (SELECT jsonb_object_agg(tally.status, tally.devices)
+                  FROM (SELECT d.status, count(*) AS devices
+                        FROM ota_device_status d
+                        WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint
+                        GROUP BY d.status) AS tally) END AS status_breakdown,
        (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to,
                                             'opened_at', w.opened_at, 'passed_at', w.passed_at) ORDER BY w.number)
         FROM ota_campaign_waves w
@@ -49,10 +54,6 @@ WHERE tenant_id = $1 AND campaign_id = $2::bigint
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR device_id > $4)
 ORDER BY device_id
 LIMIT $5;
-
--- name: count_devices
-SELECT count(*) FROM ota_device_status
-WHERE tenant_id = $1 AND campaign_id = $2::bigint AND ($3::text IS NULL OR status = $3);
 
 -- name: events
 -- What happened after a given event, oldest first.
