@@ -23,6 +23,9 @@ from rollwave.store.executions import Claimed, Times
 
 _log = get_logger("dispatcher")
 
+AT_ONCE = 100
+"""Commands handed over before others in this process get their turn: each answer of the database waits for it."""
+
 NO_TIMES = Times(0, 0, 0)
 
 
@@ -119,16 +122,7 @@ class Sender:
         try:
             async with asyncio.timeout(patience):
                 session = await self._publisher.session()
-                for command in batch.commands:
-                    if time.monotonic() >= batch.lease_ends:
-                        trouble = "the lease ended"
-                        break
-                    topic = command_topic(due.tenant_id, command.device_id)
-                    receipts.append(
-                        await session.publish(topic, batch.body, attempt=command.attempt, expires_in=batch.times.answer)
-                    )
-                    if len(receipts) == 1:
-                        await reach(Failpoint.PUBLISHING)
+                trouble = await self._hand_over(session, due, batch, receipts)
                 for receipt in receipts:
                     await receipt.settled()
         except BrokerUnavailable as error:
@@ -138,6 +132,20 @@ class Sender:
             if session is not None:
                 await self._publisher.drop(session)
         return _sorted(batch.commands, receipts, trouble)
+
+    async def _hand_over(self, session: Session, due: Due, batch: Batch, receipts: list[Receipt]) -> str:
+        """Put every command into the session's queue, and its receipt into ``receipts``; returns why not, if not."""
+        expires_in = batch.times.answer
+        for number, command in enumerate(batch.commands, start=1):
+            if time.monotonic() >= batch.lease_ends:
+                return "the lease ended"
+            topic = command_topic(due.tenant_id, command.device_id)
+            receipts.append(await session.publish(topic, batch.body, attempt=command.attempt, expires_in=expires_in))
+            if number == 1:
+                await reach(Failpoint.PUBLISHING)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return ""
 
 
 def _sorted(commands: Sequence[Claimed], receipts: Sequence[Receipt], trouble: str) -> Sent:
