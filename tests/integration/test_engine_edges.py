@@ -17,6 +17,7 @@ from rollwave import metrics
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.intake import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import failpoints
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.intake import Intake
@@ -98,6 +99,29 @@ async def test_a_campaign_that_comes_up_twice_in_a_batch_is_counted_and_stopped_
     assert await campaign_row(host, campaign) == ("ABORTED", 0, 2)
     assert await breakdown(host, campaign) == {"FAILED": 2, "SKIPPED": 8}
     assert await host.fetchval("SELECT count(*) FROM ota_campaign_history WHERE event = 'aborted'") == 1
+
+
+async def test_what_a_device_said_first_is_written_first(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 1, abort_threshold=1.0)
+    await sent_to(host, campaign, ["dev-1"])
+    intake, go_on = Intake(pool, Settings()), asyncio.Event()
+
+    async def hold_the_first(point: failpoints.Failpoint) -> None:
+        if point is failpoints.Failpoint.PARSED:
+            failpoints.arm(None)
+            await go_on.wait()
+
+    failpoints.arm(hold_the_first)
+    try:
+        batches = [
+            asyncio.create_task(intake.take_in([said("dev-1", campaign, word)])) for word in ("INSTALLING", "FAILED")
+        ]
+        assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "it overtook"
+    finally:
+        failpoints.arm(None)
+        go_on.set()
+    await asyncio.gather(*batches)
+    assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", "not its first word"
 
 
 async def test_words_of_a_hosts_own_stop_nobody(pool: Pool, host: Connection) -> None:
@@ -216,7 +240,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
         return [Claimed(DeviceId(each), 2) for each in random.sample(names, 30)]
 
     async with create_pool(database, size=12) as pool, AsyncExitStack() as stack:
-        intake, conductor = Intake(pool, Settings()), Conductor(pool, Settings())
+        conductor = Conductor(pool, Settings())
         lock = await stack.enter_async_context(slots.hold(pool, 0))
         assert lock is not None
         await lock.announce()
@@ -238,7 +262,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
                 said(device, campaign, random.choice(words), attempt=random.choice([None, 1, 2]))
                 for device, campaign in random.sample(everyone, 60)
             ]
-            await intake.take_in(batch)
+            await Intake(pool, Settings()).take_in(batch)  # one of its own: one writes one batch at a time
 
         async def conduct() -> None:
             await conductor.conduct(due(random.choice(campaigns)))

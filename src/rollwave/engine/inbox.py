@@ -12,7 +12,7 @@ from rollwave.mqtt.client import Incoming
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes that close a batch, as its count does."""
 
-QUIET = 0.003
+QUIET = 0.001
 """Seconds without a message after which a batch waits for no more. A broker may leave only so many messages
 unacknowledged (rumqttd: 100), and sends the next when these are committed."""
 

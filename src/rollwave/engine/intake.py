@@ -67,11 +67,13 @@ class Intake:
         self._pool = pool
         self._settings = settings
         self._conductor = Conductor(pool, settings)
+        self._turn = asyncio.Lock()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[Due]:
         """Commit what a batch says, trying again for as long as the database is away.
 
-        ``behind``: more comes than can be written, so that what devices merely repeat is left out.
+        Called for one batch while another is being written, it sorts its messages and waits: what a device said first
+        is written first. ``behind``: more comes than can be written, so that what devices merely repeat is left out.
         Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
         """
         started = time.perf_counter()
@@ -84,9 +86,10 @@ class Intake:
                 return await self._persist(tenant_id, share, outcomes)
 
         shares = self._sorter.sort(batch, outcomes, behind=behind)
-        await reach(Failpoint.PARSED)
-        for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
-            touched += dues
+        async with self._turn:
+            await reach(Failpoint.PARSED)
+            for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
+                touched += dues
         for each, number in outcomes.items():
             metrics.reports.labels(each.value).inc(number)
         metrics.batch_size.observe(len(batch))

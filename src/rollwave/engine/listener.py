@@ -7,13 +7,13 @@ PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from rollwave import metrics
 from rollwave.breaker import Breaker
-from rollwave.engine import drops
+from rollwave.engine import drops, pipeline
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
@@ -33,9 +33,6 @@ _log = get_logger("listener")
 
 SLOT_POLL = 1.0
 """Seconds between two tries for a slot that another worker holds."""
-
-DRAIN = 5.0
-"""Seconds that the batch in hand gets to be committed when it is time to stop; else the broker keeps it."""
 
 LOOKAHEAD = 64
 """Messages read from the broker beyond those in the inbox."""
@@ -137,12 +134,8 @@ class Listener:
         if self._slot == 0:
             feeding.append(asyncio.create_task(drops.watch(self._broker)))
         try:
-            async for batch in inbox.batches():
-                metrics.report_lag.set(len(batch.messages) + len(inbox))
-                await _uninterrupted(self._commit(session, batch), stop)
-                if stop.is_set():
-                    return
-            if holding.done():
+            await pipeline.run(inbox, lambda batch: self._commit(session, batch), stop)
+            if holding.done() and not stop.is_set():
                 holding.result()
         finally:
             for task in feeding:
@@ -206,21 +199,6 @@ async def _close_after(work: Awaitable[object], inbox: Inbox) -> None:
         await work
     finally:
         inbox.close()
-
-
-async def _uninterrupted(work: Coroutine[object, object, None], stop: asyncio.Event) -> None:
-    """Let ``work`` come to its end; once a stop is asked for, or this task is cancelled, within ``DRAIN`` seconds."""
-    task = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        await asyncio.wait({task}, timeout=DRAIN)
-        task.cancel()
-        await asyncio.gather(task, stopping, return_exceptions=True)
-    if not task.cancelled():
-        task.result()
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

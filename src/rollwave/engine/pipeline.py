@@ -1,0 +1,63 @@
+"""Batches on their way: one is being written while the one before it is acknowledged and the next one is gathered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TypeAlias
+
+from rollwave import metrics
+from rollwave.engine.inbox import Batch, Inbox
+
+AT_ONCE = 2
+"""Batches under way. Each sorts its messages and then waits for its turn to write (``Intake.take_in``)."""
+
+DRAIN = 5.0
+"""Seconds that the batches in hand get to be committed when it is time to stop; else the broker keeps them."""
+
+Commit: TypeAlias = Callable[[Batch], Coroutine[object, object, None]]
+
+
+async def run(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
+    """Commit every batch, begun in the order of the inbox, until that is closed and empty.
+
+    Once a stop is asked for, or this task is cancelled, what is under way has ``DRAIN`` seconds to come to its end.
+    The first error ends it all.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    commits: deque[asyncio.Task[None]] = deque()
+    try:
+        async for batch in inbox.batches():
+            metrics.report_lag.set(len(batch.messages) + len(inbox))
+            commits.append(asyncio.create_task(_close_if_it_fails(commit(batch), inbox)))
+            if len(commits) == AT_ONCE:
+                await asyncio.wait({commits[0], stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                return
+            if len(commits) == AT_ONCE:
+                commits.popleft().result()
+    finally:
+        stopping.cancel()
+        await _finish(commits)
+
+
+async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox) -> None:
+    try:
+        await work
+    except BaseException:
+        inbox.close()
+        raise
+
+
+async def _finish(commits: Iterable[asyncio.Task[None]]) -> None:
+    """Wait, but not for long; raises what they raised."""
+    if not commits:
+        return
+    await asyncio.wait(commits, timeout=DRAIN)
+    for task in commits:
+        task.cancel()
+    await asyncio.gather(*commits, return_exceptions=True)
+    for task in commits:
+        if not task.cancelled():
+            task.result()

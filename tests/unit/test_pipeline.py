@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rollwave.engine import pipeline
+from rollwave.engine.inbox import Batch, Inbox
+from rollwave.mqtt.client import Incoming
+from tests.support import eventually
+
+NOT_A_MESSAGE: Any = None
+
+
+class Commits:
+    """Batches of one message each, as they are begun, and ended once their message's turn to end has come."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.may_end: dict[str, asyncio.Event] = {name: asyncio.Event() for name in "abc"}
+
+    async def commit(self, batch: Batch) -> None:
+        [message] = batch.messages
+        self.begun.append(message.topic)
+        await self.may_end[message.topic].wait()
+        self.ended.append(message.topic)
+
+
+def message(topic: str) -> Incoming:
+    return Incoming(topic, b"", retain=False, attempt=None, handle=NOT_A_MESSAGE)
+
+
+async def filled(*topics: str) -> Inbox:
+    inbox = Inbox(1, 1.0)
+    for topic in topics:
+        await inbox.put(message(topic))
+    return inbox
+
+
+async def until_begun(commits: Commits, *topics: str) -> None:
+    await eventually(lambda: commits.begun == list(topics), timeout=5)
+    for _ in range(10):  # whatever could be begun now, would be
+        await asyncio.sleep(0)
+    assert commits.begun == list(topics)
+
+
+async def test_a_batch_is_begun_while_the_one_before_it_ends_and_no_third_one() -> None:
+    commits, inbox = Commits(), await filled("a", "b")
+    running = asyncio.create_task(pipeline.run(inbox, commits.commit, asyncio.Event()))
+    await until_begun(commits, "a", "b")
+    await inbox.put(message("c"))
+    await until_begun(commits, "a", "b")
+    commits.may_end["a"].set()
+    await until_begun(commits, "a", "b", "c")
+    for event in commits.may_end.values():
+        event.set()
+    inbox.close()
+    async with asyncio.timeout(5):
+        await running
+    assert sorted(commits.ended) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+async def test_what_is_under_way_comes_to_its_end(how: str) -> None:
+    commits, inbox, stop = Commits(), await filled("a", "b"), asyncio.Event()
+    running = asyncio.create_task(pipeline.run(inbox, commits.commit, stop))
+    await until_begun(commits, "a", "b")
+    await inbox.put(message("c"))
+    running.cancel() if how == "cancelled" else stop.set()
+    await asyncio.sleep(0)
+    for event in commits.may_end.values():
+        event.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(running, return_exceptions=True)
+    assert (commits.begun, commits.ended) == (["a", "b"], ["a", "b"])
+
+
+async def test_what_does_not_end_is_left_to_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "DRAIN", 0.01)
+    commits, inbox, stop = Commits(), await filled("a"), asyncio.Event()
+    running = asyncio.create_task(pipeline.run(inbox, commits.commit, stop))
+    await until_begun(commits, "a")
+    stop.set()
+    inbox.close()
+    async with asyncio.timeout(5):
+        await running
+    assert commits.ended == []
+
+
+async def test_an_error_ends_it_though_no_message_comes() -> None:
+    async def fail(_batch: Batch) -> None:
+        raise LookupError
+
+    inbox = await filled("a")
+    async with asyncio.timeout(5):
+        with pytest.raises(LookupError):
+            await pipeline.run(inbox, fail, asyncio.Event())
