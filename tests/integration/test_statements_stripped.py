@@ -29,10 +29,11 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
     "executions.apply_reports": {4: ["SUCCESS", "FAILED"]},
     "executions.claim": {6: "[/#+]"},
-    "executions.insert_for_group": {3: "all"},
     "firmware.delete": {2: 8},
     "read_models.devices": {3: None},
     "read_models.events": {3: 0},
+    "targets.fits_another": {4: "of-north"},
+    "targets.insert": {3: "all"},
     "waves.pass_gate": {3: 0},
 }
 _BY_TYPE: dict[str, object] = {
@@ -72,7 +73,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         await insert_twins(connection)
         await connection.execute("""
             UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, idempotency_key = 'dev-1', succeeded = 9,
-                pending = 9, downloading = 9, installing = 9, skipped = 9;
+                pending = 9, downloading = 9, installing = 9, skipped = 9, targeted_devices = 0;
             UPDATE ota_device_status SET error_message = 'of ' || tenant_id;
             UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1';
             UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, due_at = now()
@@ -137,7 +138,7 @@ def _arguments(name: str, sql: str, types: tuple[Any, ...]) -> Iterator[object]:
 
 
 def _timeless(value: object) -> object:
-    return "some time" if isinstance(value, datetime) else value
+    return "some time" if isinstance(value, datetime | timedelta) else value
 
 
 async def test_what_is_stripped_reads_and_changes_nothing_of_a_twins(host: Connection) -> None:

@@ -38,7 +38,7 @@ class Claimer:
         batch = Batch()
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            if campaign.status is not CampaignStatus.RUNNING:
+            if campaign.status is not CampaignStatus.RUNNING or campaign.being_targeted:
                 return batch
             try:
                 rules = read_rules(campaign, self._settings)

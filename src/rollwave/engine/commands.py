@@ -10,13 +10,11 @@ import asyncpg
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.ids import CampaignId
+from rollwave.engine import targeting
 from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import campaigns, executions, history
+from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
-
-CREATE_TIMEOUT = 600.0
-"""Seconds that writing down a campaign over a very large group may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +44,24 @@ class NewCampaign:
 
 
 async def create_campaign(
-    pool: Pool, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None = None
+    pool: Pool,
+    tenant_id: str,
+    new: NewCampaign,
+    *,
+    actor: str,
+    idempotency_key: str | None = None,
+    at_once: int = targeting.AT_ONCE,
 ) -> CampaignId:
-    """Write down a campaign and its devices in one transaction; returns its id.
+    """Write down a campaign and, of its devices, the first ``at_once``, in one transaction; returns its id.
+
+    The workers target the rest, as :mod:`rollwave.engine.targeting` tells.
 
     Raises:
         NotFound: the tenant has no such firmware or group.
         Conflict: no device to send to, or the idempotency key was used for another request.
     """
     try:
-        async with tenant_transaction(pool, tenant_id, timeout=CREATE_TIMEOUT) as connection:
+        async with tenant_transaction(pool, tenant_id) as connection:
             if idempotency_key is not None:
                 earlier = await campaigns.by_idempotency_key(connection, tenant_id, idempotency_key)
                 if earlier is not None:
@@ -85,22 +91,17 @@ async def create_campaign(
                 idempotency_key,
                 new.digest(),
             )
-            total, sendable = await executions.insert_for_group(
-                connection, tenant_id, campaign_id, new.target_group_id, device_type
+            await targeting.begin(
+                connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
             )
-            if not sendable:
-                raise Conflict(
-                    f"group {new.target_group_id} has no device that this firmware fits",
-                    hint="Add devices to the group, or choose firmware of their device type.",
-                )
-            await campaigns.set_total(connection, tenant_id, campaign_id, total, sendable)
-            await history.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": total})
             return campaign_id
     except asyncpg.UniqueViolationError:
         if idempotency_key is None:
             raise
         # Another request with this key has just committed: asking again finds its campaign.
-        return await create_campaign(pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key)
+        return await create_campaign(
+            pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
+        )
     except asyncpg.ForeignKeyViolationError:
         raise NotFound(f"no firmware {new.firmware_version_id}", hint="It was deleted just now.") from None
 

@@ -30,11 +30,15 @@ LONGEST_REFUSAL = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified."""
+    """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
+
+    Or it is ``being_targeted``: nothing is done until it is.
+    """
 
     stopped: Stopped | None = None
     completed: bool = False
     to_verify: Outlook | None = None
+    being_targeted: bool = False
 
 
 class Conductor:
@@ -44,23 +48,26 @@ class Conductor:
         self._pool = pool
         self._settings = settings
 
-    async def conduct(self, due: Due) -> None:
-        """Do what the campaign needs now, if anything.
+    async def conduct(self, due: Due) -> bool:
+        """Do what the campaign needs now, if anything. False: first it needs to be targeted.
 
         A wave is concluded on counters that were verified after its last device was seen to be over. That reads every
         row, and for so long the campaign's lock is not held: in between, counters move with the rows.
         """
-        ended = await self._look_after(due)
-        if ended and await self._verify(due):
-            await self._look_after(due, verified=ended)
+        step = await self._look_after(due)
+        if step.to_verify and await self._verify(due):
+            await self._look_after(due, verified=step.to_verify)
+        return not step.being_targeted
 
-    async def _look_after(self, due: Due, *, verified: Outlook | None = None) -> Outlook | None:
-        """One transaction under the campaign's lock. Returns what there is to conclude once it is ``verified``."""
+    async def _look_after(self, due: Due, *, verified: Outlook | None = None) -> Step:
+        """One transaction under the campaign's lock. What it finds to conclude, it does once that is ``verified``."""
         step = Step()
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is CampaignStatus.ABORTED:
                 await self._wind_down(connection, campaign)
+            elif campaign.being_targeted:
+                step = Step(being_targeted=True)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
                 step = await self._go_on(connection, campaign, verified)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
@@ -74,7 +81,7 @@ class Conductor:
                 succeeded=campaign.succeeded,
                 failed=campaign.failed,
             )
-        return step.to_verify
+        return step
 
     async def _go_on(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Step:
         try:

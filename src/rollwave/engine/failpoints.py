@@ -29,7 +29,7 @@ class Failpoint(StrEnum):
     ACKNOWLEDGED = "acknowledged"
 
     CAMPAIGN_WRITTEN = "campaign written"
-    """Looked after: a gate, a completion, a sweep of what is overdue, or nothing; or some of the rest skipped."""
+    """Looked after: a gate, a completion, a sweep of what is overdue, or nothing. Some devices targeted, or skipped."""
 
 
 Action: TypeAlias = Callable[[Failpoint], Awaitable[None]]

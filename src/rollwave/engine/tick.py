@@ -16,6 +16,7 @@ from rollwave.engine.agenda import SOON, Agenda, Key, key
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.publisher import Publisher
+from rollwave.engine.targeting import Targeter
 from rollwave.log import get_logger, trace
 from rollwave.settings import Settings
 from rollwave.store import campaigns
@@ -47,6 +48,7 @@ class Ticker:
         self._interval = settings.tick_interval
         self._stopping = stopping
         self._conductor = Conductor(pool, settings)
+        self._targeter = Targeter(pool)
         self._dispatcher = Dispatcher(pool, publisher, settings, stopping, steps=steps)
         self._limit = asyncio.Semaphore(AT_ONCE)
         self._told = told or Told()
@@ -103,9 +105,9 @@ class Ticker:
     async def _look_after(self, due: Due) -> None:
         # Not all of them again at the same moment: spread, so that reports are not held up meanwhile.
         wait = self._interval * random.uniform(0.5, 1.0)  # noqa: S311  spreads load only
-        turn = 0.0
+        turn, ends = 0.0, time.monotonic() + self._interval
         try:
-            while not turn and not self._stopping():
+            while not turn and not self._stopping() and time.monotonic() < ends:
                 async with self._limit:
                     turn = await self._do(due)
             wait = min(wait, turn)
@@ -120,8 +122,10 @@ class Ticker:
         try:
             if due.status is CampaignStatus.ABORTED:
                 await self._conductor.skip_rest(due)
-            await self._conductor.conduct(due)
-            wait = await self._dispatcher.dispatch(due) if due.status is CampaignStatus.RUNNING else inf
+            if not await self._conductor.conduct(due):
+                wait = await self._targeter.target(due)
+            else:
+                wait = await self._dispatcher.dispatch(due) if due.status is CampaignStatus.RUNNING else inf
             self._told.over(("ota_campaign_error", due.tenant_id, due.campaign_id))
         except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
             self._tell("ota_campaign_error", due, error)
@@ -135,7 +139,7 @@ class Ticker:
             _log.exception(event, campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
     async def _reconcile(self, due: Due) -> None:
-        if due.status is CampaignStatus.ABORTED:
+        if due.status in {CampaignStatus.ABORTED, CampaignStatus.CREATED}:
             return
         try:
             await self._conductor.reconcile(due)

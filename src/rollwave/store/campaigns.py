@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.campaign import FINAL, Action, CampaignStatus, after
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.intake import Tally
@@ -68,6 +68,15 @@ class Campaign:
     firmware_url: str | None
     firmware_version: str | None
     firmware_checksum: str | None
+    firmware_device_type: str | None
+    target_group_id: str | None
+    targeted_devices: int | None
+    targeted_up_to: str | None
+
+    @property
+    def being_targeted(self) -> bool:
+        """Not every device is an execution yet: nothing may be sent, planned or concluded before."""
+        return self.targeted_devices is not None and self.status not in FINAL
 
     def pace(self, *, tick: float, in_flight: int = 0, steps: int = 1) -> Pace:
         """What pacing needs of the row."""
@@ -161,6 +170,10 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         firmware_url=row["file_url"],
         firmware_version=row["version"],
         firmware_checksum=row["checksum_sha256"],
+        firmware_device_type=row["device_type"],
+        target_group_id=row["target_group_id"],
+        targeted_devices=row["targeted_devices"],
+        targeted_up_to=row["targeted_up_to"],
     )
 
 
@@ -230,11 +243,6 @@ async def by_idempotency_key(connection: Connection, tenant_id: str, key: str) -
     """The campaign that was created under this key, and the digest of what was asked for."""
     row = await connection.fetchrow(_sql["by_idempotency_key"], tenant_id, key)
     return (row["id"], row["idempotency_digest"]) if row else None
-
-
-async def set_total(connection: Connection, tenant_id: str, campaign_id: int, total: int, sendable: int) -> None:
-    """Record how many devices the campaign targets; those that are not ``sendable`` were skipped."""
-    await connection.execute(_sql["set_total"], tenant_id, campaign_id, total, sendable)
 
 
 async def move(

@@ -110,17 +110,6 @@ class Outlook:
         return self.any and not self.waiting and not self.open
 
 
-async def insert_for_group(
-    connection: Connection, tenant_id: str, campaign_id: int, group_id: str, device_type: str | None
-) -> tuple[int, int]:
-    """Target every member of a group, in one statement; returns how many there are, and how many can be sent to."""
-    row = await connection.fetchrow(
-        _sql["insert_for_group"], tenant_id, campaign_id, group_id, device_type, timeout=600
-    )
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return row["total"], row["sendable"]
-
-
 async def claim(
     connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, lease: float, in_all: float
 ) -> Claim:

@@ -61,6 +61,9 @@ async def create_campaign(
 ) -> CampaignDetail:
     """Plan to bring a group's devices to a firmware version. Nothing is sent until the campaign is started.
 
+    Of a group of more than 10,000 devices, the rest is targeted after the answer: `targeted_devices` tells how far that
+    is. The campaign may be started, paused and aborted meanwhile, and sends once it is targeted.
+
     With an `Idempotency-Key`, the same request again answers with the same campaign; another request with a
     key that was used is a conflict. So is a group without members.
     """

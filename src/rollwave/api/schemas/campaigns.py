@@ -40,7 +40,9 @@ class CampaignIn(RequestModel):
 
     name: Text
     firmware_version_id: Annotated[int, Field(ge=1, le=MAX_JSON_INTEGER), WHOLE]
-    target_group_id: Text = Field(description="Its members of this moment are the campaign's devices")
+    target_group_id: Text = Field(
+        description="Its members are the campaign's devices; those who join or leave while it is targeted may be or not"
+    )
     rollout_strategy: Literal["linear", "canary"] = Field(
         "linear", description="`canary` updates a first share of the devices and goes on when they did well"
     )
@@ -118,7 +120,11 @@ class Campaign(BaseModel):
     retry_on: list[str] | None
     retry_delay: float | None
     retry_delay_max: float | None
-    total_devices: int | None
+    total_devices: int | None = Field(description="Devices of the campaign; while it is targeted, members of its group")
+    targeted_devices: int | None = Field(
+        description="How many of them are targeted so far, of a large group; nothing is sent before all are. "
+        "null: they are. Of a campaign that was aborted before, what it had come to"
+    )
     sent: int = Field(description="Devices sent to at least once")
     succeeded: int | None
     failed: int | None

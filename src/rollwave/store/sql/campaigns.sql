@@ -12,7 +12,8 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_threshold, c.abort_min_completed,
        c.canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
        c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
-       f.file_url, f.version, f.checksum_sha256,
+       c.target_group_id, c.targeted_devices, c.targeted_up_to,
+       f.file_url, f.version, f.checksum_sha256, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
 FROM ota_campaigns c
@@ -35,12 +36,6 @@ RETURNING id;
 
 -- name: by_idempotency_key
 SELECT id, idempotency_digest FROM ota_campaigns WHERE tenant_id = $1 AND idempotency_key = $2;
-
--- name: set_total
--- A campaign that has just been written down, over $3 devices of which $4 can be sent to.
-UPDATE ota_campaigns
-SET total_devices = $3, pending = $4, skipped = $3::int - $4::int, downloading = 0, installing = 0
-WHERE tenant_id = $1 AND id = $2;
 
 -- name: move
 -- Workers are called once it is committed (store/calls.py).

@@ -3,7 +3,7 @@
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
-       c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
+       c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
        c.started_at, c.completed_at, c.created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
@@ -30,7 +30,7 @@ WHERE c.tenant_id = $1 AND c.id = $2::bigint;
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
-       c.status, c.status_reason, c.total_devices, c.sent, c.succeeded, c.failed, c.wave,
+       c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
        c.started_at, c.completed_at, c.created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type

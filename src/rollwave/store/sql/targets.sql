@@ -1,0 +1,71 @@
+-- name: plan_anew
+-- Plan for this group: of two indexes on members, one serves a group of nearly all of them, and it alone.
+SET LOCAL plan_cache_mode = force_custom_plan;
+
+-- name: insert
+-- One execution for each of the next $6 members of the group, in the order of device ids, after the device $5 (from the
+-- first: empty). A device of another type than the firmware's is never sent to. Members are found first and each one's
+-- type is then looked up, with $5 in the index's condition: a batch costs the same wherever in the group it is.
+WITH batch AS (
+    SELECT device_id
+    FROM device_group_members
+    WHERE tenant_id = $1 AND group_id = $3 AND device_id >= $5 AND (device_id > $5 OR $5 = '')
+    ORDER BY device_id
+    LIMIT $6
+), typed AS MATERIALIZED (
+    SELECT device_id,
+           CASE WHEN $4::text IS NOT NULL
+                THEN (SELECT d.device_type FROM devices d
+                      WHERE d.tenant_id = $1 AND d.device_id = batch.device_id) END AS device_type
+    FROM batch
+), targeted AS (
+    INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, error_message, completed_at)
+    SELECT $1, $2, device_id,
+           CASE WHEN device_type <> $4 THEN 'SKIPPED' ELSE 'PENDING' END,
+           CASE WHEN device_type <> $4
+                THEN ota_fitting('device type ' || device_type || ' does not match the firmware''s, ' || $4::text) END,
+           CASE WHEN device_type <> $4 THEN statement_timestamp() END
+    FROM typed
+    ORDER BY device_id
+    ON CONFLICT DO NOTHING
+    RETURNING status
+)
+SELECT (SELECT count(*) FROM batch)::int AS devices,
+       (SELECT max(device_id) FROM batch) AS up_to,
+       (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
+       (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped
+FROM targeted;
+
+-- name: count_members
+SELECT count(*)::int FROM device_group_members WHERE tenant_id = $1 AND group_id = $2;
+
+-- name: fits_another
+-- Whether a member after the device $4 can be sent to.
+SELECT EXISTS (
+    SELECT FROM device_group_members m
+    WHERE m.tenant_id = $1 AND m.group_id = $2 AND m.device_id > $4
+      AND ((SELECT d.device_type FROM devices d
+            WHERE d.tenant_id = $1 AND d.device_id = m.device_id) <> $3::text) IS NOT TRUE);
+
+-- name: hold
+-- Hold the campaign's row until the transaction ends, unless somebody does.
+SELECT id FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: begin
+-- Of $3 devices in all, $4 are targeted, up to the device $5; NULL: every one is. The first $6 and $7 of them can be sent
+-- to, and not.
+UPDATE ota_campaigns
+SET total_devices = $3, targeted_devices = $4, targeted_up_to = $5,
+    pending = $6, downloading = 0, installing = 0, skipped = $7
+WHERE tenant_id = $1 AND id = $2;
+
+-- name: advance
+-- Another $3 devices are targeted, up to the device $4; at the end ($5), all are, and are all there are. The row is held;
+-- not applied: it is marked no more. $6 and $7 as above.
+UPDATE ota_campaigns
+SET total_devices = CASE WHEN $5 THEN targeted_devices + $3 ELSE GREATEST(total_devices, targeted_devices + $3) END,
+    targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
+    targeted_up_to = CASE WHEN $5 THEN NULL ELSE $4::text END,
+    pending = pending + $6, skipped = skipped + $7
+WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
+RETURNING total_devices, clock_timestamp() - COALESCE(created_at, statement_timestamp()) AS took;

@@ -1,0 +1,83 @@
+"""A group's devices become a campaign's executions, some thousands at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollwave.domain.ids import CampaignId
+from rollwave.store import campaigns
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("targets")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Members that one statement went over, ``up_to`` the last of them (None: there was none).
+
+    Those that are ``skipped`` are of another type than the firmware's. What was an execution already is neither.
+    """
+
+    devices: int
+    up_to: str | None
+    pending: int
+    skipped: int
+
+
+async def insert(
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: CampaignId,
+    group_id: str,
+    device_type: str | None,
+    *,
+    after: str = "",
+    limit: int,
+) -> Batch:
+    """Target the next ``limit`` members of the group. Fewer ``devices`` than that: there are no more."""
+    await connection.execute(_sql["plan_anew"])
+    row = await connection.fetchrow(_sql["insert"], tenant_id, campaign_id, group_id, device_type, after, limit)
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"])
+
+
+async def count_members(connection: Connection, tenant_id: str, group_id: str) -> int:
+    """How many devices the group has."""
+    members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id)
+    return members
+
+
+async def fits_another(
+    connection: Connection, tenant_id: str, group_id: str, device_type: str | None, *, after: str
+) -> bool:
+    """Whether firmware for this type of devices fits a member that comes after the device ``after``."""
+    found: bool = await connection.fetchval(_sql["fits_another"], tenant_id, group_id, device_type, after)
+    return found
+
+
+async def begin(connection: Connection, tenant_id: str, campaign_id: CampaignId, first: Batch, *, members: int) -> None:
+    """Record how many devices the campaign targets; where those are more than the ``first`` batch, mark it."""
+    marks = (first.devices, first.up_to) if members > first.devices else (None, None)
+    await connection.execute(_sql["begin"], tenant_id, campaign_id, members, *marks, first.pending, first.skipped)
+
+
+async def hold(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> Campaign | None:
+    """Read a campaign and hold its row until the transaction ends. None: somebody else holds it, or it is gone."""
+    if await connection.fetchval(_sql["hold"], tenant_id, campaign_id) is None:
+        return None
+    return await campaigns.get(connection, tenant_id, campaign_id)
+
+
+async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> tuple[int, float]:
+    """Count the batch; the ``last`` one takes the mark away. Needs the campaign's lock.
+
+    Returns the campaign's devices in all, and the seconds since it was created.
+    """
+    row = await connection.fetchrow(
+        _sql["advance"],
+        *(campaign.tenant_id, campaign.id, batch.devices, batch.up_to, last, batch.pending, batch.skipped),
+    )
+    assert row is not None  # its lock is held
+    return row["total_devices"], row["took"].total_seconds()

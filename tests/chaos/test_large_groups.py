@@ -1,0 +1,40 @@
+"""Workers that are killed while they target a large group: every device of it is targeted, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.targeting import AT_ONCE
+from rollwave.store.database import Pool
+from tests.chaos.crew import Deed, Trap, crew
+from tests.engine import breakdown, connect
+from tests.groups import add_members, create, marks, named, targeted
+from tests.support import eventually
+
+MEMBERS = 3 * AT_ONCE + 5000
+
+
+async def test_the_next_worker_goes_on_where_a_dead_one_was(
+    database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    traps = [Trap(Failpoint.CAMPAIGN_WRITTEN, Deed.CRASH, nth) for nth in (3, 2, 3)]
+    settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url, "OTA_TICK_INTERVAL": "0.2"}
+    async with connect(database) as host:
+        everyone = named(1, MEMBERS)
+        await add_members(host, everyone)
+        campaign = await create(host, pool, at_once=AT_ONCE)
+
+        async def done() -> bool:
+            await workers.mend()
+            return (await marks(host, campaign))[1] is None
+
+        async with crew(settings, tmp_path, 1, traps) as workers:
+            await eventually(done, timeout=60, what="targeted")
+            workers.bury()
+            assert workers.killed() == len(traps), workers.output()
+            assert workers.unasked() == []
+        assert await targeted(host, campaign) == everyone
+        assert await marks(host, campaign) == (MEMBERS, None, None)
+        assert await breakdown(host, campaign) == {"PENDING": MEMBERS}

@@ -1,0 +1,61 @@
+"""Groups of registered devices, and campaigns over them that are targeted in small batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rollwave.domain.ids import CampaignId
+from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.store.database import Pool
+from tests.engine import TENANT, Connection
+
+BATCH = 10
+
+
+def named(first: int, last: int) -> list[str]:
+    """``dev-00001``, ``dev-00002`` …"""
+    return [f"dev-{number:05}" for number in range(first, last + 1)]
+
+
+async def add_members(host: Connection, device_ids: list[str], *, kind: str = "gateway") -> None:
+    """Register devices of this type and put them into the group ``all``."""
+    await host.execute("INSERT INTO tenants (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING", TENANT)
+    await host.execute(
+        "INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, 'all') ON CONFLICT DO NOTHING", TENANT
+    )
+    await host.execute(
+        "INSERT INTO devices (tenant_id, device_id, device_type) SELECT $1, unnest($2::text[]), $3",
+        *(TENANT, device_ids, kind),
+    )
+    await host.execute(
+        "INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT $1, 'all', unnest($2::text[])",
+        *(TENANT, device_ids),
+    )
+
+
+async def create(
+    host: Connection, pool: Pool, *, fits: str | None = None, at_once: int = BATCH, **rules: Any
+) -> CampaignId:
+    """A campaign over the group ``all``, of which ``at_once`` devices are targeted already."""
+    firmware = await host.fetchval(
+        "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
+        " VALUES ($1, '2.1.0', 'https://a.invalid/f', $2) RETURNING id",
+        *(TENANT, fits),
+    )
+    new = NewCampaign("spring", firmware, "all", rollout_rate=100_000, **rules)
+    return await create_campaign(pool, TENANT, new, actor="test", at_once=at_once)
+
+
+async def marks(host: Connection, campaign: int) -> tuple[int, int | None, str | None]:
+    """(total, targeted so far, up to which device)."""
+    row = await host.fetchrow(
+        "SELECT total_devices, targeted_devices, targeted_up_to FROM ota_campaigns WHERE id = $1", campaign
+    )
+    assert row is not None
+    return row["total_devices"], row["targeted_devices"], row["targeted_up_to"]
+
+
+async def targeted(host: Connection, campaign: int) -> list[str]:
+    """The campaign's devices, in the order in which they are sent to."""
+    rows = await host.fetch("SELECT device_id FROM ota_device_status WHERE campaign_id = $1 ORDER BY id", campaign)
+    return [row["device_id"] for row in rows]

@@ -1,0 +1,345 @@
+"""A large group becomes a campaign's executions in batches: all of them, once, whoever dies, stops or meddles."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rollwave import run_ota_campaign_tick
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import failpoints
+from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.publisher import Publisher
+from rollwave.engine.targeting import Targeter
+from rollwave.errors import Conflict
+from rollwave.mqtt.broker import Broker
+from rollwave.settings import Settings
+from rollwave.store import campaigns, read_models
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.queries import load
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    due,
+    ends,
+    events,
+    succeeds,
+    worker,
+)
+from tests.groups import BATCH, add_members, create, marks, named, targeted
+from tests.support import eventually
+
+on_both = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
+EVERYONE = named(1, 35)
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        await add_members(connection, EVERYONE)
+        yield connection
+
+
+@pytest.fixture
+def targeter(pool: Pool) -> Targeter:
+    return Targeter(pool, at_once=BATCH)
+
+
+async def counted_right(pool: Pool, campaign: int) -> bool:
+    """Whether the counters say what the rows do."""
+    async with tenant_transaction(pool, TENANT) as connection:
+        return (await campaigns.compare(connection, TENANT, campaign)).agree
+
+
+async def history(host: Connection, campaign: int) -> list[tuple[str, object]]:
+    rows = await host.fetch(
+        "SELECT event, detail FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign
+    )
+    return [(row["event"], json.loads(row["detail"]).get("devices")) for row in rows]
+
+
+@contextmanager
+def held_open() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Every batch is written and not committed (the first event) until it may be (the second)."""
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(point: Failpoint) -> None:
+        if point is Failpoint.CAMPAIGN_WRITTEN:
+            written.set()
+            await go_on.wait()
+
+    failpoints.arm(wait)
+    try:
+        yield written, go_on
+    finally:
+        failpoints.arm(None)
+
+
+@pytest.mark.parametrize("at_once", [len(EVERYONE), len(EVERYONE) + 1])
+async def test_a_group_that_fits_one_batch_is_complete_when_it_is_created(
+    host: Connection, pool: Pool, at_once: int
+) -> None:
+    campaign = await create(host, pool, at_once=at_once)
+    assert await targeted(host, campaign) == EVERYONE
+    assert await marks(host, campaign) == (35, None, None)
+    assert await campaigns.due(pool) == []
+
+
+@on_both
+async def test_a_larger_one_follows_batch_by_batch(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+    assert await targeted(host, campaign) == named(1, 10)
+    assert await marks(host, campaign) == (35, 10, "dev-00010")
+    seen = await read_models.campaign(pool, TENANT, campaign)
+    assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["PENDING"]) == (35, 10, 10)
+    [told] = await campaigns.due(pool)
+    assert (told.campaign_id, told.status) == (campaign, "CREATED")
+    assert await targeter.target(told) == 0
+    assert await targeted(host, campaign) == EVERYONE
+    assert await marks(host, campaign) == (35, None, None)
+    assert await history(host, campaign) == [("created", 35), ("targeted", 35)]
+    assert await counted_right(pool, campaign)
+    assert await campaigns.due(pool) == []
+    assert await targeter.target(told) == 0, "nothing is left to do"
+    assert len(await targeted(host, campaign)) == 35
+
+
+async def test_a_group_that_is_a_multiple_of_the_batch_ends_too(host: Connection, pool: Pool) -> None:
+    campaign = await create(host, pool, at_once=7)
+    await Targeter(pool, at_once=7).target(due(campaign))
+    assert await targeted(host, campaign) == EVERYONE
+    assert await marks(host, campaign) == (35, None, None)
+
+
+@on_both
+async def test_many_workers_target_each_device_once(host: Connection, pool: Pool) -> None:
+    more = named(36, 1000)
+    await add_members(host, more)
+    campaign = await create(host, pool)
+
+    async def work() -> None:
+        while await campaigns.due(pool):
+            await Targeter(pool, at_once=BATCH).target(due(campaign))
+
+    await asyncio.gather(*(work() for _ in range(4)))
+    assert await targeted(host, campaign) == EVERYONE + more
+    assert (await marks(host, campaign))[0] == 1000
+    assert [event for event, _ in await history(host, campaign)] == ["created", "targeted"]
+
+
+async def test_a_batch_that_is_not_committed_is_done_again(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+
+    async def die(point: Failpoint) -> None:
+        raise ConnectionResetError(point)
+
+    failpoints.arm(die)
+    try:
+        with pytest.raises(ConnectionResetError):
+            await targeter.target(due(campaign))
+    finally:
+        failpoints.arm(None)
+    assert await marks(host, campaign) == (35, 10, "dev-00010")
+    await targeter.target(due(campaign))
+    assert await targeted(host, campaign) == EVERYONE
+
+
+async def test_an_execution_that_somebody_else_wrote_is_left_as_it_is(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
+    campaign = await create(host, pool)
+    await host.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, completed_at)"
+        " VALUES ($1, $2, 'dev-00012', 'SKIPPED', now())",
+        *(TENANT, campaign),
+    )
+    await targeter.target(due(campaign))
+    assert sorted(await targeted(host, campaign)) == EVERYONE
+    assert await breakdown(host, campaign) == {"PENDING": 34, "SKIPPED": 1}
+    assert await marks(host, campaign) == (35, None, None)
+
+
+async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end(
+    host: Connection, pool: Pool, targeter: Targeter, broker: EmbeddedBroker
+) -> None:
+    campaign = await create(host, pool, rollout_strategy="canary", canary_percent=20.0)
+    assert await start_campaign(pool, TENANT, campaign, actor="test") == "RUNNING"
+    await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
+    settings = Settings(MQTT_BROKER_URL=broker.url)
+    async with Publisher(Broker.from_url(broker.url)) as publisher:
+        dispatcher = Dispatcher(pool, publisher, settings)
+        await Conductor(pool, settings).conduct(due(campaign))
+        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
+        await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
+        await dispatcher.dispatch(due(campaign))
+        assert not await host.fetchval("SELECT sum(attempt) FROM ota_device_status")
+        assert not await host.fetchval("SELECT count(*) FROM ota_campaign_waves")
+        await targeter.target(due(campaign))
+        await dispatcher.dispatch(due(campaign))
+    assert await breakdown(host, campaign) == {"DOWNLOADING": 7, "PENDING": 28}, (
+        "a fifth of all, not of the first batch"
+    )
+
+
+async def test_paused_meanwhile_it_is_targeted_all_the_same(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+    await start_campaign(pool, TENANT, campaign, actor="test")
+    await pause_campaign(pool, TENANT, campaign, actor="test")
+    await targeter.target(due(campaign))
+    assert await targeted(host, campaign) == EVERYONE
+    assert await campaign_row(host, campaign) == ("PAUSED", 0, 0)
+
+
+async def test_aborted_meanwhile_it_is_targeted_no_further(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+    with held_open() as (written, go_on):
+        targeting = asyncio.create_task(targeter.target(due(campaign)))
+        await written.wait()
+        aborting = asyncio.create_task(abort_campaign(pool, TENANT, campaign, actor="test"))
+        await eventually(lambda: waits_for_a_lock(host), what="the abort waits for the batch")
+        go_on.set()
+        assert await aborting == "ABORTED"
+        await targeting
+    await targeter.target(due(campaign))
+    reached = len(await targeted(host, campaign))
+    assert reached in {20, 30, 35}
+    conductor = Conductor(pool, Settings())
+    [told] = await campaigns.due(pool)
+    await conductor.skip_rest(told)
+    await conductor.conduct(told)
+    assert await breakdown(host, campaign) == {"SKIPPED": reached}
+    assert await campaigns.due(pool) == [], "settled"
+
+
+async def waits_for_a_lock(host: Connection) -> bool:
+    return bool(await host.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+
+
+async def test_an_aborted_campaign_tells_how_far_it_had_come(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+    await abort_campaign(pool, TENANT, campaign, actor="test")
+    await targeter.target(due(campaign))
+    assert await targeted(host, campaign) == named(1, 10)
+    seen = await read_models.campaign(pool, TENANT, campaign)
+    assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["SKIPPED"]) == (35, 10, 10)
+
+
+async def test_who_is_in_the_group_all_the_while_is_targeted(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+    joined = ["dev-00001x", "dev-00034x", "dev-00034y", "dev-00034z"]
+    await add_members(host, joined)
+    await host.execute("DELETE FROM device_group_members WHERE device_id IN ('dev-00002', 'dev-00020')")
+    await targeter.target(due(campaign))
+    found = await targeted(host, campaign)
+    stayed = set(EVERYONE) - {"dev-00002", "dev-00020"}
+    assert stayed <= set(found) <= {*EVERYONE, *joined}
+    assert len(found) == len(set(found)) == (await marks(host, campaign))[0]
+
+
+async def test_a_group_that_was_emptied_meanwhile_ends_it(host: Connection, pool: Pool, targeter: Targeter) -> None:
+    campaign = await create(host, pool)
+    await host.execute("DELETE FROM device_group_members")
+    await host.execute("DELETE FROM device_groups")
+    await targeter.target(due(campaign))
+    assert await marks(host, campaign) == (10, None, None)
+
+
+async def test_devices_of_another_type_are_skipped_wherever_they_are(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
+    pumps = ["pump-1", "pump-2"]
+    await add_members(host, pumps, kind="pump")
+    campaign = await create(host, pool, fits="pump")
+    await targeter.target(due(campaign))
+    assert await targeted(host, campaign) == EVERYONE + pumps
+    assert await breakdown(host, campaign) == {"SKIPPED": 35, "PENDING": 2}
+    assert await counted_right(pool, campaign)
+    why = "SELECT DISTINCT error_message FROM ota_device_status WHERE status = 'SKIPPED' AND completed_at IS NOT NULL"
+    assert await host.fetchval(why) == "device type gateway does not match the firmware's, pump"
+    await host.execute("UPDATE devices SET device_type = NULL WHERE device_id = 'dev-00035'")
+    assert (await targeter_of_all(host, pool, fits="pump")) == {"SKIPPED": 34, "PENDING": 3}
+
+
+async def targeter_of_all(host: Connection, pool: Pool, *, fits: str) -> dict[str, int]:
+    campaign = await create(host, pool, fits=fits)
+    await Targeter(pool, at_once=BATCH).target(due(campaign))
+    return await breakdown(host, campaign)
+
+
+async def test_a_large_group_that_no_firmware_fits_is_a_conflict(host: Connection, pool: Pool) -> None:
+    with pytest.raises(Conflict, match="no device that this firmware fits"):
+        await create(host, pool, fits="pump")
+    assert not await host.fetchval("SELECT count(*) FROM ota_campaigns")
+    assert not await host.fetchval("SELECT count(*) FROM ota_device_status")
+
+
+async def test_a_key_that_is_used_again_meanwhile_names_the_same_campaign(host: Connection, pool: Pool) -> None:
+    campaign = await create(host, pool)
+    row = await host.fetchrow("SELECT firmware_version_id FROM ota_campaigns")
+    assert row
+    new = NewCampaign("keyed", row["firmware_version_id"], "all")
+    asked = [create_campaign(pool, TENANT, new, actor="test", idempotency_key="k", at_once=BATCH) for _ in range(4)]
+    assert len({campaign, *await asyncio.gather(*asked)}) == 2
+    assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 2 * BATCH
+
+
+async def test_a_worker_targets_what_is_left_and_brings_it_to_its_end(
+    host: Connection, database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    campaign = await create(host, pool)
+    await start_campaign(pool, TENANT, campaign, actor="test")
+    async with devices(broker.url, succeeds) as fleet, worker(database, broker.url, tmp_path / "log") as running:
+        await ends(host, campaign)
+        assert sorted(each.device for each in fleet.commands) == EVERYONE
+        [told] = await eventually(lambda: events(running, "ota_campaign_targeted"))
+    assert (told["campaign_id"], told["tenant_id"], told["devices"]) == (campaign, TENANT, 35)
+    assert told["seconds"] > 0
+
+
+async def test_a_host_that_ticks_by_itself_targets_too(
+    host: Connection, pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
+    campaign = await create(host, pool)
+    await run_ota_campaign_tick(pool)
+    assert await targeted(host, campaign) == EVERYONE
+    assert await campaign_row(host, campaign) == ("CREATED", 0, 0)
+
+
+@on_both
+async def test_a_batch_costs_the_same_wherever_it_is(host: Connection) -> None:
+    """The place is in the index's condition, members are not sorted, and each device's type is looked up."""
+    await add_members(host, named(100, 20_000))
+    for name in ("half", "third"):
+        await host.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, name)
+        await host.execute(
+            "INSERT INTO device_group_members (tenant_id, group_id, device_id)"
+            " SELECT tenant_id, $1, device_id FROM devices",
+            name,
+        )
+    await host.execute(f"PREPARE batch (text, bigint, text, text, text, int) AS {load('targets')['insert']}")
+    for known in ("SELECT 1", "ANALYZE"):
+        await host.execute(known)
+        async with host.transaction():
+            await host.execute("SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = 'north'")
+            await host.execute(load("targets")["plan_anew"])
+            rows = await host.fetch("EXPLAIN EXECUTE batch ('north', 7, 'all', 'gateway', 'dev-00500', 1000)")
+        plan = "\n".join(row[0] for row in rows)
+        assert "Seq Scan" not in plan, plan
+        batch = plan[: plan.index("CTE targeted")]
+        assert "Sort" not in batch, plan
+        assert re.search(r"Index Cond: .*group_id = .* AND \(device_id >= ", batch), plan
