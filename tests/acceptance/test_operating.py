@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import pty
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
+from tests.engine import connect
 from tests.installation import TENANT, Installation, installed
 from tests.support import environment, eventually, free_port, psql, rollwave, rollwave_running
 
@@ -56,6 +58,52 @@ async def test_a_campaign_from_a_file_to_its_end(north: Installation, tmp_path: 
     assert (len(listed["devices"]), listed["total"]) == (2, 6)
     assert "2 of 6; --limit shows more" in north.do("campaign", "devices", "1", "--limit", "2")
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
+
+
+@asynccontextmanager
+async def held_after_the_first_batch(database: str) -> AsyncIterator[None]:
+    """Of a large group, no more than the first devices are targeted."""
+    async with connect(database) as host:
+        await host.execute("""
+            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF EXISTS (SELECT FROM ota_device_status) THEN PERFORM pg_advisory_xact_lock(1); END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER hold BEFORE INSERT ON ota_device_status EXECUTE FUNCTION hold();
+        """)
+        await host.execute("SELECT pg_advisory_lock(1)")
+        yield
+
+
+async def test_a_large_group_is_targeted_while_one_looks_on(north: Installation, tmp_path: Path) -> None:
+    prepared(north, tmp_path, 25_000)
+    words = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all", "--start"]
+    so_far = "targeting 10,000 of 25,000 devices"
+    async with AsyncExitStack() as watching:
+        async with held_after_the_first_batch(north.database):
+            creating = await watching.enter_async_context(
+                rollwave_running(*words, log=tmp_path / "create.log", env=north.env)
+            )
+            await eventually(lambda: f"campaign 1: {so_far}\n" in creating.output())
+            assert so_far in north.do("campaign", "show", "1")
+            assert f"RUNNING  {so_far} · 10000 PENDING" in north.run("campaign", "watch", "1", "--timeout", "0").stdout
+        assert await asyncio.wait_for(creating.process.wait(), 30) == 0
+    last = creating.output().splitlines()[-2:]
+    assert last == ["campaign 1: 25,000 devices targeted", "campaign 1: 25000 devices, RUNNING"]
+    assert "targeted: devices 25000" in north.run("campaign", "watch", "1", "--timeout", "0").stdout
+
+
+async def test_nobody_needs_to_wait_for_a_large_group(north: Installation, tmp_path: Path) -> None:
+    prepared(north, tmp_path, 25_000)
+    words = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all"]
+    async with held_after_the_first_batch(north.database):
+        assert north.do(*words, "--no-wait") == "campaign 1: 25000 devices, CREATED, 10,000 of them targeted so far\n"
+        told = json.loads(north.do("campaign", "show", "1", "-o", "json"))
+        assert (told["targeted_devices"], told["total_devices"]) == (10_000, 25_000)
+    code, seen = seen_on_a_terminal(north, *words)
+    assert code == 0
+    assert "━" in seen
+    assert "campaign 2: 25,000 devices targeted" in seen
 
 
 async def test_aborting_needs_a_yes_and_is_told_by_the_exit_code(north: Installation, tmp_path: Path) -> None:
@@ -127,6 +175,25 @@ async def test_what_the_api_refuses_is_explained(north: Installation) -> None:
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith("error: ")
         assert told in refused.stderr
+
+
+def seen_on_a_terminal(north: Installation, *arguments: str) -> tuple[int, str]:
+    """Run a command with its standard error on a terminal; its exit code, and what was to be seen there."""
+    screen, terminal = pty.openpty()
+    with os.fdopen(screen, "rb", buffering=0) as shown:
+        running = subprocess.Popen(
+            [rollwave("--version").args[0], *arguments],
+            env=environment(**north.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        seen = b""
+        with suppress(OSError):  # so a terminal says that nobody is left at its other end
+            while part := shown.read(4096):
+                seen += part
+    return running.wait(30), seen.decode()
 
 
 def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:

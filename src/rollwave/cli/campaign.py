@@ -42,13 +42,15 @@ def create(
     progress_timeout: Annotated[float | None, typer.Option(help="Seconds of silence before sending again.")] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Sends to one device in all.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until every device is targeted.")] = True,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
     """Create a campaign: bring a group to a firmware.
 
-    Nothing is sent until it is started.
+    Nothing is sent until it is started. A group of more than 10,000 devices is targeted in
+    the background, which standard error shows; Ctrl-C leaves it to that.
     """
     body = {
         "name": name,
@@ -67,10 +69,20 @@ def create(
         made = api.post("/ota/campaigns", {key: value for key, value in body.items() if value is not None})
         if start:
             made |= api.post(f"/ota/campaigns/{made['id']}/start")
+        if wait and made["targeted_devices"] is not None:
+            from rollwave.cli.targeting import wait_until_targeted
+
+            made = wait_until_targeted(api, made["id"])
     if output is Format.JSON:
         print_json(made)
     else:
-        say(f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}")
+        rest = made["targeted_devices"]
+        say(
+            f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}"
+            + (f", {rest:,} of them targeted so far" if rest is not None else "")
+        )
+    if made["status"] == CampaignStatus.ABORTED:
+        raise typer.Exit(3)
 
 
 def _firmware_id(api: Api, wanted: str) -> int:

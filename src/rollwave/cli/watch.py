@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -42,8 +42,15 @@ class Screen(Protocol):
         """The API doesn't answer; the next look may be better."""
 
 
-def follow(api: Api, campaign_id: int, screen: Screen, *, timeout: float | None) -> Snapshot | None:
-    """Look until the campaign is over. None: ``timeout`` seconds passed first.
+def follow(
+    api: Api,
+    campaign_id: int,
+    screen: Screen,
+    *,
+    timeout: float | None = None,
+    until: Callable[[Snapshot], bool] = lambda seen: seen.over,
+) -> Snapshot | None:
+    """Look until the campaign is over, or as ``until`` says. None: ``timeout`` seconds passed first.
 
     Raises:
         RollwaveError: it cannot be looked at, or the API has been away for longer than ``PATIENCE``.
@@ -61,7 +68,7 @@ def follow(api: Api, campaign_id: int, screen: Screen, *, timeout: float | None)
         else:
             seen_at = time.monotonic()
             screen.show(look, follower.meter)
-            if look.snapshot.over:
+            if until(look.snapshot):
                 return look.snapshot
         left = INTERVAL if timeout is None else began + timeout - time.monotonic()
         if left <= 0:

@@ -27,6 +27,8 @@ class Snapshot:
     wave: int
     waves: int | None
     reason: str
+    wanted: int
+    targeted: int | None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
@@ -44,6 +46,8 @@ class Snapshot:
             wave=document.get("wave") or 0,
             waves=len(waves) if isinstance(waves, list) else None,
             reason=document.get("status_reason") or "",
+            wanted=document.get("total_devices") or 0,
+            targeted=document.get("targeted_devices"),
         )
 
     @property
@@ -71,6 +75,11 @@ class Snapshot:
     def over(self) -> bool:
         """Whether the campaign is in a final state. Devices in progress may still finish after an abort."""
         return self.status in FINAL
+
+    @property
+    def being_targeted(self) -> bool:
+        """Whether more devices of a large group are to come, before any is sent to."""
+        return self.targeted is not None and not self.over
 
     @property
     def settled(self) -> bool:
@@ -122,7 +131,14 @@ class Meter:
         return None if guessing else (snapshot.total - snapshot.closed) / self.rate
 
 
+def targeting(snapshot: Snapshot) -> str:
+    """How far the targeting of a large group is, in words."""
+    return f"targeting {snapshot.targeted or 0:,} of {snapshot.wanted:,} devices"
+
+
 def counts(snapshot: Snapshot) -> str:
-    """Every state that has devices, in the order in which a device goes through them."""
+    """Every state that has devices, in the order in which a device goes through them; first, whether more will."""
     parts = [f"{count} {state}" for state, count in snapshot.by_state.items() if count]
+    if snapshot.being_targeted:
+        parts.insert(0, targeting(snapshot))
     return " · ".join(parts) or "no devices"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollwave.client.follow import Look
-from rollwave.client.progress import Meter, Snapshot
+from rollwave.client.progress import Meter, Snapshot, targeting
 from rollwave.client.text import duration, visible
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -89,7 +89,9 @@ def _legend(snapshot: Snapshot) -> Text:
 
 
 def pace(snapshot: Snapshot, meter: Meter) -> Text:
-    """Wave, speed and forecast, in one line."""
+    """Wave, speed and forecast, in one line; before, how far targeting is."""
+    if snapshot.being_targeted:
+        return Text(targeting(snapshot), "bright_black")
     parts = [f"{snapshot.closed} of {snapshot.total} devices done"]
     if snapshot.waves is not None and snapshot.waves > 1:
         parts.insert(0, f"wave {snapshot.wave + 1} of {snapshot.waves}")
