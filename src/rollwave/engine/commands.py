@@ -134,7 +134,7 @@ async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor:
 async def abort_campaign(
     pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, reason: str | None = None
 ) -> CampaignStatus:
-    """Stop for good. Devices never sent to are skipped: some thousands at once, more by the workers, in batches.
+    """Stop for good. Devices never sent to are skipped: a thousand at once, more by the workers, in batches.
 
     Raises:
         NotFound, Conflict

@@ -9,7 +9,7 @@ from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Gate, gate
 from rollwave.engine import guard, sweeper
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE, Stopped
+from rollwave.engine.guard import SKIP_BATCH, SKIPPED_BECAUSE, Stopped
 from rollwave.engine.rules import default_rules, read_rules, read_waves
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
@@ -194,11 +194,11 @@ class Conductor:
 
     async def skip_rest(self, due: Due) -> None:
         """Skip what an aborted campaign never sent to, in batches: the stop itself was committed before."""
-        skipped = SKIP_AT_ONCE
-        while skipped >= SKIP_AT_ONCE:
+        skipped = SKIP_BATCH
+        while skipped >= SKIP_BATCH:
             async with tenant_transaction(self._pool, due.tenant_id) as connection:
                 skipped = await executions.skip_unsent(
-                    connection, due.tenant_id, due.campaign_id, limit=SKIP_AT_ONCE, reason=SKIPPED_BECAUSE
+                    connection, due.tenant_id, due.campaign_id, limit=SKIP_BATCH, reason=SKIPPED_BECAUSE
                 )
                 await reach(Failpoint.CAMPAIGN_WRITTEN)
 

@@ -15,8 +15,9 @@ from rollwave.store.database import Connection
 
 _log = get_logger("guard")
 
-SKIP_AT_ONCE = 5000
-"""Devices skipped in the stopping transaction itself; more are skipped right after it, in batches."""
+SKIP_AT_ONCE, SKIP_BATCH = 1000, 5000
+"""Devices skipped in the stopping transaction itself, so that the stop is committed soon; and more right after it, in
+batches."""
 
 SKIPPED_BECAUSE = "campaign aborted before its turn"
 
