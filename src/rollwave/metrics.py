@@ -51,4 +51,4 @@ broker_dropped = Gauge(
 broker_dropped.set(float("nan"))
 campaigns = Gauge("rollwave_campaigns", "Campaigns that need the engine, by status", ["status"], registry=REGISTRY)
 auto_aborts = Counter("rollwave_auto_aborts", "Campaigns stopped by their guardrail", registry=REGISTRY)
-tick_seconds = Histogram("rollwave_tick_seconds", "One pass over all due campaigns", buckets=_FAST, registry=REGISTRY)
+tick_seconds = Histogram("rollwave_tick_seconds", "One look at one campaign", buckets=_FAST, registry=REGISTRY)

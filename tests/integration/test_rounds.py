@@ -1,0 +1,86 @@
+"""When a worker looks at a campaign: called at once, in steps, and in turn with others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import dispatcher, rounds
+from rollwave.engine.claimer import Claimer
+from rollwave.engine.commands import start_campaign
+from rollwave.engine.publisher import Publisher
+from rollwave.engine.rounds import Rounds
+from rollwave.mqtt.broker import Broker
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
+from tests.support import eventually
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def going_round(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    async with Publisher(Broker.from_url(broker.url)) as publisher:
+        running = asyncio.create_task(Rounds(pool, publisher, settings, stop).run())
+        try:
+            yield
+        finally:
+            stop.set()
+            await running
+
+
+async def listens(host: Connection) -> bool:
+    count: int = await host.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %rollwave_due%'")
+    return count > 0
+
+
+async def test_a_campaign_that_is_started_calls_the_workers(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "ASK_EVERY", HOUR)
+    campaign = await insert_campaign(host, 3, status="CREATED")
+    async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
+        await eventually(lambda: listens(host), what="listening for calls")
+        assert await breakdown(host, campaign) == {"PENDING": 3}
+        await start_campaign(pool, TENANT, campaign, actor="test")
+        await eventually(lambda: sent(host, campaign, 1), timeout=20, what="the first of them sent")
+
+
+async def sent(host: Connection, campaign: int, number: int) -> bool:
+    return (await breakdown(host, campaign)).get("DOWNLOADING", 0) >= number
+
+
+async def test_a_long_campaign_gives_way_to_a_short_one(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "TURN", 0.05)
+    large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
+    small = await insert_campaign(host, 5)
+    async with going_round(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
+        await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
+        for each in large:
+            found = await breakdown(host, each)
+            assert found["PENDING"] > 0, "it was not waited for"
+            assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
+
+
+async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 100, rollout_rate=40)
+    claimer = Claimer(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
+    assert (len(first.commands), len(then.commands)) == (2, 0)
+    assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
+    await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
+    assert len((await claimer.claim(due(campaign))).commands) == 20, "half the window is over, and two have gone"
