@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -332,11 +333,11 @@ async def test_a_batch_costs_the_same_wherever_it_is(host: Connection) -> None:
             name,
         )
     await host.execute(f"PREPARE batch (text, bigint, text, text, text, int) AS {load('targets')['insert']}")
-    for known in ("SELECT 1", "ANALYZE"):
+    for known, plans in itertools.product(("SELECT 1", "ANALYZE"), ("force_generic_plan", "force_custom_plan")):
         await host.execute(known)
         async with host.transaction():
             await host.execute("SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = 'north'")
-            await host.execute(load("targets")["plan_anew"])
+            await host.execute(f"SET LOCAL plan_cache_mode = {plans}")
             rows = await host.fetch("EXPLAIN EXECUTE batch ('north', 7, 'all', 'gateway', 'dev-00500', 1000)")
         plan = "\n".join(row[0] for row in rows)
         assert "Seq Scan" not in plan, plan

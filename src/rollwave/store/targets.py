@@ -37,7 +37,6 @@ async def insert(
     limit: int,
 ) -> Batch:
     """Target the next ``limit`` members of the group. Fewer ``devices`` than that: there are no more."""
-    await connection.execute(_sql["plan_anew"])
     row = await connection.fetchrow(_sql["insert"], tenant_id, campaign_id, group_id, device_type, after, limit)
     assert row is not None  # an aggregate without GROUP BY has one row
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"])

@@ -1,11 +1,8 @@
--- name: plan_anew
--- Plan for this group: of two indexes on members, one serves a group of nearly all of them, and it alone.
-SET LOCAL plan_cache_mode = force_custom_plan;
-
 -- name: insert
 -- One execution for each of the next $6 members of the group, in the order of device ids, after the device $5 (from the
 -- first: empty). A device of another type than the firmware's is never sent to. Members are found first and each one's
--- type is then looked up, with $5 in the index's condition: a batch costs the same wherever in the group it is.
+-- type is then looked up, with $5 in the index's condition: a batch costs the same wherever in the group it is. No plan is forced:
+-- the foreign key's check would then be planned anew for each row, and take longer than all the rest.
 WITH batch AS (
     SELECT device_id
     FROM device_group_members
