@@ -138,18 +138,23 @@ class Conductor:
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
         return Step()
 
-    async def reconcile(self, due: Due) -> None:
-        """Every half a minute, look whether counters and rows agree; if not, set them right, and judge anew."""
+    async def reconcile(self, due: Due) -> float:
+        """Every half a minute, look whether counters and rows agree; if not, set them right, and judge anew.
+
+        Returns the seconds until it is time again.
+        """
+        every = self._settings.reconcile_interval
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
             # A negative age is from before the database's clock was set back.
-            if 0 <= campaign.reconciled_age < self._settings.reconcile_interval:
-                return
+            if 0 <= campaign.reconciled_age < every:
+                return every - campaign.reconciled_age
             await campaigns.date_reconciliation(connection, campaign)
             rules = self._rules(campaign)
             longest = max(self._settings.lease, LONGEST_REFUSAL, rules.longest_wait)
             await executions.bring_forward(connection, campaign, longest=1.2 * longest, patience=rules.patience)
         await self._verify(due)
+        return every
 
     async def _verify(self, due: Due) -> bool:
         """Compare counters and rows; repair what somebody else's SQL caused. False: another worker is at it.

@@ -16,15 +16,18 @@ from rollwave.engine.agenda import SOON, Agenda, Key, key
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
 from rollwave.engine.publisher import Publisher
+from rollwave.engine.reconciler import Reconciler, tell
 from rollwave.engine.targeting import Targeter
 from rollwave.log import get_logger, trace
 from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
-from rollwave.store.outage import is_away
 
 _log = get_logger("tick")
+
+LEFT_ALONE = 10.0
+"""Seconds for which a campaign is not looked at, at most."""
 
 AT_ONCE = 4
 """Campaigns worked on at the same time, each with at most three connections of the pool."""
@@ -45,13 +48,14 @@ class Ticker:
     ) -> None:
         """``steps``: parts in which a tick's devices go out, one after the other; 1: all at once."""
         self._pool = pool
-        self._interval = settings.tick_interval
+        self._interval = min(settings.tick_interval, LEFT_ALONE)
         self._stopping = stopping
         self._conductor = Conductor(pool, settings)
         self._targeter = Targeter(pool)
         self._dispatcher = Dispatcher(pool, publisher, settings, stopping, steps=steps)
         self._limit = asyncio.Semaphore(AT_ONCE)
         self._told = told or Told()
+        self._reconciler = Reconciler(self._conductor, self._told)
         self._agenda = Agenda()
         self._in_hand: dict[Key, asyncio.Task[None]] = {}
         self.ripened = asyncio.Event()
@@ -62,8 +66,8 @@ class Ticker:
         with trace("tick"):
             await self.ask(quietly=quietly)
             self._take_in_hand(self._agenda.all())
-            if self._in_hand:
-                await asyncio.wait(self._in_hand.values())
+            while self._busy:
+                await asyncio.wait(self._busy)
         return self.wait
 
     async def ask(self, *, quietly: bool = False) -> None:
@@ -75,6 +79,7 @@ class Ticker:
         if not quietly:
             _log.info("ota_tick_start", running_campaigns=by_status[CampaignStatus.RUNNING])
         self._agenda.update(due)
+        self._reconciler.update(due)
 
     def look(self) -> None:
         """Begin with the campaigns whose time has come; those still in hand are left be."""
@@ -87,13 +92,19 @@ class Ticker:
 
     async def drain(self) -> None:
         """Wait for the campaigns in hand."""
-        await asyncio.gather(*self._in_hand.values(), return_exceptions=True)
+        while self._busy:
+            await asyncio.wait(self._busy)
 
     async def cancel(self) -> None:
         """Leave the campaigns in hand; what was claimed for them goes again when its lease ends."""
-        for task in self._in_hand.values():
-            task.cancel()
-        await self.drain()
+        while self._busy:
+            for task in self._busy:
+                task.cancel()
+            await asyncio.wait(self._busy)
+
+    @property
+    def _busy(self) -> list[asyncio.Task[None]]:
+        return [*self._in_hand.values(), *self._reconciler.busy]
 
     def _take_in_hand(self, ripe: Iterable[Due]) -> None:
         for due in ripe:
@@ -115,10 +126,10 @@ class Ticker:
             self._in_hand.pop(key(due), None)
             self._agenda.again(due, time.monotonic() + wait)
             self.ripened.set()
+        self._reconciler.look(due)
 
     async def _do(self, due: Due) -> float:
         """What the campaign needs now, for a turn. Returns the seconds until it wants to be looked at again."""
-        wait = SOON
         try:
             if due.status is CampaignStatus.ABORTED:
                 await self._conductor.skip_rest(due)
@@ -128,21 +139,6 @@ class Ticker:
                 wait = await self._dispatcher.dispatch(due) if due.status is CampaignStatus.RUNNING else inf
             self._told.over(("ota_campaign_error", due.tenant_id, due.campaign_id))
         except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
-            self._tell("ota_campaign_error", due, error)
-        finally:
-            await self._reconcile(due)
+            tell(self._told, "ota_campaign_error", due, error)
+            return SOON
         return wait
-
-    def _tell(self, event: str, due: Due, error: Exception) -> None:
-        """Once for each campaign and kind of error, until it goes well. That the database is away, the pool says."""
-        if not is_away(error) and self._told.news((event, due.tenant_id, due.campaign_id), type(error).__name__):
-            _log.exception(event, campaign_id=due.campaign_id, tenant_id=due.tenant_id)
-
-    async def _reconcile(self, due: Due) -> None:
-        if due.status in {CampaignStatus.ABORTED, CampaignStatus.CREATED}:
-            return
-        try:
-            await self._conductor.reconcile(due)
-            self._told.over(("ota_reconcile_failed", due.tenant_id, due.campaign_id))
-        except Exception as error:  # noqa: BLE001  nor does its recount
-            self._tell("ota_reconcile_failed", due, error)

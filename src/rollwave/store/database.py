@@ -49,11 +49,18 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
         connect=Hosts().connect,
         command_timeout=STATEMENT_TIMEOUT + 5,
         connection_class=WatchedConnection,
+        reset=_leave_as_it_is,
         statement_cache_size=0 if pooled else 100,
         server_settings={"application_name": "rollwave"} | ({} if pooled else SERVER_SETTINGS),
     ) as pool:
         await _require_reached(pool)
         yield pool
+
+
+async def _leave_as_it_is(_: object) -> None:
+    """Spare a question after every transaction: ours leave nothing behind (one that was broken off is rolled back
+    before this), and who changes a session sets it right.
+    """
 
 
 async def _require_reached(pool: Pool) -> None:

@@ -96,12 +96,12 @@ async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
         try:
             yield Lock(connection, slot)
         finally:
-            await _unlock(connection, slot)
+            await _unlock(connection)
 
 
-async def _unlock(connection: Connection, slot: int) -> None:
+async def _unlock(connection: Connection) -> None:
     try:
-        await connection.execute("SELECT pg_advisory_unlock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE)
+        await connection.reset(timeout=_PATIENCE)
     except CONNECTION_TROUBLE:
         with suppress(*CONNECTION_TROUBLE):  # PostgreSQL may have ended it already
             connection.terminate()  # the lock ends with the session
