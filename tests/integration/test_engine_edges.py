@@ -163,7 +163,7 @@ async def test_refused_devices_wait_longer_each_time_and_starve_nobody(
     deadlines: dict[int, float] = {}
     async with ticking(pool, choosy.url, 0.1) as ticker:
         for number in range(1, 100):
-            await asyncio.sleep(await ticker.tick(quietly=True) or 0.1)
+            await asyncio.sleep(max(0.1, await ticker.tick(quietly=True)))
             found = await breakdown(host, campaign)
             if found == {"PENDING": 2, "DOWNLOADING": 10}:
                 others_sent_after.append(number)

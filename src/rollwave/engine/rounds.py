@@ -21,7 +21,7 @@ _log = get_logger("tick")
 ASK_EVERY = 1.0
 """Seconds between two questions which campaigns are due, unless somebody calls."""
 
-STEPS, SHORTEST_STEP = 20, 0.25
+STEPS, SHORTEST_STEP = 20, 0.5
 """Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
 
 HEAR_AGAIN = 5.0
