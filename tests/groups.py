@@ -34,15 +34,15 @@ async def add_members(host: Connection, device_ids: list[str], *, kind: str = "g
 
 
 async def create(
-    host: Connection, pool: Pool, *, fits: str | None = None, at_once: int = BATCH, **rules: Any
+    host: Connection, pool: Pool, *, group: str = "all", fits: str | None = None, at_once: int = BATCH, **rules: Any
 ) -> CampaignId:
-    """A campaign over the group ``all``, of which ``at_once`` devices are targeted already."""
+    """A campaign over the group, of which ``at_once`` devices are targeted already."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
         " VALUES ($1, '2.1.0', 'https://a.invalid/f', $2) RETURNING id",
         *(TENANT, fits),
     )
-    new = NewCampaign("spring", firmware, "all", rollout_rate=100_000, **rules)
+    new = NewCampaign("spring", firmware, group, rollout_rate=100_000, **rules)
     return await create_campaign(pool, TENANT, new, actor="test", at_once=at_once)
 
 

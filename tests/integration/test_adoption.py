@@ -14,7 +14,10 @@ import httpx2
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.commands import start_campaign
+from rollwave.store.database import create_pool
 from rollwave.store.queries import load
+from tests import groups
 from tests.engine import (
     Connection,
     breakdown,
@@ -372,6 +375,26 @@ async def test_the_api_speaks_over_adopted_tables(host: Host, tmp_path: Path) ->
             await client.get("/ota/campaigns/4000000000"),
         )
         assert all(answer.status_code in {404, 422} for answer in answers), [each.text for each in answers]
+
+
+async def test_a_large_group_of_the_hosts_is_targeted_in_batches(
+    host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    host.migrate("--grant-to", "runner")
+    everyone = groups.named(1, 35)
+    await root.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ('north', 'many')")
+    await root.execute(
+        "INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT 'north', 'many', unnest($1::text[])",
+        everyone,
+    )
+    async with create_pool(host.runner) as pool:
+        campaign = await groups.create(root, pool, group="many")
+        await start_campaign(pool, "north", campaign, actor="test")
+    assert await groups.targeted(root, campaign) == everyone[: groups.BATCH]
+    async with devices(broker.url, succeeds), worker(host.runner, broker.url, tmp_path / "log"):
+        await ends(root, campaign)
+    assert await groups.targeted(root, campaign) == everyone
+    assert await groups.marks(root, campaign) == (35, None, None)
 
 
 async def test_a_host_that_has_some_of_the_tables(empty_database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
