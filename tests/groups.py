@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.commands import NewCampaign, create_campaign
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection
+from tests.engine import TENANT, Connection, connect
 
 BATCH = 10
 
@@ -44,6 +46,23 @@ async def create(
     )
     new = NewCampaign("spring", firmware, group, rollout_rate=100_000, **rules)
     return await create_campaign(pool, TENANT, new, actor="test", at_once=at_once)
+
+
+@asynccontextmanager
+async def held_after_the_first_batch(database: str) -> AsyncIterator[None]:
+    """Of a large group, no more than the first devices are targeted: batches stand still, holding their campaign."""
+    async with connect(database) as host:
+        await host.execute("""
+            CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF current_user = 'pulse_app' AND EXISTS (SELECT FROM ota_device_status) THEN
+                    PERFORM pg_advisory_xact_lock(1);
+                END IF;
+                RETURN NULL;
+            END $$;
+            CREATE OR REPLACE TRIGGER hold BEFORE INSERT ON ota_device_status EXECUTE FUNCTION hold();
+        """)
+        await host.execute("SELECT pg_advisory_lock(1)")
+        yield
 
 
 async def marks(host: Connection, campaign: int) -> tuple[int, int | None, str | None]:

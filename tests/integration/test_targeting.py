@@ -37,10 +37,11 @@ from tests.engine import (
     due,
     ends,
     events,
+    insert_campaign,
     succeeds,
     worker,
 )
-from tests.groups import BATCH, add_members, create, marks, named, targeted
+from tests.groups import BATCH, add_members, create, held_after_the_first_batch, marks, named, targeted
 from tests.support import eventually
 
 on_both = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -309,6 +310,21 @@ async def test_a_worker_targets_what_is_left_and_brings_it_to_its_end(
         [told] = await eventually(lambda: events(running, "ota_campaign_targeted"))
     assert (told["campaign_id"], told["tenant_id"], told["devices"]) == (campaign, TENANT, 35)
     assert told["seconds"] > 0
+
+
+async def test_others_are_not_held_up(
+    host: Connection, database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    large = await create(host, pool)
+    async with devices(broker.url, succeeds), worker(database, broker.url, tmp_path / "log"):
+        async with held_after_the_first_batch(database):
+            await ends(host, await insert_campaign(host, 20, rollout_rate=100))
+            assert (await marks(host, large))[1] is not None
+        await eventually(lambda: is_targeted(host, large), timeout=30, what="targeted")
+
+
+async def is_targeted(host: Connection, campaign: int) -> bool:
+    return (await marks(host, campaign))[1] is None
 
 
 async def test_a_host_that_ticks_by_itself_targets_too(

@@ -10,7 +10,14 @@ from rollwave.client.progress import Meter, Snapshot, counts
 from rollwave.domain.guardrail import Guardrail
 
 
-def snapshot(status: str = "RUNNING", *, threshold: float | None = 0.1, least: int = 1, **devices: int) -> Snapshot:
+def snapshot(
+    status: str = "RUNNING",
+    *,
+    threshold: float | None = 0.1,
+    least: int = 1,
+    targeted: int | None = None,
+    **devices: int,
+) -> Snapshot:
     return Snapshot.read(
         {
             "id": 7,
@@ -22,6 +29,8 @@ def snapshot(status: str = "RUNNING", *, threshold: float | None = 0.1, least: i
             "abort_min_completed": least,
             "wave": 0,
             "waves": [],
+            "total_devices": 1_000_000,
+            "targeted_devices": targeted,
         }
     )
 
@@ -66,3 +75,10 @@ def test_rate_and_forecast_look_at_the_last_half_minute_alone() -> None:
 def test_counts_name_the_states_that_have_devices() -> None:
     assert counts(snapshot(SUCCESS=3, PENDING=1)) == "1 PENDING · 3 SUCCESS"
     assert counts(snapshot()) == "no devices"
+
+
+def test_while_a_campaign_is_targeted_its_counts_say_how_far_that_is() -> None:
+    assert (
+        counts(snapshot(PENDING=430_000, targeted=430_000)) == "targeting 430,000 of 1,000,000 devices · 430000 PENDING"
+    )
+    assert counts(snapshot("ABORTED", SKIPPED=430_000, targeted=430_000)) == "430000 SKIPPED"
