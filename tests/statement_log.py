@@ -22,7 +22,10 @@ SETTINGS = {
 _STATEMENT = re.compile(r"^(?:statement|execute [^:]*): (.*)$", re.DOTALL)
 _ROLE = re.compile(r"^SET LOCAL ROLE pulse_app$", re.IGNORECASE)
 _TENANT = re.compile(r"^SET LOCAL app\.tenant_id = E?'(.+)'$", re.IGNORECASE)
-_HARMLESS = "plan_cache_mode|statement_timeout|lock_timeout|idle_in_transaction_session_timeout"
+_HARMLESS = (
+    r"plan_cache_mode|enable_\w+|jit|random_page_cost"
+    "|statement_timeout|lock_timeout|idle_in_transaction_session_timeout"
+)
 _LEAVES = re.compile(rf"^(RESET|SET)\b(?! LOCAL (?:{_HARMLESS})\b)", re.IGNORECASE)
 _FIRST_PARAMETER = re.compile(r"\$1 = '([^']*)'")
 _NOT_SQL = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)

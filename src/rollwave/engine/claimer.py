@@ -36,7 +36,7 @@ class Claimer:
         lease_ends = time.monotonic() + self._settings.lease
         stopped = None
         batch = Batch()
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+        async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is not CampaignStatus.RUNNING or campaign.being_targeted:
                 return batch

@@ -62,7 +62,7 @@ class Conductor:
     async def _look_after(self, due: Due, *, verified: Outlook | None = None) -> Step:
         """One transaction under the campaign's lock. What it finds to conclude, it does once that is ``verified``."""
         step = Step()
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+        async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is CampaignStatus.ABORTED:
                 await self._wind_down(connection, campaign)
@@ -144,7 +144,7 @@ class Conductor:
         Returns the seconds until it is time again.
         """
         every = self._settings.reconcile_interval
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+        async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
             # A negative age is from before the database's clock was set back.
             if 0 <= campaign.reconciled_age < every:
@@ -201,7 +201,7 @@ class Conductor:
         """Skip what an aborted campaign never sent to, in batches: the stop itself was committed before."""
         skipped = SKIP_BATCH
         while skipped >= SKIP_BATCH:
-            async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
                 skipped = await executions.skip_unsent(
                     connection, due.tenant_id, due.campaign_id, limit=SKIP_BATCH, reason=SKIPPED_BECAUSE
                 )

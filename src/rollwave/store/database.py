@@ -27,6 +27,24 @@ LOCK_TIMEOUT = 5.0
 IDLE_TIMEOUT = 15.0
 """Seconds after which PostgreSQL ends a transaction of ours in which nothing happens."""
 
+IN_TURN = "; ".join(
+    f"SET LOCAL {name} = 0"
+    for name in (
+        "enable_seqscan",
+        "enable_bitmapscan",
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "jit",
+        "random_page_cost",
+    )
+)
+"""For statements that take the head of a queue: along its index, and nothing else.
+
+What PostgreSQL believes of a campaign is a minute old, and in that minute a queue may have emptied. Where it believes
+that one is full, it looks for one row in the whole table; where it believes that one is nearly empty, it reads the
+whole tenant.
+"""
+
 DIRECT = "Set ROLLWAVE_DATABASE_DIRECT_URL to PostgreSQL's own address, past the pooler."
 """What to do about a pooler where it must not be."""
 
@@ -104,14 +122,20 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
 
 @asynccontextmanager
 async def tenant_transaction(
-    pool: Pool, tenant_id: str, *, timeout: float = STATEMENT_TIMEOUT, generic_plans: bool = False
+    pool: Pool,
+    tenant_id: str,
+    *,
+    timeout: float = STATEMENT_TIMEOUT,
+    generic_plans: bool = False,
+    queues: bool = False,
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes one tenant's rows, as ``pulse_app``.
 
     ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
     nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, in seconds.
     ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
-    ANALYZE found of this tenant, and of a new one it has found nothing.
+    ANALYZE found of this tenant, and of a new one it has found nothing. ``queues`` are for statements that take
+    what is first in line (``IN_TURN``).
     """
     if not tenant_id or "\x00" in tenant_id:
         raise InvalidInput("a transaction needs a tenant")
@@ -119,6 +143,7 @@ async def tenant_transaction(
         await connection.execute(
             f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout)}"
             + ("; SET LOCAL plan_cache_mode = force_generic_plan" if generic_plans else "")
+            + (f"; {IN_TURN}" if queues else "")
         )
         yield connection
 

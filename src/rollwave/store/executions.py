@@ -11,7 +11,7 @@ from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
-from rollwave.store.database import Connection
+from rollwave.store.database import IN_TURN, Connection
 from rollwave.store.queries import load
 
 _sql = load("executions")
@@ -245,6 +245,7 @@ async def skip_unsent(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, *, limit: int, reason: str
 ) -> int:
     """Skip up to about ``limit`` devices that were never sent to; returns how many."""
+    await connection.execute(IN_TURN)  # also where a stop comes with a batch of reports
     skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
     return skipped
 

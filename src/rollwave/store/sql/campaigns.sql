@@ -88,16 +88,18 @@ SELECT c.reconciled_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading,
        d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
        d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped
 FROM ota_campaigns c, LATERAL (
-    SELECT count(*) FILTER (WHERE d.status = 'SUCCESS')::int AS succeeded,
-           count(*) FILTER (WHERE d.status = 'FAILED')::int AS failed,
-           count(*) FILTER (WHERE d.attempt > 0
-                               OR d.status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))::int AS sent,
-           count(*) FILTER (WHERE d.status = 'PENDING')::int AS pending,
-           count(*) FILTER (WHERE d.status = 'DOWNLOADING')::int AS downloading,
-           count(*) FILTER (WHERE d.status = 'INSTALLING')::int AS installing,
-           count(*) FILTER (WHERE d.status = 'SKIPPED')::int AS skipped
-    FROM ota_device_status d
-    WHERE d.tenant_id = $1 AND d.campaign_id = $2
+    SELECT COALESCE(sum(devices) FILTER (WHERE status = 'SUCCESS'), 0)::int AS succeeded,
+           COALESCE(sum(devices) FILTER (WHERE status = 'FAILED'), 0)::int AS failed,
+           COALESCE(sum(CASE WHEN status IN ('DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED') THEN devices
+                             ELSE claimed END), 0)::int AS sent,
+           COALESCE(sum(devices) FILTER (WHERE status = 'PENDING'), 0)::int AS pending,
+           COALESCE(sum(devices) FILTER (WHERE status = 'DOWNLOADING'), 0)::int AS downloading,
+           COALESCE(sum(devices) FILTER (WHERE status = 'INSTALLING'), 0)::int AS installing,
+           COALESCE(sum(devices) FILTER (WHERE status = 'SKIPPED'), 0)::int AS skipped
+    FROM (SELECT status, count(*) AS devices, count(*) FILTER (WHERE attempt > 0) AS claimed
+          FROM ota_device_status
+          WHERE tenant_id = $1 AND campaign_id = $2
+          GROUP BY status) AS tally
 ) AS d
 WHERE c.tenant_id = $1 AND c.id = $2;
 

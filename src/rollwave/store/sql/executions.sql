@@ -1,7 +1,10 @@
--- Many rows at a time are found by the primary key, whatever PostgreSQL believes of a campaign that it has not analyzed
--- yet. For that it gets no other choice: a row is updated where its device_id is in an array, and the campaign is in
--- one too (with "campaign_id = $2" PostgreSQL 15 reads the whole campaign where it expects a row or none); rows are
--- held through LATERAL. A join instead may read the whole campaign for each row.
+-- Rows are found by their keys, or along the index of a queue (ORDER BY as the index has it), whatever PostgreSQL believes
+-- of a campaign that it has not analyzed lately. For that it gets no other choice:
+-- Where a statement takes the head of a queue (claim, skip_unsent ...), it holds rows with SKIP LOCKED and updates them where
+-- they lie (ctid). One that somebody moves meanwhile is not found there, and left alone.
+-- Where it waits for rows (mark_sent, apply_reports ...), they are held by key through LATERAL, and updated where the
+-- device_id is in an array, and the campaign in one too (with "campaign_id = $2" PostgreSQL 15 reads the whole campaign
+-- where it expects a row or none). A join instead may read the whole campaign for each row.
 
 -- name: claim
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
@@ -9,7 +12,7 @@
 -- in all are not over, or it was set back by hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published.
 WITH again AS (
-    SELECT device_id, status
+    SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
@@ -17,52 +20,55 @@ WITH again AS (
       AND (attempt > sent_attempt OR status = 'PENDING'
            OR failed_attempt = attempt AND COALESCE(started_at + make_interval(secs => $8) > statement_timestamp(), true))
       AND device_id !~ $6 AND length(device_id) <= 128
-    ORDER BY due_at
+    ORDER BY due_at NULLS FIRST
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 ), set_back AS (
-    SELECT device_id
+    SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
       AND device_id !~ $6 AND length(device_id) <= 128
+    ORDER BY due_at NULLS FIRST
     LIMIT $3 - (SELECT count(*) FROM again)
     FOR UPDATE SKIP LOCKED
 ), again_claimed AS (
-    UPDATE ota_device_status
-    SET attempt = CASE WHEN attempt > sent_attempt THEN attempt ELSE attempt + 1 END,
-        status = CASE status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE status END,
+    UPDATE ota_device_status d
+    SET attempt = CASE WHEN d.attempt > d.sent_attempt THEN d.attempt ELSE d.attempt + 1 END,
+        status = CASE d.status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE d.status END,
         progress_pct = 0,
         error_message = NULL,
-        started_at = CASE WHEN status <> 'PENDING' OR attempt > sent_attempt THEN started_at END,
+        started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
         due_at = statement_timestamp() + make_interval(secs => $5)
-    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-      AND device_id = ANY (ARRAY(SELECT device_id FROM again UNION ALL SELECT device_id FROM set_back))
-    RETURNING device_id, attempt
+    FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS held
+    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+    RETURNING d.device_id, d.attempt, held.status AS was
 ), fresh AS (
-    SELECT device_id, device_id !~ $6 AND length(device_id) <= 128 AS addressable
+    SELECT ctid AS place, campaign_id, device_id, device_id !~ $6 AND length(device_id) <= 128 AS addressable
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
     ORDER BY id
     LIMIT LEAST($4, $3 - (SELECT count(*) FROM again) - (SELECT count(*) FROM set_back))
     FOR UPDATE SKIP LOCKED
 ), fresh_claimed AS (
-    UPDATE ota_device_status
+    UPDATE ota_device_status d
     SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5)
-    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-      AND device_id = ANY (ARRAY(SELECT device_id FROM fresh WHERE addressable))
-    RETURNING device_id, attempt
+    FROM fresh AS held
+    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+      AND held.addressable
+    RETURNING d.device_id, d.attempt
 ), skipped AS (
-    UPDATE ota_device_status
+    UPDATE ota_device_status d
     SET status = 'SKIPPED', error_message = ota_fitting($7), completed_at = statement_timestamp()
-    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-      AND device_id = ANY (ARRAY(SELECT device_id FROM fresh WHERE NOT addressable))
-    RETURNING device_id, attempt
+    FROM fresh AS held
+    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+      AND NOT held.addressable
+    RETURNING d.device_id, d.attempt
 ), counted AS (
     UPDATE ota_campaigns c
     SET pending = c.pending - moved.skipped, skipped = c.skipped + moved.skipped,
         downloading = c.downloading + moved.rewound, installing = c.installing - moved.rewound
     FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
-                 (SELECT count(*) FROM again WHERE status = 'INSTALLING')::int AS rewound) AS moved
+                 (SELECT count(*) FROM again_claimed WHERE was = 'INSTALLING')::int AS rewound) AS moved
     WHERE c.tenant_id = $1 AND c.id = $2 AND moved.skipped + moved.rewound > 0
 )
 SELECT device_id, attempt, false AS fresh FROM again_claimed
@@ -196,31 +202,35 @@ ORDER BY r.number;
 -- name: adopt_in_progress
 -- Rows that a host's earlier worker left in progress have been sent to; their patience starts now.
 WITH left_behind AS (
-    SELECT device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
+    ORDER BY due_at NULLS FIRST
+    LIMIT 10000
     FOR UPDATE SKIP LOCKED
 )
-UPDATE ota_device_status
-SET attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), heard_attempt = GREATEST(attempt, 1),
+UPDATE ota_device_status d
+SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), heard_attempt = GREATEST(d.attempt, 1),
     due_at = statement_timestamp() + make_interval(secs => $3)
-WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-  AND device_id = ANY (ARRAY(SELECT device_id FROM left_behind));
+FROM left_behind AS held
+WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id;
 
 -- name: bring_forward
 -- No lease, delay or deadline is longer than $3 seconds: what is due later was dated by a clock that has been set back
 -- since. What waits to be sent is due now; a device in progress has $4 seconds.
 WITH misdated AS (
-    SELECT device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
       AND due_at > statement_timestamp() + make_interval(secs => $3)
+    ORDER BY due_at DESC NULLS LAST
+    LIMIT 100000
     FOR UPDATE SKIP LOCKED
 )
-UPDATE ota_device_status
-SET due_at = statement_timestamp() + make_interval(secs => CASE WHEN status = 'PENDING' THEN 0 ELSE $4 END),
-    started_at = LEAST(started_at, statement_timestamp())
-WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-  AND device_id = ANY (ARRAY(SELECT device_id FROM misdated));
+UPDATE ota_device_status d
+SET due_at = statement_timestamp() + make_interval(secs => CASE WHEN d.status = 'PENDING' THEN 0 ELSE $4 END),
+    started_at = LEAST(d.started_at, statement_timestamp())
+FROM misdated AS held
+WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id;
 
 -- name: hold_overdue
 -- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, those
@@ -234,7 +244,7 @@ WHERE tenant_id = $1 AND campaign_id = $2
   AND due_at <= statement_timestamp()
   AND ($3 OR attempt = sent_attempt
              AND (failed_attempt < attempt OR started_at + make_interval(secs => $4) <= statement_timestamp()))
-ORDER BY due_at
+ORDER BY due_at NULLS FIRST
 LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
@@ -258,20 +268,24 @@ WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 -- Devices of a stopped campaign that were never sent to, or set back by hand (due_at NULL) and not sent to since. One
 -- that a worker is sending to right now is left to its lease.
 WITH waiting AS (
-    SELECT device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
     ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
 ), lapsed AS (
-    SELECT device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
-      AND (due_at <= statement_timestamp() OR due_at IS NULL)
-    LIMIT $3 FOR UPDATE SKIP LOCKED
+      AND due_at <= statement_timestamp()
+    ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
+), set_back AS (
+    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
+    ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
 ), skipped AS (
-    UPDATE ota_device_status
+    UPDATE ota_device_status d
     SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
-    WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-      AND device_id = ANY (ARRAY(SELECT device_id FROM waiting UNION ALL SELECT device_id FROM lapsed))
-    RETURNING device_id
+    FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS held
+    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+    RETURNING d.device_id
 ), counted AS (
     UPDATE ota_campaigns c
     SET pending = c.pending - moved.devices, skipped = c.skipped + moved.devices
@@ -281,13 +295,16 @@ WITH waiting AS (
 SELECT count(*) FROM skipped;
 
 -- name: outlook
--- What is left to do, each answered from the head of one small index.
-SELECT EXISTS (SELECT FROM ota_device_status
-               WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0) AS waiting,
-       EXISTS (SELECT FROM ota_device_status
-               WHERE tenant_id = $1 AND campaign_id = $2
-                 AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))) AS open,
-       EXISTS (SELECT FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2) AS any;
+-- What is left to do, each answered from the head of one index. EXISTS would not: PostgreSQL takes an order from it.
+SELECT (SELECT true FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
+        ORDER BY id LIMIT 1) IS NOT NULL AS waiting,
+       (SELECT true FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2
+          AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+        ORDER BY due_at NULLS FIRST LIMIT 1) IS NOT NULL AS open,
+       (SELECT true FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2
+        ORDER BY device_id LIMIT 1) IS NOT NULL AS any;
 
 -- name: next_due
 -- Seconds until the first lease, deadline or delay ends. No row: none runs.
@@ -304,7 +321,7 @@ SELECT count(*)::int FROM (
     SELECT FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-    LIMIT $3
+    ORDER BY due_at NULLS FIRST LIMIT $3
 ) AS flying;
 
 -- name: count_pending
@@ -313,7 +330,7 @@ SELECT COALESCE(pending, (
     SELECT count(*)::int FROM (
         SELECT FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-        LIMIT 10000) AS waiting))
+        ORDER BY id LIMIT 10000) AS waiting))
 FROM ota_campaigns
 WHERE tenant_id = $1 AND id = $2;
 
