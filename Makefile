@@ -43,7 +43,7 @@ bench: setup ## measure throughput and memory (ARGS are handed on)
 	$(BIN)/python -m bench $(ARGS)
 
 docs: setup ## write the generated diagrams and tables anew
-	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python -m scripts.generate_docs
 
 fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet .

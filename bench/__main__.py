@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
 
-from bench import compared, flat, starts, stops
+from bench import chatter, compared, flat, million, scale, soak, starts, stops, tenants
 from bench.lab import open_lab
 from bench.machine import describe
 from bench.plan import BROKERS
@@ -20,12 +21,16 @@ from rollwave.errors import RollwaveError
 from tests.servers import debian_mosquitto
 
 PARTS: dict[str, Callable[[Session], Awaitable[None]]] = {
-    "rates": compared.measure,
     "start": starts.start,
     "pace": starts.pace,
     "stop": stops.trip,
     "abort": stops.abort,
+    "chatter": chatter.measure,
     "flat": flat.measure,
+    "million": million.measure,
+    "scale": scale.measure,
+    "rates": compared.measure,
+    "tenants": tenants.measure,
 }
 
 _console = Console(highlight=False)
@@ -33,17 +38,24 @@ _console = Console(highlight=False)
 
 async def _main(options: argparse.Namespace) -> None:
     settings = dict(each.split("=", 1) for each in options.set)
-    asked = Options(options.devices, options.runs, options.brokers, options.tenants, options.campaigns, options.largest)
+    asked = Options(
+        *(options.devices, options.runs, options.brokers, options.tenants, options.campaigns, options.largest),
+        seconds=options.minutes * 60,
+    )
     async with open_lab(options.postgres, settings) as lab:
         machine = describe(lab)
         session = Session(lab, asked)
-        for part in options.only:
-            await PARTS[part](session)
+        if options.soak:
+            await soak.soak(session, options.soak)
+        else:
+            for part in options.only:
+                await PARTS[part](session)
+            soak.recall(session.report)
         session.say("done")
-    _console.width = max(_console.width, 130)
+    _console.width = max(_console.width, 160)
     _console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    show(session.report.rows(), _console)
-    whole = options.only == list(PARTS)
+    show(list(session.report.rows()), _console)
+    whole = options.only == list(PARTS) and not options.soak
     path = RESULTS / ("latest.json" if whole else "partial.json")
     write(session.report.document(machine, asdict(asked) | {"postgres": options.postgres, "set": settings}), path)
     _console.print(f"written to {path}" + ("; `make docs` puts it into the documentation" if whole else ""))
@@ -54,11 +66,13 @@ def _options() -> argparse.Namespace:
     brokers = list(BROKERS) if debian_mosquitto() else ["iotcore"]
     add = parser.add_argument
     add("--only", type=_list_of(list(PARTS)), default=list(PARTS), help=f"parts, of {','.join(PARTS)}")
-    add("--runs", type=int, default=3, help="how often what is compared is measured (default: 3)")
+    add("--runs", type=int, default=3, help="how often what is compared is measured, at most (default: 3)")
+    add("--minutes", type=float, default=9.5, help="time for everything; fewer runs keep to it (default: 9.5)")
     add("--devices", type=int, default=20_000, help="devices of the campaigns that are timed (default: 20000)")
     add("--largest", type=int, default=10_000_000, help="devices of the largest campaign (default: 10000000)")
     add("--tenants", type=int, default=1000, help="tenants of `tenants` (default: 1000)")
     add("--campaigns", type=int, default=1, help="campaigns of each of them (default: 1)")
+    add("--soak", type=float, metavar="SECONDS", help="nothing but steady load, and what grows under it")
     add("--brokers", type=_list_of(brokers), default=brokers, help=f"of {','.join(brokers)}")
     add("--postgres", choices=["embedded", "debian"], default="embedded", help="which PostgreSQL (default: embedded)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of PostgreSQL's")
@@ -76,6 +90,7 @@ def _list_of(known: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # what the engine has to say when it is called from here is known
     try:
         asyncio.run(_main(_options()))
     except RollwaveError as error:

@@ -39,10 +39,8 @@ async def _once(session: Session, broker: str) -> None:
 
 def _compare(session: Session, what: str, broker: str, limit: float, mine: rates.Rate, slow: float) -> None:
     add = session.report.add
-    each = mine.microseconds
-    parts = {"workers": each.workers, "PostgreSQL": each.postgres, "broker": each.broker, "devices": each.devices}
     add(f"{what}.bare/{broker}", limit)
-    add(f"{what}/{broker}", mine.per_second, "µs each: " + ", ".join(f"{k} {v:.0f}" for k, v in parts.items()))
+    add(f"{what}/{broker}", mine.per_second, mine.microseconds.told())
     add(f"{what}.ratio/{broker}", mine.per_second / limit)
     add(f"{what}.naive/{broker}", slow)
     add(f"{what}.times/{broker}", mine.per_second / slow)
@@ -52,7 +50,7 @@ def _compare(session: Session, what: str, broker: str, limit: float, mine: rates
 
 async def measure(session: Session) -> None:
     """So many runs of everything."""
-    for run in range(session.options.runs):
+    for number in session.runs(leaving=45.0):
         for broker in session.options.brokers:
-            session.say(f"rates: run {run + 1} of {session.options.runs}, {broker}")
+            session.say(f"rates: run {number}, {broker}")
             await _once(session, broker)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
-from bench import load
+from bench import load, memory
+from bench.engine import Engine
+from bench.lab import Database
 from bench.load import Key, device_name
 from bench.plan import SIZES
 from bench.session import Session
-from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine.conductor import Conductor
-from rollwave.engine.intake import Intake
 from rollwave.mqtt.topics import STATUS_FILTER
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, read_models, slots
-from rollwave.store.campaigns import Due
-from rollwave.store.database import Pool, tenant_transaction
-from rollwave.store.executions import Claimed, Times
+from rollwave.store import campaigns, read_models, slots
+from rollwave.store.database import Pool
+from rollwave.store.executions import Claimed
 from rollwave.store.slots import Lock
-from tests.engine import said
 
 BATCH = 200
 """Small enough for the smallest campaign to have one for every round."""
@@ -39,11 +36,10 @@ ENOUGH = 8.0
 class Subject:
     """A database of one size, and how long each question took there."""
 
-    pool: Pool
-    key: Key
+    engine: Engine
     size: int
     lock: Lock
-    claimed: tuple[Claimed, ...] = ()
+    claimed: Sequence[Claimed] = ()
     took: dict[str, list[float]] = field(default_factory=dict)
 
     async def answer(self) -> None:
@@ -57,57 +53,56 @@ class Subject:
                 took.append(time.perf_counter() - started)
 
     def _questions(self) -> dict[str, Callable[[], Awaitable[object]]]:
-        due = Due(TenantId(self.key.tenant), CampaignId(self.key.campaign), CampaignStatus.RUNNING)
+        pool, key = self.engine.pool, self.engine.key
         return {
             "flat.claim": self._claim,
             "flat.mark": self._mark,
             "flat.apply": self._apply,
-            "flat.campaign": lambda: read_models.campaign(self.pool, *self.key),
+            "flat.campaign": lambda: read_models.campaign(pool, *key),
             "flat.devices": self._page,
             "flat.deep": lambda: self._page(cursor=device_name(self.size * 3 // 4)),
             "flat.status": lambda: self._page(ExecutionStatus.FAILED),
             "flat.rare": lambda: self._page(ExecutionStatus.INSTALLING),
-            "flat.conduct": lambda: Conductor(self.pool, Settings()).conduct(due),
-            "flat.due": lambda: campaigns.due(self.pool),
+            "flat.conduct": lambda: Conductor(pool, Settings()).conduct(self.engine.due),
+            "flat.due": lambda: campaigns.due(pool),
         }
 
     async def _page(self, status: ExecutionStatus | None = None, cursor: str | None = None) -> None:
-        await read_models.devices(self.pool, *self.key, status=status, limit=100, cursor=cursor)
+        await read_models.devices(self.engine.pool, *self.engine.key, status=status, limit=100, cursor=cursor)
 
     async def _claim(self) -> None:
-        async with tenant_transaction(self.pool, self.key.tenant) as connection:
-            campaign = await campaigns.lock(connection, *self.key)
-            claim = await executions.claim(connection, campaign, tokens=BATCH, fresh=BATCH, lease=30.0, in_all=86_400.0)
-            await campaigns.spend(
-                connection, campaign, opens_window=False, used=BATCH, first_time=claim.fresh, command="{}"
-            )
-        self.claimed = claim.commands
+        self.claimed = await self.engine.claim()
+        assert len(self.claimed) == BATCH
 
     async def _mark(self) -> None:
-        times = Times(1800.0, 1800.0, 86_400.0)
-        async with tenant_transaction(self.pool, self.key.tenant, generic_plans=True) as connection:
-            await executions.mark_sent(connection, *self.key, self.claimed, times)
+        await self.engine.mark(self.claimed)
 
     async def _apply(self) -> None:
-        reports = [said(each.device_id, self.key.campaign, "SUCCESS", tenant=self.key.tenant) for each in self.claimed]
-        await Intake(self.pool, Settings()).take_in(reports)
+        await self.engine.apply(self.claimed, "SUCCESS")
 
 
 async def measure(session: Session) -> None:
     """Load the databases, ask in turn, and compare."""
     sizes = [size for size in SIZES.values() if size < session.options.largest] + [session.options.largest]
-    async with AsyncExitStack() as stack:
-        loaded: list[tuple[Pool, Key, int]] = []
+    async with AsyncExitStack() as databases:
+        loaded: list[tuple[Database, Key, int]] = []
         for size in sizes:
             session.say(f"flat: loading {size:,} devices")
-            database = await stack.enter_async_context(session.lab.database())
-            key = await load.many(database.pool, size)
-            # As a worker does with rows that a host wrote, so that counters are there to be read.
-            due = Due(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
-            await Conductor(database.pool, Settings()).reconcile(due)
-            loaded.append((database.pool, key, size))
+            database = await databases.enter_async_context(session.lab.database())
+            loaded.append((database, await load.many(database.pool, size), size))
         session.say("flat: asking")
-        subjects = [Subject(*each, await stack.enter_async_context(_listened_to(each[0]))) for each in loaded]
+        await _ask_all(session, loaded)
+        await memory.at_full_load(session, *loaded[-1][:2])
+
+
+async def _ask_all(session: Session, loaded: Sequence[tuple[Database, Key, int]]) -> None:
+    async with AsyncExitStack() as locks:
+        subjects = []
+        for database, key, size in loaded:
+            engine = Engine(database.pool, key, BATCH)
+            # As a worker does with rows that a host wrote, so that counters are there to be read.
+            await Conductor(database.pool, Settings()).reconcile(engine.due)
+            subjects.append(Subject(engine, size, await locks.enter_async_context(_listened_to(database.pool))))
         for _ in range(WARM):
             for subject in subjects:
                 await subject.answer()

@@ -28,11 +28,11 @@ INSERT INTO {TABLE} (id, tenant_id, campaign_id, device_id, status, attempt, sen
                      started_at, due_at, completed_at)
 SELECT n + 1, $1, $2, {_DEVICE}, status, attempt, attempt, attempt, 0,
        CASE WHEN attempt > 0 THEN now() END,
-       CASE WHEN status IN ('DOWNLOADING', 'INSTALLING') THEN now() + interval '1 day' END,
+       CASE WHEN status IN ('DOWNLOADING', 'INSTALLING') THEN now() + interval '25 min' END,
        CASE WHEN status IN ('SUCCESS', 'FAILED') THEN now() END
 FROM generate_series($3::bigint, $4::bigint - 1) AS n
 CROSS JOIN LATERAL (SELECT CASE WHEN $5 THEN 'PENDING'
-                                WHEN n % 500 = 1 THEN 'INSTALLING' WHEN n % 100 = 2 THEN 'FAILED'
+                                WHEN n % ($4 / 10) = 1 THEN 'INSTALLING' WHEN n % 100 = 2 THEN 'FAILED'
                                 WHEN n % 100 < 12 THEN 'DOWNLOADING' WHEN n % 100 < 22 THEN 'SUCCESS'
                                 ELSE 'PENDING' END AS status) AS s
 CROSS JOIN LATERAL (SELECT CASE WHEN status = 'PENDING' THEN 0 ELSE 1 END AS attempt) AS a"""
@@ -128,6 +128,25 @@ async def many(pool: Pool, devices: int, *, pending: bool = False, status: str =
     )
     await pool.execute(f"VACUUM (ANALYZE) {TABLE}", timeout=600)
     return key
+
+
+async def registry(pool: Pool, number: int, group: str) -> int:
+    """A tenant's devices, all members of a group, and firmware for them; returns the firmware's id."""
+    await campaigns(pool, 0)
+    await pool.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, group)
+    of_all = TENANT, number
+    each = f"{_DEVICE} FROM generate_series(0, $2::bigint - 1) AS n"
+    await _side_by_side(
+        pool,
+        (f"INSERT INTO devices (tenant_id, device_id) SELECT $1, {each}", *of_all),
+        (
+            f"INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT $1, $3, {each}",
+            *(TENANT, number, group),
+        ),
+    )
+    await pool.execute("VACUUM (ANALYZE) devices, device_group_members", timeout=600)
+    firmware: int = await pool.fetchval("SELECT max(id) FROM firmware_versions")
+    return firmware
 
 
 async def _side_by_side(pool: Pool, *statements: Sequence[object]) -> None:

@@ -37,6 +37,19 @@ class Used:
         parts = (self.workers, self.postgres, self.broker, self.devices)
         return Used(*(part / number * 1e6 for part in parts))
 
+    def told(self) -> str:
+        """In words, of microseconds."""
+        return "µs each: " + ", ".join(f"{name} {value:.0f}" for name, value in self._named())
+
+    def as_cores(self, per_second: float) -> str:
+        """In words, of microseconds: how many cores so many a second keep busy."""
+        cores = [(name, value * per_second / 1e6) for name, value in self._named()]
+        return f"{sum(value for _, value in cores):.1f} cores busy: " + ", ".join(f"{n} {v:.2f}" for n, v in cores)
+
+    def _named(self) -> list[tuple[str, float]]:
+        parts = {"workers": self.workers, "PostgreSQL": self.postgres, "broker": self.broker, "devices": self.devices}
+        return list(parts.items())
+
 
 def cpu(pid: int) -> float:
     """CPU seconds of a process; 0 when it has ended."""

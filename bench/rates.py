@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from bench import load
-from bench.fleet import Says, devices, report
+from bench.fleet import Devices, Says, devices, report
 from bench.lab import Lab
 from bench.load import TABLE, Key, device_name
 from bench.machine import Used
@@ -43,15 +43,19 @@ async def dispatch(lab: Lab, broker: str, number: int) -> Rate:
     async with lab.database() as database:
         key = await prepared(database.pool, number)
         async with staged(lab, database, broker) as stage, devices(stage.port) as fleet:
-            before, wal = stage.used(), await written(stage.pool)
-            await run(stage.pool)
-            await _until_sent(stage.pool, key, min(number, AT_MOST))
-            done, seconds = await _marked(stage.pool)
-            used, wal = stage.used(), await written(stage.pool) - wal
-            await fleet.have_heard(done, key.campaign)
-            return Rate(
-                done / seconds, seconds, done, used.since(before, fleet.cpu).each(done), stage.peak_memory, wal / done
-            )
+            return await dispatched(stage, fleet, [key], min(number, AT_MOST))
+
+
+async def dispatched(stage: Stage, fleet: Devices, keys: Sequence[Key], number: int) -> Rate:
+    """The rate at which the first ``number`` devices of each campaign are sent to."""
+    before, wal = stage.used(), await written(stage.pool)
+    await run(stage.pool)
+    await _until_sent(stage.pool, keys, number)
+    used, wal = stage.used(), await written(stage.pool) - wal
+    done, seconds = await _marked(stage.pool)
+    heard = [await fleet.have_heard(number, key.campaign) for key in keys]
+    microseconds = used.since(before, fleet.cpu).each(sum(each.number for each in heard))
+    return Rate(done / seconds, seconds, done, microseconds, stage.peak_memory, wal / done)
 
 
 async def ingest(lab: Lab, broker: str, number: int) -> Rate:
@@ -126,15 +130,13 @@ async def once_in_a_while(pool: Pool, condition: str, *arguments: object, every:
     await eventually(holds, timeout=PATIENCE, what=condition)
 
 
-async def _until_sent(pool: Pool, key: Key, number: int) -> None:
-    """Wait until the first ``number`` are claimed, and nothing is on its way any more; no others follow."""
-    campaign = "tenant_id = $1 AND id = $2"
-    await once_in_a_while(pool, f"SELECT sent >= {number} FROM ota_campaigns WHERE {campaign}", *key)
-    await pool.execute(
-        f"UPDATE ota_campaigns SET status = 'PAUSED' WHERE {campaign} AND total_devices > {number}", *key
-    )
-    leased = f"FROM {TABLE} WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND due_at > now()"
-    await once_in_a_while(pool, f"SELECT NOT EXISTS (SELECT {leased})", *key)
+async def _until_sent(pool: Pool, keys: Sequence[Key], number: int) -> None:
+    """Wait until the first ``number`` of each are claimed, and nothing is on its way any more; no others follow."""
+    await once_in_a_while(pool, f"SELECT min(sent) >= {number} FROM ota_campaigns")
+    await pool.execute(f"UPDATE ota_campaigns SET status = 'PAUSED' WHERE total_devices > {number}")
+    for key in keys:
+        leased = f"FROM {TABLE} WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND due_at > now()"
+        await once_in_a_while(pool, f"SELECT NOT EXISTS (SELECT {leased})", *key)
 
 
 async def _marked(pool: Pool) -> tuple[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -25,6 +25,8 @@ class Options:
     campaigns: int
     largest: int
     """Devices of the largest campaign that flatness is looked at with."""
+    seconds: float
+    """Time for everything: what is left of it goes into runs of what is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,17 @@ class Session:
     options: Options
     report: Report = field(default_factory=Report)
     started: float = field(default_factory=time.monotonic)
+
+    def runs(self, *, leaving: float) -> Iterator[int]:
+        """As many runs as were asked for and there is time for, one at least; ``leaving`` seconds for what follows."""
+        longest = 0.0
+        for number in range(1, self.options.runs + 1):
+            began = time.monotonic()
+            if number > 1 and began - self.started + longest + leaving > self.options.seconds:
+                self.say("no time for another run")
+                return
+            yield number
+            longest = max(longest, time.monotonic() - began)
 
     def say(self, what: str) -> None:
         """Tell what is being done now."""

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import httpx2
+
 from bench.lab import Database, Lab, settled
 from bench.machine import Used, cpu, cpu_of_family, memory
 from rollwave.store.database import Pool
@@ -32,6 +34,15 @@ class Stage:
     def peak_memory(self) -> float:
         """MB, of the largest worker."""
         return max(memory(pid)[1] for pid in self.workers)
+
+    async def metric(self, name: str) -> float:
+        """What the first worker tells of this metric, its labels added up."""
+        async with httpx2.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{self.metrics}/metrics")
+        samples = (
+            line.rpartition(" ") for line in answer.text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))
+        )
+        return sum(float(value) for _, _, value in samples)
 
     async def looked_at(self) -> None:
         """Wait until every running campaign has been looked at by a worker."""

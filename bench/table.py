@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -25,7 +25,7 @@ def target(row: Row) -> str:
     return f"{'≥' if row.line.better == 'higher' else '≤'} {figure(row.line.target, row.line.unit)}"
 
 
-def show(rows: Iterable[Row], console: Console) -> None:
+def show(rows: Sequence[Row], console: Console) -> None:
     """Print it."""
     table = Table(padding=(0, 2, 0, 0), box=None, show_header=True)
     table.add_column("", no_wrap=True)
@@ -39,6 +39,13 @@ def show(rows: Iterable[Row], console: Console) -> None:
             verdict = row.verdict if row.met else f"[bold red]{row.verdict}[/bold red]"
             table.add_row(row.line.what, figure(row.value, row.line.unit), target(row), verdict, row.remark)
     console.print(table)
+    judged = [row for row in rows if row.line.target is not None]
+    missed = [row for row in judged if not row.met]
+    console.print(f"{len(judged)} targets, {len(missed)} missed" + "".join(f"\n  {_missed(row)}" for row in missed))
+
+
+def _missed(row: Row) -> str:
+    return f"{row.line.group}: {row.line.what}, {figure(row.value, row.line.unit)} of {target(row)}"
 
 
 def markdown(rows: Iterable[Row]) -> str:

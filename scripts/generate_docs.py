@@ -1,24 +1,29 @@
 """Write the generated parts of the documentation: state diagrams from the transition tables, settings and metrics
 from the code that has them.
 
-python scripts/generate_docs.py          rewrite them
-python scripts/generate_docs.py --check  exit 1 if one is stale
+python -m scripts.generate_docs          rewrite them
+python -m scripts.generate_docs --check  exit 1 if one is stale
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic_core import PydanticUndefined
 
+from bench import capacity, chart, table
+from bench.report import RESULTS, Report
 from rollwave import metrics
 from rollwave.domain import campaign, execution
 from rollwave.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
+MEASURED = json.loads((RESULTS / "latest.json").read_text())
 
 
 def campaign_diagram() -> str:
@@ -64,6 +69,28 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
+def measured_table() -> str:
+    """What the bench has measured, when and on what."""
+    machine = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in MEASURED["machine"].items())
+    rows = table.markdown(Report.read(MEASURED).rows())
+    return f"{rows}\n\nMeasured on {MEASURED['measured_at'][:10]}: {machine}."
+
+
+def capacity_needs() -> str:
+    """What very many devices take."""
+    return capacity.needs_table(capacity.Measured.of(MEASURED["details"]), capacity.Assumed())
+
+
+def capacity_inputs() -> str:
+    """What that was computed from."""
+    return capacity.inputs_table(capacity.Measured.of(MEASURED["details"]), capacity.Assumed())
+
+
+def rates_chart() -> str:
+    """The rates as a picture."""
+    return chart.chart(Report.read(MEASURED))
+
+
 def _mermaid(lines: list[str]) -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
@@ -72,7 +99,12 @@ GENERATED = {
     "architecture.md": {"campaign": campaign_diagram, "execution": execution_diagram},
     "reference/settings.md": {"settings": settings_table},
     "reference/observability.md": {"metrics": metrics_table},
+    "reference/performance.md": {"measured": measured_table},
+    "reference/capacity.md": {"needs": capacity_needs, "inputs": capacity_inputs},
 }
+
+WHOLE = {RESULTS / "rates.svg": rates_chart}
+"""Files that are generated from their first line to their last."""
 
 
 def render(text: str, name: str, body: str) -> str:
@@ -87,18 +119,24 @@ def render(text: str, name: str, body: str) -> str:
 def main() -> int:
     """Rewrite the files, or with --check say which are stale."""
     stale = []
-    for file, parts in GENERATED.items():
-        path = DOCS / file
-        text = fresh = path.read_text("utf-8")
-        for name, make in parts.items():
-            fresh = render(fresh, name, make())
-        if fresh != text:
-            stale.append(file)
+    for path, fresh in _fresh():
+        if not path.exists() or fresh != path.read_text("utf-8"):
+            stale.append(path.name)
             if "--check" not in sys.argv:
                 path.write_text(fresh, "utf-8")
     if stale:
         print(f"{'stale' if '--check' in sys.argv else 'rewritten'}: {', '.join(stale)}")
     return int(bool(stale) and "--check" in sys.argv)
+
+
+def _fresh() -> Iterator[tuple[Path, str]]:
+    for file, parts in GENERATED.items():
+        text = (DOCS / file).read_text("utf-8")
+        for name, make in parts.items():
+            text = render(text, name, make())
+        yield DOCS / file, text
+    for path, make in WHOLE.items():
+        yield path, make()
 
 
 if __name__ == "__main__":

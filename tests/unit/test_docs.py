@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_generated_parts_are_fresh() -> None:
     check = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "generate_docs.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scripts.generate_docs", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert check.returncode == 0, f"{check.stdout}: run `make docs`"
 

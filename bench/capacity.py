@@ -1,0 +1,160 @@
+"""What it takes for very many devices: plain arithmetic on what the bench has measured and on stated assumptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from statistics import median
+from typing import Any
+
+DEVICES = (1_000_000, 10_000_000, 100_000_000)
+ROLLOUTS = {"a day": 86_400, "an hour": 3_600}
+
+
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """What the bench does not measure."""
+
+    words: int = 12
+    """Reports of a device in a rollout, each of which is written."""
+    busy: float = 0.6
+    """How much of a core is used at most, so that there is room for peaks."""
+    command_bytes: int = 400
+    report_bytes: int = 200
+    """On the wire, with topic, MQTT, TCP and IP."""
+    connection_kb: int = 20
+    """Memory of one idle device's connection in the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """CPU microseconds and bytes of WAL for one command and one report; bytes on disk of one execution."""
+
+    command_worker: float
+    command_postgres: float
+    command_broker: float
+    command_wal: float
+    report_worker: float
+    report_postgres: float
+    report_broker: float
+    report_wal: float
+    row: float
+
+    @classmethod
+    def of(cls, details: Mapping[str, Sequence[Any]]) -> Measured:
+        """From the details of the bench's JSON: medians of its runs over Mosquitto."""
+
+        def cost(what: str, part: str) -> float:
+            return float(median(run["microseconds"][part] for run in details[f"{what}/mosquitto"]))
+
+        def wal(what: str) -> float:
+            return float(median(run["wal"] for run in details[f"{what}/mosquitto"]))
+
+        return cls(
+            command_worker=cost("dispatch", "workers"),
+            command_postgres=cost("dispatch", "postgres"),
+            command_broker=cost("dispatch", "broker"),
+            command_wal=wal("dispatch"),
+            report_worker=cost("ingest", "workers"),
+            report_postgres=cost("ingest", "postgres"),
+            report_broker=cost("ingest", "broker"),
+            report_wal=wal("ingest"),
+            row=float(median(each["row"] for each in details["bloat"])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one rollout takes. Cores are those of a machine like the one that was measured."""
+
+    commands: float
+    reports: float
+    workers: int
+    slots: int
+    postgres_cores: int
+    wal_mb: float
+    disk_gb: float
+    broker_cores: int
+    broker_memory_gb: float
+    messages: float
+    network_mbit: float
+
+
+def need(devices: int, seconds: float, measured: Measured, assumed: Assumed) -> Need:
+    """Figures for a rollout that is spread evenly over so many seconds. Rates are a second's."""
+    commands = devices / seconds
+    reports = commands * assumed.words
+
+    def cores(each_command: float, each_report: float) -> int:
+        return ceil((commands * each_command + reports * each_report) / 1e6 / assumed.busy)
+
+    bytes_a_second = commands * assumed.command_bytes + reports * assumed.report_bytes
+    return Need(
+        commands=commands,
+        reports=reports,
+        workers=cores(measured.command_worker, measured.report_worker),
+        slots=cores(0.0, measured.report_worker),
+        postgres_cores=cores(measured.command_postgres, measured.report_postgres),
+        wal_mb=(commands * measured.command_wal + reports * measured.report_wal) / 1e6,
+        disk_gb=devices * measured.row / 1e9,
+        broker_cores=cores(measured.command_broker, measured.report_broker),
+        broker_memory_gb=devices * assumed.connection_kb / 1e6,
+        messages=2 * (commands + reports),
+        network_mbit=2 * bytes_a_second * 8 / 1e6,
+    )
+
+
+_WORDS = {
+    "commands": "commands a second",
+    "reports": "reports a second",
+    "workers": "workers (one core each)",
+    "slots": "listener slots",
+    "postgres_cores": "PostgreSQL, cores",
+    "wal_mb": "WAL, MB a second",
+    "disk_gb": "executions on disk, GB",
+    "broker_cores": "broker, cores",
+    "broker_memory_gb": "broker, memory for connections, GB",
+    "messages": "broker, messages a second, in and out",
+    "network_mbit": "broker's network, Mbit a second, in and out",
+}
+
+
+def needs_table(measured: Measured, assumed: Assumed) -> str:
+    """Every figure for every rollout."""
+    cases = [(devices, words, seconds) for words, seconds in ROLLOUTS.items() for devices in DEVICES]
+    found = [asdict(need(devices, seconds, measured, assumed)) for devices, _, seconds in cases]
+    heads = [f"{devices // 1_000_000} million in {words}" for devices, words, _ in cases]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'--:|' * len(heads)}"]
+    for key, words in _WORDS.items():
+        lines.append(f"| {words} | {' | '.join(_figure(each[key]) for each in found)} |")
+    return "\n".join(lines)
+
+
+def inputs_table(measured: Measured, assumed: Assumed) -> str:
+    """What went in, and where it comes from."""
+    rates, bloat = "`make bench`, rates over Mosquitto", "`make bench`, a million devices"
+    rows = [
+        *((f"{part}, CPU of a command", f"{value:.0f} µs", rates) for part, value in _parts(measured, "command")),
+        *((f"{part}, CPU of a report", f"{value:.0f} µs", rates) for part, value in _parts(measured, "report")),
+        ("WAL of a command", f"{measured.command_wal:,.0f} bytes", rates),
+        ("WAL of a report", f"{measured.report_wal:,.0f} bytes", rates),
+        ("an execution on disk, with indexes, after its campaign", f"{measured.row:,.0f} bytes", bloat),
+        ("reports of a device, each written", f"{assumed.words}", "assumed"),
+        ("a core is used to", f"{assumed.busy:.0%}", "assumed"),
+        ("a command, a report on the wire", f"{assumed.command_bytes}, {assumed.report_bytes} bytes", "assumed"),
+        ("a device's connection in the broker", f"{assumed.connection_kb} kB", "assumed"),
+    ]
+    return "\n".join(["| | | from |", "|---|--:|---|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _parts(measured: Measured, what: str) -> list[tuple[str, float]]:
+    costs = asdict(measured)
+    return [(name, costs[f"{what}_{part}"]) for part, name in _PARTS.items()]
+
+
+_PARTS = {"worker": "worker", "postgres": "PostgreSQL", "broker": "broker"}
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

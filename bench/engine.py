@@ -1,0 +1,56 @@
+"""The engine's own statements, called one batch at a time, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from bench.load import Key
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine.claimer import Claimer
+from rollwave.engine.intake import Intake
+from rollwave.mqtt.client import Incoming
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
+from rollwave.store import executions
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Claimed, Times
+
+_TIMES = Times(1800.0, 1800.0, 86_400.0)
+
+
+class Engine:
+    """One campaign's batches: claimed, marked, applied."""
+
+    def __init__(self, pool: Pool, key: Key, batch: int) -> None:
+        settings = Settings().model_copy(update={"claim_batch": batch})
+        self.pool = pool
+        self.key = key
+        self.due = Due(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
+        self._claimer = Claimer(pool, settings, steps=1)
+        self._intake = Intake(pool, settings)
+
+    async def claim(self) -> Sequence[Claimed]:
+        """The next batch of devices, leased."""
+        return (await self._claimer.claim(self.due)).commands
+
+    async def mark(self, claimed: Sequence[Claimed]) -> None:
+        """As if the broker had acknowledged them."""
+        async with tenant_transaction(self.pool, self.key.tenant, generic_plans=True) as connection:
+            await executions.mark_sent(connection, *self.key, claimed, _TIMES)
+
+    async def apply(self, claimed: Sequence[Claimed], status: str) -> None:
+        """As if each had reported this."""
+        body = encode_report(self.key.campaign, status)
+        no_handle = cast("Any", None)  # nothing is acknowledged
+        await self._intake.take_in(
+            [
+                Incoming(
+                    status_topic(self.key.tenant, each.device_id), body, retain=False, attempt=None, handle=no_handle
+                )
+                for each in claimed
+            ]
+        )
