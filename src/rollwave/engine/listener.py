@@ -18,6 +18,7 @@ from rollwave.engine.answerer import Answerer
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
+from rollwave.engine.precedence import Precedence
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
@@ -49,13 +50,14 @@ class Presence:
 class Listener:
     """Holds one slot whenever it is free, and takes in what arrives there."""
 
-    def __init__(self, pool: Pool, settings: Settings, *, slot: int = 0) -> None:
+    def __init__(self, pool: Pool, settings: Settings, *, slot: int = 0, precedence: Precedence | None = None) -> None:
         self._pool = pool
         self._settings = settings
         self._slot = slot
         self._broker = Broker.from_settings(settings)
         self._answerer = Answerer(pool, settings)
         self._intake = Intake(pool, settings, self._answerer.ask)
+        self._precedence = precedence or Precedence()
         self._trouble = Breaker()
         self._said: set[str] = set()
         self.presence = Presence()
@@ -134,7 +136,7 @@ class Listener:
         if self._slot == 0:
             feeding.append(asyncio.create_task(drops.watch(self._broker)))
         try:
-            await pipeline.run(inbox, lambda batch: self._commit(session, batch), stop)
+            await pipeline.run(inbox, lambda batch: self._commit(session, batch, inbox), stop)
             if holding.done() and not stop.is_set():
                 holding.result()
         finally:
@@ -142,6 +144,7 @@ class Listener:
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
             metrics.report_lag.set(0)
+            self._precedence.note(self._slot, 0)
 
     async def _hold_on(self, session: Session, lock: slots.Lock, topic_filter: str, last: str | None) -> None:
         """Subscribe, say that we listen, and keep the slot until it is lost."""
@@ -179,10 +182,12 @@ class Listener:
                 raise
             _log.warning("ota_questions_refused", error=str(error))
 
-    async def _commit(self, session: Session, batch: Batch) -> None:
+    async def _commit(self, session: Session, batch: Batch, inbox: Inbox) -> None:
+        self._precedence.note(self._slot, len(batch.messages) + len(inbox))
         with trace("batch"):
             await reach(Failpoint.RECEIVED)
             touched = await self._intake.take_in(batch.messages, behind=batch.behind)
+            self._precedence.note(self._slot, len(inbox))
             await reach(Failpoint.REPORTS_COMMITTED)
             await session.acknowledge_all(batch.messages)
             await reach(Failpoint.ACKNOWLEDGED)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rollwave.breaker import Breaker, Told
+from rollwave.engine.precedence import Precedence
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
@@ -25,6 +26,7 @@ class Publisher:
         self._closing = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._breaker = Breaker()
+        self.precedence = Precedence()
         self.told = Told()
         """Of which campaigns it has been said that their commands are not taken."""
 

@@ -144,7 +144,7 @@ class Sender:
             if number == 1:
                 await reach(Failpoint.PUBLISHING)
             if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await self._publisher.precedence.give_way()
         return ""
 
 

@@ -31,7 +31,10 @@ class Worker:
         self._pool = pool = watched(pool)
         self._settings = settings
         self._publisher = Publisher(Broker.from_settings(settings))
-        self._listeners = [Listener(pool, settings, slot=slot) for slot in range(settings.listener_slots)]
+        precedence = self._publisher.precedence
+        self._listeners = [
+            Listener(pool, settings, slot=slot, precedence=precedence) for slot in range(settings.listener_slots)
+        ]
 
     def join(self, supervisor: Supervisor) -> None:
         """Have the supervisor run this worker."""

@@ -1,0 +1,43 @@
+"""Reports go before commands."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rollwave.engine import precedence
+from rollwave.engine.precedence import FEW, Precedence
+
+
+async def turns(number: int = 5) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_sending_waits_for_reports_of_every_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "LONGEST", 3600.0)
+    reports = Precedence()
+    reports.note(0, FEW + 1)
+    reports.note(1, FEW + 1)
+    sending = asyncio.create_task(reports.give_way())
+    await turns()
+    reports.note(0, 0)
+    await turns()
+    assert not sending.done(), "those of the other slot wait still"
+    reports.note(1, FEW)
+    await asyncio.wait_for(sending, 10)
+
+
+async def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "LONGEST", 0.001)
+    reports = Precedence()
+    reports.note(0, FEW + 1)
+    await asyncio.wait_for(reports.give_way(), 10)
+
+
+async def test_a_few_reports_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "LONGEST", 3600.0)
+    reports = Precedence()
+    reports.note(0, FEW)
+    await asyncio.wait_for(reports.give_way(), 10)
