@@ -26,13 +26,13 @@ async def _once(session: Session, broker: str) -> None:
 
     add("apply.bare", await bare.apply(session.lab, few))
     limit = await bare.ingest(session.lab, broker, few)
-    taken = await rates.ingest(session.lab, broker, few)
+    taken = await rates.ingest(session.lab, broker, number)
     slow = await naive.ingest(session.lab, broker, min(number, NAIVE_DEVICES), NAIVE)
     _compare(session, "ingest", broker, limit, taken, slow)
 
     if broker == session.options.brokers[0]:
         half = taken.per_second / 2
-        p50, p99 = await rates.latency(session.lab, broker, min(few, int(half * HALF_LOAD)), half)
+        p50, p99 = await rates.latency(session.lab, broker, number, half, HALF_LOAD)
         add("reports.p50", p50 * 1000)
         add("reports.p99", p99 * 1000, f"at {half:,.0f} reports a second")
 

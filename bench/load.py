@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import asyncpg
 
@@ -31,7 +31,7 @@ SELECT n + 1, $1, $2, {_DEVICE}, status, attempt, attempt, attempt, 0,
        CASE WHEN status IN ('DOWNLOADING', 'INSTALLING') THEN now() + interval '25 min' END,
        CASE WHEN status IN ('SUCCESS', 'FAILED') THEN now() END
 FROM generate_series($3::bigint, $4::bigint - 1) AS n
-CROSS JOIN LATERAL (SELECT CASE WHEN $5 THEN 'PENDING'
+CROSS JOIN LATERAL (SELECT CASE WHEN $5 = 'pending' THEN 'PENDING' WHEN $5 = 'sent' THEN 'DOWNLOADING'
                                 WHEN n % ($4 / 10) = 1 THEN 'INSTALLING' WHEN n % 100 = 2 THEN 'FAILED'
                                 WHEN n % 100 < 12 THEN 'DOWNLOADING' WHEN n % 100 < 22 THEN 'SUCCESS'
                                 ELSE 'PENDING' END AS status) AS s
@@ -104,9 +104,13 @@ async def campaigns(
     return keys
 
 
-async def many(pool: Pool, devices: int, *, pending: bool = False, status: str = "RUNNING") -> Key:
-    """One campaign of millions, some in every state or all ``pending``, its indexes made after its rows."""
+async def many(
+    pool: Pool, devices: int, *, kind: Literal["mixed", "pending", "sent"] = "mixed", status: str = "RUNNING"
+) -> Key:
+    """One campaign of millions: some in every state, all PENDING, or all sent to. Indexes are made after its rows."""
     [key] = await campaigns(pool, devices, status=status, insert_devices=False)
+    if kind == "sent":
+        await pool.execute("UPDATE ota_campaigns SET sent = $1, command = '{}'", devices)
     indexes = await pool.fetch(
         "SELECT c.oid::regclass::text AS name, pg_get_indexdef(c.oid) AS made, k.conname AS key,"
         " pg_get_constraintdef(k.oid) AS constrains"
@@ -119,7 +123,7 @@ async def many(pool: Pool, devices: int, *, pending: bool = False, status: str =
         )
     middle = devices // 2
     parts = [(0, middle), (middle, devices)]
-    await _side_by_side(pool, *((_MANY, *key, *part, pending) for part in parts))
+    await _side_by_side(pool, *((_MANY, *key, *part, kind) for part in parts))
     await pool.execute(f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), $1)", devices)
     # A key locks the table for itself; the others can be made side by side.
     await _side_by_side(pool, *((each["made"],) for each in indexes if not each["key"]))

@@ -65,7 +65,7 @@ async def ingest(lab: Lab, broker: str, number: int) -> Rate:
         async with staged(lab, database, broker) as stage:
             await run(stage.pool)
             await stage.looked_at()
-            return await taken_in(stage, [Says(key.tenant, device_name(n), key.campaign) for n in range(number)])
+            return await taken_in(stage, _successes(key, number))
 
 
 async def taken_in(stage: Stage, says: Sequence[Says]) -> Rate:
@@ -74,32 +74,36 @@ async def taken_in(stage: Stage, says: Sequence[Says]) -> Rate:
     sent = await report(stage.port, says)
     await until_succeeded(stage.pool, len(says))
     used, wal = stage.used(), await written(stage.pool) - wal
-    committed = sorted(await stage.pool.fetch(_COMMITTED + " WHERE status = 'SUCCESS'"), key=lambda row: row["at"])
+    committed = sorted(await stage.pool.fetch(_COMMITTED), key=lambda row: row["at"])
     first, last = committed[0]["at"], committed[-1]["at"]
     number = sum(row["at"] > first for row in committed)
     microseconds = used.since(before, sent.cpu).each(len(says))
     return Rate(number / (last - first), last - first, number, microseconds, stage.peak_memory, wal / len(says))
 
 
-async def latency(lab: Lab, broker: str, number: int, per_second: float) -> tuple[float, float]:
+async def latency(lab: Lab, broker: str, number: int, per_second: float, seconds: float) -> tuple[float, float]:
     """Seconds from a report's hand-over to the socket until it is committed, p50 and p99, offered at a steady pace."""
     async with lab.database() as database:
         key = await prepared(database.pool, number, sent=True)
         async with staged(lab, database, broker) as stage:
             await run(stage.pool)
             await stage.looked_at()
-            says = [Says(key.tenant, device_name(n), key.campaign) for n in range(number)]
+            says = _successes(key, min(number, int(per_second * seconds)))
             handed = (await report(stage.port, says, per_second)).handed
-            await until_succeeded(stage.pool, number)
+            await until_succeeded(stage.pool, len(says))
             committed = {row["device_id"]: row["at"] for row in await stage.pool.fetch(_COMMITTED)}
     cuts = quantiles((committed[device_name(n)] - sent for n, sent in enumerate(handed)), n=100)
     return cuts[49], cuts[98]
 
 
+def _successes(key: Key, number: int) -> list[Says]:
+    return [Says(key.tenant, device_name(n), key.campaign) for n in range(min(number, MOST_REPORTS))]
+
+
 async def prepared(pool: Pool, number: int, *, sent: bool = False) -> Key:
     """A campaign that is not started. Below a million, PostgreSQL has not analyzed its rows."""
     if number >= 1_000_000:
-        return await load.many(pool, number, pending=not sent, status="CREATED")
+        return await load.many(pool, number, kind="sent" if sent else "pending", status="CREATED")
     [key] = await load.campaigns(pool, number, sent=sent)
     return key
 
@@ -150,4 +154,7 @@ async def _marked(pool: Pool) -> tuple[int, float]:
     return row["number"], row["seconds"]
 
 
-_COMMITTED = f"SELECT device_id, EXTRACT(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM {TABLE}"
+_COMMITTED = (
+    f"SELECT device_id, EXTRACT(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM {TABLE}"
+    " WHERE status = 'SUCCESS'"
+)

@@ -110,7 +110,7 @@ async def abort(session: Session) -> None:
     """An operator aborts a campaign of a million devices that is being dispatched at full speed."""
     session.say(f"abort: loading {MILLION:,} devices")
     async with session.lab.database() as original:
-        key = await load.many(original.pool, MILLION, pending=True, status="CREATED")
+        key = await load.many(original.pool, MILLION, kind="pending", status="CREATED")
         await original.pool.close()  # nobody may be connected to what is copied
         for number in range(ABORTS):
             session.say(f"abort: {number + 1} of {ABORTS}")
