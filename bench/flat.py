@@ -12,7 +12,6 @@ from bench import load, memory
 from bench.engine import Engine
 from bench.lab import Database
 from bench.load import Key, device_name
-from bench.plan import SIZES
 from bench.session import Session
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.engine.conductor import Conductor
@@ -22,6 +21,9 @@ from rollwave.store import campaigns, read_models, slots
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claimed
 from rollwave.store.slots import Lock
+
+SIZES = (10_000, 1_000_000)
+"""Devices of the campaigns that the largest one is compared with."""
 
 BATCH = 200
 """Small enough for the smallest campaign to have one for every round."""
@@ -83,7 +85,7 @@ class Subject:
 
 async def measure(session: Session) -> None:
     """Load the databases, ask in turn, and compare."""
-    sizes = [size for size in SIZES.values() if size < session.options.largest] + [session.options.largest]
+    sizes = [size for size in SIZES if size < session.options.largest] + [session.options.largest]
     async with AsyncExitStack() as databases:
         loaded: list[tuple[Database, Key, int]] = []
         for size in sizes:
@@ -92,7 +94,7 @@ async def measure(session: Session) -> None:
             loaded.append((database, await load.many(database.pool, size), size))
         session.say("flat: asking")
         await _ask_all(session, loaded)
-        await memory.at_full_load(session, *loaded[-1][:2])
+        await memory.at_full_load(session, *loaded[-1])
 
 
 async def _ask_all(session: Session, loaded: Sequence[tuple[Database, Key, int]]) -> None:
@@ -119,6 +121,8 @@ def _compare(session: Session, subjects: list[Subject]) -> None:
     for key in smallest.took:
         medians = [median(subject.took[key]) * 1000 for subject in subjects]
         remark = " / ".join(f"{each:.1f}" for each in medians) + " ms"
+        if key == next(iter(smallest.took)):
+            remark += " with " + " / ".join(f"{subject.size:,}" for subject in subjects) + " devices"
         session.report.add(key, median(largest.took[key]) / median(smallest.took[key]), remark)
         session.report.note(key, {f"{subject.size}": subject.took[key] for subject in subjects})
 

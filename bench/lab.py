@@ -15,9 +15,13 @@ import asyncpg
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.errors import RollwaveError
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests.servers import Mosquitto, debian_postgres
+
+ROOM = 10
+"""GB that a whole run may fill for a while."""
 
 _TEMPLATE = "bench_template"
 _numbers = count(1)
@@ -88,6 +92,12 @@ class Lab:
 async def open_lab(postgres: str, settings: Mapping[str, str]) -> AsyncIterator[Lab]:
     """Start the database server. ``postgres`` is ``embedded`` or ``debian``; ``settings`` are added to its own."""
     folder = Path(tempfile.mkdtemp(prefix="rollwave-bench-"))
+    if (free := shutil.disk_usage(folder).free / 1e9) < ROOM:
+        folder.rmdir()
+        raise RollwaveError(
+            f"{folder.parent} has {free:.0f} GB free, and the bench may need {ROOM}",
+            hint="Name a folder on a larger disk: TMPDIR=/somewhere make bench",
+        )
     folder.chmod(0o755)  # the server may run as another user
     binaries = debian_postgres() if postgres == "debian" else None
     try:

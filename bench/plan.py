@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 BROKERS = ("mosquitto", "iotcore")
-SIZES = {"10 thousand": 10_000, "1 million": 1_000_000, "10 million": 10_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,6 @@ _FLAT = {
     "flat.due": "which campaigns are due",
 }
 
-_AT_LARGEST = f"time at {list(SIZES)[-1]} devices over time at {next(iter(SIZES))}"
-
 PLAN: Sequence[Line] = (
     Line("Rates", "claim.bare", "claim, SQL alone", "/s", better="higher"),
     Line("Rates", "apply.bare", "apply, SQL alone", "/s", better="higher"),
@@ -71,8 +68,8 @@ PLAN: Sequence[Line] = (
     Line("Reports", "reports.p99", "delivery to commit at half load, p99", "ms", 200),
     Line("Reports", "chatter.written", "rows written a report of chatter", "ratio", 1),
     Line("Reports", "tenants.one", "ingestion, one tenant", "/s", better="higher"),
-    Line("Reports", "tenants.many", "ingestion, 1,000 tenants", "/s", better="higher"),
-    Line("Reports", "tenants.ratio", "1,000 tenants, of one tenant's rate", "ratio", 0.5, "higher"),
+    Line("Reports", "tenants.many", "ingestion, many tenants", "/s", better="higher"),
+    Line("Reports", "tenants.ratio", "many tenants, of one tenant's rate", "ratio", 0.5, "higher"),
     Line("Start and pace", "start.median", "start to first command on the wire, median", "ms", 100),
     Line("Start and pace", "start.max", "start to first command on the wire, slowest", "ms", 100),
     Line("Start and pace", "pace.slow", "largest tenth of a tick, 1,000 a tick", "ratio", 0.2),
@@ -82,13 +79,16 @@ PLAN: Sequence[Line] = (
     Line("Stop", "abort.call", "abort of a million PENDING, the call", "ms", of_runs="max"),
     Line("Stop", "abort.last", "abort to last command on the wire", "ms", 500, of_runs="max"),
     Line("Stop", "abort.skipped", "abort to a million SKIPPED", "s"),
-    *(Line(f"Flat: {_AT_LARGEST}", key, what, "ratio", 1.5) for key, what in _FLAT.items()),
+    *(
+        Line("Flat: time in the largest campaign over time in the smallest", key, what, "ratio", 1.5)
+        for key, what in _FLAT.items()
+    ),
     Line("A million devices", "create.seconds", "create the campaign", "s", 30),
     Line("A million devices", "create.others", "other API requests meanwhile, p99", "ms"),
     Line("A million devices", "bloat.heap", "table after the campaign, of its size before", "ratio", 2),
     Line("A million devices", "bloat.indexes", "indexes after the campaign, of their size before", "ratio", 2),
     Line("Memory of a worker", "memory.load", "peak at full load", "MB", 200, of_runs="max"),
-    Line("Memory of a worker", "memory.large", "peak with 10 million devices", "MB", 200, of_runs="max"),
+    Line("Memory of a worker", "memory.large", "peak with the largest campaign", "MB", 200, of_runs="max"),
     Line("Memory of a worker", "memory.growth", "growth an hour of steady load", "MB", 1),
     *(
         Line("More workers", f"scale.{what}.{number}", f"{words}, {number} worker{'s' * (number > 1)}", "/s")

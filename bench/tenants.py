@@ -20,7 +20,8 @@ async def measure(session: Session) -> None:
         one, many = await _ingest(session, 1, 1), await _ingest(session, tenants, each)
         session.report.add("tenants.one", one.per_second)
         session.report.add("tenants.many", many.per_second, many.microseconds.told())
-        session.report.add("tenants.ratio", many.per_second / one.per_second)
+        remark = f"{tenants:,} tenants, running campaigns of each: {each}"
+        session.report.add("tenants.ratio", many.per_second / one.per_second, remark)
 
 
 async def _ingest(session: Session, tenants: int, each: int) -> Rate:
