@@ -20,12 +20,15 @@ class Commits:
         self.begun: list[str] = []
         self.ended: list[str] = []
         self.may_end: dict[str, asyncio.Event] = {name: asyncio.Event() for name in "abc"}
+        self.fail = False
 
     async def commit(self, batch: Batch) -> None:
         [message] = batch.messages
         self.begun.append(message.topic)
         await self.may_end[message.topic].wait()
         self.ended.append(message.topic)
+        if self.fail:
+            raise LookupError(message.topic)
 
 
 def message(topic: str) -> Incoming:
@@ -62,9 +65,11 @@ async def test_a_batch_is_begun_while_the_one_before_it_ends_and_no_third_one() 
     assert sorted(commits.ended) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("fail", [False, True], ids=["which goes well", "which fails"])
 @pytest.mark.parametrize("how", ["stopped", "cancelled"])
-async def test_what_is_under_way_comes_to_its_end(how: str) -> None:
+async def test_what_is_under_way_comes_to_its_end(how: str, *, fail: bool) -> None:
     commits, inbox, stop = Commits(), await filled("a", "b"), asyncio.Event()
+    commits.fail = fail
     running = asyncio.create_task(pipeline.run(inbox, commits.commit, stop))
     await until_begun(commits, "a", "b")
     await inbox.put(message("c"))
@@ -73,8 +78,11 @@ async def test_what_is_under_way_comes_to_its_end(how: str) -> None:
     for event in commits.may_end.values():
         event.set()
     async with asyncio.timeout(5):
-        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.wait({running})
     assert (commits.begun, commits.ended) == (["a", "b"], ["a", "b"])
+    assert running.cancelled() == (how == "cancelled")
+    if how == "stopped":
+        assert isinstance(running.exception(), LookupError) == fail
 
 
 async def test_what_does_not_end_is_left_to_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ async def run(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
     """Commit every batch, begun in the order of the inbox, until that is closed and empty.
 
     Once a stop is asked for, or this task is cancelled, what is under way has ``DRAIN`` seconds to come to its end.
-    The first error ends it all.
+    The first error ends it all; a cancellation stays one, whatever becomes of what is under way.
     """
     stopping = asyncio.create_task(stop.wait())
     commits: deque[asyncio.Task[None]] = deque()
@@ -34,12 +34,15 @@ async def run(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
             if len(commits) == AT_ONCE:
                 await asyncio.wait({commits[0], stopping}, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
-                return
+                break
             if len(commits) == AT_ONCE:
                 commits.popleft().result()
     finally:
         stopping.cancel()
         await _finish(commits)
+    for task in commits:
+        if not task.cancelled():
+            task.result()
 
 
 async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox) -> None:
@@ -51,13 +54,10 @@ async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox
 
 
 async def _finish(commits: Iterable[asyncio.Task[None]]) -> None:
-    """Wait, but not for long; raises what they raised."""
+    """Wait, but not for long."""
     if not commits:
         return
     await asyncio.wait(commits, timeout=DRAIN)
     for task in commits:
         task.cancel()
     await asyncio.gather(*commits, return_exceptions=True)
-    for task in commits:
-        if not task.cancelled():
-            task.result()
