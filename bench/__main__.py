@@ -8,13 +8,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
+import asyncpg
 from rich.console import Console
 
 from bench import chatter, compared, flat, million, scale, soak, starts, stops, tenants
 from bench.lab import open_lab
 from bench.machine import describe
 from bench.plan import BROKERS
-from bench.report import RESULTS, write
+from bench.report import KEPT, PARTIAL, kept, write
 from bench.session import Options, Session
 from bench.table import show
 from rollwave.errors import RollwaveError
@@ -36,7 +37,7 @@ PARTS: dict[str, Callable[[Session], Awaitable[None]]] = {
 _console = Console(highlight=False)
 
 
-async def _main(options: argparse.Namespace) -> None:
+async def _main(options: argparse.Namespace) -> bool:
     settings = dict(each.split("=", 1) for each in options.set)
     asked = Options(
         *(options.devices, options.runs, options.brokers, options.tenants, options.campaigns, options.largest),
@@ -45,20 +46,33 @@ async def _main(options: argparse.Namespace) -> None:
     async with open_lab(options.postgres, settings) as lab:
         machine = describe(lab)
         session = Session(lab, asked)
-        if options.soak:
-            await soak.soak(session, options.soak)
-        else:
-            for part in options.only:
-                await PARTS[part](session)
-            soak.recall(session.report)
+        failed = await _measure(session, options)
         session.say("done")
     _console.width = max(_console.width, 160)
     _console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
     show(list(session.report.rows()), _console)
-    whole = options.only == list(PARTS) and not options.soak
-    path = RESULTS / ("latest.json" if whole else "partial.json")
-    write(session.report.document(machine, asdict(asked) | {"postgres": options.postgres, "set": settings}), path)
-    _console.print(f"written to {path}" + ("; `make docs` puts it into the documentation" if whole else ""))
+    whole = options.only == list(PARTS) and not options.soak and not failed
+    report = session.report.over(kept()) if options.merge else session.report
+    path = KEPT if whole or options.merge else PARTIAL
+    write(report.document(machine, asdict(asked) | {"postgres": options.postgres, "set": settings}), path)
+    _console.print(f"written to {path}" + ("; `make docs` puts it into the documentation" if path == KEPT else ""))
+    return not failed
+
+
+async def _measure(session: Session, options: argparse.Namespace) -> list[str]:
+    """Every part that was asked for; returns those that failed. They cost the others nothing."""
+    if options.soak:
+        await soak.soak(session, options.soak)
+        return []
+    failed = []
+    for part in options.only:
+        try:
+            await PARTS[part](session)
+        except (AssertionError, RollwaveError, OSError, asyncpg.PostgresError) as error:
+            session.say(f"{part} FAILED: {type(error).__name__}: {error}")
+            failed.append(part)
+    soak.recall(session.report)
+    return failed
 
 
 def _options() -> argparse.Namespace:
@@ -73,6 +87,7 @@ def _options() -> argparse.Namespace:
     add("--tenants", type=int, default=1000, help="tenants of `tenants` (default: 1000)")
     add("--campaigns", type=int, default=1, help="campaigns of each of them (default: 1)")
     add("--soak", type=float, metavar="SECONDS", help="nothing but steady load, and what grows under it")
+    add("--merge", action="store_true", help="put the parts measured into the results of the last whole run")
     add("--brokers", type=_list_of(brokers), default=brokers, help=f"of {','.join(brokers)}")
     add("--postgres", choices=["embedded", "debian"], default="embedded", help="which PostgreSQL (default: embedded)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of PostgreSQL's")
@@ -92,7 +107,7 @@ def _list_of(known: Sequence[str]) -> Callable[[str], list[str]]:
 if __name__ == "__main__":
     logging.disable(logging.WARNING)  # what the engine has to say when it is called from here is known
     try:
-        asyncio.run(_main(_options()))
+        raise SystemExit(not asyncio.run(_main(_options())))
     except RollwaveError as error:
         _console.print(f"error: {error}\nhint: {error.hint}")
         raise SystemExit(1) from None
