@@ -38,7 +38,7 @@ def chart(report: Report) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}">',
-            "<style>text { font: 13px sans-serif }</style>",
+            "<style>text { font-family: sans-serif; font-size: 13px }</style>",
             f'<rect width="{WIDTH}" height="{y + 10}" fill="#ffffff"/>',
             *parts,
             "</svg>\n",

@@ -89,7 +89,7 @@ PLAN: Sequence[Line] = (
     Line("A million devices", "bloat.indexes", "indexes after the campaign, of their size before", "ratio", 2),
     Line("Memory of a worker", "memory.load", "peak at full load", "MB", 200, of_runs="max"),
     Line("Memory of a worker", "memory.large", "peak with the largest campaign", "MB", 200, of_runs="max"),
-    Line("Memory of a worker", "memory.growth", "growth an hour of steady load", "MB", 1),
+    Line("Memory of a worker", "memory.growth", "growth an hour of steady load", "MB", 2),
     *(
         Line("More workers", f"scale.{what}.{number}", f"{words}, {number} worker{'s' * (number > 1)}", "/s")
         for what, words in {"dispatch": "dispatch of four campaigns", "ingest": "ingestion"}.items()
