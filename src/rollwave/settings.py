@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         alias="ROLLWAVE_DATABASE_POOL_SIZE",
         ge=3,
         le=1000,
-        description="Connections of one process, at most, beside one for each listener slot.",
+        description="Connections of one process, at most, beside one for each listener slot and one for calls.",
     )
 
     mqtt_broker_url: str = Field(

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import dispatcher, rounds
+from rollwave.engine import conductor, dispatcher, rounds, tick
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.commands import start_campaign
 from rollwave.engine.publisher import Publisher
@@ -84,3 +84,43 @@ async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connecti
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
     assert len((await claimer.claim(due(campaign))).commands) == 20, "half the window is over, and two have gone"
+
+
+async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tick, "AT_ONCE", 1)
+    monkeypatch.setattr(conductor, "TURN", 0.01)
+    monkeypatch.setattr(conductor, "SKIP_BATCH", 5)
+    aborted = await insert_campaign(host, 2000, status="ABORTED")
+    small = await insert_campaign(host, 5)
+    async with going_round(pool, broker, Settings()):
+        await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
+        assert (await breakdown(host, aborted))["PENDING"] > 0, "it was not waited for"
+        await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")
+
+
+async def all_are(host: Connection, campaign: int, status: str) -> bool:
+    return (await breakdown(host, campaign)).keys() == {status}
+
+
+async def test_one_that_is_cancelled_leaves_nothing_running(
+    database: str, pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    await insert_campaign(host, 3)
+    async with connect(database) as other, Publisher(Broker.from_url(broker.url)) as publisher, other.transaction():
+        await other.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
+        before = asyncio.all_tasks()
+        running = asyncio.create_task(Rounds(pool, publisher, Settings(), asyncio.Event()).run())
+        await eventually(lambda: waits_for_a_lock(other), what="something in hand")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        left = {task for task in asyncio.all_tasks() - before if "Ticker" in repr(task) or "Reconciler" in repr(task)}
+        assert left == set()
+
+
+async def waits_for_a_lock(host: Connection) -> bool:
+    found: int = await host.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return found > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine.agenda import Agenda
@@ -41,6 +43,7 @@ def test_another_state_calls_for_a_look_even_while_it_is_in_hand() -> None:
     known.begin(ONE)
     aborted = Due(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
     known.update([aborted])
+    assert (known.ripe(now=99.0), known.soonest) == ([], inf), "nobody is to come back for it before that"
     known.again(ONE, 20.0)
     assert known.ripe(now=0.0) == [aborted]
 

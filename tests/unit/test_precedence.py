@@ -15,29 +15,20 @@ async def turns(number: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_sending_waits_for_reports_of_every_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sending_waits_for_the_reports_of_all_batches_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precedence, "LONGEST", 3600.0)
     reports = Precedence()
-    reports.note(0, FEW + 1)
-    reports.note(1, FEW + 1)
-    sending = asyncio.create_task(reports.give_way())
-    await turns()
-    reports.note(0, 0)
-    await turns()
-    assert not sending.done(), "those of the other slot wait still"
-    reports.note(1, FEW)
-    await asyncio.wait_for(sending, 10)
+    with reports.hearing(FEW):
+        await asyncio.wait_for(reports.give_way(), 10)
+        with reports.hearing(1):
+            sending = asyncio.create_task(reports.give_way())
+            await turns()
+            assert not sending.done(), "those are too many"
+        await asyncio.wait_for(sending, 10)
 
 
 async def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precedence, "LONGEST", 0.001)
     reports = Precedence()
-    reports.note(0, FEW + 1)
-    await asyncio.wait_for(reports.give_way(), 10)
-
-
-async def test_a_few_reports_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "LONGEST", 3600.0)
-    reports = Precedence()
-    reports.note(0, FEW)
-    await asyncio.wait_for(reports.give_way(), 10)
+    with reports.hearing(FEW + 1):
+        await asyncio.wait_for(reports.give_way(), 10)

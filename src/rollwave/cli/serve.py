@@ -68,8 +68,8 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
 
     settings = Settings.load()
     log.configure(settings)
-    # A slot's lock keeps one connection for itself, as long as it is held.
-    size = settings.database_pool_size + settings.listener_slots
+    # A slot's lock keeps one connection for itself, as long as it is held, and so do calls.
+    size = settings.database_pool_size + settings.listener_slots + 1
     async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
         pool = watched(bare)
         try:

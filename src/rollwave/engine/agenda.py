@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TypeAlias
 
@@ -10,6 +10,9 @@ from rollwave.store.campaigns import Due
 
 SOON = 1.0
 """Seconds until a campaign is looked at again, where nothing tells when that is worth while."""
+
+TURN = 2.0
+"""Seconds for which one campaign is worked on, before others that wait get their turn."""
 
 Key: TypeAlias = tuple[str, int]
 
@@ -25,6 +28,7 @@ class Agenda:
     def __init__(self) -> None:
         self._due: dict[Key, Due] = {}
         self._at: dict[Key, float] = {}
+        self._in_hand: set[Key] = set()
 
     def update(self, due: Sequence[Due]) -> None:
         """What is due now. Whatever is new here, or in another state than it was, is to be looked at at once."""
@@ -40,19 +44,24 @@ class Agenda:
 
     def ripe(self, now: float) -> list[Due]:
         """What is to be looked at by ``now``."""
-        return [self._due[name] for name, at in self._at.items() if at <= now]
+        return [self._due[name] for name, at in self._waiting() if at <= now]
 
     def begin(self, due: Due) -> None:
-        """It is being looked at."""
+        """It is being looked at, and not ripe before it has been."""
+        self._in_hand.add(key(due))
         self._at.pop(key(due), None)
 
     def again(self, due: Due, at: float) -> None:
         """It is to be looked at again, unless something has called for that sooner."""
         name = key(due)
+        self._in_hand.discard(name)
         if name in self._due:
             self._at[name] = min(at, self._at.get(name, inf))
 
     @property
     def soonest(self) -> float:
         """When the next look is due; infinite: there is nothing to look at."""
-        return min(self._at.values(), default=inf)
+        return min((at for _, at in self._waiting()), default=inf)
+
+    def _waiting(self) -> Iterator[tuple[Key, float]]:
+        return ((name, at) for name, at in self._at.items() if name not in self._in_hand)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Gate, gate
 from rollwave.engine import guard, sweeper
+from rollwave.engine.agenda import TURN
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import SKIP_BATCH, SKIPPED_BECAUSE, Stopped
 from rollwave.engine.rules import default_rules, read_rules, read_waves
@@ -197,15 +199,21 @@ class Conductor:
         )
         return await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
 
-    async def skip_rest(self, due: Due) -> None:
-        """Skip what an aborted campaign never sent to, in batches: the stop itself was committed before."""
-        skipped = SKIP_BATCH
-        while skipped >= SKIP_BATCH:
+    async def skip_rest(self, due: Due) -> bool:
+        """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
+
+        Returns whether that was all.
+        """
+        turn_ends = time.monotonic() + TURN
+        while time.monotonic() < turn_ends:
             async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
                 skipped = await executions.skip_unsent(
                     connection, due.tenant_id, due.campaign_id, limit=SKIP_BATCH, reason=SKIPPED_BECAUSE
                 )
                 await reach(Failpoint.CAMPAIGN_WRITTEN)
+            if skipped < SKIP_BATCH:
+                return True
+        return False
 
     def _rules(self, campaign: Campaign) -> Rules:
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.engine.agenda import SOON
+from rollwave.engine.agenda import SOON, TURN
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.conveyor import Conveyor
 from rollwave.engine.publisher import Publisher
@@ -23,9 +23,6 @@ from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, tenant_transaction
 
 _log = get_logger("dispatcher")
-
-TURN = 2.0
-"""Seconds for which one campaign is sent, before others that wait get their turn and its own deadlines are seen to."""
 
 AT_LEAST = 0.01
 """Seconds in which there is never more to send."""
@@ -66,8 +63,13 @@ class Dispatcher:
         try:
             while not self._stopping():
                 batch = await self._claimer.claim(due)
-                taken = await conveyor.answered()
-                if taken is not None and batch.commands and not await self._still_runs(due):
+                try:
+                    taken = await conveyor.answered()
+                    goes = taken is None or not batch.commands or await self._still_runs(due)
+                except Exception:
+                    await self._sender.give_back(due, batch)
+                    raise
+                if not goes:
                     await self._sender.give_back(due, batch)
                     break
                 if batch.commands:

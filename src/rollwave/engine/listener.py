@@ -136,7 +136,7 @@ class Listener:
         if self._slot == 0:
             feeding.append(asyncio.create_task(drops.watch(self._broker)))
         try:
-            await pipeline.run(inbox, lambda batch: self._commit(session, batch, inbox), stop)
+            await pipeline.run(inbox, lambda batch: self._commit(session, batch), stop)
             if holding.done() and not stop.is_set():
                 holding.result()
         finally:
@@ -144,7 +144,6 @@ class Listener:
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
             metrics.report_lag.set(0)
-            self._precedence.note(self._slot, 0)
 
     async def _hold_on(self, session: Session, lock: slots.Lock, topic_filter: str, last: str | None) -> None:
         """Subscribe, say that we listen, and keep the slot until it is lost."""
@@ -182,12 +181,11 @@ class Listener:
                 raise
             _log.warning("ota_questions_refused", error=str(error))
 
-    async def _commit(self, session: Session, batch: Batch, inbox: Inbox) -> None:
-        self._precedence.note(self._slot, len(batch.messages) + len(inbox))
+    async def _commit(self, session: Session, batch: Batch) -> None:
         with trace("batch"):
             await reach(Failpoint.RECEIVED)
-            touched = await self._intake.take_in(batch.messages, behind=batch.behind)
-            self._precedence.note(self._slot, len(inbox))
+            with self._precedence.hearing(len(batch.messages)):
+                touched = await self._intake.take_in(batch.messages, behind=batch.behind)
             await reach(Failpoint.REPORTS_COMMITTED)
             await session.acknowledge_all(batch.messages)
             await reach(Failpoint.ACKNOWLEDGED)

@@ -6,12 +6,13 @@ Both are work of one process. Were they equals, a report of failure would wait b
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 FEW = 250
 """Reports in hand that are soon written, and wait for nobody."""
 
-LONGEST = 0.05
+LONGEST = 0.03
 """Seconds for which sending gives way at a time."""
 
 
@@ -19,19 +20,18 @@ class Precedence:
     """Shared by a worker's listeners and its sender."""
 
     def __init__(self) -> None:
-        self._behind: set[int] = set()
+        self._reports = 0
         self._caught_up = asyncio.Event()
         self._caught_up.set()
 
-    def note(self, slot: int, reports: int) -> None:
-        """So many reports are in hand in this listener's slot and not written."""
-        if reports > FEW:
-            self._behind.add(slot)
-            self._caught_up.clear()
-        else:
-            self._behind.discard(slot)
-            if not self._behind:
-                self._caught_up.set()
+    @contextmanager
+    def hearing(self, reports: int) -> Iterator[None]:
+        """So many reports are in hand for the length of the block, and written at its end."""
+        self._add(reports)
+        try:
+            yield
+        finally:
+            self._add(-reports)
 
     async def give_way(self) -> None:
         """Let others in this process have their turn; while reports wait, for longer."""
@@ -40,3 +40,10 @@ class Precedence:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._caught_up.wait(), LONGEST)
+
+    def _add(self, reports: int) -> None:
+        self._reports += reports
+        if self._reports > FEW:
+            self._caught_up.clear()
+        else:
+            self._caught_up.set()

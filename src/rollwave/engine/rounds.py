@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from math import inf
 
 from rollwave.breaker import Told
@@ -14,7 +14,7 @@ from rollwave.log import get_logger, trace
 from rollwave.settings import Settings
 from rollwave.store import calls
 from rollwave.store.database import Pool, direct_pool
-from rollwave.store.outage import CONNECTION_TROUBLE, is_away, is_outage
+from rollwave.store.outage import is_away, is_outage
 
 _log = get_logger("tick")
 
@@ -54,10 +54,11 @@ class Rounds:
                     self._ticker.look()
                 pause = self._asked + every - time.monotonic()
                 await _first(self._stop, self._called, self._ticker.ripened, within=min(pause, self._ticker.wait))
+            await self._ticker.drain()
         finally:
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)
-        await self._ticker.drain()
+            await self._ticker.cancel()
 
     async def _ask(self) -> None:
         self._called.clear()
@@ -77,15 +78,18 @@ class Rounds:
                 _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
 
     async def _hear_calls(self) -> None:
-        """Hear when campaigns are moved. Where that fails they are found at the next question: not worth a word."""
+        """Hear when campaigns are moved. Where that fails they are found at the next question."""
         direct = self._settings.database_direct_url
         async with AsyncExitStack() as stack:
             pool = self._pool
             if direct is not None:
                 pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
             while True:
-                with suppress(*CONNECTION_TROUBLE):
+                try:
                     await calls.listen(pool, self._called.set)
+                except Exception as error:  # noqa: BLE001  nothing depends on it
+                    if not is_away(error) and self._told.news("calls", type(error).__name__):
+                        _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(HEAR_AGAIN)
 
 

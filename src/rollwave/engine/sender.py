@@ -83,7 +83,8 @@ class Sender:
 
     async def give_back(self, due: Due, batch: Batch) -> None:
         """Claimed, and not to be sent after all: at once to be skipped, or claimed again under the same attempt."""
-        await self._release(due, batch.commands, delay=0)
+        if batch.commands:
+            await self._release(due, batch.commands, delay=0)
 
     async def _settle(self, due: Due, batch: Batch, sent: Sent) -> None:
         """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 
 from rollwave.domain.ids import CampaignId
-from rollwave.engine.agenda import SOON
+from rollwave.engine.agenda import SOON, TURN
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import Conflict
 from rollwave.log import get_logger
@@ -25,9 +25,6 @@ _log = get_logger("targeting")
 
 AT_ONCE = 10_000
 """Devices targeted in one transaction: a fifth of a second, for which nobody else moves the campaign."""
-
-TURN = 2.0
-"""Seconds for which one campaign is targeted, before others get their turn."""
 
 
 async def begin(

@@ -26,6 +26,9 @@ from rollwave.store.database import Pool
 
 _log = get_logger("tick")
 
+CANCEL_AGAIN = 1.0
+"""Seconds after which what is still being tidied up is broken off too."""
+
 LEFT_ALONE = 10.0
 """Seconds for which a campaign is not looked at, at most."""
 
@@ -91,7 +94,9 @@ class Ticker:
         return max(0.0, self._agenda.soonest - time.monotonic())
 
     async def drain(self) -> None:
-        """Wait for the campaigns in hand."""
+        """Wait for the campaigns in hand; what is being compared is left."""
+        for task in self._reconciler.busy:
+            task.cancel()
         while self._busy:
             await asyncio.wait(self._busy)
 
@@ -100,7 +105,7 @@ class Ticker:
         while self._busy:
             for task in self._busy:
                 task.cancel()
-            await asyncio.wait(self._busy)
+            await asyncio.wait(self._busy, timeout=CANCEL_AGAIN)
 
     @property
     def _busy(self) -> list[asyncio.Task[None]]:
@@ -131,8 +136,8 @@ class Ticker:
     async def _do(self, due: Due) -> float:
         """What the campaign needs now, for a turn. Returns the seconds until it wants to be looked at again."""
         try:
-            if due.status is CampaignStatus.ABORTED:
-                await self._conductor.skip_rest(due)
+            if due.status is CampaignStatus.ABORTED and not await self._conductor.skip_rest(due):
+                return 0.0
             if not await self._conductor.conduct(due):
                 wait = await self._targeter.target(due)
             else:

@@ -84,18 +84,12 @@ async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
             raise ConfigurationError(
                 "the listener's lock would go through a connection pooler, and would not hold", hint=DIRECT
             )
-        if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _LOCK_CLASS, slot, timeout=_PATIENCE):
-            yield None
-            return
-        # A holder that is frozen, or gone without a word, must not keep the slot, wherever it was just then.
-        await connection.execute(
-            f"SET idle_session_timeout = '{int(CONTINUOUS)}s';"
-            f" SET idle_in_transaction_session_timeout = '{int(CONTINUOUS)}s'",
-            timeout=_PATIENCE,
-        )
         try:
-            yield Lock(connection, slot)
+            # A holder that is frozen, or gone without a word, must not keep the slot, wherever it was just then.
+            took = await connection.fetchval(_sql["take"], _LOCK_CLASS, slot, int(CONTINUOUS), timeout=_PATIENCE)
+            yield Lock(connection, slot) if took else None
         finally:
+            # Also where no answer came in time: the lock may have been taken, and the pool leaves sessions as they are.
             await _unlock(connection)
 
 

@@ -1,3 +1,9 @@
+-- name: take
+-- Take the slot's lock for this session, which PostgreSQL ends when nothing is heard of it for $3 seconds.
+SELECT CASE WHEN pg_try_advisory_lock($1, $2)
+            THEN set_config('idle_session_timeout', $3::int || 's', false)
+                 || set_config('idle_in_transaction_session_timeout', $3::int || 's', false) END IS NOT NULL;
+
 -- name: coming
 -- This session is about to subscribe, and commands wait for it. Returns what the slot was subscribed to last.
 INSERT INTO rollwave_listener_slots (slot, listening_since, coming_at, holder, alive_at)
