@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-
-import pytest
-
 from rollwave.store import slots
-from rollwave.store.database import Connection, Pool
-from tests.support import eventually
-
-
-async def test_a_lock_whose_answer_came_too_late_is_not_kept(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def then_stands_still(connection: Connection) -> bool:
-        process = connection.get_server_pid()
-        os.kill(process, signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(1.0, os.kill, process, signal.SIGCONT)
-        return True
-
-    with monkeypatch.context() as patched:
-        patched.setattr(slots, "is_direct", then_stands_still)
-        patched.setattr(slots, "_PATIENCE", 0.5)
-        with pytest.raises(TimeoutError):
-            async with slots.hold(pool, 0):
-                pass
-    await eventually(lambda: is_free(pool), what="free")
+from rollwave.store.database import Pool
 
 
 async def test_a_session_that_held_a_slot_is_as_it_was_before(pool: Pool) -> None:
