@@ -51,6 +51,16 @@ class Stopped:
         )
 
 
+def may_stop(standing: Standing) -> bool:
+    """Whether :func:`judge` may have anything to do: for most campaigns there is nothing to ask the database."""
+    if after(standing.status, Action.TRIP) is None:
+        return False
+    try:
+        return Guardrail.read(standing.threshold, standing.min_completed).trips(standing.succeeded, standing.failed)
+    except InvalidInput:
+        return True
+
+
 async def judge(connection: Connection, tenant_id: str, standing: Standing, *, at_gate: bool = False) -> Stopped | None:
     """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on."""
     if after(standing.status, Action.TRIP) is None:

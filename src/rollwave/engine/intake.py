@@ -12,22 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import asyncpg
-
 from rollwave import metrics
 from rollwave.domain import intake
-from rollwave.domain.campaign import FINAL
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.intake import Outcome, Tally
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
-from rollwave.engine import guard
+from rollwave.engine import guard, writing
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import default_rules, read_rules
 from rollwave.engine.sorting import Share, Sorter
+from rollwave.engine.together import Together
+from rollwave.engine.writing import ABOUT_A_VALUE, pauses
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
@@ -35,7 +34,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, quarantine
 from rollwave.store.campaigns import Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.executions import Effect, Times
+from rollwave.store.executions import Effect
 from rollwave.store.history import FailedAttempt
 from rollwave.store.outage import is_away, is_outage
 
@@ -43,18 +42,6 @@ _log = get_logger("listener")
 
 AT_ONCE = 4
 """Tenants whose share of a batch is committed at the same time."""
-
-ABOUT_A_VALUE = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.RaiseError,  # a host's own trigger
-    ValueError,
-    TypeError,
-)
-"""Errors that one report may cause, and that trying again would not mend."""
-
-FIRST_RETRY = 0.1
-"""Seconds before a batch is tried again when the database is away; doubled each time, up to 5."""
 
 
 class Intake:
@@ -67,6 +54,7 @@ class Intake:
         self._pool = pool
         self._settings = settings
         self._conductor = Conductor(pool, settings)
+        self._together = Together(pool, settings, self._sorter)
         self._turn = asyncio.Lock()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[Due]:
@@ -78,7 +66,6 @@ class Intake:
         """
         started = time.perf_counter()
         outcomes: Counter[Outcome] = Counter()
-        touched: list[Due] = []
         limit = asyncio.Semaphore(AT_ONCE)
 
         async def persist(tenant_id: TenantId, share: Share) -> list[Due]:
@@ -88,7 +75,8 @@ class Intake:
         shares = self._sorter.sort(batch, outcomes, behind=behind)
         async with self._turn:
             await reach(Failpoint.PARSED)
-            for dues in await asyncio.gather(*(persist(*each) for each in shares.items())):
+            left, touched = await self._together.write(shares, outcomes)
+            for dues in await asyncio.gather(*(persist(*each) for each in left.items())):
                 touched += dues
         for each, number in outcomes.items():
             metrics.reports.labels(each.value).inc(number)
@@ -106,7 +94,7 @@ class Intake:
                     _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
-        delay = FIRST_RETRY
+        told, pause = False, pauses()
         while True:
             try:
                 return await self._apply(tenant_id, share, outcomes)
@@ -114,10 +102,10 @@ class Intake:
                 return await self._isolate(tenant_id, share, outcomes, error)
             except Exception as error:  # noqa: BLE001  see below
                 # An outage, or something that is wrong with the database: the reports are not to blame, and stay.
-                if delay == FIRST_RETRY and not is_away(error):
+                if not told and not is_away(error):
+                    told = True
                     _log.error("ota_reports_delayed", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  no secret depends on it
-            delay = min(5.0, delay * 2)
+            await asyncio.sleep(next(pause))
 
     async def _isolate(
         self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], error: Exception
@@ -163,12 +151,7 @@ class Intake:
         outcomes.update(seen)
         for each in stopped:
             each.announce()
-        over = {each.standing.campaign_id for each in stopped}
-        return [
-            Due(tenant_id, each.campaign_id, each.status)
-            for each in standings
-            if each.status not in FINAL and each.campaign_id not in over and each.succeeded + each.failed >= each.sent
-        ]
+        return writing.touched(tenant_id, standings, stopped)
 
     async def _apply_round(
         self,
@@ -179,10 +162,9 @@ class Intake:
     ) -> Tally:
         """Apply one report an execution; returns what moved."""
         settings = self._settings
-        times = Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
         began = time.monotonic()
         effects = await executions.apply_reports(
-            connection, tenant_id, reports, times, max_attempts=settings.max_attempts
+            connection, tenant_id, reports, writing.times_of(settings), max_attempts=settings.max_attempts
         )
         failures: list[FailedAttempt] = []
         for (device_id, said), effect in zip(reports, effects, strict=True):

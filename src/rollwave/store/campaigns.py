@@ -281,18 +281,20 @@ async def count(connection: Connection, tenant_id: str, tally: Tally) -> list[St
     campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved})
     by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
     rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
-    return [
-        Standing(
-            row["id"],
-            _status(row["status"]),
-            row["succeeded"],
-            row["failed"],
-            row["sent"],
-            row["abort_threshold"],
-            row["abort_min_completed"],
-        )
-        for row in rows
-    ]
+    return [standing(row) for row in rows]
+
+
+def standing(row: asyncpg.Record) -> Standing:
+    """Read what a statement that moves counters returns."""
+    return Standing(
+        row["id"],
+        _status(row["status"]),
+        row["succeeded"],
+        row["failed"],
+        row["sent"],
+        row["abort_threshold"],
+        row["abort_min_completed"],
+    )
 
 
 async def spend(

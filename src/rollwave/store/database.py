@@ -142,25 +142,42 @@ async def tenant_transaction(
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
             f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout)}"
-            + ("; SET LOCAL plan_cache_mode = force_generic_plan" if generic_plans else "")
+            + (_GENERIC_PLANS if generic_plans else "")
             + (f"; {IN_TURN}" if queues else "")
         )
         yield connection
 
 
 @asynccontextmanager
-async def system_transaction(pool: Pool, *, timeout: float = STATEMENT_TIMEOUT) -> AsyncIterator[Connection]:
+async def system_transaction(
+    pool: Pool, *, timeout: float = STATEMENT_TIMEOUT, lock_timeout: float = LOCK_TIMEOUT, generic_plans: bool = False
+) -> AsyncIterator[Connection]:
     """A transaction as ``pulse_app`` that names no tenant: it sees no tenant's row, only what is ours alone."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = ''; {_limit(timeout)}")
+        await connection.execute(
+            f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = ''; {_limit(timeout, lock_timeout)}"
+            + (_GENERIC_PLANS if generic_plans else "")
+        )
         yield connection
 
 
-def _limit(timeout: float) -> str:
+@asynccontextmanager
+async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
+    """For the block, a system transaction sees and writes this tenant's rows."""
+    await connection.execute(f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}")
+    yield
+    # An error needs none of this: the transaction ends with it, and the name with the transaction.
+    await connection.execute("SET LOCAL app.tenant_id = ''")
+
+
+_GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
+
+
+def _limit(timeout: float, lock_timeout: float = LOCK_TIMEOUT) -> str:
     # A frozen process must not keep a campaign's row, nor a row that a host keeps hold us up for long.
     return (
         f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))};"
-        f" SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)};"
+        f" SET LOCAL lock_timeout = {int(lock_timeout * 1000)};"
         f" SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT * 1000)}"
     )
 

@@ -16,7 +16,8 @@ from rollwave.store.queries import load
 
 _sql = load("executions")
 
-_STATUS = dict(ExecutionStatus.__members__)
+STATUS = dict(ExecutionStatus.__members__)
+"""A state by its word; a host's table may hold others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,8 @@ async def apply_reports(
     )
     return [
         Effect(
-            _STATUS.get(row["was"]),
-            _STATUS.get(row["became"]),
+            STATUS.get(row["was"]),
+            STATUS.get(row["became"]),
             row["attempt"],
             Reason(row["reason"]) if row["reason"] else None,
             row["retried"],

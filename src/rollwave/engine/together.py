@@ -1,0 +1,147 @@
+"""Small shares of many tenants, written in one transaction: a thousand tenants cost no more round trips than one does.
+
+What is unusual is left to a transaction of its tenant's own (``engine.intake``): a failure, a device that speaks under
+two attempts, a value that PostgreSQL refuses, an execution that is not found, rows that somebody else holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from rollwave.domain import intake
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.intake import Outcome
+from rollwave.domain.report import Report
+from rollwave.engine import guard
+from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.guard import Stopped
+from rollwave.engine.sorting import Share, Sorter
+from rollwave.engine.writing import ABOUT_A_VALUE, pauses, times_of, touched
+from rollwave.settings import Settings
+from rollwave.store import together
+from rollwave.store.campaigns import Due, Standing
+from rollwave.store.database import Connection, Pool, named
+from rollwave.store.executions import Effect
+from rollwave.store.outage import is_away
+
+SMALL = 50
+"""Reports of a share that goes with the others. A larger one is cheaper in a statement of its own."""
+
+Said: TypeAlias = tuple[TenantId, DeviceId, Report]
+Moves: TypeAlias = "dict[TenantId, list[tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]]]"
+
+
+@dataclass(slots=True)
+class Written:
+    """What was done: campaigns in which every device sent to is terminal now, and what is left to be written."""
+
+    dues: list[Due] = field(default_factory=list)
+    left: list[Said] = field(default_factory=list)
+
+
+class Together:
+    """Writes what can be written together."""
+
+    def __init__(self, pool: Pool, settings: Settings, sorter: Sorter) -> None:
+        self._pool = pool
+        self._times = times_of(settings)
+        self._sorter = sorter
+
+    async def write(
+        self, shares: Mapping[TenantId, Share], outcomes: Counter[Outcome]
+    ) -> tuple[dict[TenantId, Share], list[Due]]:
+        """Commit what is small and plain; returns the shares that are left, and campaigns that may go on.
+
+        Tries again for as long as the database is away.
+        """
+        left: dict[TenantId, Share] = {}
+        said: list[Said] = []
+        for tenant_id, share in shares.items():
+            rounds = intake.rounds(share.reports) if _is_plain(share) else []
+            if len(rounds) == 1:
+                said += [(tenant_id, *each) for each in rounds[0]]
+                outcomes[Outcome.COALESCED] += len(share.reports) - len(rounds[0])
+            else:
+                left[tenant_id] = share
+        written = await self._write(said, outcomes)
+        for tenant_id, device_id, report in written.left:
+            left.setdefault(tenant_id, Share()).reports.append((device_id, report))
+        return left, written.dues
+
+    async def _write(self, said: Sequence[Said], outcomes: Counter[Outcome]) -> Written:
+        tenants = sorted({tenant_id for tenant_id, _, _ in said})
+        if len(tenants) < 2:
+            return Written(left=list(said))
+        pause = pauses()
+        while True:
+            try:
+                return await self._apply(said, outcomes)
+            except ABOUT_A_VALUE:
+                break
+            except Exception as error:  # noqa: BLE001  where it was no outage, a tenant's own transaction tells of it
+                if not is_away(error):
+                    return Written(left=list(said))
+            await asyncio.sleep(next(pause))
+        # One value that PostgreSQL refuses must not hold up the others: halve the tenants until its own is alone.
+        half = set(tenants[: len(tenants) // 2])
+        first = await self._write([each for each in said if each[0] in half], outcomes)
+        other = await self._write([each for each in said if each[0] not in half], outcomes)
+        return Written(first.dues + other.dues, first.left + other.left)
+
+    async def _apply(self, said: Sequence[Said], outcomes: Counter[Outcome]) -> Written:
+        seen: Counter[Outcome] = Counter()
+        began = time.monotonic()
+        async with together.transaction(self._pool) as connection:
+            effects = await together.apply_reports(connection, said, self._times)
+            moves, left = self._note(said, effects, began, seen)
+            tallies = {tenant_id: intake.tally(each) for tenant_id, each in moves.items()}
+            ended = {tenant_id: intake.ended(tally) for tenant_id, tally in tallies.items()}
+            standings: dict[TenantId, list[Standing]] = defaultdict(list)
+            for tenant_id, standing in await together.count(connection, tallies):
+                if standing.campaign_id in ended[tenant_id]:
+                    standings[tenant_id].append(standing)
+            stopped = await _judge(connection, standings)
+            await reach(Failpoint.REPORTS_WRITTEN)
+        outcomes.update(seen)
+        for halt in stopped:
+            halt.announce()
+        return Written([due for each in standings.items() for due in touched(*each, stopped)], left)
+
+    def _note(
+        self, said: Iterable[Said], effects: Iterable[Effect], began: float, seen: Counter[Outcome]
+    ) -> tuple[Moves, list[Said]]:
+        """What moved, of which tenant, and the reports that met no execution, which are looked at again."""
+        moves: Moves = defaultdict(list)
+        left = []
+        for each, effect in zip(said, effects, strict=True):
+            tenant_id, device_id, report = each
+            if effect.was is None:
+                left.append(each)
+                continue
+            seen[intake.outcome(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)] += 1
+            if effect.applied and effect.patience is not None:
+                self._sorter.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
+                moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
+        return moves, left
+
+
+def _is_plain(share: Share) -> bool:
+    small = len(share.reports) <= SMALL and not share.samples
+    return small and all(report.status is not ExecutionStatus.FAILED for _, report in share.reports)
+
+
+async def _judge(connection: Connection, standings: Mapping[TenantId, Sequence[Standing]]) -> list[Stopped]:
+    stopped = []
+    for tenant_id, each in standings.items():
+        for standing in each:
+            if guard.may_stop(standing):
+                async with named(connection, tenant_id):
+                    halt = await guard.judge(connection, tenant_id, standing)
+                stopped += [halt] if halt else []
+    return stopped

@@ -1,0 +1,251 @@
+"""Reports of many tenants in one transaction: the same guards, the same walls, and nobody is held up by another."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from rollwave.domain.execution import ExecutionStatus as S
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.report import Report
+from rollwave.engine.intake import Intake
+from rollwave.settings import Settings
+from rollwave.store import campaigns, executions, together
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Times
+from tests.engine import Connection, breakdown, campaign_row, connect, insert_campaign, said, sent_to
+from tests.integration.test_row_level_security import insert_twins
+from tests.support import eventually
+
+pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
+ALONE, *OTHERS = (TenantId(each) for each in ("north", "south", "demo"))
+TENANTS = [ALONE, *OTHERS]
+TIMES = Times(1800, 1800, 86_400)
+
+# (attempt, failed_attempt, failed_reason) and the seconds until the deadline
+PASTS = [
+    (0, 0, None),
+    (1, 0, None),
+    (2, 1, "no_progress"),
+    (2, 2, "no_progress"),
+    (2, 2, "reported"),
+    (1, 1, "rejected"),
+]
+DUE = [60, 7200, None]
+REPORTS = [
+    Report(CampaignId(0), status, progress, error, attempt)
+    for status, progress, error, attempt in product(
+        (S.DOWNLOADING, S.INSTALLING, S.SUCCESS), (None, 30, 80), (None, "slow"), (None, 1, 2)
+    )
+]
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def campaign_of(host: Connection, tenant: str, count: int = 4, **columns: object) -> int:
+    """A campaign whose devices have all been sent to."""
+    campaign = await insert_campaign(host, count, tenant=tenant, **columns)
+    await sent_to(host, campaign, [f"dev-{number}" for number in range(1, count + 1)])
+    return campaign
+
+
+async def transactions(host: Connection) -> int:
+    """How many transactions wrote the executions that have come to an end."""
+    number: int = await host.fetchval(
+        "SELECT count(DISTINCT xmin::text) FROM ota_device_status WHERE status = 'SUCCESS'"
+    )
+    return number
+
+
+async def test_they_do_what_a_tenants_own_transaction_does(pool: Pool, host: Connection) -> None:
+    states = list(product(["CANCELLED", *S], PASTS, DUE, [0, 50]))
+    cases = [(f"dev-{n}-{m}", state, report) for n, state in enumerate(states) for m, report in enumerate(REPORTS)]
+    cases = cases[::7]  # every state meets every kind of report, not every report
+    await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
+    said_by: dict[TenantId, list[tuple[DeviceId, Report]]] = {}
+    for tenant in TENANTS:
+        ids = [
+            await insert_campaign(host, 0, tenant=tenant, progress_timeout=p, device_timeout=d)
+            for p, d in [(None, None), (600.0, 1e12), (-1.0, 3000.0)]
+        ]
+        campaign_of_case = [ids[number % 3] for number in range(len(cases))]
+        await host.executemany(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, attempt, sent_attempt,"
+            " failed_attempt, failed_reason, due_at, progress_pct, error_message, started_at)"
+            " VALUES ($1, $2, $3, $4, $5, $5, $6, $7, now() + make_interval(secs => $8), $9, 'before', now())",
+            [
+                (tenant, campaign, name, str(status), *past, due, progress)
+                for campaign, (name, (status, past, due, progress), _) in zip(campaign_of_case, cases, strict=True)
+            ],
+        )
+        said_by[tenant] = [
+            (DeviceId(name), replace(report, campaign_id=CampaignId(campaign)))
+            for campaign, (name, _, report) in zip(campaign_of_case, cases, strict=True)
+        ] + [
+            (DeviceId("nobody"), Report(CampaignId(ids[0]), S.SUCCESS)),
+            (DeviceId("dev-1-1"), Report(CampaignId(1 << 40), S.SUCCESS)),
+        ]
+    async with tenant_transaction(pool, ALONE, generic_plans=True) as connection:
+        alone = await executions.apply_reports(connection, ALONE, said_by[ALONE], TIMES, max_attempts=3)
+    async with together.transaction(pool) as connection:
+        effects = await together.apply_reports(
+            connection, [(tenant, *each) for tenant in OTHERS for each in said_by[tenant]], TIMES
+        )
+    expected = [each._replace(reason=None) for each in alone]
+    for number, tenant in enumerate(OTHERS):
+        theirs = effects[number * len(alone) : (number + 1) * len(alone)]
+        assert [each for each in zip(said_by[tenant], theirs, expected, strict=True) if each[1] != each[2]] == []
+        assert await _rows(host, tenant) == await _rows(host, ALONE)
+    applied = Counter(each.applied for each in alone)
+    assert min(applied[True], applied[False]) > 100
+
+
+async def _rows(host: Connection, tenant: str) -> list[tuple[object, ...]]:
+    """Every execution of a tenant; times to five minutes, from when it began."""
+    rows = await host.fetch(
+        "SELECT device_id, status, progress_pct, error_message, attempt, sent_attempt, heard_attempt, failed_attempt,"
+        " failed_reason, completed_at IS NULL, round(EXTRACT(epoch FROM due_at - started_at) / 300)"
+        " FROM ota_device_status WHERE tenant_id = $1 ORDER BY device_id",
+        tenant,
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_counters_move_as_in_a_tenants_own_transaction(pool: Pool, host: Connection) -> None:
+    counted = {"pending": 5, "downloading": 5, "installing": 5, "skipped": 5}
+    ids = {
+        tenant: [await insert_campaign(host, 0, tenant=tenant, **each) for each in (counted, {})] for tenant in TENANTS
+    }
+    tallies = {
+        tenant: Counter({(CampaignId(campaign), status): n - 2 for campaign in each for n, status in enumerate(S)})
+        for tenant, each in ids.items()
+    }
+    async with tenant_transaction(pool, ALONE) as connection:
+        alone = await campaigns.count(connection, ALONE, tallies.pop(ALONE))
+    async with together.transaction(pool) as connection:
+        moved = await together.count(connection, tallies)
+    assert [tenant for tenant, _ in moved] == sorted(OTHERS * 2)
+    for (tenant, standing), mine in zip(moved, alone * 2, strict=True):
+        assert standing.campaign_id in ids[tenant]
+        assert (standing.succeeded, standing.failed, standing.sent) == (mine.succeeded, mine.failed, mine.sent)
+    sums = await host.fetch(
+        "SELECT DISTINCT pending, downloading, installing, succeeded, failed, skipped FROM ota_campaigns"
+    )
+    assert len(sums) == 2, "counted and not counted yet"
+
+
+async def test_a_batch_of_many_tenants_is_one_transaction(pool: Pool, host: Connection) -> None:
+    tenants = [f"tenant-{number}" for number in range(40)]
+    ids = {tenant: await campaign_of(host, tenant) for tenant in tenants}
+    batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in tenants]
+    batch += [said("dev-4", ids["tenant-7"], word, tenant="tenant-7") for word in ("DOWNLOADING", "SUCCESS")]
+    await Intake(pool, Settings()).take_in(batch)
+    assert await transactions(host) == 1
+    assert [await campaign_row(host, ids[each], each) for each in tenants] == [
+        ("RUNNING", 4 if each == "tenant-7" else 3, 0) for each in tenants
+    ]
+
+
+async def test_what_a_failure_needs_is_done_beside_it(pool: Pool, host: Connection) -> None:
+    ids = {tenant: await campaign_of(host, tenant, 3, abort_threshold=0.9) for tenant in TENANTS}
+    batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
+    await Intake(pool, Settings()).take_in([*batch, said("dev-2", ids[ALONE], "FAILED", tenant=ALONE)])
+    assert await campaign_row(host, ids[ALONE], ALONE) == ("RUNNING", 1, 1)
+    history = await host.fetch("SELECT tenant_id, device_id FROM ota_campaign_history WHERE device_id IS NOT NULL")
+    assert [tuple(each) for each in history] == [(ALONE, "dev-2")]
+
+
+async def test_a_success_that_makes_enough_of_a_sample_stops_its_campaign_alone(pool: Pool, host: Connection) -> None:
+    ids = {tenant: await insert_campaign(host, 6, tenant=tenant, abort_min_completed=3) for tenant in TENANTS}
+    for tenant in TENANTS:
+        await sent_to(host, ids[tenant], ["dev-1", "dev-2", "dev-3"])
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'FAILED' WHERE campaign_id = $1 AND device_id = 'dev-2'", ids[ALONE]
+    )
+    await host.execute("UPDATE ota_campaigns SET failed = 1 WHERE id = $1", ids[ALONE])
+    batch = [said(device, ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS for device in ("dev-1", "dev-3")]
+    await Intake(pool, Settings()).take_in(batch)
+    assert await transactions(host) == 1
+    assert await campaign_row(host, ids[ALONE], ALONE) == ("ABORTED", 2, 1)
+    assert await breakdown(host, ids[ALONE], ALONE) == {"SUCCESS": 2, "FAILED": 1, "SKIPPED": 3}
+    for tenant in OTHERS:
+        assert await campaign_row(host, ids[tenant], tenant) == ("RUNNING", 2, 0)
+        assert await breakdown(host, ids[tenant], tenant) == {"SUCCESS": 2, "DOWNLOADING": 1, "PENDING": 3}
+
+
+async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(pool: Pool, host: Connection) -> None:
+    ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
+    await host.execute("""
+        CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF NEW.tenant_id = 'south' AND NEW.device_id = 'dev-2' THEN RAISE 'no'; END IF; RETURN NEW; END $$;
+        CREATE TRIGGER picky BEFORE UPDATE ON ota_device_status FOR EACH ROW EXECUTE FUNCTION picky();
+    """)
+    batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in TENANTS]
+    await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 20)
+    assert {tenant: (await campaign_row(host, ids[tenant], tenant))[1] for tenant in TENANTS} == {
+        "north": 3,
+        "south": 2,
+        "demo": 3,
+    }
+
+
+async def test_a_row_that_somebody_holds_holds_up_its_own_tenant(database: str, pool: Pool, host: Connection) -> None:
+    ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
+    batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
+
+    async def others_are_written() -> bool:
+        return [(await campaign_row(host, ids[tenant], tenant))[1] for tenant in TENANTS] == [0, 1, 1]
+
+    async with connect(database) as holder:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM ota_device_status WHERE tenant_id = $1 FOR UPDATE", ALONE)
+            taking = asyncio.create_task(Intake(pool, Settings()).take_in(batch))
+            await eventually(others_are_written, timeout=together.PATIENCE + 10)
+        await asyncio.wait_for(taking, 20)
+    assert (await campaign_row(host, ids[ALONE], ALONE))[1] == 1
+
+
+async def test_what_is_not_found_is_looked_for_again(pool: Pool, host: Connection) -> None:
+    """As on Citus, which does not pass on what ``set_config`` names."""
+    ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
+    written = await host.fetchval("SELECT pg_get_functiondef('rollwave_apply_reports'::regproc)")
+    await host.execute(written.replace("set_config('app.tenant_id', r.tenant, true)", "1"))
+    await Intake(pool, Settings()).take_in([said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS])
+    assert [await campaign_row(host, ids[tenant], tenant) for tenant in TENANTS] == [("RUNNING", 1, 0)] * 3
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+async def test_row_level_security_alone_keeps_them_apart(pool: Pool, host: Connection, stripped: bool) -> None:
+    await insert_twins(host)
+    await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1")
+    if stripped:
+        for function in ("rollwave_apply_reports", "rollwave_count"):
+            written = await host.fetchval("SELECT pg_get_functiondef($1::regproc)", function)
+            without = re.sub(r"\w\.tenant_id = \w\.tenant AND ", "", written)
+            assert "tenant_id =" not in without
+            assert without != written
+            await host.execute(without)
+    one = Report(CampaignId(7), S.SUCCESS)
+    async with together.transaction(pool) as connection:
+        effects = await together.apply_reports(connection, [(TenantId("north"), DeviceId("dev-1"), one)], TIMES)
+        tally = Counter({(CampaignId(7), S.SUCCESS): 1})
+        standings = await together.count(connection, {TenantId("north"): tally})
+        assert await connection.fetchval("SELECT current_setting('app.tenant_id')") == ""
+        assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "nobody's"
+    assert [each.became for each in effects] == [S.SUCCESS]
+    assert [(tenant, standing.succeeded) for tenant, standing in standings] == [("north", 1)]
+    ended = await host.fetch("SELECT tenant_id, device_id FROM ota_device_status WHERE status = 'SUCCESS'")
+    assert [tuple(each) for each in ended] == [("north", "dev-1")]
+    counted = await host.fetch("SELECT tenant_id, succeeded FROM ota_campaigns ORDER BY 1")
+    assert [tuple(each) for each in counted] == [("north", 1), ("south", 0)]
