@@ -133,7 +133,7 @@ def test_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) 
         ),
         ("DROP TABLE ota_quarantine", "row-level security", "problem", ["no table ota_quarantine"]),
         (
-            "REVOKE EXECUTE ON FUNCTION rollwave_due_campaigns() FROM pulse_app",
+            "REVOKE EXECUTE ON FUNCTION rollwave_due_campaigns_2() FROM pulse_app",
             "campaigns due",
             "problem",
             ["permission denied"],

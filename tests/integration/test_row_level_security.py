@@ -142,10 +142,17 @@ async def test_the_due_campaigns_are_the_only_thing_told_across_tenants(host: Co
     await insert_twins(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     async with as_pulse_app(host, None):
-        rows = await host.fetch("SELECT * FROM rollwave_due_campaigns()")
-    assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
-    definers = await host.fetch("SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace")
-    assert [row["proname"] for row in definers] == ["rollwave_due_campaigns"]
+        for function in ("rollwave_due_campaigns", "rollwave_due_campaigns_2"):
+            rows = await host.fetch(f"SELECT * FROM {function}()")
+            assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
+    definers = await host.fetch(
+        "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
+        " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
+    )
+    assert [row["proname"] for row in definers] == ["rollwave_due_campaigns", "rollwave_due_campaigns_2"]
+    assert {(row["owner"], row["may"]) for row in definers} == {
+        ("rollwave_due", "{rollwave_due=X/rollwave_due,pulse_app=X/rollwave_due}")
+    }
 
 
 @pytest.fixture

@@ -197,6 +197,29 @@ async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end
     )
 
 
+async def test_workers_of_an_older_version_see_it_once_it_is_targeted(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
+    """They do not know the mark: they would plan waves over the first batch, send it, and conclude."""
+    campaign = await create(host, pool)
+    assert await due_to_an_older_version(host) == []
+    for move, status in ((start_campaign, "RUNNING"), (pause_campaign, "PAUSED"), (start_campaign, "RUNNING")):
+        await move(pool, TENANT, campaign, actor="test")
+        assert await due_to_an_older_version(host) == []
+        assert [each.status for each in await campaigns.due(pool)] == [status]
+    await targeter.target(due(campaign))
+    assert await due_to_an_older_version(host) == [(TENANT, campaign, "RUNNING")]
+    aborted = await create(host, pool)
+    await abort_campaign(pool, TENANT, aborted, actor="test")
+    assert (TENANT, aborted, "ABORTED") in await due_to_an_older_version(host), "it may skip the rest"
+
+
+async def due_to_an_older_version(host: Connection) -> list[tuple[object, ...]]:
+    async with host.transaction():
+        await host.execute("SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = ''")
+        return [tuple(row) for row in await host.fetch("SELECT * FROM rollwave_due_campaigns()")]
+
+
 async def test_paused_meanwhile_it_is_targeted_all_the_same(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
     await start_campaign(pool, TENANT, campaign, actor="test")

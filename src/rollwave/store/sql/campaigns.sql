@@ -1,6 +1,6 @@
 -- name: due
 -- Which campaigns need the engine now, over all tenants. Tells tenant, id and status only.
-SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns();
+SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_2();
 
 -- name: lock
 -- Hold the campaign's row until the transaction ends. Whoever holds it never waits for an execution's row (SKIP

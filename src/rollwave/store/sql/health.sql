@@ -44,7 +44,7 @@ UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys);
 
 -- name: due
-SELECT count(*) FROM rollwave_due_campaigns();
+SELECT count(*) FROM rollwave_due_campaigns_2();
 
 -- name: slots
 SELECT slot FROM rollwave_listener_slots
