@@ -39,7 +39,8 @@ thousands: setup ## 20,000 awkward devices, workers killed every few seconds (DE
 fuzz: setup ## a million mutated reports and topics through the parsers (ARGS="--inputs 1000 --seed 1")
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-bench: setup ## measure throughput and memory (ARGS are handed on)
+bench: setup ## measure everything, in less than ten minutes (ARGS="--help" for parts of it)
+	@scripts/system-packages
 	$(BIN)/python -m bench $(ARGS)
 
 docs: setup ## write the generated diagrams and tables anew

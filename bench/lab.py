@@ -18,7 +18,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.errors import RollwaveError
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
-from tests.servers import Mosquitto, debian_postgres
+from tests.servers import Mosquitto, debian_mosquitto, debian_postgres
 
 ROOM = 10
 """GB that a whole run may fill for a while."""
@@ -45,6 +45,10 @@ class Broker(NamedTuple):
     pid: int
 
 
+_MOSQUITTO = "set_tcp_nodelay true\n"
+"""As `deploy/mosquitto` has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lab:
     """A PostgreSQL server, running, and brokers to be started."""
@@ -53,10 +57,11 @@ class Lab:
     folder: Path
 
     @contextmanager
-    def broker(self, name: str = "mosquitto") -> Iterator[Broker]:
-        """``mosquitto`` or ``iotcore``."""
+    def broker(self, name: str = "") -> Iterator[Broker]:
+        """``mosquitto`` or ``iotcore``; by default the first that is here."""
+        name = name or ("mosquitto" if debian_mosquitto() else "iotcore")
         folder = Path(tempfile.mkdtemp(prefix="broker-", dir=self.folder))
-        with Mosquitto(folder) if name == "mosquitto" else EmbeddedBroker() as broker:
+        with Mosquitto(folder, config=_MOSQUITTO) if name == "mosquitto" else EmbeddedBroker() as broker:
             assert broker.pid
             yield Broker(broker.port, broker.pid)
 

@@ -54,7 +54,7 @@ class Stage:
 async def staged(
     lab: Lab,
     database: Database,
-    broker: str = "mosquitto",
+    broker: str = "",
     *,
     workers: int = 1,
     settings: Mapping[str, str] | None = None,
