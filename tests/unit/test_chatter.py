@@ -6,7 +6,7 @@ from math import inf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollwave.domain.chatter import BURST, EVERY, LEEWAY, Talk, charged
+from rollwave.domain.chatter import BURST, EVERY, LEEWAY, STEP, Talk, charged
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.intake import Outcome
@@ -16,8 +16,8 @@ S = ExecutionStatus
 PATIENCE = 1000.0
 
 
-def said(status: ExecutionStatus, campaign: int = 1, attempt: int | None = None) -> Report:
-    return Report(CampaignId(campaign), status, attempt=attempt)
+def said(status: ExecutionStatus, campaign: int = 1, attempt: int | None = None, progress: int | None = None) -> Report:
+    return Report(CampaignId(campaign), status, progress, attempt=attempt)
 
 
 def after(*statuses: ExecutionStatus, patience: float = PATIENCE) -> Talk:
@@ -37,6 +37,21 @@ def test_chatter_over_the_rate_is_left_out() -> None:
     talk = after(S.DOWNLOADING)
     assert flood(talk, said(S.DOWNLOADING), times=BURST + 5) == [None] * BURST + [Outcome.THROTTLED] * 5
     assert flood(talk, said(S.DOWNLOADING), times=2, now=1.0 + EVERY) == [None, Outcome.THROTTLED]
+
+
+def test_of_progress_percent_by_percent_a_tenth_is_written_and_it_is_never_far_behind() -> None:
+    talk, shown, written = after(S.DOWNLOADING), 0, 0
+    for progress in range(1, 101):  # ten times a second
+        if talk.hear(said(S.DOWNLOADING, progress=progress), now=progress / 10, behind=False) is None:
+            shown, written = progress, written + 1
+        assert progress - shown < STEP
+    assert written <= 10
+
+
+def test_progress_that_is_taken_back_buys_nothing() -> None:
+    talk = after(S.DOWNLOADING)
+    words = [said(S.DOWNLOADING, progress=each) for each in (100, 0) * 50]
+    assert sum(talk.hear(each, now=1.0, behind=False) is None for each in words) == 1 + BURST
 
 
 def test_so_is_going_back_and_forth() -> None:

@@ -14,8 +14,11 @@ from rollwave.domain.execution import RANK, TERMINAL
 from rollwave.domain.intake import Outcome
 from rollwave.domain.report import Report
 
-EVERY, BURST = 1.0, 10
+EVERY, BURST = 5.0, 3
 """Seconds for which a device earns one report of chatter, and how many it can have saved up."""
+
+STEP = 25
+"""Points of progress that are no chatter: what is shown is never further behind what a device said last."""
 
 LEEWAY = 0.1
 """The share of a device's patience for which chatter may be left out after a word was written. A written word sets the
@@ -30,6 +33,8 @@ class Talk:
     attempt: int | None = None
     rank: int = 0
     """The furthest of what was let through."""
+    progress: int = 0
+    """The furthest that was let through of it."""
     written: float = -inf
     """When a word of this campaign and attempt was last written, and so the deadline set."""
     patience: float = 0.0
@@ -45,15 +50,20 @@ class Talk:
         if (self.campaign_id, self.attempt) != (report.campaign_id, report.attempt):
             self._start(report.campaign_id, report.attempt)
         rank = RANK[report.status]
+        progress = report.progress or 0
         if rank > self.rank:
-            self.rank = rank
+            self.rank, self.progress = rank, progress
             return None
         in_time = now - self.written < self.patience * LEEWAY
         if behind and in_time:
             return Outcome.SHED
+        if rank == self.rank and progress >= self.progress + STEP:
+            self.progress = progress
+            return None
         chatted = charged(self.chatted, now, every=EVERY, burst=BURST)
         if chatted is not None:
             self.chatted = chatted
+            self.progress = max(self.progress, progress) if rank == self.rank else self.progress
             return None
         # Over its rate, but a deadline is to be set anew; where nothing was ever written there is none.
         return Outcome.THROTTLED if in_time or self.written == -inf else None
@@ -70,7 +80,7 @@ class Talk:
         return bad is not None
 
     def _start(self, campaign_id: int, attempt: int | None) -> None:
-        self.campaign_id, self.attempt, self.rank, self.written = campaign_id, attempt, 0, -inf
+        self.campaign_id, self.attempt, self.rank, self.progress, self.written = campaign_id, attempt, 0, 0, -inf
 
 
 def charged(account: float, now: float, *, every: float, burst: int) -> float | None:
