@@ -13,6 +13,7 @@ import pytest
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.claimer import Claimer
 from rollwave.engine.conductor import Conductor
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
@@ -173,6 +174,18 @@ async def test_rows_that_wait_for_the_campaign_move_its_counters_as_they_are_by_
 
 async def counted_as(host: Connection, *, pending: int) -> None:
     await host.execute("UPDATE ota_campaigns SET pending = $1, downloading = 0, installing = 0, skipped = 0", pending)
+
+
+@pytest.mark.parametrize("first", ["conductor", "claimer"])
+async def test_waves_are_planned_over_the_rows_that_are_there(first: str, pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 60, rollout_strategy="canary", canary_percent=5.0)
+    await counted_as(host, pending=1000)  # and a host has removed most of them since
+    if first == "conductor":
+        await Conductor(pool, Settings()).conduct(due(campaign))
+    else:
+        await Claimer(pool, Settings(), steps=1).claim(due(campaign))
+    waves = await host.fetch("SELECT up_to FROM ota_campaign_waves ORDER BY number")
+    assert [each["up_to"] for each in waves] == [3, None]
 
 
 async def waits_for_a_lock(host: Connection) -> bool:

@@ -12,7 +12,7 @@ from rollwave.domain.wave import Wave
 from rollwave.engine import guard
 from rollwave.engine.agenda import SOON
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.rules import read_rules, read_waves
+from rollwave.engine.rules import count_devices, read_rules, read_waves
 from rollwave.engine.sender import Batch
 from rollwave.errors import InvalidInput
 from rollwave.mqtt.payload import encode_command
@@ -33,6 +33,13 @@ class Claimer:
 
     async def claim(self, due: Due) -> Batch:
         """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
+        devices = None
+        while (batch := await self._claim(due, devices)) is None:
+            devices = await count_devices(self._pool, due)
+        return batch
+
+    async def _claim(self, due: Due, devices: int | None) -> Batch | None:
+        """None: its ``devices`` are to be counted first."""
         lease_ends = time.monotonic() + self._settings.lease
         stopped = None
         batch = Batch()
@@ -43,10 +50,12 @@ class Claimer:
             try:
                 rules = read_rules(campaign, self._settings)
                 body = _command(campaign)
-                waves = await read_waves(connection, campaign)
+                waves = await read_waves(connection, campaign, devices=devices)
             except InvalidInput as error:
                 stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
             else:
+                if not waves:
+                    return None
                 granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
                 claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
                 retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, granted)

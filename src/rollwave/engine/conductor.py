@@ -12,7 +12,7 @@ from rollwave.engine import guard, sweeper
 from rollwave.engine.agenda import TURN
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import SKIP_BATCH, SKIPPED_BECAUSE, Stopped
-from rollwave.engine.rules import default_rules, read_rules, read_waves
+from rollwave.engine.rules import count_devices, default_rules, read_rules, read_waves
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -34,13 +34,14 @@ LONGEST_REFUSAL = 600.0
 class Step:
     """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
 
-    Or it is ``being_targeted``: nothing is done until it is.
+    Or it is ``being_targeted``, or ``to_plan``: nothing is done until it is.
     """
 
     stopped: Stopped | None = None
     completed: bool = False
     to_verify: Outlook | None = None
     being_targeted: bool = False
+    to_plan: bool = False
 
 
 class Conductor:
@@ -57,11 +58,13 @@ class Conductor:
         row, and for so long the campaign's lock is not held: in between, counters move with the rows.
         """
         step = await self._look_after(due)
+        if step.to_plan:
+            step = await self._look_after(due, devices=await count_devices(self._pool, due))
         if step.to_verify and await self._verify(due):
             await self._look_after(due, verified=step.to_verify)
         return not step.being_targeted
 
-    async def _look_after(self, due: Due, *, verified: Outlook | None = None) -> Step:
+    async def _look_after(self, due: Due, *, verified: Outlook | None = None, devices: int | None = None) -> Step:
         """One transaction under the campaign's lock. What it finds to conclude, it does once that is ``verified``."""
         step = Step()
         async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
@@ -71,7 +74,7 @@ class Conductor:
             elif campaign.being_targeted:
                 step = Step(being_targeted=True)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
-                step = await self._go_on(connection, campaign, verified)
+                step = await self._go_on(connection, campaign, verified, devices)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if step.stopped:
             step.stopped.announce()
@@ -85,12 +88,16 @@ class Conductor:
             )
         return step
 
-    async def _go_on(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Step:
+    async def _go_on(
+        self, connection: Connection, campaign: Campaign, verified: Outlook | None, devices: int | None
+    ) -> Step:
         try:
             rules = read_rules(campaign, self._settings)
-            planned = await read_waves(connection, campaign)
+            planned = await read_waves(connection, campaign, devices=devices)
         except InvalidInput as error:
             return Step(await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)))
+        if not planned:
+            return Step(to_plan=True)
         if await self._heard(connection, rules):
             failed_some, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
             if stopped or failed_some:

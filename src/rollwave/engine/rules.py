@@ -8,11 +8,11 @@ from rollwave.domain import rules
 from rollwave.domain.guardrail import Guardrail
 from rollwave.domain.retry import RetryPolicy
 from rollwave.domain.rules import Rules
-from rollwave.domain.wave import Wave, plan
+from rollwave.domain.wave import Strategy, Wave, plan
 from rollwave.settings import Settings
 from rollwave.store import executions, waves
-from rollwave.store.campaigns import Campaign
-from rollwave.store.database import Connection
+from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Due
+from rollwave.store.database import Connection, Pool, tenant_transaction
 
 T = TypeVar("T")
 
@@ -56,8 +56,16 @@ def default_rules(settings: Settings) -> Rules:
     )
 
 
-async def read_waves(connection: Connection, campaign: Campaign) -> tuple[Wave, ...]:
+async def count_devices(pool: Pool, due: Due) -> int:
+    """How many devices a campaign's waves are planned over, by its rows: once in its life, and without its lock."""
+    async with tenant_transaction(pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
+        return await executions.count_all(connection, due.tenant_id, due.campaign_id)
+
+
+async def read_waves(connection: Connection, campaign: Campaign, *, devices: int | None) -> tuple[Wave, ...]:
     """The campaign's waves; planned now if nobody has. Needs the campaign's lock.
+
+    None yet: a share of its ``devices`` goes first, and they are to be counted for that.
 
     Raises:
         InvalidInput: the strategy or one of its numbers cannot be read.
@@ -65,6 +73,8 @@ async def read_waves(connection: Connection, campaign: Campaign) -> tuple[Wave, 
     found = await waves.get(connection, campaign)
     if found:
         return found
-    planned = plan(campaign.strategy, await executions.count_all(connection, campaign), campaign.canary_percent)
+    if devices is None and campaign.strategy == Strategy.CANARY:
+        return ()
+    planned = plan(campaign.strategy, devices or 0, campaign.canary_percent)
     await waves.insert(connection, campaign, planned)
     return planned

@@ -335,10 +335,8 @@ FROM ota_campaigns
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: count_all
-SELECT COALESCE(pending + downloading + installing + succeeded + failed + skipped, (
-    SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2))
-FROM ota_campaigns
-WHERE tenant_id = $1 AND id = $2;
+-- The rows themselves: a host may have removed some since the counters were compared with them.
+SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2;
 
 -- name: current
 -- What each of these devices should be doing: the attempt in progress of the newest running campaign. A command that a
