@@ -233,15 +233,20 @@ async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:
     return page["status_breakdown"], every.total, skipped.total
 
 
-async def test_what_a_worker_of_an_older_version_completed_shows_what_its_rows_say(
-    pool: Pool, host: Connection
+@pytest.mark.parametrize(
+    ("devices", "ended"),
+    [("SUCCESS", "status = 'COMPLETED', succeeded = 4"), ("SKIPPED", "status = 'ABORTED', settled_at = now()")],
+    ids=["completed", "settled"],
+)
+async def test_what_a_worker_of_an_older_version_ended_shows_what_its_rows_say(
+    pool: Pool, host: Connection, devices: str, ended: str
 ) -> None:
     campaign = await insert_campaign(host, 4)
     await counted_as(host, pending=4)
-    await host.execute("UPDATE ota_device_status SET status = 'SUCCESS'")
-    await host.execute("UPDATE ota_campaigns SET status = 'COMPLETED', succeeded = 4")
+    await host.execute("UPDATE ota_device_status SET status = $1", devices)
+    await host.execute(f"UPDATE ota_campaigns SET {ended}")
     breakdown, _, _ = await shown(pool, campaign)
-    assert {status: number for status, number in breakdown.items() if number} == {"SUCCESS": 4}
+    assert {status: number for status, number in breakdown.items() if number} == {devices: 4}
 
 
 async def ends_aborted_on(host: Connection, campaign: int) -> None:
