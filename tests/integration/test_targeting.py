@@ -15,6 +15,7 @@ import pytest
 from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
+from rollwave.engine.agenda import SOON
 from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
@@ -175,6 +176,25 @@ async def test_an_execution_that_somebody_else_wrote_is_left_as_it_is(
     assert await marks(host, campaign) == (35, None, None)
 
 
+async def test_a_batch_gives_way_to_a_host_that_writes_one_of_its_devices(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
+    """The host changes the campaign next, which the batch holds: nobody is broken off in a ring."""
+    campaign = await create(host, pool)
+    async with host.transaction():
+        await host.execute(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id) VALUES ($1, $2, 'dev-00012')",
+            *(TENANT, campaign),
+        )
+        targeting = asyncio.create_task(targeter.target(due(campaign)))
+        await eventually(lambda: waits_for_a_lock(pool), what="the batch waits for the host's device")
+        await host.execute("UPDATE ota_campaigns SET name = 'renamed' WHERE id = $1", campaign)
+        assert await targeting == SOON
+        assert await marks(host, campaign) == (35, 10, "dev-00010")
+    assert await targeter.target(due(campaign)) == 0
+    assert sorted(await targeted(host, campaign)) == EVERYONE
+
+
 async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end(
     host: Connection, pool: Pool, targeter: Targeter, broker: EmbeddedBroker
 ) -> None:
@@ -250,7 +270,7 @@ async def test_aborted_meanwhile_it_is_targeted_no_further(host: Connection, poo
     assert await campaigns.due(pool) == [], "settled"
 
 
-async def waits_for_a_lock(host: Connection) -> bool:
+async def waits_for_a_lock(host: Connection | Pool) -> bool:
     return bool(await host.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import time
 
+import asyncpg
+
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.agenda import SOON, TURN
 from rollwave.engine.failpoints import Failpoint, reach
@@ -22,6 +24,12 @@ from rollwave.store.campaigns import Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("targeting")
+
+WAIT = 0.5
+"""Seconds for which a batch waits for a device that somebody else is writing into the campaign.
+
+It holds the campaign's row, which they may change next: less than PostgreSQL takes to find that two wait in a ring.
+"""
 
 AT_ONCE = 10_000
 """Devices targeted in one transaction: a fifth of a second, for which nobody else moves the campaign."""
@@ -70,7 +78,10 @@ class Targeter:
         turn_ends = time.monotonic() + TURN
         wait = None
         while wait is None and time.monotonic() < turn_ends:
-            wait = await self._target_batch(due)
+            try:
+                wait = await self._target_batch(due)
+            except asyncpg.LockNotAvailableError:
+                wait = SOON
         return wait or 0.0
 
     async def _target_batch(self, due: Due) -> float | None:
@@ -78,7 +89,7 @@ class Targeter:
 
         Returns None when the next one may follow, else the seconds until the campaign wants to be looked at again.
         """
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+        async with tenant_transaction(self._pool, due.tenant_id, lock_timeout=WAIT) as connection:
             campaign = await targets.hold(connection, due.tenant_id, due.campaign_id)
             if campaign is None:
                 return SOON  # another worker is at it

@@ -126,13 +126,15 @@ async def tenant_transaction(
     tenant_id: str,
     *,
     timeout: float = STATEMENT_TIMEOUT,
+    lock_timeout: float = LOCK_TIMEOUT,
     generic_plans: bool = False,
     queues: bool = False,
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes one tenant's rows, as ``pulse_app``.
 
     ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
-    nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, in seconds.
+    nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, ``lock_timeout``
+    for each lock that it waits for, in seconds.
     ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
     ANALYZE found of this tenant, and of a new one it has found nothing. ``queues`` are for statements that take
     what is first in line (``IN_TURN``).
@@ -141,7 +143,7 @@ async def tenant_transaction(
         raise InvalidInput("a transaction needs a tenant")
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
-            f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout)}"
+            f"SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"
             + (_GENERIC_PLANS if generic_plans else "")
             + (f"; {IN_TURN}" if queues else "")
         )
