@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -224,6 +225,24 @@ async def test_a_campaign_nobody_has_counted_shows_what_its_rows_say(pool: Pool,
     assert await shown(pool, campaign) == (rows, 4, 1)
     await host.execute("UPDATE ota_campaigns SET pending = 30, downloading = -1")
     assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), "read from the counters, never below none"
+
+
+async def test_a_first_count_holds_up_nobody(pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = await insert_campaign(host, 4)
+    compare = campaigns.compare
+
+    async def overtaken(*which: Any) -> campaigns.Comparison:
+        found = await compare(*which)
+        async with tenant_transaction(pool, "north") as connection:
+            await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
+            assert await executions.count_pending(connection, "north", campaign) == 3
+        rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
+        assert await shown(pool, campaign) == (rows, 4, 1), "as the rows are, while they are counted"
+        return found
+
+    monkeypatch.setattr(campaigns, "compare", overtaken)
+    await Conductor(pool, Settings()).reconcile(due(campaign))
+    assert tuple(await counters(host)) == (3, 0, 0, 1)
 
 
 async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:

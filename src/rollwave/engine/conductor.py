@@ -170,15 +170,15 @@ class Conductor:
 
         Compared without the campaign's lock, which is taken only for what there is to repair.
         """
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            await campaigns.begin_counting(connection, due.tenant_id, due.campaign_id)
         async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
             found = await campaigns.compare(connection, due.tenant_id, due.campaign_id)
         if found.agree:
             return True
         stopped: Stopped | None = None
-        async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            if not found.counted:  # nor moved, therefore: what the rows said then says nothing of now
-                found = await campaigns.compare(connection, due.tenant_id, due.campaign_id)
             repaired = await campaigns.repair(connection, campaign, found)
             if repaired and found.drifted:
                 stopped = await self._tell(connection, campaign)

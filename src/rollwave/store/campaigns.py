@@ -108,11 +108,6 @@ class Comparison:
         return self.counters == self.rows
 
     @property
-    def counted(self) -> bool:
-        """Every counter has been counted once, and has moved with the rows since."""
-        return None not in self.counters.values()
-
-    @property
     def drifted(self) -> bool:
         """A counter that people and guardrails go by was wrong: somebody else's SQL changed it, or the rows."""
         return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
@@ -326,16 +321,18 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
     )
 
 
+async def begin_counting(connection: Connection, tenant_id: str, campaign_id: int) -> None:
+    """Have counters that nobody has counted yet move with the rows; comparing them tells what they lack."""
+    await connection.execute(_sql["begin_counting"], tenant_id, campaign_id)
+
+
 async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
     """Remember that counters and rows have just been compared."""
     await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
 
 
 async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
-    """Add what the counters lacked. False: they were compared or repaired again since. Needs the row's lock.
-
-    Counters that were never counted must have been compared under that lock.
-    """
+    """Add what the counters lacked. False: they were compared or repaired again since. Needs the row's lock."""
     missed = [found.missed[name] for name in COUNTERS]
     applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
     return applied is not None

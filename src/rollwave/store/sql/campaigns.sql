@@ -103,6 +103,16 @@ FROM ota_campaigns c, LATERAL (
 ) AS d
 WHERE c.tenant_id = $1 AND c.id = $2;
 
+-- name: begin_counting
+-- From now on the counters move with the rows. Until what was there before is added (repair), skipped is a billion too low:
+-- whoever sees it below zero counts the rows.
+UPDATE ota_campaigns
+SET succeeded = COALESCE(succeeded, 0), failed = COALESCE(failed, 0),
+    pending = COALESCE(pending, 0), downloading = COALESCE(downloading, 0), installing = COALESCE(installing, 0),
+    skipped = CASE WHEN skipped < 0 THEN skipped ELSE COALESCE(skipped, 0) - 1000000000 END
+WHERE tenant_id = $1 AND id = $2
+  AND pending + downloading + installing + succeeded + failed + skipped IS NULL;
+
 -- name: date_reconciliation
 UPDATE ota_campaigns SET reconciled_at = statement_timestamp() WHERE tenant_id = $1 AND id = $2;
 
@@ -110,8 +120,7 @@ UPDATE ota_campaigns SET reconciled_at = statement_timestamp() WHERE tenant_id =
 -- Add what the counters lacked when they were compared. Not applied: they have been compared again since, or repaired.
 UPDATE ota_campaigns
 SET succeeded = COALESCE(succeeded, 0) + $4, failed = COALESCE(failed, 0) + $5, sent = sent + $6,
-    pending = COALESCE(pending, 0) + $7, downloading = COALESCE(downloading, 0) + $8,
-    installing = COALESCE(installing, 0) + $9, skipped = COALESCE(skipped, 0) + $10,
+    pending = pending + $7, downloading = downloading + $8, installing = installing + $9, skipped = skipped + $10,
     reconciled_at = clock_timestamp()
 WHERE tenant_id = $1 AND id = $2 AND reconciled_at IS NOT DISTINCT FROM $3
 RETURNING id;

@@ -326,11 +326,11 @@ SELECT count(*)::int FROM (
 
 -- name: count_pending
 -- Not counted yet: as many as wait, counted no further than ten thousand.
-SELECT COALESCE(pending, (
+SELECT CASE WHEN skipped >= 0 AND pending IS NOT NULL THEN pending ELSE (
     SELECT count(*)::int FROM (
         SELECT FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-        ORDER BY id LIMIT 10000) AS waiting))
+        ORDER BY id LIMIT 10000) AS waiting) END
 FROM ota_campaigns
 WHERE tenant_id = $1 AND id = $2;
 

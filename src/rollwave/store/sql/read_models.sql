@@ -8,7 +8,7 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
        -- Else it is not counted yet, or a worker of a version that did not count has completed or settled it.
-       CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed + c.skipped IS NOT NULL
+       CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0
                  AND ((c.status <> 'COMPLETED' AND (c.status <> 'ABORTED' OR c.settled_at IS NULL))
                       OR c.pending + c.downloading + c.installing = 0)
             THEN jsonb_build_object('PENDING', c.pending, 'DOWNLOADING', c.downloading, 'INSTALLING', c.installing,
