@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from rollwave import run_ota_campaign_tick
@@ -330,6 +331,20 @@ async def test_a_large_group_that_no_firmware_fits_is_a_conflict(host: Connectio
         await create(host, pool, fits="pump")
     assert not await host.fetchval("SELECT count(*) FROM ota_campaigns")
     assert not await host.fetchval("SELECT count(*) FROM ota_device_status")
+
+
+async def test_a_large_group_may_take_long_to_be_looked_through(host: Connection, database: str) -> None:
+    """The look at the last device stands for millions: it takes longer than other statements may."""
+    await host.execute("""
+        CREATE FUNCTION takes_long() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+            ASSERT current_setting('statement_timeout')::interval > '5 min', 'cancelled';
+            RETURN pg_sleep(2.3) IS NOT NULL;
+        END $$;
+        CREATE POLICY last_takes_long ON devices AS RESTRICTIVE USING (device_id <> 'dev-00035' OR takes_long());
+    """)
+    async with asyncpg.create_pool(database, min_size=0, command_timeout=2) as hurried:
+        with pytest.raises(Conflict, match="no device that this firmware fits"):
+            await create(host, hurried, fits="pump")
 
 
 async def test_a_key_that_is_used_again_meanwhile_names_the_same_campaign(host: Connection, pool: Pool) -> None:

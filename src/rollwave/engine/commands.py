@@ -14,6 +14,7 @@ from rollwave.engine import targeting
 from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import campaigns, executions
+from rollwave.store.campaigns import SCAN_TIMEOUT
 from rollwave.store.database import Pool, tenant_transaction
 
 
@@ -61,7 +62,8 @@ async def create_campaign(
         Conflict: no device to send to, or the idempotency key was used for another request.
     """
     try:
-        async with tenant_transaction(pool, tenant_id) as connection:
+        # A large group is counted, and one of which nothing fits the firmware is looked through.
+        async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT) as connection:
             if idempotency_key is not None:
                 earlier = await campaigns.by_idempotency_key(connection, tenant_id, idempotency_key)
                 if earlier is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.ids import CampaignId
 from rollwave.store import campaigns
-from rollwave.store.campaigns import Campaign
+from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
@@ -44,7 +44,7 @@ async def insert(
 
 async def count_members(connection: Connection, tenant_id: str, group_id: str) -> int:
     """How many devices the group has."""
-    members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id)
+    members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id, timeout=SCAN_TIMEOUT)
     return members
 
 
@@ -52,7 +52,9 @@ async def fits_another(
     connection: Connection, tenant_id: str, group_id: str, device_type: str | None, *, after: str
 ) -> bool:
     """Whether firmware for this type of devices fits a member that comes after the device ``after``."""
-    found: bool = await connection.fetchval(_sql["fits_another"], tenant_id, group_id, device_type, after)
+    found: bool = await connection.fetchval(
+        _sql["fits_another"], tenant_id, group_id, device_type, after, timeout=SCAN_TIMEOUT
+    )
     return found
 
 
