@@ -16,6 +16,7 @@ from rollwave.domain.ids import CampaignId
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.conductor import Conductor
+from rollwave.engine.listener import Listener
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
@@ -32,6 +33,7 @@ from tests.engine import (
     ends,
     events,
     insert_campaign,
+    sent_to,
     succeeds,
     worker,
 )
@@ -206,6 +208,42 @@ async def test_of_two_who_found_the_same_difference_one_repairs_it(pool: Pool, h
         held = await campaigns.lock(connection, "north", campaign)
         assert [await campaigns.repair(connection, held, found) for _ in range(2)] == [True, False]
     assert tuple(await counters(host)) == (3, 0, 0, 1)
+
+
+async def test_reports_are_taken_in_while_campaigns_are_verified(
+    database: str, host: Connection, pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare, comparing, go_on = campaigns.compare, [], asyncio.Event()
+
+    async def takes_long(*which: Any) -> campaigns.Comparison:
+        comparing.append(which)
+        await go_on.wait()
+        return await compare(*which)
+
+    monkeypatch.setattr(campaigns, "compare", takes_long)
+    settings = Settings(MQTT_BROKER_URL=broker.url, DATABASE_URL=database)
+    ids = [await insert_campaign(host, 1) for _ in range(4)]
+    listener = Listener(pool, settings)
+    listening = asyncio.create_task(listener.run())
+    try:
+        await eventually(lambda: listener.presence.subscribed, timeout=20, what="subscribed")
+        async with devices(broker.url) as fleet:
+            for campaign in ids:
+                await sent_to(host, campaign, ["dev-1"])
+                fleet.report("dev-1", campaign, "SUCCESS")
+                await eventually(lambda: arrived(host, campaign), timeout=20, what=f"{campaign} is counted")  # noqa: B023
+            await eventually(lambda: bool(comparing), what="verified meanwhile")
+            assert await host.fetchval("SELECT count(*) FROM ota_campaigns WHERE status = 'COMPLETED'") == 0
+            go_on.set()
+            for campaign in ids:
+                await ends(host, campaign)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def arrived(host: Connection, campaign: int) -> bool:
+    return (await campaign_row(host, campaign))[1:] == (1, 0)
 
 
 async def counters(host: Connection) -> asyncpg.Record:

@@ -20,7 +20,6 @@ from rollwave.domain.intake import Outcome, Tally
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import guard, writing
-from rollwave.engine.conductor import Conductor
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import default_rules, read_rules
@@ -36,7 +35,7 @@ from rollwave.store.campaigns import Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect
 from rollwave.store.history import FailedAttempt
-from rollwave.store.outage import is_away, is_outage
+from rollwave.store.outage import is_away
 
 _log = get_logger("listener")
 
@@ -53,7 +52,6 @@ class Intake:
         self._sorter = Sorter(on_question)
         self._pool = pool
         self._settings = settings
-        self._conductor = Conductor(pool, settings)
         self._together = Together(pool, settings, self._sorter)
         self._turn = asyncio.Lock()
 
@@ -83,15 +81,6 @@ class Intake:
         metrics.batch_size.observe(len(batch))
         metrics.batch_seconds.observe(time.perf_counter() - started)
         return touched
-
-    async def conclude(self, touched: Sequence[Due]) -> None:
-        """Let such campaigns go on at once instead of at the next tick."""
-        for due in touched:
-            try:
-                await self._conductor.conduct(due)
-            except Exception as error:  # noqa: BLE001  the next tick does it
-                if not is_outage(error):
-                    _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
         told, pause = False, pauses()

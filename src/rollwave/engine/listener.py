@@ -15,6 +15,8 @@ from rollwave import metrics
 from rollwave.breaker import Breaker
 from rollwave.engine import drops, pipeline
 from rollwave.engine.answerer import Answerer
+from rollwave.engine.concluder import Concluder
+from rollwave.engine.conductor import Conductor
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
@@ -56,6 +58,7 @@ class Listener:
         self._slot = slot
         self._broker = Broker.from_settings(settings)
         self._answerer = Answerer(pool, settings)
+        self._concluder = Concluder(Conductor(pool, settings))
         self._intake = Intake(pool, settings, self._answerer.ask)
         self._precedence = precedence or Precedence()
         self._trouble = Breaker()
@@ -143,6 +146,7 @@ class Listener:
             for task in feeding:
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
+            await self._concluder.cancel()
             metrics.report_lag.set(0)
 
     async def _hold_on(self, session: Session, lock: slots.Lock, topic_filter: str, last: str | None) -> None:
@@ -189,7 +193,8 @@ class Listener:
             await reach(Failpoint.REPORTS_COMMITTED)
             await session.acknowledge_all(batch.messages)
             await reach(Failpoint.ACKNOWLEDGED)
-            await self._intake.conclude(touched)
+            for due in touched:
+                self._concluder.begin(due)
 
 
 async def _read(session: Session, inbox: Inbox) -> None:

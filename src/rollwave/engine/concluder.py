@@ -1,0 +1,57 @@
+"""Campaigns that may go on, let go on at once instead of at the next tick: beside everything else.
+
+To conclude a wave every row of the campaign is read. That is for no other campaign's reports to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from rollwave.engine.agenda import Key, key
+from rollwave.engine.conductor import Conductor
+from rollwave.log import get_logger
+from rollwave.store.campaigns import Due
+from rollwave.store.outage import is_outage
+
+_log = get_logger("listener")
+
+AT_ONCE = 2
+"""Campaigns concluded at the same time: each may keep a connection for as long as its rows are read."""
+
+
+class Concluder:
+    """Conducts each campaign it is told of as a task of its own, one at a time."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._told: set[Key] = set()
+        self._in_hand: dict[Key, asyncio.Task[None]] = {}
+
+    def begin(self, due: Due) -> None:
+        """Begin, or begin again once what is in hand has ended."""
+        name = key(due)
+        self._told.add(name)
+        if name not in self._in_hand:
+            self._in_hand[name] = asyncio.create_task(self._conclude(due))
+
+    async def cancel(self) -> None:
+        """Leave it to the next tick."""
+        tasks = list(self._in_hand.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._in_hand.clear()
+        self._told.clear()
+
+    async def _conclude(self, due: Due) -> None:
+        name = key(due)
+        while name in self._told:
+            try:
+                async with self._limit:
+                    self._told.discard(name)
+                    await self._conductor.conduct(due)
+            except Exception as error:  # noqa: BLE001  the next tick does it
+                if not is_outage(error):
+                    _log.exception("ota_campaign_error", campaign_id=due.campaign_id, tenant_id=due.tenant_id)
+        del self._in_hand[name]
