@@ -63,17 +63,22 @@ async def test_a_large_group_is_targeted_while_one_looks_on_or_not(north: Instal
     prepared(north, tmp_path, 12_000)
     words = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all", "--start"]
     so_far = "targeting 10,000 of 12,000 devices"
+    told = "12000 devices, RUNNING, 10,000 of them targeted so far\n"
     async with held_after_the_first_batch(north.database):
-        assert north.do(*words, "--no-wait") == "campaign 1: 12000 devices, RUNNING, 10,000 of them targeted so far\n"
+        gave_up = north.run(*words, "--timeout", "8")
+        assert (gave_up.returncode, gave_up.stdout) == (4, f"campaign 1: {told}")
+        assert gave_up.stderr.splitlines()[-1] == f"campaign 1: {so_far}; no worker seems to run"
         assert so_far in north.do("campaign", "show", "1")
         assert f"RUNNING  {so_far} · 10000 PENDING" in north.run("campaign", "watch", "1", "--timeout", "0").stdout
-    waited = north.run(*words)
-    assert waited.stdout == "campaign 2: 12000 devices, RUNNING\n"
-    assert waited.stderr.splitlines()[-1] == "campaign 2: 12,000 devices targeted"
+    at_once = north.run(*words)
+    assert (at_once.returncode, at_once.stdout, at_once.stderr) == (0, f"campaign 2: {told}", "")
+    waited = north.run(*words, "--wait")
+    assert waited.stdout == "campaign 3: 12000 devices, RUNNING\n"
+    assert waited.stderr.splitlines()[-1] == "campaign 3: 12,000 devices targeted"
     code, seen = seen_on_a_terminal(north, *words)
     assert code == 0
     assert "━" in seen
-    assert "campaign 3: 12,000 devices targeted" in seen
+    assert "campaign 4: 12,000 devices targeted" in seen
 
 
 async def test_aborting_needs_a_yes_and_is_told_by_the_exit_code(north: Installation, tmp_path: Path) -> None:

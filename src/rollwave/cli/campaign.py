@@ -42,7 +42,11 @@ def create(
     progress_timeout: Annotated[float | None, typer.Option(help="Seconds of silence before sending again.")] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Sends to one device in all.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until every device is targeted.")] = True,
+    wait: Annotated[
+        bool | None,
+        typer.Option("--wait/--no-wait", help="Stay until every device is targeted.  [default: on a terminal]"),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Stay, but give up after so many seconds.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -50,7 +54,8 @@ def create(
     """Create a campaign: bring a group to a firmware.
 
     Nothing is sent until it is started. A group of more than 10,000 devices is targeted in
-    the background, which standard error shows; Ctrl-C leaves it to that.
+    the background, which standard error shows on a terminal, or with --wait; Ctrl-C leaves
+    it to that. Exits 3 when the campaign is ABORTED meanwhile, 4 when --timeout passed first.
     """
     body = {
         "name": name,
@@ -69,20 +74,25 @@ def create(
         made = api.post("/ota/campaigns", {key: value for key, value in body.items() if value is not None})
         if start:
             made |= api.post(f"/ota/campaigns/{made['id']}/start")
-        if wait and made["targeted_devices"] is not None:
+        if wait is None:
+            wait = timeout is not None or sys.stderr.isatty()
+        waited_for = wait and made.get("targeted_devices") is not None
+        if waited_for:
             from rollwave.cli.targeting import wait_until_targeted
 
-            made = wait_until_targeted(api, made["id"])
+            made = wait_until_targeted(api, made["id"], timeout=timeout)
     if output is Format.JSON:
         print_json(made)
     else:
-        rest = made["targeted_devices"]
+        rest = made.get("targeted_devices")
         say(
             f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}"
             + (f", {rest:,} of them targeted so far" if rest is not None else "")
         )
     if made["status"] == CampaignStatus.ABORTED:
         raise typer.Exit(3)
+    if waited_for and made["targeted_devices"] is not None:
+        raise typer.Exit(4)
 
 
 def _firmware_id(api: Api, wanted: str) -> int:
