@@ -1,0 +1,29 @@
+"""The command line beside an API of the version before, whose documents lack what is new."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.support import rollwave
+
+
+class _Older(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({"id": 7, "status": "CREATED", "total_devices": 3}).encode()
+        self.send_response(201)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_campaign_is_created_by_an_older_api() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Older) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        words = ["campaign", "create", "spring", "--firmware", "1", "--group", "all", "--wait"]
+        made = rollwave(*words, env={"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": "key"})
+        server.shutdown()
+    assert (made.returncode, made.stdout) == (0, "campaign 7: 3 devices, CREATED\n"), made.stderr
