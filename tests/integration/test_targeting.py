@@ -103,7 +103,6 @@ async def test_a_group_that_fits_one_batch_is_complete_when_it_is_created(
     assert await campaigns.due(pool) == []
 
 
-@on_both
 async def test_a_larger_one_follows_batch_by_batch(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
     assert await targeted(host, campaign) == named(1, 10)
@@ -129,7 +128,6 @@ async def test_a_group_that_is_a_multiple_of_the_batch_ends_too(host: Connection
     assert await marks(host, campaign) == (35, None, None)
 
 
-@on_both
 async def test_many_workers_target_each_device_once(host: Connection, pool: Pool) -> None:
     more = named(36, 1000)
     await add_members(host, more)
