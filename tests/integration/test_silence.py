@@ -6,11 +6,19 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import sweeper
+from rollwave.engine.publisher import Publisher
+from rollwave.engine.tick import Ticker
+from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
+from rollwave.settings import Settings
+from rollwave.store import slots
+from rollwave.store.database import Pool
 from tests.engine import (
     Command,
     Connection,
@@ -22,9 +30,10 @@ from tests.engine import (
     ends,
     insert_campaign,
     says,
+    sent_to,
     worker,
 )
-from tests.support import eventually
+from tests.support import end, eventually
 
 PATIENCE = 0.6
 SETTINGS = {"OTA_PROGRESS_TIMEOUT": str(PATIENCE), "OTA_MAX_ATTEMPTS": "3"}
@@ -34,6 +43,36 @@ SETTINGS = {"OTA_PROGRESS_TIMEOUT": str(PATIENCE), "OTA_MAX_ATTEMPTS": "3"}
 async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:
         yield connection
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "ABORTED"])
+async def test_many_that_went_silent_before_a_stop_are_failed_one_sweep_after_the_other(
+    status: str, pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "SWEEP_LIMIT", 2)
+    names = [f"dev-{number}" for number in range(1, 6)]
+    rules: dict[str, Any] = {
+        "abort_threshold": 1.0,
+        "progress_timeout": PATIENCE,
+        "answer_timeout": PATIENCE,
+        "max_attempts": 1,
+    }
+    campaign = await insert_campaign(host, names, status=status, **rules)
+    await sent_to(host, campaign, names)
+    await host.execute("UPDATE ota_device_status SET due_at = now()")
+    ticker = Ticker(pool, Publisher(Broker.from_url("mqtt://localhost:1")), Settings())
+    async with slots.hold(pool, 0) as lock:
+        assert lock is not None
+        await lock.announce()
+        listening = asyncio.create_task(lock.listen(""))
+
+        async def begun() -> bool:
+            await ticker.tick(quietly=True)
+            return "FAILED" in await breakdown(host, campaign)
+
+        await eventually(begun, timeout=20, what="deadlines run")
+        assert await breakdown(host, campaign) == {"FAILED": 5}, "in one tick"
+        await end(listening)
 
 
 async def test_mute_devices_are_sent_to_three_times_then_fail(

@@ -34,7 +34,8 @@ LONGEST_REFUSAL = 600.0
 class Step:
     """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
 
-    Or it is ``being_targeted``, or ``to_plan``: nothing is done until it is.
+    Or it is ``being_targeted``, or ``to_plan``: nothing is done until it is. ``more``: devices may
+    be overdue that were not looked at yet.
     """
 
     stopped: Stopped | None = None
@@ -42,6 +43,7 @@ class Step:
     to_verify: Outlook | None = None
     being_targeted: bool = False
     to_plan: bool = False
+    more: bool = False
 
 
 class Conductor:
@@ -51,8 +53,8 @@ class Conductor:
         self._pool = pool
         self._settings = settings
 
-    async def conduct(self, due: Due) -> bool:
-        """Do what the campaign needs now, if anything. False: first it needs to be targeted.
+    async def conduct(self, due: Due) -> Step:
+        """Do what the campaign needs now, if anything.
 
         A wave is concluded on counters that were verified after its last device was seen to be over. That reads every
         row, and for so long the campaign's lock is not held: in between, counters move with the rows.
@@ -61,8 +63,8 @@ class Conductor:
         if step.to_plan:
             step = await self._look_after(due, devices=await count_devices(self._pool, due))
         if step.to_verify and await self._verify(due):
-            await self._look_after(due, verified=step.to_verify)
-        return not step.being_targeted
+            step = await self._look_after(due, verified=step.to_verify)
+        return step
 
     async def _look_after(self, due: Due, *, verified: Outlook | None = None, devices: int | None = None) -> Step:
         """One transaction under the campaign's lock. What it finds to conclude, it does once that is ``verified``."""
@@ -70,7 +72,7 @@ class Conductor:
         async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is CampaignStatus.ABORTED:
-                await self._wind_down(connection, campaign)
+                step = Step(more=await self._wind_down(connection, campaign))
             elif campaign.being_targeted:
                 step = Step(being_targeted=True)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
@@ -99,9 +101,9 @@ class Conductor:
         if not planned:
             return Step(to_plan=True)
         if await self._heard(connection, rules):
-            failed_some, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
-            if stopped or failed_some:
-                return Step(stopped)  # the rest is judged on the new counters, next time
+            failed_some, more, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
+            if stopped or failed_some or more:
+                return Step(stopped, more=more)  # the rest is judged on the new counters, next time
         outlook = await executions.outlook(connection, campaign)
         wave = planned[min(campaign.wave, len(planned) - 1)]
         last = wave.number == planned[-1].number
@@ -228,11 +230,16 @@ class Conductor:
         except InvalidInput:
             return default_rules(self._settings)
 
-    async def _wind_down(self, connection: Connection, campaign: Campaign) -> None:
-        """Devices still in progress may finish until their deadline; then the campaign is settled."""
+    async def _wind_down(self, connection: Connection, campaign: Campaign) -> bool:
+        """Devices still in progress may finish until their deadline; then the campaign is settled.
+
+        Returns whether there may be more whose deadline has passed.
+        """
+        more = False
         rules = self._rules(campaign)  # nothing is sent any more, so there is nothing to hold
         if await self._heard(connection, rules):
-            await sweeper.sweep(connection, campaign, rules, sends_on=False)
+            _, more, _ = await sweeper.sweep(connection, campaign, rules, sends_on=False)
         outlook = await executions.outlook(connection, campaign)
         if not outlook.waiting and not outlook.open:
             await campaigns.settle(connection, campaign)
+        return more

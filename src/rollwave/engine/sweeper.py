@@ -25,8 +25,10 @@ NO_OTHER = "an attempt failed, and the campaign was stopped before the next"
 
 async def sweep(
     connection: Connection, campaign: Campaign, rules: Rules, *, sends_on: bool
-) -> tuple[bool, Stopped | None]:
-    """Judge the devices that are overdue. Returns whether any failed for good, and the campaign if that stopped it.
+) -> tuple[bool, bool, Stopped | None]:
+    """Judge the devices that are overdue.
+
+    Returns whether any failed for good, whether there may be more of them, and the campaign if that stopped it.
 
     Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
     """
@@ -64,11 +66,12 @@ async def sweep(
     if again:
         await executions.postpone(connection, campaign.tenant_id, campaign.id, again, in_all=rules.device_timeout)
     await history.append_failed_attempts(connection, campaign.tenant_id, failures)
+    more = len(overdue) == SWEEP_LIMIT
     if not over:
-        return False, None
+        return False, more, None
     await executions.fail(connection, campaign, over)
     [standing] = await campaigns.count(connection, campaign.tenant_id, tally)
-    return True, await guard.judge(connection, campaign.tenant_id, standing)
+    return True, more, await guard.judge(connection, campaign.tenant_id, standing)
 
 
 def _reason(overdue: Overdue) -> Reason:

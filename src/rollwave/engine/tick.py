@@ -138,10 +138,13 @@ class Ticker:
         try:
             if due.status is CampaignStatus.ABORTED and not await self._conductor.skip_rest(due):
                 return 0.0
-            if not await self._conductor.conduct(due):
+            step = await self._conductor.conduct(due)
+            if step.being_targeted:
                 wait = await self._targeter.target(due)
+            elif due.status is CampaignStatus.RUNNING:
+                wait = await self._dispatcher.dispatch(due)
             else:
-                wait = await self._dispatcher.dispatch(due) if due.status is CampaignStatus.RUNNING else inf
+                wait = 0.0 if step.more else inf
             self._told.over(("ota_campaign_error", due.tenant_id, due.campaign_id))
         except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
             tell(self._told, "ota_campaign_error", due, error)
