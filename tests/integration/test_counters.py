@@ -13,6 +13,7 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.report import Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.conductor import Conductor
@@ -22,6 +23,7 @@ from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, read_models
 from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Times
 from tests.auditor import Auditor, auditing
 from tests.engine import (
     Connection,
@@ -385,3 +387,38 @@ async def test_a_host_that_pauses_aborts_and_starts_by_sql(
 
         await eventually(skipped, what="those left are skipped")
         assert (await campaign_row(host, campaign))[0] == "ABORTED"
+
+
+@pytest.mark.parametrize("postgres", ["debian"], indirect=True)
+@pytest.mark.parametrize("work", ["mark_sent", "release", "apply_reports"])
+async def test_rows_are_held_in_one_order_whatever_collation_a_hosts_column_has(
+    work: str, pool: Pool, host: Connection
+) -> None:
+    await host.execute('ALTER TABLE ota_device_status ALTER COLUMN device_id TYPE text COLLATE "und-x-icu"')
+    campaign = await insert_campaign(host, ["a", "B"])
+    async with tenant_transaction(pool, "north") as connection:
+        locked = await campaigns.lock(connection, "north", campaign)
+        claim = await executions.claim(connection, locked, tokens=2, fresh=2, lease=60, in_all=600)
+    if work == "apply_reports":
+        await sent_to(host, campaign, ["a", "B"])
+    times = Times(60, 60, 600)
+    commands = sorted(claim.commands, key=lambda each: each.device_id.lower())
+
+    async def write() -> None:
+        async with tenant_transaction(pool, "north", generic_plans=True) as connection:
+            if work == "mark_sent":
+                await executions.mark_sent(connection, "north", CampaignId(campaign), commands, times)
+            elif work == "release":
+                await executions.release(connection, "north", CampaignId(campaign), commands, delay=0, refused=False)
+            else:
+                said = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, 100)
+                reports = [(each.device_id, said) for each in commands]
+                await executions.apply_reports(connection, "north", reports, times, max_attempts=3)
+
+    async with host.transaction():
+        await host.execute("SELECT FROM ota_device_status WHERE device_id = 'B' FOR UPDATE")
+        writing = asyncio.create_task(write())
+        await eventually(lambda: waits_for_a_lock(host), what="it waits for B")
+        free = await host.fetch("SELECT FROM ota_device_status WHERE device_id = 'a' FOR UPDATE SKIP LOCKED")
+    await writing
+    assert len(free) == 1, "B comes first, and a is not held yet"

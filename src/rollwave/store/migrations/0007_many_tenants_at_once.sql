@@ -22,7 +22,7 @@ BEGIN
         SELECT u.*, ota_status_rank(u.status) AS rank
         FROM unnest(tenants, campaigns, devices, statuses, progresses, errors, attempts)
             WITH ORDINALITY AS u (tenant, campaign, device, status, progress, error, attempt, number)
-        ORDER BY u.tenant, u.campaign, u.device
+        ORDER BY u.tenant, u.campaign, u.device COLLATE "C"
     LOOP
         IF r.tenant <> named THEN
             PERFORM set_config('app.tenant_id', r.tenant, true);

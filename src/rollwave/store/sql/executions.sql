@@ -84,7 +84,7 @@ WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), held AS (
     SELECT d.device_id, d.status
-    FROM (SELECT * FROM sent ORDER BY device_id) AS s
+    FROM (SELECT * FROM sent ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
         SELECT device_id, status
         FROM ota_device_status
@@ -118,7 +118,7 @@ WITH unsent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), held AS (
     SELECT d.device_id
-    FROM (SELECT * FROM unsent ORDER BY device_id) AS s
+    FROM (SELECT * FROM unsent ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
         SELECT device_id
         FROM ota_device_status
@@ -159,7 +159,7 @@ WITH report AS MATERIALIZED (
     JOIN ota_device_status d
       ON d.tenant_id = $1 AND d.campaign_id = r.campaign_id AND d.device_id = r.device_id
     JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = r.campaign_id
-    ORDER BY d.campaign_id, d.device_id
+    ORDER BY d.campaign_id, d.device_id COLLATE "C"
     FOR UPDATE OF d
 ), moved AS (
     UPDATE ota_device_status d
