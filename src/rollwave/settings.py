@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         description="Listener slots of the installation, the same for every worker; several share the load.",
     )
     reconcile_interval: float = Field(
-        30.0,
+        45.0,
         alias="ROLLWAVE_RECONCILE_INTERVAL",
         gt=0,
         le=60,

@@ -150,7 +150,7 @@ class Conductor:
         return Step()
 
     async def reconcile(self, due: Due) -> float:
-        """Every half a minute, look whether counters and rows agree; if not, set them right, and judge anew.
+        """Every now and then, look whether counters and rows agree; if not, set them right, and judge anew.
 
         Returns the seconds until it is time again.
         """

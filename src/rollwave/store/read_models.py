@@ -61,8 +61,11 @@ async def devices(
     """
     async with tenant_transaction(pool, tenant_id) as connection:
         breakdown = (await _campaign(connection, tenant_id, campaign_id))["status_breakdown"]
-        records = await connection.fetch(_sql["devices"], tenant_id, campaign_id, status, cursor, limit + 1)
-    total = breakdown[status] if status else sum(breakdown.values())
+        total = breakdown[status] if status else sum(breakdown.values())
+        # What nobody is in is not looked for: that would be to read the whole campaign.
+        records = (
+            await connection.fetch(_sql["devices"], tenant_id, campaign_id, status, cursor, limit + 1) if total else []
+        )
     return page(records, total, limit=limit, key="device_id")
 
 

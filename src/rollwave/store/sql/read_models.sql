@@ -48,7 +48,7 @@ SELECT count(*) FROM ota_campaigns WHERE tenant_id = $1 AND ($2::text IS NULL OR
 SELECT EXISTS (SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint);
 
 -- name: devices
--- By device id, which the primary key serves.
+-- By device id, which the primary key serves, and an index of their own those that failed or were skipped.
 SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2::bigint
