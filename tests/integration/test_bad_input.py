@@ -352,7 +352,7 @@ async def test_devices_that_cannot_be_addressed_are_skipped_before_anything_is_p
     async with (
         connect(database) as host,
         devices(mosquitto.url, succeeds) as fleet,
-        worker(database, mosquitto.url, tmp_path / "log", OTA_TICK_INTERVAL="9") as running,
+        worker(database, mosquitto.url, tmp_path / "log", OTA_TICK_INTERVAL="60") as running,
     ):
         campaign = await insert_campaign(host, names, rollout_rate=3, abort_threshold=0.0)
         await ends(host, campaign)

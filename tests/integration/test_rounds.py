@@ -77,13 +77,13 @@ async def test_a_long_campaign_gives_way_to_a_short_one(
 
 
 async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
-    campaign = await insert_campaign(host, 100, rollout_rate=40)
+    campaign = await insert_campaign(host, 1000, rollout_rate=1000)
     claimer = Claimer(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
     first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
-    assert (len(first.commands), len(then.commands)) == (2, 0)
+    assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
-    assert len((await claimer.claim(due(campaign))).commands) == 20, "half the window is over, and two have gone"
+    assert len((await claimer.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
 
 
 async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(

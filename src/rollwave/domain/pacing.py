@@ -2,12 +2,15 @@
 
 A campaign has a window of one tick in database time, shared by every worker. At most ``rate`` devices are
 claimed in a window, and the next window opens with the first claim at least one tick after this one opened. Within
-the window they may go in equal steps rather than all at its beginning.
+the window they may go in equal steps rather than all at its beginning, where each step has enough of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+SMALLEST_STEP = 50
+"""Devices for which a step is worth while: fewer at once are no burst, and who waits for them would wonder why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Pace:
     """What the claiming transaction read, under the campaign's row lock.
 
     ``age`` is the seconds since the window opened (None: no window yet), ``used`` the devices claimed in it.
-    ``steps`` are the equal parts of the window, each of which lets its share of the rate go; 1: all at once.
+    ``steps`` are the equal parts of the window, at most, each of which lets its share of the rate go; 1: all at once.
     """
 
     rate: int
@@ -25,6 +28,11 @@ class Pace:
     in_flight: int = 0
     max_in_flight: int | None = None
     steps: int = 1
+
+    @property
+    def parts(self) -> int:
+        """The steps that the rate is enough for."""
+        return max(1, min(self.steps, self.rate // SMALLEST_STEP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +57,18 @@ def allowance(pace: Pace, *, wave_left: int) -> Allowance:
     # A window opened well in the future was dated by a clock that has been set back since.
     opens = pace.age is None or pace.age >= pace.tick or pace.age < -pace.tick
     age, used = (0.0, 0) if opens or pace.age is None else (pace.age, pace.used)
-    step = min(pace.steps, int(max(0.0, age) * pace.steps / pace.tick) + 1)
+    step = min(pace.parts, int(max(0.0, age) * pace.parts / pace.tick) + 1)
     tokens = max(0, _upto(pace, step) - used)
     places = tokens if pace.max_in_flight is None else max(0, pace.max_in_flight - pace.in_flight)
-    retry_in = 0.0 if opens or tokens else _next_step(pace, used) * pace.tick / pace.steps - age
+    retry_in = 0.0 if opens or tokens else _next_step(pace, used) * pace.tick / pace.parts - age
     return Allowance(tokens, min(tokens, places, max(0, wave_left)), opens, retry_in)
 
 
 def _upto(pace: Pace, step: int) -> int:
     """Devices that the first ``step`` steps of a window let go, rounded up."""
-    return -(-pace.rate * step // pace.steps)
+    return -(-pace.rate * step // pace.parts)
 
 
 def _next_step(pace: Pace, used: int) -> int:
     """The steps that must be over before more than ``used`` devices may go: all of them when the rate is used up."""
-    return pace.steps if used >= pace.rate else used * pace.steps // pace.rate
+    return pace.parts if used >= pace.rate else used * pace.parts // pace.rate
