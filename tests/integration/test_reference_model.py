@@ -31,7 +31,7 @@ from rollwave.engine.claimer import Claimer
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
-from rollwave.engine.sender import Batch, Sender, Sent
+from rollwave.engine.sender import Sender, Sent
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
@@ -260,7 +260,7 @@ class Campaign(RuleBasedStateMachine):
         answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
         times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout)
         due = Due(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
-        self.world.run(self.world.sender.settle(due, Batch(claimed, b"", times), answer))
+        self.world.run(self.world.sender.settle(due, times, [answer]))
         for each in sent:
             self.model.acknowledged(each.device_id, each.attempt)
         for each in rest:

@@ -1,50 +1,118 @@
-"""A campaign's batches on their way: while one is published, the one before it is settled."""
+"""A campaign's batches on their way: handed over one after the other, half by half, and settled as they are answered.
+
+While the broker answers for one half the next is handed over, so that its latency costs nothing. What is on its way
+is never more than one batch, and nothing more goes before it is seen that the campaign still runs: after a stop,
+one batch goes out at most.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 
 from rollwave.engine.sender import Batch, Sender, Sent
 from rollwave.store.campaigns import Due
+from rollwave.store.executions import Times
+
+SETTLING = 2
+"""Batches that may wait to be answered for and written down, before the next one goes."""
 
 
 class Conveyor:
-    """Publishes one batch at a time: of a campaign that is stopped no more than that one goes out."""
+    """Of one campaign, for one turn. ``most``: commands that may be on their way at once, the size of a batch."""
 
-    def __init__(self, sender: Sender, due: Due) -> None:
+    def __init__(self, sender: Sender, due: Due, *, most: int, still_runs: Callable[[], Awaitable[bool]]) -> None:
         self._sender = sender
         self._due = due
-        self._publishing: asyncio.Task[tuple[Batch, Sent]] | None = None
-        self._settling: asyncio.Task[None] | None = None
+        self._most = most
+        self._still_runs = still_runs
+        self._handing: asyncio.Task[bool] | None = None
+        self._settling: deque[asyncio.Task[None]] = deque()
+        self._unanswered = 0
+        self._answer = asyncio.Event()
+        self._stuck = False
+        self._begun = False
         self.taken = 0
-        """Commands that the broker took, of all batches that it has answered for."""
+        """Commands that the broker took, of all that it has answered for."""
 
-    def start(self, batch: Batch) -> None:
-        """Begin to publish; the batch before it has been answered for."""
-        self._publishing = asyncio.create_task(self._publish(batch))
+    async def put(self, batch: Batch) -> bool:
+        """Begin with ``batch``, once all of the one before it is handed over and there is room.
 
-    async def answered(self) -> int | None:
-        """How many commands of the batch on its way the broker took, once it has answered. None: none was on its way.
-
-        What became of that batch is being written down now, and of the one before it has been.
+        False: the campaign no longer runs, or the broker takes nothing. What was not handed over is given back.
         """
-        if self._publishing is None:
-            return None
-        publishing, self._publishing = self._publishing, None
-        batch, sent = await publishing
-        self.taken += len(sent.taken)
-        before, self._settling = self._settling, asyncio.create_task(self._sender.settle(self._due, batch, sent))
-        if before is not None:
-            await before
-        return len(sent.taken)
+        half = -(-self._most // 2)
+        parts = [batch.part(first, first + half) for first in range(0, len(batch.commands), half)]
+        try:
+            goes = await self._all_handed_over() and (not parts or await self._may_go(parts[0]))
+            while len(self._settling) > SETTLING:
+                await self._settling.popleft()
+        except BaseException:
+            await self._sender.give_back(self._due, batch.commands)
+            raise
+        if not goes:
+            await self._sender.give_back(self._due, batch.commands)
+        elif parts:
+            self._handing = asyncio.create_task(self._hand_over(parts))
+        return goes
 
     async def finish(self) -> None:
         """Wait for whatever is on its way, and until what became of it is written down."""
         try:
-            await self.answered()
+            await self._all_handed_over()
         finally:
-            if self._settling is not None:
-                await self._settling
+            settled = await asyncio.gather(*self._settling, return_exceptions=True)
+        for trouble in settled:
+            if trouble is not None:
+                raise trouble
 
-    async def _publish(self, batch: Batch) -> tuple[Batch, Sent]:
-        return batch, await self._sender.publish(self._due, batch)
+    async def _all_handed_over(self) -> bool:
+        handing, self._handing = self._handing, None
+        return handing is None or await handing
+
+    async def _hand_over(self, parts: Sequence[Batch]) -> bool:
+        """Hand over a batch, of which the first part may go. False: what is left of it may not."""
+        begun: list[asyncio.Task[Sent]] = []
+        try:
+            for part in parts:
+                if begun and not await self._may_go(part):
+                    break
+                handed = asyncio.Event()
+                begun.append(asyncio.create_task(self._publish(part, handed)))
+                await handed.wait()
+        finally:
+            self._settling.append(asyncio.create_task(self._settle(parts[0].times, begun)))
+        for part in parts[len(begun) :]:
+            await self._sender.give_back(self._due, part.commands)
+        return len(begun) == len(parts)
+
+    async def _may_go(self, part: Batch) -> bool:
+        while self._unanswered + len(part.commands) > self._most:
+            self._answer.clear()
+            await self._answer.wait()
+        # What goes first was claimed just now, and that the campaign runs was seen then.
+        first, self._begun = not self._begun, True
+        return not self._stuck and (first or await self._still_runs())
+
+    async def _publish(self, part: Batch, handed: asyncio.Event) -> Sent:
+        self._unanswered += len(part.commands)
+        taken = 0
+        try:
+            sent = await self._sender.publish(self._due, part, handed)
+            taken = len(sent.taken)
+        finally:
+            handed.set()
+            self.taken += taken
+            self._stuck = self._stuck or not taken
+            self._unanswered -= len(part.commands)
+            self._answer.set()
+        return sent
+
+    async def _settle(self, times: Times, begun: Sequence[asyncio.Task[Sent]]) -> None:
+        ended = await asyncio.gather(*begun, return_exceptions=True)
+        answers = [each for each in ended if isinstance(each, Sent)]
+        if answers:
+            await self._sender.settle(self._due, times, answers)
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.engine.agenda import SOON, TURN
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.conveyor import Conveyor
 from rollwave.engine.publisher import Publisher
-from rollwave.engine.sender import Batch, Sender
+from rollwave.engine.sender import Sender
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -42,6 +43,7 @@ class Dispatcher:
     ) -> None:
         """``steps``: parts in which a tick's devices go out, one after the other; 1: all at once."""
         self._pool = pool
+        self._settings = settings
         self._publisher = publisher
         self._claimer = Claimer(pool, settings, steps=steps)
         self._sender = Sender(pool, publisher, settings)
@@ -50,34 +52,24 @@ class Dispatcher:
     async def dispatch(self, due: Due) -> float:
         """Send what may go now, for a turn. Returns the seconds until there may be more; 0: there is more now.
 
-        One batch is claimed while the one before it is published, and the one before that is marked. A broker that is
-        away claims nothing.
+        One batch is claimed while the one before it is handed over, and what is answered for is marked (``Conveyor``).
+        A broker that is away claims nothing.
         """
         try:
             await self._publisher.session()
         except BrokerUnavailable:
             return SOON
-        batch, wait = Batch(), SOON
-        turn_ends = time.monotonic() + TURN
-        conveyor = Conveyor(self._sender, due)
+        wait, turn_ends = SOON, time.monotonic() + TURN
+        conveyor = Conveyor(
+            self._sender, due, most=self._settings.claim_batch, still_runs=partial(self._still_runs, due)
+        )
         try:
             while not self._stopping():
                 batch = await self._claimer.claim(due)
-                try:
-                    taken = await conveyor.answered()
-                    goes = taken is None or not batch.commands or await self._still_runs(due)
-                except Exception:
-                    await self._sender.give_back(due, batch)
-                    raise
-                if not goes:
-                    await self._sender.give_back(due, batch)
+                if not await conveyor.put(batch):
                     break
-                if batch.commands:
-                    conveyor.start(batch)
                 if not (batch.commands or batch.skipped):
                     wait = max(batch.retry_in, AT_LEAST)
-                    break
-                if taken == 0:
                     break
                 if time.monotonic() >= turn_ends:
                     wait = 0.0
@@ -90,7 +82,7 @@ class Dispatcher:
         return wait
 
     async def _still_runs(self, due: Due) -> bool:
-        """Whether what waited may go: stopped since, the campaign had the batch before it out, and that is all."""
+        """Whether more may go: stopped since, the campaign had what is on its way out, and that is all."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
         return campaign.status is CampaignStatus.RUNNING

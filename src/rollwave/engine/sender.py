@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from rollwave import metrics
@@ -23,7 +23,7 @@ from rollwave.store.executions import Claimed, Times
 
 _log = get_logger("dispatcher")
 
-AT_ONCE = 100
+AT_ONCE = 50
 """Commands handed over before others in this process get their turn: each answer of the database waits for it."""
 
 NO_TIMES = Times(0, 0, 0)
@@ -41,6 +41,10 @@ class Batch:
     retry_in: float = inf
     """Seconds until there may be more to claim, where nothing was."""
 
+    def part(self, first: int, last: int) -> Batch:
+        """A share of its commands, from ``first`` to before ``last``."""
+        return replace(self, commands=self.commands[first:last])
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -51,6 +55,11 @@ class Sent:
     unanswered: list[Claimed]
     trouble: str
 
+    @property
+    def failed(self) -> int:
+        """Commands that the broker did not take, as far as we know."""
+        return len(self.refused) + len(self.unanswered)
+
 
 class Sender:
     """Sends batches; holds no connection while the broker is spoken to."""
@@ -60,53 +69,61 @@ class Sender:
         self._publisher = publisher
         self._settings = settings
 
-    async def publish(self, due: Due, batch: Batch) -> Sent:
-        """Hand the commands to the broker; returns what it answered. :meth:`settle` is to follow."""
+    async def publish(self, due: Due, batch: Batch, handed: asyncio.Event) -> Sent:
+        """Hand the commands to the session, set ``handed``, and return what the broker answered.
+
+        :meth:`settle` is to follow.
+        """
         metrics.claims_in_flight.inc(len(batch.commands))
         try:
             with metrics.publish_seconds.time():
-                sent = await self._publish(due, batch)
+                sent = await self._publish(due, batch, handed)
             await reach(Failpoint.PUBLISHED)
         except BaseException:
             metrics.claims_in_flight.dec(len(batch.commands))
             raise
         return sent
 
-    async def settle(self, due: Due, batch: Batch, sent: Sent) -> None:
-        """Write down what became of a batch."""
+    async def settle(self, due: Due, times: Times, answers: Sequence[Sent]) -> None:
+        """Write down what became of a batch, from the answers for its parts."""
+        sent = Sent(
+            [command for each in answers for command in each.taken],
+            [command for each in answers for command in each.refused],
+            [command for each in answers for command in each.unanswered],
+            next((each.trouble for each in answers if each.failed), ""),
+        )
         try:
-            await self._settle(due, batch, sent)
+            await self._settle(due, times, sent)
             await reach(Failpoint.MARKED)
         finally:
-            metrics.claims_in_flight.dec(len(batch.commands))
+            metrics.claims_in_flight.dec(len(sent.taken) + sent.failed)
         metrics.dispatched.inc(len(sent.taken))
 
-    async def give_back(self, due: Due, batch: Batch) -> None:
+    async def give_back(self, due: Due, commands: Sequence[Claimed]) -> None:
         """Claimed, and not to be sent after all: at once to be skipped, or claimed again under the same attempt."""
-        if batch.commands:
-            await self._release(due, batch.commands, delay=0)
+        if commands:
+            await self._release(due, commands, delay=0)
 
-    async def _settle(self, due: Due, batch: Batch, sent: Sent) -> None:
+    async def _settle(self, due: Due, times: Times, sent: Sent) -> None:
         """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""
         tenant_id, campaign_id = due.tenant_id, due.campaign_id
         if sent.taken:
             async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
-                await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, batch.times)
+                await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, times)
                 await reach(Failpoint.MARK_WRITTEN)
         delay = min(self._settings.tick_interval, self._settings.lease)
         for unsent, refused in ((sent.refused, True), (sent.unanswered, False)):
             if unsent:
                 await self._release(due, unsent, delay=delay, refused=refused)
-        failed = len(sent.refused) + len(sent.unanswered)
-        metrics.publish_failed.inc(failed)
-        if not failed:
+        metrics.publish_failed.inc(sent.failed)
+        if not sent.failed:
             self._publisher.told.over(campaign_id)
         elif self._publisher.told.news(campaign_id, "refused" if sent.refused else "unanswered"):
             _log.warning(
                 "ota_mqtt_publish_failed",
                 campaign_id=campaign_id,
                 tenant_id=tenant_id,
-                devices=failed,
+                devices=sent.failed,
                 error=sent.trouble,
             )
 
@@ -114,7 +131,7 @@ class Sender:
         async with tenant_transaction(self._pool, due.tenant_id, generic_plans=True) as connection:
             await executions.release(connection, due.tenant_id, due.campaign_id, unsent, delay=delay, refused=refused)
 
-    async def _publish(self, due: Due, batch: Batch) -> Sent:
+    async def _publish(self, due: Due, batch: Batch, handed: asyncio.Event) -> Sent:
         """Publish before the lease ends and no later: past it, another worker may have the devices."""
         receipts: list[Receipt] = []
         trouble = ""
@@ -124,6 +141,7 @@ class Sender:
             async with asyncio.timeout(patience):
                 session = await self._publisher.session()
                 trouble = await self._hand_over(session, due, batch, receipts)
+                handed.set()
                 for receipt in receipts:
                     await receipt.settled()
         except BrokerUnavailable as error:
