@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
@@ -32,6 +33,12 @@ from tests.shipped import ShippedMosquitto
 HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
 _numbers = itertools.count(1)
+
+# On a busy machine the first draw takes seconds, and says nothing about what is tested.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
