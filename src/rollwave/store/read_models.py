@@ -14,6 +14,9 @@ from rollwave.store.queries import load
 
 _sql = load("read_models")
 
+LOOKED_FOR = frozenset({ExecutionStatus.FAILED, ExecutionStatus.SKIPPED, ExecutionStatus.INSTALLING})
+"""States of which devices are found at once, however few they are (``devices_looked_for``)."""
+
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, Any]:
     """One campaign with ``firmware_*``, ``waves`` and ``status_breakdown`` (every status, 0 included).
@@ -62,10 +65,9 @@ async def devices(
     async with tenant_transaction(pool, tenant_id) as connection:
         breakdown = (await _campaign(connection, tenant_id, campaign_id))["status_breakdown"]
         total = breakdown[status] if status else sum(breakdown.values())
+        statement = _sql["devices_looked_for" if status in LOOKED_FOR else "devices"]
         # What nobody is in is not looked for: that would be to read the whole campaign.
-        records = (
-            await connection.fetch(_sql["devices"], tenant_id, campaign_id, status, cursor, limit + 1) if total else []
-        )
+        records = await connection.fetch(statement, tenant_id, campaign_id, status, cursor, limit + 1) if total else []
     return page(records, total, limit=limit, key="device_id")
 
 

@@ -7,10 +7,11 @@ ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS installing integer,
     ADD COLUMN IF NOT EXISTS skipped integer;
 
--- What operators look for. Written for such a device alone, and once.
-CREATE INDEX IF NOT EXISTS ota_device_status_missed
+-- What operators look for: what went wrong, and what may hang in the midst of an installation. Written for such a device
+-- alone.
+CREATE INDEX IF NOT EXISTS ota_device_status_looked_for
     ON ota_device_status (tenant_id, campaign_id, status, device_id)
-    WHERE status IN ('FAILED', 'SKIPPED');
+    WHERE status IN ('FAILED', 'SKIPPED', 'INSTALLING');
 
 -- An execution is written five times on its way to the end, and each time its page had better have room: then a page in
 -- half of which lies what is past is a page to write to, and the table does not grow. Vacuum comes by when a fiftieth of the

@@ -48,11 +48,20 @@ SELECT count(*) FROM ota_campaigns WHERE tenant_id = $1 AND ($2::text IS NULL OR
 SELECT EXISTS (SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint);
 
 -- name: devices
--- By device id, which the primary key serves, and an index of their own those that failed or were skipped.
+-- By device id, which the primary key serves.
 SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2::bigint
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR device_id > $4)
+ORDER BY device_id
+LIMIT $5;
+
+-- name: devices_looked_for
+-- Those in a state that has an index of its own. It says so itself, for a plan that is made for any state.
+SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status IN ('FAILED', 'SKIPPED', 'INSTALLING')
+  AND status = $3 AND ($4::text IS NULL OR device_id > $4)
 ORDER BY device_id
 LIMIT $5;
 
