@@ -12,12 +12,13 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import conductor, dispatcher, rounds, tick
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.commands import start_campaign
+from rollwave.engine.conductor import Conductor
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.rounds import Rounds
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
+from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
 from tests.support import eventually
 
 HOUR = 3600.0
@@ -84,6 +85,18 @@ async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connecti
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
     assert len((await claimer.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
+
+
+async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 2)
+    conductor = Conductor(pool, Settings())
+    assert (await conductor.conduct(due(campaign))).idle == 0, "both want a command"
+    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    assert 3500 < (await conductor.conduct(due(campaign))).idle <= 3600, "until the first deadline"
+    await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'dev-2'")
+    assert (await conductor.conduct(due(campaign))).idle == 0, "a deadline has passed"
+    await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
+    assert (await conductor.conduct(due(campaign))).idle == 0, "one was set back by hand"
 
 
 async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(

@@ -35,7 +35,8 @@ def test_what_is_known_waits_for_its_time() -> None:
     assert known.soonest == 5.0
     assert known.ripe(now=4.9) == []
     assert known.ripe(now=5.0) == [TWO]
-    assert known.ripe(now=10.0) == [ONE, TWO]
+    assert known.ripe(now=10.0) == [ONE]
+    assert known.ripe(now=10.0) == []
 
 
 def test_another_state_calls_for_a_look_even_while_it_is_in_hand() -> None:

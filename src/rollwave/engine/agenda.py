@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from heapq import heappop, heappush
 from math import inf
 from typing import TypeAlias
 
@@ -29,22 +30,29 @@ class Agenda:
         self._due: dict[Key, Due] = {}
         self._at: dict[Key, float] = {}
         self._in_hand: set[Key] = set()
+        self._queue: list[tuple[float, Key]] = []
+        """A heap. What no longer agrees with ``_at``, or is in hand, is passed over."""
 
     def update(self, due: Sequence[Due]) -> None:
         """What is due now. Whatever is new here, or in another state than it was, is to be looked at at once."""
         before, self._due = self._due, {key(each): each for each in due}
+        self._at = {name: at for name, at in self._at.items() if name in self._due}
         for name, each in self._due.items():
             if name not in before or before[name].status is not each.status:
-                self._at[name] = -inf
-        self._at = {name: at for name, at in self._at.items() if name in self._due}
+                self._put(name, -inf)
 
     def all(self) -> list[Due]:
         """All that is due."""
         return list(self._due.values())
 
     def ripe(self, now: float) -> list[Due]:
-        """What is to be looked at by ``now``."""
-        return [self._due[name] for name, at in self._waiting() if at <= now]
+        """What is to be looked at by ``now``, once: it is to begin, and to come again."""
+        found = []
+        while self.soonest <= now:
+            _, name = heappop(self._queue)
+            del self._at[name]
+            found.append(self._due[name])
+        return found
 
     def begin(self, due: Due) -> None:
         """It is being looked at, and not ripe before it has been."""
@@ -56,12 +64,18 @@ class Agenda:
         name = key(due)
         self._in_hand.discard(name)
         if name in self._due:
-            self._at[name] = min(at, self._at.get(name, inf))
+            self._put(name, min(at, self._at.get(name, inf)))
 
     @property
     def soonest(self) -> float:
         """When the next look is due; infinite: there is nothing to look at."""
-        return min((at for _, at in self._waiting()), default=inf)
+        while self._queue:
+            at, name = self._queue[0]
+            if self._at.get(name) == at and name not in self._in_hand:
+                return at
+            heappop(self._queue)
+        return inf
 
-    def _waiting(self) -> Iterator[tuple[Key, float]]:
-        return ((name, at) for name, at in self._at.items() if name not in self._in_hand)
+    def _put(self, name: Key, at: float) -> None:
+        self._at[name] = at
+        heappush(self._queue, (at, name))

@@ -35,7 +35,7 @@ class Step:
     """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
 
     Or it is ``being_targeted``, or ``to_plan``: nothing is done until it is. ``more``: devices may
-    be overdue that were not looked at yet.
+    be overdue that were not looked at yet. ``idle``: for so many seconds there is nothing to send.
     """
 
     stopped: Stopped | None = None
@@ -44,6 +44,7 @@ class Step:
     being_targeted: bool = False
     to_plan: bool = False
     more: bool = False
+    idle: float = 0.0
 
 
 class Conductor:
@@ -109,7 +110,7 @@ class Conductor:
         last = wave.number == planned[-1].number
         passed = gate(wave, sent=campaign.sent, unfinished=outlook.open, more_to_send=outlook.waiting)
         if not outlook.any or passed is Gate.SHUT or (last and not outlook.finished):
-            return Step()
+            return Step(idle=0.0 if outlook.waiting else max(0.0, outlook.due_in or 0.0))
         if outlook != verified:
             return Step(to_verify=outlook)
         return await self._conclude(connection, campaign, outlook, wave.number)

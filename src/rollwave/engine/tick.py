@@ -142,7 +142,7 @@ class Ticker:
             if step.being_targeted:
                 wait = await self._targeter.target(due)
             elif due.status is CampaignStatus.RUNNING:
-                wait = await self._dispatcher.dispatch(due)
+                wait = step.idle or await self._dispatcher.dispatch(due)
             else:
                 wait = 0.0 if step.more else inf
             self._told.over(("ota_campaign_error", due.tenant_id, due.campaign_id))

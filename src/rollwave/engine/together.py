@@ -33,6 +33,10 @@ from rollwave.store.outage import is_away
 SMALL = 50
 """Reports of a share that goes with the others. A larger one is cheaper in a statement of its own."""
 
+LANES, LANE = 2, 100
+"""Transactions at the same time, each of other tenants: while PostgreSQL works on one, the other is prepared or noted;
+and the tenants for which one is worth while."""
+
 Said: TypeAlias = tuple[TenantId, DeviceId, Report]
 Moves: TypeAlias = "dict[TenantId, list[tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]]]"
 
@@ -69,10 +73,12 @@ class Together:
                 outcomes[Outcome.COALESCED] += len(share.reports) - len(rounds[0])
             else:
                 left[tenant_id] = share
-        written = await self._write(said, outcomes)
-        for tenant_id, device_id, report in written.left:
-            left.setdefault(tenant_id, Share()).reports.append((device_id, report))
-        return left, written.dues
+        dues: list[Due] = []
+        for written in await asyncio.gather(*(self._write(lane, outcomes) for lane in lanes_of(said))):
+            dues += written.dues
+            for tenant_id, device_id, report in written.left:
+                left.setdefault(tenant_id, Share()).reports.append((device_id, report))
+        return left, dues
 
     async def _write(self, said: Sequence[Said], outcomes: Counter[Outcome]) -> Written:
         tenants = sorted({tenant_id for tenant_id, _, _ in said})
@@ -129,6 +135,17 @@ class Together:
                 self._sorter.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
                 moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
         return moves, left
+
+
+def lanes_of(said: Sequence[Said]) -> list[list[Said]]:
+    """Each tenant's reports are in one of them."""
+    tenants = sorted({tenant_id for tenant_id, _, _ in said})
+    lanes = max(1, min(LANES, len(tenants) // LANE))
+    lane_of = {tenant_id: number * lanes // len(tenants) for number, tenant_id in enumerate(tenants)}
+    parts: list[list[Said]] = [[] for _ in range(lanes)]
+    for each in said:
+        parts[lane_of[each[0]]].append(each)
+    return parts
 
 
 def _is_plain(share: Share) -> bool:

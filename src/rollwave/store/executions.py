@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
@@ -99,11 +99,15 @@ class Doing:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all."""
+    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all.
+
+    ``due_in`` is the seconds until the first lease, deadline or delay of an open one ends; None: there is none.
+    """
 
     waiting: bool
     open: bool
     any: bool
+    due_in: float | None = field(default=None, compare=False)
 
     @property
     def finished(self) -> bool:
@@ -255,7 +259,8 @@ async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
     """What the campaign has left to do."""
     row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
     assert row is not None  # a SELECT without FROM has one row
-    return Outlook(waiting=row["waiting"], open=row["open"], any=row["any"])
+    due_in = row["due_in"]
+    return Outlook(waiting=row["waiting"], open=due_in is not None, any=row["any"], due_in=due_in)
 
 
 async def next_due(connection: Connection, campaign: Campaign) -> float | None:

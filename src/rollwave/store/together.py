@@ -62,7 +62,8 @@ async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> li
         }
     )
     by_status = [
-        [tallies[tenant_id][campaign_id, status] for tenant_id, campaign_id in moved] for status in ExecutionStatus
+        [tallies[tenant_id].get((campaign_id, status), 0) for tenant_id, campaign_id in moved]
+        for status in ExecutionStatus
     ]
     rows = await connection.fetch(_sql["count"], [each for each, _ in moved], [each for _, each in moved], *by_status)
     return [(row["tenant"], campaigns.standing(row)) for row in rows]

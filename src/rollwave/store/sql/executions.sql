@@ -299,10 +299,10 @@ SELECT count(*) FROM skipped;
 SELECT (SELECT true FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
         ORDER BY id LIMIT 1) IS NOT NULL AS waiting,
-       (SELECT true FROM ota_device_status
+       (SELECT COALESCE(EXTRACT(epoch FROM due_at - statement_timestamp()), 0)::float8 FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2
           AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-        ORDER BY due_at NULLS FIRST LIMIT 1) IS NOT NULL AS open,
+        ORDER BY due_at NULLS FIRST LIMIT 1) AS due_in,
        (SELECT true FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2
         ORDER BY device_id LIMIT 1) IS NOT NULL AS any;
 
