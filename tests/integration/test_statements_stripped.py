@@ -31,6 +31,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "executions.claim": {6: "[/#+]"},
     "firmware.delete": {2: 8},
     "read_models.devices": {3: None},
+    "read_models.devices_looked_for": {3: "SKIPPED"},
     "read_models.events": {3: 0},
     "targets.fits_another": {4: "of-north"},
     "targets.insert": {3: "all"},
@@ -92,6 +93,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
                 FROM tenants, unnest(ARRAY['all', 'dev-1']) AS g;
             INSERT INTO ota_device_status (tenant_id, campaign_id, device_id)
                 SELECT 'south', 7, 'more-' || n FROM generate_series(1, 5) AS n;
+            INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, error_message)
+                SELECT tenant_id, 7, 'spared', 'SKIPPED', 'of ' || tenant_id FROM tenants;
             INSERT INTO firmware_versions (id, tenant_id, version, file_url)
                 SELECT 8, tenant_id, 'unused', 'https://' || tenant_id || '.invalid' FROM tenants;
             INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)
