@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     MakeApp = Callable[[Pool, Settings, Worker], FastAPI]
 
+COLLECT_AFTER = 50_000, 20, 20
+"""Objects made before the collector looks through the youngest; the defaults' 700 cost 6 % of the rate of dispatch."""
+
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
 
@@ -84,9 +87,11 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
             app = make_app(pool, settings, worker)
             listen_on = port
             supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
-        # What is here by now stays: looking through it again and again is what a collector would spend its time on.
+        # What is here by now stays, and what comes goes by itself, nearly all of it: a collector would spend its time on
+        # looking through it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         await supervisor.run()
 
 

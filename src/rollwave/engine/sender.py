@@ -143,7 +143,8 @@ class Sender:
                 trouble = await self._hand_over(session, due, batch, receipts)
                 handed.set()
                 for receipt in receipts:
-                    await receipt.settled()
+                    if not receipt.answered:  # the broker answers in order: one wait is for many
+                        await receipt.settled()
         except BrokerUnavailable as error:
             trouble = str(error)
         except TimeoutError:

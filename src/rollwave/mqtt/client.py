@@ -77,6 +77,11 @@ class Receipt:
             return
 
     @property
+    def answered(self) -> bool:
+        """Whether the broker has answered, or the session was lost."""
+        return self._receipt.is_done()
+
+    @property
     def taken(self) -> bool:
         """Whether the broker took the message. False: it refused, or has not answered (it may have the message)."""
         return self._receipt.is_done() and self._receipt.exception() is None

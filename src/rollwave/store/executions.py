@@ -20,8 +20,7 @@ STATUS = dict(ExecutionStatus.__members__)
 """A state by its word; a host's table may hold others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """One command to send: this device, under this attempt, before the lease ends."""
 
     device_id: DeviceId
@@ -125,11 +124,12 @@ async def claim(
     rows = await connection.fetch(
         _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE, in_all
     )
-    return Claim(
-        tuple(Claimed(row["device_id"], row["attempt"]) for row in rows if row["attempt"]),
-        fresh=sum(row["fresh"] and row["attempt"] > 0 for row in rows),
-        skipped=sum(row["attempt"] == 0 for row in rows),
-    )
+    commands, fresh = [], 0
+    for device_id, attempt, is_fresh in rows:
+        if attempt:
+            commands.append(Claimed(device_id, attempt))
+            fresh += is_fresh
+    return Claim(tuple(commands), fresh=fresh, skipped=len(rows) - len(commands))
 
 
 async def mark_sent(
