@@ -87,8 +87,8 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
             app = make_app(pool, settings, worker)
             listen_on = port
             supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
-        # What is here by now stays, and what comes goes by itself, nearly all of it: a collector would spend its time on
-        # looking through it again and again.
+        # What is here by now stays, and nearly all that comes goes by itself: there is little to collect, and much to
+        # look through.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)

@@ -192,7 +192,7 @@ WITH report AS MATERIALIZED (
                    OR d.due_at < LEAST(statement_timestamp() + h.patience, h.last_moment)))
     RETURNING h.number, d.status AS became
 )
-SELECT r.number::int - 1 AS position, h.was, m.became, h.attempt, h.reason,
+SELECT h.was, m.became, h.attempt, h.reason,
        m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.patience)::float8 AS patience
 FROM report r
 LEFT JOIN held h USING (number)
