@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 
@@ -15,7 +16,7 @@ from bench import chatter, compared, flat, million, scale, soak, starts, stops, 
 from bench.lab import open_lab
 from bench.machine import describe
 from bench.plan import BROKERS
-from bench.report import KEPT, PARTIAL, kept, write
+from bench.report import KEPT, PARTIAL, write
 from bench.session import Options, Session
 from bench.table import show
 from rollwave.errors import RollwaveError
@@ -34,6 +35,9 @@ PARTS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "tenants": tenants.measure,
 }
 
+BUSY = 1.0
+"""Load before it begins from which on the machine has other work."""
+
 _console = Console(highlight=False)
 
 
@@ -46,15 +50,17 @@ async def _main(options: argparse.Namespace) -> bool:
     async with open_lab(options.postgres, settings) as lab:
         machine = describe(lab)
         session = Session(lab, asked)
+        if machine["load_before"] > BUSY:
+            session.say(f"the machine is busy (load {machine['load_before']}): figures will be worse than it can do")
         failed = await _measure(session, options)
         session.say("done")
+        machine["seconds"] = round(time.monotonic() - session.started)
     _console.width = max(_console.width, 160)
     _console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
     show(list(session.report.rows()), _console)
-    whole = options.only == list(PARTS) and not options.soak and not failed
-    report = session.report.over(kept()) if options.merge else session.report
-    path = KEPT if whole or options.merge else PARTIAL
-    write(report.document(machine, asdict(asked) | {"postgres": options.postgres, "set": settings}), path)
+    whole = options == _parser().parse_args([]) and options.brokers == list(BROKERS) and not failed
+    path = KEPT if whole else PARTIAL
+    write(session.report.document(machine, asdict(asked) | {"postgres": options.postgres, "set": settings}), path)
     _console.print(f"written to {path}" + ("; `make docs` puts it into the documentation" if path == KEPT else ""))
     return not failed
 
@@ -75,23 +81,22 @@ async def _measure(session: Session, options: argparse.Namespace) -> list[str]:
     return failed
 
 
-def _options() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Rollwave on this machine.")
     brokers = list(BROKERS) if debian_mosquitto() else ["iotcore"]
     add = parser.add_argument
     add("--only", type=_list_of(list(PARTS)), default=list(PARTS), help=f"parts, of {','.join(PARTS)}")
     add("--runs", type=int, default=3, help="how often what is compared is measured, at most (default: 3)")
     add("--minutes", type=float, default=9.5, help="time for everything; fewer runs keep to it (default: 9.5)")
-    add("--devices", type=int, default=20_000, help="devices of the campaigns that are timed (default: 20000)")
+    add("--devices", type=int, default=50_000, help="devices of the campaigns that are timed (default: 50000)")
     add("--largest", type=int, default=10_000_000, help="devices of the largest campaign (default: 10000000)")
     add("--tenants", type=int, default=1000, help="tenants of `tenants` (default: 1000)")
     add("--campaigns", type=int, default=1, help="campaigns of each of them (default: 1)")
     add("--soak", type=float, metavar="SECONDS", help="nothing but steady load, and what grows under it")
-    add("--merge", action="store_true", help="put the parts measured into the results of the last whole run")
     add("--brokers", type=_list_of(brokers), default=brokers, help=f"of {','.join(brokers)}")
     add("--postgres", choices=["embedded", "debian"], default="embedded", help="which PostgreSQL (default: embedded)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of PostgreSQL's")
-    return parser.parse_args()
+    return parser
 
 
 def _list_of(known: Sequence[str]) -> Callable[[str], list[str]]:
@@ -107,7 +112,7 @@ def _list_of(known: Sequence[str]) -> Callable[[str], list[str]]:
 if __name__ == "__main__":
     logging.disable(logging.WARNING)  # what the engine has to say when it is called from here is known
     try:
-        raise SystemExit(not asyncio.run(_main(_options())))
+        raise SystemExit(not asyncio.run(_main(_parser().parse_args())))
     except RollwaveError as error:
         _console.print(f"error: {error}\nhint: {error.hint}")
         raise SystemExit(1) from None

@@ -78,7 +78,7 @@ async def apply(lab: Lab, number: int) -> float:
 
 async def publish(lab: Lab, broker: str, number: int) -> float:
     """QoS 1 frames a second over one socket, until the last one is acknowledged and has reached a subscriber."""
-    frames = _commands([device_name(n) for n in range(number)], command_body(1), 0)
+    frames = _commands([device_name(n) for n in range(number)], command_body(1))
     with lab.broker(broker) as at:
         async with devices(at.port) as fleet:
             with wire.connected(at.port, "bench-engine") as line:
@@ -88,21 +88,22 @@ async def publish(lab: Lab, broker: str, number: int) -> float:
 
 
 async def dispatch(lab: Lab, broker: str, number: int) -> float:
-    """Claim, publish, mark, chained: one batch is claimed while the one before it is on its way."""
+    """Claim, publish, mark, chained: a batch is claimed and sent while the one before it is answered for and marked."""
     async with AsyncExitStack() as stack:
         pool, campaign = await stack.enter_async_context(_prepared(lab, number))
         at = stack.enter_context(lab.broker(broker))
         fleet = await stack.enter_async_context(devices(at.port))
         line = await stack.enter_async_context(_line(at.port))
-        body = command_body(campaign)
+        names = [device_name(n) for n in range(number)]
+        frames = dict(zip(names, _commands(names, command_body(campaign)), strict=True))
         started = time.perf_counter()
         on_its_way: asyncio.Task[None] | None = None
         sent = 0
         while chosen := [row[0] for row in await pool.fetch(_CLAIM, TENANT, campaign, BATCH)]:
+            line.send([frames[name] for name in chosen])
+            sent += len(chosen)
             if on_its_way:
                 await on_its_way
-            line.send(_commands(chosen, body, sent))
-            sent += len(chosen)
             on_its_way = asyncio.create_task(_mark(pool, campaign, chosen, line, sent))
         assert on_its_way
         await on_its_way
@@ -143,11 +144,8 @@ async def _mark(pool: Pool, campaign: int, chosen: Sequence[str], line: _Line, s
     await pool.execute(_MARK, TENANT, campaign, chosen)
 
 
-def _commands(devices: Sequence[str], body: bytes, first: int) -> list[bytes]:
-    return [
-        wire.publish_frame(first + n, command_topic(TENANT, device), body, attempt=1)
-        for n, device in enumerate(devices)
-    ]
+def _commands(devices: Sequence[str], body: bytes) -> list[bytes]:
+    return [wire.publish_frame(n, command_topic(TENANT, device), body, attempt=1) for n, device in enumerate(devices)]
 
 
 class _Line(asyncio.Protocol):

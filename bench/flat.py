@@ -66,6 +66,7 @@ class Subject:
             "flat.status": lambda: self._page(ExecutionStatus.FAILED),
             "flat.rare": lambda: self._page(ExecutionStatus.INSTALLING),
             "flat.conduct": lambda: Conductor(pool, Settings()).conduct(self.engine.due),
+            "flat.verify": lambda: Conductor(pool, Settings())._verify(self.engine.due),
             "flat.due": lambda: campaigns.due(pool),
         }
 
@@ -117,13 +118,12 @@ async def _ask_all(session: Session, loaded: Sequence[tuple[Database, Key, int]]
 
 
 def _compare(session: Session, subjects: list[Subject]) -> None:
-    smallest, *_, largest = subjects
-    for key in smallest.took:
+    for key in subjects[0].took:
         medians = [median(subject.took[key]) * 1000 for subject in subjects]
         remark = " / ".join(f"{each:.1f}" for each in medians) + " ms"
-        if key == next(iter(smallest.took)):
+        if key == next(iter(subjects[0].took)):
             remark += " with " + " / ".join(f"{subject.size:,}" for subject in subjects) + " devices"
-        session.report.add(key, median(largest.took[key]) / median(smallest.took[key]), remark)
+        session.report.add(key, max(medians[1:]) / medians[0], remark)
         session.report.note(key, {f"{subject.size}": subject.took[key] for subject in subjects})
 
 

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from bench.lab import Lab
 from tests.servers import debian_mosquitto
@@ -74,7 +75,7 @@ def memory(pid: int) -> tuple[float, float]:
     return now, peak
 
 
-def describe(lab: Lab) -> dict[str, str | int | float]:
+def describe(lab: Lab) -> dict[str, Any]:
     """The machine, and the versions that matter."""
     names = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     model = next((value.strip() for name, value in names.items() if name.strip() == "model name"), platform.machine())
@@ -89,6 +90,7 @@ def describe(lab: Lab) -> dict[str, str | int | float]:
         "postgresql": _output([str(lab.postgres.bin_dir / "postgres"), "--version"]).removeprefix(_POSTGRES),
         "mosquitto": _output([debian_mosquitto() or "true", "-h"]).partition("\n")[0].removeprefix(_MOSQUITTO),
         **{name: version(name) for name in ("rollwave", "asyncpg", "mqttium", "iotcore")},
+        "commit": _output(["git", "describe", "--always", "--dirty"]),
     }
 
 

@@ -93,14 +93,6 @@ class Report:
             "details": self.details,
         }
 
-    def over(self, earlier: Report) -> Report:
-        """What was measured earlier, with these lines in the place of their like."""
-        return Report(
-            earlier.figures | self.figures,
-            {key: words for key, words in earlier.remarks.items() if key not in self.figures} | self.remarks,
-            earlier.details | self.details,
-        )
-
     @classmethod
     def read(cls, document: dict[str, Any]) -> Report:
         """What :meth:`document` wrote down; lines that are no longer in the plan are left out."""
@@ -110,11 +102,6 @@ class Report:
             {each["key"]: each["remark"] for each in lines if each["remark"]},
             document["details"],
         )
-
-
-def kept() -> Report:
-    """The last whole run."""
-    return Report.read(json.loads(KEPT.read_text()))
 
 
 def write(document: dict[str, Any], path: Path) -> None:

@@ -130,7 +130,7 @@ async def _abort(session: Session, template: str, key: Key, *, to_the_end: bool)
             await asyncio.sleep(QUIET / 5)
             last = (await fleet.heard())[key.campaign].last
         session.report.add("abort.call", (done - asked) * 1000)
-        session.report.add("abort.last", max(0.0, last - done) * 1000)
+        session.report.add("abort.last", max(0.0, last - asked) * 1000)
         if to_the_end:
             left = "SELECT NOT EXISTS (SELECT FROM ota_device_status WHERE status = 'PENDING')"
             await once_in_a_while(stage.pool, left, every=0.5)

@@ -9,7 +9,7 @@ from bench.rates import Rate, run, taken_in
 from bench.session import Session
 from bench.stage import staged
 
-REPORTS = 10_000
+REPORTS = 20_000
 
 
 async def measure(session: Session) -> None:

@@ -63,16 +63,6 @@ def test_a_report_survives_being_written_down() -> None:
     assert again.details == report.details
 
 
-def test_a_part_measured_again_replaces_its_lines_alone() -> None:
-    earlier, later = Report(), Report()
-    earlier.add("flat.claim", 1.0, "old")
-    earlier.add("flat.mark", 2.0, "stays")
-    later.add("flat.claim", 3.0)
-    merged = later.over(earlier)
-    assert merged.figures == {"flat.claim": [3.0], "flat.mark": [2.0]}
-    assert merged.remarks == {"flat.mark": "stays"}
-
-
 def test_a_key_that_is_not_in_the_plan_is_a_mistake() -> None:
     with pytest.raises(AssertionError, match="nothing"):
         Report().add("nothing.such", 1.0)
