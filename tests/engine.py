@@ -21,7 +21,10 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
-from rollwave.store.campaigns import Due
+from rollwave.store import executions
+from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.database import Connection as Inside
+from rollwave.store.executions import Claim
 from tests.support import Running, end, eventually, rollwave_running
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -96,6 +99,13 @@ async def insert_campaign(
 def due(campaign: int, tenant: str = TENANT) -> Due:
     """A RUNNING campaign, as the engine is told of it."""
     return Due(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
+
+
+async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
+    """Claim so many commands for a minute, in the window that is open."""
+    return await executions.claim(
+        connection, campaign, tokens=tokens, fresh=fresh, lease=60, in_all=600, opens_window=False, command="{}"
+    )
 
 
 async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:

@@ -37,6 +37,7 @@ from tests.engine import (
     insert_campaign,
     sent_to,
     succeeds,
+    take,
     worker,
 )
 from tests.support import eventually
@@ -156,7 +157,7 @@ async def test_rows_that_wait_for_the_campaign_move_its_counters_as_they_are_by_
     await counted_as(host, pending=4)
     async with tenant_transaction(pool, "north") as connection:
         held = await campaigns.lock(connection, "north", campaign)
-        claim = await executions.claim(connection, held, tokens=2, fresh=2, lease=60, in_all=600)
+        claim = await take(connection, held, tokens=2, fresh=2)
     times = executions.Times(60, 60, 600)
 
     async def mark() -> None:
@@ -398,7 +399,7 @@ async def test_rows_are_held_in_one_order_whatever_collation_a_hosts_column_has(
     campaign = await insert_campaign(host, ["a", "B"])
     async with tenant_transaction(pool, "north") as connection:
         locked = await campaigns.lock(connection, "north", campaign)
-        claim = await executions.claim(connection, locked, tokens=2, fresh=2, lease=60, in_all=600)
+        claim = await take(connection, locked, tokens=2, fresh=2)
     if work == "apply_reports":
         await sent_to(host, campaign, ["a", "B"])
     times = Times(60, 60, 600)

@@ -26,7 +26,7 @@ from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, campaign_row, connect, device_row, insert_campaign
+from tests.engine import TENANT, Connection, campaign_row, connect, device_row, insert_campaign, take
 
 S, C, A = ExecutionStatus, Cause, Action
 SETTINGS = Settings()
@@ -58,7 +58,7 @@ async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> No
 async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
     await sweeper.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
     await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
-    await executions.claim(connection, campaign, tokens=9, fresh=0, lease=30, in_all=600)
+    await take(connection, campaign, tokens=9, fresh=0)
 
 
 async def fail_and_try_again(connection: Inside, campaign: Campaign, device: str) -> None:
@@ -71,7 +71,7 @@ async def stop(connection: Inside, campaign: Campaign, _device: str) -> None:
 
 
 async def claim(connection: Inside, campaign: Campaign, _device: str) -> None:
-    await executions.claim(connection, campaign, tokens=9, fresh=9, lease=30, in_all=600)
+    await take(connection, campaign, tokens=9, fresh=9)
 
 
 WAITING = {"attempt": "0", "sent_attempt": "0", "heard_attempt": "0", "started_at": "NULL", "due_at": "NULL"}

@@ -92,25 +92,17 @@ class Claimer:
         self, connection: Connection, campaign: Campaign, granted: Allowance, body: str, in_all: float
     ) -> Claim:
         if not granted.tokens:
-            return Claim((), 0, 0)
-        claim = await executions.claim(
+            return Claim((), 0)
+        return await executions.claim(
             connection,
             campaign,
             tokens=min(granted.tokens, self._settings.claim_batch),
             fresh=min(granted.fresh, self._settings.claim_batch),
             lease=self._settings.lease,
             in_all=in_all,
+            opens_window=granted.opens_window,
+            command=body,
         )
-        if claim.commands:
-            await campaigns.spend(
-                connection,
-                campaign,
-                opens_window=granted.opens_window,
-                used=len(claim.commands),
-                first_time=claim.fresh,
-                command=body,
-            )
-        return claim
 
 
 def _times(rules: Rules) -> Times:

@@ -70,9 +70,8 @@ async def read_waves(connection: Connection, campaign: Campaign, *, devices: int
     Raises:
         InvalidInput: the strategy or one of its numbers cannot be read.
     """
-    found = await waves.get(connection, campaign)
-    if found:
-        return found
+    if campaign.waves:
+        return campaign.waves
     if devices is None and campaign.strategy == Strategy.CANARY:
         return ()
     planned = plan(campaign.strategy, devices or 0, campaign.canary_percent)

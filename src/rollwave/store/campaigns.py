@@ -14,6 +14,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.intake import Tally
 from rollwave.domain.pacing import Pace
+from rollwave.domain.wave import Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import history
 from rollwave.store.database import Connection, Pool, system_transaction
@@ -72,6 +73,8 @@ class Campaign:
     target_group_id: str | None
     targeted_devices: int | None
     targeted_up_to: str | None
+    waves: tuple[Wave, ...]
+    """None yet: it has not been planned."""
 
     @property
     def being_targeted(self) -> bool:
@@ -169,6 +172,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         target_group_id=row["target_group_id"],
         targeted_devices=row["targeted_devices"],
         targeted_up_to=row["targeted_up_to"],
+        waves=tuple(Wave(number, up_to) for number, up_to in enumerate(row["waves"])),
     )
 
 
@@ -290,19 +294,6 @@ def standing(row: asyncpg.Record) -> Standing:
         row["abort_threshold"],
         row["abort_min_completed"],
     )
-
-
-async def spend(
-    connection: Connection,
-    campaign: Campaign,
-    *,
-    opens_window: bool,
-    used: int,
-    first_time: int,
-    command: str,
-) -> None:
-    """Take ``used`` tokens out of the window; ``first_time`` of them opened a device. Needs the row's lock."""
-    await connection.execute(_sql["spend"], campaign.tenant_id, campaign.id, opens_window, used, first_time, command)
 
 
 async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> Comparison:

@@ -31,10 +31,9 @@ class Claimed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claiming statement took. ``fresh`` devices had never been sent to; ``skipped`` cannot be addressed."""
+    """What a claiming statement took. ``skipped`` devices cannot be addressed."""
 
     commands: tuple[Claimed, ...]
-    fresh: int
     skipped: int
 
     @property
@@ -117,21 +116,29 @@ class Outlook:
 
 
 async def claim(
-    connection: Connection, campaign: Campaign, *, tokens: int, fresh: int, lease: float, in_all: float
+    connection: Connection,
+    campaign: Campaign,
+    *,
+    tokens: int,
+    fresh: int,
+    lease: float,
+    in_all: float,
+    opens_window: bool,
+    command: str,
 ) -> Claim:
     """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
 
-    A device whose time ``in_all`` is over gets no other attempt. Needs the campaign's lock.
+    A device whose time ``in_all`` is over gets no other attempt. What was taken is spent: out of the window, which the
+    first of them opens if it is a new one; the campaign's first claim of all also freezes its ``command``. Needs the
+    campaign's lock.
     """
     rows = await connection.fetch(
-        _sql["claim"], campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE, in_all
+        _sql["claim"],
+        *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE, in_all),
+        *(opens_window, command),
     )
-    commands, fresh = [], 0
-    for device_id, attempt, is_fresh in rows:
-        if attempt:
-            commands.append(Claimed(device_id, attempt))
-            fresh += is_fresh
-    return Claim(tuple(commands), fresh=fresh, skipped=len(rows) - len(commands))
+    commands = tuple(Claimed(device_id, attempt) for device_id, attempt in rows if attempt)
+    return Claim(commands, skipped=len(rows) - len(commands))
 
 
 async def mark_sent(

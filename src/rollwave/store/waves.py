@@ -12,12 +12,6 @@ from rollwave.store.queries import load
 _sql = load("waves")
 
 
-async def get(connection: Connection, campaign: Campaign) -> tuple[Wave, ...]:
-    """The campaign's waves in order; none when it has not been planned yet."""
-    rows = await connection.fetch(_sql["get"], campaign.tenant_id, campaign.id)
-    return tuple(Wave(row["number"], row["up_to"]) for row in rows)
-
-
 async def insert(connection: Connection, campaign: Campaign, waves: Sequence[Wave]) -> None:
     """Write down the plan. Waves that are there already stay as they are."""
     numbers = [wave.number for wave in waves]

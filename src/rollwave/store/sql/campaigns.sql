@@ -8,11 +8,13 @@ SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_2();
 SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: get
--- One campaign as the engine sees it.
+-- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap.
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_threshold, c.abort_min_completed,
        c.canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
        c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
        c.target_group_id, c.targeted_devices, c.targeted_up_to,
+       ARRAY(SELECT w.up_to FROM ota_campaign_waves w
+             WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
@@ -70,16 +72,6 @@ SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.fail
 FROM tally t JOIN held h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold, c.abort_min_completed;
-
--- name: spend
--- Take what was claimed out of the window; the first claim also freezes the command and dates the start.
-UPDATE ota_campaigns
-SET pace_opened_at = CASE WHEN $3 THEN statement_timestamp() ELSE pace_opened_at END,
-    pace_used = CASE WHEN $3 THEN 0 ELSE pace_used END + $4,
-    sent = sent + $5,
-    command = COALESCE(command, $6),
-    started_at = COALESCE(started_at, statement_timestamp())
-WHERE tenant_id = $1 AND id = $2;
 
 -- name: compare
 -- The counters, and what the rows say, in one snapshot. Who moves rows moves the counters with them, so that a difference

@@ -10,7 +10,8 @@
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
 -- the broker never acknowledged it, under the next one where the last has failed and the $8 seconds that the device has
 -- in all are not over, or it was set back by hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
--- ($6) is skipped here, before anything is published.
+-- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
+-- ($9); the first claim also freezes the command ($10) and dates the start.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -66,16 +67,24 @@ WITH again AS (
 ), counted AS (
     UPDATE ota_campaigns c
     SET pending = c.pending - moved.skipped, skipped = c.skipped + moved.skipped,
-        downloading = c.downloading + moved.rewound, installing = c.installing - moved.rewound
-    FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
-                 (SELECT count(*) FROM again_claimed WHERE was = 'INSTALLING')::int AS rewound) AS moved
-    WHERE c.tenant_id = $1 AND c.id = $2 AND moved.skipped + moved.rewound > 0
+        downloading = c.downloading + moved.rewound, installing = c.installing - moved.rewound,
+        sent = c.sent + moved.fresh,
+        pace_opened_at = CASE WHEN moved.any AND $9 THEN statement_timestamp() ELSE c.pace_opened_at END,
+        pace_used = CASE WHEN moved.any AND $9 THEN 0 ELSE c.pace_used END + moved.again + moved.fresh,
+        command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
+        started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END
+    FROM (SELECT *, again + fresh > 0 AS any
+          FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
+                       (SELECT count(*) FROM again_claimed WHERE was = 'INSTALLING')::int AS rewound,
+                       (SELECT count(*) FROM again_claimed)::int AS again,
+                       (SELECT count(*) FROM fresh_claimed)::int AS fresh) AS numbers) AS moved
+    WHERE c.tenant_id = $1 AND c.id = $2 AND (moved.any OR moved.skipped > 0)
 )
-SELECT device_id, attempt, false AS fresh FROM again_claimed
+SELECT device_id, attempt FROM again_claimed
 UNION ALL
-SELECT device_id, attempt, true FROM fresh_claimed
+SELECT device_id, attempt FROM fresh_claimed
 UNION ALL
-SELECT device_id, attempt, true FROM skipped;
+SELECT device_id, attempt FROM skipped;
 
 -- name: mark_sent
 -- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all. Not applied: it has

@@ -1,6 +1,3 @@
--- name: get
-SELECT number, up_to FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 ORDER BY number;
-
 -- name: insert
 INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to, opened_at)
 SELECT $1, $2, w.number, w.up_to, CASE w.number WHEN 0 THEN statement_timestamp() END
