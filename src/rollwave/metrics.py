@@ -26,7 +26,7 @@ publish_failed = Counter(
 )
 publish_seconds = Histogram(
     "rollwave_publish_seconds",
-    "From handing a batch of commands to the broker to its last acknowledgement",
+    "From handing half a batch of commands to the broker to its last acknowledgement",
     buckets=_FAST,
     registry=REGISTRY,
 )

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         alias="ROLLWAVE_PUBLISH_TIMEOUT",
         gt=0,
         le=60,
-        description="How long the broker may take to acknowledge a batch of commands.",
+        description="How long the broker may take to acknowledge half a batch of commands.",
     )
 
     tick_interval: float = Field(

@@ -12,6 +12,11 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.publisher import Publisher
+from rollwave.mqtt.broker import Broker
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
 from rollwave.store.migrate import migrate
 from tests.engine import (
     Connection,
@@ -20,6 +25,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    due,
     ends,
     events,
     insert_campaign,
@@ -185,6 +191,19 @@ async def test_a_broker_that_refuses_every_command(
         assert {command.attempt for command in fleet.commands} == {1}
         assert set(fleet.times_sent(campaign).values()) == {1}
     assert await campaign_row(host, campaign) == ("COMPLETED", 25, 0)
+
+
+async def test_a_broker_that_refuses_whole_batches_is_not_offered_the_campaign(
+    pool: Pool, host: Connection, guarded: Mosquitto
+) -> None:
+    allow(guarded, REFUSE_COMMANDS)
+    campaign = await insert_campaign(host, 40, rollout_rate=1000)
+    async with Publisher(Broker.from_url(guarded.url)) as publisher:
+        await Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
+    refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
+    assert 4 <= refused <= 12, "the turn ends soon"
+    leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"
+    assert await host.fetchval(leases) == 0, "what was claimed ahead is given back"
 
 
 async def test_refused_devices_do_not_starve_the_others(

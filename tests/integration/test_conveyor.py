@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
+from rollwave import metrics
 from rollwave.engine import failpoints
 from rollwave.engine.commands import pause_campaign
 from rollwave.engine.dispatcher import Dispatcher
@@ -16,12 +18,14 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
+from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
 from tests.servers import Mosquitto
 from tests.support import eventually
 
-BATCH, DEVICES = 4, 12
+BATCH, HALF, DEVICES = 4, 2, 20
+NAMES = [f"dev-{n}" for n in range(1, DEVICES + 1)]
 
 
 @pytest.fixture
@@ -30,17 +34,37 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
+class Held:
+    """So many may pass a failpoint, and no more before they are let."""
+
+    def __init__(self, point: Failpoint) -> None:
+        self._point = point
+        self._permits = asyncio.Semaphore(0)
+
+    async def __call__(self, point: Failpoint) -> None:
+        if point is self._point:
+            await self._permits.acquire()
+
+    def let(self, number: int = DEVICES) -> None:
+        for _ in range(number):
+            self._permits.release()
+
+
 @pytest.fixture
-async def answers() -> AsyncIterator[asyncio.Event]:
-    """Until it is set, no answer of the broker reaches the worker."""
-    come = asyncio.Event()
+async def answers() -> AsyncIterator[Held]:
+    """Each lets the worker hear what became of half a batch."""
+    held = Held(Failpoint.PUBLISHED)
+    failpoints.arm(held)
+    yield held
+    failpoints.arm(None)
 
-    async def wait(point: Failpoint) -> None:
-        if point is Failpoint.PUBLISHED:
-            await come.wait()
 
-    failpoints.arm(wait)
-    yield come
+@pytest.fixture
+async def marks() -> AsyncIterator[Held]:
+    """Each lets a batch that is marked be done with."""
+    held = Held(Failpoint.MARKED)
+    failpoints.arm(held)
+    yield held
     failpoints.arm(None)
 
 
@@ -70,32 +94,107 @@ async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
         yield Wire(session)
 
 
-async def claimed_ahead(host: Connection) -> bool:
-    number: int = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE attempt > 0")
-    return number == 2 * BATCH
-
-
-@pytest.mark.parametrize("stopped", [False, True], ids=["running", "paused"])
-async def test_two_halves_go_and_no_more_before_one_is_answered(
-    pool: Pool, host: Connection, mosquitto: Mosquitto, wire: Wire, answers: asyncio.Event, stopped: bool
-) -> None:
-    names = [f"dev-{n}" for n in range(1, DEVICES + 1)]
-    campaign = await insert_campaign(host, names, rollout_rate=1000)
+@pytest.fixture
+async def dispatcher(pool: Pool, mosquitto: Mosquitto) -> AsyncIterator[Dispatcher]:
     async with Publisher(Broker.from_url(mosquitto.url)) as publisher:
-        dispatcher = Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
-        sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
-        assert await wire.next(BATCH) == names[:BATCH]
-        await eventually(lambda: claimed_ahead(host), what="claimed ahead")
+        yield Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+
+
+async def claimed(host: Connection, number: int) -> bool:
+    found: int = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE attempt > 0")
+    return found == number
+
+
+async def only_these_were_sent(host: Connection, campaign: int, number: int) -> None:
+    assert await breakdown(host, campaign) == {"DOWNLOADING": number, "PENDING": DEVICES - number}
+    leases = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND due_at > now()"
+    assert await host.fetchval(leases) == 0, "what was claimed and not sent is given back"
+
+
+async def test_half_by_half_and_never_more_than_a_batch(
+    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatcher
+) -> None:
+    campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
+    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    assert await wire.next(BATCH) == NAMES[:BATCH]
+    await eventually(lambda: claimed(host, 2 * BATCH), what="claimed ahead")
+    assert await wire.so_far() == []
+    for sent in range(BATCH, 3 * BATCH, HALF):
+        answers.let(1)
+        assert await wire.next(HALF) == NAMES[sent : sent + HALF]
         assert await wire.so_far() == []
-        if stopped:
-            await pause_campaign(pool, TENANT, campaign, actor="test")
-        answers.set()
-        await sending
-    if stopped:
-        assert await wire.so_far() == []
-        assert await breakdown(host, campaign) == {"DOWNLOADING": BATCH, "PENDING": DEVICES - BATCH}
-        leases = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND due_at > now()"
-        assert await host.fetchval(leases) == 0, "what was claimed ahead is given back"
-    else:
-        assert await wire.so_far() == names[BATCH:]
-        assert await breakdown(host, campaign) == {"DOWNLOADING": DEVICES}
+    answers.let()
+    await sending
+    assert await wire.so_far() == NAMES[3 * BATCH :]
+    assert await breakdown(host, campaign) == {"DOWNLOADING": DEVICES}
+
+
+@pytest.mark.parametrize(
+    ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "in the midst of one"]
+)
+async def test_paused_it_sends_what_was_on_its_way(
+    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatcher: Dispatcher, halves: int, ahead: int
+) -> None:
+    campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
+    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    answers.let(halves - 2)
+    assert await wire.next(halves * HALF) == NAMES[: halves * HALF]
+    await eventually(lambda: claimed(host, ahead), what="claimed ahead")
+    await pause_campaign(pool, TENANT, campaign, actor="test")
+    answers.let()
+    await sending
+    assert await wire.so_far() == []
+    await only_these_were_sent(host, campaign, halves * HALF)
+
+
+async def test_paused_while_a_mark_is_waited_for_it_sends_no_more(
+    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatcher: Dispatcher
+) -> None:
+    campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
+    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    assert await wire.next(2 * BATCH) == NAMES[: 2 * BATCH]
+    await eventually(lambda: claimed(host, 3 * BATCH), what="claimed ahead")
+    await pause_campaign(pool, TENANT, campaign, actor="test")
+    marks.let()
+    await sending
+    assert await wire.so_far() == []
+    await only_these_were_sent(host, campaign, 2 * BATCH)
+
+
+@pytest.mark.parametrize("asked", [1, 2], ids=["in the midst of a batch", "between batches"])
+async def test_what_cannot_be_asked_for_is_given_back(
+    host: Connection, wire: Wire, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    times = 0
+
+    async def fails(_: Due) -> bool:
+        nonlocal times
+        times += 1
+        if times == asked:
+            raise asyncpg.SerializationError("could not serialize access")
+        return True
+
+    monkeypatch.setattr(dispatcher, "_still_runs", fails)
+    campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
+    with pytest.raises(asyncpg.SerializationError):
+        await dispatcher.dispatch(due(campaign))
+    assert await wire.so_far() == NAMES[: asked * HALF]
+    await only_these_were_sent(host, campaign, asked * HALF)
+
+
+async def test_what_is_in_flight_is_counted_even_when_it_is_broken_off(
+    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatcher
+) -> None:
+    before = metrics.claims_in_flight._value.get()
+    campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
+    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    await wire.next(BATCH)
+    assert metrics.claims_in_flight._value.get() == before + BATCH
+    answers.let(1)
+    await wire.next(HALF)
+
+    def broken_off() -> bool:
+        return sending.cancel() or sending.done()
+
+    await eventually(lambda: broken_off() and sending.done(), what="cancelled, though it waits for answers")
+    assert metrics.claims_in_flight._value.get() == before

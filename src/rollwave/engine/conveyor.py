@@ -11,12 +11,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from rollwave import metrics
 from rollwave.engine.sender import Batch, Sender, Sent
 from rollwave.store.campaigns import Due
 from rollwave.store.executions import Times
 
-SETTLING = 2
-"""Batches that may wait to be answered for and written down, before the next one goes."""
+SETTLING = 1
+"""Batches that may wait to be answered for and written down beside the one that is handed over."""
 
 
 class Conveyor:
@@ -32,7 +33,7 @@ class Conveyor:
         self._unanswered = 0
         self._answer = asyncio.Event()
         self._stuck = False
-        self._begun = False
+        self._begun = 0
         self.taken = 0
         """Commands that the broker took, of all that it has answered for."""
 
@@ -44,9 +45,10 @@ class Conveyor:
         half = -(-self._most // 2)
         parts = [batch.part(first, first + half) for first in range(0, len(batch.commands), half)]
         try:
-            goes = await self._all_handed_over() and (not parts or await self._may_go(parts[0]))
-            while len(self._settling) > SETTLING:
-                await self._settling.popleft()
+            goes = await self._all_handed_over()
+            await self._settled_but_few()
+            # What goes first was claimed just now, and that the campaign runs was seen then.
+            goes = goes and (not parts or await self._may_go(parts[0], seen=not self._begun))
         except BaseException:
             await self._sender.give_back(self._due, batch.commands)
             raise
@@ -70,6 +72,17 @@ class Conveyor:
         handing, self._handing = self._handing, None
         return handing is None or await handing
 
+    async def _settled_but_few(self) -> None:
+        while self._settling and (len(self._settling) > SETTLING or self._settling[0].done()):
+            await self._settling.popleft()
+
+    async def _may_go(self, part: Batch, *, seen: bool = False) -> bool:
+        """Wait for room. ``seen``: that the campaign runs, just now."""
+        while self._unanswered + len(part.commands) > self._most:
+            self._answer.clear()
+            await self._answer.wait()
+        return not self._stuck and (seen or await self._still_runs())
+
     async def _hand_over(self, parts: Sequence[Batch]) -> bool:
         """Hand over a batch, of which the first part may go. False: what is left of it may not."""
         begun: list[asyncio.Task[Sent]] = []
@@ -78,39 +91,49 @@ class Conveyor:
                 if begun and not await self._may_go(part):
                     break
                 handed = asyncio.Event()
+                metrics.claims_in_flight.inc(len(part.commands))
                 begun.append(asyncio.create_task(self._publish(part, handed)))
                 await handed.wait()
         finally:
-            self._settling.append(asyncio.create_task(self._settle(parts[0].times, begun)))
-        for part in parts[len(begun) :]:
-            await self._sender.give_back(self._due, part.commands)
+            self._settle_later(parts[: len(begun)], begun)
+            rest = [command for part in parts[len(begun) :] for command in part.commands]
+            await self._sender.give_back(self._due, rest)
         return len(begun) == len(parts)
 
-    async def _may_go(self, part: Batch) -> bool:
-        while self._unanswered + len(part.commands) > self._most:
-            self._answer.clear()
-            await self._answer.wait()
-        # What goes first was claimed just now, and that the campaign runs was seen then.
-        first, self._begun = not self._begun, True
-        return not self._stuck and (first or await self._still_runs())
-
     async def _publish(self, part: Batch, handed: asyncio.Event) -> Sent:
+        self._begun += 1
         self._unanswered += len(part.commands)
-        taken = 0
         try:
             sent = await self._sender.publish(self._due, part, handed)
-            taken = len(sent.taken)
+        except BaseException:
+            self._stuck = True
+            raise
         finally:
             handed.set()
-            self.taken += taken
-            self._stuck = self._stuck or not taken
             self._unanswered -= len(part.commands)
             self._answer.set()
+        self.taken += len(sent.taken)
+        self._stuck = self._stuck or bool(sent.unanswered and not sent.taken)
         return sent
 
-    async def _settle(self, times: Times, begun: Sequence[asyncio.Task[Sent]]) -> None:
+    def _settle_later(self, parts: Sequence[Batch], begun: Sequence[asyncio.Task[Sent]]) -> None:
+        if not parts:
+            return
+        number = sum(len(part.commands) for part in parts)
+        before = self._settling[-1] if self._settling else None
+        settling = asyncio.create_task(self._settle(parts[0].times, begun, before))
+        settling.add_done_callback(lambda _: metrics.claims_in_flight.dec(number))
+        self._settling.append(settling)
+
+    async def _settle(
+        self, times: Times, begun: Sequence[asyncio.Task[Sent]], before: asyncio.Task[None] | None
+    ) -> None:
+        """Once all parts are answered for and the batch ``before`` is settled, write down what became of them."""
         ended = await asyncio.gather(*begun, return_exceptions=True)
         answers = [each for each in ended if isinstance(each, Sent)]
+        self._stuck = self._stuck or not any(each.taken for each in answers)
+        if before is not None:
+            await asyncio.wait({before})
         if answers:
             await self._sender.settle(self._due, times, answers)
         for each in ended:

@@ -48,7 +48,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a batch: taken by the broker, refused by it one by one, or not answered."""
+    """What became of what was published: taken by the broker, refused by it one by one, or not answered."""
 
     taken: list[Claimed]
     refused: list[Claimed]
@@ -74,14 +74,9 @@ class Sender:
 
         :meth:`settle` is to follow.
         """
-        metrics.claims_in_flight.inc(len(batch.commands))
-        try:
-            with metrics.publish_seconds.time():
-                sent = await self._publish(due, batch, handed)
-            await reach(Failpoint.PUBLISHED)
-        except BaseException:
-            metrics.claims_in_flight.dec(len(batch.commands))
-            raise
+        with metrics.publish_seconds.time():
+            sent = await self._publish(due, batch, handed)
+        await reach(Failpoint.PUBLISHED)
         return sent
 
     async def settle(self, due: Due, times: Times, answers: Sequence[Sent]) -> None:
@@ -92,11 +87,8 @@ class Sender:
             [command for each in answers for command in each.unanswered],
             next((each.trouble for each in answers if each.failed), ""),
         )
-        try:
-            await self._settle(due, times, sent)
-            await reach(Failpoint.MARKED)
-        finally:
-            metrics.claims_in_flight.dec(len(sent.taken) + sent.failed)
+        await self._settle(due, times, sent)
+        await reach(Failpoint.MARKED)
         metrics.dispatched.inc(len(sent.taken))
 
     async def give_back(self, due: Due, commands: Sequence[Claimed]) -> None:

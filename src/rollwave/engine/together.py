@@ -1,4 +1,4 @@
-"""Small shares of many tenants, written in one transaction: a thousand tenants cost no more round trips than one does.
+"""Small shares of many tenants, in a transaction or two: a thousand tenants cost hardly more round trips than one.
 
 What is unusual is left to a transaction of its tenant's own (``engine.intake``): a failure, a device that speaks under
 two attempts, a value that PostgreSQL refuses, an execution that is not found, rows that somebody else holds.

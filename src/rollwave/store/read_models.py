@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import NotFound
-from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 
@@ -16,6 +17,10 @@ _sql = load("read_models")
 
 LOOKED_FOR = frozenset({ExecutionStatus.FAILED, ExecutionStatus.SKIPPED, ExecutionStatus.INSTALLING})
 """States of which devices are found at once, however few they are (``devices_looked_for``)."""
+
+UNFINISHED = frozenset({ExecutionStatus.PENDING, ExecutionStatus.DOWNLOADING, ExecutionStatus.INSTALLING})
+FEW = 5000
+"""Unfinished devices of a campaign that are read for a page of some of them (``devices_unfinished``), at most."""
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, Any]:
@@ -65,10 +70,20 @@ async def devices(
     async with tenant_transaction(pool, tenant_id) as connection:
         breakdown = (await _campaign(connection, tenant_id, campaign_id))["status_breakdown"]
         total = breakdown[status] if status else sum(breakdown.values())
-        statement = _sql["devices_looked_for" if status in LOOKED_FOR else "devices"]
+        statement = _devices_statement(status, breakdown)
+        if statement == "devices_unfinished":
+            await connection.execute(IN_TURN)
         # What nobody is in is not looked for: that would be to read the whole campaign.
-        records = await connection.fetch(statement, tenant_id, campaign_id, status, cursor, limit + 1) if total else []
+        arguments = tenant_id, campaign_id, status, cursor, limit + 1
+        records = await connection.fetch(_sql[statement], *arguments) if total else []
     return page(records, total, limit=limit, key="device_id")
+
+
+def _devices_statement(status: ExecutionStatus | None, breakdown: Mapping[str, int]) -> str:
+    if status in LOOKED_FOR:
+        return "devices_looked_for"
+    few_left = sum(breakdown[each] for each in UNFINISHED) <= FEW
+    return "devices_unfinished" if status in UNFINISHED and few_left else "devices"
 
 
 async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int) -> list[dict[str, Any]]:

@@ -65,6 +65,25 @@ WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status IN ('FAILED', 'SKIP
 ORDER BY device_id
 LIMIT $5;
 
+-- name: devices_unfinished
+-- Where few are left of a campaign: all of them along the indexes of their two queues, then those that are asked for.
+WITH unfinished AS MATERIALIZED (
+    (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+     FROM ota_device_status
+     WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
+     ORDER BY id)
+    UNION ALL
+    (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+     FROM ota_device_status
+     WHERE tenant_id = $1 AND campaign_id = $2::bigint
+       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+     ORDER BY due_at NULLS FIRST)
+)
+SELECT * FROM unfinished
+WHERE status = $3 AND ($4::text IS NULL OR device_id > $4)
+ORDER BY device_id
+LIMIT $5;
+
 -- name: events
 -- What happened after a given event, oldest first.
 SELECT id, at, event, actor, device_id, detail
