@@ -14,6 +14,7 @@ import pytest
 from rollwave.domain.execution import ExecutionStatus as S
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.report import Report
+from rollwave.engine import together as engine_together
 from rollwave.engine.intake import Intake
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, together
@@ -145,13 +146,17 @@ async def test_counters_move_as_in_a_tenants_own_transaction(pool: Pool, host: C
     assert len(sums) == 2, "counted and not counted yet"
 
 
-async def test_a_batch_of_many_tenants_is_one_transaction(pool: Pool, host: Connection) -> None:
+@pytest.mark.parametrize(("worth_while", "lanes"), [(100, 1), (20, 2)])
+async def test_a_batch_of_many_tenants_is_a_transaction_or_two(
+    pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch, worth_while: int, lanes: int
+) -> None:
+    monkeypatch.setattr(engine_together, "LANE", worth_while)
     tenants = [f"tenant-{number}" for number in range(40)]
     ids = {tenant: await campaign_of(host, tenant) for tenant in tenants}
     batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in tenants]
     batch += [said("dev-4", ids["tenant-7"], word, tenant="tenant-7") for word in ("DOWNLOADING", "SUCCESS")]
     await Intake(pool, Settings()).take_in(batch)
-    assert await transactions(host) == 1
+    assert await transactions(host) == lanes
     assert [await campaign_row(host, ids[each], each) for each in tenants] == [
         ("RUNNING", 4 if each == "tenant-7" else 3, 0) for each in tenants
     ]
@@ -184,7 +189,11 @@ async def test_a_success_that_makes_enough_of_a_sample_stops_its_campaign_alone(
         assert await breakdown(host, ids[tenant], tenant) == {"SUCCESS": 2, "DOWNLOADING": 1, "PENDING": 3}
 
 
-async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(pool: Pool, host: Connection) -> None:
+@pytest.mark.parametrize("worth_while", [100, 1], ids=["one lane", "two lanes"])
+async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(
+    pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch, worth_while: int
+) -> None:
+    monkeypatch.setattr(engine_together, "LANE", worth_while)
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     await host.execute("""
         CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$

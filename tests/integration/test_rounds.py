@@ -15,8 +15,10 @@ from rollwave.engine.commands import start_campaign
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.rounds import Rounds
+from rollwave.engine.sender import Batch
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
+from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
 from tests.support import eventually
@@ -97,6 +99,30 @@ async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool
     assert (await conductor.conduct(due(campaign))).idle == 0, "a deadline has passed"
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
     assert (await conductor.conduct(due(campaign))).idle == 0, "one was set back by hand"
+
+
+async def test_what_only_waits_for_its_devices_is_not_claimed_from(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = 0
+
+    async def counted(claimer: Claimer, each: Due) -> Batch:
+        nonlocal claims
+        claims += 1
+        return await claim(claimer, each)
+
+    claim = Claimer.claim
+    monkeypatch.setattr(Claimer, "claim", counted)
+    campaign = await insert_campaign(host, 2)
+    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    async with Publisher(Broker.from_url(broker.url)) as publisher:
+        ticker = tick.Ticker(pool, publisher, Settings())
+        assert await ticker.tick() > 0
+        assert claims == 0
+        await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
+        await ticker.tick()
+    assert claims > 0
+    assert await host.fetchval("SELECT attempt FROM ota_device_status WHERE device_id = 'dev-2'") == 2
 
 
 async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(

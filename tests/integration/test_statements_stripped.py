@@ -32,6 +32,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "firmware.delete": {2: 8},
     "read_models.devices": {3: None},
     "read_models.devices_looked_for": {3: "SKIPPED"},
+    "read_models.devices_unfinished": {3: "DOWNLOADING"},
     "read_models.events": {3: 0},
     "targets.fits_another": {4: "of-north"},
     "targets.insert": {3: "all"},
