@@ -23,13 +23,18 @@ class Assumed:
     command_bytes: int = 400
     report_bytes: int = 200
     """On the wire, with topic, MQTT, TCP and IP."""
+    compare_every: int = 45
+    """Seconds from one comparison of counters with rows to the next (``ROLLWAVE_RECONCILE_INTERVAL``)."""
     connection_kb: int = 20
     """Memory of one idle device's connection in the broker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """CPU microseconds and bytes of WAL for one command and one report; bytes on disk of one execution."""
+    """CPU microseconds and bytes of WAL for one command and one report; bytes on disk of one execution.
+
+    ``compared`` is the microseconds in which one execution is read when counters are compared with rows.
+    """
 
     command_worker: float
     command_postgres: float
@@ -40,6 +45,7 @@ class Measured:
     report_broker: float
     report_wal: float
     row: float
+    compared: float
 
     @classmethod
     def of(cls, details: Mapping[str, Sequence[Any]]) -> Measured:
@@ -61,7 +67,14 @@ class Measured:
             report_broker=cost("ingest", "broker"),
             report_wal=wal("ingest"),
             row=float(median(each["row"] for each in details["bloat"])),
+            compared=_each_of_the_largest(details["flat.verify"]),
         )
+
+
+def _each_of_the_largest(took: Sequence[Mapping[str, Sequence[float]]]) -> float:
+    """Microseconds for each device, from seconds by number of devices."""
+    devices = max(map(int, took[0]))
+    return median(seconds for run in took for seconds in run[str(devices)]) / devices * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +99,8 @@ def need(devices: int, seconds: float, measured: Measured, assumed: Assumed) -> 
     commands = devices / seconds
     reports = commands * assumed.words
 
-    def cores(each_command: float, each_report: float) -> int:
-        return ceil((commands * each_command + reports * each_report) / 1e6 / assumed.busy)
+    def cores(each_command: float, each_report: float, besides: float = 0.0) -> int:
+        return ceil((commands * each_command + reports * each_report + besides) / 1e6 / assumed.busy)
 
     bytes_a_second = commands * assumed.command_bytes + reports * assumed.report_bytes
     return Need(
@@ -95,7 +108,9 @@ def need(devices: int, seconds: float, measured: Measured, assumed: Assumed) -> 
         reports=reports,
         workers=cores(measured.command_worker, measured.report_worker),
         slots=cores(0.0, measured.report_worker),
-        postgres_cores=cores(measured.command_postgres, measured.report_postgres),
+        postgres_cores=cores(
+            measured.command_postgres, measured.report_postgres, devices * measured.compared / assumed.compare_every
+        ),
         wal_mb=(commands * measured.command_wal + reports * measured.report_wal) / 1e6,
         disk_gb=devices * measured.row / 1e9,
         broker_cores=cores(measured.command_broker, measured.report_broker),
@@ -140,6 +155,8 @@ def inputs_table(measured: Measured, assumed: Assumed) -> str:
         ("WAL of a command", f"{measured.command_wal:,.0f} bytes", rates),
         ("WAL of a report", f"{measured.report_wal:,.0f} bytes", rates),
         ("an execution on disk, with indexes, after its campaign", f"{measured.row:,.0f} bytes", bloat),
+        ("reading an execution, to compare counters", f"{measured.compared:.2f} µs", "`make bench`, flat"),
+        ("seconds from one comparison to the next", f"{assumed.compare_every}", "default of the setting"),
         ("reports of a device, each written", f"{assumed.words}", "assumed"),
         ("a core is used to", f"{assumed.busy:.0%}", "assumed"),
         ("a command, a report on the wire", f"{assumed.command_bytes}, {assumed.report_bytes} bytes", "assumed"),

@@ -26,6 +26,7 @@ COSTS = Measured(
     report_broker=10.0,
     report_wal=300.0,
     row=400.0,
+    compared=0.2,
 )
 
 
@@ -132,6 +133,14 @@ def test_dearer_reports_need_more_slots_and_workers() -> None:
 
 def test_the_model_reads_what_the_bench_writes() -> None:
     run = {"microseconds": {"workers": 1.0, "postgres": 2.0, "broker": 3.0, "devices": 4.0}, "wal": 5.0}
-    measured = Measured.of({"dispatch/mosquitto": [run], "ingest/mosquitto": [run], "bloat": [{"row": 6.0}]})
+    measured = Measured.of(
+        {
+            "dispatch/mosquitto": [run],
+            "ingest/mosquitto": [run],
+            "bloat": [{"row": 6.0}],
+            "flat.verify": [{"10": [1.0], "1000": [0.007]}],
+        }
+    )
     assert (measured.command_worker, measured.report_broker, measured.report_wal, measured.row) == (1.0, 3.0, 5.0, 6.0)
+    assert measured.compared == pytest.approx(7.0)
     assert needs_table(measured, Assumed()).count("\n") == 12
