@@ -151,25 +151,30 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 WITH report AS MATERIALIZED (
     SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::int[])
         WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, number)
-), held AS MATERIALIZED (
+), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
-           d.campaign_id, d.device_id, d.status AS was, d.attempt,
+           d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at
+    FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
+    CROSS JOIN LATERAL (
+        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
+        FOR UPDATE
+    ) AS d
+), held AS MATERIALIZED (
+    SELECT d.number, d.reported, d.progress, d.error, d.reported_attempt, d.campaign_id, d.device_id, d.was, d.attempt,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
            make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
                                       THEN c.progress_timeout ELSE $8 END) AS patience,
            COALESCE(d.started_at, statement_timestamp())
                + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
                                             THEN c.device_timeout ELSE $9 END) AS last_moment,
-           COALESCE(r.status = 'FAILED'
+           COALESCE(d.reported = 'FAILED'
                AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
                AND GREATEST(d.attempt, 1) < COALESCE(c.max_attempts, $10)
                AND c.status IN ('RUNNING', 'PAUSED'), false) AS retried
-    FROM report r
-    JOIN ota_device_status d
-      ON d.tenant_id = $1 AND d.campaign_id = r.campaign_id AND d.device_id = r.device_id
-    JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = r.campaign_id
-    ORDER BY d.campaign_id, d.device_id COLLATE "C"
-    FOR UPDATE OF d
+    FROM found d
+    JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = d.campaign_id
 ), moved AS (
     UPDATE ota_device_status d
     SET status = CASE WHEN h.retried THEN 'DOWNLOADING' ELSE h.reported END,
