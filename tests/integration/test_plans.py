@@ -70,7 +70,7 @@ NOUNS = ("executions", "campaigns", "read_models", "together")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
-PAGES = 30
+PAGES = 40
 """That a statement may look at for each row, at most: a row's own, old and new, and those of its entries in indexes."""
 
 EACH_ITS_OWN = {"executions.postpone", "executions.fail"}
@@ -211,7 +211,7 @@ PINNED = {
     "executions.outlook": {WAITING, OPEN, KEY},
     "executions.next_due": {OPEN},
     "executions.in_flight": {OPEN},
-    "executions.current": {OPEN, DUE},
+    "executions.current": {KEY, DUE},
     "together.apply_reports": {KEY, CAMPAIGN},
     "together.count": {CAMPAIGN},
     "read_models.devices": {KEY},

@@ -358,7 +358,13 @@ SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id
 SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, c.command,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c
-JOIN ota_device_status d ON d.tenant_id = $1 AND d.campaign_id = c.id AND d.device_id = ANY ($2::text[])
+CROSS JOIN unnest($2::text[]) AS asking (device_id)
+CROSS JOIN LATERAL (
+    SELECT campaign_id, device_id, status, attempt, sent_attempt, failed_attempt, due_at
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = c.id AND device_id = asking.device_id
+    OFFSET 0 -- else the queue of all that are open serves as well, as PostgreSQL sees it
+) AS d
 WHERE c.tenant_id = $1 AND c.status = 'RUNNING' AND c.command IS NOT NULL
   AND d.status IN ('DOWNLOADING', 'INSTALLING')
   AND d.attempt = d.sent_attempt AND d.attempt > d.failed_attempt AND d.due_at IS NOT NULL
