@@ -85,14 +85,15 @@ async def test_a_replay_of_history_is_the_state(
         rules: dict[str, Any] = {"rollout_rate": 3, "max_attempts": 3, "retry_delay": 0.3}
         campaigns = [
             await insert_campaign(
-                host, DEVICES, abort_threshold=threshold, retry_on=retry_on, abort_min_completed=10, **rules
+                host, number, abort_threshold=threshold, retry_on=retry_on, abort_min_completed=10, **rules
             )
-            for threshold, retry_on in [
-                (1.0, ["reported", "no_answer", "no_progress"]),
-                (1.0, ["rejected", "reported", "no_answer"]),
-                (1.0, []),
-                (0.1, ["reported"]),
-                (1.0, ["reported", "rejected", "no_answer", "no_progress"]),
+            for number, threshold, retry_on in [
+                (DEVICES, 1.0, ["reported", "no_answer", "no_progress"]),
+                (DEVICES, 1.0, ["rejected", "reported", "no_answer"]),
+                (DEVICES, 1.0, []),
+                (DEVICES, 0.1, ["reported"]),
+                # Not over by the time that an operator aborts it.
+                (DEVICES * 10, 1.0, ["reported", "rejected", "no_answer", "no_progress"]),
             ]
         ]
         for name in ("first", "second"):

@@ -100,6 +100,7 @@ async def test_what_is_away_is_said_once_and_named_by_readyz(
         await eventually(lambda: ready(port), timeout=30, what="ready")
         database = said(it, beside=lines)
         assert database.pop("ota_database_unavailable") == database.pop("ota_database_back") == 1
+        del database["ota_campaign_completed"]  # some may be over by now
         assert database.total() <= 4, database
 
         lines = len(it.output().splitlines())
@@ -117,8 +118,8 @@ async def test_what_is_away_is_said_once_and_named_by_readyz(
                 await ends(host, campaign, tenant=tenant, timeout=60)
                 assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 50, 0)
         assert memory(it) < before + 20
-        # Of the campaign that cannot be changed: not while nothing could be sent, so again when it could.
-        assert 1 <= len(events(it, "ota_campaign_error")) <= 2
+        # Of the campaign that cannot be changed: not while nothing could be sent, so again after each outage.
+        assert 1 <= len(events(it, "ota_campaign_error")) <= 3
         [back] = events(it, "ota_database_back")
         assert back["away_for"] >= outage - 1
 

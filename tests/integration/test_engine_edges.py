@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from rollwave import metrics
@@ -494,3 +495,16 @@ async def test_a_device_without_time_left_is_sent_no_other_attempt(
 async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
     await ticker.tick()
     return await breakdown(host, campaign) == {"DOWNLOADING": 3}
+
+
+async def test_a_transaction_that_loses_its_connection_says_so(pool: Pool, host: Connection) -> None:
+    async def lose_it() -> None:
+        async with tenant_transaction(pool, TENANT) as connection:
+            backend = await connection.fetchval("SELECT pg_backend_pid()")
+            await host.execute("SELECT pg_terminate_backend($1)", backend)
+            await connection.fetchval("SELECT 1")
+
+    with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
+        await lose_it()
+    async with tenant_transaction(pool, TENANT) as connection:
+        assert await connection.fetchval("SELECT 1") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
@@ -166,7 +166,7 @@ async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
             await connection.execute(f"BEGIN; SET LOCAL ROLE pulse_app; {settings}")
             yield connection
         except BaseException:
-            if not connection.is_closed():
+            with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
                 await connection.execute("ROLLBACK")
             raise
         await connection.execute("COMMIT")
