@@ -498,13 +498,20 @@ async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
 
 
 async def test_a_transaction_that_loses_its_connection_says_so(pool: Pool, host: Connection) -> None:
-    async def lose_it() -> None:
+    async def sleep() -> None:
         async with tenant_transaction(pool, TENANT) as connection:
-            backend = await connection.fetchval("SELECT pg_backend_pid()")
-            await host.execute("SELECT pg_terminate_backend($1)", backend)
-            await connection.fetchval("SELECT 1")
+            await connection.execute("SELECT pg_sleep(60)")
 
+    async def terminated() -> bool:
+        found = await host.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query = 'SELECT pg_sleep(60)' AND datname = current_database()"
+        )
+        return bool(found)
+
+    sleeping = asyncio.create_task(sleep())
+    await eventually(terminated, what="asleep")
     with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
-        await lose_it()
+        await sleeping
     async with tenant_transaction(pool, TENANT) as connection:
         assert await connection.fetchval("SELECT 1") == 1
