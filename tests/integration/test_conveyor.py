@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import asyncpg
 import pytest
@@ -50,22 +51,28 @@ class Held:
             self._permits.release()
 
 
+@contextmanager
+def holding(point: Failpoint) -> Iterator[Held]:
+    held = Held(point)
+    failpoints.arm(held)
+    try:
+        yield held
+    finally:
+        failpoints.arm(None)
+
+
 @pytest.fixture
 async def answers() -> AsyncIterator[Held]:
     """Each lets the worker hear what became of half a batch."""
-    held = Held(Failpoint.PUBLISHED)
-    failpoints.arm(held)
-    yield held
-    failpoints.arm(None)
+    with holding(Failpoint.PUBLISHED) as held:
+        yield held
 
 
 @pytest.fixture
 async def marks() -> AsyncIterator[Held]:
     """Each lets a batch that is marked be done with."""
-    held = Held(Failpoint.MARKED)
-    failpoints.arm(held)
-    yield held
-    failpoints.arm(None)
+    with holding(Failpoint.MARKED) as held:
+        yield held
 
 
 class Wire:
