@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -372,11 +372,13 @@ async def test_others_are_not_held_up(
     host: Connection, database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     large = await create(host, pool)
-    async with devices(broker.url, succeeds), worker(database, broker.url, tmp_path / "log"):
-        async with held_after_the_first_batch(database):
+    async with devices(broker.url, succeeds), AsyncExitStack() as held:
+        await held.enter_async_context(held_after_the_first_batch(database))
+        async with worker(database, broker.url, tmp_path / "log"):
             await ends(host, await insert_campaign(host, 20, rollout_rate=100))
-            assert (await marks(host, large))[1] is not None
-        await eventually(lambda: is_targeted(host, large), timeout=30, what="targeted")
+            assert await marks(host, large) == (35, BATCH, EVERYONE[BATCH - 1])
+            await held.aclose()
+            await eventually(lambda: is_targeted(host, large), timeout=30, what="targeted")
 
 
 async def is_targeted(host: Connection, campaign: int) -> bool:
