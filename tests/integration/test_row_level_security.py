@@ -276,7 +276,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         "DATABASE_URL": runner,
         "MQTT_BROKER_URL": broker.url,
         "OTA_TICK_INTERVAL": "0.2",
-        "OTA_PROGRESS_TIMEOUT": "1",
+        "OTA_PROGRESS_TIMEOUT": "2",
         "OTA_MAX_ATTEMPTS": "2",
         "ROLLWAVE_RECONCILE_INTERVAL": "0.5",
     }
@@ -288,6 +288,8 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
     def named(kind: str, number: int) -> list[str]:
         return [f"{kind}-{each}" for each in range(number)]
 
+    # Before there are devices: they answer from this process, which waits for the command.
+    key = rollwave("apikey", "create", "--tenant", "north", "--role", "admin", env={"DATABASE_URL": runner})
     async with (
         devices(broker.url, answer) as fleet,
         rollwave_running("serve", "--port", str(port), log=tmp_path / "log", env=settings) as serving,
@@ -304,7 +306,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         for tenant, device in (("north", "good-1"), ("nobody", "good-1")):
             fleet.send(status_topic(tenant, device), b"not a report")
             fleet.send(status_topic(tenant, device), encode_report(aborted, "SUCCESS"))
-        completed.append(await over_http(port, runner))
+        completed.append(await over_http(port, key.stdout.strip()))
         for campaign, tenant in zip(completed, ["north", "south", "north", "south", "north"], strict=True):
             await ends(host, campaign, tenant=tenant)
         await ends(host, aborted, "ABORTED", tenant="south")
@@ -313,11 +315,10 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         assert await serving.process.wait() == 0
 
 
-async def over_http(port: int, runner: str) -> int:
+async def over_http(port: int, key: str) -> int:
     """A campaign by way of the API; returns its number."""
-    key = rollwave("apikey", "create", "--tenant", "north", "--role", "admin", env={"DATABASE_URL": runner})
     async with httpx2.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}/api/v1/customer", headers={"Authorization": f"Bearer {key.stdout.strip()}"}
+        base_url=f"http://127.0.0.1:{port}/api/v1/customer", headers={"Authorization": f"Bearer {key}"}
     ) as client:
         await client.put("/devices/good-1", json={"device_type": "pump"})
         await client.put("/device-groups/all", json={"device_ids": ["good-1", "good-2"]})
