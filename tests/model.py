@@ -329,9 +329,12 @@ class Model:
         up_to = self._up_to()
         if any(each.open for each in self.devices) or (waiting and (up_to is None or self.sent < up_to)):
             return
-        self.reconcile()
+        self.reconcile_and_judge()
+        if self.status == "ABORTED":
+            self.conduct()  # what was found on repaired counters is wound down in the same look
+            return
         self._judge(1 if waiting else self.policy.min_completed)
-        if self.status not in ("RUNNING", "PAUSED"):
+        if self.status == "ABORTED":
             return
         if not waiting:
             self._become("COMPLETED")

@@ -11,6 +11,8 @@ from rollwave.mqtt.topics import ask_topic
 from tests.engine import TENANT, connect, devices, ends, insert_campaign, says, worker
 from tests.support import eventually
 
+CANARY = ("dev-1", "dev-2", "dev-3")
+
 OTHER_FIRMWARE = """
     WITH other AS (
         INSERT INTO firmware_versions (tenant_id, version, file_url) VALUES ('north', '8', 'https://c.invalid/h')
@@ -40,7 +42,11 @@ async def test_what_was_sent_first_is_sent_for_good(database: str, broker: Embed
         async with worker(database, broker.url, tmp_path / "after", logs="ota_tick_start", **settings):
             await eventually(lambda: max(fleet.times_sent(campaign).values()) == 2, what="one is sent to again")
             await host.execute(OTHER_FIRMWARE)
+            # The others are to be on their way for as long as all this takes.
+            await host.execute("UPDATE ota_campaigns SET progress_timeout = 600")
             fleet.answer = says("DOWNLOADING")
+            for device in CANARY:
+                fleet.report(device, campaign, "SUCCESS")
             await eventually(lambda: "dev-12" in fleet.times_sent(campaign), what="the last is sent to")
             await host.execute("UPDATE firmware_versions SET file_url = ''")
             before = len(fleet.commands)
