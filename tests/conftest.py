@@ -20,6 +20,7 @@ from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
 from tests.network import has_namespaces
+from tests.ports import free_port
 from tests.servers import (
     Mosquitto,
     debian_faketime,
@@ -77,6 +78,14 @@ def _lacks_server(item: pytest.Item) -> bool:
         or ("faketime" in fixtures and debian_faketime() is None)
         or ("networks" in fixtures and not (has_namespaces() and debian_mosquitto()))
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ports() -> Iterator[None]:
+    """Embedded brokers too take ports that no other process of the tests draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rollwave.embedded.broker.free_port", free_port)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -229,6 +229,10 @@ def once(answer: Answer) -> Answer:
     return reply
 
 
+AHEAD = 50
+"""Reports that the broker may be given before it has acknowledged the first of them."""
+
+
 def mute(_: Command) -> Sequence[bytes]:
     """Never a word."""
     return ()
@@ -299,8 +303,9 @@ class Devices:
     async def _send(self, session: Session) -> None:
         while True:
             while self._outbox:
-                await (await session.publish(*self._outbox[0])).acknowledged()
-                self.accepted.append(self._outbox.pop(0))
+                for receipt in [await session.publish(*each) for each in self._outbox[:AHEAD]]:
+                    await receipt.acknowledged()
+                    self.accepted.append(self._outbox.pop(0))
             self._more.clear()
             await self._more.wait()
 

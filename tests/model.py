@@ -325,14 +325,20 @@ class Model:
         return "no_progress" if device.heard else "no_answer"
 
     def _go_on(self) -> None:
-        waiting = any(each.waiting for each in self.devices)
-        up_to = self._up_to()
-        if any(each.open for each in self.devices) or (waiting and (up_to is None or self.sent < up_to)):
+        if not self._wave_is_over():
             return
         self.reconcile_and_judge()
         if self.status == "ABORTED":
             self.conduct()  # what was found on repaired counters is wound down in the same look
-            return
+        elif self._wave_is_over():  # on those counters, too
+            self._conclude()
+
+    def _wave_is_over(self) -> bool:
+        to_send = any(each.waiting for each in self.devices) and self.sent < (self._up_to() or 1000)
+        return not to_send and not any(each.open for each in self.devices)
+
+    def _conclude(self) -> None:
+        waiting = any(each.waiting for each in self.devices)
         self._judge(1 if waiting else self.policy.min_completed)
         if self.status == "ABORTED":
             return

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-from rollwave.embedded.broker import HOST, free_port
+from rollwave.embedded.broker import HOST
 from rollwave.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
 from rollwave.embedded.process import ServerProcess
+from tests.ports import free_port
 
 
 def debian_postgres() -> Path | None:
@@ -80,7 +81,7 @@ class Mosquitto:
         program = debian_mosquitto()
         assert program, "mosquitto is not installed: scripts/system-packages installs it"
         self._process = ServerProcess([program, "-c", str(self._config)], log=self.log)
-        self._process.wait_until(self._accepts, timeout=10.0, what="mosquitto")
+        self._process.wait_until(self._accepts, timeout=30.0, what="mosquitto")
 
     def stop(self) -> None:
         if self._process is not None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from rollwave.embedded.broker import free_port
 from rollwave.embedded.postgres import wheel_binaries
+from tests.ports import free_port
 
 __all__ = ["Running", "end", "environment", "eventually", "free_port", "psql", "rollwave", "rollwave_running"]
 
@@ -25,10 +25,10 @@ _OURS = ("DATABASE_URL", "MQTT_", "OTA_", "ROLLWAVE_", "LOG_", "PG")
 
 
 @overload
-async def eventually(check: Callable[[], Awaitable[T]], timeout: float = 10.0, what: str = "") -> T: ...
+async def eventually(check: Callable[[], Awaitable[T]], timeout: float = 30.0, what: str = "") -> T: ...
 @overload
-async def eventually(check: Callable[[], T], timeout: float = 10.0, what: str = "") -> T: ...
-async def eventually(check: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
+async def eventually(check: Callable[[], T], timeout: float = 30.0, what: str = "") -> T: ...
+async def eventually(check: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
     """Call ``check`` until what it returns is true, and return that; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:

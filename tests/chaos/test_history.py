@@ -110,7 +110,7 @@ async def test_a_replay_of_history_is_the_state(
                 (DEVICES, 1.0, []),
                 (DEVICES, 0.1, ["reported"]),
                 # Not over by the time that an operator aborts it.
-                (DEVICES * 10, 1.0, ["reported", "rejected", "no_answer", "no_progress"]),
+                (DEVICES * 40, 1.0, ["reported", "rejected", "no_answer", "no_progress"]),
             ]
         ]
         for name in ("first", "second"):

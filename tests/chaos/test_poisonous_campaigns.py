@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,22 +32,24 @@ async def test_neighbours_keep_their_rhythm(database: str, broker: EmbeddedBroke
         connect(database) as host,
         connect(database) as holder,
         devices(broker.url, succeeds) as fleet,
-        worker(database, broker.url, tmp_path / "log", **settings) as running,
+        AsyncExitStack() as holding,
     ):
         await host.execute(HOSTS_OWN_TRIGGER)
         await record_commits(host)
         locked = await insert_campaign(host, 5)
-        async with holder.transaction():
-            await holder.execute("SELECT FROM ota_campaigns WHERE id = $1 FOR UPDATE", locked)
+        await holding.enter_async_context(holder.transaction())
+        await holder.execute("SELECT FROM ota_campaigns WHERE id = $1 FOR UPDATE", locked)
+        async with worker(database, broker.url, tmp_path / "log", **settings) as running:
             slow = await insert_campaign(host, ["slow-1", "slow-2"])
             raises = await insert_campaign(host, ["raises-1", "raises-2"])
             unreadable = await insert_campaign(host, 2, abort_threshold=float("nan"))
-            no_address = await insert_campaign(host, 2)
-            await host.execute(
-                "UPDATE firmware_versions SET file_url = '' FROM ota_campaigns c"
-                " WHERE c.firmware_version_id = firmware_versions.id AND c.id = $1",
-                no_address,
-            )
+            async with host.transaction():
+                no_address = await insert_campaign(host, 2)
+                await host.execute(
+                    "UPDATE firmware_versions SET file_url = '' FROM ota_campaigns c"
+                    " WHERE c.firmware_version_id = firmware_versions.id AND c.id = $1",
+                    no_address,
+                )
             bad_ids = await insert_campaign(host, ["a/b", "#", "fine-1"])
             waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
             await eventually(lambda: host.fetchval(waits), what="one statement does not come back")
@@ -59,6 +62,8 @@ async def test_neighbours_keep_their_rhythm(database: str, broker: EmbeddedBroke
                 assert await campaign_row(host, neighbour, tenant) == ("COMPLETED", 3 * WINDOWS, 0)
             assert await host.fetchval(waits), "all the while"
             assert not fleet.of(locked)
+            await holding.aclose()
+            await ends(host, locked)
         for _, neighbour in neighbours:
             opened = sorted({each.window for each in await recorded_commits(host, neighbour)})
             assert len(opened) == WINDOWS
@@ -69,4 +74,3 @@ async def test_neighbours_keep_their_rhythm(database: str, broker: EmbeddedBroke
         assert await breakdown(host, bad_ids) == {"SUCCESS": 1, "SKIPPED": 2}
         assert await breakdown(host, slow) == await breakdown(host, raises) == {"PENDING": 2}
         assert raises in {event["campaign_id"] for event in events(running, "ota_campaign_error")}
-        await ends(host, locked)

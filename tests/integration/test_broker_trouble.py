@@ -162,7 +162,7 @@ async def test_a_broker_that_freezes(database: str, host: Connection, mosquitto:
         devices(mosquitto.url, succeeds) as fleet,
         worker(database, mosquitto.url, tmp_path / "log", **settings) as it,
     ):
-        campaign = await insert_campaign(host, 60, rollout_rate=10)
+        campaign = await insert_campaign(host, 120, rollout_rate=10)
         await eventually(lambda: len(fleet.commands) > 10, what="under way")
         tell(mosquitto, signal.SIGSTOP)
         try:
@@ -173,7 +173,7 @@ async def test_a_broker_that_freezes(database: str, host: Connection, mosquitto:
             tell(mosquitto, signal.SIGCONT)
         await ends(host, campaign, timeout=60)
         assert {command.attempt for command in fleet.commands} == {1}
-    assert await campaign_row(host, campaign) == ("COMPLETED", 60, 0)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 120, 0)
 
 
 async def test_a_broker_that_refuses_every_command(

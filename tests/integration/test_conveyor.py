@@ -83,7 +83,8 @@ class Wire:
         self._messages = session.messages()
 
     async def next(self, number: int) -> list[str]:
-        return [(await anext(self._messages)).topic.split("/")[3] for _ in range(number)]
+        async with asyncio.timeout(30):
+            return [(await anext(self._messages)).topic.split("/")[3] for _ in range(number)]
 
     async def so_far(self) -> list[str]:
         """All that the broker has carried by now."""
@@ -102,7 +103,8 @@ async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def dispatcher(pool: Pool, mosquitto: Mosquitto) -> AsyncIterator[Dispatcher]:
+async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatcher]:
+    monkeypatch.setattr("rollwave.engine.dispatcher.TURN", 600.0)  # a turn ends when all is sent, not by the clock
     async with Publisher(Broker.from_url(mosquitto.url)) as publisher:
         yield Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
 

@@ -350,7 +350,9 @@ async def test_a_row_set_back_to_pending_runs_again(
         await eventually(lambda: has_failed(host, campaign, 6), what="all silent")
         fleet.answer = succeeds
         async with host.transaction():
-            await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', completed_at = NULL")
+            # And from now on they are not in a hurry.
+            again = "status = 'RUNNING', completed_at = NULL, progress_timeout = 600"
+            await host.execute(f"UPDATE ota_campaigns SET {again}")
             await host.execute(
                 "UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL, error_message = NULL"
                 " WHERE device_id LIKE 'dev-%'"

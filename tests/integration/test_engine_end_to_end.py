@@ -120,7 +120,7 @@ async def test_a_good_campaign_completes(pool: Pool, broker: EmbeddedBroker) -> 
 
 @pytest.mark.usefixtures("settings")
 async def test_a_bad_campaign_aborts_and_spares_the_rest(pool: Pool, broker: EmbeddedBroker) -> None:
-    campaign = await insert_campaign(pool, 50)
+    campaign = await insert_campaign(pool, 50, columns=", max_in_flight", values=", 10")
     async with devices(broker, ["FAILED"]) as received, running(pool):
         await eventually(lambda: _is(pool, campaign, "ABORTED"), what="aborted")
         await eventually(lambda: _settled(pool, campaign), what="settled")

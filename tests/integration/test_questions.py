@@ -108,12 +108,17 @@ async def test_a_command_expires_with_its_deadline(
     monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
     listen = await asyncio.create_subprocess_exec(
         "mosquitto_sub", "-V", "5", "-p", str(mosquitto.port), "-t", "tenant/+/device/+/ota", "-C", "1", "-W", "20",
-        "-F", "%E %P %p", stdout=asyncio.subprocess.PIPE,
+        "-F", "%E %P %p", "-d", stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
+    assert listen.stdout
+    async for line in listen.stdout:
+        if line.startswith(b"Subscribed"):
+            break
     campaign = await insert_campaign(pool, 1, columns=", progress_timeout", values=", 90.5")
     async with running(pool):
         out, _ = await listen.communicate()
-    expiry, attempt, body = out.decode().strip().split(" ", 2)
+    [received] = [line for line in out.decode().splitlines() if "attempt:" in line]
+    expiry, attempt, body = received.split(" ", 2)
     assert 85 <= int(expiry) <= 91
     assert attempt == "attempt:1"
     assert json.loads(body)["campaign_id"] == campaign

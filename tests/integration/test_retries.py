@@ -66,7 +66,7 @@ async def test_a_reported_failure_is_tried_again_and_counted_when_attempts_are_o
             encode_report(command.campaign, "FAILED", error="flash", attempt=command.attempt),
         ]
 
-    delay = 1.0
+    delay = 3.0
     async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
         campaign = await insert_campaign(
             host, ["mends", "never"], retry_on=["reported"], retry_delay=delay, max_attempts=2, abort_threshold=1.0
@@ -94,7 +94,7 @@ async def test_after_its_failure_an_attempt_has_nothing_more_to_say(
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
         campaign = await insert_campaign(
-            host, ["talks", "other"], retry_on=["reported"], retry_delay=3.0, abort_threshold=0.5
+            host, ["talks", "other"], retry_on=["reported"], retry_delay=100.0, abort_threshold=0.5
         )
         await eventually(lambda: len(fleet.of(campaign)) == 2, what="sent")
         fleet.report("talks", campaign, "INSTALLING", progress=70)
@@ -107,6 +107,7 @@ async def test_after_its_failure_an_attempt_has_nothing_more_to_say(
         fleet.report("other", campaign, "INSTALLING")
         await eventually(lambda: is_now(host, campaign, "other", status="INSTALLING"), what="all is taken in")
         assert await device_row(host, campaign, "talks") == before
+        await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'talks'")
         await eventually(lambda: fleet.times_sent(campaign)["talks"] == 2, what="sent again")
         fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, "FAILED", attempt=1))
         fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, "SUCCESS", attempt=2))
@@ -171,16 +172,17 @@ async def test_silence_before_and_after_the_first_word_are_two_things(
 async def test_a_devices_whole_time_ends_whatever_it_says(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    in_all = 2.0
+    in_all, patience = 5.0, 2.5
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
         campaign = await insert_campaign(
-            host, ["chatters"], device_timeout=in_all, progress_timeout=PATIENCE, max_attempts=50, abort_threshold=1.0
+            host, ["chatters"], device_timeout=in_all, progress_timeout=patience, max_attempts=50, abort_threshold=1.0
         )
-        for _ in range(100):
+
+        async def has_failed() -> bool:
             fleet.report("chatters", campaign, "DOWNLOADING", progress=50)
-            if await is_now(host, campaign, "chatters", status="FAILED"):
-                break
-            await asyncio.sleep(PATIENCE / 6)
+            return await is_now(host, campaign, "chatters", status="FAILED")
+
+        await eventually(has_failed, what="its time is over")
         await ends(host, campaign)
         assert fleet.times_sent(campaign) == {"chatters": 1}, "it was never silent"
     assert await failed_attempts(host, "chatters") == [(1, "overdue", True)]

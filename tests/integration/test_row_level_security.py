@@ -276,7 +276,6 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         "DATABASE_URL": runner,
         "MQTT_BROKER_URL": broker.url,
         "OTA_TICK_INTERVAL": "0.2",
-        "OTA_PROGRESS_TIMEOUT": "2",
         "OTA_MAX_ATTEMPTS": "2",
         "ROLLWAVE_RECONCILE_INTERVAL": "0.5",
     }
@@ -298,7 +297,9 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         completed = [
             await insert_campaign(host, named("good", 30)),
             await insert_campaign(host, named("good", 30), tenant="south", rollout_strategy="canary"),
-            await insert_campaign(host, [*named("good", 5), *named("mute", 2)], abort_threshold=0.9),
+            await insert_campaign(
+                host, [*named("good", 5), *named("mute", 2)], abort_threshold=0.9, progress_timeout=1.0
+            ),
             await insert_campaign(host, ["no/topic", *named("good", 3)], tenant="south", rollout_rate=2),
         ]
         aborted = await insert_campaign(host, named("bad", 30), tenant="south")

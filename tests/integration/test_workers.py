@@ -36,6 +36,8 @@ from tests.support import Running, eventually
 
 LEASE = 1.0
 TAKEOVER = LEASE + 10
+NOBODY_DIES = "60"
+"""A lease that no batch outlives, however slow the machine: who holds it is alive, and answers for it alone."""
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def workers(
     number: int, database: str, broker_url: str, folder: Path, **settings: str
 ) -> AsyncIterator[list[Running]]:
-    """So many of them, one of which listens."""
+    """So many of them, one of which listens. They wait for one that was killed for no longer than they must."""
     settings = {"ROLLWAVE_LEASE": str(LEASE), **settings}
     async with AsyncExitStack() as stack:
         starting = [
@@ -85,7 +87,7 @@ async def test_the_rate_is_the_campaigns_however_many_work(
     async with (
         connect(database) as second,
         devices(broker.url, succeeds) as fleet,
-        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick)),
+        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick), ROLLWAVE_LEASE=NOBODY_DIES),
     ):
         campaign = await insert_campaign(host, total, rollout_rate=rate)
         watching = asyncio.create_task(watch_pace(second, campaign, windows))
@@ -100,19 +102,20 @@ async def test_the_rate_is_the_campaigns_however_many_work(
     assert list(windows.values()) == [rate] * (total // rate) + [total % rate]
     gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(windows))]
     assert all(gap >= timedelta(seconds=tick) for gap in gaps)
-    # What came of it, give or take how long a batch was on its way.
-    arrivals = sorted(command.at for command in fleet.of(campaign))
+    # What came of it: nobody was sent to before there was room.
     started = await host.fetch("SELECT started_at FROM ota_device_status ORDER BY started_at")
-    marks = [row["started_at"].timestamp() for row in started]
-    for moments in (arrivals, marks):
-        assert all(later - earlier > tick / 2 for earlier, later in zip(moments, moments[rate:], strict=False))
+    opened = [window for window in sorted(windows) for _ in range(rate)]
+    assert all(row["started_at"] >= window for row, window in zip(started, opened, strict=False))
     assert [int(command.device.removeprefix("dev-")) <= rate for command in fleet.of(campaign)[:rate]] == [True] * rate
 
 
 async def test_campaigns_of_several_tenants_run_side_by_side(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    async with devices(broker.url, succeeds) as fleet, workers(2, database, broker.url, tmp_path) as running:
+    async with (
+        devices(broker.url, succeeds) as fleet,
+        workers(2, database, broker.url, tmp_path, ROLLWAVE_LEASE=NOBODY_DIES) as running,
+    ):
         numbers = {
             (tenant, await insert_campaign(host, 40, tenant=tenant, rollout_rate=15))
             for tenant in ("north", "south", "west")
