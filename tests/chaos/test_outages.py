@@ -76,7 +76,7 @@ async def test_what_is_away_is_said_once_and_named_by_readyz(
     """Several campaigns and tenants, hundreds of tries: a few lines when it goes, a few when it is back."""
     port = free_port()
     async with (
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, succeeds, "fleet") as fleet,  # the broker keeps what it has for them
         worker(
             server.url, mosquitto.url, tmp_path / "log", "--port", str(port), OTA_TICK_INTERVAL="0.05", **SETTINGS
         ) as it,

@@ -107,9 +107,10 @@ async def test_a_command_expires_with_its_deadline(
     monkeypatch.setenv("MQTT_BROKER_URL", mosquitto.url)
     monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
     listen = await asyncio.create_subprocess_exec(
-        "mosquitto_sub", "-V", "5", "-p", str(mosquitto.port), "-t", "tenant/+/device/+/ota", "-C", "1", "-W", "20",
-        "-F", "%E %P %p", "-d", stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *f"stdbuf -oL mosquitto_sub -d -V 5 -p {mosquitto.port} -t tenant/+/device/+/ota -C 1 -W 20 -F".split(),
+        "%E %P %p",
+        stdout=asyncio.subprocess.PIPE,
+    )
     assert listen.stdout
     async for line in listen.stdout:
         if line.startswith(b"Subscribed"):
