@@ -307,6 +307,7 @@ class Model:
             if silent and each.failed and (everyone or self._out_of_time(each)):
                 cause = "overdue" if self._out_of_time(each) else each.failed
                 self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))
+                each.failed = cause  # set back by hand, one whose time was over may have a word again
                 each.end("FAILED")
                 ended += 1
             elif silent and not each.failed and (everyone or each.acknowledged):
