@@ -48,6 +48,9 @@ async def test_what_was_sent_first_is_sent_for_good(database: str, broker: Embed
             for device in CANARY:
                 fleet.report(device, campaign, "SUCCESS")
             await eventually(lambda: "dev-12" in fleet.times_sent(campaign), what="the last is sent to")
+            # While a command is being sent, a question is left to whoever sends it.
+            on_its_way = "SELECT status = 'DOWNLOADING' FROM ota_device_status WHERE device_id = 'dev-12'"
+            await eventually(lambda: host.fetchval(on_its_way), what="and marked")
             await host.execute("UPDATE firmware_versions SET file_url = ''")
             before = len(fleet.commands)
             fleet.send(ask_topic(TENANT, "dev-12"), b"")
