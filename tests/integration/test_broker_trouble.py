@@ -124,7 +124,7 @@ async def test_a_broker_that_dies_and_forgets_everything(
 ) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "10"}
     async with devices(broker.url, succeeds) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as it:
-        campaign = await insert_campaign(host, 100, rollout_rate=20)
+        campaign = await insert_campaign(host, 400, rollout_rate=20)
         for outage in (1, 2):
             await eventually(lambda: len(fleet.commands) > 30 * outage, what="under way")  # noqa: B023
             await eventually(lambda: len(events(it, "ota_status_listener_subscribed")) == outage, what="listening")  # noqa: B023
@@ -134,7 +134,7 @@ async def test_a_broker_that_dies_and_forgets_everything(
             broker.start()
         await ends(host, campaign, timeout=60)
         assert [event["session_present"] for event in events(it, "ota_status_listener_subscribed")] == [False] * 3
-    assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
 
 
 async def test_a_broker_that_restarts_and_remembers(
@@ -145,7 +145,7 @@ async def test_a_broker_that_restarts_and_remembers(
         devices(mosquitto.url, succeeds) as fleet,
         worker(database, mosquitto.url, tmp_path / "log", **settings) as it,
     ):
-        campaign = await insert_campaign(host, 100, rollout_rate=20)
+        campaign = await insert_campaign(host, 400, rollout_rate=20)
         await eventually(lambda: len(fleet.commands) > 30, what="under way")
         mosquitto.stop()
         await some_ticks(it)
@@ -153,7 +153,7 @@ async def test_a_broker_that_restarts_and_remembers(
         mosquitto.start()
         await ends(host, campaign, timeout=60)
         assert [event["session_present"] for event in events(it, "ota_status_listener_subscribed")] == [False, True]
-    assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
+    assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
 
 
 async def test_a_broker_that_freezes(database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path) -> None:
