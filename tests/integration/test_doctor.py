@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from tests.engine import worker
+from rollwave.errors import DatabaseUnavailable
+from rollwave.store import health
+from rollwave.store.database import create_pool
+from tests.engine import connect, worker
 from tests.shipped import ENGINE, ShippedMosquitto, password
 from tests.support import free_port, psql, rollwave
 
@@ -55,6 +58,14 @@ def engine_login(broker: ShippedMosquitto) -> dict[str, str]:
         "MQTT_USERNAME": ENGINE,
         "MQTT_PASSWORD": password(ENGINE),
     }
+
+
+async def test_a_database_that_goes_away_in_the_middle_of_a_check_is_away(database: str) -> None:
+    async with create_pool(database) as pool, connect(database) as host:
+        with pytest.raises(DatabaseUnavailable, match="^PostgreSQL cannot be reached"):
+            async with health._as_login(pool) as connection:
+                await host.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+                await connection.fetchval("SELECT pg_sleep(30)")
 
 
 async def test_a_healthy_installation(database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path) -> None:

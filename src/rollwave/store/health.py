@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store.database import Connection, Pool, is_direct, system_transaction
-from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.database import Connection, Pool, is_direct, system_transaction, unavailable
+from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.queries import load
 from rollwave.store.slots import CONTINUOUS
 
@@ -167,4 +167,5 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except CONNECTION_TROUBLE as error:
-        raise DatabaseUnavailable(f"PostgreSQL refused: {error}") from error
+        # One that was lost in the middle may say no more than that its transaction could not be ended.
+        raise unavailable(error) if is_away(error) else DatabaseUnavailable(f"PostgreSQL refused: {error}") from error
