@@ -17,7 +17,14 @@ from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import Pool
+from tests.engine import Connection, connect, ends
 from tests.support import eventually
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -86,6 +93,8 @@ async def devices(broker: EmbeddedBroker, answer: dict[str, list[str]] | list[st
         try:
             yield received
         finally:
+            if playing.done():
+                playing.result()  # a session that was lost is why nobody answered
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
 
@@ -104,10 +113,10 @@ async def campaign_row(pool: Pool, campaign: int) -> tuple[str, int, int]:
 
 
 @pytest.mark.usefixtures("settings")
-async def test_a_good_campaign_completes(pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_a_good_campaign_completes(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(pool, 25)
     async with devices(broker, ["DOWNLOADING", "INSTALLING", "SUCCESS"]) as received, running(pool):
-        await eventually(lambda: _is(pool, campaign, "COMPLETED"), what="completed")
+        await ends(host, campaign, "COMPLETED")
     assert await campaign_row(pool, campaign) == ("COMPLETED", 25, 0)
     assert await statuses(pool, campaign) == {"SUCCESS": 25}
     assert len(received) == 25
@@ -119,10 +128,10 @@ async def test_a_good_campaign_completes(pool: Pool, broker: EmbeddedBroker) -> 
 
 
 @pytest.mark.usefixtures("settings")
-async def test_a_bad_campaign_aborts_and_spares_the_rest(pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_a_bad_campaign_aborts_and_spares_the_rest(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(pool, 50, columns=", max_in_flight", values=", 10")
     async with devices(broker, ["FAILED"]) as received, running(pool):
-        await eventually(lambda: _is(pool, campaign, "ABORTED"), what="aborted")
+        await ends(host, campaign, "ABORTED")
         await eventually(lambda: _settled(pool, campaign), what="settled")
     found = await statuses(pool, campaign)
     status, succeeded, failed = await campaign_row(pool, campaign)
@@ -132,7 +141,7 @@ async def test_a_bad_campaign_aborts_and_spares_the_rest(pool: Pool, broker: Emb
 
 
 @pytest.mark.usefixtures("settings")
-async def test_canary_waits_for_its_first_share(pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_canary_waits_for_its_first_share(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(pool, 40, rate=1000, columns=", rollout_strategy", values=", 'canary'")
     async with devices(broker, {}) as received, running(pool):
         await eventually(lambda: len(received) == 2, what="the canary's two devices")
@@ -143,12 +152,8 @@ async def test_canary_waits_for_its_first_share(pool: Pool, broker: EmbeddedBrok
                 device = message.topic.split("/")[3]
                 report = encode_report(campaign, "SUCCESS")
                 await (await session.publish(status_topic("north", device), report)).acknowledged()
-        await eventually(lambda: _is(pool, campaign, "COMPLETED"), what="completed")
+        await ends(host, campaign, "COMPLETED")
     assert len(more) == 38
-
-
-async def _is(pool: Pool, campaign: int, status: str) -> bool:
-    return (await campaign_row(pool, campaign))[0] == status
 
 
 async def _settled(pool: Pool, campaign: int) -> bool:
