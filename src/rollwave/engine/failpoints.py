@@ -23,7 +23,10 @@ class Failpoint(StrEnum):
     MARKED = "marked"
 
     RECEIVED = "received"
+    SORTING = "sorting"
     PARSED = "parsed"
+    REPORTS_APPLIED = "reports applied"
+    """One tenant's executions are written, its counters, history and samples are not."""
     REPORTS_WRITTEN = "reports written"
     REPORTS_COMMITTED = "reports committed"
     ACKNOWLEDGED = "acknowledged"

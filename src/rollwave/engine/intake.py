@@ -15,17 +15,18 @@ from dataclasses import replace
 from rollwave import metrics
 from rollwave.domain import intake
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.intake import Outcome, Tally
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import guard, writing
+from rollwave.engine.delays import Delays
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import default_rules, read_rules
 from rollwave.engine.sorting import Share, Sorter
 from rollwave.engine.together import Together
-from rollwave.engine.writing import ABOUT_A_VALUE, pauses
+from rollwave.engine.writing import pauses
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
@@ -35,7 +36,7 @@ from rollwave.store.campaigns import Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect
 from rollwave.store.history import FailedAttempt
-from rollwave.store.outage import is_away
+from rollwave.store.outage import ValueRefused
 
 _log = get_logger("listener")
 
@@ -52,11 +53,21 @@ class Intake:
         self._sorter = Sorter(on_question)
         self._pool = pool
         self._settings = settings
+        self._delays = Delays()
         self._together = Together(pool, settings, self._sorter)
         self._turn = asyncio.Lock()
 
+    @property
+    def fault(self) -> str:
+        """Why reports cannot be written, where that is no outage; empty: they can."""
+        return self._delays.fault
+
+    def forget(self) -> None:
+        """Take no report that comes from now on for a repetition: what came before may never have been written."""
+        self._sorter.forget()
+
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[Due]:
-        """Commit what a batch says, trying again for as long as the database is away.
+        """Commit what a batch says, trying again until that has succeeded: no error drops a report.
 
         Called for one batch while another is being written, it sorts its messages and waits: what a device said first
         is written first. ``behind``: more comes than can be written, so that what devices merely repeat is left out.
@@ -64,40 +75,67 @@ class Intake:
         """
         started = time.perf_counter()
         outcomes: Counter[Outcome] = Counter()
-        limit = asyncio.Semaphore(AT_ONCE)
-
-        async def persist(tenant_id: TenantId, share: Share) -> list[Due]:
-            async with limit:
-                return await self._persist(tenant_id, share, outcomes)
-
-        shares = self._sorter.sort(batch, outcomes, behind=behind)
+        shares = await self._sort(batch, outcomes, behind=behind)
         async with self._turn:
+            for pause in pauses():
+                if shares is not None:
+                    break
+                await asyncio.sleep(pause)
+                shares = await self._sort(batch, outcomes, behind=behind)
             await reach(Failpoint.PARSED)
-            left, touched = await self._together.write(shares, outcomes)
-            for dues in await asyncio.gather(*(persist(*each) for each in left.items())):
-                touched += dues
+            touched = await self._write(shares or {}, outcomes)
         for each, number in outcomes.items():
             metrics.reports.labels(each.value).inc(number)
         metrics.batch_size.observe(len(batch))
         metrics.batch_seconds.observe(time.perf_counter() - started)
         return touched
 
+    async def _sort(
+        self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool
+    ) -> dict[TenantId, Share] | None:
+        """None: that has failed, and is to be tried again."""
+        seen: Counter[Outcome] = Counter()
+        try:
+            await reach(Failpoint.SORTING)
+            shares = self._sorter.sort(batch, seen, behind=behind)
+        except Exception as error:  # noqa: BLE001  whatever it is, the reports are kept
+            self._delays.failed("sorting", error)
+            self._sorter.forget()
+            return None
+        self._delays.over("sorting")
+        outcomes.update(seen)
+        return shares
+
+    async def _write(self, shares: dict[TenantId, Share], outcomes: Counter[Outcome]) -> list[Due]:
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def persist(tenant_id: TenantId, share: Share) -> list[Due]:
+            async with limit:
+                return await self._persist(tenant_id, share, outcomes)
+
+        left, touched = await self._together.write(shares, outcomes)
+        async with asyncio.TaskGroup() as writing_left:
+            tasks = [writing_left.create_task(persist(*each)) for each in left.items()]
+        for task in tasks:
+            touched += task.result()
+        return touched
+
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
-        told, pause = False, pauses()
-        while True:
+        for pause in pauses():
             try:
-                return await self._apply(tenant_id, share, outcomes)
-            except ABOUT_A_VALUE as error:
-                return await self._isolate(tenant_id, share, outcomes, error)
-            except Exception as error:  # noqa: BLE001  see below
-                # An outage, or something that is wrong with the database: the reports are not to blame, and stay.
-                if not told and not is_away(error):
-                    told = True
-                    _log.error("ota_reports_delayed", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(next(pause))
+                dues = await self._apply(tenant_id, share, outcomes)
+            except ValueRefused as refusal:
+                return await self._isolate(tenant_id, share, outcomes, refusal)
+            except Exception as error:  # noqa: BLE001  an outage or a fault of ours: the reports are kept
+                self._delays.failed(tenant_id, error, tenant_id=tenant_id)
+                await asyncio.sleep(pause)
+            else:
+                self._delays.over(tenant_id)
+                return dues
+        raise AssertionError("the pauses never end")
 
     async def _isolate(
-        self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], error: Exception
+        self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], refusal: ValueRefused
     ) -> list[Due]:
         """One value that PostgreSQL refuses must not hold up its neighbours: halve until it is alone.
 
@@ -111,7 +149,7 @@ class Intake:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
                 return await self._persist(tenant_id, Share([(device_id, shorter)]), outcomes)
         if len(share.reports) <= 1:
-            _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=f"{type(error).__name__}: {error}")
+            _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))
             outcomes[Outcome.INVALID] += len(share.reports)
             return []
         middle = len(share.reports) // 2
@@ -122,15 +160,21 @@ class Intake:
         seen: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
         tally: Tally = Counter()
+        failures: list[FailedAttempt] = []
         rounds = intake.rounds(share.reports)
         seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
         async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
             for reports in rounds:
-                tally.update(await self._apply_round(connection, tenant_id, reports, seen))
+                moved, failed = await self._apply_round(connection, tenant_id, reports, seen)
+                tally.update(moved)
+                failures += failed
+            await reach(Failpoint.REPORTS_APPLIED)
             ended = intake.ended(tally)
-            standings = [
-                each for each in await campaigns.count(connection, tenant_id, tally) if each.campaign_id in ended
-            ]
+            counted = await campaigns.count(
+                connection, tenant_id, tally, also={CampaignId(each.campaign_id) for each in failures}
+            )
+            standings = [each for each in counted if each.campaign_id in ended]
+            await history.append_failed_attempts(connection, tenant_id, failures)
             for standing in standings:
                 halt = await guard.judge(connection, tenant_id, standing)
                 stopped += [halt] if halt else []
@@ -148,8 +192,8 @@ class Intake:
         tenant_id: TenantId,
         reports: Sequence[tuple[DeviceId, Report]],
         seen: Counter[Outcome],
-    ) -> Tally:
-        """Apply one report an execution; returns what moved."""
+    ) -> tuple[Tally, list[FailedAttempt]]:
+        """Apply one report an execution; returns what moved, and the attempts that failed."""
         settings = self._settings
         began = time.monotonic()
         effects = await executions.apply_reports(
@@ -168,11 +212,11 @@ class Intake:
                 )
             if effect.applied and said.status is ExecutionStatus.FAILED:
                 failures.append(_failed_attempt(device_id, said, effect))
-        await history.append_failed_attempts(connection, tenant_id, failures)
         await self._postpone(connection, tenant_id, [each for each in failures if not each.final])
-        return intake.tally(
+        moved = intake.tally(
             (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
         )
+        return moved, failures
 
     async def _postpone(self, connection: Connection, tenant_id: TenantId, retried: Sequence[FailedAttempt]) -> None:
         """Set the delay of each device that gets another attempt, by its campaign's policy."""

@@ -55,6 +55,10 @@ class Sorter:
 
         self._talk = talk
 
+    def forget(self) -> None:
+        """Forget what devices have said."""
+        self._talk.cache_clear()
+
     def sort(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
         """Who said what. The rest is counted here, and a few bad messages are logged and kept.
 

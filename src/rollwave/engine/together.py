@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from rollwave.breaker import Told
 from rollwave.domain import intake
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
@@ -22,13 +23,16 @@ from rollwave.engine import guard
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.sorting import Share, Sorter
-from rollwave.engine.writing import ABOUT_A_VALUE, pauses, times_of, touched
+from rollwave.engine.writing import pauses, times_of, touched
+from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import together
 from rollwave.store.campaigns import Due, Standing
 from rollwave.store.database import Connection, Pool, named
 from rollwave.store.executions import Effect
-from rollwave.store.outage import is_away
+from rollwave.store.outage import ValueRefused, is_away, is_outage
+
+_log = get_logger("listener")
 
 SMALL = 50
 """Reports of a share that goes with the others. A larger one is cheaper in a statement of its own."""
@@ -54,6 +58,7 @@ class Together:
 
     def __init__(self, pool: Pool, settings: Settings, sorter: Sorter) -> None:
         self._pool = pool
+        self._told = Told()
         self._times = times_of(settings)
         self._sorter = sorter
 
@@ -74,7 +79,9 @@ class Together:
             else:
                 left[tenant_id] = share
         dues: list[Due] = []
-        for written in await asyncio.gather(*(self._write(lane, outcomes) for lane in lanes_of(said))):
+        async with asyncio.TaskGroup() as lanes:
+            tasks = [lanes.create_task(self._write(lane, outcomes)) for lane in lanes_of(said)]
+        for written in (task.result() for task in tasks):
             dues += written.dues
             for tenant_id, device_id, report in written.left:
                 left.setdefault(tenant_id, Share()).reports.append((device_id, report))
@@ -84,16 +91,20 @@ class Together:
         tenants = sorted({tenant_id for tenant_id, _, _ in said})
         if len(tenants) < 2:
             return Written(left=list(said))
-        pause = pauses()
-        while True:
+        for pause in pauses():
             try:
-                return await self._apply(said, outcomes)
-            except ABOUT_A_VALUE:
+                written = await self._apply(said, outcomes)
+            except ValueRefused:
                 break
-            except Exception as error:  # noqa: BLE001  where it was no outage, a tenant's own transaction tells of it
+            except Exception as error:  # noqa: BLE001  the reports are kept: each tenant's own transaction tries
                 if not is_away(error):
+                    if not is_outage(error) and self._told.news("fault", type(error).__name__):
+                        _log.exception("ota_reports_of_many_tenants_failed")
                     return Written(left=list(said))
-            await asyncio.sleep(next(pause))
+                await asyncio.sleep(pause)
+            else:
+                self._told.over("fault")
+                return written
         # One value that PostgreSQL refuses must not hold up the others: halve the tenants until its own is alone.
         half = set(tenants[: len(tenants) // 2])
         first = await self._write([each for each in said if each[0] in half], outcomes)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Sequence
 
-import asyncpg
-
 from rollwave.domain.campaign import FINAL
 from rollwave.domain.ids import TenantId
 from rollwave.engine.guard import Stopped
@@ -14,21 +12,12 @@ from rollwave.settings import Settings
 from rollwave.store.campaigns import Due, Standing
 from rollwave.store.executions import Times
 
-ABOUT_A_VALUE = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.RaiseError,  # a host's own trigger
-    ValueError,
-    TypeError,
-)
-"""Errors that one report may cause, and that trying again would not mend."""
-
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-"""Seconds before a batch is tried again when the database is away, doubled from the first to the last."""
+"""Seconds before a batch that could not be written is tried again, doubled from the first to the last."""
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait after each try that failed."""
+    """Seconds to wait after each failed try."""
     delay = FIRST_RETRY
     while True:
         yield delay * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it

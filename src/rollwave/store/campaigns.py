@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -275,9 +275,14 @@ async def move(
     return to
 
 
-async def count(connection: Connection, tenant_id: str, tally: Tally) -> list[Standing]:
-    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands."""
-    campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved})
+async def count(
+    connection: Connection, tenant_id: str, tally: Tally, *, also: Collection[CampaignId] = ()
+) -> list[Standing]:
+    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands.
+
+    Locks the rows of those campaigns, and of the campaigns in ``also``, in the order of their ids.
+    """
+    campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved} | set(also))
     by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
     rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
     return [standing(row) for row in rows]

@@ -12,6 +12,7 @@ from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign
 from rollwave.store.database import IN_TURN, Connection
+from rollwave.store.outage import refusing_values
 from rollwave.store.queries import load
 
 _sql = load("executions")
@@ -180,20 +181,22 @@ async def apply_reports(
     """Take in at most one report a device and campaign; returns what each met and did, in the same order.
 
     ``times`` and ``max_attempts`` are for campaigns that name none of their own.
+
+    Raises:
+        ValueRefused: PostgreSQL does not take a value of one of the reports.
     """
-    rows = await connection.fetch(
-        _sql["apply_reports"],
-        tenant_id,
+    columns = (
         [report.campaign_id for _, report in reports],
         [device_id for device_id, _ in reports],
         [report.status for _, report in reports],
         [report.progress for _, report in reports],
         [report.error for _, report in reports],
         [report.attempt for _, report in reports],
-        times.patience,
-        times.in_all,
-        max_attempts,
     )
+    with refusing_values():
+        rows = await connection.fetch(
+            _sql["apply_reports"], tenant_id, *columns, times.patience, times.in_all, max_attempts
+        )
     return [
         Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, patience)
         for was, became, attempt, reason, retried, patience in rows

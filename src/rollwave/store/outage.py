@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import asyncpg
+
+from rollwave.errors import RollwaveError
 
 CONNECTION_TROUBLE = (
     OSError,
@@ -37,10 +42,34 @@ _BUSY = (
 )
 
 
+_ARGUMENTS = "the server expects"
+"""How asyncpg begins its InterfaceError about a statement that was called with the wrong number of arguments."""
+
+
+class ValueRefused(RollwaveError):
+    """PostgreSQL, or a host's trigger in it, refused a value that a device sent."""
+
+
+@contextmanager
+def refusing_values() -> Iterator[None]:
+    """For one statement that writes what devices sent: PostgreSQL's error about a value becomes ValueRefused.
+
+    An error that the driver raises before the statement is sent is a programming error, and stays what it is.
+
+    Raises:
+        ValueRefused: the value, a constraint or a host's trigger does not allow it. Trying again would not help.
+    """
+    try:
+        yield
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError) as error:
+        if error.severity is None:  # only a message of the server has one
+            raise
+        raise ValueRefused(f"{type(error).__name__}: {error}") from error
+
+
 def is_away(error: BaseException) -> bool:
     """Whether the server cannot be reached, or is none that can be written to."""
-    # A value that cannot be sent is an InterfaceError too, and will never succeed.
-    return isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, _AWAY) and not str(error).startswith(_ARGUMENTS)
 
 
 def is_outage(error: BaseException) -> bool:

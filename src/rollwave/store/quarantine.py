@@ -9,6 +9,7 @@ from datetime import datetime
 from rollwave.errors import InvalidInput
 from rollwave.store import health
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.outage import refusing_values
 from rollwave.store.queries import load
 
 _sql = load("quarantine")
@@ -43,15 +44,18 @@ class Kept:
 
 
 async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]) -> None:
-    """Keep ``samples``, and no more than ``MAX_ROWS`` a tenant in all. Unknown tenants' are dropped."""
-    await connection.execute(
-        _sql["keep"],
-        tenant_id,
+    """Keep ``samples``, and no more than ``MAX_ROWS`` a tenant in all. Unknown tenants' are dropped.
+
+    Raises:
+        ValueRefused: PostgreSQL does not take a value of one of the samples.
+    """
+    columns = (
         [each.device_id for each in samples],
         [each.reason for each in samples],
         [each.payload[:MAX_PAYLOAD] for each in samples],
-        MAX_ROWS,
     )
+    with refusing_values():
+        await connection.execute(_sql["keep"], tenant_id, *columns, MAX_ROWS)
 
 
 async def tenants(pool: Pool) -> list[str]:

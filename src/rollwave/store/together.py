@@ -16,6 +16,7 @@ from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Standing
 from rollwave.store.database import Connection, Pool, system_transaction
 from rollwave.store.executions import Effect, Times
+from rollwave.store.outage import refusing_values
 from rollwave.store.queries import load
 
 _sql = load("together")
@@ -32,9 +33,12 @@ def transaction(pool: Pool) -> AbstractAsyncContextManager[Connection]:
 async def apply_reports(
     connection: Connection, said: Sequence[tuple[TenantId, DeviceId, Report]], times: Times
 ) -> list[Effect]:
-    """Take in at most one report an execution, none of them a failure; what each met and did, in the same order."""
-    rows = await connection.fetch(
-        _sql["apply_reports"],
+    """Take in at most one report an execution, none of them a failure; what each met and did, in the same order.
+
+    Raises:
+        ValueRefused: PostgreSQL does not take a value of one of the reports.
+    """
+    columns = (
         [tenant_id for tenant_id, _, _ in said],
         [report.campaign_id for _, _, report in said],
         [device_id for _, device_id, _ in said],
@@ -42,9 +46,9 @@ async def apply_reports(
         [report.progress for _, _, report in said],
         [report.error for _, _, report in said],
         [report.attempt for _, _, report in said],
-        times.patience,
-        times.in_all,
     )
+    with refusing_values():
+        rows = await connection.fetch(_sql["apply_reports"], *columns, times.patience, times.in_all)
     status = executions.STATUS.get
     return [
         Effect(status(row["was"]), status(row["became"]), row["attempt"], None, False, row["patience"]) for row in rows

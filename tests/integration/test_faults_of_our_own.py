@@ -1,0 +1,158 @@
+"""Programming errors in the path of reports: nothing is lost, it is said what is wrong, and it is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.report import Report
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import failpoints
+from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.intake import Intake
+from rollwave.engine.listener import Listener
+from rollwave.settings import Settings
+from rollwave.store import executions
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Times
+from rollwave.store.outage import ValueRefused, is_away
+from tests.engine import TENANT, Connection, breakdown, campaign_row, connect, devices, insert_campaign, said, sent_to
+from tests.support import end, eventually
+
+INGESTION = (
+    Failpoint.RECEIVED,
+    Failpoint.SORTING,
+    Failpoint.PARSED,
+    Failpoint.REPORTS_APPLIED,
+    Failpoint.REPORTS_WRITTEN,
+    Failpoint.REPORTS_COMMITTED,
+    Failpoint.ACKNOWLEDGED,
+)
+ERRORS = (TypeError, ValueError, KeyError, asyncpg.UniqueViolationError)
+
+
+TIMES = Times(1800, 1800, 86_400)
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+def failing() -> Iterator[Callable[[Failpoint, type[Exception], int], None]]:
+    """Have a failpoint raise, so many times."""
+
+    def arm(where: Failpoint, kind: type[Exception], times: int) -> None:
+        left = times
+
+        async def fail(point: Failpoint) -> None:
+            nonlocal left
+            if point is where and left > 0:
+                left -= 1
+                raise kind(f"a fault at {point}")
+
+        failpoints.arm(fail)
+
+    yield arm
+    failpoints.arm(None)
+
+
+@asynccontextmanager
+async def listening(pool: Pool, broker_url: str) -> AsyncIterator[Listener]:
+    listener = Listener(pool, Settings(MQTT_BROKER_URL=broker_url))
+    running = asyncio.create_task(listener.run())
+    try:
+        await eventually(lambda: listener.presence.subscribed, what="it is subscribed")
+        yield listener
+    finally:
+        await end(running)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("where", INGESTION)
+async def test_a_programming_error_drops_no_report(
+    pool: Pool,
+    host: Connection,
+    broker: EmbeddedBroker,
+    failing: Callable[[Failpoint, type[Exception], int], None],
+    where: Failpoint,
+    kind: type[Exception],
+) -> None:
+    campaign = await insert_campaign(host, 5)
+    await sent_to(host, campaign, [f"dev-{number}" for number in range(1, 6)])
+    async with listening(pool, broker.url), devices(broker.url) as fleet:
+        failing(where, kind, 3)
+        for number in range(1, 5):
+            fleet.report(f"dev-{number}", campaign, "SUCCESS")
+        await eventually(lambda: _succeeded(host, campaign, 4), what="every report counts")
+        fleet.report("dev-5", campaign, "SUCCESS")
+        await eventually(lambda: _succeeded(host, campaign, 5), what="what comes later is taken in")
+    assert await breakdown(host, campaign) == {"SUCCESS": 5}
+
+
+async def _succeeded(host: Connection, campaign: int, number: int) -> bool:
+    return (await campaign_row(host, campaign))[1] == number
+
+
+@pytest.mark.parametrize("tenants", [1, 2])
+async def test_while_it_lasts_it_is_known(
+    pool: Pool,
+    host: Connection,
+    failing: Callable[[Failpoint, type[Exception], int], None],
+    caplog: pytest.LogCaptureFixture,
+    tenants: int,
+) -> None:
+    names = ["north", "south"][:tenants]
+    ids = {tenant: await insert_campaign(host, 2, tenant=tenant) for tenant in names}
+    for campaign in ids.values():
+        await sent_to(host, campaign, ["dev-1"])
+    intake = Intake(pool, Settings())
+    failing(Failpoint.REPORTS_WRITTEN, TypeError, 1000)
+    taking = asyncio.create_task(
+        intake.take_in([said("dev-1", campaign, "SUCCESS", tenant=tenant) for tenant, campaign in ids.items()])
+    )
+    try:
+        await eventually(lambda: "cannot be written: TypeError, for" in intake.fault)
+        failpoints.arm(None)
+        await asyncio.wait_for(taking, 20)
+    finally:
+        await end(taking)
+    assert intake.fault == "", "it is over"
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == (1 if tenants == 1 else 3), "once for each transaction and kind of error"
+    assert all(record.exc_info for record in told), "with its traceback"
+    assert [await campaign_row(host, ids[each], each) for each in names] == [("RUNNING", 1, 0)] * tenants
+
+
+async def test_only_postgresql_refuses_a_value(pool: Pool, host: Connection) -> None:
+    """Not the driver, which raises the same class for an argument that it cannot send."""
+    campaign = await insert_campaign(host, 1)
+    await sent_to(host, campaign, ["dev-1"])
+
+    async def write(attempt: int) -> None:
+        report = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, attempt=attempt)
+        async with tenant_transaction(pool, TENANT) as connection:
+            await executions.apply_reports(connection, TENANT, [(DeviceId("dev-1"), report)], TIMES, max_attempts=3)
+
+    with pytest.raises(asyncpg.DataError, match="out of int32 range"):
+        await write(1 << 40)
+    await host.execute("""
+        CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+        CREATE TRIGGER picky BEFORE UPDATE ON ota_device_status FOR EACH ROW EXECUTE FUNCTION picky();
+    """)
+    with pytest.raises(ValueRefused, match="no"):
+        await write(1)
+
+
+async def test_a_statement_called_wrongly_is_no_outage(host: Connection) -> None:
+    with pytest.raises(asyncpg.InterfaceError) as caught:
+        await host.fetchval("SELECT $1::int")
+    assert not is_away(caught.value)
