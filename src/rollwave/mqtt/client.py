@@ -7,18 +7,21 @@ that forgot the session is subscribed to again.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from mqttium import FlowControlError, MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
 
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
+from rollwave.tasks import end, immune
 
 SESSION_EXPIRY = 7 * 86_400
 """Seconds for which the broker keeps a persistent session, and the reports queued in it."""
@@ -32,8 +35,16 @@ READ_AHEAD = 2 * MAX_PACKET
 SUBSCRIBING = 300.0
 """Seconds that the broker may take to answer a subscription: what waits for this session may come first."""
 
+CLOSING = 8.0
+"""Seconds that closing a session may take. The library sends what is queued, which it limits to five."""
+
+_CANCELLING, _CANCEL_AGAIN = 2.0, 0.05
+"""Seconds that the library gets to end a cancelled call, and between two cancellations: it loses some."""
+
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ATTEMPT = "attempt"
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
@@ -92,10 +103,37 @@ class Receipt:
         return self._receipt.is_done() and isinstance(self._receipt.exception(), PublishRejectedError)
 
 
+class _Client(AsyncClient):
+    """The library's client. Its connection can also be closed at once."""
+
+    def abort(self) -> None:
+        """Close the socket; what is queued is not sent. The library's own tasks then end by themselves."""
+        writer = getattr(self._transport, "_writer", None)
+        if isinstance(writer, asyncio.StreamWriter):
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """Disconnect in order, for ``CLOSING`` seconds at most, and abort what is left. Raises no error of the socket.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled. The connection is closed nevertheless.
+        """
+        closing = asyncio.create_task(self.disconnect())
+        try:
+            await asyncio.wait({closing}, timeout=CLOSING)
+        finally:
+            try:
+                await end(closing, within=_CANCELLING, cancel_again=_CANCEL_AGAIN)
+            finally:
+                self.abort()
+                if closing.done() and not closing.cancelled():
+                    closing.exception()  # the session is over either way
+
+
 class Session:
     """One connection. Open it with :meth:`connect`."""
 
-    def __init__(self, client: AsyncClient, broker: Broker, *, session_present: bool) -> None:
+    def __init__(self, client: _Client, broker: Broker, *, session_present: bool) -> None:
         self._client = client
         self._has_properties = broker.protocol == "5"
         self._options: SubscribeOptions | int = 1
@@ -129,7 +167,7 @@ class Session:
             BrokerUnavailable: no connection, or the broker refused it.
         """
         limited = broker.protocol == "5"
-        client = AsyncClient(
+        client = _Client(
             client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
             protocol=_PROTOCOLS[broker.protocol],
             clean_start=not persistent,
@@ -152,16 +190,19 @@ class Session:
             max_iterator_messages=buffer,
         )
         try:
-            answer = await client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout)
+            answer = await _immune(client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout))
         except (MQTTError, OSError) as error:
             raise BrokerUnavailable(
                 f"no MQTT session with {broker.address}: {error}",
                 hint="Check MQTT_BROKER_URL, the credentials, and that the broker runs.",
             ) from error
+        except asyncio.CancelledError:
+            client.abort()  # also where the connection had just been made
+            raise
         try:
             yield cls(client, broker, session_present=answer.session_present)
         finally:
-            await client.disconnect()
+            await client.close()
 
     @property
     def connected(self) -> bool:
@@ -186,7 +227,7 @@ class Session:
 
     async def _subscribe(self, filters: Sequence[str], options: SubscribeOptions | int) -> None:
         try:
-            await self._client.subscribe([(each, options) for each in filters])
+            await _immune(self._client.subscribe([(each, options) for each in filters]))
         except MQTTError as error:
             raise BrokerUnavailable(
                 f"subscribing to {', '.join(filters)} failed: {error}",
@@ -200,7 +241,7 @@ class Session:
             BrokerUnavailable: the session is lost.
         """
         try:
-            await self._client.unsubscribe(filters)
+            await _immune(self._client.unsubscribe(filters))
         except MQTTError as error:
             raise BrokerUnavailable(f"unsubscribing from {', '.join(filters)} failed: {error}") from error
 
@@ -260,6 +301,15 @@ class Session:
                 await acknowledge(incoming.handle)
         except MQTTError as error:
             raise BrokerUnavailable(f"acknowledging failed: {error}") from error
+
+
+async def _immune(call: Coroutine[Any, Any, T]) -> T:
+    """Await a call in which the library may lose a cancellation.
+
+    It loses some while it connects and disconnects and, on Python 3.11, as an answer arrives (``asyncio.wait_for``).
+    Waiting for messages, receipts and room to publish loses none: those are awaited as they are.
+    """
+    return await immune(call, within=_CANCELLING, cancel_again=_CANCEL_AGAIN)
 
 
 def _connect_properties(broker: Broker, *, persistent: bool) -> Properties | None:
