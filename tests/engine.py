@@ -21,9 +21,10 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
-from rollwave.store import executions
+from rollwave.store import executions, slots
 from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection as Inside
+from rollwave.store.database import Pool
 from rollwave.store.executions import Claim
 from tests.support import Running, end, eventually, rollwave_running
 
@@ -106,6 +107,20 @@ async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: in
     return await executions.claim(
         connection, campaign, tokens=tokens, fresh=fresh, lease=60, in_all=600, opens_window=False, command="{}"
     )
+
+
+@asynccontextmanager
+async def listened_to(pool: Pool) -> AsyncIterator[None]:
+    """As if a listener were subscribed: it holds its slot, and says so to the database. Else nothing is sent."""
+    async with slots.hold(pool, 0) as lock:
+        assert lock is not None
+        await lock.announce()
+        await lock.beat("nothing")
+        listening = asyncio.create_task(lock.listen("nothing", lambda: None))
+        try:
+            yield
+        finally:
+            await end(listening)
 
 
 async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from rollwave.log import get_logger
+
 T = TypeVar("T")
+
+_log = get_logger("tasks")
 
 CANCEL_AGAIN = 0.5
 """Seconds that a task gets to clean up before it is cancelled once more."""
@@ -65,3 +69,79 @@ async def immune(work: Coroutine[Any, Any, T], *, within: float, cancel_again: f
             task.exception()  # nobody else reads it
         raise
     return task.result()
+
+
+async def run_with(
+    main: Coroutine[Any, Any, None],
+    *beside: Coroutine[Any, Any, None],
+    grace: float,
+    within: float = 10.0,
+) -> None:
+    """Run ``main`` to its end, with the work of ``beside`` next to it; then end what is left of that.
+
+    Work of ``beside`` may return early. The first that fails ends ``main`` too. No exception is left unread: that of
+    a part is raised, and several as one ``ExceptionGroup``.
+
+    Args:
+        grace: seconds that ``main``, once cancelled, gets to finish what it has begun.
+        within: maximum number of seconds for ``beside`` to end. A task that takes longer is logged and left behind.
+    """
+    leading = asyncio.create_task(main)
+    others = [asyncio.create_task(each) for each in beside]
+    running: set[asyncio.Task[Any]] = {leading, *others}
+    try:
+        while not leading.done():
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            if any(failure_of(task) for task in done):
+                break
+    finally:
+        try:
+            await end(leading, within=2 * grace, cancel_again=grace)
+        finally:
+            await end(*others, within=within)
+        for task in (leading, *others):
+            failure_of(task)  # read, also where a cancellation is raised in its place
+        for task in [each for each in (leading, *others) if not each.done()]:
+            _log.error("ota_task_stuck", task=task.get_name(), work=repr(task.get_coro()))
+    failures = [failure for task in (leading, *others) if (failure := failure_of(task))]
+    if len(failures) > 1:
+        raise ExceptionGroup("several parts failed", failures)
+    if failures:
+        raise failures[0]
+
+
+def failure_of(task: asyncio.Task[Any]) -> Exception | None:
+    """The exception that ``task`` ended with. None: it runs, was cancelled, or has succeeded."""
+    if not task.done() or task.cancelled():
+        return None
+    error = task.exception()
+    if error is None or isinstance(error, Exception):
+        return error
+    raise error  # KeyboardInterrupt and its like
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The errors that a group of errors is made of; of any other error, that error alone."""
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for each in error.exceptions for cause in causes(each)]
+    return [error]
+
+
+def raise_if_cancelled() -> None:
+    """Raise CancelledError where this task was cancelled, and the error of a group hid that (Python 3.11 and 3.12)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start ``work`` as a task that nobody waits for the end of: an error that it does not handle is logged."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_log_failure)
+    return task
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("ota_task_failed", error=f"{type(error).__name__}: {error}", exc_info=error)

@@ -70,7 +70,7 @@ class Claimer:
         return batch
 
     async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
-        if await slots.awaited(connection, self._settings.listener_slots):
+        if not await slots.heard(connection, self._settings.listener_slots):
             return Allowance(0, 0, opens_window=False, retry_in=SOON)
         flying = 0
         if rules.max_in_flight is not None:

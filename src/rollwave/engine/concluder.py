@@ -12,8 +12,12 @@ from rollwave.engine.conductor import Conductor
 from rollwave.log import get_logger
 from rollwave.store.campaigns import Due
 from rollwave.store.outage import is_outage
+from rollwave.tasks import end, start
 
 _log = get_logger("listener")
+
+ENDING = 5.0
+"""Maximum number of seconds for the campaigns in hand to be let go."""
 
 AT_ONCE = 2
 """Campaigns concluded at the same time: each may keep a connection for as long as its rows are read."""
@@ -33,14 +37,12 @@ class Concluder:
         name = key(due)
         self._told.add(name)
         if name not in self._in_hand:
-            self._in_hand[name] = asyncio.create_task(self._conclude(due))
+            self._in_hand[name] = start(self._conclude(due))
 
     async def cancel(self) -> None:
         """Leave it to the next tick."""
         tasks = list(self._in_hand.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks, within=ENDING)
         self._in_hand.clear()
         self._told.clear()
 

@@ -19,7 +19,7 @@ from rollwave.engine.sender import Sender
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions
+from rollwave.store import campaigns, executions, slots
 from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, tenant_transaction
 
@@ -82,10 +82,11 @@ class Dispatcher:
         return wait
 
     async def _still_runs(self, due: Due) -> bool:
-        """Whether more may go: stopped since, the campaign had what is on its way out, and that is all."""
+        """Whether more may go: the campaign has not been stopped since, and reports can come in."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
-        return campaign.status is CampaignStatus.RUNNING
+            heard = await slots.heard(connection, self._settings.listener_slots)
+        return heard and campaign.status is CampaignStatus.RUNNING
 
     async def _announce(self, due: Due, sent: int) -> None:
         async with tenant_transaction(self._pool, due.tenant_id) as connection:

@@ -10,9 +10,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from rollwave.breaker import Told
+from rollwave.engine import listener
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.tick import Ticker
+from rollwave.engine.watchdog import Life, keep_running
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -60,7 +62,12 @@ async def run_ota_campaign_tick(pool: Pool) -> None:
 
 async def run_ota_status_listener(pool: Pool) -> None:
     """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished."""
-    await Listener(watched(pool), Settings.load()).run()
+    settings, seen = Settings.load(), watched(pool)
+
+    async def listen(life: Life) -> None:
+        await Listener(seen, settings).run(life=life)
+
+    await keep_running("listener 0", listen, silence=listener.SILENCE, drain=listener.DRAIN)
 
 
 async def worker_loop(tick: Callable[[Pool], Awaitable[None]], pool: Pool, interval: float | None = None) -> None:

@@ -7,9 +7,12 @@ PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from math import inf
 
 from rollwave import metrics
 from rollwave.breaker import Breaker
@@ -21,7 +24,8 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.engine.precedence import Precedence
-from rollwave.errors import BrokerUnavailable
+from rollwave.engine.watchdog import ENDING, Life
+from rollwave.errors import BrokerUnavailable, ConfigurationError
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
@@ -31,11 +35,21 @@ from rollwave.store import slots
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.watched import watched
+from rollwave.tasks import causes, end, failure_of, raise_if_cancelled, run_with
 
 _log = get_logger("listener")
 
 SLOT_POLL = 1.0
 """Seconds between two tries for a slot that another worker holds."""
+
+FAULT_PAUSE, FAULT_SHOWN = 2.0, 30.0
+"""Seconds before the next session after one that a programming error ended, and for which that error is reported."""
+
+SILENCE = 60.0
+"""Seconds without a sign of life after which a listener is replaced. One that works gives a sign every two."""
+
+DRAIN = pipeline.DRAIN + 2
+"""Seconds that a listener gets, once cancelled, to finish its batch and to close its session."""
 
 LOOKAHEAD = 64
 """Messages read from the broker beyond those in the inbox."""
@@ -63,13 +77,23 @@ class Listener:
         self._precedence = precedence or Precedence()
         self._trouble = Breaker()
         self._said: set[str] = set()
+        self._failure, self._failed_at = "", -inf
+        self._life = Life()
         self.presence = Presence()
-        self.tried = asyncio.Event()
-        """Set once it has subscribed, stands by, or could not do either."""
 
-    async def run(self, stopping: asyncio.Event | None = None) -> None:
-        """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way."""
+    async def run(self, stopping: asyncio.Event | None = None, life: Life | None = None) -> None:
+        """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way.
+
+        An error ends the session with the broker, which keeps what was not acknowledged, and another session follows.
+
+        Args:
+            life: gets a sign every few seconds.
+
+        Raises:
+            ConfigurationError: the slot's lock would go through a connection pooler.
+        """
         stop = stopping or asyncio.Event()
+        self._life = life or self._life
         async with AsyncExitStack() as stack:
             direct = self._settings.database_direct_url
             # A lock belongs to a session, which a pooler would give to others too.
@@ -77,38 +101,57 @@ class Listener:
             if direct is not None:
                 pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
                 sessions = watched(pool, "direct")
-            await self._run(stop, sessions)
+            while not stop.is_set():
+                await self._hold_slot(stop, sessions)
+                pause = self._trouble.pause or SLOT_POLL
+                await _wait(stop, max(pause, FAULT_PAUSE) if self.fault else pause)
 
-    async def _run(self, stop: asyncio.Event, sessions: Pool) -> None:
-        while not stop.is_set():
-            try:
-                installation = await slots.installation(self._pool)
-                async with slots.hold(sessions, self._slot) as lock:
-                    self.presence.standby = lock is None
-                    if lock is not None:
-                        await self._listen(stop, lock, installation)
-                self._is_well()
-            except (BrokerUnavailable, *CONNECTION_TROUBLE) as error:
-                self._is_troubled("the database is away" if is_away(error) else str(error))
-            finally:
-                self.presence.subscribed = False
-                self.tried.set()
-            await _wait(stop, self._trouble.pause or SLOT_POLL)
+    async def _hold_slot(self, stop: asyncio.Event, sessions: Pool) -> None:
+        """Listen for as long as the slot is ours, if it is; note what came in between."""
+        self._life.sign()
+        try:
+            installation = await slots.installation(self._pool)
+            async with slots.hold(sessions, self._slot) as lock:
+                self.presence.standby = lock is None
+                if lock is not None:
+                    await self._listen(stop, lock, installation)
+            self._is_well()
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, reports must come in again
+            raise_if_cancelled()
+            self._is_troubled(error)
+        finally:
+            self.presence.subscribed = False
 
     @property
     def away_for(self) -> float | None:
         """Seconds for which it could neither listen nor stand by, if so."""
         return self._trouble.away_for
 
+    @property
+    def fault(self) -> str:
+        """What is wrong with it that is no outage, for anybody to read; empty: nothing is."""
+        failed_lately = time.monotonic() - self._failed_at < FAULT_SHOWN
+        return self._intake.fault or (self._failure if failed_lately else "")
+
     def _is_well(self) -> None:
         self._trouble.worked()
         self._said.clear()
 
-    def _is_troubled(self, why: str) -> None:
-        """Say each reason once, until it is well again."""
+    def _is_troubled(self, error: Exception) -> None:
+        """Log each reason once, until it is well again. An error that is no outage is logged with its traceback."""
         self._trouble.failed()
+        faults = [each for each in causes(error) if not isinstance(each, (BrokerUnavailable, *CONNECTION_TROUBLE))]
+        cause = next(iter(faults), causes(error)[0])
+        why = "the database is away" if is_away(cause) else str(cause)
+        if faults:
+            why = f"{type(cause).__name__}: {cause}"
+            self._failure, self._failed_at = f"failed: {type(cause).__name__}; see the log", time.monotonic()
         if why not in self._said:
-            _log.warning("ota_status_listener_disconnected", error=why, slot=self._slot)
+            level = logging.ERROR if faults else logging.WARNING
+            traceback = error if faults else None
+            _log.log(level, "ota_status_listener_disconnected", error=why, slot=self._slot, exc_info=traceback)
         self._said.add(why)
 
     async def _listen(self, stop: asyncio.Event, lock: slots.Lock, installation: str) -> None:
@@ -117,6 +160,7 @@ class Listener:
         # Several slots share the load; a single one needs nothing that a broker might not have.
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
         last = await lock.announce()
+        self._intake.forget()  # what an earlier session received and did not commit comes again
         async with Session.connect(
             self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD
         ) as session:
@@ -127,25 +171,24 @@ class Listener:
     async def _take_in(
         self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str, last: str | None
     ) -> None:
+        """Commit what comes until the session is lost, the slot is, a part fails, or a stop is asked for."""
         inbox = Inbox(self._settings.report_batch, self._settings.report_batch_wait)
-        # What waits in the broker comes before its answer to a subscription: messages are taken in meanwhile.
-        holding = asyncio.create_task(_close_after(self._hold_on(session, lock, topic_filter, last), inbox))
-        feeding = [
-            holding,
-            asyncio.create_task(_close_after(_read(session, inbox), inbox)),
-            asyncio.create_task(_close_after(stop.wait(), inbox)),
-            asyncio.create_task(_close_after(self._answerer.run(), inbox)),
+        beside = [
+            # What waits in the broker comes before its answer to a subscription: messages are taken in meanwhile.
+            _close_after(self._hold_on(session, lock, topic_filter, last), inbox),
+            _close_after(_read(session, inbox), inbox),
+            _close_after(stop.wait(), inbox),
+            self._answerer.run(),
         ]
         if self._slot == 0:
-            feeding.append(asyncio.create_task(drops.watch(self._broker)))
+            beside.append(drops.watch(self._broker))
         try:
-            await pipeline.run(inbox, lambda batch: self._commit(session, batch), stop)
-            if holding.done() and not stop.is_set():
-                holding.result()
+            await run_with(
+                pipeline.run(inbox, lambda batch: self._commit(session, batch), stop),
+                *beside,
+                grace=pipeline.DRAIN + 1,
+            )
         finally:
-            for task in feeding:
-                task.cancel()
-            await asyncio.gather(*feeding, return_exceptions=True)
             await self._concluder.cancel()
             metrics.report_lag.set(0)
 
@@ -154,10 +197,12 @@ class Listener:
         subscribing = asyncio.create_task(self._subscribe(session, topic_filter, last))
         try:
             while not (await asyncio.wait({subscribing}, timeout=slots.PULSE))[0]:
+                self._life.sign()
                 await lock.keep()
             subscribing.result()
         finally:
-            subscribing.cancel()
+            await end(subscribing, within=ENDING)
+            failure_of(subscribing)
         await lock.beat(topic_filter)
         _log.info(
             "ota_status_listener_subscribed",
@@ -167,8 +212,7 @@ class Listener:
         )
         self._is_well()
         self.presence.subscribed = True
-        self.tried.set()
-        await lock.listen(topic_filter)
+        await lock.listen(topic_filter, self._life.sign)
         self.presence.subscribed = False
 
     async def _subscribe(self, session: Session, topic_filter: str, last: str | None) -> None:

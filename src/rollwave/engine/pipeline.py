@@ -9,9 +9,13 @@ from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.engine.inbox import Batch, Inbox
+from rollwave.tasks import end, failure_of
 
 AT_ONCE = 2
 """Batches under way. Each sorts its messages and then waits for its turn to write (``Intake.take_in``)."""
+
+ENDING = 3.0
+"""Maximum number of seconds for a batch to be given up that was not committed in time."""
 
 DRAIN = 5.0
 """Seconds that the batches in hand get to be committed when it is time to stop; else the broker keeps them."""
@@ -41,8 +45,8 @@ async def run(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
         stopping.cancel()
         await _finish(commits)
     for task in commits:
-        if not task.cancelled():
-            task.result()
+        if failure := failure_of(task):
+            raise failure
 
 
 async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox) -> None:
@@ -58,6 +62,4 @@ async def _finish(commits: Iterable[asyncio.Task[None]]) -> None:
     if not commits:
         return
     await asyncio.wait(commits, timeout=DRAIN)
-    for task in commits:
-        task.cancel()
-    await asyncio.gather(*commits, return_exceptions=True)
+    await end(*commits, within=ENDING)

@@ -14,6 +14,7 @@ from rollwave.engine.conductor import Conductor
 from rollwave.log import get_logger
 from rollwave.store.campaigns import Due
 from rollwave.store.outage import is_away
+from rollwave.tasks import start
 
 _log = get_logger("tick")
 
@@ -41,7 +42,7 @@ class Reconciler:
         name = key(due)
         counts = due.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}
         if counts and name not in self._in_hand and self._at.get(name, -inf) <= time.monotonic():
-            self._in_hand[name] = asyncio.create_task(self._reconcile(due))
+            self._in_hand[name] = start(self._reconcile(due))
 
     def update(self, due: Collection[Due]) -> None:
         """Forget whatever is not due any more."""

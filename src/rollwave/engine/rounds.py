@@ -15,6 +15,7 @@ from rollwave.settings import Settings
 from rollwave.store import calls
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import is_away, is_outage
+from rollwave.tasks import end, start
 
 _log = get_logger("tick")
 
@@ -23,6 +24,9 @@ ASK_EVERY = 1.0
 
 STEPS, SHORTEST_STEP = 20, 0.5
 """Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
+
+ENDING = 5.0
+"""Maximum number of seconds for the connection that hears calls to be given up."""
 
 HEAR_AGAIN = 5.0
 """Seconds after which lost calls are listened to again."""
@@ -43,7 +47,7 @@ class Rounds:
 
     async def run(self) -> None:
         """Go round."""
-        hearing = asyncio.create_task(self._hear_calls())
+        hearing = start(self._hear_calls())
         every = min(ASK_EVERY, self._settings.tick_interval)
         try:
             while not self._stop.is_set():
@@ -56,9 +60,10 @@ class Rounds:
                 await _first(self._stop, self._called, self._ticker.ripened, within=min(pause, self._ticker.wait))
             await self._ticker.drain()
         finally:
-            hearing.cancel()
-            await asyncio.gather(hearing, return_exceptions=True)
-            await self._ticker.cancel()
+            try:
+                await end(hearing, within=ENDING)
+            finally:
+                await self._ticker.cancel()
 
     async def _ask(self) -> None:
         self._called.clear()
@@ -79,18 +84,17 @@ class Rounds:
 
     async def _hear_calls(self) -> None:
         """Hear when campaigns are moved. Where that fails they are found at the next question."""
-        direct = self._settings.database_direct_url
-        async with AsyncExitStack() as stack:
-            pool = self._pool
-            if direct is not None:
-                pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
-            while True:
-                try:
+        while True:
+            try:
+                async with AsyncExitStack() as stack:
+                    pool, direct = self._pool, self._settings.database_direct_url
+                    if direct is not None:
+                        pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
                     await calls.listen(pool, self._called.set)
-                except Exception as error:  # noqa: BLE001  nothing depends on it
-                    if not is_away(error) and self._told.news("calls", type(error).__name__):
-                        _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(HEAR_AGAIN)
+            except Exception as error:  # noqa: BLE001  nothing depends on it
+                if not is_away(error) and self._told.news("calls", type(error).__name__):
+                    _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(HEAR_AGAIN)
 
 
 async def _first(*events: asyncio.Event, within: float) -> None:

@@ -8,11 +8,15 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from rollwave.errors import RollwaveError
 from rollwave.log import get_logger
+from rollwave.tasks import end, failure_of
 
 _log = get_logger("supervisor")
 
 DRAIN = 20.0
 """Seconds that tasks get to finish what they have in hand; what is left then is cancelled."""
+
+CANCELLED = 8.0
+"""Seconds for what is cancelled to end. What is left then ends with the process."""
 
 Work = Callable[[asyncio.Event], Coroutine[object, object, None]]
 """A task: it runs until the event is set, then finishes what it has in hand and returns."""
@@ -51,7 +55,7 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         for task, name in tasks.items():
-            error = None if task.cancelled() else task.exception()
+            error = failure_of(task)
             if isinstance(error, RollwaveError):
                 raise error
             if error is not None:
@@ -64,5 +68,5 @@ async def _drain(tasks: Mapping[asyncio.Task[None], str]) -> None:
     _, late = await asyncio.wait(tasks, timeout=DRAIN)
     for task in late:
         _log.warning("drain_timed_out", task=tasks[task])
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in await end(*late, within=CANCELLED):
+        _log.error("ota_task_stuck", task=tasks[task])

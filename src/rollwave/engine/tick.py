@@ -23,6 +23,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
+from rollwave.tasks import start
 
 _log = get_logger("tick")
 
@@ -115,7 +116,7 @@ class Ticker:
         for due in ripe:
             if key(due) not in self._in_hand:
                 self._agenda.begin(due)
-                self._in_hand[key(due)] = asyncio.create_task(self._look_after(due))
+                self._in_hand[key(due)] = start(self._look_after(due))
 
     async def _look_after(self, due: Due) -> None:
         # Not all of them again at the same moment: spread, so that reports are not held up meanwhile.

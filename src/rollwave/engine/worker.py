@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from math import isfinite
 
+from rollwave.engine import listener
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.rounds import Rounds
 from rollwave.engine.supervisor import Supervisor
+from rollwave.engine.watchdog import Life, keep_running
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
+from rollwave.store import slots
 from rollwave.store.database import Pool
+from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.watched import watched
 
 _log = get_logger("worker")
 
 BROKER_CHECK = 3.0
 """Seconds in which the broker should let us in, when somebody asks whether this worker is ready."""
-
-LISTEN_FIRST = 5.0
-"""Seconds that the first tick waits for the listeners."""
 
 
 class Worker:
@@ -31,25 +34,44 @@ class Worker:
         self._pool = pool = watched(pool)
         self._settings = settings
         self._publisher = Publisher(Broker.from_settings(settings))
-        precedence = self._publisher.precedence
-        self._listeners = [
-            Listener(pool, settings, slot=slot, precedence=precedence) for slot in range(settings.listener_slots)
-        ]
+        self._listeners = [self._listener(slot) for slot in range(settings.listener_slots)]
 
     def join(self, supervisor: Supervisor) -> None:
         """Have the supervisor run this worker."""
         supervisor.add("dispatcher", self._dispatch)
-        for number, listener in enumerate(self._listeners):
-            supervisor.add(f"listener {number}", listener.run)
+        for slot in range(self._settings.listener_slots):
+            supervisor.add(f"listener {slot}", partial(self._listen, slot))
 
     async def readiness(self) -> dict[str, str]:
         """``broker`` and ``reports``: ``ok``, or what is wrong. To stand by for another worker's slot is ok."""
-        heard = all(each.presence.subscribed or each.presence.standby for each in self._listeners)
-        checks = {"broker": await self._broker(), "reports": "ok"}
-        if not heard:
+        return {"broker": await self._broker(), "reports": await self._reports()}
+
+    async def _reports(self) -> str:
+        for each in self._listeners:
+            if each.fault:
+                return each.fault
+        try:
+            unheard_for = await slots.unheard_for(self._pool, self._settings.listener_slots)
+        except CONNECTION_TROUBLE:
+            unheard_for = None  # the check of the database says so
+        if unheard_for is not None:
+            since = f"for {unheard_for:.0f} s" if isfinite(unheard_for) else "none ever was"
+            return f"cannot come in: no listener is subscribed, {since}; nothing is sent"
+        if not all(each.presence.subscribed or each.presence.standby for each in self._listeners):
             away_for = max((each.away_for or 0.0 for each in self._listeners), default=0.0)
-            checks["reports"] = f"cannot come in: not subscribed, for {away_for:.0f} s"
-        return checks
+            return f"cannot come in: not subscribed, for {away_for:.0f} s"
+        return "ok"
+
+    def _listener(self, slot: int) -> Listener:
+        return Listener(self._pool, self._settings, slot=slot, precedence=self._publisher.precedence)
+
+    async def _listen(self, slot: int, stop: asyncio.Event) -> None:
+        async def listen(life: Life) -> None:
+            # Another one each time: one that was left behind may still hold what it shares with nobody.
+            self._listeners[slot] = self._listener(slot)
+            await self._listeners[slot].run(stop, life)
+
+        await keep_running(f"listener {slot}", listen, silence=listener.SILENCE, drain=listener.DRAIN)
 
     async def _broker(self) -> str:
         try:
@@ -59,16 +81,6 @@ class Worker:
             return f"cannot be reached, for {self._publisher.away_for or BROKER_CHECK:.0f} s"
         return "ok"
 
-    async def _listen_first(self) -> None:
-        """A device may answer its command at once; somebody should be there to hear it."""
-        try:
-            async with asyncio.timeout(LISTEN_FIRST):
-                for each in self._listeners:
-                    await each.tried.wait()
-        except TimeoutError:
-            return  # reports will wait in the broker, or deadlines mend it
-
     async def _dispatch(self, stop: asyncio.Event) -> None:
         async with self._publisher:
-            await self._listen_first()
             await Rounds(self._pool, self._publisher, self._settings, stop).run()

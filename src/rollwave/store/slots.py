@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -21,8 +21,9 @@ PULSE = 2.0
 CONTINUOUS = 15.0
 """Seconds without a beat that make a gap in listening. A handover is quicker than that."""
 
-COMING = 60.0
-"""Seconds for which commands wait for a listener that has set about subscribing; it tries again more often."""
+TAKEOVER = 20.0
+"""Seconds without a listener after which nothing more is sent. A worker takes over from one that froze in less:
+PostgreSQL ends the frozen worker's lock after ``CONTINUOUS``, and the others try for it once a second."""
 
 _sql = load("slots")
 
@@ -52,11 +53,12 @@ class Lock:
         async with self._as_engine():
             await self._connection.execute(_sql["beat"], self._slot, CONTINUOUS, topic_filter, timeout=_PATIENCE)
 
-    async def listen(self, topic_filter: str) -> None:
-        """Go on telling it, until cancelled or the connection, and the lock, is gone."""
+    async def listen(self, topic_filter: str, beaten: Callable[[], None]) -> None:
+        """Go on telling it, until cancelled or the connection, and the lock, is gone. ``beaten`` is run each time."""
         try:
             while True:
                 await self.beat(topic_filter)
+                beaten()
                 await asyncio.sleep(PULSE)
         except CONNECTION_TROUBLE:
             return
@@ -115,10 +117,22 @@ async def listening(connection: Connection, slots: int) -> Listening | None:
     return Listening(row["without_gap"], row["subscribed"]) if row else None
 
 
-async def awaited(connection: Connection, slots: int) -> bool:
-    """Whether a listener is on its way back, so that commands had better wait. False where none ever was."""
-    soon: bool = await connection.fetchval(_sql["awaited"], slots, COMING)
-    return soon
+async def heard(connection: Connection, slots: int) -> bool:
+    """Whether reports can come in, so that commands may go out: every slot is listened to, or was a moment ago.
+
+    False while a listener is about to subscribe: an answer that a device gives at once might find nobody.
+    """
+    listened_to: bool = await connection.fetchval(_sql["heard"], slots, TAKEOVER)
+    return listened_to
+
+
+async def unheard_for(pool: Pool, slots: int) -> float | None:
+    """Seconds since every slot was listened to; infinite: never. None: commands may go out now, as ``heard`` says."""
+    async with system_transaction(pool) as connection:
+        if await heard(connection, slots):
+            return None
+        seconds: float = await connection.fetchval(_sql["unheard_for"], slots)
+    return seconds
 
 
 async def installation(pool: Pool) -> str:

@@ -5,20 +5,25 @@ SELECT CASE WHEN pg_try_advisory_lock($1, $2)
                  || set_config('idle_in_transaction_session_timeout', $3::int || 's', false) END IS NOT NULL;
 
 -- name: coming
--- This session is about to subscribe, and commands wait for it. Returns what the slot was subscribed to last.
+-- This session is about to subscribe, and commands wait until it has. Returns what the slot was subscribed to last.
 INSERT INTO rollwave_listener_slots (slot, listening_since, coming_at, holder, alive_at)
 VALUES ($1, statement_timestamp(), statement_timestamp(), pg_backend_pid(), '-infinity')
 ON CONFLICT (slot) DO UPDATE
 SET coming_at = statement_timestamp(), subscribed_at = NULL, holder = pg_backend_pid()
 RETURNING topic_filter;
 
--- name: awaited
--- Whether a listener set about subscribing no more than $2 seconds ago, and has not: an answer that a device gives at
--- once might find nobody. A time well in the future was dated by a clock that has been set back since.
-SELECT EXISTS (SELECT FROM rollwave_listener_slots
-               WHERE slot < $1::int AND subscribed_at IS NULL
-                 AND coming_at BETWEEN statement_timestamp() - make_interval(secs => $2)
-                                   AND statement_timestamp() + make_interval(secs => $2));
+-- name: heard
+-- Whether each of $1 slots is listened to now, or was no more than $2 seconds ago and no listener has set about
+-- subscribing since. A time well in the future was dated by a clock that has been set back since.
+SELECT count(*) = $1::int FROM rollwave_listener_slots
+WHERE slot < $1::int AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
+  AND alive_at BETWEEN statement_timestamp() - make_interval(secs => $2)
+                   AND statement_timestamp() + make_interval(secs => $2);
+
+-- name: unheard_for
+SELECT CASE WHEN count(*) < $1::int THEN 'infinity'::float8
+            ELSE EXTRACT(epoch FROM statement_timestamp() - min(alive_at))::float8 END
+FROM rollwave_listener_slots WHERE slot < $1::int;
 
 -- name: beat
 -- This session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening starts anew. No time

@@ -1,0 +1,74 @@
+"""Restarting work that has stopped showing life, or has failed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+
+from rollwave.errors import ConfigurationError
+from rollwave.log import get_logger
+from rollwave.tasks import end, failure_of, raise_if_cancelled
+
+_log = get_logger("watchdog")
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the work."""
+
+ENDING = 15.0
+"""Maximum number of seconds for stuck work to end once it is cancelled. After that it is left behind."""
+
+RESTART = 2.0
+"""Seconds before work that failed is started again."""
+
+
+class Life:
+    """The last sign of life of some work."""
+
+    def __init__(self) -> None:
+        self._seen = time.monotonic()
+
+    def sign(self) -> None:
+        """The work goes on."""
+        self._seen = time.monotonic()
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last sign."""
+        return time.monotonic() - self._seen
+
+
+async def keep_running(
+    name: str, work: Callable[[Life], Coroutine[object, object, None]], *, silence: float, drain: float
+) -> None:
+    """Run ``work`` until it returns. It is started again when it fails, or gives no sign of life.
+
+    Args:
+        silence: seconds without a sign of life after which the work counts as stuck.
+        drain: seconds that the work gets to finish what it has begun, when this is cancelled.
+
+    Raises:
+        ConfigurationError: the work cannot be done with these settings.
+    """
+    while True:
+        life = Life()
+        task = asyncio.create_task(work(life))
+        try:
+            while not task.done() and life.silent_for < silence:
+                await asyncio.wait({task}, timeout=LOOK_EVERY)
+        except asyncio.CancelledError:
+            await end(task, within=2 * drain, cancel_again=drain)
+            failure_of(task)
+            raise
+        if not task.done():
+            _log.error("ota_task_stuck", task=name, silent_for=round(life.silent_for))
+            await end(task, within=ENDING)
+        elif (failure := failure_of(task)) is None:
+            raise_if_cancelled()
+            if not task.cancelled():
+                return
+        elif isinstance(failure, ConfigurationError):
+            raise failure
+        else:
+            _log.error("ota_task_failed", task=name, error=f"{type(failure).__name__}: {failure}", exc_info=failure)
+        await asyncio.sleep(RESTART)
