@@ -28,6 +28,11 @@ class Rules:
     retry: RetryPolicy
 
     @property
+    def longest_silence(self) -> float:
+        """The most seconds that a device in progress may stay silent."""
+        return max(self.patience, self.answer_within)
+
+    @property
     def longest_wait(self) -> float:
         """The most seconds that anything of the campaign may be due in."""
         return max(self.patience, self.answer_within, self.retry.max_delay)

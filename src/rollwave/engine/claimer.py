@@ -60,7 +60,7 @@ class Claimer:
                 claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
                 retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, granted)
                 batch = Batch(
-                    claim.commands, body.encode(), _times(rules), lease_ends, claim.skipped, retry_in=retry_in
+                    claim.commands, body.encode(), _times(rules, campaign), lease_ends, claim.skipped, retry_in=retry_in
                 )
                 await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:
@@ -105,8 +105,8 @@ class Claimer:
         )
 
 
-def _times(rules: Rules) -> Times:
-    return Times(rules.answer_within, rules.patience, rules.device_timeout)
+def _times(rules: Rules, campaign: Campaign) -> Times:
+    return Times(rules.answer_within, rules.patience, rules.device_timeout, campaign.activity.suspended_for)
 
 
 def _command(campaign: Campaign) -> str:

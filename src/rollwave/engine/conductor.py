@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.rules import Rules
+from rollwave.domain.suspension import Change
 from rollwave.domain.wave import Gate, gate
 from rollwave.engine import guard, sweeper
 from rollwave.engine.agenda import TURN
@@ -101,7 +102,7 @@ class Conductor:
             return Step(await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)))
         if not planned:
             return Step(to_plan=True)
-        if await self._heard(connection, rules):
+        if await self._deadlines_run(connection, campaign, rules):
             failed_some, more, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
             if stopped or failed_some or more:
                 return Step(stopped, more=more)  # the rest is judged on the new counters, next time
@@ -115,6 +116,17 @@ class Conductor:
             return Step(to_verify=outlook)
         return await self._conclude(connection, campaign, outlook, wave.number)
 
+    async def _deadlines_run(self, connection: Connection, campaign: Campaign, rules: Rules) -> bool:
+        """Whether devices may be judged by their deadlines now; writes down whether the campaign is active.
+
+        Deadlines stand still while a campaign is suspended. One that becomes active is judged at the next look.
+        """
+        heard = await slots.heard(connection, self._settings.listener_slots)
+        active = heard and campaign.status is not CampaignStatus.PAUSED
+        change = campaign.activity.change(active=active)
+        await campaigns.note_activity(connection, campaign, change, longest=rules.longest_silence)
+        return active and change is not Change.ACTIVATE and await self._heard(connection, rules)
+
     async def _heard(self, connection: Connection, rules: Rules) -> bool:
         """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
 
@@ -122,7 +134,7 @@ class Conductor:
         change of listeners, fails a device.
         """
         heard = await slots.listening(connection, self._settings.listener_slots)
-        longest = max(rules.patience, rules.answer_within)
+        longest = rules.longest_silence
         return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP)
 
     async def _conclude(self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int) -> Step:
@@ -238,7 +250,7 @@ class Conductor:
         """
         more = False
         rules = self._rules(campaign)  # nothing is sent any more, so there is nothing to hold
-        if await self._heard(connection, rules):
+        if await self._deadlines_run(connection, campaign, rules):
             _, more, _ = await sweeper.sweep(connection, campaign, rules, sends_on=False)
         outlook = await executions.outlook(connection, campaign)
         if not outlook.waiting and not outlook.open:

@@ -232,7 +232,7 @@ class Intake:
                     luck = random.random()  # noqa: S311  spreads load only
                     delay = rules.retry.delay_of(each.attempt, luck=luck)
                     delays.append((DeviceId(each.device_id), Reason(each.reason), delay))
-            await executions.postpone(connection, tenant_id, campaign_id, delays, in_all=rules.device_timeout)
+            await executions.postpone(connection, campaign, delays, in_all=rules.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:

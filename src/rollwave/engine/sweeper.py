@@ -34,7 +34,12 @@ async def sweep(
     """
     await executions.adopt_in_progress(connection, campaign, patience=rules.patience)
     overdue = await executions.hold_overdue(
-        connection, campaign, everyone=not sends_on, in_all=rules.device_timeout, limit=SWEEP_LIMIT
+        connection,
+        campaign,
+        everyone=not sends_on,
+        in_all=rules.device_timeout,
+        extension=campaign.activity.extension(rules.longest_silence),
+        limit=SWEEP_LIMIT,
     )
     again: list[tuple[DeviceId, Reason, float]] = []
     over: list[tuple[DeviceId, Reason, str]] = []
@@ -64,7 +69,7 @@ async def sweep(
             )
         )
     if again:
-        await executions.postpone(connection, campaign.tenant_id, campaign.id, again, in_all=rules.device_timeout)
+        await executions.postpone(connection, campaign, again, in_all=rules.device_timeout)
     await history.append_failed_attempts(connection, campaign.tenant_id, failures)
     more = len(overdue) == SWEEP_LIMIT
     if not over:

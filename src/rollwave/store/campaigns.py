@@ -14,6 +14,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.intake import Tally
 from rollwave.domain.pacing import Pace
+from rollwave.domain.suspension import Activity, Change
 from rollwave.domain.wave import Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import history
@@ -65,6 +66,7 @@ class Campaign:
     pace_age: float | None
     pace_used: int
     reconciled_age: float
+    activity: Activity
     command: str | None
     firmware_url: str | None
     firmware_version: str | None
@@ -164,6 +166,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
         reconciled_age=row["reconciled_age"],
+        activity=Activity(row["active_for"], row["seen_ago"], row["suspended_for"], row["suspended_lately"]),
         command=row["command"],
         firmware_url=row["file_url"],
         firmware_version=row["version"],
@@ -337,6 +340,16 @@ async def repair(connection: Connection, campaign: Campaign, found: Comparison) 
 async def settle(connection: Connection, campaign: Campaign) -> None:
     """Tell that an aborted campaign needs the engine no more. Not applied: another worker said so first."""
     await connection.execute(_sql["settle"], campaign.tenant_id, campaign.id)
+
+
+async def note_activity(connection: Connection, campaign: Campaign, change: Change, *, longest: float) -> None:
+    """Write down what a look has found; ``longest``: seconds of the longest deadline. Needs the campaign's lock."""
+    key = campaign.tenant_id, campaign.id
+    match change:
+        case Change.SUSPEND | Change.ACTIVATE:
+            await connection.execute(_sql[change.value], *key)
+        case Change.NOTE:
+            await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
 
 
 async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:

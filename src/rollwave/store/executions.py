@@ -67,11 +67,15 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds that devices get: for a first word, from word to word, and in all."""
+    """Seconds that devices get: for a first word, from word to word, and in all.
+
+    ``suspended_for``: seconds for which their campaign was suspended before; they do not count.
+    """
 
     answer: float
     patience: float
     in_all: float
+    suspended_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,8 @@ async def claim(
     """
     rows = await connection.fetch(
         _sql["claim"],
-        *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE, in_all),
+        *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
+        in_all + campaign.activity.suspended_for,
         *(opens_window, command),
     )
     commands = tuple(Claimed(device_id, attempt) for device_id, attempt in rows if attempt)
@@ -150,7 +155,10 @@ async def mark_sent(
     Not applied: the device has reported already, the campaign was stopped after the lease had ended, or another
     worker was sooner. None of them is an error.
     """
-    await connection.execute(_sql["mark_sent"], tenant_id, campaign_id, *_columns(sent), times.answer, times.in_all)
+    before = times.suspended_for
+    await connection.execute(
+        _sql["mark_sent"], tenant_id, campaign_id, *_columns(sent), times.answer, times.in_all + before, before
+    )
 
 
 async def release(
@@ -214,10 +222,16 @@ async def bring_forward(connection: Connection, campaign: Campaign, *, longest: 
 
 
 async def hold_overdue(
-    connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, limit: int
+    connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, extension: float = 0.0, limit: int
 ) -> list[Overdue]:
-    """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt."""
-    rows = await connection.fetch(_sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit)
+    """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
+
+    ``extension``: seconds by which deadlines are later than their rows say.
+    """
+    in_all += campaign.activity.suspended_for
+    rows = await connection.fetch(
+        _sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit, extension
+    )
     return [
         Overdue(
             row["device_id"],
@@ -232,18 +246,15 @@ async def hold_overdue(
 
 
 async def postpone(
-    connection: Connection,
-    tenant_id: str,
-    campaign_id: int,
-    failed: Sequence[tuple[DeviceId, Reason, float]],
-    *,
-    in_all: float,
+    connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, float]], *, in_all: float
 ) -> None:
     """End the attempt of each device held, for a reason; the next one may follow after so many seconds.
 
     Not when the time that a device has ``in_all`` ends before that: then it is overdue at the end of it.
     """
-    await connection.executemany(_sql["postpone"], [(tenant_id, campaign_id, *each, in_all) for each in failed])
+    in_all += campaign.activity.suspended_for
+    rows = [(campaign.tenant_id, campaign.id, *each, in_all) for each in failed]
+    await connection.executemany(_sql["postpone"], rows)
 
 
 async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:

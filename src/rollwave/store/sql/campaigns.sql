@@ -12,7 +12,9 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_threshold, c.abort_min_completed,
        c.canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
        c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
-       c.target_group_id, c.targeted_devices, c.targeted_up_to,
+       c.target_group_id, c.targeted_devices, c.targeted_up_to, c.suspended_for, c.suspended_lately,
+       EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
+       EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.device_type,
@@ -47,7 +49,10 @@ WITH moved AS (
     SET status = $4::text,
         status_reason = $5,
         started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
-        completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END
+        completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END,
+        active_at = CASE WHEN $4::text = 'PAUSED' AND active_since IS NOT NULL THEN statement_timestamp()
+                         ELSE active_at END,
+        active_since = CASE WHEN $4::text = 'PAUSED' THEN NULL ELSE active_since END
     WHERE tenant_id = $1 AND id = $2 AND status = $3
     RETURNING id
 )
@@ -126,3 +131,27 @@ RETURNING id;
 -- name: open_wave
 -- Not applied: another worker opened it.
 UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;
+
+-- name: suspend
+-- Nothing may be sent from now on: deadlines stand still. Not applied: that is written down already.
+UPDATE ota_campaigns SET active_since = NULL, active_at = statement_timestamp()
+WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
+
+-- name: activate
+-- Commands may go out again: deadlines run on. A campaign that was never active has nothing to make up for.
+UPDATE ota_campaigns
+SET suspended_lately = suspended_lately
+        + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
+    suspended_for = suspended_for
+        + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
+    active_since = statement_timestamp(),
+    active_at = statement_timestamp()
+WHERE tenant_id = $1 AND id = $2;
+
+-- name: note
+-- It is still active; $3: every deadline that runs was set since. No time stays in the future, where a clock that was
+-- set back leaves it.
+UPDATE ota_campaigns
+SET active_since = LEAST(active_since, statement_timestamp()), active_at = statement_timestamp(),
+    suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END
+WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;

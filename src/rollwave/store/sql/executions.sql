@@ -8,8 +8,9 @@
 
 -- name: claim
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
--- the broker never acknowledged it, under the next one where the last has failed and the $8 seconds that the device has
--- in all are not over, or it was set back by hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
+-- the broker never acknowledged it, under the next one where the last has failed and the time that the device has
+-- in all is not over ($8 seconds, which include those for which the campaign was ever suspended), or it was set back by
+-- hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
 -- ($9); the first claim also freezes the command ($10) and dates the start.
 WITH again AS (
@@ -19,7 +20,8 @@ WITH again AS (
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
       AND due_at <= statement_timestamp()
       AND (attempt > sent_attempt OR status = 'PENDING'
-           OR failed_attempt = attempt AND COALESCE(started_at + make_interval(secs => $8) > statement_timestamp(), true))
+           OR failed_attempt = attempt
+              AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
       AND device_id !~ $6 AND length(device_id) <= 128
     ORDER BY due_at NULLS FIRST
     LIMIT $3
@@ -87,7 +89,8 @@ UNION ALL
 SELECT device_id, attempt FROM skipped;
 
 -- name: mark_sent
--- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all. Not applied: it has
+-- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all, which include the $7 for
+-- which the campaign was suspended before the claim. Not applied: it has
 -- reported already, the campaign was stopped and the lease had ended, or another worker was sooner.
 WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
@@ -107,8 +110,10 @@ WITH sent AS (
         sent_attempt = attempt,
         refusals = 0,
         started_at = COALESCE(started_at, statement_timestamp()),
+        suspended_before = CASE WHEN started_at IS NULL THEN $7 ELSE suspended_before END,
         due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
-                       COALESCE(started_at, statement_timestamp()) + make_interval(secs => $6))
+                       COALESCE(started_at, statement_timestamp())
+                       + make_interval(secs => $6 - CASE WHEN started_at IS NULL THEN $7 ELSE suspended_before END))
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
       AND device_id = ANY (ARRAY(SELECT device_id FROM held))
     RETURNING device_id
@@ -153,10 +158,10 @@ WITH report AS MATERIALIZED (
         WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, number)
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
-           d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at
+           d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
-        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at
+        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
@@ -168,7 +173,10 @@ WITH report AS MATERIALIZED (
                                       THEN c.progress_timeout ELSE $8 END) AS patience,
            COALESCE(d.started_at, statement_timestamp())
                + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
-                                            THEN c.device_timeout ELSE $9 END) AS last_moment,
+                                            THEN c.device_timeout ELSE $9 END
+                                       + CASE WHEN d.started_at IS NULL THEN 0
+                                              ELSE c.suspended_for - d.suspended_before END) AS last_moment,
+           CASE WHEN d.started_at IS NULL THEN c.suspended_for ELSE d.suspended_before END AS suspended_before,
            COALESCE(d.reported = 'FAILED'
                AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
                AND GREATEST(d.attempt, 1) < COALESCE(c.max_attempts, $10)
@@ -188,6 +196,7 @@ WITH report AS MATERIALIZED (
         failed_attempt = CASE WHEN h.reported = 'FAILED' THEN GREATEST(d.attempt, 1) ELSE 0 END,
         failed_reason = CASE WHEN h.reported = 'FAILED' THEN h.reason END,
         started_at = COALESCE(d.started_at, statement_timestamp()),
+        suspended_before = h.suspended_before,
         completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
                             THEN statement_timestamp() END,
         -- A little more than the patience, so that a device that says the same again need not be written each time
@@ -247,27 +256,31 @@ FROM misdated AS held
 WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id;
 
 -- name: hold_overdue
--- Hold devices whose deadline has passed: those whose attempt the broker acknowledged and that has not failed yet, those
--- that have no time left for another, or, where the campaign sends no more ($3), all. What becomes of each is domain.retry's to say.
+-- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
+-- failed yet, those that have no time left for another, or, where the campaign sends no more ($3), all. The time that a
+-- device has in all is $4 seconds, which include those for which the campaign was ever suspended. What becomes of each is
+-- domain.retry's to say.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
-       COALESCE(started_at, due_at) + make_interval(secs => $4) <= statement_timestamp() AS out_of_time
+       COALESCE(started_at, due_at) + make_interval(secs => $4 - suspended_before) <= statement_timestamp() AS out_of_time
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2
   AND status IN ('DOWNLOADING', 'INSTALLING')
-  AND due_at <= statement_timestamp()
+  AND due_at <= statement_timestamp() - make_interval(secs => $6)
   AND ($3 OR attempt = sent_attempt
-             AND (failed_attempt < attempt OR started_at + make_interval(secs => $4) <= statement_timestamp()))
+             AND (failed_attempt < attempt
+                  OR started_at + make_interval(secs => $4 - suspended_before) <= statement_timestamp()))
 ORDER BY due_at NULLS FIRST
 LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
 -- name: postpone
--- The last attempt of a device has failed, and the next may be claimed after its delay, if that ends within the $6
--- seconds that the device has in all. The row is held.
+-- The last attempt of a device has failed, and the next may be claimed after its delay, if that ends within the time that
+-- the device has in all ($6 seconds, which include those for which the campaign was ever suspended). The row is held.
 UPDATE ota_device_status
 SET failed_attempt = attempt, failed_reason = $4,
-    due_at = LEAST(statement_timestamp() + make_interval(secs => $5), started_at + make_interval(secs => $6))
+    due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
+                   started_at + make_interval(secs => $6 - suspended_before))
 WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 
 -- name: fail

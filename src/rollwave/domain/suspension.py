@@ -1,0 +1,61 @@
+"""The time that counts for a campaign's deadlines: they stand still while nothing may be sent.
+
+A campaign is *active* while commands may go out, or, once aborted, while its last devices may still report. Else it
+is *suspended*: paused, or without a listener, for whatever reason. Workers look at each campaign every few seconds, and
+what lies between two looks that are far apart counts as suspended too, since no worker was there to send.
+
+Times are seconds, of the database's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAX_UNSEEN = 30.0
+"""Longest time between two looks that counts as active. Workers look at least every ten seconds."""
+
+NOTE_EVERY = 5.0
+"""Time after which it is written down again that a campaign is active."""
+
+
+class Change(StrEnum):
+    """What is to be written down about a campaign."""
+
+    NONE = "none"
+    SUSPEND = "suspend"
+    ACTIVATE = "activate"
+    NOTE = "note"
+    """It is still active."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is known of a campaign.
+
+    ``active_for``: time since it became active (None: it is suspended). ``seen_ago``: time since it was last known to
+    be active (None: it never was). ``suspended_for``: time for which it was suspended, in all; ``lately``: the part of
+    it that deadlines may still have to make up for.
+    """
+
+    active_for: float | None
+    seen_ago: float | None
+    suspended_for: float
+    lately: float
+
+    def change(self, *, active: bool) -> Change:
+        """What follows from a look that finds the campaign ``active``, or suspended."""
+        seen_ago = self.seen_ago or 0.0
+        if not active:
+            return Change.NONE if self.active_for is None else Change.SUSPEND
+        if self.active_for is None or seen_ago > MAX_UNSEEN:
+            return Change.ACTIVATE
+        return Change.NOTE if seen_ago > NOTE_EVERY or min(seen_ago, self.active_for) < 0 else Change.NONE
+
+    def extension(self, longest: float) -> float:
+        """Seconds by which deadlines are later than they were set; ``longest``: the longest time that one is set for.
+
+        A deadline that was set before a suspension is later by the length of that. Once the campaign has been active
+        for as long as the longest deadline, every deadline that runs was set since.
+        """
+        return self.lately if self.active_for is None or self.active_for < longest else 0.0
