@@ -54,6 +54,8 @@ class Device:
     progress: int = 0
     due: int | None = None
     started: int | None = None
+    suspended_before: int = 0
+    """What the campaign's suspensions had come to when it was started."""
 
     @property
     def waiting(self) -> bool:
@@ -96,6 +98,11 @@ class Model:
     used: int = 0
     settled: bool = False
     listening: bool = True
+    active_since: int | None = None
+    """None: suspended, so that deadlines stand still."""
+    active_at: int | None = None
+    suspended_for: int = 0
+    lately: int = 0
     events: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -122,6 +129,8 @@ class Model:
 
     def _become(self, status: str) -> None:
         self.status = status
+        if status == "PAUSED":
+            self._suspend()
         self.events.append(status.lower())
 
     # Dispatch.
@@ -142,8 +151,8 @@ class Model:
 
     def claim(self, claimed: Collection[str]) -> None:
         """The engine has claimed these: were they the ones, and as many as it may?"""
-        if self.status != "RUNNING":
-            assert not claimed, f"{claimed} claimed for a campaign that is {self.status}"
+        if self.status != "RUNNING" or not self.listening:
+            assert not claimed, f"{claimed} claimed for a campaign that is {self.status}, {self.listening=}"
             return
         opens = self.window is None or self.now >= self.window + self.timing.tick
         tokens = self.policy.rate if opens else max(0, self.policy.rate - self.used)
@@ -191,8 +200,8 @@ class Model:
         device = self[name]
         if self._sending(device, attempt):
             device.status, device.acknowledged = "DOWNLOADING", True
-            device.started = self.now if device.started is None else device.started
-            device.due = min(self.now + self.timing.answer, device.started + self.timing.in_all)
+            self._start(device)
+            device.due = min(self.now + self.timing.answer, self._last_moment(device))
 
     def not_taken(self, name: str, attempt: int) -> None:
         """The broker was away, slow or refusing: no fault of the device."""
@@ -212,8 +221,7 @@ class Model:
             return
         if RANK[status] < RANK[device.status]:
             return
-        started = self.now if device.started is None else device.started
-        until = min(self.now + self.timing.patience, started + self.timing.in_all)
+        until = min(self.now + self.timing.patience, self._last_moment(device))
         if status == device.status:
             news = device.failed or (progress or 0) > device.progress
             if not news and device.due is not None and until < device.due:
@@ -234,7 +242,7 @@ class Model:
     def _hear(self, device: Device, status: str, progress: int | None, until: int) -> None:
         first_word = not device.heard
         device.attempt, device.acknowledged, device.heard, device.failed = max(1, device.attempt), True, True, None
-        device.started = self.now if device.started is None else device.started
+        self._start(device)
         device.progress = device.progress if progress is None else progress
         if status == "SUCCESS":
             device.progress = 100
@@ -244,6 +252,15 @@ class Model:
             self._fail(device, "rejected" if first_word else "reported", "device")
         else:
             device.status, device.due = status, until
+
+    def _start(self, device: Device) -> None:
+        if device.started is None:
+            device.started, device.suspended_before = self.now, self.suspended_for
+
+    def _last_moment(self, device: Device) -> int:
+        if device.started is None:
+            return self.now + self.timing.in_all
+        return device.started + self.timing.in_all + self.suspended_for - device.suspended_before
 
     def _fail(self, device: Device, cause: str, actor: str) -> bool:
         """An attempt has failed; tells whether the device has."""
@@ -255,8 +272,7 @@ class Model:
         self.failures.append(Failure(device.name, device.attempt, cause, actor, not tries_again))
         device.failed = cause
         if tries_again:
-            began = self.now if device.started is None else device.started
-            device.due = min(self.now + self.timing.retry, began + self.timing.in_all)
+            device.due = min(self.now + self.timing.retry, self._last_moment(device))
             if actor == "device":
                 device.status = "DOWNLOADING"
             return False
@@ -286,16 +302,47 @@ class Model:
 
     # What time brings.
 
+    def pass_time(self, steps: int) -> None:
+        """Workers look at the campaign all the while."""
+        self.now += steps
+        if self.active_since is not None:
+            self.active_at = self.now
+
     def conduct(self) -> None:
         """Silence, gates, completion, winding down."""
         if self.status in ("RUNNING", "PAUSED"):
-            if not (self.listening and self._sweep(everyone=False)):
+            if not (self._deadlines_run() and self._sweep(everyone=False)):
                 self._go_on()
         elif self.status == "ABORTED":
             self.skip()
-            if self.listening:
+            if self._deadlines_run():
                 self._sweep(everyone=True)
             self.settled |= not any(each.waiting or each.open for each in self.devices)
+
+    def _deadlines_run(self) -> bool:
+        """Not while nothing may be sent, nor in the look that finds that something may."""
+        if not self.listening or self.status == "PAUSED":
+            self._suspend()
+            return False
+        if self.active_since is None:
+            gone = 0 if self.active_at is None else self.now - self.active_at
+            self.suspended_for += gone
+            self.lately += gone
+            self.active_since = self.active_at = self.now
+            return False
+        if not self._extension():
+            self.lately = 0
+        return True
+
+    def _suspend(self) -> None:
+        if self.active_since is not None:
+            self.active_since, self.active_at = None, self.now
+
+    def _extension(self) -> int:
+        """Deadlines that were set before a suspension are later by its length, until none of them is left."""
+        if self.active_since is None or self.now - self.active_since < max(self.timing.answer, self.timing.patience):
+            return self.lately
+        return 0
 
     def _sweep(self, *, everyone: bool) -> bool:
         ended = 0
@@ -303,7 +350,7 @@ class Model:
             if each.status in MOVING and each.due is None:
                 each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
                 each.due = self.now + self.timing.patience
-            silent = each.status in MOVING and each.due is not None and each.due <= self.now
+            silent = each.status in MOVING and each.due is not None and each.due <= self.now - self._extension()
             if silent and each.failed and (everyone or self._out_of_time(each)):
                 cause = "overdue" if self._out_of_time(each) else each.failed
                 self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))
@@ -318,7 +365,8 @@ class Model:
 
     def _out_of_time(self, device: Device) -> bool:
         began = device.due if device.started is None else device.started
-        return began is not None and began + self.timing.in_all <= self.now
+        suspended = self.suspended_for - device.suspended_before
+        return began is not None and began + self.timing.in_all + suspended <= self.now
 
     def _silence(self, device: Device) -> str:
         if self._out_of_time(device):

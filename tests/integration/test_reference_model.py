@@ -113,7 +113,7 @@ async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
     assert lock is not None
     await lock._connection.execute("SET idle_session_timeout = 0")
     await lock.announce()
-    listening = asyncio.create_task(lock.listen(""))
+    listening = asyncio.create_task(lock.listen("", lambda: None))
 
     await eventually(lambda: _subscribed(pool), what="the slot is listened to")
     listening.cancel()
@@ -258,7 +258,8 @@ class Campaign(RuleBasedStateMachine):
         claimed = self.in_hand.pop(number % len(self.in_hand))
         sent, rest = list(claimed[:taken]), list(claimed[taken:])
         answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
-        times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout)
+        suspended_for = self.model.suspended_for * STEP
+        times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout, suspended_for)
         due = Due(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
         self.world.run(self.world.sender.settle(due, times, [answer]))
         for each in sent:
@@ -334,14 +335,20 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(steps=st.sampled_from([1, 1, 2, 3, 5]))
     def time_passes(self, steps: int) -> None:
-        self.model.now += steps
+        self.model.pass_time(steps)
         back = f"make_interval(secs => {steps * STEP})"
         self.host(
             f"UPDATE ota_device_status SET due_at = due_at - {back}, started_at = started_at - {back}"
             " WHERE campaign_id = $1",
             self.campaign,
         )
-        self.host(f"UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - {back} WHERE id = $1", self.campaign)
+        # While the campaign is active a worker looks at it, and writes that down, every few seconds.
+        self.host(
+            f"UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - {back}, active_since = active_since - {back},"
+            f" active_at = CASE WHEN active_since IS NULL THEN active_at - {back} ELSE now() - interval '10 s' END"
+            " WHERE id = $1",
+            self.campaign,
+        )
 
     @rule(on=st.sampled_from([True, True, False]))
     def listen(self, on: bool) -> None:
@@ -349,7 +356,7 @@ class Campaign(RuleBasedStateMachine):
         self.host(
             "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
             " subscribed_at = now() - interval '1 year', alive_at = now() + $1::interval",
-            timedelta(days=1 if on else -1),
+            timedelta(seconds=19) if on else timedelta(days=-1),
         )
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") or self.unsettled())
