@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from rollwave import metrics
 from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
@@ -65,6 +66,7 @@ class Answerer:
                 await asyncio.sleep(1 / STEPS)
 
     async def _answer_some(self) -> None:
+        await reach(Failpoint.ANSWERING)
         session = await self._publisher.session()
         asking = list(self._waiting)[: self._step]
         by_tenant: dict[TenantId, list[DeviceId]] = defaultdict(list)

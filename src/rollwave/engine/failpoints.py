@@ -30,6 +30,8 @@ class Failpoint(StrEnum):
     REPORTS_WRITTEN = "reports written"
     REPORTS_COMMITTED = "reports committed"
     ACKNOWLEDGED = "acknowledged"
+    ANSWERING = "answering"
+    """Devices have asked what they should be doing, and are about to be answered."""
 
     CAMPAIGN_WRITTEN = "campaign written"
     """Looked after: a gate, a completion, a sweep of what is overdue, or nothing. Some devices targeted, or skipped."""

@@ -1,0 +1,185 @@
+"""Deadlines stand still while nothing may be sent: a paused campaign does not abort itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine import commands
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.intake import Intake
+from rollwave.settings import Settings
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool
+from tests.engine import (
+    TENANT,
+    Connection,
+    campaign_row,
+    connect,
+    device_row,
+    insert_campaign,
+    listened_to,
+    said,
+    sent_to,
+)
+
+HOUR, DAY = 3600, 86_400
+WEEKEND = 60 * HOUR
+
+MUTE, CHATTY = "dev-1", "dev-2"
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def heard(pool: Pool, host: Connection) -> AsyncIterator[None]:
+    """There is a listener, and has been for long."""
+    async with listened_to(pool):
+        await host.execute(
+            "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
+            " subscribed_at = now() - interval '1 year'"
+        )
+        yield
+
+
+async def running_campaign(host: Connection, pool: Pool) -> int:
+    """Each device has half an hour for a word and a day in all, and has had its command a moment ago."""
+    campaign = await insert_campaign(
+        host, 4, progress_timeout=HOUR / 2, device_timeout=float(DAY), max_attempts=5, abort_threshold=0.1
+    )
+    await sent_to(host, campaign, [MUTE, CHATTY])
+    await host.execute("UPDATE ota_device_status SET due_at = now() + interval '30 minutes' WHERE due_at IS NOT NULL")
+    await look(pool, campaign)
+    return campaign
+
+
+async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatus.RUNNING) -> None:
+    """What a worker does every few seconds."""
+    where = Due(TenantId(TENANT), CampaignId(campaign), status)
+    await Conductor(pool, Settings()).conduct(where)
+
+
+async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
+    """``looked_at``: workers look at the campaign all the while."""
+    back = f"make_interval(secs => {seconds})"
+    await host.execute(
+        f"UPDATE ota_device_status SET due_at = due_at - {back}, started_at = started_at - {back}"
+        " WHERE campaign_id = $1",
+        campaign,
+    )
+    await host.execute(
+        f"UPDATE ota_campaigns SET active_since = active_since - {back},"
+        f" active_at = CASE WHEN $2 THEN now() - interval '10 s' ELSE active_at - {back} END WHERE id = $1",
+        campaign,
+        looked_at,
+    )
+
+
+async def attempts_failed(host: Connection) -> int:
+    number: int = await host.fetchval("SELECT count(*) FROM ota_campaign_history WHERE device_id IS NOT NULL")
+    return number
+
+
+async def paused_by_an_operator(pool: Pool, host: Connection, campaign: int) -> None:
+    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await time_passes(host, campaign, WEEKEND)
+    await look(pool, campaign, CampaignStatus.PAUSED)
+    assert (await campaign_row(host, campaign))[0] == "PAUSED"
+    assert await host.fetchval("SELECT count(*) FROM ota_device_status WHERE status = 'FAILED'") == 0
+    await commands.start_campaign(pool, TENANT, campaign, actor="test")
+
+
+async def paused_by_a_hosts_sql(pool: Pool, host: Connection, campaign: int) -> None:
+    await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
+    await look(pool, campaign, CampaignStatus.PAUSED)
+    await time_passes(host, campaign, WEEKEND)
+    await look(pool, campaign, CampaignStatus.PAUSED)
+    assert await attempts_failed(host) == 0
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
+
+
+async def without_a_worker(_pool: Pool, host: Connection, campaign: int) -> None:
+    await time_passes(host, campaign, WEEKEND)
+
+
+async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> None:
+    await host.execute("UPDATE rollwave_listener_slots SET holder = 0, alive_at = now() - interval '1 hour'")
+    await look(pool, campaign)
+    await time_passes(host, campaign, WEEKEND)
+    await look(pool, campaign)
+    assert await attempts_failed(host) == 0
+    await host.execute(
+        "UPDATE rollwave_listener_slots SET alive_at = now(), holder ="
+        " (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 0 AND granted"
+        "  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1)"
+    )
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize(
+    "suspended", [paused_by_an_operator, paused_by_a_hosts_sql, without_a_worker, without_a_listener]
+)
+async def test_time_in_which_nothing_may_be_sent_does_not_count(
+    pool: Pool, host: Connection, suspended: Callable[[Pool, Connection, int], Awaitable[None]]
+) -> None:
+    campaign = await running_campaign(host, pool)
+    await time_passes(host, campaign, HOUR / 4, looked_at=True)
+    await suspended(pool, host, campaign)
+    for _ in range(3):
+        await look(pool, campaign)
+    assert await attempts_failed(host) == 0, "a quarter of an hour is left"
+    # A word after it is answered with the time that is left in all, not with none.
+    await Intake(pool, Settings()).take_in([said(CHATTY, campaign, "INSTALLING")])
+    await time_passes(host, campaign, HOUR / 4 + 60, looked_at=True)
+    await look(pool, campaign)
+    assert await attempts_failed(host) == 1
+    row = await device_row(host, campaign, MUTE)
+    assert (row["status"], row["failed_reason"]) == ("DOWNLOADING", "no_answer"), "another attempt follows"
+    assert (await device_row(host, campaign, CHATTY))["status"] == "INSTALLING"
+    assert await campaign_row(host, campaign) == ("RUNNING", 0, 0)
+
+
+@pytest.mark.usefixtures("heard")
+async def test_the_whole_time_of_a_device_still_ends(pool: Pool, host: Connection) -> None:
+    campaign = await running_campaign(host, pool)
+    await host.execute(
+        "UPDATE ota_campaigns SET abort_threshold = 1.0, progress_timeout = 7200 WHERE id = $1", campaign
+    )
+
+    async def reports_for(hours: int) -> dict[str, Any]:
+        for _ in range(hours):
+            await Intake(pool, Settings()).take_in([said(CHATTY, campaign, "DOWNLOADING")])
+            await time_passes(host, campaign, HOUR, looked_at=True)
+            await look(pool, campaign)
+        return await device_row(host, campaign, CHATTY)
+
+    for _ in range(2):
+        await reports_for(11)
+        await paused_by_an_operator(pool, host, campaign)
+        await look(pool, campaign)
+    assert (await reports_for(1))["status"] == "DOWNLOADING", "23 of 24 hours have counted"
+    row = await reports_for(3)
+    assert (row["status"], row["failed_reason"]) == ("FAILED", "overdue")
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_campaign_that_is_aborted_after_a_pause_still_ends(pool: Pool, host: Connection) -> None:
+    campaign = await running_campaign(host, pool)
+    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await time_passes(host, campaign, WEEKEND)
+    await commands.abort_campaign(pool, TENANT, campaign, actor="test")
+    for _ in range(3):
+        await look(pool, campaign, CampaignStatus.ABORTED)
+    assert (await device_row(host, campaign, MUTE))["status"] == "DOWNLOADING", "it may still finish"
+    await time_passes(host, campaign, HOUR, looked_at=True)
+    for _ in range(2):
+        await look(pool, campaign, CampaignStatus.ABORTED)
+    assert await host.fetchval("SELECT settled_at IS NOT NULL FROM ota_campaigns WHERE id = $1", campaign)
