@@ -19,6 +19,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
+from tests.engine import listened_to
 from tests.network import has_namespaces
 from tests.ports import free_port
 from tests.servers import (
@@ -147,6 +148,13 @@ async def database(postgres_url: str, template: str) -> AsyncIterator[str]:
 async def pool(database: str) -> AsyncIterator[Pool]:
     async with create_pool(database) as pool:
         yield pool
+
+
+@pytest.fixture
+async def heard(pool: Pool) -> AsyncIterator[None]:
+    """As if a listener were subscribed, where a test runs the part that sends alone: nothing goes without one."""
+    async with listened_to(pool):
+        yield
 
 
 @pytest.fixture

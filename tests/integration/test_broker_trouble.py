@@ -193,6 +193,7 @@ async def test_a_broker_that_refuses_every_command(
     assert await campaign_row(host, campaign) == ("COMPLETED", 25, 0)
 
 
+@pytest.mark.usefixtures("heard")
 async def test_a_broker_that_refuses_whole_batches_is_not_offered_the_campaign(
     pool: Pool, host: Connection, guarded: Mosquitto
 ) -> None:

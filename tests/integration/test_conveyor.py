@@ -29,6 +29,9 @@ BATCH, HALF, DEVICES = 4, 2, 20
 NAMES = [f"dev-{n}" for n in range(1, DEVICES + 1)]
 
 
+pytestmark = pytest.mark.usefixtures("heard")
+
+
 @pytest.fixture
 async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:

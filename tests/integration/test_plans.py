@@ -180,7 +180,7 @@ async def test_devices_that_went_silent(database: str, postgres_log: Path, pool:
         overdue = await executions.hold_overdue(connection, campaign, everyone=False, in_all=600, limit=SWEEP_LIMIT)
         silent = [each.device_id for each in overdue]
         again = [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
-        await executions.postpone(connection, "north", campaign_id, again, in_all=600)
+        await executions.postpone(connection, campaign, again, in_all=600)
         await executions.fail(connection, campaign, [(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
     counted = await pool.fetchrow(
         "SELECT count(*) FILTER (WHERE status = 'FAILED'), count(*) FILTER (WHERE failed_attempt = 1)"
@@ -300,7 +300,7 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await executions.adopt_in_progress(connection, campaign, patience=60)
         await executions.bring_forward(connection, campaign, longest=600, patience=60)
         await executions.hold_overdue(connection, campaign, everyone=False, in_all=600, limit=ROWS)
-        await executions.postpone(connection, "north", campaign.id, [(silent, Reason.NO_ANSWER, 1.0)], in_all=600)
+        await executions.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], in_all=600)
         await executions.fail(connection, campaign, [(silent, Reason.NO_ANSWER, "silent")])
     async with tenant_transaction(pool, "north") as connection:
         assert await executions.current(connection, "north", [each.device_id for each in commands])

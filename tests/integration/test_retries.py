@@ -26,6 +26,7 @@ from tests.engine import (
     devices,
     ends,
     insert_campaign,
+    listened_to,
     worker,
 )
 from tests.support import eventually
@@ -230,6 +231,9 @@ async def test_while_nobody_listens_nobody_fails(
     campaign = await insert_campaign(
         host, 3, progress_timeout=patience, retry_delay=0.0, max_attempts=2, abort_threshold=1.0
     )
+
+    async with listened_to(pool):
+        await run_ota_campaign_tick(pool)
 
     async def overdue_by_far() -> bool:
         await run_ota_campaign_tick(pool)

@@ -26,6 +26,9 @@ from tests.support import eventually
 HOUR = 3600.0
 
 
+pytestmark = pytest.mark.usefixtures("heard")
+
+
 @pytest.fixture
 async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:

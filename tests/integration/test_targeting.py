@@ -194,6 +194,7 @@ async def test_a_batch_gives_way_to_a_host_that_writes_one_of_its_devices(
     assert sorted(await targeted(host, campaign)) == EVERYONE
 
 
+@pytest.mark.usefixtures("heard")
 async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end(
     host: Connection, pool: Pool, targeter: Targeter, broker: EmbeddedBroker
 ) -> None:

@@ -15,12 +15,15 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.rules import count_devices, read_rules, read_waves
 from rollwave.engine.sender import Batch
 from rollwave.errors import InvalidInput
+from rollwave.log import get_logger
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, slots
 from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, Times
+
+_log = get_logger("dispatcher")
 
 
 class Claimer:
@@ -30,6 +33,7 @@ class Claimer:
         self._pool = pool
         self._settings = settings
         self._steps = steps
+        self._heard = True
 
     async def claim(self, due: Due) -> Batch:
         """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
@@ -70,7 +74,11 @@ class Claimer:
         return batch
 
     async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
-        if not await slots.heard(connection, self._settings.listener_slots):
+        heard = await slots.heard(connection, self._settings.listener_slots)
+        if not heard and self._heard:
+            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not come in")
+        self._heard = heard
+        if not heard:
             return Allowance(0, 0, opens_window=False, retry_in=SOON)
         flying = 0
         if rules.max_in_flight is not None:

@@ -1,0 +1,113 @@
+"""Nothing is sent while nobody listens: a device that fails would not be heard, and the guardrail would not trip."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.engine.claimer import Claimer
+from rollwave.settings import Settings
+from rollwave.store import slots
+from rollwave.store.database import Pool
+from tests.engine import Connection, connect, devices, due, ends, events, insert_campaign, listened_to, succeeds, worker
+from tests.proxy import Do, proxy, subscribing
+from tests.servers import Mosquitto
+from tests.support import eventually, free_port
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def claimed(pool: Pool, campaign: int) -> int:
+    batch = await Claimer(pool, Settings(), steps=1).claim(due(campaign))
+    return len(batch.commands)
+
+
+async def test_before_a_listener_was_ever_subscribed_nothing_goes(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 60)
+    assert await claimed(pool, campaign) == 0
+    async with listened_to(pool):
+        assert await claimed(pool, campaign) == 10
+
+
+@pytest.mark.parametrize(
+    ("silent_for", "goes"), [(slots.TAKEOVER - 5, True), (slots.TAKEOVER + 1, False), (3600, False), (-3600, False)]
+)
+async def test_for_as_long_as_a_takeover_takes_sending_goes_on(
+    pool: Pool, host: Connection, silent_for: float, goes: bool
+) -> None:
+    campaign = await insert_campaign(host, 60)
+    async with listened_to(pool):
+        pass
+    await host.execute(
+        "UPDATE rollwave_listener_slots SET coming_at = coming_at - make_interval(secs => $1 + 10),"
+        " alive_at = now() - make_interval(secs => $1)",
+        silent_for,
+    )
+    assert await claimed(pool, campaign) == (10 if goes else 0)
+
+
+async def test_every_slot_must_be_listened_to(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 60)
+    async with listened_to(pool):
+        batch = await Claimer(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2), steps=1).claim(due(campaign))
+    assert not batch.commands
+
+
+async def test_while_a_listener_is_about_to_subscribe_nothing_goes(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 60)
+    async with listened_to(pool):
+        pass
+    async with slots.hold(pool, 0) as lock:
+        assert lock is not None
+        await lock.announce()
+        assert await claimed(pool, campaign) == 0
+
+
+def readiness(port: int) -> dict[str, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+            body = answer.read()
+    except urllib.error.HTTPError as error:
+        body = error.read()
+    except OSError:
+        return {}
+    checks: dict[str, str] = json.loads(body)["checks"]
+    return checks
+
+
+@pytest.mark.parametrize("trial", range(4))
+async def test_a_listener_that_the_broker_refuses_comes_back_and_then_commands_go(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path, trial: int
+) -> None:
+    """The broker refuses the engine's subscriptions; then its rules are put right, and it restarts."""
+    port = free_port()
+    refused = subscribing(lambda topic: "/ota/" in topic, Do.REFUSE)
+    async with proxy(mosquitto.url) as between, devices(mosquitto.url, succeeds, client_id="fleet") as fleet:
+        between.rules.append(refused)
+        campaign = await insert_campaign(host, 60, rollout_rate=60)
+        async with worker(
+            database, between.url, tmp_path / "log", "--port", str(port), logs="ota_sending_waits"
+        ) as running:
+            told = "ota_status_listener_disconnected"
+            await eventually(lambda: len(events(running, told)) > 0, what="the refusal is logged")
+            await eventually(lambda: between.connections > 4 + 2 * trial, what="it tries again")
+            checks = await asyncio.to_thread(readiness, port)
+            assert checks["reports"].startswith("cannot come in: no listener is subscribed"), checks
+            assert fleet.commands == [], "nobody would hear what devices report"
+            between.rules.remove(refused)
+            await asyncio.to_thread(mosquitto.stop)
+            await asyncio.to_thread(mosquitto.start)
+            await eventually(lambda: events(running, "ota_status_listener_subscribed"), what="it listens")
+            await ends(host, campaign)
+            assert (await asyncio.to_thread(readiness, port))["reports"] == "ok"
+    assert set(fleet.times_sent(campaign).values()) == {1}
