@@ -5,6 +5,7 @@
     ├── DatabaseUnavailable   PostgreSQL cannot be reached
     ├── SchemaMismatch        the database is older or newer than this program
     ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
+    │   └── MessageTooLarge   it takes no message of this size
     ├── ApiUnavailable        the HTTP API cannot be reached, or is out of order
     ├── InvalidInput          a value breaks a rule of the contract
     ├── NotFound              no such row for this tenant
@@ -38,6 +39,10 @@ class SchemaMismatch(RollwaveError):
 
 class BrokerUnavailable(RollwaveError):
     """The MQTT broker cannot be reached, closed the session, or refused a request."""
+
+
+class MessageTooLarge(BrokerUnavailable):
+    """The broker takes no message of this size; it takes smaller ones."""
 
 
 class ApiUnavailable(RollwaveError):

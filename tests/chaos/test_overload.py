@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.wire import connected, flood, publish_frame
-from rollwave.mqtt.client import MAX_PACKET
+from rollwave.mqtt.library import MAX_PACKET
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import ask_topic, status_topic
 from tests.engine import TENANT, Connection, breakdown, campaign_row, connect, events, insert_campaign

@@ -1,50 +1,35 @@
-"""One session with a broker. The only module that knows the MQTT library.
+"""One session with a broker.
 
 A session never reconnects by itself: when it is lost, ``messages()`` ends and ``publish()`` raises, and
 whoever holds it opens another. So nothing is ever sent twice behind the engine's back, and a broker
 that forgot the session is subscribed to again.
+
+Whatever happens to the connection is a ``BrokerUnavailable``. A ``TimeoutError`` is always the caller's own, and a
+cancellation of the caller always comes out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, TypeVar
 
-from mqttium import FlowControlError, MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
-from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
-
-from rollwave.errors import BrokerUnavailable
+from rollwave.errors import MessageTooLarge
 from rollwave.mqtt.broker import Broker
-from rollwave.tasks import end, immune
-
-SESSION_EXPIRY = 7 * 86_400
-"""Seconds for which the broker keeps a persistent session, and the reports queued in it."""
-
-MAX_PACKET = 2 * 1024 * 1024
-"""Bytes of one packet from the broker. On MQTT 5 the broker is told, and drops what is larger."""
-
-READ_AHEAD = 2 * MAX_PACKET
-"""Bytes that a session reads before they are taken from it (MQTT 5)."""
-
-SUBSCRIBING = 300.0
-"""Seconds that the broker may take to answer a subscription: what waits for this session may come first."""
-
-CLOSING = 8.0
-"""Seconds that closing a session may take. The library sends what is queued, which it limits to five."""
-
-_CANCELLING, _CANCEL_AGAIN = 2.0, 0.05
-"""Seconds that the library gets to end a cancelled call, and between two cancellations: it loses some."""
-
-_PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
-_ATTEMPT = "attempt"
-
-T = TypeVar("T")
+from rollwave.mqtt.library import (
+    Client,
+    FlowControlError,
+    Message,
+    PacketTooLargeError,
+    PublishReceipt,
+    PublishRejectedError,
+    SubscribeOptions,
+    lasting_subscription,
+    properties,
+    read_attempt,
+    unavailable,
+)
 
 
 @dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
@@ -77,14 +62,14 @@ class Receipt:
         """
         try:
             await self._receipt.wait()
-        except MQTTError as error:
-            raise BrokerUnavailable(f"publish not acknowledged: {error}") from error
+        except Exception as error:
+            raise unavailable("publish not acknowledged", error) from error
 
     async def settled(self) -> None:
         """Return once the broker has answered, or the session was lost; :attr:`taken` tells which."""
         try:
             await self._receipt.wait()
-        except MQTTError:
+        except Exception:  # noqa: BLE001  whatever ended the session
             return
 
     @property
@@ -103,42 +88,13 @@ class Receipt:
         return self._receipt.is_done() and isinstance(self._receipt.exception(), PublishRejectedError)
 
 
-class _Client(AsyncClient):
-    """The library's client. Its connection can also be closed at once."""
-
-    def abort(self) -> None:
-        """Close the socket; what is queued is not sent. The library's own tasks then end by themselves."""
-        writer = getattr(self._transport, "_writer", None)
-        if isinstance(writer, asyncio.StreamWriter):
-            writer.transport.abort()
-
-    async def close(self) -> None:
-        """Disconnect in order, for ``CLOSING`` seconds at most, and abort what is left. Raises no error of the socket.
-
-        Raises:
-            asyncio.CancelledError: the caller was cancelled. The connection is closed nevertheless.
-        """
-        closing = asyncio.create_task(self.disconnect())
-        try:
-            await asyncio.wait({closing}, timeout=CLOSING)
-        finally:
-            try:
-                await end(closing, within=_CANCELLING, cancel_again=_CANCEL_AGAIN)
-            finally:
-                self.abort()
-                if closing.done() and not closing.cancelled():
-                    closing.exception()  # the session is over either way
-
-
 class Session:
     """One connection. Open it with :meth:`connect`."""
 
-    def __init__(self, client: _Client, broker: Broker, *, session_present: bool) -> None:
+    def __init__(self, client: Client, broker: Broker, *, session_present: bool) -> None:
         self._client = client
         self._has_properties = broker.protocol == "5"
-        self._options: SubscribeOptions | int = 1
-        if self._has_properties:
-            self._options = SubscribeOptions(QoS.AT_LEAST_ONCE, retain_as_published=True, retain_handling=2)
+        self._options = lasting_subscription(broker)
         self.session_present = session_present
         """Whether the broker remembers this client id: its queue is intact."""
 
@@ -164,38 +120,15 @@ class Session:
             timeout: seconds for connecting.
 
         Raises:
-            BrokerUnavailable: no connection, or the broker refused it.
+            BrokerUnavailable: no connection, or the broker refused it. Leaving the block raises nothing.
         """
-        limited = broker.protocol == "5"
-        client = _Client(
-            client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
-            protocol=_PROTOCOLS[broker.protocol],
-            clean_start=not persistent,
-            keepalive=broker.keepalive,
-            ping_timeout=broker.keepalive / 2,
-            username=broker.username,
-            password=broker.password,
-            connect_properties=_connect_properties(broker, persistent=persistent),
-            # The broker is told no Receive Maximum worth speaking of: Mosquitto 2.0.11 overruns it, which
-            # would cost the connection. ``buffer`` is the bound: past it TCP pushes back.
-            max_inbound_inflight=65_535,
-            # A packet over the limit costs the connection, again and again. On MQTT 3.1.1 the broker cannot be
-            # told of one, so there is none: the broker's own limit on a message is what counts.
-            maximum_packet_size=MAX_PACKET if limited else None,
-            max_iterator_bytes=READ_AHEAD if limited else None,
-            subscribe_timeout=SUBSCRIBING,
-            max_unacknowledged_messages=10_000,
-            max_write_queue_bytes=4 * 1024 * 1024,
-            manual_ack=manual_ack,
-            max_iterator_messages=buffer,
-        )
+        client = Client.to(broker, client_id, persistent=persistent, manual_ack=manual_ack, buffer=buffer)
         try:
-            answer = await _immune(client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout))
-        except (MQTTError, OSError) as error:
-            raise BrokerUnavailable(
-                f"no MQTT session with {broker.address}: {error}",
-                hint="Check MQTT_BROKER_URL, the credentials, and that the broker runs.",
-            ) from error
+            answer = await client.call(client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout))
+        except Exception as error:
+            client.abort()
+            hint = "Check MQTT_BROKER_URL, the credentials, and that the broker runs."
+            raise unavailable(f"no MQTT session with {broker.address}", error, hint=hint) from error
         except asyncio.CancelledError:
             client.abort()  # also where the connection had just been made
             raise
@@ -208,6 +141,10 @@ class Session:
     def connected(self) -> bool:
         """Whether the connection still stands, as far as this side knows."""
         return self._client.is_connected
+
+    def abort(self) -> None:
+        """Close the connection at once: nothing that still waits to be sent goes out."""
+        self._client.abort()
 
     async def subscribe(self, *filters: str) -> None:
         """Subscribe at QoS 1; on MQTT 5, retained messages of before do not come, and those of later say that they are.
@@ -227,12 +164,10 @@ class Session:
 
     async def _subscribe(self, filters: Sequence[str], options: SubscribeOptions | int) -> None:
         try:
-            await _immune(self._client.subscribe([(each, options) for each in filters]))
-        except MQTTError as error:
-            raise BrokerUnavailable(
-                f"subscribing to {', '.join(filters)} failed: {error}",
-                hint="Check the broker's ACL for this user.",
-            ) from error
+            await self._client.call(self._client.subscribe([(each, options) for each in filters]))
+        except Exception as error:
+            hint = "Check the broker's ACL for this user."
+            raise unavailable(f"subscribing to {', '.join(filters)} failed", error, hint=hint) from error
 
     async def unsubscribe(self, *filters: str) -> None:
         """End subscriptions that the broker may have kept for this client id.
@@ -241,9 +176,9 @@ class Session:
             BrokerUnavailable: the session is lost.
         """
         try:
-            await _immune(self._client.unsubscribe(filters))
-        except MQTTError as error:
-            raise BrokerUnavailable(f"unsubscribing from {', '.join(filters)} failed: {error}") from error
+            await self._client.call(self._client.unsubscribe(filters))
+        except Exception as error:
+            raise unavailable(f"unsubscribing from {', '.join(filters)} failed", error) from error
 
     async def publish(
         self,
@@ -260,26 +195,32 @@ class Session:
         it still waits for the device. (MQTT 3.1.1 knows neither, and they are left out.)
 
         Raises:
+            MessageTooLarge: the broker has said that it takes no packet of this size (MQTT 5). The session stands.
             BrokerUnavailable: the session is lost, or the broker's limits forbid the message.
         """
-        properties = _properties(attempt, expires_in) if self._has_properties else None
+        beside = properties(attempt, expires_in) if self._has_properties else None
         try:
             try:  # a quarter cheaper than to be ready to wait
-                receipt = self._client.publish_nowait(topic, payload, qos=1, retain=retain, properties=properties)
+                receipt = self._client.publish_nowait(topic, payload, qos=1, retain=retain, properties=beside)
             except FlowControlError:
-                receipt = await self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+                receipt = await self._client.publish(topic, payload, qos=1, retain=retain, properties=beside)
             return Receipt(receipt)
-        except MQTTError as error:
-            raise BrokerUnavailable(f"publish failed: {error}") from error
+        except PacketTooLargeError as error:
+            limit = self._client.negotiated.maximum_packet_size
+            raise MessageTooLarge(
+                f"the broker takes packets of at most {limit} bytes, and the message alone has {len(payload)}"
+            ) from error
+        except Exception as error:
+            raise unavailable("publish failed", error) from error
 
     async def messages(self) -> AsyncIterator[Incoming]:
         """Every message, until the session ends, however it ends."""
         try:
             async for message in self._client.messages():
-                attempt = _read_attempt(message.properties)
+                attempt = read_attempt(message.properties)
                 yield Incoming(message.topic, message.payload, message.retain, attempt, message)
-        except MQTTError:
-            return
+        except Exception as error:  # noqa: BLE001  that it has ended is all that there is to know
+            unavailable("receiving failed", error)
 
     async def acknowledge(self, incoming: Incoming) -> None:
         """Tell the broker that ``incoming`` is dealt with (``manual_ack`` sessions, in the order received).
@@ -299,39 +240,5 @@ class Session:
         try:
             for incoming in messages:
                 await acknowledge(incoming.handle)
-        except MQTTError as error:
-            raise BrokerUnavailable(f"acknowledging failed: {error}") from error
-
-
-async def _immune(call: Coroutine[Any, Any, T]) -> T:
-    """Await a call in which the library may lose a cancellation.
-
-    It loses some while it connects and disconnects and, on Python 3.11, as an answer arrives (``asyncio.wait_for``).
-    Waiting for messages, receipts and room to publish loses none: those are awaited as they are.
-    """
-    return await immune(call, within=_CANCELLING, cancel_again=_CANCEL_AGAIN)
-
-
-def _connect_properties(broker: Broker, *, persistent: bool) -> Properties | None:
-    if persistent and broker.protocol == "5":
-        return Properties({"session_expiry_interval": SESSION_EXPIRY})
-    return None
-
-
-@lru_cache(maxsize=1024)
-def _properties(attempt: int | None, expires_in: float | None) -> Properties | None:
-    values: dict[str, object] = {}
-    if attempt is not None:
-        values["user_property"] = ((_ATTEMPT, str(attempt)),)
-    if expires_in is not None:
-        values["message_expiry_interval"] = min(2**32 - 1, math.ceil(expires_in))
-    return Properties(values) if values else None
-
-
-def _read_attempt(properties: Properties | None) -> int | None:
-    if not properties:
-        return None
-    for name, value in properties.get("user_property", ()):
-        if name == _ATTEMPT and value.isascii() and value.isdigit() and len(value) <= 5:
-            return int(value)
-    return None
+        except Exception as error:
+            raise unavailable("acknowledging failed", error) from error
