@@ -64,13 +64,13 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     from rollwave.api import server
     from rollwave.engine.supervisor import Supervisor
     from rollwave.engine.worker import Worker
-    from rollwave.settings import Settings
+    from rollwave.settings import ENGINE, Settings
     from rollwave.store.database import create_pool, unavailable
     from rollwave.store.migrate import require_current_schema
     from rollwave.store.outage import CONNECTION_TROUBLE
     from rollwave.store.watched import watched
 
-    settings = Settings.load()
+    settings = Settings.load(ENGINE)
     log.configure(settings)
     # A slot's lock keeps one connection for itself, as long as it is held, and so do calls.
     size = settings.database_pool_size + settings.listener_slots + 1

@@ -50,7 +50,7 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
         *findings,
         await attempt("row-level security", _row_level_security(pool)),
         await attempt("campaigns due", _due(pool), _MIGRATE),
-        await attempt("listeners", _listeners(pool, settings.listener_slots)),
+        await attempt("listeners", _listeners(pool, settings)),
     ]
 
 
@@ -161,7 +161,8 @@ async def _due(pool: Pool) -> Finding:
     return ok("campaigns due", f"{number} need the engine")
 
 
-async def _listeners(pool: Pool, slots: int) -> Finding:
+async def _listeners(pool: Pool, settings: Settings) -> Finding:
+    slots = settings.listener_slots
     alive = await health.slots_alive(pool, slots)
     silent = [str(slot) for slot in range(slots) if slot not in alive]
     if silent:
