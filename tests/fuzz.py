@@ -34,6 +34,9 @@ PAYLOADS = [
     _body(status=["SUCCESS"]),
     _body(status="SKIPPED"),
     _body(progress="75%"),
+    _body(progress=" 75 ", attempt="1", code="NO_SPACE", version="2.1.0"),
+    _body(status="SUCCESS", attempt=0, code=["x"], version={"a": 1}),
+    _body(status="SUCCESS", attempt=1.0),
     _body(progress=74.6),
     _body(progress=1e308),
     _body(progress=None, uptime=5, nested={"a": [1]}),
@@ -88,6 +91,8 @@ TOKENS = [
         b'"progress"',
         b'"error"',
         b'"attempt"',
+        b'"code"',
+        b'"version"',
         b'"SUCCESS"',
         b'"FAILED"',
         b"\xed\xa0\x80",
@@ -108,7 +113,7 @@ TOKENS = [
 ]
 
 
-KEYS = ("campaign_id", "status", "progress", "error", "attempt", "more")
+KEYS = ("campaign_id", "status", "progress", "error", "attempt", "code", "version", "more")
 VALUES: list[object] = [
     *(
         None,
@@ -137,6 +142,11 @@ VALUES: list[object] = [
         "Failed",
         "PENDING",
         "7",
+        " 1.0 ",
+        "1e400",
+        "-9e-9",
+        "9" * 40,
+        "\u0667",
         "75%",
         "no space",
         "\x00",

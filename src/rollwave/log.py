@@ -58,6 +58,8 @@ def configure(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(settings.log_level)
+    for fault in settings.tolerated():
+        get_logger("settings").warning("ota_setting_ignored", error=str(fault), hint=fault.hint)
 
 
 @contextmanager

@@ -2,71 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
 
+from rollwave.environment import Environment
 from rollwave.errors import ConfigurationError
 
+_LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL", "NOTSET": "DEBUG"}
+_FORMATS = {"text": "console"}
+_PROTOCOLS = {"5.0": "5", "311": "3.1.1", "4": "3.1.1"}  # on the wire, 3.1.1 has the number 4
 
-class Settings(BaseSettings):
+
+def _log_level(value: object) -> str:
+    level = str(value).upper()
+    return _LEVELS.get(level, level)
+
+
+def _log_format(value: object) -> str:
+    word = str(value).lower()
+    return _FORMATS.get(word, word)
+
+
+def _mqtt_protocol(value: object) -> str:
+    number = str(value).lower().removeprefix("mqtt").strip().removeprefix("v")
+    return _PROTOCOLS.get(number, number)
+
+
+class Settings(Environment):
     """One frozen set of settings. Durations are seconds; fractions are allowed."""
 
-    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+    tolerated_fields = frozenset({"log_level", "log_format"})  # how to log is never worth stopping for
+    kept_blanks = frozenset({"MQTT_USERNAME", "MQTT_PASSWORD"})
 
     database_url: SecretStr | None = Field(
         None,
         alias="DATABASE_URL",
-        description="PostgreSQL URL for standalone commands; a host hands over its pool instead.",
+        description="PostgreSQL URL, for standalone commands. A host hands over its pool instead.",
     )
     database_direct_url: SecretStr | None = Field(
         None,
         alias="ROLLWAVE_DATABASE_DIRECT_URL",
-        description="The same database, past the PgBouncer that `DATABASE_URL` or a host's pool leads through.",
+        description="PostgreSQL URL that bypasses PgBouncer, where `DATABASE_URL` or a host's pool goes through one.",
     )
     database_pool_size: int = Field(
         10,
         alias="ROLLWAVE_DATABASE_POOL_SIZE",
         ge=3,
         le=1000,
-        description="Connections of one process, at most, beside one for each listener slot and one for calls.",
+        description="Maximum pool size per process, plus one connection per listener slot and one for LISTEN.",
     )
 
     mqtt_broker_url: str = Field(
         "mqtt://localhost:1883",
         alias="MQTT_BROKER_URL",
-        description="`mqtt://host:1883`, or `mqtts://host:8883` for TLS, verified.",
+        description="URL of the broker: `mqtt://host:1883`, or `mqtts://host:8883` for verified TLS.",
     )
-    mqtt_username: str | None = Field(None, alias="MQTT_USERNAME", description="Login at the broker.")
-    mqtt_password: SecretStr | None = Field(None, alias="MQTT_PASSWORD", description="Its password.")
+    mqtt_username: str | None = Field(None, alias="MQTT_USERNAME", description="User name at the broker.")
+    mqtt_password: SecretStr | None = Field(None, alias="MQTT_PASSWORD", description="Password at the broker.")
     mqtt_ca_cert: str | None = Field(
         None,
         alias="MQTT_CA_CERT",
-        description="PEM file with the CA to trust. Named and missing is an error, never plaintext.",
+        description="PEM file with the CA certificates to trust. A missing file is an error.",
     )
-    mqtt_protocol: Literal["5", "3.1.1"] = Field(
-        "5", alias="ROLLWAVE_MQTT_PROTOCOL", description="`5`, or `3.1.1` for brokers that speak no other."
+    mqtt_protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(_mqtt_protocol)] = Field(
+        "5",
+        alias="ROLLWAVE_MQTT_PROTOCOL",
+        description="MQTT version: `5` or `3.1.1`.",
     )
     mqtt_client_id: str | None = Field(
         None,
         alias="ROLLWAVE_MQTT_CLIENT_ID",
         max_length=64,
-        description="Prefix of the listener's client ids; by default one made from this database's own id.",
+        description="Prefix of the listener's client ids. Default: made from the database's own id.",
     )
     mqtt_keepalive: int = Field(
         15,
         alias="ROLLWAVE_MQTT_KEEPALIVE",
         ge=1,
         le=3600,
-        description="A broker that is silent for one and a half times as long is taken for gone.",
+        description="MQTT keep-alive. The connection is dropped after 1.5 times this without traffic.",
     )
     publish_timeout: float = Field(
         10.0,
         alias="ROLLWAVE_PUBLISH_TIMEOUT",
         gt=0,
         le=60,
-        description="How long the broker may take to acknowledge half a batch of commands.",
+        description="Maximum time for the broker to acknowledge half a batch of commands.",
     )
 
     tick_interval: float = Field(
@@ -74,98 +96,92 @@ class Settings(BaseSettings):
         alias="OTA_TICK_INTERVAL",
         gt=0,
         le=86_400,
-        description="A tick. A campaign's `rollout_rate` is devices per tick.",
+        description="Length of a tick. A campaign's `rollout_rate` is the number of devices per tick.",
     )
     progress_timeout: float = Field(
         1800.0,
         alias="OTA_PROGRESS_TIMEOUT",
         gt=0,
         le=31_536_000,
-        description="How long a device in progress may stay silent; a campaign may set its own.",
+        description="Maximum silence of a device in progress. A campaign may set its own.",
     )
     device_timeout: float = Field(
         86_400.0,
         alias="ROLLWAVE_DEVICE_TIMEOUT",
         gt=0,
         le=31_536_000,
-        description="How long a device has in all, from the first acknowledged command; a campaign may set its own.",
+        description="Maximum time for a device, from its first command on. A campaign may set its own.",
     )
     max_attempts: int = Field(
         3,
         alias="OTA_MAX_ATTEMPTS",
         ge=1,
         le=100,
-        description="How often a silent device is sent the command in all; a campaign may set its own.",
+        description="Maximum number of times that a silent device is sent the command. A campaign may set its own.",
     )
     lease: float = Field(
         30.0,
         alias="ROLLWAVE_LEASE",
         gt=0,
         le=3600,
-        description="How long a worker may take to send what it has claimed, before another may.",
+        description="Maximum time to send the commands of claimed devices. Then another worker may claim them.",
     )
     claim_batch: int = Field(
-        1000, alias="ROLLWAVE_CLAIM_BATCH", ge=1, le=10_000, description="Devices claimed at once, at most."
+        1000,
+        alias="ROLLWAVE_CLAIM_BATCH",
+        ge=1,
+        le=10_000,
+        description="Maximum number of devices per claim.",
     )
     report_batch: int = Field(
-        1000, alias="ROLLWAVE_REPORT_BATCH", ge=1, le=10_000, description="Reports committed together, at most."
+        1000,
+        alias="ROLLWAVE_REPORT_BATCH",
+        ge=1,
+        le=10_000,
+        description="Maximum number of reports per commit.",
     )
     report_batch_wait: float = Field(
         0.03,
         alias="ROLLWAVE_REPORT_BATCH_WAIT",
         ge=0,
         le=5,
-        description="How long a report waits for others to be committed with.",
+        description="Maximum time that a report waits for others to be committed with it.",
     )
     answer_rate: int = Field(
         500,
         alias="ROLLWAVE_ANSWER_RATE",
         ge=10,
         le=100_000,
-        description="Answers a second to devices that ask what they should be doing.",
+        description="Maximum number of answers per second to devices that ask for their command.",
     )
     listener_slots: int = Field(
         1,
         alias="ROLLWAVE_LISTENER_SLOTS",
         ge=1,
         le=64,
-        description="Listener slots of the installation, the same for every worker; several share the load.",
+        description="Number of listener slots, which share the reports. The same for every worker.",
     )
     reconcile_interval: float = Field(
         45.0,
         alias="ROLLWAVE_RECONCILE_INTERVAL",
         gt=0,
         le=60,
-        description="How often counters are compared with the rows.",
+        description="Time between two comparisons of the counters with the rows.",
     )
 
     api_url: str = Field(
-        "http://127.0.0.1:8080", alias="ROLLWAVE_API_URL", description="Where operators' commands find the API."
+        "http://127.0.0.1:8080", alias="ROLLWAVE_API_URL", description="URL of the API, for operators' commands."
     )
-    api_key: SecretStr | None = Field(None, alias="ROLLWAVE_API_KEY", description="The key they use.")
+    api_key: SecretStr | None = Field(None, alias="ROLLWAVE_API_KEY", description="API key, for operators' commands.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", alias="LOG_LEVEL", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_log_level)] = Field(
+        "INFO", alias="LOG_LEVEL", description="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any letter case."
     )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", alias="LOG_FORMAT", description="`json`, `console`, or `auto`: console on a terminal, else JSON."
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_log_format)] = Field(
+        "auto",
+        alias="LOG_FORMAT",
+        description="`json`, `console` (or `text`), or `auto`: console on a terminal, else JSON.",
     )
-
-    @classmethod
-    def load(cls) -> Settings:
-        """Read the environment.
-
-        Raises:
-            ConfigurationError: a variable cannot be read; the message names it, never its value.
-        """
-        try:
-            return cls()  # every field has a default: what is missing is the reader's to ask for
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(
-                f"{name}: {first['msg']}", hint=f"Correct {name} in the environment, or unset it."
-            ) from None
 
     @property
     def pooled(self) -> bool:
@@ -192,3 +208,7 @@ class Settings(BaseSettings):
                 hint="Set it to your PostgreSQL, as in DATABASE_URL=postgresql://user@host:5432/name",
             )
         return self.database_url.get_secret_value()
+
+
+ENGINE = frozenset(Settings.model_fields) - Settings.tolerated_fields - {"api_url", "api_key"}
+"""What a worker, embedded or not, needs."""

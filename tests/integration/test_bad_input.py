@@ -246,6 +246,7 @@ IGNORED = {
     "a campaign without this device": ("DOWNLOADING", body("SUCCESS", 9)),
     "a campaign that is none": ("DOWNLOADING", body("SUCCESS", 4_000_000_000)),
     "a stale attempt": ("DOWNLOADING", body("SUCCESS", attempt=7)),
+    "a stale attempt in a string": ("DOWNLOADING", body("SUCCESS", attempt="7")),
     "before dispatch": ("PENDING", body("SUCCESS")),
     "DOWNLOADING after INSTALLING": ("INSTALLING", body("DOWNLOADING", progress=99)),
     "duplicate terminal": ("SUCCESS", body("SUCCESS")),
@@ -274,6 +275,11 @@ SANITISED: dict[str, tuple[bytes, str]] = {
     "lower case": (body("installing"), "INSTALLING|10|"),
     "progress null": (body("INSTALLING", progress=None), "INSTALLING|10|"),
     "progress in words": (body("INSTALLING", progress="75%"), "INSTALLING|10|"),
+    "progress in a string": (body("INSTALLING", progress="75"), "INSTALLING|75|"),
+    "attempt 0": (body("SUCCESS", attempt=0), "SUCCESS|100|"),
+    "attempt a list": (body("SUCCESS", attempt=[1]), "SUCCESS|100|"),
+    "code and version": (body("FAILED", code="NO_SPACE", version="2.1.0", error="full"), "FAILED|10|full"),
+    "code and version of other types": (body("FAILED", code=[7], version={"a": 1}, error="full"), "FAILED|10|full"),
     "progress list": (body("INSTALLING", progress=[75]), "INSTALLING|10|"),
     "progress -1": (body("INSTALLING", progress=-1), "INSTALLING|0|"),
     "progress 101": (body("INSTALLING", progress=101), "INSTALLING|100|"),
@@ -286,6 +292,7 @@ SANITISED: dict[str, tuple[bytes, str]] = {
     "error a number": (body("FAILED", error=7), "FAILED|10|7"),
     "error null": (body("FAILED", error=None), "FAILED|10|"),
     "error with NUL": (body("FAILED", error="a\x00b"), "FAILED|10|ab"),
+    "error with 2,000 NUL before": (body("FAILED", error="\x00" * 2000 + "full"), "FAILED|10|full"),
     "error with NUL within": (body("FAILED", error={"a": "b\x00c"}), 'FAILED|10|{"a":"b\\u0000c"}'),
     "error with a lone surrogate": (body("FAILED", error="a\ud800b"), "FAILED|10|a?b"),
     "error of 60 KB": (body("FAILED", error="x" * 60_000), f"FAILED|10|{'x' * 1024}"),
@@ -309,6 +316,15 @@ async def test_what_can_be_read_is_applied_and_the_rest_cleaned(listening: Liste
     await listening.good_one()
     assert listening.row(device) == expected
     assert listening.sql(f"SELECT count(*) FROM ota_quarantine WHERE device_id = '{device}'") == "0"
+
+
+@pytest.mark.parametrize("attempt", [1, "1", 1.0, " 1.0"])
+async def test_an_attempt_in_any_writing_is_the_one_that_was_sent(listening: Listening, attempt: object) -> None:
+    device = listening.device("DOWNLOADING")
+    listening.sql(f"UPDATE ota_device_status SET attempt = 1, sent_attempt = 1 WHERE device_id = '{device}'")
+    listening.report(device, body("SUCCESS", attempt=attempt))
+    await listening.good_one()
+    assert listening.row(device) == "SUCCESS|100|"
 
 
 async def test_a_device_that_floods_keeps_nobody_waiting_and_its_last_word_counts(listening: Listening) -> None:

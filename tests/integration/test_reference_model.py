@@ -53,11 +53,11 @@ STEP = 10_000.0
 not matter, nor does the spread of the delay before another attempt."""
 
 SETTINGS = Settings(
-    tick_interval=0.9 * STEP,
-    lease=3000,
-    progress_timeout=2.5 * STEP,
-    device_timeout=9.5 * STEP,
-    reconcile_interval=1e-6,
+    OTA_TICK_INTERVAL=0.9 * STEP,
+    ROLLWAVE_LEASE=3000,
+    OTA_PROGRESS_TIMEOUT=2.5 * STEP,
+    ROLLWAVE_DEVICE_TIMEOUT=9.5 * STEP,
+    ROLLWAVE_RECONCILE_INTERVAL=1e-6,
 )
 OWN: dict[str, Any] = {"answer_timeout": 1.5 * STEP, "retry_delay": 0.5 * STEP, "retry_delay_max": 0.5 * STEP}
 

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.report import MAX_ERROR, Empty, Rejected, Report, parse
+from rollwave.domain.report import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+"""What JSON text can say."""
 
 
 def body(**changes: Any) -> bytes:
@@ -50,8 +57,6 @@ def test_the_contracts_four_keys() -> None:
         body(status="SKIPPED"),
         body(status="\u017fucce\u017f\u017f"),
         b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": NaN}',
-        body(attempt="1"),
-        body(attempt=0),
     ],
 )
 def test_turned_away(payload: bytes) -> None:
@@ -64,7 +69,12 @@ def test_empty_is_nothing_said() -> None:
 
 @pytest.mark.parametrize(
     ("progress", "read"),
-    [(None, None), ("75%", None), (-1, 0), (101, 100), (74.6, 74), (True, None), ([], None), (1e308, 100), (0, 0)],
+    [
+        *((None, None), ("75%", None), (-1, 0), (101, 100), (74.6, 74), (True, None), ([], None), (1e308, 100), (0, 0)),
+        *(("75", 75), (" 74.6\n", 74), ("-1", 0), ("+101", 100), ("1e2", 100), (".5", 0), ("1e400", 100)),
+        *(("", None), ("nan", None), ("inf", None), ("7_5", None), ("0x4b", None), ("1,5", None), ({}, None)),
+        *(("\u0667\u0665", None), ("9" * 5000, None)),
+    ],
 )
 def test_progress_is_sanitised_and_the_status_stands(progress: object, read: int | None) -> None:
     said = parse(body(progress=progress))
@@ -103,20 +113,57 @@ def test_a_long_error_of_wide_letters_is_cut_to_bytes() -> None:
     assert len(said.error.encode()) <= MAX_ERROR
 
 
+def test_nul_characters_take_no_room_in_an_error() -> None:
+    said = parse(body(status="FAILED", error="\x00" * 2000 + "x"))
+    assert isinstance(said, Report)
+    assert said.error == "x"
+
+
 def test_unknown_keys_are_ignored() -> None:
     assert isinstance(parse(body(uptime=5, nested={"a": [1]})), Report)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+@pytest.mark.parametrize(
+    ("attempt", "read"),
+    [
+        *((1, 1), ("1", 1), (1.0, 1), ("1.0", 1), (" 2\n", 2), (MAX_ATTEMPT, MAX_ATTEMPT)),
+        *((0, None), (-1, None), (1.5, None), ("1.5", None), ("first", None), ("", None), ("0", None)),
+        *((True, None), (False, None), (None, None), ([1], None), ({"n": 1}, None)),
+        *((MAX_ATTEMPT + 1, None), (1e308, None), (10**30, None), ("9" * 5000, None), ("inf", None)),
+    ],
 )
+def test_an_attempt_that_cannot_be_read_counts_as_not_given_and_the_status_stands(
+    attempt: object, read: int | None
+) -> None:
+    said = parse(body(status="SUCCESS", attempt=attempt))
+    assert said == Report(CampaignId(7), ExecutionStatus.SUCCESS, 100, None, read)
+    assert isinstance(said, Report)
+    assert said.attempt is None or type(said.attempt) is int
+
+
+OPTIONAL = ("progress", "error", "attempt", "code", "version", "more")
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+@given(value=json_values)
+def test_an_optional_key_never_costs_the_status(key: str, value: object) -> None:
+    said = parse(json.dumps({"campaign_id": 7, "status": "SUCCESS", key: value}).encode())
+    assert isinstance(said, Report)
+    assert said.status is ExecutionStatus.SUCCESS
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_a_deep_value_of_one_costs_the_status_only_where_no_parser_could_read_it(key: str) -> None:
+    """Writing an object as JSON takes more of the stack than reading it does."""
+    for depth in range(900, 1000):
+        value = b'{"a":' * depth + b"1" + b"}" * depth
+        body = b'{"campaign_id": 7, "status": "FAILED", "%s": ' + value + b"}"
+        assert type(parse(body % key.encode())) is type(parse(body % b"uptime")), depth
 
 
 @given(
     st.binary()
-    | st.dictionaries(st.sampled_from(["campaign_id", "status", "progress", "error", "attempt"]), json_values).map(
+    | st.dictionaries(st.sampled_from(["campaign_id", "status", *OPTIONAL]), json_values).map(
         lambda d: json.dumps(d).encode()
     )
 )
@@ -126,4 +173,5 @@ def test_never_raises_and_what_it_accepts_can_be_stored(payload: bytes) -> None:
     if isinstance(said, Report):
         assert 0 < said.campaign_id < 2**63
         assert said.progress is None or 0 <= said.progress <= 100
+        assert said.attempt is None or 0 < said.attempt <= MAX_ATTEMPT
         assert said.error is None or ("\x00" not in said.error and len(said.error.encode()) <= MAX_ERROR)

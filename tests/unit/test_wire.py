@@ -69,18 +69,58 @@ def test_ids_that_may_be(device: str) -> None:
     assert is_valid_id(device)
 
 
-@pytest.mark.parametrize("url", ["", "http://h", "mqtt://", "mqtt://h:x", "h:1883", "mqtt://h:99999"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "http://h", "ws://h", "mqtt://", "mqtt://h:x", "mqtt://h:99999", "h:x", ":1883", "//h", "mqtt:h", "://h"),
+        *("mqtt://h h", "mqtt://me:hunter2@[::1", "me:hunter2@:1883", "mqtt://h:1883,other:hunter2"),
+    ],
+)
 def test_a_broker_url_that_is_none(url: str) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as refused:
         Broker.from_url(url)
+    assert "hunter2" not in f"{refused.value} {refused.value.hint}"
+
+
+def test_websockets_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="ws://"):
+        Broker.from_url("ws://h:8080")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls"),
+    [
+        ("h", "h", 1883, False),
+        ("h:1884", "h", 1884, False),
+        ("192.0.2.7:1883", "192.0.2.7", 1883, False),
+        ("[::1]:1883", "::1", 1883, False),
+        ("localhost", "localhost", 1883, False),
+        ("me:word@h:1883", "h", 1883, False),
+        ("h:8883", "h", 8883, True),
+        ("tcp://h", "h", 1883, False),
+        ("MQTT://h/", "h", 1883, False),
+        ("tcp://h:1884", "h", 1884, False),
+        ("mqtt://h:8883", "h", 8883, False),
+        ("ssl://h", "h", 8883, True),
+        ("tls://h:1883", "h", 1883, True),
+        ("mqtts://h", "h", 8883, True),
+    ],
+)
+def test_broker_urls_as_other_clients_write_them(url: str, host: str, port: int, tls: bool) -> None:
+    broker = Broker.from_url(url)
+    assert (broker.host, broker.port, broker.tls is not None) == (host, port, tls)
 
 
 def test_a_ca_file_that_is_missing_is_an_error_and_never_plaintext(tmp_path: Path) -> None:
     missing = str(tmp_path / "ca.pem")
     with pytest.raises(ConfigurationError, match="no file"):
         Broker.from_url("mqtts://h", ca_cert=missing)
-    with pytest.raises(ConfigurationError, match="plaintext"):
-        Broker.from_url("mqtt://h", ca_cert=missing)
+    for url in ("mqtt://h", "tcp://h", "h:1883"):
+        with pytest.raises(ConfigurationError, match="plaintext"):
+            Broker.from_url(url, ca_cert=missing)
+    for url in ("ssl://h", "tls://h", "h:8883"):
+        with pytest.raises(ConfigurationError, match="no file"):
+            Broker.from_url(url, ca_cert=missing)
 
 
 def test_credentials_never_show() -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from rollwave.api import artifact_url
 from rollwave.domain.ids import ID_PATTERN, MAX_BIGINT, is_valid_id
 
 MAX_DEPTH = 16
@@ -21,12 +22,6 @@ MAX_JSON_INTEGER = 2**53 - 1
 
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
 _SHA256 = r"^([0-9A-Fa-f]{64})?$"
-_URL = (
-    r"^[Hh][Tt][Tt][Pp][Ss]?://"
-    r"([A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])"
-    r"(:[0-9]{1,5})?"
-    r"([/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?$"
-)
 _not_text = re.compile("[\x00\ud800-\udfff]")
 
 RULES: Mapping[str, str] = {
@@ -41,10 +36,8 @@ def _whole(value: Any) -> Any:
 
 
 def _artifact_url(text: str) -> str:
-    if not re.fullmatch(_URL, text):
-        raise PydanticCustomError(
-            "artifact_url", "Should be an absolute http or https URL without user name and password"
-        )
+    if wrong := artifact_url.fault(text):
+        raise PydanticCustomError("artifact_url", "{fault}", {"fault": wrong})
     return text
 
 
@@ -95,7 +88,7 @@ ArtifactUrl = Annotated[
     str,
     StringConstraints(max_length=2000),
     AfterValidator(_artifact_url),
-    WithJsonSchema({"type": "string", "maxLength": 2000, "pattern": _URL}),
+    WithJsonSchema({"type": "string", "maxLength": 2000, "pattern": artifact_url.URL_PATTERN}),
 ]
 """Where devices fetch an artifact. Never fetched from here."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]

@@ -37,10 +37,10 @@ def connect(api_url: str | None, api_key: str | None) -> Api:
     from rollwave.settings import Settings
 
     settings = Settings.load()
-    key = api_key or (settings.api_key.get_secret_value() if settings.api_key else "")
+    key = (api_key or "").strip() or (settings.api_key.get_secret_value() if settings.api_key else "")
     if not key:
         raise ConfigurationError(
             "ROLLWAVE_API_KEY is not set",
             hint="Set it to a key; `rollwave apikey create --tenant T --role operator` prints one.",
         )
-    return Api(api_url or settings.api_url, key)
+    return Api((api_url or "").strip() or settings.api_url, key)

@@ -64,14 +64,15 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     from rollwave.api import server
     from rollwave.engine.supervisor import Supervisor
     from rollwave.engine.worker import Worker
-    from rollwave.settings import Settings
+    from rollwave.settings import ENGINE, Settings
     from rollwave.store.database import create_pool, unavailable
     from rollwave.store.migrate import require_current_schema
     from rollwave.store.outage import CONNECTION_TROUBLE
     from rollwave.store.watched import watched
 
-    settings = Settings.load()
+    settings = Settings.load(ENGINE)
     log.configure(settings)
+    _warn_of_url(settings)
     # A slot's lock keeps one connection for itself, as long as it is held, and so do calls.
     size = settings.database_pool_size + settings.listener_slots + 1
     async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
@@ -94,6 +95,14 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
         await supervisor.run()
+
+
+def _warn_of_url(settings: Settings) -> None:
+    from rollwave.log import get_logger
+    from rollwave.store.url import remarks
+
+    for remark in remarks(settings.require_database_url(), settings.require_direct_url()):
+        get_logger("serve").warning("ota_database_url", remark=remark.text, hint=remark.hint)
 
 
 async def _warn_of_superuser(pool: Pool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
+from rollwave.client.address import base_url
 from rollwave.errors import (
     ApiUnavailable,
     ConfigurationError,
@@ -37,16 +38,16 @@ class Api:
     """One connection to ``/api/v1/customer``. Every method raises :class:`RollwaveError` as answered."""
 
     def __init__(self, url: str, key: str, *, timeout: float = 30.0) -> None:
-        self._url = url.rstrip("/")
+        self._url = base_url(url)
         try:
             self._http = httpx2.Client(
                 base_url=f"{self._url}/api/v1/customer",
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=timeout,
             )
-        except (httpx2.InvalidURL, UnicodeError) as error:
+        except (httpx2.InvalidURL, UnicodeError) as error:  # its message may quote the key
             raise ConfigurationError(
-                f"the API's URL or key cannot be used: {error}",
+                "the API's URL or key cannot be used",
                 hint="Check ROLLWAVE_API_URL and ROLLWAVE_API_KEY for stray characters.",
             ) from error
 

@@ -31,10 +31,9 @@ async def examine_broker(settings: Settings) -> list[Finding]:
     findings = [reached, _tls(broker)]
     if reached.state is State.PROBLEM:
         return findings
-    shared = settings.listener_slots > 1
     return [
         *findings,
-        await attempt("engine's reports", _may_subscribe(broker, shared=shared), _ENGINE_ACL),
+        await attempt("engine's reports", _may_subscribe(broker, settings), _ENGINE_ACL),
         await attempt("engine's commands", _may_publish(broker), _ENGINE_ACL),
         await attempt("strangers", _strangers(broker)),
     ]
@@ -64,8 +63,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _may_subscribe(broker: Broker, *, shared: bool) -> Finding:
-    topic_filter = f"$share/{NOBODY}/{STATUS_FILTER}" if shared else STATUS_FILTER
+async def _may_subscribe(broker: Broker, settings: Settings) -> Finding:
+    topic_filter = f"$share/{NOBODY}/{STATUS_FILTER}" if settings.listener_slots > 1 else STATUS_FILTER
     async with Session.connect(broker) as session:
         await session.subscribe(topic_filter)
     return ok("engine's reports", f"it may subscribe to {topic_filter}")

@@ -9,9 +9,10 @@ from rollwave.doctor.finding import Finding, State, attempt, ok, problem, warnin
 from rollwave.errors import RollwaveError
 from rollwave.settings import Settings
 from rollwave.store import health
-from rollwave.store.database import DIRECT, Pool, create_pool, direct_pool
+from rollwave.store.database import Pool, create_pool, direct_pool
 from rollwave.store.health import TenantTable
 from rollwave.store.migrate import migrations
+from rollwave.store.url import DIRECT, remarks
 
 OLDEST_POSTGRES = 15
 CLOCK_TOLERANCE = 2.0
@@ -24,9 +25,14 @@ async def examine_database(settings: Settings) -> list[Finding]:
     """Every check of the database, as far as one can get."""
     try:
         async with create_pool(settings.require_database_url(), size=2, pooled=settings.pooled) as pool:
-            return await _examine(pool, settings)
+            return _url(settings) + await _examine(pool, settings)
     except RollwaveError as error:
         return [problem("database", str(error), error.hint)]
+
+
+def _url(settings: Settings) -> list[Finding]:
+    found = remarks(settings.require_database_url(), settings.require_direct_url())
+    return [warning("database URL", remark.text, remark.hint) for remark in found]
 
 
 async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
@@ -50,7 +56,7 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
         *findings,
         await attempt("row-level security", _row_level_security(pool)),
         await attempt("campaigns due", _due(pool), _MIGRATE),
-        await attempt("listeners", _listeners(pool, settings.listener_slots)),
+        await attempt("listeners", _listeners(pool, settings)),
     ]
 
 
@@ -161,7 +167,8 @@ async def _due(pool: Pool) -> Finding:
     return ok("campaigns due", f"{number} need the engine")
 
 
-async def _listeners(pool: Pool, slots: int) -> Finding:
+async def _listeners(pool: Pool, settings: Settings) -> Finding:
+    slots = settings.listener_slots
     alive = await health.slots_alive(pool, slots)
     silent = [str(slot) for slot in range(slots) if slot not in alive]
     if silent:

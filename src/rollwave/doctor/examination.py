@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rollwave.doctor.broker import examine_broker
 from rollwave.doctor.database import examine_database
 from rollwave.doctor.devices import Device, examine_devices
-from rollwave.doctor.finding import Finding, ok, problem
+from rollwave.doctor.finding import Finding, ok, problem, warning
 from rollwave.errors import RollwaveError
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -24,11 +24,8 @@ async def examine(devices: Sequence[tuple[str, str]] = (), tenant: str | None = 
         InvalidInput: a device's user name does not tell which device it is.
     """
     probes = [Device.of(username, password, tenant) for username, password in devices]
-    try:
-        settings = Settings.load()
-    except RollwaveError as error:
-        return [problem("settings", str(error), error.hint)]
-    findings = [ok("settings", "can be read")]
+    settings = Settings.load()
+    findings = _settings(settings)
     findings += await examine_database(settings)
     findings += await examine_broker(settings)
     if len(probes) == 2:
@@ -37,3 +34,9 @@ async def examine(devices: Sequence[tuple[str, str]] = (), tenant: str | None = 
         except RollwaveError as error:
             findings.append(problem("devices", str(error), error.hint))
     return findings
+
+
+def _settings(settings: Settings) -> list[Finding]:
+    findings = [problem("settings", str(fault), fault.hint) for fault in settings.faults()]
+    findings += [warning("settings", str(fault), fault.hint) for fault in settings.tolerated()]
+    return findings or [ok("settings", "can be read")]

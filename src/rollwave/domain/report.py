@@ -1,12 +1,14 @@
 """One status report of a device: bytes in, a :class:`Report` or the reason for turning it away out.
 
-Never raises, whatever the bytes; the classes of bad input and their answers are in the contract's appendix.
+Never raises, whatever the bytes. ``campaign_id`` and ``status`` are required: without them there is no report. Every
+other key is optional, and a value of it that cannot be read counts as not given: it never costs the status.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +19,8 @@ from rollwave.domain.ids import MAX_BIGINT, CampaignId
 MAX_PAYLOAD = 64 * 1024
 MAX_ERROR = 1024
 MAX_ATTEMPT = 32_767
+MAX_NUMBER = 32
+"""Maximum length of a string that is read as a number."""
 
 SHORT, REMEMBERED = 128, 8192
 """Payloads of so many bytes are read once, and so many of them remembered: a fleet says the same in the same words."""
@@ -73,10 +77,10 @@ def _read(document: dict[str, Any]) -> Report | Rejected:
     status = _status(document.get("status"))
     if status is None:
         return Rejected("status is not one of DOWNLOADING, INSTALLING, SUCCESS, FAILED")
+    progress = 100 if status is ExecutionStatus.SUCCESS else _progress(document.get("progress"))
     attempt = document.get("attempt")
     if attempt is not None and (type(attempt) is not int or not 0 < attempt <= MAX_ATTEMPT):
-        return Rejected("attempt is not a positive integer")
-    progress = 100 if status is ExecutionStatus.SUCCESS else _progress(document.get("progress"))
+        attempt = _attempt(attempt)
     return Report(CampaignId(campaign_id), status, progress, _error(document.get("error")), attempt)
 
 
@@ -108,14 +112,37 @@ def _status(value: object) -> ExecutionStatus | None:
 
 
 def _progress(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = _number(value)
+    return None if number is None else int(min(100, max(0, number)))
+
+
+def _attempt(value: object) -> int | None:
+    """1 to ``MAX_ATTEMPT``, or None: a report without one is judged by its campaign and status alone."""
+    number = _number(value)
+    if number is None or not 0 < number <= MAX_ATTEMPT or number != int(number):
         return None
-    return int(min(100, max(0, value)))
+    return int(number)
+
+
+def _number(value: object) -> int | float | None:
+    """A number, or a string that writes one; None for anything else. ``true`` is no number."""
+    if type(value) is int:  # nearly always
+        return value
+    if isinstance(value, str):
+        return float(value) if len(value) <= MAX_NUMBER and _a_number.fullmatch(value) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+# What float() takes is more: "nan", "1_000", digits of other scripts.
+_a_number = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 
 def _error(value: object) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    clean = text[:MAX_ERROR].replace("\x00", "").encode("utf-8", "replace")
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    except RecursionError:  # writing takes more of the stack than reading
+        return None
+    clean = text.replace("\x00", "")[:MAX_ERROR].encode("utf-8", "replace")
     return clean[:MAX_ERROR].decode("utf-8", "ignore") or None

@@ -17,7 +17,7 @@ from rollwave.engine.tick import Ticker
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
-from rollwave.settings import Settings
+from rollwave.settings import ENGINE, Settings
 from rollwave.store.database import Pool
 from rollwave.store.outage import is_away
 from rollwave.store.watched import watched
@@ -44,7 +44,7 @@ async def run_ota_campaign_tick(pool: Pool) -> None:
     Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
     A window that opens within a twentieth of the interval is waited for, so a caller's jitter loses no tick.
     """
-    settings = Settings.load()
+    settings = Settings.load(ENGINE)
     async with AsyncExitStack() as stack:
         kept = _kept.get()
         if kept is None or kept.pool is not pool:
@@ -62,7 +62,7 @@ async def run_ota_campaign_tick(pool: Pool) -> None:
 
 async def run_ota_status_listener(pool: Pool) -> None:
     """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished."""
-    settings, seen = Settings.load(), watched(pool)
+    settings, seen = Settings.load(ENGINE), watched(pool)
 
     async def listen(life: Life) -> None:
         await Listener(seen, settings).run(life=life)
@@ -75,7 +75,7 @@ async def worker_loop(tick: Callable[[Pool], Awaitable[None]], pool: Pool, inter
 
     An error of the tick is logged and the loop goes on. One publishing session is kept from tick to tick.
     """
-    settings = Settings.load()
+    settings = Settings.load(ENGINE)
     every = settings.tick_interval if interval is None else interval
     async with Publisher(Broker.from_settings(settings)) as publisher:
         told = Told()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,11 @@ from rollwave.settings import Settings
 
 Protocol: TypeAlias = Literal["5", "3.1.1"]
 
-_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_PLAINTEXT_PORT, _TLS_PORT = 1883, 8883
+_SCHEMES = {"mqtt": False, "tcp": False, "mqtts": True, "ssl": True, "tls": True}
+"""Whether there is TLS, by scheme. Other MQTT clients write ``tcp``, ``ssl`` and ``tls``."""
+
+_HOST = re.compile(r"[^\s,/@]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,13 @@ class Broker:
     ) -> Broker:
         """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, verified).
 
+        ``tcp`` is ``mqtt``, ``ssl`` and ``tls`` are ``mqtts``. Without a scheme, port 8883 is TLS and any other is not.
+
         Raises:
             ConfigurationError: the URL or the CA file cannot be used. Never falls back to plaintext.
         """
-        scheme, host, port, user, secret = _split(url)
-        if ca_cert and scheme == "mqtt":
+        encrypted, host, port, user, secret = _split(url)
+        if ca_cert and not encrypted:
             raise ConfigurationError(
                 "MQTT_CA_CERT is set but MQTT_BROKER_URL is plaintext",
                 hint="Use mqtts:// in MQTT_BROKER_URL, or unset MQTT_CA_CERT.",
@@ -70,7 +77,7 @@ class Broker:
         return cls(
             host=host,
             port=port,
-            tls=_tls(ca_cert) if scheme == "mqtts" else None,
+            tls=_tls(ca_cert) if encrypted else None,
             username=username or user,
             password=password or secret,
             protocol=protocol,
@@ -83,19 +90,23 @@ class Broker:
         return f"{self.host}:{self.port}"
 
 
-def _split(url: str) -> tuple[str, str, int, str | None, str | None]:
+def _split(url: str) -> tuple[bool, str, int, str | None, str | None]:
+    """TLS or not, host, port, user name, password."""
     try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        port = parts.port
+    except ValueError:  # its message quotes the URL
         parts, port = urlsplit(""), None
-    if port is None or not parts.hostname or parts.scheme not in _DEFAULT_PORTS:
+    encrypted = _SCHEMES.get(parts.scheme or "mqtt")
+    if encrypted is None or not parts.hostname or not _HOST.fullmatch(parts.hostname):
+        wrong = f"{parts.scheme}:// is not supported" if parts.scheme in {"ws", "wss"} else "it is not an MQTT URL"
         raise ConfigurationError(
-            "MQTT_BROKER_URL is not an MQTT URL", hint="Use mqtt://host:1883, or mqtts://host:8883 for TLS."
+            f"MQTT_BROKER_URL cannot be used: {wrong}", hint="Use mqtt://host:1883, or mqtts://host:8883 for TLS."
         )
+    encrypted = encrypted or (not parts.scheme and port == _TLS_PORT)
     user = unquote(parts.username) if parts.username else None
     secret = unquote(parts.password) if parts.password else None
-    return parts.scheme, parts.hostname, port, user, secret
+    return encrypted, parts.hostname, port or (_TLS_PORT if encrypted else _PLAINTEXT_PORT), user, secret
 
 
 def _tls(ca_cert: str | None) -> ssl.SSLContext:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds for a connection to stand."""
-
 VANISHED_AFTER = 5.0
 """Seconds without a sign of life from the other side's network, after which a connection is given up."""
 
@@ -52,7 +49,11 @@ class WatchedConnection(_Connection):
 class Hosts:
     """Connects to the hosts of a URL. A silent one is asked last from then on: asyncpg has one timeout for them all."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
+        """Args:
+        timeout: seconds to connect.
+        """
+        self._timeout = timeout
         self._turn = 0
 
     async def connect(self, dsn: str | None = None, **how: Any) -> asyncpg.Connection[asyncpg.Record]:
@@ -69,7 +70,7 @@ class Hosts:
             order = ",".join(names[first:] + names[:first])
             try:
                 return await asyncpg.connect(
-                    url._replace(netloc=f"{login}{at}{order}").geturl(), timeout=CONNECT_TIMEOUT, **how
+                    url._replace(netloc=f"{login}{at}{order}").geturl(), timeout=self._timeout, **how
                 )
             except TimeoutError:
                 self._turn += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,6 +12,7 @@ import asyncpg
 from rollwave.errors import DatabaseUnavailable, InvalidInput
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
 from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.url import DIRECT, DatabaseUrl, read
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -45,8 +47,14 @@ that one is full, it looks for one row in the whole table; where it believes tha
 whole tenant.
 """
 
-DIRECT = "Set ROLLWAVE_DATABASE_DIRECT_URL to PostgreSQL's own address, past the pooler."
-"""What to do about a pooler where it must not be."""
+_INSTEAD = {
+    "channel_binding": "Write channel_binding=prefer, or leave it out.",
+    "connect_timeout": "Write connect_timeout as a whole number of seconds.",
+    "pgbouncer": "Write pgbouncer=true or pgbouncer=false.",
+    "schema": "Write search_path instead of schema.",
+    "ssl": "Write sslmode=require instead of ssl.",
+}
+"""What to write for parameters that PostgreSQL refuses, by their names in its message."""
 
 
 @asynccontextmanager
@@ -55,21 +63,24 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
 
     Args:
         pooled: ``dsn`` leads through a pooler in transaction mode: no prepared statement outlives its transaction, and
-            nothing may be asked for that a pooler does not know.
+            nothing may be asked for that a pooler does not know. So it is too where ``dsn`` says ``pgbouncer=true``.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached or refuses the login.
+        ConfigurationError: a parameter in ``dsn`` cannot be used.
     """
+    url = read_url(dsn)
+    pooled = pooled or url.pooled
     async with asyncpg.create_pool(
-        dsn,
+        url.dsn,
         min_size=0,  # else asyncpg knocks by itself while the server is away, with a line for each time
         max_size=size,
-        connect=Hosts().connect,
+        connect=Hosts(url.connect_timeout).connect,
         command_timeout=STATEMENT_TIMEOUT + 5,
         connection_class=WatchedConnection,
         reset=_leave_as_it_is,
         statement_cache_size=0 if pooled else 100,
-        server_settings={"application_name": "rollwave"} | ({} if pooled else SERVER_SETTINGS),
+        server_settings={"application_name": url.application_name} | ({} if pooled else SERVER_SETTINGS),
     ) as pool:
         await _require_reached(pool)
         yield pool
@@ -91,16 +102,35 @@ async def _require_reached(pool: Pool) -> None:
 
 @asynccontextmanager
 async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
-    """A pool of one connection, which is not made before it is needed."""
+    """A pool of one connection, which is not made before it is needed.
+
+    Raises:
+        DatabaseUnavailable, ConfigurationError: ``dsn`` cannot be read.
+    """
+    url = read_url(dsn)
     async with asyncpg.create_pool(
-        dsn,
+        url.dsn,
         min_size=0,
         max_size=1,
-        connect=Hosts().connect,
+        connect=Hosts(url.connect_timeout).connect,
         connection_class=WatchedConnection,
-        server_settings={"application_name": "rollwave", **SERVER_SETTINGS},
+        statement_cache_size=0 if url.pooled else 100,
+        server_settings={"application_name": url.application_name} | ({} if url.pooled else SERVER_SETTINGS),
     ) as pool:
         yield pool
+
+
+def read_url(dsn: str) -> DatabaseUrl:
+    """What a URL says.
+
+    Raises:
+        DatabaseUnavailable: it cannot be read.
+        ConfigurationError: a parameter in it cannot be used.
+    """
+    try:
+        return read(dsn)
+    except ValueError as error:
+        raise unavailable(error) from error
 
 
 async def is_direct(connection: Connection) -> bool:
@@ -111,13 +141,38 @@ async def is_direct(connection: Connection) -> bool:
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error a reader can act on. The URL is left out, as it may hold a password."""
+    if isinstance(error, asyncpg.ClientConfigurationError) and "root certificate" in str(error):
+        return DatabaseUnavailable(
+            "the database URL wants the server's certificate verified, and names no CA",
+            hint="Add sslrootcert=FILE to the URL, with the PEM file of the CA.",
+        )
     if isinstance(error, ValueError):  # its words quote the part that cannot be read, be it the password
         hint = "Write it like postgresql://user@host:5432/name, special characters of a password as %XX."
         return DatabaseUnavailable("DATABASE_URL cannot be read", hint=hint)
-    hint = "Check DATABASE_URL, and that the server runs and lets this login in."
-    if "startup parameter" in str(error):  # PgBouncer knows few
-        hint = DIRECT
-    return DatabaseUnavailable(f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}", hint=hint)
+    return DatabaseUnavailable(
+        f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}", hint=_hint(error, str(error))
+    )
+
+
+def _hint(error: BaseException, text: str) -> str:
+    if "startup parameter" in text:  # PgBouncer knows few
+        if any(name in text for name in SERVER_SETTINGS):
+            return DIRECT
+        return "Remove this parameter from the database URL, or add it to ignore_startup_parameters of PgBouncer."
+    if isinstance(error, _ABOUT_A_PARAMETER):
+        instead = next((words for name, words in _INSTEAD.items() if f'"{name}"' in text), "")
+        return instead or "Correct this parameter in the database URL, or remove it."
+    if isinstance(error, ssl.SSLError):
+        return "Check sslmode, sslrootcert, sslcert and sslkey in the database URL."
+    return "Check DATABASE_URL, and that the server runs and lets this login in."
+
+
+_ABOUT_A_PARAMETER = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.InvalidParameterValueError,
+)
+"""What PostgreSQL raises at a connection's start about a parameter that it is given."""
 
 
 @asynccontextmanager

@@ -9,8 +9,9 @@ from importlib.resources import files
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
-from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction, unavailable
+from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.url import DIRECT
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -45,11 +46,17 @@ async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = N
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
-        ConfigurationError: ``dsn`` leads through a pooler.
+        ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used.
         SchemaMismatch: the database is newer than this program, or was made from other files.
     """
+    url = read_url(dsn)
     try:
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await asyncpg.connect(
+            url.dsn,
+            timeout=max(10, url.connect_timeout),
+            statement_cache_size=0 if url.pooled else 100,
+            server_settings={"application_name": url.application_name},
+        )
     except (*CONNECTION_TROUBLE, ValueError) as error:
         raise unavailable(error) from error
     try:

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rollwave.errors import ConfigurationError
-from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction
+from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
+from rollwave.store.url import DIRECT
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
 _PATIENCE = 5.0

@@ -1,0 +1,112 @@
+"""How settings are read: empty is unset, and a value that cannot be read stops only what needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rollwave.errors import ConfigurationError
+
+
+class Environment(BaseSettings):
+    """Settings of which each has a default and an alias, the name of its variable.
+
+    Reading a setting whose value cannot be read raises ``ConfigurationError``, which names the variable and never its
+    value. A part that must not start without its settings asks for them first: :meth:`require`.
+    """
+
+    # Names of fields are not names of variables: API_KEY or LEASE in the environment are somebody else's.
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    tolerated_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that have their default where they cannot be read."""
+
+    kept_blanks: ClassVar[frozenset[str]] = frozenset()
+    """Variables whose value may begin or end with a blank."""
+
+    _faults: dict[str, str] = PrivateAttr(default_factory=dict)
+    """What is wrong with the settings that cannot be read, by the names of their fields."""
+
+    @classmethod
+    def load(cls, needed: Iterable[str] = ()) -> Self:
+        """Read the environment. Every setting has a default; what is missing is the reader's to ask for.
+
+        Args:
+            needed: names of fields that must be readable now.
+
+        Raises:
+            ConfigurationError: one of ``needed`` cannot be read.
+        """
+        settings = cls()
+        settings.require(needed)
+        return settings
+
+    def require(self, needed: Iterable[str]) -> None:
+        """Fail now rather than when one of ``needed`` is read.
+
+        Raises:
+            ConfigurationError: one of them cannot be read.
+        """
+        for name in needed:
+            getattr(self, name)
+
+    def faults(self) -> list[ConfigurationError]:
+        """What is wrong with each setting that cannot be read, but for the tolerated ones."""
+        return [self._fault(name) for name in self._faults if name not in self.tolerated_fields]
+
+    def tolerated(self) -> list[ConfigurationError]:
+        """What is wrong with each setting that has its default instead."""
+        return [self._fault(name) for name in self._faults if name in self.tolerated_fields]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, given: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        values = {name: cls._trimmed(name, value) for name, value in given.items()}
+        values = {name: value for name, value in values.items() if value != ""}
+        try:
+            return handler(values)
+        except ValidationError as error:
+            names = {field.alias: name for name, field in cls.model_fields.items()}
+            wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_input=False, include_url=False)}
+            if not wrong.keys() <= names.keys():
+                raise
+            settings = handler({name: value for name, value in values.items() if name not in wrong})
+            faults = {names[variable]: _in_words(message) for variable, message in wrong.items()}
+            settings._set_aside(faults)  # noqa: SLF001  of this class
+            return settings
+
+    @classmethod
+    def _trimmed(cls, name: str, value: Any) -> Any:
+        if not isinstance(value, str) or (name in cls.kept_blanks and value.strip()):
+            return value
+        return value.strip()
+
+    def _set_aside(self, faults: dict[str, str]) -> None:
+        self._faults = faults
+        for name in faults.keys() - self.tolerated_fields:
+            del self.__dict__[name]
+
+    if not TYPE_CHECKING:  # else every name would be taken for a setting
+
+        def __getattr__(self, name: str) -> Any:
+            # Python comes here for what is not there.
+            if name in type(self).model_fields:
+                raise self._fault(name)
+            return super().__getattr__(name)
+
+    def _fault(self, name: str) -> ConfigurationError:
+        field = type(self).model_fields[name]
+        instead = f" {field.default} is used instead." if name in self.tolerated_fields else ""
+        return ConfigurationError(
+            f"{field.alias} {self._faults[name]}",
+            hint=f"Correct {field.alias} in the environment, or unset it.{instead}",
+        )
+
+
+def _in_words(message: str) -> str:
+    """The message of pydantic, to go after the variable's name: "should be a valid number"."""
+    words = message.partition(", unable")[0].partition(" ")[2]
+    return words if words.startswith("should") else f"cannot be read: {message}"
