@@ -209,12 +209,12 @@ async def test_what_does_not_exist_gets_404(north: httpx2.AsyncClient) -> None:
 
 async def test_a_method_that_is_not_there_gets_405_with_those_that_are(north: httpx2.AsyncClient) -> None:
     for path, allowed in {
-        "/firmware": "GET, POST",
-        "/firmware/1": "DELETE, GET",
-        "/devices/d1": "GET, PUT",
+        "/firmware": "GET, HEAD, POST",
+        "/firmware/1": "DELETE, GET, HEAD",
+        "/devices/d1": "GET, HEAD, PUT",
         f"{CAMPAIGNS}/1/start": "POST",
-        "http://test/livez": "GET",
-        "http://test/customer/firmware": "GET, POST",
+        "http://test/livez": "GET, HEAD",
+        "http://test/customer/firmware": "GET, HEAD, POST",
     }.items():
         answer = await north.patch(path)
         assert_problem(answer, 405, "method-not-allowed")

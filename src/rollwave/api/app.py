@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from rollwave.api import problems
+from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, database_checks, ops_router
 from rollwave.api.routes import campaigns, firmware, registry
 from rollwave.settings import Settings
@@ -25,7 +26,7 @@ pages: `next_cursor` of one is `cursor` of the next. Times are RFC 3339 in UTC. 
 """
 
 
-class _Api(FastAPI):
+class _Api(Application):
     def openapi(self) -> dict[str, Any]:
         """The generated document, with the schema of the errors that every route documents."""
         if self.openapi_schema is None:
