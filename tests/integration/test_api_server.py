@@ -93,7 +93,7 @@ async def test_a_worker_serves_operations_alone() -> None:
         assert_problem(await client.get("/api/v1/customer/firmware"), 404, "not-found")
 
 
-async def test_a_connection_goes_on_after_head(pool: Pool) -> None:
+async def test_a_connection_goes_on_after_head() -> None:
     async def readiness() -> dict[str, str]:
         return {"broker": "ok"}
 

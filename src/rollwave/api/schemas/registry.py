@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import Attributes, Identifier, Moment, Text
+from rollwave.api.fields import Attributes, Identifier, Moment, Word
 from rollwave.api.schemas import RequestModel
 
 MAX_GROUP = 100_000
@@ -19,7 +19,7 @@ class DeviceIn(RequestModel):
         json_schema_extra={"examples": [{"device_type": "gateway", "attributes": {"site": "north"}}]}
     )
 
-    device_type: Text | None = None
+    device_type: Word | None = None
     attributes: Attributes = Field(default_factory=dict, description="Any JSON object")
 
 
