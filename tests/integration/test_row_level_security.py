@@ -65,6 +65,10 @@ async def insert_twins(connection: Connection) -> None:
             INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload) VALUES ('{tenant}', 'dev-1', 'x', '');
             INSERT INTO rollwave_api_keys (tenant_id, key_id, role, secret_sha256)
                 VALUES ('{tenant}', 'k', 'viewer', '');
+            INSERT INTO rollwave_group_imports (id, tenant_id, group_id, created_by, expires_at)
+                OVERRIDING SYSTEM VALUE VALUES (7, '{tenant}', 'all', 'k', 'infinity');
+            INSERT INTO rollwave_group_import_devices (tenant_id, import_id, device_id, described, device_type)
+                VALUES ('{tenant}', 7, 'dev-1', true, '{tenant}');
         """)
 
 
@@ -94,7 +98,7 @@ async def test_every_tenant_table_is_guarded(host: Connection) -> None:
     )
     tables = set(await tenant_tables(host))
     assert {row["relname"] for row in rows if all(tuple(row)[1:])} == tables
-    assert len(tables) >= 11
+    assert len(tables) >= 13
     # What holds no tenant's row is about the installation, and says so by its name.
     assert all(row["relname"].startswith("rollwave_") for row in rows if row["relname"] not in tables)
 

@@ -20,7 +20,7 @@ _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
     *("apikeys.insert", "campaigns.insert", "firmware.insert", "history.append", "history.append_failed_attempts"),
-    *("registry.insert_device", "registry.insert_group", "waves.insert"),
+    *("registry.insert_device", "registry.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
     # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant"),
 }
@@ -30,6 +30,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "executions.apply_reports": {4: ["SUCCESS", "FAILED"]},
     "executions.claim": {6: "[/#+]"},
     "firmware.delete": {2: 8},
+    "firmware.of_version": {2: "unused", 3: None},
     "read_models.devices": {3: None},
     "read_models.devices_looked_for": {3: "SKIPPED"},
     "read_models.devices_unfinished": {3: "DOWNLOADING"},
