@@ -11,7 +11,7 @@ END $$;
 
 -- A large group is imported in parts. They wait here, and become the group's members in one transaction.
 CREATE TABLE rollwave_group_imports (
-    id bigint GENERATED ALWAYS AS IDENTITY,
+    id bigserial,
     tenant_id text NOT NULL,
     group_id text NOT NULL,
     devices integer NOT NULL DEFAULT 0, -- received so far
@@ -32,6 +32,7 @@ CREATE TABLE rollwave_group_import_devices (
 );
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON rollwave_group_imports, rollwave_group_import_devices TO pulse_app;
+GRANT USAGE ON SEQUENCE rollwave_group_imports_id_seq TO pulse_app;
 DO $$
 DECLARE
     of_tenants text;
