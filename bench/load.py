@@ -80,7 +80,8 @@ async def campaigns(
         )
         firmware = await connection.fetch(
             "INSERT INTO firmware_versions (tenant_id, version, file_url, checksum_sha256)"
-            " SELECT name, $2, $3, $4 FROM unnest($1::text[]) AS name RETURNING id",
+            " SELECT name, $2 || '+' || (SELECT count(*) FROM firmware_versions f WHERE f.tenant_id = name), $3, $4"
+            " FROM unnest($1::text[]) AS name RETURNING id",
             *(names, *_FIRMWARE),
         )
         rows = await connection.fetch(

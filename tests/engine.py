@@ -67,6 +67,12 @@ async def connect(database: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+UNUSED_VERSION = (
+    "'2.1.0' || COALESCE('+' || NULLIF((SELECT count(*) FROM firmware_versions WHERE tenant_id = $1::text), 0), '')"
+)
+"""SQL for a version that the tenant $1 has not: 2.1.0, then 2.1.0+1 and so on."""
+
+
 async def insert_campaign(
     connection: Connection, devices: int | Sequence[str], *, tenant: str = TENANT, **columns: object
 ) -> int:
@@ -75,8 +81,8 @@ async def insert_campaign(
     async with connection.transaction():
         await connection.execute("INSERT INTO tenants (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING", tenant)
         firmware = await connection.fetchval(
-            "INSERT INTO firmware_versions (tenant_id, version, file_url) VALUES ($1, '2.1.0', 'https://a.invalid/f')"
-            " RETURNING id",
+            "INSERT INTO firmware_versions (tenant_id, version, file_url)"
+            f" SELECT $1, {UNUSED_VERSION}, 'https://a.invalid/f' RETURNING id",
             tenant,
         )
         row: dict[str, object] = {"name": "spring", "status": "RUNNING", "rollout_rate": 10} | columns

@@ -9,7 +9,7 @@ from typing import Any
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.commands import NewCampaign, create_campaign
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, connect
+from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
 
 BATCH = 10
 
@@ -41,7 +41,7 @@ async def create(
     """A campaign over the group, of which ``at_once`` devices are targeted already."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
-        " VALUES ($1, '2.1.0', 'https://a.invalid/f', $2) RETURNING id",
+        f" SELECT $1, {UNUSED_VERSION}, 'https://a.invalid/f', $2 RETURNING id",
         *(TENANT, fits),
     )
     new = NewCampaign("spring", firmware, group, rollout_rate=100_000, **rules)

@@ -15,6 +15,8 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.commands import start_campaign
+from rollwave.errors import Conflict
+from rollwave.store import firmware
 from rollwave.store.database import create_pool
 from rollwave.store.queries import load
 from tests import groups
@@ -327,6 +329,33 @@ async def test_a_hosts_own_policies_stay_in_force(host: Host, root: Connection) 
     async with root.transaction():
         await root.execute("SET LOCAL ROLE pulse_app; SET LOCAL app.tenant_id = 'north'")
         assert await root.fetchval("SELECT string_agg(DISTINCT tenant_id, ',') FROM devices") == "north"
+
+
+async def test_a_table_with_duplicate_versions_is_adopted_and_gains_no_more(host: Host, root: Connection) -> None:
+    await root.execute(
+        "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
+        " VALUES ('north', '2.0', 'https://files.invalid/2', NULL), ('north', '2.0', 'https://files.invalid/2b', '')"
+    )
+    before = await contents(root)
+    host.migrate("--grant-to", "runner")
+    assert await contents(root) == before
+    assert not await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'firmware_versions_version')")
+    given = {"checksum_sha256": None, "file_size_bytes": None, "device_type": None, "description": None}
+    async with create_pool(host.runner) as pool:
+        row, new = await firmware.register(
+            pool, "north", version="2.0", file_url="https://files.invalid/2b", actor="ci", **given
+        )
+        assert (row["file_url"], new) == ("https://files.invalid/2b", False)
+        with pytest.raises(Conflict, match=r"2\.0"):
+            await firmware.register(
+                pool, "north", version="2.0", file_url="https://files.invalid/2c", actor="ci", **given
+            )
+    assert await contents(root) == before
+
+
+async def test_versions_that_are_unique_stay_so(host: Host, root: Connection) -> None:
+    host.migrate()
+    assert await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'firmware_versions_version')")
 
 
 async def test_every_statement_can_be_prepared(host: Host, root: Connection) -> None:

@@ -49,6 +49,13 @@ BAD_CAMPAIGNS = [
     {"abort_treshold": 0.5},
 ]
 
+UNTRIMMED = [
+    *("2.1.0\n", "2.1.0\r", "2.1.0\r\n", "\n2.1.0", "2.1.0\x85", "2.1.0\u2028", "\t2.1.0", "2.1.0\x00"),
+    *("2.1.0 ", " 2.1.0", "2.1.0\u00a0", "\u30002.1.0", "\ufeff2.1.0", "2.1.0\u200b", " "),
+    *("2.1\n.0", "2.1\x1b[2J.0", "2.1\x7f.0", "2.1\u2029.0"),
+]
+"""What a line read from a file, or a cell copied from a table, brings along."""
+
 BAD_FIRMWARE = [
     *each(
         "file_url",
@@ -73,7 +80,8 @@ BAD_FIRMWARE = [
         " https://h/f",
         "https://h/\x00",
         "https://h:port/f",
-        "https://h/" + "x" * 2000,
+        "https://h/" + "x" * 8000,
+        *(f"https://h/f{blank}" for blank in ("\r", "\r\n", "\t", " ", "\u00a0", "\u200b", "\ufeff", "\x85", "\x7f")),
         "https://[::1/f",
         "https://h\u2100/f",
         None,
@@ -82,13 +90,15 @@ BAD_FIRMWARE = [
     *each("checksum_sha256", "a" * 63, "a" * 65, "g" * 64, "\uff41" * 64, "a" * 64 + "\n", 5),
     *each("file_size_bytes", -1, 2**63, 1.5, "7", True),
     *each("version", "", "\x00", "\udfff", "x" * 201, 2.1, None),
-    *each("device_type", "", "\x00", 1),
+    *each("version", *UNTRIMMED),
+    *each("device_type", "", "\x00", 1, *UNTRIMMED),
+    *each("checksum_sha256", *("a" * 64 + blank for blank in ("\r", "\r\n", " ")), " " + "a" * 64),
     *each("description", "a\x00", "x" * 2001, 1),
     {"signature": "x"},
 ]
 
 BAD_DEVICES = [
-    *each("device_type", "", "\x00", 1),
+    *each("device_type", "", "\x00", 1, *UNTRIMMED),
     *each("attributes", None, [], "x", 1),
     *each("attributes", {"a\x00": 1}, {"a": "\x00"}, {"a": ["\ud800"]}, {"a": float("nan")}, {"a": deep(16)}),
     {"serial": "x"},
@@ -140,6 +150,24 @@ async def test_an_error_names_the_field_and_not_the_value(north: httpx2.AsyncCli
     (error,) = problem["errors"]
     assert (error["location"], error["field"]) == ("body", "file_url")
     assert "hunter2" not in json.dumps(problem)
+
+
+async def test_what_is_not_trimmed_is_named(north: httpx2.AsyncClient) -> None:
+    for field, value in (("version", "2.1.0\r"), ("file_url", "https://h/f\n"), ("device_type", "gateway ")):
+        problem = assert_problem(await north.post("/firmware", json=FIRMWARE | {field: value}), 422, "invalid-input")
+        assert [error["field"] for error in problem["errors"]] == [field]
+    assert (await north.post("/firmware", json=FIRMWARE | {"version": "2.1.0 (spring) \u00fc"})).status_code == 201
+
+
+async def test_a_signed_url_of_8000_characters_is_kept_as_it_is(north: httpx2.AsyncClient) -> None:
+    url = "https://files.example/fw.bin?signature=" + "a%2F" * 1990 + "b"
+    assert len(url) == 8000
+    made = await north.post("/firmware", json=FIRMWARE | {"file_url": url})
+    assert (made.status_code, made.json()["file_url"]) == (201, url)
+    await north.put("/device-groups/site", json={"device_ids": ["d1"]})
+    body = {"name": "spring", "firmware_version_id": made.json()["id"], "target_group_id": "site"}
+    assert (await north.post(CAMPAIGNS, json=body)).json()["firmware_url"] == url
+    assert_problem(await north.post("/firmware", json=FIRMWARE | {"file_url": f"{url}x"}), 422, "invalid-input")
 
 
 async def test_a_body_full_of_mistakes_gets_a_short_answer(north: httpx2.AsyncClient) -> None:
@@ -209,12 +237,12 @@ async def test_what_does_not_exist_gets_404(north: httpx2.AsyncClient) -> None:
 
 async def test_a_method_that_is_not_there_gets_405_with_those_that_are(north: httpx2.AsyncClient) -> None:
     for path, allowed in {
-        "/firmware": "GET, POST",
-        "/firmware/1": "DELETE, GET",
-        "/devices/d1": "GET, PUT",
+        "/firmware": "GET, HEAD, POST",
+        "/firmware/1": "DELETE, GET, HEAD",
+        "/devices/d1": "GET, HEAD, PUT",
         f"{CAMPAIGNS}/1/start": "POST",
-        "http://test/livez": "GET",
-        "http://test/customer/firmware": "GET, POST",
+        "http://test/livez": "GET, HEAD",
+        "http://test/customer/firmware": "GET, HEAD, POST",
     }.items():
         answer = await north.patch(path)
         assert_problem(answer, 405, "method-not-allowed")

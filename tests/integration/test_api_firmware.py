@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -57,7 +59,8 @@ async def test_the_list_is_filtered_and_comes_in_pages(north: httpx2.AsyncClient
 
 async def test_firmware_is_forgotten_unless_a_campaign_uses_it(north: httpx2.AsyncClient) -> None:
     body = await prepared(north)
-    used, unused = body["firmware_version_id"], (await north.post("/firmware", json=FIRMWARE)).json()["id"]
+    other = await north.post("/firmware", json={**FIRMWARE, "version": "2.2.0"})
+    used, unused = body["firmware_version_id"], other.json()["id"]
     await north.post(CAMPAIGNS, json=body)
 
     assert_problem(await north.delete(f"/firmware/{used}"), 409, "conflict")
@@ -76,3 +79,74 @@ async def test_another_tenants_firmware_does_not_exist(pool: Pool, north: httpx2
         assert_problem(await south.delete(path), 404, "not-found")
         assert_problem(await south.post(CAMPAIGNS, json=campaign), 404, "not-found")
     assert (await north.get(path)).status_code == 200
+
+
+FULL = FIRMWARE | {"file_size_bytes": 7, "device_type": "gateway", "description": "Faster boot"}
+
+
+@pytest.mark.parametrize("body", [FIRMWARE, FULL, FIRMWARE | {"checksum_sha256": ""}], ids=["short", "full", "bare"])
+async def test_registering_the_same_again_answers_with_the_same_row(
+    north: httpx2.AsyncClient, body: dict[str, object]
+) -> None:
+    first = await north.post("/firmware", json=body)
+    again = await north.post("/firmware", json=body | {"checksum_sha256": str(body["checksum_sha256"]).upper()})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert again.headers["Location"] == first.headers["Location"]
+    assert (await north.get("/firmware")).json()["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"file_url": "https://files.example/other.bin"},
+        {"checksum_sha256": "cd" * 32},
+        {"checksum_sha256": None},
+        {"file_size_bytes": 8},
+        {"file_size_bytes": None},
+        {"description": "Slower boot"},
+    ],
+    ids=str,
+)
+async def test_the_same_version_with_anything_else_is_a_conflict(
+    north: httpx2.AsyncClient, other: dict[str, object]
+) -> None:
+    row = (await north.post("/firmware", json=FULL)).json()
+    problem = assert_problem(await north.post("/firmware", json=FULL | other), 409, "conflict")
+    assert f"firmware {row['id']}" in problem["detail"]
+    assert f"another {next(iter(other))}" in problem["detail"]
+    assert (await north.get("/firmware")).json()["firmware_versions"] == [row]
+
+
+async def test_each_device_type_and_none_has_its_own_row(pool: Pool, north: httpx2.AsyncClient) -> None:
+    bodies = [FIRMWARE, FIRMWARE | {"device_type": "gateway"}, FIRMWARE | {"device_type": "sensor"}]
+    answers = [await north.post("/firmware", json=body) for body in bodies]
+    assert [answer.status_code for answer in answers] == [201, 201, 201]
+    async with calling(pool, "south") as south:
+        assert (await south.post("/firmware", json=FIRMWARE)).status_code == 201
+    # An empty type, as a host may write it, is no type.
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await pool.execute(
+            "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
+            " VALUES ('north', '2.1.0', 'https://h/f', '')"
+        )
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["unique index", "none"])
+async def test_twenty_at_once_get_one_row(pool: Pool, north: httpx2.AsyncClient, indexed: bool) -> None:
+    if not indexed:
+        await pool.execute("DROP INDEX firmware_versions_version")
+    answers = await asyncio.gather(*(north.post("/firmware", json=FULL) for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    others = await asyncio.gather(
+        *(north.post("/firmware", json=FIRMWARE | {"file_size_bytes": size}) for size in range(1, 9))
+    )
+    assert sorted(answer.status_code for answer in others) == [201, *[409] * 7]
+
+
+async def test_what_a_hosts_own_key_refuses_is_a_conflict(pool: Pool, north: httpx2.AsyncClient) -> None:
+    await pool.execute("CREATE UNIQUE INDEX theirs ON firmware_versions (tenant_id, version)")
+    assert (await north.post("/firmware", json=FIRMWARE)).status_code == 201
+    other = FIRMWARE | {"device_type": "gateway"}
+    assert "2.1.0" in assert_problem(await north.post("/firmware", json=other), 409, "conflict")["detail"]

@@ -93,6 +93,17 @@ async def test_a_worker_serves_operations_alone() -> None:
         assert_problem(await client.get("/api/v1/customer/firmware"), 404, "not-found")
 
 
+async def test_a_connection_goes_on_after_head() -> None:
+    async def readiness() -> dict[str, str]:
+        return {"broker": "ok"}
+
+    async with serving(create_ops_app(readiness)) as (url, _), httpx2.AsyncClient(base_url=url) as client:
+        for path in ("/livez", "/readyz/", "/metrics"):
+            head, get = await client.head(path), await client.get(path)
+            assert (head.status_code, head.content, get.status_code) == (200, b"", 200)
+            assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
 async def test_a_database_that_is_away_is_503_and_then_back(postgres: EmbeddedPostgres) -> None:
     with EmbeddedPostgres(postgres.data_dir.with_name("away")) as server:
         await migrate(server.url)

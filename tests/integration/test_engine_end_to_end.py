@@ -17,7 +17,7 @@ from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import Pool
-from tests.engine import Connection, connect, ends
+from tests.engine import UNUSED_VERSION, Connection, connect, ends
 from tests.support import eventually
 
 
@@ -38,7 +38,8 @@ async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: 
     await pool.execute("INSERT INTO tenants (tenant_id) VALUES ('north') ON CONFLICT DO NOTHING")
     firmware = await pool.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, checksum_sha256)"
-        " VALUES ('north', '2.1.0', 'https://files.invalid/fw.bin', '') RETURNING id"
+        f" SELECT $1, {UNUSED_VERSION}, 'https://files.invalid/fw.bin', '' RETURNING id",
+        "north",
     )
     campaign: int = await pool.fetchval(
         f"INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status{columns})"

@@ -65,6 +65,10 @@ async def insert_twins(connection: Connection) -> None:
             INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload) VALUES ('{tenant}', 'dev-1', 'x', '');
             INSERT INTO rollwave_api_keys (tenant_id, key_id, role, secret_sha256)
                 VALUES ('{tenant}', 'k', 'viewer', '');
+            INSERT INTO rollwave_group_imports (id, tenant_id, group_id, created_by, expires_at)
+                VALUES (7, '{tenant}', 'all', 'k', 'infinity');
+            INSERT INTO rollwave_group_import_devices (tenant_id, import_id, device_id, described, attributes)
+                VALUES ('{tenant}', 7, 'dev-1', true, '{{"of": "{tenant}"}}');
         """)
 
 
@@ -94,7 +98,7 @@ async def test_every_tenant_table_is_guarded(host: Connection) -> None:
     )
     tables = set(await tenant_tables(host))
     assert {row["relname"] for row in rows if all(tuple(row)[1:])} == tables
-    assert len(tables) >= 11
+    assert len(tables) >= 13
     # What holds no tenant's row is about the installation, and says so by its name.
     assert all(row["relname"].startswith("rollwave_") for row in rows if row["relname"] not in tables)
 
@@ -323,6 +327,11 @@ async def over_http(port: int, key: str) -> int:
     ) as client:
         await client.put("/devices/good-1", json={"device_type": "pump"})
         await client.put("/device-groups/all", json={"device_ids": ["good-1", "good-2"]})
+        imported = (await client.post("/device-groups/imported/imports")).json()["import_id"]
+        part = {"devices": [{"device_id": "good-1", "device_type": "pump"}]}
+        for step, body in (("devices", part), ("apply", None)):
+            answer = await client.post(f"/device-groups/imported/imports/{imported}/{step}", json=body)
+            assert answer.status_code == 200, answer.text
         firmware = await client.post(
             "/firmware", json={"version": "3.0", "file_url": "https://files.invalid/f", "checksum_sha256": "ab" * 32}
         )

@@ -9,8 +9,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from rollwave.api import problems
+from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, database_checks, ops_router
-from rollwave.api.routes import campaigns, firmware, registry
+from rollwave.api.routes import campaigns, firmware, imports, registry
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
@@ -25,7 +26,7 @@ pages: `next_cursor` of one is `cursor` of the next. Times are RFC 3339 in UTC. 
 """
 
 
-class _Api(FastAPI):
+class _Api(Application):
     def openapi(self) -> dict[str, Any]:
         """The generated document, with the schema of the errors that every route documents."""
         if self.openapi_schema is None:
@@ -53,7 +54,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.settings = settings
     app.state.readiness = checks
     app.include_router(ops_router)
-    for each in (firmware, campaigns, registry):
+    for each in (firmware, campaigns, registry, imports):
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)

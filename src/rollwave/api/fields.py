@@ -20,13 +20,22 @@ MAX_DEPTH = 16
 MAX_JSON_INTEGER = 2**53 - 1
 """The largest that every JSON reader holds exactly (RFC 7493)."""
 
+MAX_URL = 8000
+"""Characters of a URL. Signed URLs of object stores have some thousands."""
+
+# Patterns are checked by pydantic's regex engine, where `$` is the end of the text. In Python's own `re` it also
+# matches before a newline at the end: use `fullmatch` there.
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+_NOT_AT_AN_END = rf"{_CONTROL} \u00a0\u1680\u2000-\u200f\u202a-\u202f\u205f-\u206f\u3000\ufeff"
+_WORD = rf"^[^{_NOT_AT_AN_END}]([^{_CONTROL}]*[^{_NOT_AT_AN_END}])?$"
 _SHA256 = r"^([0-9A-Fa-f]{64})?$"
 _not_text = re.compile("[\x00\ud800-\udfff]")
 
 RULES: Mapping[str, str] = {
     _NO_NUL: "Should not hold NUL characters",
     _SHA256: "Should be 64 hex digits",
+    _WORD: "Should have no blank at either end and hold no control characters, such as a newline",
 }
 """Patterns in words."""
 
@@ -76,6 +85,8 @@ def _utc(moment: datetime) -> datetime:
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_NUL)]
 """A name for people: 1 to 200 characters."""
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_WORD)]
+"""A name that programs and devices compare, such as a version: 1 to 200 characters, nothing invisible at its ends."""
 LongText = Annotated[str, StringConstraints(max_length=2000, pattern=_NO_NUL)]
 Cursor = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
 Identifier = Annotated[str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
@@ -86,9 +97,9 @@ RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 
 ArtifactUrl = Annotated[
     str,
-    StringConstraints(max_length=2000),
+    StringConstraints(max_length=MAX_URL),
     AfterValidator(_artifact_url),
-    WithJsonSchema({"type": "string", "maxLength": 2000, "pattern": artifact_url.URL_PATTERN}),
+    WithJsonSchema({"type": "string", "maxLength": MAX_URL, "pattern": artifact_url.URL_PATTERN}),
 ]
 """Where devices fetch an artifact. Never fetched from here."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from rollwave.api import problems
+from rollwave.api.application import Application
 from rollwave.errors import RollwaveError
 from rollwave.metrics import REGISTRY
 from rollwave.store.database import Pool
@@ -87,7 +88,7 @@ async def database_checks(pool: Pool) -> dict[str, str]:
 
 def create_ops_app(readiness: Readiness) -> FastAPI:
     """The routes of this module alone, for a process that serves nothing else."""
-    app = FastAPI(title="Rollwave operations", docs_url=None, redoc_url=None)
+    app = Application(title="Rollwave operations", docs_url=None, redoc_url=None)
     app.state.readiness = readiness
     app.include_router(ops_router)
     problems.install(app)

@@ -27,6 +27,7 @@ DeviceName = Annotated[
 GroupName = Annotated[
     Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -, no two dots in a row", examples=["site-north"])
 ]
+ImportNumber = Annotated[RowId, Path(description="Id of an import")]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page, at most")]
 RowCursor = Annotated[RowId | None, Query(description="`next_cursor` of the page before")]

@@ -152,7 +152,7 @@ def _allowed_methods(request: Request) -> set[str]:
     for method in ("DELETE", "GET", "POST", "PUT"):
         scope = {**request.scope, "method": method}
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
-            allowed.add(method)
+            allowed |= {"GET", "HEAD"} if method == "GET" else {method}
     return allowed
 
 

@@ -19,7 +19,7 @@ from rollwave.store.outage import is_outage
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
-_MAX_BODIES = {"put_device_group": 8 * 1024 * 1024}
+_MAX_BODIES = {"put_device_group": 8 * 1024 * 1024, "add_to_group_import": 8 * 1024 * 1024}
 """Routes, by the name of their function, that take more."""
 
 _MAX_DRAINED = 64 * 1024 * 1024

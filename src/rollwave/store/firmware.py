@@ -25,23 +25,53 @@ async def register(
     device_type: str | None,
     description: str | None,
     actor: str,
-) -> dict[str, Any]:
-    """Write down a firmware version and return its row."""
+) -> tuple[dict[str, Any], bool]:
+    """Register a firmware version. Returns its row, and whether it is new: the same again changes nothing.
+
+    Raises:
+        Conflict: the version is registered for this device type already, with other values.
+    """
+    given = (version, file_url, checksum_sha256, file_size_bytes, device_type, description)
     async with tenant_transaction(pool, tenant_id) as connection:
-        row = await connection.fetchrow(
-            _sql["insert"],
-            *(
-                tenant_id,
-                version,
-                file_url,
-                checksum_sha256,
-                file_size_bytes,
-                device_type,
-                description,
-                actor,
-            ),
+        await connection.execute(_sql["lock_version"], tenant_id, version, device_type)
+        row = await connection.fetchrow(_sql["insert"], tenant_id, *given, actor)
+        if row is not None:
+            return dict(row), True
+        found = [dict(each) for each in await connection.fetch(_sql["of_version"], tenant_id, version, device_type)]
+    wanted = {
+        "file_url": file_url,
+        "checksum_sha256": checksum_sha256,
+        "file_size_bytes": file_size_bytes,
+        "description": description,
+    }
+    differing = [_differing(each, wanted) for each in found]
+    if [] in differing:
+        return found[differing.index([])], False
+    raise _taken(version, device_type, found, differing)
+
+
+def _differing(row: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names of the values that differ. A host may write an empty text for none, and hex in upper case."""
+    stored = row | {"checksum_sha256": (row["checksum_sha256"] or "").lower()}
+    return [
+        name
+        for name, value in wanted.items()
+        if (None if stored[name] == "" else stored[name]) != (None if value == "" else value)
+    ]
+
+
+def _taken(version: str, device_type: str | None, found: list[dict[str, Any]], differing: list[list[str]]) -> Conflict:
+    subject = f"version {version}{f' for device type {device_type}' if device_type else ''}"
+    if not found:
+        return Conflict(
+            f"{subject} cannot be registered: a unique key of the table firmware_versions refuses it",
+            hint="List the firmware to see what has this version.",
         )
-    return dict(row or {})
+    others = " and another ".join(differing[0])
+    return Conflict(
+        f"{subject} is registered already, as firmware {found[0]['id']}, with another {others}",
+        hint="Give what differs a version of its own, or delete the registered one while no campaign uses it.",
+    )
 
 
 async def get(pool: Pool, tenant_id: str, firmware_id: int) -> dict[str, Any]:

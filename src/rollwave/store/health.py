@@ -28,6 +28,8 @@ TENANT_TABLES = (
     "ota_campaign_history",
     "ota_quarantine",
     "rollwave_api_keys",
+    "rollwave_group_imports",
+    "rollwave_group_import_devices",
 )
 """What row-level security has to guard."""
 

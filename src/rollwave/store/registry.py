@@ -49,7 +49,7 @@ async def put_device(
         Conflict: the host's own table of devices wants more than this.
     """
     values = (tenant_id, device_id, device_type, json.dumps(attributes))
-    with _hosts_table("devices"):
+    with hosts_table("devices"):
         async with tenant_transaction(pool, tenant_id) as connection:
             row = await connection.fetchrow(_sql["update_device"], *values)
             if row is None:
@@ -97,10 +97,9 @@ async def put_group(
         Conflict: one of the host's own tables wants more than this.
     """
     wanted = sorted({*device_ids, *described})
-    with _hosts_table("device_groups, device_group_members or devices"):
+    with hosts_table("device_groups, device_group_members or devices"):
         async with tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
-            if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
-                await connection.execute(_sql["insert_group"], tenant_id, group_id)
+            await hold_group(connection, tenant_id, group_id)
             registered = await _changed(connection, "register_devices", tenant_id, wanted)
             if described:
                 await _describe(connection, tenant_id, described)
@@ -110,6 +109,12 @@ async def put_group(
                 added=await _changed(connection, "add_members", tenant_id, group_id, wanted),
                 total=len(wanted),
             )
+
+
+async def hold_group(connection: Connection, tenant_id: str, group_id: str) -> None:
+    """Hold the group until the transaction ends; make it if there is none."""
+    if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
+        await connection.execute(_sql["insert_group"], tenant_id, group_id)
 
 
 async def get_group(
@@ -143,12 +148,17 @@ async def _describe(connection: Connection, tenant_id: str, described: Mapping[s
 
 
 async def _changed(connection: Connection, statement: str, *values: Any) -> int:
-    tag = await connection.execute(_sql[statement], *values)
+    tag = await connection.execute(_sql[statement], *values, timeout=_GROUP_TIMEOUT)
     return int(tag.rpartition(" ")[2])
 
 
 @contextmanager
-def _hosts_table(table: str) -> Iterator[None]:
+def hosts_table(table: str) -> Iterator[None]:
+    """Tell what a host's own table refuses from a fault of ours.
+
+    Raises:
+        Conflict: a constraint of ``table`` was violated.
+    """
     try:
         yield
     except asyncpg.IntegrityConstraintViolationError as error:

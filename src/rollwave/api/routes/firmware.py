@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from fastapi import APIRouter, Response
 
 from rollwave.api.auth import Operator, Viewer
@@ -28,10 +30,20 @@ async def list_firmware(
     )
 
 
-@router.post("", status_code=201, response_description="The row", summary="Register firmware", responses=problems())
+@router.post(
+    "",
+    status_code=201,
+    response_description="The new row",
+    summary="Register firmware",
+    responses={200: {"model": Firmware, "description": "The row that was registered before, equal"}, **problems(409)},
+)
 async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, response: Response) -> Firmware:
-    """Write down a firmware version. The artifact stays where `file_url` says; nothing fetches it now."""
-    row = await firmware.register(
+    """Write down a firmware version. The artifact stays where `file_url` says; nothing fetches it now.
+
+    A version is registered once for each device type, and once for none. The same again, with every value equal,
+    answers with the same row; with another value it is a conflict.
+    """
+    row, new = await firmware.register(
         pool,
         grant.tenant_id,
         version=body.version,
@@ -42,6 +54,8 @@ async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, res
         description=body.description,
         actor=grant.key_id,
     )
+    if not new:
+        response.status_code = HTTPStatus.OK
     response.headers["Location"] = f"/api/v1/customer/firmware/{row['id']}"
     return Firmware.model_validate(row)
 

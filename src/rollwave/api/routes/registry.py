@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
+
 from fastapi import APIRouter
 
 from rollwave.api.auth import Operator, Viewer
@@ -15,6 +18,7 @@ from rollwave.api.schemas.registry import (
     GroupDetail,
     GroupIn,
     GroupList,
+    MemberIn,
 )
 from rollwave.store import registry
 
@@ -73,14 +77,13 @@ async def get_device_group(
 async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, body: GroupIn) -> GroupChange:
     """Make these devices the group's members: all of them, and no other.
 
-    Up to 100,000 devices, in a body of up to 8 MiB. Campaigns that exist keep their devices.
+    Up to 100,000 devices, in a body of up to 8 MiB; an import takes more, in parts. Campaigns that exist keep their
+    devices.
     """
-    described = {each.device_id: registry.Description(each.device_type, each.attributes) for each in body.devices}
-    changed = await registry.put_group(pool, grant.tenant_id, group_id, body.device_ids, described)
-    return GroupChange(
-        group_id=group_id,
-        total=changed.total,
-        added=changed.added,
-        removed=changed.removed,
-        registered=changed.registered,
-    )
+    changed = await registry.put_group(pool, grant.tenant_id, group_id, body.device_ids, described(body.devices))
+    return GroupChange(group_id=group_id, **asdict(changed))
+
+
+def described(devices: Iterable[MemberIn]) -> dict[str, registry.Description]:
+    """What a request says of devices, by their id."""
+    return {each.device_id: registry.Description(each.device_type, each.attributes) for each in devices}

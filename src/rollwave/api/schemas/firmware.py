@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, ArtifactUrl, LongText, Moment, Sha256, Text
+from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, ArtifactUrl, LongText, Moment, Sha256, Word
 from rollwave.api.schemas import RequestModel
 
 
@@ -28,11 +28,11 @@ class FirmwareIn(RequestModel):
         }
     )
 
-    version: Text
+    version: Word
     file_url: ArtifactUrl = Field(description="http or https; where devices fetch the artifact")
     checksum_sha256: Sha256 | None = Field(None, description="64 hex digits; devices check the artifact by it")
     file_size_bytes: Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER), WHOLE] | None = None
-    device_type: Text | None = Field(None, description="The kind of device that it is for")
+    device_type: Word | None = Field(None, description="The kind of device that it is for")
     description: LongText | None = None
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import Attributes, Identifier, Moment, Text
+from rollwave.api.fields import Attributes, Identifier, Moment, Word
 from rollwave.api.schemas import RequestModel
 
 MAX_GROUP = 100_000
+MAX_PART = 10_000
 
 
 class DeviceIn(RequestModel):
@@ -19,7 +20,7 @@ class DeviceIn(RequestModel):
         json_schema_extra={"examples": [{"device_type": "gateway", "attributes": {"site": "north"}}]}
     )
 
-    device_type: Text | None = None
+    device_type: Word | None = None
     attributes: Attributes = Field(default_factory=dict, description="Any JSON object")
 
 
@@ -63,6 +64,32 @@ class GroupIn(RequestModel):
         max_length=MAX_GROUP,
         description="Further members, of which what is known is replaced; of repeated ids the last counts",
     )
+
+
+class ImportPart(RequestModel):
+    """Some of the devices of an import."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"devices": [{"device_id": "gw-0003", "attributes": {"site": "north"}}]}]}
+    )
+
+    device_ids: list[Identifier] = Field(
+        default_factory=list, max_length=MAX_PART, description="Devices that are new are registered"
+    )
+    devices: list[MemberIn] = Field(
+        default_factory=list,
+        max_length=MAX_PART,
+        description="Further devices, of which what is known is replaced; of repeated ids the last counts",
+    )
+
+
+class GroupImport(BaseModel):
+    """Devices that are to become the members of a group, and are not yet."""
+
+    import_id: int
+    group_id: str
+    devices: int = Field(description="Received so far; repeated ids count once")
+    expires_at: Moment = Field(description="When it is forgotten, unless another part comes or it is applied")
 
 
 class GroupChange(BaseModel):

@@ -1,9 +1,26 @@
+-- name: lock_version
+-- Until the transaction ends, nobody else registers this version for this device type.
+SELECT pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'firmware', $1::text, $2::text, COALESCE($3::text, '')), 0));
+
 -- name: insert
+-- Not applied: the version is registered for this device type already. Needs the lock where there is no unique index.
 INSERT INTO firmware_versions
     (tenant_id, version, file_url, checksum_sha256, file_size_bytes, device_type, description, created_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+SELECT $1::text, $2::text, $3::text, $4::text, $5::bigint, $6::text, $7::text, $8::text
+WHERE NOT EXISTS (SELECT FROM firmware_versions f
+                  WHERE f.tenant_id = $1::text AND f.version = $2::text
+                    AND COALESCE(f.device_type::text, '') = COALESCE($6::text, ''))
+ON CONFLICT DO NOTHING
 RETURNING id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,
           created_at, created_by;
+
+-- name: of_version
+-- Newest first. More than one: from before versions were unique.
+SELECT id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,
+       created_at, created_by
+FROM firmware_versions f
+WHERE f.tenant_id = $1 AND f.version = $2::text AND COALESCE(f.device_type::text, '') = COALESCE($3::text, '')
+ORDER BY f.id DESC;
 
 -- name: get
 SELECT id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,

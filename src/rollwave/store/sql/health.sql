@@ -41,7 +41,9 @@ UNION ALL SELECT 'ota_device_status' WHERE EXISTS (SELECT FROM ota_device_status
 UNION ALL SELECT 'ota_campaign_waves' WHERE EXISTS (SELECT FROM ota_campaign_waves)
 UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_history)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
-UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys);
+UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
+UNION ALL SELECT 'rollwave_group_imports' WHERE EXISTS (SELECT FROM rollwave_group_imports)
+UNION ALL SELECT 'rollwave_group_import_devices' WHERE EXISTS (SELECT FROM rollwave_group_import_devices);
 
 -- name: due
 SELECT count(*) FROM rollwave_due_campaigns_2();

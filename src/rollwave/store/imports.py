@@ -1,0 +1,144 @@
+"""Large groups, imported in parts: each part is kept beside the group until all of them become its members at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+
+from rollwave.errors import Conflict, InvalidInput, NotFound
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.queries import load
+from rollwave.store.registry import Description, Membership, hold_group, hosts_table
+
+_sql = load("imports")
+
+MAX_DEVICES = 1_000_000
+"""Devices of one import."""
+
+MAX_OPEN = 10
+"""Imports of one tenant that are neither applied nor expired."""
+
+EXPIRES_AFTER = 3600.0
+"""Seconds without another part, after which an import is forgotten."""
+
+TIMEOUT = 300.0
+"""Seconds for one statement over the devices of an import."""
+
+
+async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> dict[str, Any]:
+    """Begin an import into a group, which need not exist. Imports that have expired are forgotten.
+
+    Raises:
+        Conflict: the tenant has ``MAX_OPEN`` imports already.
+    """
+    async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT) as connection:
+        await connection.execute(_sql["forget_expired"], tenant_id, timeout=TIMEOUT)
+        if await connection.fetchval(_sql["open"], tenant_id) >= MAX_OPEN:
+            raise Conflict(
+                f"there are {MAX_OPEN} imports that are neither applied nor cancelled",
+                hint=f"Apply or cancel one; each expires {EXPIRES_AFTER / 60:g} minutes after its last part.",
+            )
+        row = await connection.fetchrow(_sql["insert"], tenant_id, group_id, actor, EXPIRES_AFTER)
+    return dict(row or {})
+
+
+async def add(
+    pool: Pool,
+    tenant_id: str,
+    group_id: str,
+    import_id: int,
+    device_ids: Iterable[str],
+    described: Mapping[str, Description] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Add devices to an import. The same devices again change nothing, so that a part may be sent twice.
+
+    Raises:
+        NotFound: there is no such import, or it has expired.
+        Conflict: it was applied.
+        InvalidInput: it would have more than ``MAX_DEVICES``.
+    """
+    known = [*described.values()]
+    ids = [*described, *({*device_ids} - described.keys())]
+    plain = len(ids) - len(known)
+    async with tenant_transaction(pool, tenant_id) as connection:
+        held = await _lock(connection, tenant_id, group_id, import_id)
+        if held["applied"] is not None:
+            raise _applied(import_id)
+        added = await connection.fetchval(
+            _sql["add_devices"],
+            *(tenant_id, import_id, ids),
+            *([True] * len(known) + [False] * plain, [each.device_type for each in known] + [None] * plain),
+            [json.dumps(each.attributes) for each in known] + [None] * plain,
+        )
+        if held["devices"] + added > MAX_DEVICES:
+            raise InvalidInput(
+                f"an import may have {MAX_DEVICES:,} devices", hint="Import the devices into several groups."
+            )
+        row = await connection.fetchrow(_sql["count_devices"], tenant_id, import_id, added, EXPIRES_AFTER)
+    return dict(row or {})
+
+
+async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Membership:
+    """Make the import's devices the members of its group: all of them, and no other, in one transaction.
+
+    Applying it again changes nothing and returns the same.
+
+    Raises:
+        NotFound: there is no such import, or it has expired.
+        Conflict: it has no devices, or one of the host's own tables wants more than this.
+    """
+    with hosts_table("device_groups, device_group_members or devices"):
+        async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT) as connection:
+            held = await _lock(connection, tenant_id, group_id, import_id)
+            if held["applied"] is not None:
+                return Membership(**json.loads(held["applied"]))
+            if not held["devices"]:
+                raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
+            await hold_group(connection, tenant_id, group_id)
+            registered = await _changed(connection, "register_devices", tenant_id, import_id)
+            await _changed(connection, "describe_devices", tenant_id, import_id)
+            changed = Membership(
+                registered=registered,
+                removed=await _changed(connection, "remove_members", tenant_id, import_id, group_id),
+                added=await _changed(connection, "add_members", tenant_id, import_id, group_id),
+                total=held["devices"],
+            )
+            await connection.execute(_sql["finish"], tenant_id, import_id, json.dumps(asdict(changed)))
+            await _changed(connection, "forget_devices", tenant_id, import_id)
+            return changed
+
+
+async def cancel(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> None:
+    """Forget an import. The group stays as it is.
+
+    Raises:
+        NotFound: there is no such import, or it has expired.
+        Conflict: it was applied.
+    """
+    async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT, lock_timeout=TIMEOUT) as connection:
+        held = await _lock(connection, tenant_id, group_id, import_id)
+        if held["applied"] is not None:
+            raise _applied(import_id)
+        await _changed(connection, "forget_devices", tenant_id, import_id)
+        await connection.execute(_sql["delete"], tenant_id, import_id)
+
+
+async def _lock(connection: Connection, tenant_id: str, group_id: str, import_id: int) -> asyncpg.Record:
+    row = await connection.fetchrow(_sql["lock"], tenant_id, import_id, group_id, timeout=TIMEOUT)
+    if row is None:
+        raise NotFound(f"no import {import_id} into group {group_id}", hint="It may have expired: begin a new one.")
+    return row
+
+
+async def _changed(connection: Connection, statement: str, *values: Any) -> int:
+    tag = await connection.execute(_sql[statement], *values, timeout=TIMEOUT)
+    return int(tag.rpartition(" ")[2])
+
+
+def _applied(import_id: int) -> Conflict:
+    return Conflict(f"import {import_id} was applied", hint="Begin a new import to change the group again.")
