@@ -20,7 +20,7 @@ MAX_JSON_INTEGER = 2**53 - 1
 """The largest that every JSON reader holds exactly (RFC 7493)."""
 
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
-_SHA256 = r"^([0-9A-Fa-f]{64})?$"
+_SHA256 = r"^(([Ss][Hh][Aa]256:)?[0-9A-Fa-f]{64})?$"
 _URL = (
     r"^[Hh][Tt][Tt][Pp][Ss]?://"
     r"([A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])"
@@ -99,7 +99,7 @@ ArtifactUrl = Annotated[
 ]
 """Where devices fetch an artifact. Never fetched from here."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
-"""64 hex digits, or empty for none."""
+"""64 hex digits, with or without ``sha256:`` before them, or empty for none."""
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 """Any JSON object that the database can keep."""
 Moment = Annotated[datetime, AfterValidator(_utc)]

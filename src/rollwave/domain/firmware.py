@@ -66,7 +66,8 @@ def read_checksum(text: str | None) -> str:
         return found[1]
     kind = next((kind for pattern, kind in _OTHERS if pattern.fullmatch(written)), "")
     raise InvalidInput(
-        f"the firmware's checksum_sha256 is {kind or 'not a SHA-256'}: 64 hex digits are needed", hint=_HINT
+        f"the firmware's checksum_sha256 is {kind or 'not a SHA-256'}: 64 hex digits are needed",
+        hint="sha256sum computes it.",
     )
 
 

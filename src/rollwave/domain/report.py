@@ -117,5 +117,10 @@ def _error(value: object) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    clean = text[:MAX_ERROR].replace("\x00", "").encode("utf-8", "replace")
-    return clean[:MAX_ERROR].decode("utf-8", "ignore") or None
+    return cut(text) or None
+
+
+def cut(text: str, most: int = MAX_ERROR) -> str:
+    """The beginning of an error's text: at most so many bytes of UTF-8, without NUL and halves of surrogate pairs."""
+    clean = text[:most].replace("\x00", "").encode("utf-8", "replace")
+    return clean[:most].decode("utf-8", "ignore")
