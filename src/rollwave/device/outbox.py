@@ -18,7 +18,7 @@ from rollwave.mqtt.payload import encode_report
 _ACKNOWLEDGED_WITHIN = 30.0
 _FEW = 100
 _PATIENCE = 2
-"""Sessions that may end over a report before it is taken for the reason."""
+"""Sessions in a row that end over a report before its length is taken for the reason."""
 
 _Key: TypeAlias = tuple[int, ExecutionStatus]
 _log = get_logger("device")
@@ -59,13 +59,16 @@ class Outbox:
     """Reports in the order they are to be sent. Of each status only the newest waits for the broker.
 
     A report that the broker does not take holds up no other: it is said in fewer bytes, then it goes to the end of the
-    line, and one that no session can carry at all is dropped.
+    line. One that is over the limit which the broker gave (MQTT 5) is dropped: the engine asks again in its time.
     """
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
         self._reports: dict[_Key, Outgoing] = {}
-        self._losses: dict[_Key, int] = {}
+        self._losses: tuple[_Key | None, int] = None, 0
+        """The report over which sessions end, and how often in a row."""
+        self._too_long: int | None = None
+        """Bytes of a body that seem to be more than the broker takes."""
         self._filled = asyncio.Event()
         self._waits = delays()
 
@@ -85,52 +88,45 @@ class Outbox:
         while True:
             await self._filled.wait()
             key, report = next(iter(self._reports.items()))
-            receipt = await self._hand_over(session, key, report)
+            body, receipt = await self._hand_over(session, report)
             if receipt is None:
                 _log.error("device_report_impossible", campaign_id=report.campaign_id, status=report.status.value)
                 self._done(key, report)
-            elif await self._acknowledged(receipt, key):
-                self._waits = delays()
+                continue
+            try:
+                taken = await _acknowledged(receipt)
+            finally:  # also when cancelled, which is how the end of a session may come here
+                if not (receipt.taken or receipt.refused):
+                    self._lost(key, report, body)
+            if taken:
+                self._losses, self._waits = (None, 0), delays()
                 self._done(key, report)
                 return report
-            else:
-                await self._refused(key, report)
+            await self._refused(key, report)
 
-    async def _hand_over(self, session: Session, key: _Key, report: Outgoing) -> Receipt | None:
-        """None: the broker's limit on a packet forbids even the shortest body."""
-        bodies = report.bodies()
-        first = min(self._losses.get(key, 0) // _PATIENCE, len(bodies) - 1)
-        for body in bodies[first:]:
+    async def _hand_over(self, session: Session, report: Outgoing) -> tuple[bytes, Receipt | None]:
+        """The body that the session has taken, and its receipt. None: even the shortest is over the broker's limit."""
+        *longer, shortest = report.bodies()
+        for body in (*(each for each in longer if self._too_long is None or len(each) < self._too_long), shortest):
             try:
-                return await session.publish(self._topic, body)
+                return body, await session.publish(self._topic, body)
             except BrokerUnavailable:
                 if not session.connected:
                     raise
-        return None
+        return shortest, None
 
-    async def _acknowledged(self, receipt: Receipt, key: _Key) -> bool:
-        """False: the broker refused it.
-
-        Raises:
-            BrokerUnavailable: it did not answer.
-        """
-        try:
-            async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
-                await receipt.acknowledged()
-        except TimeoutError:
-            raise BrokerUnavailable("the broker does not acknowledge reports") from None
-        except BrokerUnavailable:
-            if not receipt.refused:
-                raise
-        finally:  # also when cancelled, which is how the end of a session may come here
-            if not receipt.taken:
-                self._lost(key)
-        return receipt.taken
-
-    def _lost(self, key: _Key) -> None:
-        losses = self._losses[key] = self._losses.get(key, 0) + 1
-        if losses > _PATIENCE and key in self._reports:
-            self._reports[key] = self._reports.pop(key)
+    def _lost(self, key: _Key, report: Outgoing, body: bytes) -> None:
+        """The session ended over ``report``: by chance, or as MQTT 3.1.1 cannot say otherwise that it is too long."""
+        over, times = self._losses
+        times = times + 1 if over == key else 1
+        if times == _PATIENCE:
+            times = 0
+            if body != report.bodies()[-1]:
+                self._too_long = len(body)
+                _log.warning("device_report_shortened", campaign_id=report.campaign_id, bytes=len(body))
+            elif key in self._reports:
+                self._reports[key] = self._reports.pop(key)
+        self._losses = key, times
 
     async def _refused(self, key: _Key, report: Outgoing) -> None:
         """An outcome is said again, after the others and some time; what comes before it is not worth that."""
@@ -143,8 +139,25 @@ class Outbox:
         await asyncio.sleep(next(self._waits))
 
     def _done(self, key: _Key, report: Outgoing) -> None:
-        self._losses.pop(key, None)
         if self._reports.get(key) is report:
             del self._reports[key]
             if not self._reports:
                 self._filled.clear()
+
+
+async def _acknowledged(receipt: Receipt) -> bool:
+    """False: the broker refused it.
+
+    Raises:
+        BrokerUnavailable: it did not answer.
+    """
+    try:
+        async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
+            await receipt.acknowledged()
+    except TimeoutError:
+        raise BrokerUnavailable("the broker does not acknowledge reports") from None
+    except BrokerUnavailable:
+        if not receipt.refused:
+            raise
+        return False
+    return True
