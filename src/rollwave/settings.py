@@ -45,6 +45,14 @@ class Settings(BaseSettings):
         alias="MQTT_CA_CERT",
         description="PEM file with the CA to trust. Named and missing is an error, never plaintext.",
     )
+    mqtt_client_cert: str | None = Field(
+        None,
+        alias="MQTT_CLIENT_CERT",
+        description="PEM file with the certificate to show to the broker, and its chain. Read when a process starts.",
+    )
+    mqtt_client_key: str | None = Field(
+        None, alias="MQTT_CLIENT_KEY", description="PEM file with its private key, without a passphrase."
+    )
     mqtt_protocol: Literal["5", "3.1.1"] = Field(
         "5", alias="ROLLWAVE_MQTT_PROTOCOL", description="`5`, or `3.1.1` for brokers that speak no other."
     )
