@@ -16,12 +16,15 @@ class Script:
     """How the server behaves, changed by a test at will."""
 
     ranges: bool = True
-    etag: bool = True
+    etag: bool | str = True
+    """Whether there is one; a text: always this one, whatever the bytes."""
     length: bool = True
     cuts: list[int] = field(default_factory=list)
     """For the next requests: the number of body bytes after which the connection is dropped."""
     statuses: list[int] = field(default_factory=list)
     """For the next requests: an answer without a body."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of every answer with a body, beside the usual ones; they come first."""
     redirect: str = ""
     """Where every request is sent on to, if set."""
     hold_at: int | None = None
@@ -88,7 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send(self, content: bytes, script: Script) -> None:
-        etag = f'"{hashlib.md5(content).hexdigest()}"' if script.etag else None
+        made = script.etag if isinstance(script.etag, str) else hashlib.md5(content).hexdigest()
+        etag = f'"{made}"' if script.etag else None
         start = self._start(etag) if script.ranges else 0
         if start >= len(content) > 0:
             self._bare(416)
@@ -96,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        for name, value in script.headers.items():
+            self.send_header(name, value)
         if etag:
             self.send_header("ETag", etag)
         if script.length:

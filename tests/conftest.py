@@ -77,6 +77,7 @@ def _lacks_server(item: pytest.Item) -> bool:
         or ("debian" in params.values() and debian_postgres() is None)
         or ("pgbouncer" in fixtures and debian_pgbouncer() is None)
         or ("faketime" in fixtures and debian_faketime() is None)
+        or ("small_disk" in fixtures and os.geteuid() != 0)
         or ("networks" in fixtures and not (has_namespaces() and debian_mosquitto()))
     )
 

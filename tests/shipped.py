@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from rollwave.mqtt.broker import Broker
@@ -24,7 +25,9 @@ def password(user: str) -> str:
 class ShippedMosquitto(Mosquitto):
     """``deploy/mosquitto`` over TLS, with real password entries and a certificate of the test's own."""
 
-    def __init__(self, folder: Path, *, acl: str | None = None, retain: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, acl: str | None = None, retain: bool = False, certificates: bool = False
+    ) -> None:
         super().__init__(folder)
         self.ca_cert = _certificate(folder)
         passwords = folder / "rollwave.passwords"
@@ -42,6 +45,9 @@ class ShippedMosquitto(Mosquitto):
         ):
             text, count = re.subn(pattern, here, text)
             assert count, pattern
+        if certificates:
+            text += f"cafile {self.ca_cert}\nrequire_certificate true\nuse_identity_as_username true\n"
+            text = re.sub(r"(?m)^password_file .*$", "", text)
         self._config.write_text(f"{text}user {pwd.getpwuid(os.geteuid()).pw_name}\n")
 
     @property
@@ -50,6 +56,35 @@ class ShippedMosquitto(Mosquitto):
 
     def login(self, user: str) -> Broker:
         return Broker.from_url(self.url, username=user, password=password(user), ca_cert=str(self.ca_cert))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A certificate and its key, each in a PEM file."""
+
+    cert: Path
+    key: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"MQTT_CLIENT_CERT": str(self.cert), "MQTT_CLIENT_KEY": str(self.key)}
+
+
+def client_certificate(folder: Path, user: str, *, passphrase: str = "") -> ClientCertificate:
+    """Signed by the key of the broker's own certificate in ``folder``, with the user's name as its CN."""
+    name = user.replace("/", "-") + ("-secret" if passphrase else "")
+    cert, key, request = (folder / f"{name}.{suffix}" for suffix in ("crt", "key", "csr"))
+    closed = ("-aes-256-cbc", "-pass", f"pass:{passphrase}") if passphrase else ()
+    _run(
+        "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", *closed, "-out", str(key)
+    )
+    subject = ("-subj", f"/CN={user.replace('/', chr(92) + '/')}")
+    _run(*("openssl", "req", "-new", "-key", str(key), "-passin", f"pass:{passphrase}", *subject, "-out", str(request)))
+    _run(
+        *("openssl", "x509", "-req", "-in", str(request), "-CA", str(folder / "server.crt")),
+        *("-CAkey", str(folder / "server.key"), "-CAcreateserial", "-days", "2", "-out", str(cert)),
+    )
+    return ClientCertificate(cert, key)
 
 
 def _certificate(folder: Path) -> Path:

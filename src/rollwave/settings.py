@@ -65,6 +65,14 @@ class Settings(Environment):
         alias="MQTT_CA_CERT",
         description="PEM file with the CA certificates to trust. A missing file is an error.",
     )
+    mqtt_client_cert: str | None = Field(
+        None,
+        alias="MQTT_CLIENT_CERT",
+        description="PEM file with the certificate to show to the broker, and its chain. Read when a process starts.",
+    )
+    mqtt_client_key: str | None = Field(
+        None, alias="MQTT_CLIENT_KEY", description="PEM file with its private key, without a passphrase."
+    )
     mqtt_protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(_mqtt_protocol)] = Field(
         "5",
         alias="ROLLWAVE_MQTT_PROTOCOL",

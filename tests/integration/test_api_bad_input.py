@@ -87,7 +87,9 @@ BAD_FIRMWARE = [
         None,
         5,
     ),
-    *each("checksum_sha256", "a" * 63, "a" * 65, "g" * 64, "\uff41" * 64, "a" * 64 + "\n", 5),
+    *each(
+        "checksum_sha256", "a" * 63, "a" * 65, "g" * 64, "\uff41" * 64, "a" * 64 + "\n", "md5:" + "a" * 64, "sha256:", 5
+    ),
     *each("file_size_bytes", -1, 2**63, 1.5, "7", True),
     *each("version", "", "\x00", "\udfff", "x" * 201, 2.1, None),
     *each("version", *UNTRIMMED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollwave.device.download import DownloadFailed, Limits, fetch
+from rollwave.device.download import DownloadRefused, Limits, fetch
+from rollwave.device.promise import DownloadFailed, NotAsPromised, Promise
 from tests.artifact_server import ArtifactServer
 
 CONTENT = bytes(range(256)) * 1000
@@ -40,9 +42,8 @@ async def test_a_download_that_breaks_off_is_resumed_where_it_was(
     seen: list[tuple[int, int | None]] = []
     await fetch(
         client,
-        url,
+        Promise(url, checksum),
         tmp_path / "fw.bin",
-        checksum=checksum.upper(),
         limits=QUICK,
         on_progress=lambda done, total: seen.append((done, total)),
     )
@@ -59,8 +60,8 @@ async def test_another_process_resumes_what_a_killed_one_left(
     url, checksum = server.put(CONTENT)
     server.script.cuts = [100_000, 0, 0, 0]
     with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, url, tmp_path / "fw.bin", checksum=checksum, limits=QUICK)
-    await fetch(client, url, tmp_path / "fw.bin", checksum=checksum, limits=QUICK)
+        await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert server.requests[-1] == "bytes=100000-"
     assert (tmp_path / "fw.bin").read_bytes() == CONTENT
 
@@ -71,14 +72,14 @@ async def test_what_was_fetched_of_another_url_or_version_is_not_used(
     url, _ = server.put(CONTENT)
     server.script.cuts = [100_000, 0, 0, 0]
     with pytest.raises(DownloadFailed):
-        await fetch(client, url, tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
     other = CONTENT[::-1]
     server.put(other)
     server.script.cuts = [100_000, 0, 0, 0]
     with pytest.raises(DownloadFailed):
-        await fetch(client, url, tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
     another_url, checksum = server.put(other, "other.bin")
-    await fetch(client, another_url, tmp_path / "fw.bin", checksum=checksum, limits=QUICK)
+    await fetch(client, Promise(another_url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert server.requests[4] == "bytes=100000-"
     assert server.requests[-1] is None
     assert (tmp_path / "fw.bin").read_bytes() == other
@@ -91,7 +92,7 @@ async def test_without_ranges_or_a_validator_it_starts_again(
     url, checksum = server.put(CONTENT)
     server.script.ranges, server.script.etag = ranges, etag
     server.script.cuts = [100_000]
-    await fetch(client, url, tmp_path / "fw.bin", checksum=checksum, limits=QUICK)
+    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert (tmp_path / "fw.bin").read_bytes() == CONTENT
 
 
@@ -100,14 +101,14 @@ async def test_other_bytes_than_promised_are_not_kept(
 ) -> None:
     url, actual = server.put(CONTENT)
     with pytest.raises(DownloadFailed, match=f"^checksum mismatch: expected {'0' * 64}, got {actual}$"):
-        await fetch(client, url, tmp_path / "fw.bin", checksum="0" * 64, limits=QUICK)
+        await fetch(client, Promise(url, "0" * 64), tmp_path / "fw.bin", limits=QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_busy_server_is_asked_again(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     url, checksum = server.put(CONTENT)
     server.script.statuses = [503, 429]
-    await fetch(client, url, tmp_path / "fw.bin", checksum=checksum, limits=QUICK)
+    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) == 3
 
 
@@ -115,8 +116,139 @@ async def test_a_server_that_says_no_is_not_asked_again(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     with pytest.raises(DownloadFailed, match="HTTP 404"):
-        await fetch(client, server.url("missing"), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, Promise(server.url("missing")), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("etag", ["fixed", True])
+async def test_pieces_of_two_files_are_dropped_for_one_from_the_start(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, etag: bool | str
+) -> None:
+    url, _ = server.put(CONTENT)
+    server.script.etag = etag
+    server.script.cuts = [100_000, 0, 0, 0]
+    with pytest.raises(DownloadFailed, match="broke off"):
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    other = CONTENT[::-1]
+    _, checksum = server.put(other)
+    await fetch(client, Promise(url, checksum, len(other)), tmp_path / "fw.bin", limits=QUICK)
+    assert (tmp_path / "fw.bin").read_bytes() == other
+    assert server.requests[4:] == ["bytes=100000-", *([None] if etag == "fixed" else [])]
+
+
+@pytest.mark.parametrize("total", [len(CONTENT) - 1, len(CONTENT) + 5])
+async def test_a_rest_of_another_length_is_of_another_file(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, total: int
+) -> None:
+    url, _ = server.put(CONTENT)
+    server.script.etag = "fixed"
+    server.script.cuts = [100_000, 0, 0, 0]
+    with pytest.raises(DownloadFailed, match="broke off"):
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    other = (CONTENT[::-1] * 2)[:total]
+    server.put(other)
+    await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    assert (tmp_path / "fw.bin").read_bytes() == other
+
+
+async def test_pieces_are_dropped_once_and_no_more(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    url, _ = server.put(CONTENT)
+    server.script.cuts = [100_000]
+    with pytest.raises(NotAsPromised, match="checksum mismatch"):
+        await fetch(client, Promise(url, "0" * 64), tmp_path / "fw.bin", limits=QUICK)
+    assert server.requests == [None, "bytes=100000-", None]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [None, 7])
+@pytest.mark.parametrize("length", [True, False])
+async def test_an_empty_file_is_never_a_firmware(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, size: int | None, length: bool
+) -> None:
+    url, checksum = server.put(b"")
+    server.script.length = length
+    with pytest.raises(DownloadFailed, match=r"0 bytes|broke off: 0 of 7 bytes"):
+        await fetch(client, Promise(url, checksum, size), tmp_path / "fw.bin", limits=QUICK)
+    assert not (tmp_path / "fw.bin").exists()
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("held", [len(CONTENT) // 2, len(CONTENT) + 1])
+async def test_more_or_less_than_promised_is_another_file(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, length: bool, held: int
+) -> None:
+    url, _ = server.put((CONTENT * 2)[:held])
+    server.script.length = length
+    with pytest.raises(DownloadFailed, match=r"size mismatch|broke off: \d+ bytes came"):
+        await fetch(client, Promise(url, size=len(CONTENT)), tmp_path / "fw.bin", limits=QUICK)
+    assert not (tmp_path / "fw.bin").exists()
+    assert len(server.requests) == 1 or not length
+
+
+async def test_half_a_file_is_completed_where_its_size_is_known(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    url, _ = server.put(CONTENT)
+    server.script.length = False  # the end of the connection is all that tells the end of the file
+    server.script.cuts = [100_000]
+    seen: list[int | None] = []
+    await fetch(
+        client,
+        Promise(url, size=len(CONTENT)),
+        tmp_path / "fw.bin",
+        limits=QUICK,
+        on_progress=lambda _, total: seen.append(total),
+    )
+    assert (tmp_path / "fw.bin").read_bytes() == CONTENT
+    assert set(seen) == {len(CONTENT)}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "br", "gzip, identity"])
+async def test_an_encoding_that_nobody_asked_for_is_refused(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, encoding: str
+) -> None:
+    url, _ = server.put(gzip.compress(CONTENT))
+    server.script.headers = {"Content-Encoding": encoding}
+    with pytest.raises(NotAsPromised, match=f"Content-Encoding {encoding}, unasked"):
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_identity_is_no_encoding(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.headers = {"Content-Encoding": "identity"}
+    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+
+
+async def test_a_login_page_is_no_firmware_unless_the_checksum_says_so(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    page = b"<html>Log in</html>"
+    url, checksum = server.put(page)
+    server.script.headers = {"Content-Type": "Text/HTML; charset=utf-8"}
+    with pytest.raises(NotAsPromised, match=r"web page \(text/html\)"):
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    named, _ = server.put(page, "help.html")
+    await fetch(client, Promise(named), tmp_path / "fw.bin", limits=QUICK)
+
+
+async def test_tls_that_fails(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
+    url, _ = server.put(CONTENT)
+    with pytest.raises(DownloadFailed, match="broke off"):
+        await fetch(client, Promise(url.replace("http:", "https:")), tmp_path / "fw.bin", limits=QUICK)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+async def test_a_refusal_is_told_from_other_failures(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, status: int
+) -> None:
+    url, _ = server.put(CONTENT)
+    server.script.statuses = [status]
+    with pytest.raises(DownloadRefused, match=f"HTTP {status}"):
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("to", ["/fw.bin", "file:///etc/passwd", "http://["])
@@ -126,7 +258,7 @@ async def test_redirects_are_bounded_and_stay_on_http(
     url, _ = server.put(CONTENT)
     server.script.redirect = to
     with pytest.raises(DownloadFailed):
-        await fetch(client, url, tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) <= 6
     assert not (tmp_path / "fw.bin").exists()
 
@@ -134,7 +266,7 @@ async def test_redirects_are_bounded_and_stay_on_http(
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "", "http://[", "x", "http://", "HTTP://\x00"])
 async def test_what_is_no_http_url_is_not_followed(client: httpx2.AsyncClient, tmp_path: Path, url: str) -> None:
     with pytest.raises((DownloadFailed, ValueError)):
-        await fetch(client, url, tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -144,7 +276,7 @@ async def test_no_more_bytes_come_than_allowed(
     url, _ = server.put(CONTENT)
     server.script.length = length
     with pytest.raises(DownloadFailed, match="larger than 1000 bytes"):
-        await fetch(client, url, tmp_path / "fw.bin", limits=Limits(size=1000))
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=Limits(size=1000))
 
 
 async def test_a_download_that_stands_still_ends(
@@ -153,12 +285,12 @@ async def test_a_download_that_stands_still_ends(
     url, _ = server.put(CONTENT)
     server.script.hold_at = 1000
     with pytest.raises(DownloadFailed, match=r"not complete after 0\.2 s"):
-        await fetch(client, url, tmp_path / "fw.bin", limits=Limits(seconds=0.2))
+        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=Limits(seconds=0.2))
 
 
 async def test_nothing_listening(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, "http://127.0.0.1:9/fw", tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, Promise("http://127.0.0.1:9/fw"), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +301,7 @@ def shared_server() -> Iterator[ArtifactServer]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    content=st.binary(max_size=3000),
+    content=st.binary(min_size=1, max_size=3000),
     cuts=st.lists(st.integers(0, 3000), max_size=6),
     statuses=st.lists(st.sampled_from([500, 429, 416]), max_size=2),
     ranges=st.booleans(),
@@ -192,7 +324,7 @@ def test_whatever_the_cuts_the_bytes_are_those_served_or_there_are_none(
         artifact = Path(folder) / "fw.bin"
         async with httpx2.AsyncClient(trust_env=False) as client:
             limits = Limits(seconds=10, tries=9, first_wait=0.0001)
-            await fetch(client, url, artifact, checksum=checksum, limits=limits)
+            await fetch(client, Promise(url, checksum), artifact, limits=limits)
         return artifact.read_bytes()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,27 @@ async def test_a_hook_that_hangs_is_ended_with_its_children(artifact: Path, tmp_
 async def test_a_daemon_left_behind_does_not_hold_the_device_up(artifact: Path) -> None:
     async with asyncio.timeout(5):
         await Installer("sh -c 'sleep 20 & exit 0'").install(artifact, COMMAND)
+
+
+async def test_an_installer_that_prints_without_end_fills_no_disk(artifact: Path) -> None:
+    prints = "head -c 40000000 /dev/zero; sleep 1; echo; stat -L -c %s /proc/self/fd/1"
+    with pytest.raises(InstallFailed, match=r"exit 4\): \d+$") as caught:
+        await Installer(f"sh -c '{prints}; exit 4'").install(artifact, COMMAND)
+    assert int(str(caught.value).split()[-1]) < 1000
+
+
+async def test_an_installer_that_prints_bytes(artifact: Path) -> None:
+    with pytest.raises(InstallFailed, match=r"^install failed \(exit 1\): .*\ufffd"):
+        await Installer("sh -c 'head -c 5000 /dev/urandom; printf \"\\377x\"; exit 1'").install(artifact, COMMAND)
+
+
+async def test_without_room_for_its_output_the_installer_still_runs(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    await Installer("true").install(artifact, COMMAND)
+    with pytest.raises(InstallFailed, match=r"^install failed \(exit 3\)$"):
+        await Installer("sh -c 'echo why; exit 3'").install(artifact, COMMAND)
 
 
 def test_quotes_that_do_not_match_are_a_configuration_error() -> None:

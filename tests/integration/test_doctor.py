@@ -249,3 +249,28 @@ def test_devices_are_named_so_that_they_can_be_told(
         assert rollwave("doctor", *wrong, env=env).returncode == code
     unclear = rollwave("doctor", "--device-a", "a/b:x", "--device-b", "b:c", env=env)
     assert (unclear.returncode, "--tenant" in unclear.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("acl", "logins", "state", "words"),
+    [
+        (None, (), "warning", ["not known", "--device-a"]),
+        (None, LOGINS, "ok", ["arrives"]),
+        ("user rollwave\ntopic write tenant/#\ntopic read tenant/#\n", (), "ok", ["arrives"]),
+        ("user rollwave\ntopic read tenant/#\n", (), "warning", ["not known"]),
+        (
+            "pattern write tenant/%u/ota/status\npattern read tenant/%u/ota\nuser rollwave\ntopic read tenant/#\n",
+            LOGINS,
+            "problem",
+            ["does not arrive", "deploy/"],
+        ),
+    ],
+    ids=["shipped", "shipped-with-devices", "open", "denied", "denied-with-devices"],
+)
+def test_on_mqtt_3_only_what_arrives_tells_that_the_engine_may_publish(
+    database: str, tmp_path: Path, acl: str | None, logins: tuple[str, ...], state: str, words: list[str]
+) -> None:
+    with ShippedMosquitto(tmp_path, acl=acl) as broker:
+        told = examine(*logins, DATABASE_URL=database, ROLLWAVE_MQTT_PROTOCOL="3.1.1", **engine_login(broker))
+    assert told.says("engine's commands", state, *words)
+    assert "may publish" not in told.findings["engine's commands"]["text"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.device.download import DownloadFailed
+from rollwave.device.promise import DownloadFailed
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.fleet import Fault, FaultRates, Stage
 from rollwave.fleet.faults import profile

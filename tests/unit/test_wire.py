@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rollwave.domain.ids import is_valid_id
 from rollwave.errors import ConfigurationError, InvalidInput
 from rollwave.mqtt.broker import Broker
-from rollwave.mqtt.payload import decode_command, encode_command
+from rollwave.mqtt.payload import Command, decode_command, encode_command, encode_report
 from rollwave.mqtt.topics import parse_status_topic, status_topic
 
 
@@ -23,12 +23,42 @@ def test_a_command_is_the_contracts_to_the_byte() -> None:
     )
 
 
-@given(st.integers(1, 2**63 - 1), st.text(), st.text(), st.text())
-def test_a_device_reads_what_the_engine_writes(campaign: int, url: str, version: str, checksum: str) -> None:
-    texts = [text.encode("utf-8", "replace").decode() for text in (url, version, checksum)]
-    command = decode_command(encode_command(campaign, *texts))
-    assert [command.firmware_url, command.version, command.checksum] == texts
-    assert command.campaign_id == campaign
+TEXTS = st.text().map(lambda text: text.encode("utf-8", "replace").decode())
+
+
+@given(st.integers(1, 2**63 - 1), TEXTS, TEXTS, TEXTS, st.none() | st.integers(1, 2**63 - 1))
+def test_a_device_reads_what_the_engine_writes(
+    campaign: int, url: str, version: str, checksum: str, size: int | None
+) -> None:
+    command = decode_command(encode_command(campaign, url, version, checksum, size))
+    assert command == Command(campaign, url, version, checksum, "update", size)
+
+
+def test_a_size_that_is_known_comes_last() -> None:
+    assert encode_command(7, "https://h/f", "1", None, 8).endswith(b'"action": "update", "size": 8}')
+
+
+@pytest.mark.parametrize("size", [None, 0, -1, True, "8", 8.5, [], 1e400])
+def test_a_size_that_cannot_be_read_does_not_cost_the_command(size: object) -> None:
+    body = json.loads(encode_command(7, "https://h/f", "1", None)) | {"size": size}
+    assert decode_command(json.dumps(body).encode()) == Command(7, "https://h/f", "1", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        ("x" * 5000, "x" * 1024),
+        ("ü" * 5000, "ü" * 512),
+        ("x" + "ü" * 5000, "x" + "ü" * 511),
+        ("\x00\x1b" * 600, " " * 512),
+        ("\ud800", "?"),
+        ("\x1b[31mbad\x85", " [31mbad "),
+    ],
+)
+def test_an_errors_text_is_cut_to_a_kilobyte(error: str, kept: str) -> None:
+    body = encode_report(7, "FAILED", error=error)
+    assert json.loads(body)["error"] == kept
+    assert len(body) < 1100
 
 
 @pytest.mark.parametrize("payload", [b"", b"null", b"{}", b"[]", json.dumps({"campaign_id": "7"}).encode(), b"\xff"])

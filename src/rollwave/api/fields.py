@@ -29,7 +29,7 @@ _NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL character
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 _NOT_AT_AN_END = rf"{_CONTROL} \u00a0\u1680\u2000-\u200f\u202a-\u202f\u205f-\u206f\u3000\ufeff"
 _WORD = rf"^[^{_NOT_AT_AN_END}]([^{_CONTROL}]*[^{_NOT_AT_AN_END}])?$"
-_SHA256 = r"^([0-9A-Fa-f]{64})?$"
+_SHA256 = r"^(([Ss][Hh][Aa]256:)?[0-9A-Fa-f]{64})?$"
 _not_text = re.compile("[\x00\ud800-\udfff]")
 
 RULES: Mapping[str, str] = {
@@ -103,7 +103,7 @@ ArtifactUrl = Annotated[
 ]
 """Where devices fetch an artifact. Never fetched from here."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
-"""64 hex digits, or empty for none."""
+"""64 hex digits, with or without ``sha256:`` before them, or empty for none."""
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 """Any JSON object that the database can keep."""
 Moment = Annotated[datetime, AfterValidator(_utc)]

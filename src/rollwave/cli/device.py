@@ -45,7 +45,8 @@ def run(
     """Be one device: take update commands, download, verify, install, report.
 
     It works until it is stopped, reconnects by itself, and resumes what a restart cut short.
-    The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD and MQTT_CA_CERT.
+    The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
+    MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
 
     The install command finds ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN set.
     If it exits with anything but 0 the update has FAILED, and its last line of output is the reason.

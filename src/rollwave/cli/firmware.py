@@ -10,6 +10,7 @@ import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.output import Format, Limit, Output, print_json, say, table
+from rollwave.domain.firmware import read_checksum
 from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -63,12 +64,19 @@ def _artifact(source: str, url: str | None, checksum: str | None, size: int | No
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidInput(f"{source} cannot be read: {error.strerror}") from error
-    if checksum is not None and checksum.lower() != actual:
+    if checksum is not None and read_checksum(checksum) != actual:
         raise InvalidInput(
             f"{source} has the SHA-256 {actual}, not the one given",
             hint="Is this the file you meant to release?",
         )
-    return {"file_url": url, "checksum_sha256": actual, "file_size_bytes": size or path.stat().st_size}
+    bytes_held = path.stat().st_size
+    if not bytes_held or size not in {None, bytes_held}:
+        raise InvalidInput(
+            f"{source} has {bytes_held} bytes"
+            + (f", not {size}" if bytes_held else ", and devices refuse an empty file"),
+            hint="Is this the file you meant to release?",
+        )
+    return {"file_url": url, "checksum_sha256": actual, "file_size_bytes": bytes_held}
 
 
 @app.command("list")

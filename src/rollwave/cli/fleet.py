@@ -65,6 +65,9 @@ def fleet(
     """Simulate devices: they take commands, really download, verify, and report.
 
     Which devices misbehave depends on the seed and their ids alone: the same seed, the same devices.
+    The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
+    MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
+
     Runs until Ctrl-C, --for or --commands, then prints on stdout what the fleet itself has counted.
     Exits with 4 when --for runs out before --commands is reached.
 

@@ -31,7 +31,7 @@ def broker_at(url: str, settings: Settings) -> Broker:
     """The broker of the settings, at ``url`` if one was given.
 
     Raises:
-        ConfigurationError: the URL or the CA file cannot be used.
+        ConfigurationError: the URL or a file cannot be used.
     """
     from rollwave.mqtt.broker import Broker
 

@@ -38,8 +38,8 @@ async def keep_connected(
             async with Session.connect(broker, client_id, persistent=persistent, manual_ack=manual_ack) as session:
                 await serve(session)
                 reason = "session ended"
-        except BrokerUnavailable as error:
-            reason = str(error)
+        except (BrokerUnavailable, OSError) as error:  # a device outlives whatever happens to its connection
+            reason = str(error) or type(error).__name__
         if clock() - opened > _STEADY:
             waits = delays()
         wait = next(waits)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
+from rollwave.domain.report import cut
 from rollwave.mqtt.payload import Command
 
 REMEMBERED = 16
@@ -68,7 +69,7 @@ def decide(state: State, command: Command, attempt: int | None = None, *, retain
     if refusal:
         return Decision(Verdict.IGNORE, state, reason=refusal)
     if state.running and _same_campaign(state.running, command):
-        return _repeat_of_running(state, state.running, attempt)
+        return _repeat_of_running(state, state.running, command, attempt)
     if state.waiting and _same_campaign(state.waiting, command):
         if not _is_newer(attempt, state.waiting.attempt):
             return Decision(Verdict.IGNORE, state, reason="already waiting")
@@ -88,7 +89,7 @@ def advance(state: State, status: ExecutionStatus) -> State:
 def finish(state: State, status: ExecutionStatus, error: str | None = None) -> State:
     """The running job has ended; the waiting one, if any, is next."""
     assert state.running
-    job = replace(state.running, status=status, error=error)
+    job = replace(state.running, status=status, error=None if error is None else cut(error))
     return State(running=state.waiting, finished=_remember(state.finished, job))
 
 
@@ -133,12 +134,15 @@ def _take(state: State, job: Job) -> Decision:
     return Decision(Verdict.START, replace(state, running=job), job)
 
 
-def _repeat_of_running(state: State, running: Job, attempt: int | None) -> Decision:
-    """The engine may have given up on an attempt that is still at work: carry on under the new number."""
-    if not _is_newer(attempt, running.attempt):
-        return Decision(Verdict.IGNORE, state, reason="already running")
-    job = replace(running, attempt=attempt)
-    return Decision(Verdict.ANSWER, replace(state, running=job), job)
+def _repeat_of_running(state: State, running: Job, command: Command, attempt: int | None) -> Decision:
+    """The engine may have given up on an attempt that is still at work: carry on under the new number.
+
+    The command counts as it was said last, should it ever be said in other words.
+    """
+    newer = _is_newer(attempt, running.attempt)
+    job = replace(running, command=command, attempt=attempt if newer else running.attempt)
+    state = replace(state, running=job)
+    return Decision(Verdict.ANSWER, state, job) if newer else Decision(Verdict.IGNORE, state, reason="already running")
 
 
 def _repeat_of_finished(state: State, known: Job, attempt: int | None) -> Decision:

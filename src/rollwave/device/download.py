@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,18 +15,23 @@ from urllib.parse import urlsplit
 import httpx2
 
 from rollwave.device.backoff import delays
-from rollwave.errors import RollwaveError
+from rollwave.device.partial import Partial
+from rollwave.device.promise import DownloadFailed, NotAsPromised, Promise
+from rollwave.log import get_logger
 
 _TRY_LATER = frozenset({408, 425, 429})
+_REFUSALS = frozenset({401, 403, 404, 410})
 _LENGTH = re.compile(r"\d{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:(\d{1,18})|\*)")
 
 Progress = Callable[[int, int | None], None]
-"""Told the bytes held so far and the bytes in all, where the server says."""
+"""Told the bytes held so far and the bytes in all, where the server or the command says."""
+
+_log = get_logger("device")
 
 
-class DownloadFailed(RollwaveError):
-    """The artifact cannot be had, or is not what was promised. The message is fit for a report."""
+class DownloadRefused(DownloadFailed):
+    """The server does not give out the artifact at this URL, or no longer: a signed URL may have expired."""
 
 
 class _BrokeOff(Exception):
@@ -43,83 +48,76 @@ class Limits:
     first_wait: float = 0.5
 
 
-class Partial:
-    """What has come so far, and a note of which bytes they are: the URL, and the server's ETag."""
+@dataclass(frozen=True, slots=True)
+class _Download:
+    """One call of :func:`fetch`."""
 
-    def __init__(self, artifact: Path) -> None:
-        self.path = artifact.with_suffix(".part")
-        self._note = artifact.with_suffix(".part.json")
-
-    @property
-    def size(self) -> int:
-        """Bytes held."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def resume_headers(self, url: str) -> dict[str, str]:
-        """Ask for the rest, if what is held is of ``url`` and the server can tell whether it still is."""
-        try:
-            note = json.loads(self._note.read_bytes())
-            if note["url"] == url and note["validator"] and self.size:
-                return {"Range": f"bytes={self.size}-", "If-Range": note["validator"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return {}
-
-    def restart(self, url: str, validator: str) -> None:
-        """Drop what is held and note what comes next."""
-        self.discard()
-        self._note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
-
-    def discard(self) -> None:
-        """Forget everything."""
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
-
-    def keep(self, artifact: Path) -> None:
-        """It is complete and right: give it its name."""
-        self.path.replace(artifact)
-        self._note.unlink(missing_ok=True)
+    client: httpx2.AsyncClient
+    promise: Promise
+    partial: Partial
+    limits: Limits
+    on_progress: Progress
 
 
 async def fetch(
     client: httpx2.AsyncClient,
-    url: str,
+    promise: Promise,
     artifact: Path,
     *,
-    checksum: str = "",
     limits: Limits = Limits(),
     on_progress: Progress = lambda _done, _total: None,
 ) -> None:
-    """Bring ``url`` to the file ``artifact``; what an earlier, broken-off call left is used.
-
-    ``checksum`` is SHA-256 in hexadecimal, or empty where there is none to check.
+    """Bring what is promised to the file ``artifact``; what an earlier, broken-off call left is used.
 
     Raises:
+        DownloadRefused: the server does not give it out at this URL.
         DownloadFailed: it cannot be had within the limits, or it is something else than promised.
     """
-    _require_http(url)
+    _require_http(promise.url)
     partial = Partial(artifact)
+    download = _Download(client, promise, partial, limits, on_progress)
     try:
         async with asyncio.timeout(limits.seconds):
-            await _complete(client, url, partial, limits, on_progress)
-            digest = await asyncio.to_thread(_sha256, partial.path)
+            await _fetch(download)
+        partial.keep(artifact)
+    except NotAsPromised:
+        _discard(partial)
+        raise
     except TimeoutError:
         raise DownloadFailed(f"download not complete after {limits.seconds:g} s") from None
     except OSError as error:
-        raise DownloadFailed(f"cannot write the download: {error.strerror}") from error
-    if checksum and digest != checksum.strip().lower():
-        partial.discard()
-        raise DownloadFailed(f"checksum mismatch: expected {checksum[:64]}, got {digest}")
-    partial.keep(artifact)
+        _discard(partial)  # on a full disk it is in the way of all else
+        raise DownloadFailed(f"cannot write the download: {error.strerror or error}") from error
 
 
-async def _complete(
-    client: httpx2.AsyncClient, url: str, partial: Partial, limits: Limits, on_progress: Progress
-) -> None:
+def matches(promise: Promise, artifact: Path) -> bool:
+    """Whether the file ``artifact`` is there, and what is promised."""
+    try:
+        promise.check(artifact.stat().st_size, _sha256(artifact))
+    except (OSError, NotAsPromised):
+        return False
+    return True
+
+
+async def _fetch(download: _Download) -> None:
+    try:
+        await _complete(download)
+    except NotAsPromised as error:
+        if not download.partial.pieced:
+            raise
+        # The pieces may be of two files: what counts is what comes in one.
+        _log.warning("device_download_restarted", reason=str(error))
+        download.partial.discard()
+        await _complete(download)
+
+
+async def _complete(download: _Download) -> None:
+    partial, limits = download.partial, download.limits
     waits, furthest, fruitless = delays(limits.first_wait), partial.size, 0
     while True:
         try:
-            return await _request(client, url, partial, limits, on_progress)
+            await _request(download)
+            break
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
             raise DownloadFailed(f"cannot download: {error}") from error
         except (httpx2.HTTPError, _BrokeOff) as error:
@@ -129,44 +127,57 @@ async def _complete(
             if fruitless >= limits.tries:
                 raise DownloadFailed(f"download broke off: {str(error) or type(error).__name__}") from error
         await asyncio.sleep(next(waits))
+    download.promise.check(partial.size, await asyncio.to_thread(_sha256, partial.path))
 
 
-async def _request(
-    client: httpx2.AsyncClient, url: str, partial: Partial, limits: Limits, on_progress: Progress
-) -> None:
-    # As stored, not compressed on the way: offsets and the checksum are of the file.
-    headers = {"Accept-Encoding": "identity"} | partial.resume_headers(url)
-    async with client.stream("GET", url, headers=headers, follow_redirects=True) as response:
-        done, total = _begin(response, url, partial)
+async def _request(download: _Download) -> None:
+    promise, partial, limits = download.promise, download.partial, download.limits
+    # As stored, not compressed on the way: offsets, size and checksum are of the file.
+    headers = {"Accept-Encoding": "identity"} | partial.resume_headers(promise.url)
+    async with download.client.stream("GET", promise.url, headers=headers, follow_redirects=True) as response:
+        done, total = _begin(response, promise, partial)
         _require_size(total or 0, limits)
         with partial.path.open("ab") as file:
             async for chunk in response.aiter_raw():
                 done += len(chunk)
                 _require_size(done, limits)
+                if total is not None and done > total:
+                    raise NotAsPromised(f"size mismatch: expected {total} bytes, and more came")
                 file.write(chunk)
-                on_progress(done, total)
-    if total is not None and done != total:
+                download.on_progress(done, total)
+    if total is not None and done < total:
         raise _BrokeOff(f"{done} of {total} bytes came")
 
 
-def _begin(response: httpx2.Response, url: str, partial: Partial) -> tuple[int, int | None]:
+def _begin(response: httpx2.Response, promise: Promise, partial: Partial) -> tuple[int, int | None]:
     """Bytes held that count, and bytes in all if known; the file is made to agree."""
     code = response.status_code
     if code == HTTPStatus.OK:
-        partial.restart(url, _validator(response))
-        partial.path.touch()
+        promise.check_headers(response.headers)
         matched = _LENGTH.fullmatch(response.headers.get("content-length", ""))
-        return 0, int(matched[0]) if matched else None
+        total = int(matched[0]) if matched else None
+        promise.check_total(total)
+        partial.restart(promise.url, _validator(response), total)
+        return 0, total if total is not None else promise.size
     if code == HTTPStatus.PARTIAL_CONTENT:
         matched = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-        if matched and int(matched[1]) == partial.size:
-            return partial.size, int(matched[2]) if matched[2] else None
-    if code in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE}:
+        total = int(matched[2]) if matched and matched[2] else None
+        if matched and partial.continues(int(matched[1]), total, _validator(response)):
+            partial.pieced = True
+            promise.check_headers(response.headers)
+            promise.check_total(total)
+            return partial.size, total if total is not None else promise.size
+    if code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        held = partial.size
+        partial.discard()
+        raise _BrokeOff(f"{held} bytes came, and the server has no more")
+    if code == HTTPStatus.PARTIAL_CONTENT:
         partial.discard()
         raise _BrokeOff("the server has other bytes than those asked for")
     if code in _TRY_LATER or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise _BrokeOff(f"HTTP {code}")
-    raise DownloadFailed(f"cannot download: HTTP {code}")
+    refused = DownloadRefused if code in _REFUSALS else DownloadFailed
+    raise refused(f"cannot download: HTTP {code}")
 
 
 def _validator(response: httpx2.Response) -> str:
@@ -187,6 +198,11 @@ def _require_http(url: str) -> None:
 def _require_size(size: int, limits: Limits) -> None:
     if size > limits.size:
         raise DownloadFailed(f"artifact larger than {limits.size} bytes")
+
+
+def _discard(partial: Partial) -> None:
+    with contextlib.suppress(OSError):
+        partial.discard()
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shlex
 import signal
@@ -15,6 +16,8 @@ from rollwave.errors import ConfigurationError, RollwaveError
 from rollwave.mqtt.payload import Command
 
 _TAIL = 4096
+_LOOK, _MOST = 0.2, 16 * 1024 * 1024
+"""Seconds after which the installer's output is looked at, and bytes over which it is dropped."""
 _GRACE = 5.0
 
 
@@ -50,7 +53,7 @@ class Installer:
         """
         if not self._arguments:
             return
-        with tempfile.TemporaryFile() as output:
+        with _output() as output:
             code = await self._run(self._argv(artifact, command), output)
             if code != 0:
                 raise InstallFailed(f"install failed (exit {code}): {_last_line(output)}".rstrip(": "))
@@ -79,12 +82,33 @@ class Installer:
             raise InstallFailed(f"install failed: the installer cannot be started: {error}") from error
         try:
             async with asyncio.timeout(self._timeout):
-                return await process.wait()
+                return await _ended(process, output)
         except TimeoutError:
             raise InstallFailed(f"install failed: not done after {self._timeout:g} s") from None
         finally:
             if process.returncode is None:
                 await _end(process)
+
+
+def _output() -> IO[bytes]:
+    """Where the installer writes. On a full disk it does without a last line, rather than without an installation."""
+    try:
+        output = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+    except OSError:
+        return Path(os.devnull).open("r+b")
+    # Always at the end, so that it can be cut from under the installer.
+    fcntl.fcntl(output, fcntl.F_SETFL, fcntl.fcntl(output, fcntl.F_GETFL) | os.O_APPEND)
+    return output
+
+
+async def _ended(process: asyncio.subprocess.Process, output: IO[bytes]) -> int:
+    """Wait for the exit code, while what is written never fills the disk."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                return await process.wait()
+        if os.fstat(output.fileno()).st_size > _MOST:
+            os.ftruncate(output.fileno(), 0)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

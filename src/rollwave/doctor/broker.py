@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import replace
 
+from rollwave.doctor.devices import Device, heard
 from rollwave.doctor.finding import Finding, State, attempt, ok, problem, warning
 from rollwave.errors import BrokerUnavailable, RollwaveError
 from rollwave.mqtt.broker import Broker
@@ -21,22 +22,39 @@ _ENGINE_ACL = (
 )
 
 
-async def examine_broker(settings: Settings) -> list[Finding]:
-    """Every check of the broker, as far as one can get."""
+async def examine_broker(settings: Settings, device: Device | None = None) -> list[Finding]:
+    """Every check of the broker, as far as one can get. A ``device`` can tell what arrives of the engine's commands."""
     try:
         broker = Broker.from_settings(settings)
     except RollwaveError as error:
         return [problem("broker", str(error), error.hint)]
     reached = await attempt("broker", _reached(broker))
-    findings = [reached, _tls(broker)]
+    findings = [reached, _tls(broker, certificate=bool(settings.mqtt_client_cert))]
     if reached.state is State.PROBLEM:
         return findings
     return [
         *findings,
         await attempt("engine's reports", _may_subscribe(broker, settings), _ENGINE_ACL),
-        await attempt("engine's commands", _may_publish(broker), _ENGINE_ACL),
-        await attempt("strangers", _strangers(broker)),
+        await attempt("engine's commands", _may_publish(broker, *_hearer(settings, device)), _ENGINE_ACL),
+        await attempt("strangers", _strangers(settings)),
     ]
+
+
+def without_certificate(settings: Settings) -> Broker:
+    """The broker as it is reached by those who have not the engine's client certificate.
+
+    Raises:
+        ConfigurationError: the settings cannot be used.
+    """
+    bare = {"mqtt_client_cert": None, "mqtt_client_key": None}
+    return Broker.from_settings(settings.model_copy(update=bare))
+
+
+def _hearer(settings: Settings, device: Device | None) -> tuple[Broker | None, str]:
+    """How the device that hears the engine's command comes in, and that command's topic."""
+    if device is None:
+        return None, command_topic(NOBODY, NOBODY)
+    return device.login(without_certificate(settings)), device.commands
 
 
 async def _reached(broker: Broker) -> Finding:
@@ -44,9 +62,10 @@ async def _reached(broker: Broker) -> Finding:
         return ok("broker", f"{broker.address} lets the engine in")
 
 
-def _tls(broker: Broker) -> Finding:
+def _tls(broker: Broker, *, certificate: bool) -> Finding:
     if broker.tls is not None:
-        return ok("TLS", "used, and the broker's certificate is verified")
+        shown = "; the engine shows a certificate too" if certificate else ""
+        return ok("TLS", f"used, and the broker's certificate is verified{shown}")
     if _is_loopback(broker.host):
         return ok("TLS", f"not needed: {broker.host} is this machine")
     return warning(
@@ -67,23 +86,43 @@ async def _may_subscribe(broker: Broker, settings: Settings) -> Finding:
     topic_filter = f"$share/{NOBODY}/{STATUS_FILTER}" if settings.listener_slots > 1 else STATUS_FILTER
     async with Session.connect(broker) as session:
         await session.subscribe(topic_filter)
-    return ok("engine's reports", f"it may subscribe to {topic_filter}")
+    # Mosquitto grants what its ACL forbids, and then delivers nothing.
+    return ok(
+        "engine's reports", f"the broker grants {topic_filter}; whether reports arrive is tried with devices' logins"
+    )
 
 
-async def _may_publish(broker: Broker) -> Finding:
-    topic = command_topic(NOBODY, NOBODY)
-    async with Session.connect(broker) as session:
-        await (await session.publish(topic, b"")).acknowledged()
-    return ok("engine's commands", "it may publish to tenant/+/device/+/ota")
+async def _may_publish(broker: Broker, device: Broker | None, topic: str) -> Finding:
+    check = "engine's commands"
+    if broker.protocol == "5":
+        async with Session.connect(broker) as session:
+            await (await session.publish(topic, b"")).acknowledged()
+        return ok(check, "it may publish to tenant/+/device/+/ota")
+    # On MQTT 3.1.1 a broker acknowledges also what it then drops: only what arrives proves anything.
+    try:
+        async with Session.connect(device or broker) as hearer, Session.connect(broker) as session:
+            await hearer.subscribe(topic)
+            await session.publish(topic, b"")
+            await heard(hearer, until=topic)
+    except RollwaveError as error:
+        if device:
+            return problem(check, f"what it publishes to {topic} does not arrive: {error}", _ENGINE_ACL)
+    else:
+        return ok(check, f"what it publishes to {topic} arrives")
+    return warning(
+        check,
+        "not known: on MQTT 3.1.1 brokers acknowledge also what their ACL forbids, and nothing was heard of it here",
+        f"Name --device-a and --device-b: what arrives there tells. {_ENGINE_ACL}",
+    )
 
 
-async def _strangers(broker: Broker) -> Finding:
-    if broker.username is not None:
+async def _strangers(settings: Settings) -> Finding:
+    if settings.mqtt_client_cert or Broker.from_settings(settings).username is not None:
         try:
-            async with Session.connect(replace(broker, username=None, password=None)):
+            async with Session.connect(replace(without_certificate(settings), username=None, password=None)):
                 pass
         except BrokerUnavailable:
-            return ok("strangers", "the broker lets nobody in without a name")
+            return ok("strangers", "the broker lets nobody in without a name or a certificate")
     return warning(
         "strangers",
         "the broker lets anybody in who gives no name",

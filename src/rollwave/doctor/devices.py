@@ -74,9 +74,12 @@ class Device:
         return replace(broker, username=self.username, password=self.password)
 
 
-async def examine_devices(engine: Broker, a: Device, b: Device) -> list[Finding]:
-    """Try each against the other."""
+async def examine_devices(engine: Broker, bare: Broker | None, a: Device, b: Device) -> list[Finding]:
+    """Try each against the other. ``bare`` is the broker without the engine's client certificate, if it has one."""
     findings: list[Finding] = []
+    if bare and (shut_out := await _shut_out(bare, a)):
+        return [shut_out]
+    guest = bare or engine
     if a.tenant == b.tenant:
         findings.append(
             warning(
@@ -87,58 +90,71 @@ async def examine_devices(engine: Broker, a: Device, b: Device) -> list[Finding]
         )
     for me, other in ((a, b), (b, a)):
         findings += [
-            await attempt(f"{me.username}, own topics", _own_topics(engine, me)),
-            await attempt(f"{me.username}, forging reports", _forged_report(engine, me, other)),
-            await attempt(f"{me.username}, forging commands", _forged_command(engine, me, other)),
-            await attempt(f"{me.username}, listening in", _listening_in(engine, me, other)),
-            await attempt(f"{me.username}, retaining reports", _retained_report(engine, me)),
+            await attempt(f"{me.username}, own topics", _own_topics(engine, me.login(guest), me)),
+            await attempt(f"{me.username}, forging reports", _forged_report(engine, me.login(guest), me, other)),
+            await attempt(f"{me.username}, forging commands", _forged_command(engine, guest, me, other)),
+            await attempt(f"{me.username}, listening in", _listening_in(engine, guest, me, other)),
+            await attempt(f"{me.username}, retaining reports", _retained_report(engine, me.login(guest), me)),
         ]
     return findings
 
 
-async def _own_topics(engine: Broker, me: Device) -> Finding:
+async def _shut_out(guest: Broker, device: Device) -> Finding | None:
+    try:
+        async with Session.connect(device.login(guest)):
+            return None
+    except BrokerUnavailable as error:
+        return warning(
+            "devices",
+            f"not tried: without a client certificate {device.username} is not let in, and the engine's must not be "
+            f"taken for a device's ({error})",
+            "Try the devices' certificates with mosquitto_pub and mosquitto_sub, or a listener that takes passwords.",
+        )
+
+
+async def _own_topics(engine: Broker, login: Broker, me: Device) -> Finding:
     check = f"{me.username}, own topics"
-    async with Session.connect(engine) as up, Session.connect(me.login(engine)) as down:
+    async with Session.connect(engine) as up, Session.connect(login) as down:
         await up.subscribe(me.reports)
         await down.subscribe(me.commands)
         for publisher, hearer, topic in ((down, up, me.reports), (up, down, me.commands)):
             if not await _taken(publisher, topic, _FORGED):
                 return problem(check, f"publishing to {topic} is refused", _MEND)
-            await _heard(hearer, until=topic)
+            await heard(hearer, until=topic)
     return ok(check, "its reports and its commands arrive")
 
 
-async def _forged_report(engine: Broker, me: Device, other: Device) -> Finding:
+async def _forged_report(engine: Broker, login: Broker, me: Device, other: Device) -> Finding:
     check = f"{me.username}, forging reports"
     async with Session.connect(engine) as hearer:
         await hearer.subscribe(me.reports, other.reports)
-        async with Session.connect(me.login(engine)) as session, _unless_lost():
+        async with Session.connect(login) as session, _unless_lost():
             if await _taken(session, other.reports, _FORGED):
                 await _taken(session, me.reports, _FORGED)
-                if _FORGED in [each.payload for each in await _heard(hearer, until=me.reports) if _of(each, other)]:
+                if _FORGED in [each.payload for each in await heard(hearer, until=me.reports) if _of(each, other)]:
                     return problem(check, f"it can report for {other.username}", _MEND)
     return ok(check, f"it cannot report for {other.username}")
 
 
-async def _forged_command(engine: Broker, me: Device, other: Device) -> Finding:
+async def _forged_command(engine: Broker, guest: Broker, me: Device, other: Device) -> Finding:
     check = f"{me.username}, forging commands"
-    async with Session.connect(engine) as sender, Session.connect(other.login(engine)) as hearer:
+    async with Session.connect(engine) as sender, Session.connect(other.login(guest)) as hearer:
         await hearer.subscribe(other.commands)
-        async with Session.connect(me.login(engine)) as session, _unless_lost():
+        async with Session.connect(me.login(guest)) as session, _unless_lost():
             if await _taken(session, other.commands, _FORGED):
                 await _taken(sender, other.commands, _GENUINE)
-                if _FORGED in [each.payload for each in await _heard(hearer, until=other.commands, payload=_GENUINE)]:
+                if _FORGED in [each.payload for each in await heard(hearer, until=other.commands, payload=_GENUINE)]:
                     return problem(check, f"it can command {other.username}", _MEND)
     return ok(check, f"it cannot command {other.username}")
 
 
-async def _listening_in(engine: Broker, me: Device, other: Device) -> Finding:
+async def _listening_in(engine: Broker, guest: Broker, me: Device, other: Device) -> Finding:
     check = f"{me.username}, listening in"
     for topic_filter in (other.commands, "tenant/+/device/+/ota", STATUS_FILTER, "#"):
         async with (
             Session.connect(engine) as sender,
-            Session.connect(other.login(engine)) as reporter,
-            Session.connect(me.login(engine)) as hearer,
+            Session.connect(other.login(guest)) as reporter,
+            Session.connect(me.login(guest)) as hearer,
             _unless_lost(),
         ):
             await hearer.subscribe(me.commands)
@@ -146,20 +162,20 @@ async def _listening_in(engine: Broker, me: Device, other: Device) -> Finding:
             await _taken(sender, other.commands, _FORGED)
             await _taken(reporter, other.reports, _FORGED)
             await _taken(sender, me.commands, _GENUINE)
-            heard = await _heard(hearer, until=me.commands, payload=_GENUINE)
-            if any(_of(each, other) for each in heard):
+            arrived = await heard(hearer, until=me.commands, payload=_GENUINE)
+            if any(_of(each, other) for each in arrived):
                 return problem(check, f"with {topic_filter} it hears {other.username}", _MEND)
     return ok(check, f"it hears nothing of {other.username}")
 
 
-async def _retained_report(engine: Broker, me: Device) -> Finding:
+async def _retained_report(engine: Broker, login: Broker, me: Device) -> Finding:
     check = f"{me.username}, retaining reports"
     async with Session.connect(engine) as hearer:
         await hearer.subscribe(me.reports)
-        async with Session.connect(me.login(engine)) as session, _unless_lost():
+        async with Session.connect(login) as session, _unless_lost():
             if await _taken(session, me.reports, _GENUINE, retain=True):
                 await _taken(session, me.reports, _FORGED, retain=True)  # which is how it is cleared, too
-                if _GENUINE in [each.payload for each in await _heard(hearer, until=me.reports)]:
+                if _GENUINE in [each.payload for each in await heard(hearer, until=me.reports)]:
                     return warning(
                         check,
                         "the broker keeps a report that is sent to be retained, and repeats it to whoever comes later",
@@ -183,7 +199,7 @@ async def _taken(session: Session, topic: str, payload: bytes, *, retain: bool =
     return receipt.taken
 
 
-async def _heard(session: Session, *, until: str, payload: bytes = _FORGED) -> list[Incoming]:
+async def heard(session: Session, *, until: str, payload: bytes = _FORGED) -> list[Incoming]:
     """What arrives, up to such a message.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rollwave.doctor.broker import examine_broker
+from rollwave.doctor.broker import examine_broker, without_certificate
 from rollwave.doctor.database import examine_database
 from rollwave.doctor.devices import Device, examine_devices
 from rollwave.doctor.finding import Finding, ok, problem, warning
@@ -27,10 +27,11 @@ async def examine(devices: Sequence[tuple[str, str]] = (), tenant: str | None = 
     settings = Settings.load()
     findings = _settings(settings)
     findings += await examine_database(settings)
-    findings += await examine_broker(settings)
+    findings += await examine_broker(settings, probes[0] if len(probes) == 2 else None)
     if len(probes) == 2:
         try:
-            findings += await examine_devices(Broker.from_settings(settings), *probes)
+            bare = without_certificate(settings) if settings.mqtt_client_cert else None
+            findings += await examine_devices(Broker.from_settings(settings), bare, *probes)
         except RollwaveError as error:
             findings.append(problem("devices", str(error), error.hint))
     return findings

@@ -144,5 +144,10 @@ def _error(value: object) -> str | None:
         text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     except RecursionError:  # writing takes more of the stack than reading
         return None
-    clean = text.replace("\x00", "")[:MAX_ERROR].encode("utf-8", "replace")
-    return clean[:MAX_ERROR].decode("utf-8", "ignore") or None
+    return cut(text) or None
+
+
+def cut(text: str, most: int = MAX_ERROR) -> str:
+    """The beginning of an error's text: at most so many bytes of UTF-8, without NUL and halves of surrogate pairs."""
+    clean = text.replace("\x00", "")[:most].encode("utf-8", "replace")
+    return clean[:most].decode("utf-8", "ignore")

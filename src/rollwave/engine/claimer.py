@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from math import inf
 
+from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.pacing import Allowance, allowance
 from rollwave.domain.rules import Rules
@@ -118,11 +119,14 @@ def _times(rules: Rules, campaign: Campaign) -> Times:
 
 
 def _command(campaign: Campaign) -> str:
-    """The campaign's command body, the one frozen by its first claim if there was one."""
+    """The campaign's command body, the one frozen by its first claim if there was one.
+
+    Raises:
+        InvalidInput: its firmware cannot be read, so the campaign must be held.
+    """
     if campaign.command is not None:
         return campaign.command
-    if not campaign.firmware_url or campaign.firmware_version is None:
-        raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
-    return encode_command(
-        campaign.id, campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum
-    ).decode()
+    found = firmware.read(
+        campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum, campaign.firmware_size
+    )
+    return encode_command(campaign.id, found.url, found.version, found.checksum, found.size).decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from rollwave.device.download import DownloadFailed
+from rollwave.device.promise import DownloadFailed
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.fleet.faults import Fault, Stage
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import httpx2
 
-from rollwave.device.download import DownloadFailed
+from rollwave.device.promise import DownloadFailed, Promise
 from rollwave.mqtt.payload import Command
 
 _TRIES = 3
@@ -19,28 +19,29 @@ async def transfer(client: httpx2.AsyncClient, command: Command) -> int:
     Raises:
         DownloadFailed: it cannot be had, or it is something else than promised.
     """
-    size, digest = await _try(client, command.firmware_url, _TRIES)
-    if command.checksum and digest != command.checksum.strip().lower():
-        raise DownloadFailed(f"checksum mismatch: expected {command.checksum[:64]}, got {digest}")
+    promise = Promise.of(command)
+    size, digest = await _try(client, promise, _TRIES)
+    promise.check(size, digest)
     return size
 
 
-async def _try(client: httpx2.AsyncClient, url: str, tries: int) -> tuple[int, str]:
+async def _try(client: httpx2.AsyncClient, promise: Promise, tries: int) -> tuple[int, str]:
     try:
-        return await _hash(client, url)
+        return await _hash(client, promise)
     except httpx2.TransportError as error:
         if tries > 1:
-            return await _try(client, url, tries - 1)
+            return await _try(client, promise, tries - 1)
         raise DownloadFailed(f"download broke off: {str(error) or type(error).__name__}") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise DownloadFailed(f"cannot download: {error}") from error
 
 
-async def _hash(client: httpx2.AsyncClient, url: str) -> tuple[int, str]:
+async def _hash(client: httpx2.AsyncClient, promise: Promise) -> tuple[int, str]:
     size, digest = 0, hashlib.sha256()
-    async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+    async with client.stream("GET", promise.url, headers={"Accept-Encoding": "identity"}) as response:
         if response.status_code != HTTPStatus.OK:
             raise DownloadFailed(f"cannot download: HTTP {response.status_code}")
+        promise.check_headers(response.headers)
         async for chunk in response.aiter_raw():
             digest.update(chunk)
             size += len(chunk)

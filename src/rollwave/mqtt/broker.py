@@ -39,13 +39,15 @@ class Broker:
         """Read the MQTT settings.
 
         Raises:
-            ConfigurationError: the URL or the CA file cannot be used.
+            ConfigurationError: the URL or a file cannot be used.
         """
         return cls.from_url(
             settings.mqtt_broker_url,
             username=settings.mqtt_username,
             password=settings.mqtt_password.get_secret_value() if settings.mqtt_password else None,
             ca_cert=settings.mqtt_ca_cert,
+            client_cert=settings.mqtt_client_cert,
+            client_key=settings.mqtt_client_key,
             protocol=settings.mqtt_protocol,
             keepalive=settings.mqtt_keepalive,
         )
@@ -58,6 +60,8 @@ class Broker:
         username: str | None = None,
         password: str | None = None,
         ca_cert: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
         protocol: Protocol = "5",
         keepalive: int = 30,
     ) -> Broker:
@@ -66,18 +70,20 @@ class Broker:
         ``tcp`` is ``mqtt``, ``ssl`` and ``tls`` are ``mqtts``. Without a scheme, port 8883 is TLS and any other is not.
 
         Raises:
-            ConfigurationError: the URL or the CA file cannot be used. Never falls back to plaintext.
+            ConfigurationError: the URL or a file cannot be used. Never falls back to plaintext, or to no certificate.
         """
         encrypted, host, port, user, secret = _split(url)
-        if ca_cert and not encrypted:
+        files = {"MQTT_CA_CERT": ca_cert, "MQTT_CLIENT_CERT": client_cert, "MQTT_CLIENT_KEY": client_key}
+        named = [setting for setting, file in files.items() if file]
+        if named and not encrypted:
             raise ConfigurationError(
-                "MQTT_CA_CERT is set but MQTT_BROKER_URL is plaintext",
-                hint="Use mqtts:// in MQTT_BROKER_URL, or unset MQTT_CA_CERT.",
+                f"{named[0]} is set but MQTT_BROKER_URL is plaintext",
+                hint=f"Use mqtts:// in MQTT_BROKER_URL, or unset {' and '.join(named)}.",
             )
         return cls(
             host=host,
             port=port,
-            tls=_tls(ca_cert) if encrypted else None,
+            tls=_tls(ca_cert, client_cert, client_key) if encrypted else None,
             username=username or user,
             password=password or secret,
             protocol=protocol,
@@ -109,15 +115,40 @@ def _split(url: str) -> tuple[bool, str, int, str | None, str | None]:
     return encrypted, parts.hostname, port or (_TLS_PORT if encrypted else _PLAINTEXT_PORT), user, secret
 
 
-def _tls(ca_cert: str | None) -> ssl.SSLContext:
-    if ca_cert and not Path(ca_cert).is_file():
-        raise ConfigurationError(
-            f"MQTT_CA_CERT names {ca_cert}, which is no file",
-            hint="Name a PEM file that this process can read.",
-        )
+def _tls(ca_cert: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
+    _require_file("MQTT_CA_CERT", ca_cert)
     try:
-        return ssl.create_default_context(cafile=ca_cert or None)
+        context = ssl.create_default_context(cafile=ca_cert or None)
     except (ssl.SSLError, OSError) as error:
         raise ConfigurationError(
             f"MQTT_CA_CERT {ca_cert} cannot be used: {error}", hint="Name a PEM file with CA certificates."
         ) from error
+    if client_cert or client_key:
+        _show_certificate(context, client_cert, client_key)
+    return context
+
+
+def _show_certificate(context: ssl.SSLContext, client_cert: str | None, client_key: str | None) -> None:
+    if not (client_cert and client_key):
+        has, lacks = ("MQTT_CLIENT_CERT", "MQTT_CLIENT_KEY")[:: 1 if client_cert else -1]
+        raise ConfigurationError(
+            f"{has} is set but {lacks} is not", hint="Set both to log in with a client certificate, or neither."
+        )
+    _require_file("MQTT_CLIENT_CERT", client_cert)
+    _require_file("MQTT_CLIENT_KEY", client_key)
+    try:
+        # No passphrase: without one OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(client_cert, client_key, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(
+            f"MQTT_CLIENT_CERT {client_cert} with MQTT_CLIENT_KEY {client_key} cannot be used: {error}",
+            hint="Name PEM files with a certificate and with the key that it was made for, without a passphrase.",
+        ) from error
+
+
+def _require_file(setting: str, name: str | None) -> None:
+    if name and not Path(name).is_file():
+        raise ConfigurationError(
+            f"{setting} names {name}, which is no file",
+            hint="Name a PEM file that this process can read.",
+        )

@@ -71,6 +71,7 @@ class Campaign:
     firmware_url: str | None
     firmware_version: str | None
     firmware_checksum: str | None
+    firmware_size: object
     firmware_device_type: str | None
     target_group_id: str | None
     targeted_devices: int | None
@@ -171,6 +172,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         firmware_url=row["file_url"],
         firmware_version=row["version"],
         firmware_checksum=row["checksum_sha256"],
+        firmware_size=row["file_size_bytes"],
         firmware_device_type=row["device_type"],
         target_group_id=row["target_group_id"],
         targeted_devices=row["targeted_devices"],

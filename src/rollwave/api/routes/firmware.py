@@ -10,6 +10,7 @@ from rollwave.api.auth import Operator, Viewer
 from rollwave.api.parameters import DbPool, DeviceType, FirmwareId, Limit, RowCursor, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.firmware import Firmware, FirmwareIn, FirmwareList
+from rollwave.domain.firmware import read_checksum
 from rollwave.store import firmware
 
 router = APIRouter(prefix="/customer/firmware", tags=["firmware"], route_class=CustomerRoute)
@@ -48,7 +49,7 @@ async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, res
         grant.tenant_id,
         version=body.version,
         file_url=body.file_url,
-        checksum_sha256=(body.checksum_sha256 or "").lower() or None,
+        checksum_sha256=read_checksum(body.checksum_sha256) or None,
         file_size_bytes=body.file_size_bytes,
         device_type=body.device_type,
         description=body.description,

@@ -30,7 +30,9 @@ class FirmwareIn(RequestModel):
 
     version: Word
     file_url: ArtifactUrl = Field(description="http or https; where devices fetch the artifact")
-    checksum_sha256: Sha256 | None = Field(None, description="64 hex digits; devices check the artifact by it")
+    checksum_sha256: Sha256 | None = Field(
+        None, description="SHA-256: 64 hex digits, with or without `sha256:` before them; kept without, in lower case"
+    )
     file_size_bytes: Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER), WHOLE] | None = None
     device_type: Word | None = Field(None, description="The kind of device that it is for")
     description: LongText | None = None

@@ -17,7 +17,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
-       f.file_url, f.version, f.checksum_sha256, f.device_type,
+       f.file_url, f.version, f.checksum_sha256, f.file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
 FROM ota_campaigns c

@@ -1,0 +1,74 @@
+"""What a firmware's row says, as a command may carry it. The row may have been written by anyone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rollwave.errors import InvalidInput
+
+_URL = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_OTHERS = (
+    (re.compile(r"(?:md5:)?[0-9a-f]{32}"), "an MD5 sum"),
+    (re.compile(r"(?:sha1:)?[0-9a-f]{40}"), "a SHA-1 sum"),
+    (re.compile(r"(?:sha512:)?[0-9a-f]{128}"), "a SHA-512 sum"),
+    (re.compile(r"(?:sha256-)?[0-9a-z+/_-]{43}=?"), "SHA-256 in base64"),
+)
+"""What is written in a checksum's place by mistake, in lower case, and what it is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """A firmware that devices can be sent to. ``checksum`` is 64 hex digits in lower case, or empty: not known.
+
+    ``size`` is bytes; None: not known.
+    """
+
+    url: str
+    version: str
+    checksum: str
+    size: int | None
+
+
+def read(url: str | None, version: str | None, checksum: str | None, size: object) -> Firmware:
+    """Read a row of ``firmware_versions``; the engine holds a campaign whose firmware cannot be read.
+
+    Blanks and line breaks around a value are dropped. A ``size`` of NULL or 0, or one that is no whole number, is not
+    known.
+
+    Raises:
+        InvalidInput: a value would fail on every device; the message says which, and what is wrong with it.
+    """
+    url = (url or "").strip()
+    if not url or version is None:
+        raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
+    if _CONTROL.search(url):
+        raise InvalidInput("the firmware's file_url holds a control character", hint=_HINT)
+    if not _URL.match(url):
+        raise InvalidInput("the firmware's file_url is not an http or https URL", hint=_HINT)
+    return Firmware(url, version.strip(), read_checksum(checksum), size if type(size) is int and size > 0 else None)
+
+
+def read_checksum(text: str | None) -> str:
+    """A SHA-256 as 64 hex digits in lower case; empty where there is none.
+
+    Understood are upper case, a ``sha256:`` before it, and blanks.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    written = "".join((text or "").split()).lower()
+    if not written:
+        return ""
+    if found := _SHA256.fullmatch(written):
+        return found[1]
+    kind = next((kind for pattern, kind in _OTHERS if pattern.fullmatch(written)), "")
+    raise InvalidInput(
+        f"the firmware's checksum_sha256 is {kind or 'not a SHA-256'}: 64 hex digits are needed",
+        hint="sha256sum computes it.",
+    )
+
+
+_HINT = "Correct the firmware's row, then start the campaign again."

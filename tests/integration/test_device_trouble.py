@@ -1,0 +1,360 @@
+"""The reference device where the disk is full, the broker takes no more, or the server no longer gives out the file.
+
+Whatever happens, its outcome is reported, and it starts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollwave.device.agent import Agent, AgentPlan
+from rollwave.device.decide import Job, State
+from rollwave.device.download import Limits
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.broker import Broker, Protocol
+from rollwave.mqtt.client import Session
+from rollwave.mqtt.payload import NOTHING_TO_DO, Command, encode_command
+from rollwave.mqtt.topics import ASK_FILTER, command_topic
+from tests import servers
+from tests.artifact_server import ArtifactServer
+from tests.servers import Mosquitto
+from tests.support import eventually
+from tests.wire import TENANT, Wire, open_wire
+
+DEVICE = "dev-1"
+CONTENT = b"firmware" * 1000
+
+
+@pytest.fixture
+def server() -> Iterator[ArtifactServer]:
+    with ArtifactServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def wire(broker: EmbeddedBroker) -> AsyncIterator[Wire]:
+    async with open_wire(broker.url) as wire:
+        yield wire
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KB."""
+    with servers.small_disk(tmp_path / "disk") as folder:
+        yield folder
+
+
+@asynccontextmanager
+async def agent(
+    url: str, state: Path, *, protocol: Protocol = "5", welcome: bool = True, **options: Any
+) -> AsyncIterator[Agent]:
+    """Given out once it is connected, unless it is not ``welcome``."""
+    plan = AgentPlan(TENANT, DEVICE, state, limits=Limits(first_wait=0.01), **options)
+    agent = Agent(Broker.from_url(url, protocol=protocol), plan)
+    life = asyncio.create_task(agent.run())
+    try:
+        await eventually(lambda: agent.connected or life.done() or not welcome)
+        yield agent
+    finally:
+        life.cancel()
+        (ending,) = await asyncio.gather(life, return_exceptions=True)
+        assert isinstance(ending, asyncio.CancelledError)
+
+
+def error(wire: Wire) -> str:
+    """What was wrong, in the last report."""
+    text: str = wire.reports[DEVICE][-1]["error"]
+    return text
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room at all."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    return filler
+
+
+async def test_an_artifact_larger_than_the_disk_is_reported_and_the_next_one_installed(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
+) -> None:
+    url, checksum = server.put(b"x" * 2_000_000)
+    async with agent(broker.url, small_disk / "state"):
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+    assert error(wire) == "cannot write the download: No space left on device"
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, small_disk / "state") as device:
+        assert device.state.finished[0].delivered
+        await wire.command(DEVICE, 8, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
+
+
+async def test_a_disk_filled_by_others_leaves_room_for_what_the_device_remembers(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, small_disk / "state"):
+        await wire.command(DEVICE, 6, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+        fill(small_disk)
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS", "FAILED"])
+    assert "No space left on device" in error(wire)
+    async with agent(broker.url, small_disk / "state") as device:
+        assert [job.command.campaign_id for job in device.state.finished] == [7, 6]
+
+
+async def test_a_disk_that_was_full_from_the_first(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    (small_disk / "state").mkdir()
+    filler = fill(small_disk)
+    for campaign in (7, 8):
+        async with agent(broker.url, small_disk / "state"):
+            await wire.command(DEVICE, campaign, url, checksum)
+            await eventually(lambda: wire.reports[DEVICE] and wire.reports[DEVICE][-1]["status"] == "FAILED")
+            assert wire.reports[DEVICE].pop()["campaign_id"] == campaign
+            wire.reports[DEVICE].clear()
+    async with agent(broker.url, small_disk / "state"):
+        filler.unlink()
+        await wire.command(DEVICE, 9, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+
+
+async def test_what_cannot_be_remembered_is_not_installed(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    (tmp_path / "state.json" / "x").mkdir(parents=True)  # nothing can take its place
+    for campaign in (7, 8):
+        async with agent(broker.url, tmp_path, install=f"touch {tmp_path}/installed"):
+            await wire.command(DEVICE, campaign, url, checksum)
+            await eventually(lambda: wire.outcomes(DEVICE)[-1:] == ["FAILED"])
+        assert error(wire).startswith(f"cannot save the device's state in {tmp_path}: ")
+        wire.reports[DEVICE].clear()
+    assert not (tmp_path / "installed").exists()
+
+
+async def test_the_directory_vanishes(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = 1000
+    state = tmp_path / "state"
+    async with agent(broker.url, state):
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually((state / "firmware.part").exists)
+        shutil.rmtree(state)
+        server.script.release.set()
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+        assert "No such file or directory" in error(wire)
+        await wire.command(DEVICE, 8, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"firmware_url": 5},
+        {"firmware_url": None},
+        {"campaign_id": "7"},
+        {"checksum": 5},
+        {"version": []},
+        {"signature": "of another version"},
+    ],
+)
+async def test_a_state_of_another_version_does_not_stop_it(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, command: dict[str, object]
+) -> None:
+    url, checksum = server.put(CONTENT)
+    job = json.loads(json.dumps(asdict(Job(Command(7, url, "2", checksum)))))
+    job["command"] |= command
+    document = {"running": job, "waiting": None, "finished": [job, 5], "schema": 9}
+    (tmp_path / "state.json").write_text(json.dumps(document))
+    async with agent(broker.url, tmp_path):
+        await wire.command(DEVICE, 8, url, checksum)
+        await eventually(
+            lambda: 8 in [each["campaign_id"] for each in wire.reports[DEVICE] if each["status"] == "SUCCESS"]
+        )
+    ran = [each["campaign_id"] for each in wire.reports[DEVICE] if each["status"] == "SUCCESS"]
+    assert ran == ([7, 8] if "signature" in command else [8])
+
+
+async def test_an_artifact_changed_under_an_installation_is_fetched_again(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    """As a loss of power may leave it."""
+    url, checksum = server.put(CONTENT)
+    state = State(running=Job(Command(7, url, "2", checksum), 1, ExecutionStatus.INSTALLING))
+    (tmp_path / "state.json").write_text(json.dumps(asdict(state)))
+    (tmp_path / "firmware.bin").write_bytes(b"")
+    async with agent(broker.url, tmp_path, install=f"cp {{path}} {tmp_path}/installed"):
+        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+    assert (tmp_path / "installed").read_bytes() == CONTENT
+
+
+async def test_a_proxy_that_cannot_be_used(
+    broker: EmbeddedBroker,
+    wire: Wire,
+    server: ArtifactServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, checksum = server.put(CONTENT)
+    monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
+    async with agent(broker.url, tmp_path):
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+        assert "proxy" in error(wire)
+        monkeypatch.delenv("ALL_PROXY")
+        await wire.command(DEVICE, 8, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_an_error_longer_than_the_broker_takes_gets_out(
+    server: ArtifactServer, tmp_path: Path, protocol: Protocol
+) -> None:
+    url, checksum = server.put(CONTENT)
+    says = "sh -c 'head -c 4000 /dev/zero | tr \"\\\\0\" x; exit 1'"
+    with Mosquitto(tmp_path, config="max_packet_size 600\n") as broker:
+        async with (
+            open_wire(broker.url) as wire,
+            agent(broker.url, tmp_path / "state", protocol=protocol, install=says),
+        ):
+            await wire.command(DEVICE, 7, url, checksum)
+            await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+            assert error(wire).startswith("install failed (exit 1): xxx")
+            assert len(error(wire)) == 100
+            await wire.command(DEVICE, 8, url, "0" * 64)
+            await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "FAILED"])
+            assert error(wire).startswith("checksum mismatch")
+
+
+def left_behind(*campaigns: int) -> str:
+    """The state of a device whose outcomes the broker never took."""
+    jobs = [
+        Job(Command(campaign, "http://h/f", "2", ""), 1, ExecutionStatus.FAILED, "why " * 200) for campaign in campaigns
+    ]
+    return json.dumps(asdict(State(finished=tuple(jobs))))
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_broker_that_takes_a_hundred_bytes_takes_the_barest_report(tmp_path: Path, protocol: Protocol) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "state.json").write_text(left_behind(7, 8))
+    with Mosquitto(tmp_path, config="max_packet_size 100\n") as broker:
+        async with (
+            open_wire(broker.url) as wire,
+            agent(broker.url, tmp_path / "state", protocol=protocol, welcome=False),
+        ):
+            await eventually(lambda: len(wire.outcomes(DEVICE)) == 2, timeout=60)
+    assert sorted(wire.reports[DEVICE], key=str) == [{"campaign_id": number, "status": "FAILED"} for number in (7, 8)]
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_report_that_no_broker_can_take_holds_up_no_other(tmp_path: Path, protocol: Protocol) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "state.json").write_text(left_behind(10**15, 7))  # the older one goes first
+    with Mosquitto(tmp_path, config="max_packet_size 85\n") as broker:
+        async with (
+            open_wire(broker.url) as wire,
+            agent(broker.url, tmp_path / "state", protocol=protocol, welcome=False) as device,
+        ):
+            await eventually(lambda: device.state.finished[1].delivered, timeout=60)
+            assert not device.state.finished[0].delivered
+            await eventually(lambda: wire.reports[DEVICE])
+    assert wire.reports[DEVICE] == [{"campaign_id": 7, "status": "FAILED"}]
+
+
+@asynccontextmanager
+async def answering(url: str, *answers: bytes) -> AsyncIterator[list[str]]:
+    """The engine's answers to a device's questions, one each; given are the topics of the questions."""
+    asked: list[str] = []
+
+    async def answer(session: Session) -> None:
+        async for incoming in session.messages():
+            asked.append(incoming.topic)
+            if len(asked) <= len(answers):
+                await session.publish(command_topic(TENANT, DEVICE), answers[len(asked) - 1], attempt=1)
+
+    async with Session.connect(Broker.from_url(url)) as session:
+        await session.subscribe(ASK_FILTER)
+        task = asyncio.create_task(answer(session))
+        try:
+            yield asked
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def refused(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, folder: Path, statuses: list[int], *answers: bytes
+) -> tuple[list[str], int]:
+    """A device whose server refuses it so; its outcomes, and how often it asked about that."""
+    url, checksum = server.put(CONTENT)
+    async with agent(broker.url, folder, answer_within=1.0):
+        pass  # it is known to the broker from now on, and asks for no other reason
+    async with answering(broker.url, *answers) as asked, agent(broker.url, folder, answer_within=1.0):
+        server.script.statuses = statuses
+        await wire.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: wire.outcomes(DEVICE))
+    return wire.outcomes(DEVICE), len(asked)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+async def test_what_the_server_refuses_is_asked_about_and_tried_once_more(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, status: int
+) -> None:
+    url, checksum = server.put(CONTENT)
+    body = encode_command(7, url, "2.0.0", checksum)
+    assert await refused(broker, wire, server, tmp_path, [status], body) == (["SUCCESS"], 1)
+    assert len(server.requests) == 2
+
+
+async def test_what_is_refused_twice_is_final(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    body = encode_command(7, url, "2.0.0", checksum)
+    assert await refused(broker, wire, server, tmp_path, [403] * 5, body, body) == (["FAILED"], 1)
+    assert error(wire) == "cannot download: HTTP 403"
+    assert len(server.requests) == 2
+
+
+async def test_what_is_not_wanted_any_more_is_not_tried_again(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    assert await refused(broker, wire, server, tmp_path, [403], NOTHING_TO_DO) == (["FAILED"], 1)
+    assert len(server.requests) == 1
+
+
+async def test_without_an_answer_it_is_tried_once_more(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    assert await refused(broker, wire, server, tmp_path, [403]) == (["SUCCESS"], 1)
+
+
+async def test_an_answer_in_other_words_counts(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    fresh, checksum = server.put(CONTENT, "fresh.bin")
+    body = encode_command(7, fresh, "2.0.0", checksum)
+    server.files.pop("/fw.bin", None)
+    assert await refused(broker, wire, server, tmp_path, [403], body) == (["SUCCESS"], 1)
