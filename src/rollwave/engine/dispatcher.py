@@ -85,7 +85,7 @@ class Dispatcher:
         """Whether more may go: stopped since, the campaign had what is on its way out, and that is all."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
-        return campaign.status is CampaignStatus.RUNNING
+        return campaign.status is CampaignStatus.RUNNING and campaign.at_home
 
     async def _announce(self, due: Due, sent: int) -> None:
         async with tenant_transaction(self._pool, due.tenant_id) as connection:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rollwave import metrics
 from rollwave.breaker import Breaker
-from rollwave.engine import drops, pipeline
+from rollwave.engine import drops, identity, pipeline
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.concluder import Concluder
 from rollwave.engine.conductor import Conductor
@@ -21,7 +21,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.engine.precedence import Precedence
-from rollwave.errors import BrokerUnavailable
+from rollwave.errors import BrokerUnavailable, IdentityUndecided
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
@@ -82,12 +82,15 @@ class Listener:
     async def _run(self, stop: asyncio.Event, sessions: Pool) -> None:
         while not stop.is_set():
             try:
-                installation = await slots.installation(self._pool)
+                installation = await identity.require(self._pool)
                 async with slots.hold(sessions, self._slot) as lock:
                     self.presence.standby = lock is None
                     if lock is not None:
                         await self._listen(stop, lock, installation)
                 self._is_well()
+            except IdentityUndecided:  # which is in the log
+                self.presence.standby = False
+                self._trouble.failed()
             except (BrokerUnavailable, *CONNECTION_TROUBLE) as error:
                 self._is_troubled("the database is away" if is_away(error) else str(error))
             finally:

@@ -1,4 +1,4 @@
-"""Listener slots: a numbered lock that PostgreSQL frees when its holder dies, and this database's own name."""
+"""Listener slots: a numbered lock that PostgreSQL frees when its holder dies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rollwave.errors import ConfigurationError
-from rollwave.store.database import DIRECT, Connection, Pool, is_direct, system_transaction
+from rollwave.store.database import DIRECT, Connection, Pool, is_direct
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
 
@@ -119,10 +119,3 @@ async def awaited(connection: Connection, slots: int) -> bool:
     """Whether a listener is on its way back, so that commands had better wait. False where none ever was."""
     soon: bool = await connection.fetchval(_sql["awaited"], slots, COMING)
     return soon
-
-
-async def installation(pool: Pool) -> str:
-    """What tells this database's sessions from those of another Rollwave on the same broker: 12 hex digits."""
-    async with system_transaction(pool) as connection:
-        name: str = await connection.fetchval(_sql["installation"])
-    return name
