@@ -21,6 +21,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.engine.precedence import Precedence
+from rollwave.engine.takeover import Takeovers
 from rollwave.errors import BrokerUnavailable, IdentityUndecided
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
@@ -62,6 +63,7 @@ class Listener:
         self._intake = Intake(pool, settings, self._answerer.ask)
         self._precedence = precedence or Precedence()
         self._trouble = Breaker()
+        self._takeovers = Takeovers()
         self._said: set[str] = set()
         self.presence = Presence()
         self.tried = asyncio.Event()
@@ -96,7 +98,7 @@ class Listener:
             finally:
                 self.presence.subscribed = False
                 self.tried.set()
-            await _wait(stop, self._trouble.pause or SLOT_POLL)
+            await _wait(stop, max(self._trouble.pause or SLOT_POLL, self._takeovers.pause))
 
     @property
     def away_for(self) -> float | None:
@@ -120,9 +122,10 @@ class Listener:
         # Several slots share the load; a single one needs nothing that a broker might not have.
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
         last = await lock.announce()
-        async with Session.connect(
-            self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD
-        ) as session:
+        async with (
+            Session.connect(self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD) as session,
+            self._takeovers.watch(session, client_id, lock, stop),
+        ):
             await self._take_in(session, stop, lock, topic_filter, last)
         if not stop.is_set():
             raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")

@@ -34,6 +34,7 @@ SUBSCRIBING = 300.0
 
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ATTEMPT = "attempt"
+_TAKEN_OVER = 0x8E
 
 
 @dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
@@ -167,6 +168,14 @@ class Session:
     def connected(self) -> bool:
         """Whether the connection still stands, as far as this side knows."""
         return self._client.is_connected
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether the broker said that it ended the session because another client came with the same client id.
+
+        MQTT 3.1.1 has no such word, and not every broker of MQTT 5 says it.
+        """
+        return self._client.stats().last_disconnect_reason_code == _TAKEN_OVER
 
     async def subscribe(self, *filters: str) -> None:
         """Subscribe at QoS 1; on MQTT 5, retained messages of before do not come, and those of later say that they are.
