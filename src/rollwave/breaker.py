@@ -92,6 +92,6 @@ class Told:
         self._said[whom] = what
         return True
 
-    def over(self, whom: Hashable) -> None:
-        """It went well again: the next time is news."""
-        self._said.pop(whom, None)
+    def over(self, whom: Hashable) -> bool:
+        """It went well again: the next time is news. Returns whether anything had been said."""
+        return self._said.pop(whom, None) is not None

@@ -4,6 +4,7 @@
     ├── ConfigurationError    a setting is missing or cannot be read
     ├── DatabaseUnavailable   PostgreSQL cannot be reached
     ├── SchemaMismatch        the database is older or newer than this program
+    ├── IdentityUndecided     the database was copied or moved, and nobody has said which
     ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
     │   └── MessageTooLarge   it takes no message of this size
     ├── ApiUnavailable        the HTTP API cannot be reached, or is out of order
@@ -35,6 +36,10 @@ class DatabaseUnavailable(RollwaveError):
 
 class SchemaMismatch(RollwaveError):
     """The database's schema is older or newer than this program expects."""
+
+
+class IdentityUndecided(RollwaveError):
+    """The database is another one than its installation belongs to, and nobody has said whether it is a copy."""
 
 
 class BrokerUnavailable(RollwaveError):

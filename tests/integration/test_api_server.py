@@ -54,7 +54,8 @@ async def test_ready_when_every_check_is_ok(pool: Pool) -> None:
     transport = httpx2.ASGITransport(create_app(pool, Settings(), readiness=readiness))
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         ready = await client.get("/readyz")
-        assert ready.json() == {"status": "ok", "checks": {"database": "ok", "schema": "ok", "broker": "ok"}}
+        checks = {"database": "ok", "schema": "ok", "identity": "ok", "broker": "ok"}
+        assert ready.json() == {"status": "ok", "checks": checks}
         answers["broker"] = "not subscribed"
         waiting = await client.get("/readyz")
         assert (waiting.status_code, waiting.json()["checks"]["broker"]) == (503, "not subscribed")

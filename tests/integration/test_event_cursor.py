@@ -58,7 +58,7 @@ async def campaign_of_two(host: Connection, **columns: object) -> int:
 @pytest.mark.parametrize("retried", [True, False])
 async def test_a_failure_that_commits_late(pool: Pool, host: Connection, retried: bool) -> None:
     """A report's transaction has written its event and not committed, when an operator pauses the campaign."""
-    campaign = await campaign_of_two(host, **({"retry_on": ["reported", "rejected"]} if retried else {}))
+    campaign = await campaign_of_two(host, retry_on=["reported", "rejected"] if retried else [])
     go_on, written = asyncio.Event(), asyncio.Event()
 
     async def hold(point: Failpoint) -> None:

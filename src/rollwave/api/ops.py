@@ -16,6 +16,7 @@ from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.errors import RollwaveError
 from rollwave.metrics import REGISTRY
+from rollwave.store import identity
 from rollwave.store.database import Pool
 from rollwave.store.migrate import require_current_schema
 from rollwave.store.outage import in_words, is_outage
@@ -71,19 +72,20 @@ async def metrics() -> Response:
 
 
 async def database_checks(pool: Pool) -> dict[str, str]:
-    """Whether the database answers, and has the schema that this program expects."""
+    """Whether the database answers, has the schema that this program expects, and is its installation's own."""
     if known := trouble(pool):
         return {"database": known}
     try:
         async with asyncio.timeout(DATABASE_SECONDS):
             await require_current_schema(pool)
+            found = await identity.look(pool)
     except RollwaveError as error:
         return {"database": OK, "schema": str(error)}
     except Exception as error:
         if is_outage(error):
             return {"database": trouble(pool) or in_words(error)}
         raise
-    return {"database": OK, "schema": OK}
+    return {"database": OK, "schema": OK, "identity": OK if found.standing.decided else found.in_short()}
 
 
 def create_ops_app(readiness: Readiness) -> FastAPI:

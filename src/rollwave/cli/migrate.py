@@ -1,4 +1,4 @@
-"""`rollwave migrate`: the schema, brought up to date."""
+"""`rollwave migrate`: the schema, brought up to date, and which database the installation belongs to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rollwave.cli.output import say
+from rollwave.cli.output import complain, say
 
 
 def migrate(
@@ -17,20 +17,37 @@ def migrate(
     grant_to: Annotated[
         str | None, typer.Option(metavar="LOGIN", help="A login that shall be able to run the engine.")
     ] = None,
+    moved: Annotated[
+        bool,
+        typer.Option("--moved", help="This database is the original, after a restore, an upgrade or a move."),
+    ] = False,
+    copy: Annotated[
+        bool,
+        typer.Option("--copy", help="This database is a copy: new identity, and its RUNNING campaigns are paused."),
+    ] = False,
 ) -> None:
     """Bring the database at DATABASE_URL to this program's schema.
 
     Safe to repeat, and beside running workers. Tables that a host already has are adopted, with their rows.
+
+    An installation belongs to one database. Where its rows are found in another one, no worker listens or sends
+    until --moved or --copy says what that database is.
     """
     from rollwave.settings import Settings
     from rollwave.store import migrate as schema
+    from rollwave.store.identity import Decision
 
+    if moved and copy:
+        raise typer.BadParameter("a database is one or the other", param_hint="--moved, --copy")
+    decision = Decision.MOVED if moved else Decision.COPY if copy else None
     url = Settings.load().require_direct_url()
-    applied = asyncio.run(schema.migrate(url, force_rls=force_rls, grant_to=grant_to))
+    done = asyncio.run(schema.migrate(url, force_rls=force_rls, grant_to=grant_to, decision=decision))
     version = schema.migrations()[-1].version
-    if not applied:
-        say(f"up to date (schema {version})")
-        return
-    for name in applied:
+    for name in done.applied:
         say(f"applied {name}")
-    say(f"now at schema {version}")
+    say(f"now at schema {version}" if done.applied else f"up to date (schema {version})")
+    if done.identity:
+        say(done.identity)
+    if done.undecided:
+        complain(f"warning: {done.undecided}")
+        complain(f"hint: {done.undecided.hint}")

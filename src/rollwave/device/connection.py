@@ -37,7 +37,7 @@ async def keep_connected(
         try:
             async with Session.connect(broker, client_id, persistent=persistent, manual_ack=manual_ack) as session:
                 await serve(session)
-                reason = "session ended"
+                reason = "another client uses this client id" if session.taken_over else "session ended"
         except (BrokerUnavailable, OSError) as error:  # a device outlives whatever happens to its connection
             reason = str(error) or type(error).__name__
         if clock() - opened > _STEADY:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 
 from rollwave.doctor.finding import Finding, State, attempt, ok, problem, warning
+from rollwave.domain.identity import Standing
 from rollwave.errors import RollwaveError
 from rollwave.settings import Settings
 from rollwave.store import health
@@ -55,6 +56,7 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
     return [
         *findings,
         await attempt("row-level security", _row_level_security(pool)),
+        await attempt("identity", _identity(pool)),
         await attempt("campaigns due", _due(pool), _MIGRATE),
         await attempt("listeners", _listeners(pool, settings)),
     ]
@@ -160,6 +162,16 @@ def _mend_tables(tables: list[TenantTable]) -> str:
     if without_policy:
         commands.append(f"create the policy rollwave_tenant again on {without_policy}, as the migrations do")
     return "; ".join(commands)
+
+
+async def _identity(pool: Pool) -> Finding:
+    found = await health.installation(pool)
+    if not found.standing.decided:
+        undecided = found.undecided()
+        return problem("identity", str(undecided), undecided.hint)
+    if found.standing is Standing.NEW:
+        return ok("identity", "the first worker binds the installation to this database")
+    return ok("identity", f"installation {found.name} belongs to this database")
 
 
 async def _due(pool: Pool) -> Finding:

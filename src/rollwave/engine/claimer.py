@@ -52,6 +52,8 @@ class Claimer:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is not CampaignStatus.RUNNING or campaign.being_targeted:
                 return batch
+            if not campaign.at_home:
+                return Batch(retry_in=SOON)
             try:
                 rules = read_rules(campaign, self._settings)
                 body = _command(campaign)

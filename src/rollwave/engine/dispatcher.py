@@ -86,7 +86,7 @@ class Dispatcher:
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
             heard = await slots.heard(connection, self._settings.listener_slots)
-        return heard and campaign.status is CampaignStatus.RUNNING
+        return heard and campaign.status is CampaignStatus.RUNNING and campaign.at_home
 
     async def _announce(self, due: Due, sent: int) -> None:
         async with tenant_transaction(self._pool, due.tenant_id) as connection:

@@ -16,7 +16,7 @@ from math import inf
 
 from rollwave import metrics
 from rollwave.breaker import Breaker
-from rollwave.engine import drops, pipeline
+from rollwave.engine import drops, identity, pipeline
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.concluder import Concluder
 from rollwave.engine.conductor import Conductor
@@ -24,8 +24,9 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.engine.precedence import Precedence
+from rollwave.engine.takeover import Takeovers
 from rollwave.engine.watchdog import ENDING, Life
-from rollwave.errors import BrokerUnavailable, ConfigurationError
+from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
@@ -76,6 +77,7 @@ class Listener:
         self._intake = Intake(pool, settings, self._answerer.ask)
         self._precedence = precedence or Precedence()
         self._trouble = Breaker()
+        self._takeovers = Takeovers()
         self._said: set[str] = set()
         self._failure, self._failed_at = "", -inf
         self._life = Life()
@@ -103,19 +105,22 @@ class Listener:
                 sessions = watched(pool, "direct")
             while not stop.is_set():
                 await self._hold_slot(stop, sessions)
-                pause = self._trouble.pause or SLOT_POLL
+                pause = max(self._trouble.pause or SLOT_POLL, self._takeovers.pause)
                 await _wait(stop, max(pause, FAULT_PAUSE) if self.fault else pause)
 
     async def _hold_slot(self, stop: asyncio.Event, sessions: Pool) -> None:
         """Listen for as long as the slot is ours, if it is; note what came in between."""
         self._life.sign()
         try:
-            installation = await slots.installation(self._pool)
+            installation = await identity.require(self._pool)
             async with slots.hold(sessions, self._slot) as lock:
                 self.presence.standby = lock is None
                 if lock is not None:
                     await self._listen(stop, lock, installation)
             self._is_well()
+        except IdentityUndecided:  # which is in the log
+            self.presence.standby = False
+            self._trouble.failed()
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, reports must come in again
@@ -161,9 +166,10 @@ class Listener:
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
         last = await lock.announce()
         self._intake.forget()  # what an earlier session received and did not commit comes again
-        async with Session.connect(
-            self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD
-        ) as session:
+        async with (
+            Session.connect(self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD) as session,
+            self._takeovers.watch(session, client_id, lock, stop),
+        ):
             await self._take_in(session, stop, lock, topic_filter, last)
         if not stop.is_set():
             raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")

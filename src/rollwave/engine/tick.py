@@ -12,6 +12,7 @@ from math import inf
 from rollwave import metrics
 from rollwave.breaker import Told
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.engine import identity
 from rollwave.engine.agenda import SOON, Agenda, Key, key
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
@@ -76,7 +77,7 @@ class Ticker:
 
     async def ask(self, *, quietly: bool = False) -> None:
         """Ask the database what is due; :meth:`look` goes by that."""
-        due = await campaigns.due(self._pool)
+        due = await campaigns.due(self._pool) if await identity.may_work(self._pool) else []
         by_status = Counter(each.status for each in due)
         for status in CampaignStatus:
             metrics.campaigns.labels(status.value).set(by_status[status])

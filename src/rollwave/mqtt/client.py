@@ -31,6 +31,8 @@ from rollwave.mqtt.library import (
     unavailable,
 )
 
+_TAKEN_OVER = 0x8E
+
 
 @dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
 class Incoming:
@@ -145,6 +147,14 @@ class Session:
     def abort(self) -> None:
         """Close the connection at once: nothing that still waits to be sent goes out."""
         self._client.abort()
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether the broker said that it ended the session because another client came with the same client id.
+
+        MQTT 3.1.1 has no such word, and not every broker of MQTT 5 says it.
+        """
+        return self._client.stats().last_disconnect_reason_code == _TAKEN_OVER
 
     async def subscribe(self, *filters: str) -> None:
         """Subscribe at QoS 1; on MQTT 5, retained messages of before do not come, and those of later say that they are.

@@ -78,6 +78,8 @@ class Campaign:
     targeted_up_to: str | None
     waves: tuple[Wave, ...]
     """None yet: it has not been planned."""
+    at_home: bool
+    """This database is the one that the installation belongs to. False: nothing may be sent."""
 
     @property
     def being_targeted(self) -> bool:
@@ -178,6 +180,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         targeted_devices=row["targeted_devices"],
         targeted_up_to=row["targeted_up_to"],
         waves=tuple(Wave(number, up_to) for number, up_to in enumerate(row["waves"])),
+        at_home=row["at_home"],
     )
 
 

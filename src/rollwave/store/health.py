@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from rollwave.errors import DatabaseUnavailable
+from rollwave.store import identity
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction, unavailable
+from rollwave.store.identity import Installation
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.queries import load
 from rollwave.store.slots import CONTINUOUS
@@ -122,6 +124,12 @@ async def seen_without_tenant(pool: Pool) -> list[str]:
     """Tables of which ``pulse_app`` sees rows without naming a tenant. All must be present."""
     async with _as_engine(pool) as connection:
         return [row[0] for row in await connection.fetch(_sql["seen_without_tenant"])]
+
+
+async def installation(pool: Pool) -> Installation:
+    """Which database the installation belongs to."""
+    async with _as_engine(pool) as connection:
+        return await identity.read(connection)
 
 
 async def due_campaigns(pool: Pool) -> int:

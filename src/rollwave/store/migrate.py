@@ -8,8 +8,10 @@ from importlib.resources import files
 
 import asyncpg
 
-from rollwave.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
+from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
+from rollwave.store import identity
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
+from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.url import DIRECT
 
@@ -37,14 +39,30 @@ def migrations() -> list[Migration]:
     return [Migration(int(name[:4]), name, (folder / name).read_text("utf-8")) for name in names]
 
 
-async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = None) -> list[str]:
-    """Apply what is missing and return the names of the files applied. Safe to repeat, and beside running workers.
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What was done: the names of the files applied, and what became of the identity, for people (empty: nothing).
+
+    ``undecided``: somebody has to say first what this database is.
+    """
+
+    applied: list[str]
+    identity: str = ""
+    undecided: IdentityUndecided | None = None
+
+
+async def migrate(
+    dsn: str, *, force_rls: bool = False, grant_to: str | None = None, decision: Decision | None = None
+) -> Migrated:
+    """Apply what is missing. Safe to repeat, and beside running workers.
 
     Args:
         force_rls: also force row-level security on tables adopted from a host.
         grant_to: a login that shall be able to run the engine (it gets ``pulse_app`` to take on).
+        decision: what this database is, where it is another one than its installation belongs to.
 
     Raises:
+        Conflict: ``decision`` says that it is a copy, and it is the original. The schema is up to date then.
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
         ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used.
         SchemaMismatch: the database is newer than this program, or was made from other files.
@@ -69,7 +87,12 @@ async def migrate(dsn: str, *, force_rls: bool = False, grant_to: str | None = N
         if grant_to:
             quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)
             await connection.execute(f"GRANT pulse_app TO {quoted}")
-        return applied
+        await identity.let_engine_read(connection)
+        if decision:
+            bound_just_now = any(name.endswith("_identity.sql") for name in applied)
+            return Migrated(applied, await identity.decide(connection, decision, bound_just_now=bound_just_now))
+        found = await identity.read(connection)
+        return Migrated(applied, undecided=None if found.standing.decided else found.undecided())
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseUnavailable(
             f"this login may not do that: {error}",

@@ -1,4 +1,4 @@
-"""Listener slots: a numbered lock that PostgreSQL frees when its holder dies, and this database's own name."""
+"""Listener slots: a numbered lock that PostgreSQL frees when its holder dies."""
 
 from __future__ import annotations
 
@@ -134,10 +134,3 @@ async def unheard_for(pool: Pool, slots: int) -> float | None:
             return None
         seconds: float = await connection.fetchval(_sql["unheard_for"], slots)
     return seconds
-
-
-async def installation(pool: Pool) -> str:
-    """What tells this database's sessions from those of another Rollwave on the same broker: 12 hex digits."""
-    async with system_transaction(pool) as connection:
-        name: str = await connection.fetchval(_sql["installation"])
-    return name

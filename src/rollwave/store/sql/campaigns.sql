@@ -8,7 +8,8 @@ SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_2();
 SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: get
--- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap.
+-- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap. Nothing of it may be sent
+-- where the installation belongs to another database (at_home).
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_threshold, c.abort_min_completed,
        c.canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
        c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
@@ -19,7 +20,9 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
-       COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age
+       COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age,
+       NOT EXISTS (SELECT FROM rollwave_installation i
+                   WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS at_home
 FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
 WHERE c.tenant_id = $1 AND c.id = $2;

@@ -53,6 +53,3 @@ JOIN pg_locks l ON l.pid = s.holder AND l.locktype = 'advisory' AND l.granted
 WHERE s.slot < $1::int AND s.subscribed_at IS NOT NULL
   AND s.alive_at > statement_timestamp() - make_interval(secs => $2)
 HAVING count(*) = $1::int;
-
--- name: installation
-SELECT left(replace(id::text, '-', ''), 12) FROM rollwave_installation;

@@ -1,0 +1,41 @@
+"""The engine's door: it neither listens nor sends for a database that its installation does not belong to."""
+
+from __future__ import annotations
+
+from rollwave.breaker import Told
+from rollwave.errors import IdentityUndecided
+from rollwave.log import get_logger
+from rollwave.store import identity
+from rollwave.store.database import Pool, system_transaction
+
+_log = get_logger("identity")
+
+_told = Told()
+"""Of which databases it has been said. One memory for a process: its listener and its dispatcher both ask."""
+
+
+async def require(pool: Pool) -> str:
+    """The installation's name, which tells its sessions in a broker from another Rollwave's: 12 hex digits.
+
+    Raises:
+        IdentityUndecided: somebody has to say first what this database is. It is in the log, once.
+    """
+    async with system_transaction(pool) as connection:
+        found = await identity.find(connection)
+    if not found.standing.decided:
+        undecided = found.undecided()
+        if _told.news(found.here, str(undecided)):
+            _log.error("ota_identity_undecided", error=str(undecided), hint=undecided.hint)
+        raise undecided
+    if _told.over(found.here):
+        _log.info("ota_identity_decided", installation=found.name)
+    return found.name
+
+
+async def may_work(pool: Pool) -> bool:
+    """Whether the engine may send for this database."""
+    try:
+        await require(pool)
+    except IdentityUndecided:
+        return False
+    return True

@@ -1,0 +1,44 @@
+-- name: read
+-- Every installation row (one, unless rows of a dump were added to a new schema), and what this database is. The row that
+-- is bound here comes first.
+SELECT left(replace(i.id::text, '-', ''), 12) AS name, i.bound_to, h.here,
+       EXISTS (SELECT FROM rollwave_listener_slots) AS used
+FROM (SELECT rollwave_here() AS here) AS h
+LEFT JOIN rollwave_installation i ON true
+ORDER BY (i.bound_to = h.here) IS TRUE DESC, i.installed_at, i.id;
+
+-- name: bind_new
+-- The first worker binds the installation. It draws a new id, because a copy that was made before has the same one. Not
+-- applied: another worker was first.
+UPDATE rollwave_installation
+SET id = gen_random_uuid(), bound_to = rollwave_here(), bound_at = statement_timestamp()
+WHERE bound_to IS NULL AND NOT EXISTS (SELECT FROM rollwave_listener_slots);
+
+-- name: keep_one
+-- Of several rows, keep the one that is bound to another database: it came with the data. Where there is none, make one.
+WITH kept AS (
+    SELECT id FROM rollwave_installation
+    ORDER BY (bound_to IS DISTINCT FROM rollwave_here() AND bound_to IS NOT NULL) DESC, installed_at, id
+    LIMIT 1
+), removed AS (
+    DELETE FROM rollwave_installation WHERE id NOT IN (SELECT id FROM kept)
+)
+INSERT INTO rollwave_installation SELECT WHERE NOT EXISTS (SELECT FROM kept);
+
+-- name: bind
+UPDATE rollwave_installation SET bound_to = rollwave_here(), bound_at = statement_timestamp();
+
+-- name: renew
+UPDATE rollwave_installation SET id = gen_random_uuid(), bound_to = rollwave_here(), bound_at = statement_timestamp();
+
+-- name: forget_slots
+-- They are sessions of the original.
+DELETE FROM rollwave_listener_slots;
+
+-- name: running
+-- Campaigns of every tenant that send commands.
+SELECT tenant_id, campaign_id FROM rollwave_due_campaigns_2() WHERE status = 'RUNNING';
+
+-- name: may_read
+-- Whether the engine's role may ask PostgreSQL which database this is.
+SELECT has_function_privilege('pulse_app', 'pg_catalog.pg_control_system()', 'EXECUTE');

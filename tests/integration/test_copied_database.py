@@ -1,0 +1,216 @@
+"""A database that is copied or moved: which of the two is the installation, and what the other may do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.engine import (
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    succeeds,
+    worker,
+)
+from tests.servers import Mosquitto
+from tests.support import Running, eventually, free_port, psql, rollwave, rollwave_running
+
+TOTAL = 40
+UNDECIDED = "ota_identity_undecided"
+SUBSCRIBED = "ota_status_listener_subscribed"
+LOST = "ota_status_listener_disconnected"
+
+
+@asynccontextmanager
+async def copy_of(database: str) -> AsyncIterator[str]:
+    """A copy in the same PostgreSQL, and its URL. Nobody may be connected to ``database`` just then."""
+    name = psql(database, "SELECT current_database()")
+    server = database.replace(f"/{name}?", "/postgres?")
+    psql(server, f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+    try:
+        yield database.replace(f"/{name}?", f"/{name}_copy?")
+    finally:
+        psql(server, f"DROP DATABASE {name}_copy WITH (FORCE)")
+
+
+@asynccontextmanager
+async def any_worker(database: str, broker_url: str, log: Path, port: int) -> AsyncIterator[Running]:
+    """A worker of which nothing is expected yet."""
+    env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2"}
+    async with rollwave_running("worker", "--port", str(port), log=log, env=env) as running:
+        yield running
+
+
+async def readiness(port: int) -> dict[str, str]:
+    """The checks of /readyz; none before it answers."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        try:
+            answer = await client.get(f"http://127.0.0.1:{port}/readyz", timeout=15)
+        except httpx2.TransportError:
+            return {}
+    checks: dict[str, str] = answer.json()["checks"]
+    assert answer.is_success == (set(checks.values()) == {"ok"})
+    return checks
+
+
+async def begun(database: str, broker: Mosquitto, log: Path) -> int:
+    """A running campaign of which a part has been sent and has succeeded, and no worker any more."""
+    async with connect(database) as host, devices(broker.url, succeeds), worker(database, broker.url, log):
+        campaign = await insert_campaign(host, TOTAL, rollout_rate=2)
+
+        async def under_way() -> bool:
+            return (await campaign_row(host, campaign))[1] > 6
+
+        await eventually(under_way, what="some devices have succeeded")
+        await host.execute("UPDATE ota_campaigns SET status = 'PAUSED'")
+
+        async def nothing_in_progress() -> bool:
+            return not (await breakdown(host, campaign)).keys() & {"DOWNLOADING", "INSTALLING"}
+
+        await eventually(nothing_in_progress, what="whatever was sent has succeeded")
+        await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
+    return campaign
+
+
+async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_said_what_it_is(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    campaign = await begun(database, mosquitto, tmp_path / "before")
+    done = int(psql(database, "SELECT succeeded FROM ota_campaigns"))
+    port = free_port()
+    async with (
+        copy_of(database) as copy,
+        connect(database) as host,
+        connect(copy) as staging,
+        devices(mosquitto.url, succeeds) as fleet,
+        any_worker(copy, mosquitto.url, tmp_path / "copy", port) as copied,
+        worker(database, mosquitto.url, tmp_path / "original") as original,
+    ):
+        await ends(host, campaign)
+        assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
+        assert set(fleet.times_sent(campaign).values()) == {1}
+        assert len(fleet.commands) == TOTAL - done
+        await eventually(lambda: events(copied, UNDECIDED), what="the copy has said why it does nothing")
+        assert events(original, LOST) == []
+        assert events(copied, SUBSCRIBED) == events(copied, LOST) == []
+        assert await campaign_row(staging, campaign) == ("RUNNING", done, 0)
+        checks = await readiness(port)
+        assert {"rollwave migrate --moved", "rollwave migrate --copy"} <= set(checks["identity"].split("`"))
+        [told] = events(copied, UNDECIDED)
+        assert told["level"] == "error"
+        assert {"rollwave migrate --moved", "rollwave migrate --copy"} <= set(told["hint"].split("`"))
+        assert copied.process.returncode is None
+
+
+async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    campaign = await begun(database, mosquitto, tmp_path / "before")
+    port = free_port()
+    async with (
+        copy_of(database) as copy,
+        connect(database) as host,
+        connect(copy) as staging,
+        devices(mosquitto.url, succeeds) as fleet,
+        any_worker(copy, mosquitto.url, tmp_path / "copy", port) as copied,
+    ):
+        other = await insert_campaign(staging, 2, tenant="south")
+        await eventually(lambda: events(copied, UNDECIDED), what="the copy waits to be told")
+        decided = await asyncio.to_thread(rollwave, "migrate", "--copy", env={"DATABASE_URL": copy})
+        assert decided.returncode == 0, decided.stderr
+        assert "2 RUNNING campaigns are paused" in decided.stdout
+        await eventually(lambda: events(copied, SUBSCRIBED), what="the same worker listens")
+        async with worker(database, mosquitto.url, tmp_path / "original") as original:
+            await ends(host, campaign)
+            assert set(fleet.times_sent(campaign).values()) == {1}
+            assert events(original, LOST) == events(copied, LOST) == []
+        assert set((await readiness(port)).values()) == {"ok"}
+        assert len(events(copied, UNDECIDED)) == 1
+        assert await identity(copy) != await identity(database)
+        for tenant, id_ in (("north", campaign), ("south", other)):
+            row = await staging.fetchrow(
+                "SELECT status, status_reason FROM ota_campaigns WHERE (tenant_id, id) = ($1, $2)", tenant, id_
+            )
+            assert row is not None
+            assert row["status"] == "PAUSED"
+            assert "copy" in row["status_reason"]
+            [written] = await staging.fetch(
+                "SELECT event, actor, detail FROM ota_campaign_history"
+                " WHERE (tenant_id, campaign_id) = ($1, $2) AND event = 'paused'",
+                tenant,
+                id_,
+            )
+            assert written["actor"] == "rollwave migrate"
+            assert json.loads(written["detail"]) == {
+                "from": "RUNNING",
+                "to": "PAUSED",
+                "reason": row["status_reason"],
+            }
+        assert len(fleet.of(other, "south")) == 0
+
+
+async def test_a_database_that_was_moved_keeps_its_identity_and_goes_on(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    campaign = await begun(database, mosquitto, tmp_path / "before")
+    async with (
+        copy_of(database) as moved,
+        connect(moved) as host,
+        devices(mosquitto.url, succeeds) as fleet,
+        any_worker(moved, mosquitto.url, tmp_path / "moved", free_port()) as running,
+    ):
+        await eventually(lambda: events(running, UNDECIDED), what="it waits to be told")
+        migrated = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": moved})
+        assert migrated.returncode == 0
+        assert {"rollwave migrate --moved", "rollwave migrate --copy"} <= set(migrated.stderr.split("`"))
+        assert events(running, SUBSCRIBED) == []
+        assert fleet.commands == []
+        decided = await asyncio.to_thread(rollwave, "migrate", "--moved", env={"DATABASE_URL": moved})
+        assert decided.returncode == 0, decided.stderr
+        await ends(host, campaign)
+        assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
+        assert set(fleet.times_sent(campaign).values()) == {1}
+        [subscribed] = events(running, SUBSCRIBED)
+        assert subscribed["session_present"], "the broker kept the session, and the reports in it, under the same name"
+        assert await identity(moved) == await identity(database)
+
+
+async def identity(database: str) -> str:
+    return psql(database, "SELECT id FROM rollwave_installation")
+
+
+async def test_what_differs_nowhere_needs_no_decision(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    async with worker(database, mosquitto.url, tmp_path / "log"):
+        pass
+    before = psql(database, "TABLE rollwave_installation")
+    moved = rollwave("migrate", "--moved", env={"DATABASE_URL": database})
+    assert (moved.returncode, "nothing to decide" in moved.stdout) == (0, True), moved.stderr
+    copied = rollwave("migrate", "--copy", env={"DATABASE_URL": database})
+    assert (copied.returncode, "Traceback" in copied.stderr) == (1, False)
+    assert "would lose its session" in copied.stderr
+    both = rollwave("migrate", "--moved", "--copy", env={"DATABASE_URL": database})
+    assert both.returncode == 2
+    assert psql(database, "TABLE rollwave_installation") == before
+
+
+@pytest.mark.parametrize("flag", ["--moved", "--copy"])
+async def test_two_decisions_at_once_take_turns(database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str) -> None:
+    await begun(database, mosquitto, tmp_path / "before")
+    async with copy_of(database) as copy:
+        told = await asyncio.gather(
+            *(asyncio.to_thread(rollwave, "migrate", flag, env={"DATABASE_URL": copy}) for _ in range(2))
+        )
+        assert sorted(each.returncode for each in told) == ([0, 0] if flag == "--moved" else [0, 1])
+        assert psql(copy, "SELECT count(*) FROM ota_campaign_history WHERE event = 'paused'") == (
+            "0" if flag == "--moved" else "1"
+        )

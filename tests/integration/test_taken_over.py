@@ -1,0 +1,143 @@
+"""Another client uses the listener's client id: the log names it, and the listener does not fight for the session."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from rollwave.errors import BrokerUnavailable
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
+from tests.engine import connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.servers import Mosquitto
+from tests.support import end, eventually
+
+NAME = "twice"
+SESSION_TAKEN_OVER = b"\xe0\x02\x8e\x00"
+LOST = "ota_status_listener_disconnected"
+
+
+@dataclass
+class Line:
+    """The way from a worker to the broker. It keeps the times of the listener's sessions: begin and end."""
+
+    broker: Mosquitto
+    names_takeovers: bool
+    """Say why a session ends: Mosquitto 2.0.11 does not, later ones and EMQX do."""
+    sessions: list[list[float]] = field(default_factory=list)
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.broker.port)
+        hello = await reader.read(65536)
+        session = [time.monotonic()]
+        if f"{NAME}-0".encode() in hello:
+            self.sessions.append(session)
+        there_writer.write(hello)
+        up = asyncio.create_task(pump(reader, there_writer))
+        try:
+            await pump(there_reader, writer)
+            session.append(time.monotonic())
+            with suppress(OSError):
+                if self.names_takeovers and not up.done():
+                    writer.write(SESSION_TAKEN_OVER)
+                    await writer.drain()
+        finally:
+            await end(up)
+            for each in (writer, there_writer):
+                each.close()
+
+    def gaps(self) -> list[float]:
+        """Seconds from the end of each session to the begin of the next."""
+        return [after[0] - before[1] for before, after in pairwise(self.sessions)]
+
+
+@asynccontextmanager
+async def line_to(broker: Mosquitto, *, names_takeovers: bool) -> AsyncIterator[tuple[Line, str]]:
+    """The line, and the URL where it begins."""
+    line = Line(broker, names_takeovers)
+    open_now: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing = asyncio.create_task(line.pass_on(reader, writer))
+        open_now.add(passing)
+        passing.add_done_callback(open_now.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield line, f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for each in list(open_now):
+            await end(each)
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def rival(broker_url: str, protocol: Literal["3.1.1", "5"]) -> AsyncIterator[None]:
+    """Another client with the listener's client id, which reconnects at once, as an older worker does."""
+    broker = replace(Broker.from_url(broker_url), protocol=protocol)
+
+    async def insist() -> None:
+        while True:
+            with suppress(BrokerUnavailable):
+                async with Session.connect(broker, f"{NAME}-0", persistent=True) as session:
+                    async for _ in session.messages():
+                        pass
+
+    insisting = asyncio.create_task(insist())
+    try:
+        yield
+    finally:
+        await end(insisting)
+
+
+async def test_a_takeover_is_named_and_the_listener_gives_way(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    async with (
+        line_to(mosquitto, names_takeovers=True) as (line, broker_url),
+        worker(database, broker_url, tmp_path / "log", ROLLWAVE_MQTT_CLIENT_ID=NAME) as running,
+    ):
+        async with rival(mosquitto.url, "5"):
+            await eventually(lambda: len(line.gaps()) >= 3, timeout=60, what="taken over three times, and back")
+        first, second, third = line.gaps()[:3]
+        assert (first > 0.9, second > 1.9, third > 3.9) == (True, True, True), line.gaps()
+        told = events(running, LOST)[0]
+        assert f"another client uses the client id {NAME}-0 on this broker" in told["error"]
+        assert "ROLLWAVE_MQTT_CLIENT_ID" in told["error"]
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+async def test_where_the_broker_does_not_say_it_short_sessions_are_suspected(
+    database: str, mosquitto: Mosquitto, tmp_path: Path, protocol: Literal["3.1.1", "5"]
+) -> None:
+    settings = {"ROLLWAVE_MQTT_CLIENT_ID": NAME, "ROLLWAVE_MQTT_PROTOCOL": protocol}
+    async with (
+        connect(database) as host,
+        devices(mosquitto.url, succeeds),
+        line_to(mosquitto, names_takeovers=False) as (line, broker_url),
+        worker(database, broker_url, tmp_path / "log", **settings) as running,
+    ):
+        async with rival(mosquitto.url, protocol):
+            await eventually(lambda: len(line.gaps()) >= 4, timeout=60, what="lost four times, and back")
+        assert (line.gaps()[2] > 0.9, line.gaps()[3] > 1.9) == (True, True), line.gaps()
+        told = " ".join(each["error"] for each in events(running, LOST))
+        assert "session after session is lost within 10 s" in told
+        assert f"Another client may use the client id {NAME}-0" in told
+        # And it goes on once the other one is gone.
+        campaign = await insert_campaign(host, 5)
+        await ends(host, campaign)
