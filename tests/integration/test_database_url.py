@@ -52,7 +52,7 @@ async def test_parameters_that_are_understood(parameters: str, database: str) ->
     for make in (create_pool(url), direct_pool(url)):
         async with make as pool:
             assert await pool.fetchval("SELECT 1") == 1
-    assert (await migrate(url)).files == []
+    assert (await migrate(url)).applied == []
 
 
 async def test_the_name_in_the_url_is_the_connections(database: str) -> None:

@@ -49,8 +49,8 @@ async def events(host: Connection, campaign: int) -> list[int]:
     return [row["id"] for row in rows]
 
 
-async def campaign_of_two(host: Connection, **columns: object) -> int:
-    campaign = await insert_campaign(host, 2, abort_threshold=1.0, **columns)
+async def campaign_of_two(host: Connection, retry_on: list[str]) -> int:
+    campaign = await insert_campaign(host, 2, abort_threshold=1.0, retry_on=retry_on)
     await sent_to(host, campaign, ["dev-1", "dev-2"])
     return campaign
 
