@@ -16,6 +16,7 @@ import asyncpg
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine.search import NOBODY
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
@@ -315,6 +316,8 @@ class Devices:
     async def _receive(self, session: Session) -> None:
         async for message in session.messages():
             _, tenant, _, device, _ = message.topic.split("/")
+            if (tenant, device) == (NOBODY, NOBODY):
+                continue  # how the engine finds out whether the broker takes what is no device's
             campaign = json.loads(message.payload)["campaign_id"]
             command = Command(tenant, device, campaign, message.attempt, message.payload, time.monotonic())
             self.commands.append(command)

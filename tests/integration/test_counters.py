@@ -412,7 +412,7 @@ async def test_rows_are_held_in_one_order_whatever_collation_a_hosts_column_has(
             if work == "mark_sent":
                 await executions.mark_sent(connection, "north", CampaignId(campaign), commands, times)
             elif work == "release":
-                await executions.release(connection, "north", CampaignId(campaign), commands, delay=0, refused=False)
+                await executions.release(connection, "north", CampaignId(campaign), commands, delay=0, refusal=None)
             else:
                 said = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, 100)
                 reports = [(each.device_id, said) for each in commands]

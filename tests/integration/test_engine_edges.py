@@ -17,6 +17,7 @@ import pytest
 from rollwave import metrics
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.intake import Outcome
+from rollwave.domain.refusal import Refusal
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.conductor import Conductor
@@ -255,7 +256,12 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
         async def release() -> None:
             async with tenant_transaction(pool, TENANT) as connection:
                 await executions.release(
-                    connection, TENANT, random.choice(campaigns), some(), delay=0.01, refused=random.random() < 0.5
+                    connection,
+                    TENANT,
+                    random.choice(campaigns),
+                    some(),
+                    delay=0.01,
+                    refusal=random.choice([None, Refusal.REJECTED]),
                 )
 
         async def report() -> None:

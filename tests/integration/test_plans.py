@@ -152,7 +152,7 @@ async def test_a_campaign_that_nobody_analyzed(database: str, postgres_log: Path
             claim = await take(connection, campaign, tokens=BATCH, fresh=BATCH)
         async with tenant_transaction(pool, "north", generic_plans=True) as connection:
             await executions.mark_sent(connection, "north", campaign_id, claim.commands[:half], TIMES)
-            await executions.release(connection, "north", campaign_id, claim.commands[half:], delay=0.0, refused=False)
+            await executions.release(connection, "north", campaign_id, claim.commands[half:], delay=0.0, refusal=None)
         async with tenant_transaction(pool, "north", queues=True) as connection:
             again = await take(connection, campaign, tokens=BATCH, fresh=0)
         assert len(again.commands) == BATCH - half
@@ -272,7 +272,7 @@ async def sent_and_reported(pool: Pool, crowd: CampaignId, commands: tuple[Claim
     alone, shared = commands[:fifth], commands[fifth : 2 * fifth]
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
         await executions.mark_sent(connection, "north", crowd, commands[:half], TIMES)
-        await executions.release(connection, "north", crowd, commands[half:], delay=60, refused=False)
+        await executions.release(connection, "north", crowd, commands[half:], delay=60, refusal=None)
         reports = [(each.device_id, said) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
         await campaigns.count(connection, "north", tally((crowd, each.was, each.became) for each in effects))

@@ -27,11 +27,12 @@ from hypothesis.stateful import (
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
+from rollwave.engine.batch import Sent
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.intake import Intake
 from rollwave.engine.publisher import Publisher
-from rollwave.engine.sender import Sender, Sent
+from rollwave.engine.sender import Sender
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming

@@ -10,12 +10,12 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import conductor, dispatcher, rounds, tick
+from rollwave.engine.batch import Batch
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.commands import start_campaign
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.rounds import Rounds
-from rollwave.engine.sender import Batch
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.campaigns import Due

@@ -14,6 +14,7 @@ from rollwave.domain import campaign as campaign_table
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.refusal import Refusal
 from rollwave.domain.report import Report
 from rollwave.engine import guard, sweeper
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
@@ -152,7 +153,9 @@ async def test_a_report_changes_nothing_before_dispatch(host: Connection, pool: 
 
 
 async def release(connection: Inside, campaign: Campaign, device: str) -> None:
-    await executions.release(connection, TENANT, campaign.id, [Claimed(DeviceId(device), 1)], delay=1, refused=True)
+    await executions.release(
+        connection, TENANT, campaign.id, [Claimed(DeviceId(device), 1)], delay=1, refusal=Refusal.REJECTED
+    )
 
 
 @pytest.mark.parametrize("settle", [acknowledge, release])

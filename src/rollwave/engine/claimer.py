@@ -12,9 +12,9 @@ from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Wave
 from rollwave.engine import guard
 from rollwave.engine.agenda import SOON
+from rollwave.engine.batch import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.rules import count_devices, read_rules, read_waves
-from rollwave.engine.sender import Batch
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import encode_command

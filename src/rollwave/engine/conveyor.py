@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from rollwave import metrics
-from rollwave.engine.sender import Batch, Sender, Sent
+from rollwave.engine.batch import Batch, Sent
+from rollwave.engine.sender import Sender
 from rollwave.store.campaigns import Due
 from rollwave.store.executions import Times
 
@@ -104,7 +105,7 @@ class Conveyor:
         self._begun += 1
         self._unanswered += len(part.commands)
         try:
-            sent = await self._sender.publish(self._due, part, handed)
+            sent = await self._sender.publish(self._due, part, handed, self._still_runs)
         except BaseException:
             self._stuck = True
             raise
@@ -137,5 +138,6 @@ class Conveyor:
         if answers:
             await self._sender.settle(self._due, times, answers)
         for each in ended:
-            if isinstance(each, BaseException):
-                raise each
+            error = each.error if isinstance(each, Sent) else each
+            if error is not None:
+                raise error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -47,21 +48,35 @@ class Publisher:
         async with self._opening:
             if self._session is not None and self._session.connected:
                 return self._session
-            if not self._breaker.admits():
-                raise BrokerUnavailable(f"no MQTT session with {self._broker.address}; trying again shortly")
             await self._closing.aclose()
             self._session = None
-            try:
-                self._session = await self._closing.enter_async_context(Session.connect(self._broker))
-            except BrokerUnavailable as error:
-                # Not every campaign of every tick may knock again.
-                if self._breaker.failed():
-                    _log.warning("ota_mqtt_publish_failed", error=str(error), broker=self._broker.address)
-                raise
-            away_for = self._breaker.worked()
-            if away_for is not None:
-                _log.info("ota_mqtt_publisher_connected", broker=self._broker.address, away_for=round(away_for, 1))
+            self._session = await self._open(self._closing)
             return self._session
+
+    @asynccontextmanager
+    async def another(self) -> AsyncIterator[Session]:
+        """A session beside the shared one, for what may cost it the connection. Closed with the block.
+
+        Raises:
+            BrokerUnavailable: as :meth:`session`.
+        """
+        async with AsyncExitStack() as closing:
+            yield await self._open(closing)
+
+    async def _open(self, closing: AsyncExitStack) -> Session:
+        if not self._breaker.admits():
+            raise BrokerUnavailable(f"no MQTT session with {self._broker.address}; trying again shortly")
+        try:
+            session = await closing.enter_async_context(Session.connect(self._broker))
+        except BrokerUnavailable as error:
+            # Not every campaign of every tick may knock again.
+            if self._breaker.failed():
+                _log.warning("ota_mqtt_publish_failed", error=str(error), broker=self._broker.address)
+            raise
+        away_for = self._breaker.worked()
+        if away_for is not None:
+            _log.info("ota_mqtt_publisher_connected", broker=self._broker.address, away_for=round(away_for, 1))
+        return session
 
     @property
     def away_for(self) -> float | None:
@@ -70,6 +85,7 @@ class Publisher:
 
     async def drop(self, session: Session) -> None:
         """Close a session that did not answer in time, so that nothing still queued in it goes out late."""
+        session.abort()
         async with self._opening:
             if self._session is session:
                 self._session = None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
+from rollwave.domain.refusal import Refusal
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign
@@ -24,10 +25,14 @@ _REASON = {each.value: each for each in Reason}  # a look here costs a fifth of 
 
 
 class Claimed(NamedTuple):
-    """One command to send: this device, under this attempt, before the lease ends."""
+    """One command to send: this device, under this attempt, before the lease ends.
+
+    ``suspect``: the broker has ended the connection over it before.
+    """
 
     device_id: DeviceId
     attempt: int
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ async def claim(
         in_all + campaign.activity.suspended_for,
         *(opens_window, command),
     )
-    commands = tuple(Claimed(device_id, attempt) for device_id, attempt in rows if attempt)
+    commands = tuple(Claimed(*row) for row in rows if row["attempt"])
     return Claim(commands, skipped=len(rows) - len(commands))
 
 
@@ -168,14 +173,14 @@ async def release(
     unsent: Sequence[Claimed],
     *,
     delay: float,
-    refused: bool,
+    refusal: Refusal | None,
 ) -> None:
     """Give back what the broker did not take; it may be claimed again after ``delay`` seconds, same attempt.
 
-    The delay doubles with each time that the broker ``refused`` a device. Not applied: the lease had ended, and
-    another worker has the device now.
+    The delay doubles with each time that there is a ``refusal``: the broker takes others, and not this one. Not
+    applied: the lease had ended, and another worker has the device now.
     """
-    await connection.execute(_sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refused)
+    await connection.execute(_sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refusal)
 
 
 async def apply_reports(
@@ -289,6 +294,11 @@ async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -
     """Devices sent to or being sent to and not terminal, counted no further than ``up_to``."""
     flying: int = await connection.fetchval(_sql["in_flight"], campaign.tenant_id, campaign.id, up_to)
     return flying
+
+
+async def any_taken(connection: Connection, tenant_id: str, campaign_id: int) -> bool:
+    """Whether the broker has ever taken the campaign's command for one of its devices."""
+    return bool(await connection.fetchval(_sql["any_taken"], tenant_id, campaign_id))
 
 
 async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:

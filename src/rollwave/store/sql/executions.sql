@@ -44,7 +44,7 @@ WITH again AS (
         due_at = statement_timestamp() + make_interval(secs => $5)
     FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS held
     WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-    RETURNING d.device_id, d.attempt, held.status AS was
+    RETURNING d.device_id, d.attempt, held.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
 ), fresh AS (
     SELECT ctid AS place, campaign_id, device_id, device_id !~ $6 AND length(device_id) <= 128 AS addressable
     FROM ota_device_status
@@ -82,11 +82,11 @@ WITH again AS (
                        (SELECT count(*) FROM fresh_claimed)::int AS fresh) AS numbers) AS moved
     WHERE c.tenant_id = $1 AND c.id = $2 AND (moved.any OR moved.skipped > 0)
 )
-SELECT device_id, attempt FROM again_claimed
+SELECT device_id, attempt, suspect FROM again_claimed
 UNION ALL
-SELECT device_id, attempt FROM fresh_claimed
+SELECT device_id, attempt, false FROM fresh_claimed
 UNION ALL
-SELECT device_id, attempt FROM skipped;
+SELECT device_id, attempt, false FROM skipped;
 
 -- name: mark_sent
 -- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all, which include the $7 for
@@ -109,6 +109,7 @@ WITH sent AS (
     SET status = 'DOWNLOADING',
         sent_attempt = attempt,
         refusals = 0,
+        refused_for = NULL,
         started_at = COALESCE(started_at, statement_timestamp()),
         suspended_before = CASE WHEN started_at IS NULL THEN $7 ELSE suspended_before END,
         due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
@@ -125,8 +126,9 @@ FROM (SELECT count(*)::int AS devices FROM held
 WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
 -- name: release
--- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it
--- refused one ($6), that doubles each time, up to ten minutes: a refused device must not hold up its neighbours.
+-- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it does not
+-- take them while it takes others ($6: domain.refusal), that doubles each time, up to ten minutes: a refused device must
+-- not hold up its neighbours.
 -- Not applied: the lease had ended and another worker has it.
 WITH unsent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
@@ -142,9 +144,10 @@ WITH unsent AS (
     ) AS d
 )
 UPDATE ota_device_status
-SET refusals = CASE WHEN $6 THEN LEAST(refusals + 1, 16) ELSE refusals END,
+SET refusals = CASE WHEN $6::text IS NULL THEN refusals ELSE LEAST(refusals + 1, 16) END,
+    refused_for = COALESCE($6, refused_for),
     due_at = statement_timestamp()
-             + make_interval(secs => CASE WHEN $6 THEN LEAST(600, $5 * 2 ^ refusals) ELSE $5 END)
+             + make_interval(secs => CASE WHEN $6 IS NULL THEN $5 ELSE LEAST(600, $5 * 2 ^ refusals) END)
 WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
   AND device_id = ANY (ARRAY(SELECT device_id FROM held));
 
@@ -195,6 +198,9 @@ WITH report AS MATERIALIZED (
         heard_attempt = GREATEST(d.attempt, 1),
         failed_attempt = CASE WHEN h.reported = 'FAILED' THEN GREATEST(d.attempt, 1) ELSE 0 END,
         failed_reason = CASE WHEN h.reported = 'FAILED' THEN h.reason END,
+        -- It has the command, whatever the broker answered.
+        refusals = 0,
+        refused_for = NULL,
         started_at = COALESCE(d.started_at, statement_timestamp()),
         suspended_before = h.suspended_before,
         completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
@@ -350,6 +356,15 @@ SELECT count(*)::int FROM (
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
     ORDER BY due_at NULLS FIRST LIMIT $3
 ) AS flying;
+
+-- name: any_taken
+-- Whether the broker has taken the command for any of the campaign's devices.
+SELECT c.succeeded + c.failed > 0
+       OR (SELECT true FROM ota_device_status
+           WHERE tenant_id = $1 AND campaign_id = $2 AND status IN ('DOWNLOADING', 'INSTALLING')
+           ORDER BY due_at NULLS FIRST LIMIT 1) IS NOT NULL
+FROM ota_campaigns c
+WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: count_pending
 -- Not counted yet: as many as wait, counted no further than ten thousand.

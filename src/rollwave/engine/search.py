@@ -1,0 +1,218 @@
+"""Finding the device over whose topic the broker ends the connection, so that it alone waits.
+
+The commands that a lost session left without an answer are sent again in parts of 1, 2, 4, … over a session of the
+search's own. A broker deals with commands in order, so the first of them is the likeliest. Where the session ends over
+a part, the search begins anew with what that part left unanswered, until the device is alone.
+
+One device is blamed only where the session ended over its command twice, each time after it had taken a message of the
+same size for another topic, and where the broker takes such a message afterwards. A broker that is restarting or away
+fails that proof, and nobody is blamed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from rollwave.engine.batch import Batch, Sent
+from rollwave.engine.handover import Handover
+from rollwave.engine.publisher import Publisher
+from rollwave.errors import BrokerUnavailable, MessageTooLarge
+from rollwave.mqtt.client import Session
+from rollwave.mqtt.topics import command_topic
+from rollwave.store.campaigns import Due
+from rollwave.store.executions import Claimed
+
+TRIES = 2
+"""Times that a session must end over one command, published alone, before its device is blamed."""
+
+ENOUGH = 3
+"""Devices in a row whose command is too large, before the rest is not tried."""
+
+ENDS_WITHIN = 1.0
+"""Seconds in which a session that was lost has ended on this side too."""
+
+NOBODY = "rollwave-probe"
+"""Tenant and device of the topic to which proofs are published. Nobody has that name."""
+
+
+class Proof(enum.Enum):
+    """Whether the broker takes a message of the command's size for a topic that is no device's."""
+
+    GIVEN = enum.auto()
+    TOO_LARGE = enum.auto()
+    """It ends the connection over it, and takes a small one."""
+    MISSING = enum.auto()
+    """It is away, does not answer, or takes nothing."""
+
+
+class Search:
+    """Sends what lost sessions left unanswered. ``patience``: seconds that the broker may take to answer a part."""
+
+    def __init__(self, publisher: Publisher, *, patience: float) -> None:
+        self._publisher = publisher
+        self._patience = patience
+
+    async def run(self, due: Due, batch: Batch, still_runs: Callable[[], Awaitable[bool]]) -> Sent:
+        """Send the batch before its lease ends, each part after a look whether the campaign ``still_runs``."""
+        found, rest, size = Sent(), deque(batch.commands), 1
+        async with _Line(self._publisher, due, batch, self._patience, still_runs) as line:
+            while rest and not line.over:
+                part = [rest.popleft() for _ in range(min(size, len(rest)))]
+                sent = await (line.alone(part[0]) if len(part) == 1 else line.send(part))
+                found.add(sent)
+                rest.extendleft(reversed(sent.unanswered))
+                whole = len(sent.taken) + len(sent.refused) == len(part)
+                size = 2 * size if whole else 1
+                if not found.taken and len(found.too_large) >= ENOUGH:
+                    break
+        found.unanswered = list(rest)
+        return found
+
+
+class _Line:
+    """A session of the search's own, opened again whenever the broker has ended it. ``async with`` is its lifetime."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        due: Due,
+        batch: Batch,
+        patience: float,
+        still_runs: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._publisher = publisher
+        self._due = due
+        self._batch = batch
+        self._most = patience
+        self._still_runs = still_runs
+        self._session: Session | None = None
+        self._closing = AsyncExitStack()
+        self._proven = False
+        """Whether this session has taken a message of the command's size."""
+        self.over = False
+        """Whether nothing more may be sent: the campaign or the lease has ended, or the broker is away."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._closing.aclose()
+
+    @property
+    def _patience(self) -> float:
+        return min(self._most, self._batch.lease_ends - time.monotonic())
+
+    async def alone(self, command: Claimed) -> Sent:
+        """Send one command, and find out whether it is what ends the connection."""
+        for _ in range(TRIES):
+            proof = await self._prove(command)
+            if proof is Proof.TOO_LARGE:
+                return Sent(too_large=[command], limit=self._limit(command))
+            if proof is Proof.MISSING:
+                return self._give_up(command)
+            sent = await self.send([command])
+            if not sent.lost:
+                return sent
+        if await self._prove(command) is not Proof.GIVEN:
+            return self._give_up(command)
+        return Sent(ended=[command], trouble="the broker ends the connection over a device's topic")
+
+    async def send(self, commands: list[Claimed]) -> Sent:
+        """Send a part, if the campaign still runs. Where the session ends over it, the next part goes over another."""
+        try:
+            session = await self._open()
+            self.over = not await self._still_runs()
+        except (BrokerUnavailable, TimeoutError) as error:
+            self.over = True
+            return Sent(unanswered=commands, trouble=str(error))
+        except Exception as error:  # noqa: BLE001  raised once what was found is written down
+            self.over = True
+            return Sent(unanswered=commands, error=error)
+        if self.over:
+            return Sent(unanswered=commands)
+        handover = Handover(session, self._due, self._batch.only(commands), self._publisher.precedence)
+        sent = await handover.run(self._patience)
+        self._proven = self._proven or bool(sent.taken)
+        if sent.slow:
+            session.abort()
+        sent.lost = sent.lost and await _has_ended(session)
+        self.over = bool(sent.unanswered) and not sent.lost
+        return sent
+
+    def _give_up(self, command: Claimed) -> Sent:
+        self.over = True
+        return Sent(unanswered=[command], trouble="the broker ends sessions whatever is sent")
+
+    async def _prove(self, command: Claimed) -> Proof:
+        """Have a session that takes messages of the command's size; found out again for each session."""
+        for _ in range(TRIES):
+            if self._proven and self._session is not None and self._session.connected:
+                return Proof.GIVEN
+            topic = command_topic(NOBODY, NOBODY)
+            longer = len(command_topic(self._due.tenant_id, command.device_id)) - len(topic)
+            try:
+                if await self._takes(topic, b" " * max(0, len(self._batch.body) + longer), command):
+                    self._proven = True
+                    return Proof.GIVEN
+                if not await self._takes(topic, b"", command):
+                    return Proof.MISSING
+            except MessageTooLarge:
+                return Proof.TOO_LARGE
+            except (BrokerUnavailable, TimeoutError):
+                return Proof.MISSING
+        return Proof.TOO_LARGE
+
+    async def _takes(self, topic: str, payload: bytes, command: Claimed) -> bool:
+        """Whether the broker answers this message. False: it ended the session.
+
+        Raises:
+            MessageTooLarge: it has said that it will not take it.
+            BrokerUnavailable: it is away.
+            TimeoutError: it does not answer.
+        """
+        session = await self._open()
+        async with asyncio.timeout(self._patience):
+            try:
+                receipt = await session.publish(
+                    topic, payload, attempt=command.attempt, expires_in=self._batch.times.answer
+                )
+            except MessageTooLarge:
+                raise
+            except BrokerUnavailable:  # it ended it just now, or a message is against the session's rules
+                if await _has_ended(session):
+                    return False
+                raise
+            await receipt.settled()
+        return receipt.taken or receipt.refused
+
+    async def _open(self) -> Session:
+        if self._session is None or not self._session.connected:
+            self._session, self._proven = None, False
+            async with asyncio.timeout(self._patience):
+                await self._closing.aclose()
+                self._session = await self._closing.enter_async_context(self._publisher.another())
+        return self._session
+
+    def _limit(self, command: Claimed) -> str:
+        size = len(self._batch.body) + len(command_topic(self._due.tenant_id, command.device_id))
+        return f"it ends the connection over a message of {size} bytes with its topic"
+
+
+async def _has_ended(session: Session) -> bool:
+    """Whether the session, over which something failed, has ended: with it end its messages."""
+    try:
+        async with asyncio.timeout(ENDS_WITHIN):
+            async for _ in session.messages():
+                pass
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,351 @@
+"""A device over whose topic the broker ends the connection waits alone; its neighbours get their command promptly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.publisher import Publisher
+from rollwave.mqtt.broker import Broker, Protocol
+from rollwave.settings import Settings
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    device_row,
+    devices,
+    due,
+    ends,
+    events,
+    insert_campaign,
+    succeeds,
+    worker,
+)
+from tests.proxy import PUBLISH, Do, Packet, Proxy, proxy, publishing
+from tests.servers import Mosquitto
+from tests.support import eventually
+
+PROMPTLY = 10.0
+ENDINGS = [Do.CLOSE, Do.RESET, Do.DISCONNECT]
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def between(mosquitto: Mosquitto) -> AsyncIterator[Proxy]:
+    async with proxy(mosquitto.url) as between:
+        yield between
+
+
+def is_bad(topic: str) -> bool:
+    return "bad" in topic
+
+
+async def refused(host: Connection) -> dict[str, str]:
+    """Devices that wait because the broker does not take their command, and why."""
+    rows = await host.fetch("SELECT device_id, refused_for FROM ota_device_status WHERE refusals > 0")
+    return {row["device_id"]: row["refused_for"] for row in rows}
+
+
+def named(number: int, bad: set[int]) -> list[str]:
+    return [f"{'bad' if each in bad else 'dev'}-{each}" for each in range(number)]
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
+@pytest.mark.parametrize(
+    ("number", "bad"),
+    [
+        (1, {0}),
+        (2, {1}),
+        (5, {2}),
+        (20, {0, 1, 2, 3, 4}),
+        (200, {7, 99, 100, 199}),
+        (1000, {500}),
+        (1000, {3, 400, 401}),
+    ],
+    ids=["alone", "after one", "among five", "the first five", "four", "one of a thousand", "three of a thousand"],
+)
+async def test_it_waits_alone(
+    database: str,
+    host: Connection,
+    mosquitto: Mosquitto,
+    between: Proxy,
+    tmp_path: Path,
+    ending: Do,
+    number: int,
+    bad: set[int],
+) -> None:
+    between.rules.append(publishing(is_bad, ending))
+    async with devices(mosquitto.url, succeeds) as fleet, worker(database, between.url, tmp_path / "log") as it:
+        names = named(number, bad)
+        campaign = await insert_campaign(host, names, rollout_rate=100_000)
+
+        async def done() -> bool:
+            found = await breakdown(host, campaign)
+            return (found.get("SUCCESS", 0), found.get("PENDING", 0)) == (number - len(bad), len(bad))
+
+        await eventually(done, timeout=PROMPTLY, what="the neighbours are done")
+
+        async def found() -> bool:
+            return await refused(host) == {names[each]: "connection_ended" for each in bad}
+
+        await eventually(found, what="the devices are known")
+        sent = fleet.times_sent(campaign)
+        assert {each.attempt for each in fleet.commands} <= {1}
+        again = sum(sent.values()) - len(sent)
+        # A reset loses answers on their way: those commands have to go again.
+        assert again <= 5 + (number // 2 if ending is Do.RESET else number // 10), f"{again} duplicates"
+        assert max(sent.values(), default=1) <= 6
+        assert await campaign_row(host, campaign) == ("RUNNING", number - len(bad), 0)
+        assert events(it, "ota_devices_refused")[0]["reason"] == "the broker ends the connection over it"
+
+        # The delays grow, and the broker's mind may change.
+        refusals = "SELECT min(refusals) FROM ota_device_status WHERE refusals > 0"
+        first = await host.fetchval(refusals)
+
+        async def grown() -> bool:
+            return bool(await host.fetchval(refusals) > first)
+
+        await eventually(grown, what="tried again")
+        between.rules.clear()
+        await ends(host, campaign)
+        assert await refused(host) == {}
+
+
+@pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET], ids=lambda ending: ending.name)
+async def test_it_waits_alone_on_mqtt_3_1_1(
+    database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path, ending: Do
+) -> None:
+    between.rules.append(publishing(is_bad, ending))
+    async with (
+        devices(mosquitto.url, succeeds),
+        worker(database, between.url, tmp_path / "log", MQTT_PROTOCOL="3.1.1"),
+    ):
+        campaign = await insert_campaign(host, named(100, {50}), rollout_rate=100_000)
+
+        async def done() -> bool:
+            return await breakdown(host, campaign) == {"SUCCESS": 99, "PENDING": 1}
+
+        await eventually(done, timeout=PROMPTLY, what="the neighbours are done")
+        assert await refused(host) == {"bad-50": "connection_ended"}
+
+
+async def test_other_campaigns_are_not_held_up(
+    database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
+) -> None:
+    between.rules.append(publishing(is_bad, Do.RESET))
+    async with devices(mosquitto.url, succeeds), worker(database, between.url, tmp_path / "log"):
+        await insert_campaign(host, named(10, set(range(10))), rollout_rate=100_000)
+        others = [await insert_campaign(host, 50, tenant=tenant, rollout_rate=25) for tenant in ("east", "west")]
+        for tenant, campaign in zip(("east", "west"), others, strict=True):
+            await ends(host, campaign, tenant=tenant, timeout=PROMPTLY)
+        assert {*await refused(host)} <= {*named(10, set(range(10)))}
+
+
+async def test_nobody_is_blamed_for_an_outage(
+    database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
+) -> None:
+    """Connections end at any moment, and the broker is away for a while: that is not over any device."""
+    blamed: dict[str, str] = {}
+    async with devices(mosquitto.url, succeeds), worker(database, between.url, tmp_path / "log"):
+        campaign = await insert_campaign(host, 400, rollout_rate=20)
+        for round_number in range(60):
+            await asyncio.sleep(0.03 + 0.001 * (round_number % 17))
+            between.refusing = round_number % 10 > 6
+            between.cut([Do.RESET, Do.CLOSE][round_number % 2])
+            blamed |= await refused(host)
+        between.refusing = False
+        await ends(host, campaign, timeout=60)
+        assert (blamed, await refused(host)) == ({}, {})
+
+
+async def test_nobody_is_blamed_where_sessions_end_whatever_is_published(
+    database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
+) -> None:
+    between.rules.append(publishing(lambda topic: topic.endswith("/ota"), Do.CLOSE))
+    async with devices(mosquitto.url, succeeds), worker(database, between.url, tmp_path / "log") as it:
+        campaign = await insert_campaign(host, 5, rollout_rate=100_000)
+        await eventually(lambda: len(between.published) > 10, what="tried")
+        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="said")
+        assert await refused(host) == {}
+        between.rules.clear()
+        await ends(host, campaign)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker that takes packets of 1,500 bytes."""
+    with Mosquitto(tmp_path, config="max_packet_size 1500\n") as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize("number", [1, 2, 50])
+async def test_a_command_that_is_too_large_holds_its_campaign(
+    database: str, host: Connection, narrow: Mosquitto, tmp_path: Path, protocol: Protocol, number: int
+) -> None:
+    settings = {"MQTT_PROTOCOL": protocol}
+    async with devices(narrow.url, succeeds), worker(database, narrow.url, tmp_path / "log", **settings) as it:
+        campaign = await insert_campaign(host, number, status="PAUSED", rollout_rate=100_000)
+        url = "https://a.invalid/" + "f" * 1550
+        await host.execute("UPDATE firmware_versions SET file_url = $1", url)
+        await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
+        other = await insert_campaign(host, 20, tenant="east", rollout_rate=100_000)
+
+        async def held() -> bool:
+            return (await campaign_row(host, campaign))[0] == "PAUSED"
+
+        await eventually(held, timeout=PROMPTLY, what="held")
+        reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+        assert "bytes" in reason
+        assert "maximum packet size" in reason
+        assert ("1500" in reason) is (protocol == "5"), "where the broker has said so"
+        await eventually(lambda: events(it, "ota_campaign_held"), what="said")
+        assert await refused(host) == {}
+        assert await breakdown(host, campaign) == {"PENDING": number}
+        due_now = "SELECT bool_and(attempt = 0 OR due_at <= now()) FROM ota_device_status WHERE campaign_id = $1"
+        assert await host.fetchval(due_now, campaign), "given back"
+        await ends(host, other, tenant="east")
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+async def test_a_device_whose_id_makes_it_too_large_waits_alone(
+    database: str, host: Connection, narrow: Mosquitto, tmp_path: Path, protocol: Protocol
+) -> None:
+    long_id = "x" * 128
+    settings = {"MQTT_PROTOCOL": protocol}
+    async with devices(narrow.url, succeeds), worker(database, narrow.url, tmp_path / "log", **settings):
+        campaign = await insert_campaign(host, ["dev-1", "dev-2", long_id, "dev-3"], status="PAUSED", rollout_rate=1000)
+        await host.execute("UPDATE firmware_versions SET file_url = $1", "https://a.invalid/" + "f" * 1260)
+        await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
+
+        async def done() -> bool:
+            return await breakdown(host, campaign) == {"SUCCESS": 3, "PENDING": 1}
+
+        await eventually(done, timeout=PROMPTLY, what="the neighbours are done")
+
+        async def found() -> bool:
+            return await refused(host) == {long_id: "too_large"}
+
+        await eventually(found, what="the device is known")
+        assert (await campaign_row(host, campaign))[0] == "RUNNING"
+
+
+class Watched:
+    """What is published to devices, when, and over how many connections."""
+
+    def __init__(self, between: Proxy) -> None:
+        self.at: list[tuple[str, float]] = []
+        between.rules.insert(0, self._note)
+
+    def _note(self, packet: Packet) -> None:
+        if packet.kind == PUBLISH and packet.to_broker and "/rollwave-probe/" not in packet.topics[0]:
+            self.at.append((packet.topics[0].split("/")[3], time.monotonic()))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.at]
+
+
+@pytest.fixture
+async def publisher(between: Proxy) -> AsyncIterator[Publisher]:
+    async with Publisher(Broker.from_url(between.url)) as publisher:
+        yield publisher
+
+
+@pytest.mark.parametrize("looks", range(5))
+async def test_nothing_goes_out_after_a_stop(
+    pool: Pool,
+    host: Connection,
+    between: Proxy,
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: int,
+) -> None:
+    """Each part that is sent again goes after a look of its own, the second try of one device too."""
+    seen = Watched(between)
+    between.rules.append(publishing(is_bad, Do.CLOSE))
+    dispatcher = Dispatcher(pool, publisher, Settings())
+    left, published = looks, 0
+
+    async def still_runs(_: Due) -> bool:
+        nonlocal left, published
+        left -= 1
+        published = len(seen.at)
+        return left >= 0
+
+    monkeypatch.setattr(dispatcher, "_still_runs", still_runs)
+    campaign = await insert_campaign(host, named(8, {0}), rollout_rate=1000)
+    await dispatcher.dispatch(due(campaign))
+    assert left < 0
+    assert len(seen.at) == published, "nothing after the look that said no"
+    assert seen.names.count("bad-0") <= 1 + looks
+
+
+async def test_an_error_of_the_look_costs_nothing_that_was_found(
+    pool: Pool, host: Connection, between: Proxy, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between.rules.append(publishing(is_bad, Do.CLOSE))
+    dispatcher = Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
+    looks = 0
+
+    async def fails(_: Due) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 6:
+            raise LookupError("the database says no")
+        return True
+
+    monkeypatch.setattr(dispatcher, "_still_runs", fails)
+    campaign = await insert_campaign(host, named(10, {0}), rollout_rate=1000)
+    with pytest.raises(LookupError):
+        await dispatcher.dispatch(due(campaign))
+    assert await refused(host) == {"bad-0": "connection_ended"}
+    assert (await breakdown(host, campaign))["DOWNLOADING"] >= 1
+
+
+async def test_nothing_goes_out_after_the_lease(
+    pool: Pool, host: Connection, between: Proxy, publisher: Publisher
+) -> None:
+    seen = Watched(between)
+    between.rules.append(publishing(is_bad, Do.CLOSE))
+    between.delay = 0.01
+    lease = 0.8
+    campaign = await insert_campaign(host, named(40, set(range(0, 40, 2))), rollout_rate=1000)
+    began = time.monotonic()
+    await Dispatcher(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
+    between.delay = 0
+    assert time.monotonic() - began < lease + 2
+    assert [name for name, at in seen.at if at > began + lease + 0.1] == []
+    assert 0 < len(await refused(host)) < 20, "the lease ended in the midst of it"
+
+
+async def test_a_device_that_is_known_does_not_cost_the_shared_session_again(
+    pool: Pool, host: Connection, between: Proxy, publisher: Publisher
+) -> None:
+    between.rules.append(publishing(is_bad, Do.RESET))
+    campaign = await insert_campaign(host, named(3, {1}), rollout_rate=1000)
+    dispatcher = Dispatcher(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
+    await dispatcher.dispatch(due(campaign))
+    assert await refused(host) == {"bad-1": "connection_ended"}
+    shared = await publisher.session()
+
+    async def tried_again() -> bool:
+        await dispatcher.dispatch(due(campaign))
+        return int((await device_row(host, campaign, "bad-1"))["refusals"]) > 1
+
+    await eventually(tried_again, what="tried again")
+    assert await publisher.session() is shared
+    assert shared.connected
