@@ -17,6 +17,7 @@ import asyncpg
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine.search import NOBODY
+from rollwave.engine import identity
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
@@ -119,6 +120,7 @@ async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: in
 @asynccontextmanager
 async def listened_to(pool: Pool) -> AsyncIterator[None]:
     """As if a listener were subscribed: it holds its slot, and says so to the database. Else nothing is sent."""
+    await identity.require(pool)  # as a worker does before anything else
     async with slots.hold(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
