@@ -154,7 +154,8 @@ async def test_one_that_is_cancelled_leaves_nothing_running(
         await other.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         before = asyncio.all_tasks()
         running = asyncio.create_task(Rounds(pool, publisher, Settings(), asyncio.Event()).run())
-        await eventually(lambda: waits_for_a_lock(other), what="something in hand")
+        # Not over the connection that holds the lock: in a transaction, what is waited for is looked up once.
+        await eventually(lambda: waits_for_a_lock(host), what="something in hand")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         left = {task for task in asyncio.all_tasks() - before if "Ticker" in repr(task) or "Reconciler" in repr(task)}
