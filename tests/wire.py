@@ -34,9 +34,10 @@ class Wire:
         *,
         attempt: int | None = 1,
         version: str = "2.0.0",
+        size: int | None = None,
     ) -> None:
         """Send one command; returns once the broker has it."""
-        body = encode_command(campaign, url, version, checksum)
+        body = encode_command(campaign, url, version, checksum, size)
         receipt = await self.session.publish(command_topic(TENANT, device), body, attempt=attempt)
         await receipt.acknowledged()
 

@@ -124,7 +124,7 @@ async def test_a_campaign_typed_into_psql_completes(engine: Engine) -> None:
     number = engine.sql("SELECT id FROM ota_campaigns")
     body = (
         f'{{"campaign_id": {number}, "firmware_url": "https://files.invalid/fw.bin", "version": "2.1.0", '
-        f'"checksum": "{SHA256}", "action": "update"}}'
+        f'"checksum": "{SHA256}", "action": "update", "size": 1024}}'
     )
     assert await engine.sent(3) == [f"command 1 0 tenant/north/device/pump-{n}/ota {body}" for n in (1, 2, 3)]
     await eventually(lambda: engine.breakdown() == "DOWNLOADING|3", what="marked as sent")

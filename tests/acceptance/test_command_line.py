@@ -147,3 +147,21 @@ async def test_ctrl_c_leaves_without_a_traceback(tmp_path: Path) -> None:
             assert await listing.process.wait() == 130
             connection.close()
     assert "Traceback" not in listing.output()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        (b"", [], "has 0 bytes, and devices refuse an empty file"),
+        (b"firmware", ["--size", "9"], "has 8 bytes, not 9"),
+        (b"firmware", ["--checksum", "d41d8cd98f00b204e9800998ecf8427e"], "is an MD5 sum"),
+    ],
+)
+def test_a_file_that_every_device_would_refuse_is_not_registered(
+    tmp_path: Path, content: bytes, options: list[str], told: str
+) -> None:
+    path = tmp_path / "fw.bin"
+    path.write_bytes(content)
+    done = rollwave("firmware", "add", str(path), "--url", "https://h/f", "--version", "1", *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told in done.stderr

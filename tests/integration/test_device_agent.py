@@ -105,6 +105,16 @@ async def test_bytes_that_do_not_match_the_checksum_are_a_failure(
     assert "INSTALLING" not in wire.statuses(DEVICE)
 
 
+async def test_the_size_of_a_command_is_checked(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, _ = server.put(CONTENT)
+    async with agent(broker.url, tmp_path, install="false"):
+        await wire.command(DEVICE, 7, url, size=len(CONTENT) + 1)
+        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
+    assert wire.reports[DEVICE][-1]["error"].startswith("size mismatch: ")
+
+
 async def test_without_attempts_on_mqtt_3_a_repeat_after_success_is_answered(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:

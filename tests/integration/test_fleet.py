@@ -125,10 +125,16 @@ async def test_a_bad_artifact_is_reported(broker: EmbeddedBroker, wire: Wire, se
         await wire.command("dev-1", 7, url, "0" * 64)
         await wire.command("dev-2", 7, server.url("missing"))
         await wire.command("dev-3", 7, "file:///etc/passwd")
-        await eventually(lambda: simulated.tally.failed == 3)
-        await eventually(lambda: all(wire.outcomes(f"dev-{number}") for number in (1, 2, 3)))
+        await wire.command("dev-4", 7, url, size=len(CONTENT) - 1)
+        await wire.command("dev-5", 7, server.put(b"", "empty")[0])
+        await wire.command("dev-6", 7, url, size=len(CONTENT))
+        await eventually(lambda: simulated.tally.failed == 5)
+        await eventually(lambda: all(wire.outcomes(f"dev-{number}") for number in range(1, 7)))
     assert wire.reports["dev-1"][-1]["error"].startswith("checksum mismatch")
     assert "404" in wire.reports["dev-2"][-1]["error"]
+    assert wire.reports["dev-4"][-1]["error"].startswith("size mismatch")
+    assert "0 bytes" in wire.reports["dev-5"][-1]["error"]
+    assert wire.outcomes("dev-6") == ["SUCCESS"]
 
 
 async def test_it_comes_back_with_the_broker_and_says_what_it_had_to_say(

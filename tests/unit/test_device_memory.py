@@ -18,7 +18,7 @@ from rollwave.mqtt.payload import Command
 texts = st.text(max_size=20)
 jobs = st.builds(
     Job,
-    st.builds(Command, st.integers(1, 2**63 - 1), texts, texts, texts, texts),
+    st.builds(Command, st.integers(1, 2**63 - 1), texts, texts, texts, texts, st.none() | st.integers(1, 2**63 - 1)),
     st.none() | st.integers(1, 99),
     st.sampled_from(ExecutionStatus),
     st.none() | texts,
@@ -33,7 +33,20 @@ def test_what_is_saved_is_what_is_loaded(state: State) -> None:
         assert Memory(Path(folder)).load() == state
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"running": 5, "waiting": null, "finished": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "5",
+        "null",
+        "[" * 100_000,
+        '{"running": 5, "waiting": null, "finished": []}',
+        '{"running": [], "finished": 5}',
+    ],
+)
 def test_a_file_that_makes_no_sense_counts_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
     assert Memory(tmp_path).load() == State()

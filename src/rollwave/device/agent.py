@@ -109,12 +109,15 @@ class Agent:
             if report.final:
                 self._remember(rules.delivered(self.state, report.campaign_id, report.attempt))
 
-    async def _ask(self, session: Session) -> NoReturn:
-        """Ask what to do, whenever somebody wants to know."""
+    async def _ask(self, session: Session) -> None:
+        """Ask what to do whenever that is wanted. A question that a lost session cut off is asked in the next one."""
         topic = ask_topic(self._plan.tenant_id, self._plan.device_id)
         while True:
             await self._question.wait()
-            await (await session.publish(topic, b"")).settled()
+            receipt = await session.publish(topic, b"")
+            await receipt.settled()
+            if not (receipt.taken or receipt.refused):
+                return
             self._question.clear()
 
     def _take(self, incoming: Incoming) -> None:
@@ -135,7 +138,7 @@ class Agent:
             reason=decision.reason,
         )
         self._remember(decision.state)
-        if self.state.running and self.state.running.command.campaign_id == command.campaign_id:
+        if self.state.running and self.state.running.command is command:
             self._answered(wanted=True)
         match decision.verdict:
             case Verdict.START:
@@ -157,7 +160,7 @@ class Agent:
     async def _run_job(self, job: Job) -> None:
         error = None
         try:
-            if job.status is not ExecutionStatus.INSTALLING or not self._is_fetched(job.command):
+            if job.status is not ExecutionStatus.INSTALLING or not await self._is_fetched(job.command):
                 await self._download()
             self._advance(ExecutionStatus.INSTALLING)
             await self._installer.install(self._memory.artifact, job.command)
@@ -172,8 +175,9 @@ class Agent:
         _log.info("device_finished", campaign_id=job.command.campaign_id, outcome=outcome.value, reason=finished.error)
         self._outbox.put(Outgoing.of(finished))
 
-    def _is_fetched(self, command: Command) -> bool:
-        return matches(Promise.of(command), self._memory.artifact)
+    async def _is_fetched(self, command: Command) -> bool:
+        """Whether what was fetched before a restart is still there: a loss of power may have cost some of it."""
+        return await asyncio.to_thread(matches, Promise.of(command), self._memory.artifact)
 
     async def _download(self) -> None:
         """Fetch the running job's artifact. One that the server refuses is asked about, and tried once more."""
