@@ -231,6 +231,7 @@ async def test_nothing_is_claimed_in_a_copy_that_a_worker_was_led_to(
     campaign = await begun(database, mosquitto, tmp_path / "before")
     async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, succeeds) as fleet:
         settings = Settings(MQTT_BROKER_URL=mosquitto.url)
+        psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # its pace allows it
         batch = await Claimer(pool, settings, steps=1).claim(due(campaign))
         assert (batch.commands, batch.skipped) == ((), 0)
         async with Publisher(Broker.from_settings(settings)) as publisher:
