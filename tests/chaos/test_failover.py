@@ -92,6 +92,7 @@ async def test_a_replica_takes_over(pair: Pair, mosquitto: Mosquitto, tmp_path: 
                 assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
         assert {command.attempt for command in fleet.commands} == {1}
         assert len(events(it, "ota_database_unavailable")) == len(events(it, "ota_database_back")) <= 2
+        assert events(it, "ota_identity_undecided") == [], "a replica is the same database, also once it is promoted"
         assert it.process.returncode is None
 
 

@@ -11,11 +11,19 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.engine.claimer import Claimer
+from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.publisher import Publisher
+from rollwave.mqtt.broker import Broker
+from rollwave.settings import Settings
+from rollwave.store.database import Pool, create_pool
 from tests.engine import (
     breakdown,
     campaign_row,
     connect,
     devices,
+    due,
     ends,
     events,
     insert_campaign,
@@ -44,10 +52,10 @@ async def copy_of(database: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def any_worker(database: str, broker_url: str, log: Path, port: int) -> AsyncIterator[Running]:
+async def any_worker(database: str, broker_url: str, log: Path, *arguments: str) -> AsyncIterator[Running]:
     """A worker of which nothing is expected yet."""
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2"}
-    async with rollwave_running("worker", "--port", str(port), log=log, env=env) as running:
+    async with rollwave_running("worker", *arguments, log=log, env=env) as running:
         yield running
 
 
@@ -93,7 +101,7 @@ async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_said_what_it_i
         connect(database) as host,
         connect(copy) as staging,
         devices(mosquitto.url, succeeds) as fleet,
-        any_worker(copy, mosquitto.url, tmp_path / "copy", port) as copied,
+        any_worker(copy, mosquitto.url, tmp_path / "copy", "--port", str(port)) as copied,
         worker(database, mosquitto.url, tmp_path / "original") as original,
     ):
         await ends(host, campaign)
@@ -122,7 +130,7 @@ async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
         connect(database) as host,
         connect(copy) as staging,
         devices(mosquitto.url, succeeds) as fleet,
-        any_worker(copy, mosquitto.url, tmp_path / "copy", port) as copied,
+        any_worker(copy, mosquitto.url, tmp_path / "copy", "--port", str(port)) as copied,
     ):
         other = await insert_campaign(staging, 2, tenant="south")
         await eventually(lambda: events(copied, UNDECIDED), what="the copy waits to be told")
@@ -167,7 +175,7 @@ async def test_a_database_that_was_moved_keeps_its_identity_and_goes_on(
         copy_of(database) as moved,
         connect(moved) as host,
         devices(mosquitto.url, succeeds) as fleet,
-        any_worker(moved, mosquitto.url, tmp_path / "moved", free_port()) as running,
+        any_worker(moved, mosquitto.url, tmp_path / "moved") as running,
     ):
         await eventually(lambda: events(running, UNDECIDED), what="it waits to be told")
         migrated = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": moved})
@@ -214,3 +222,61 @@ async def test_two_decisions_at_once_take_turns(database: str, mosquitto: Mosqui
         assert psql(copy, "SELECT count(*) FROM ota_campaign_history WHERE event = 'paused'") == (
             "0" if flag == "--moved" else "1"
         )
+
+
+async def test_nothing_is_claimed_in_a_copy_that_a_worker_was_led_to(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """It has asked the original what is due, and its next connection leads to the copy."""
+    campaign = await begun(database, mosquitto, tmp_path / "before")
+    async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, succeeds) as fleet:
+        settings = Settings(MQTT_BROKER_URL=mosquitto.url)
+        psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # its pace allows it
+        batch = await Claimer(pool, settings, steps=1).claim(due(campaign))
+        assert (batch.commands, batch.skipped) == ((), 0)
+        async with Publisher(Broker.from_settings(settings)) as publisher:
+            dispatcher = Dispatcher(pool, publisher, settings)
+            assert not await dispatcher._still_runs(due(campaign))
+            await dispatcher.dispatch(due(campaign))
+        assert fleet.commands == []
+        assert psql(copy, "SELECT count(*) FROM ota_device_status WHERE attempt > sent_attempt") == "0"
+
+
+async def test_embedded_in_a_host_it_does_nothing_either(
+    database: str,
+    mosquitto: Mosquitto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", mosquitto.url)
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
+    caplog.set_level("INFO", "rollwave")
+    campaign = await begun(database, mosquitto, tmp_path / "before")
+    async with (
+        copy_of(database) as copy,
+        connect(copy) as host,
+        create_pool(copy) as pool,
+        devices(mosquitto.url, succeeds) as fleet,
+        asyncio.TaskGroup() as group,
+    ):
+        ticks = 0
+
+        async def tick(pool: Pool) -> None:
+            nonlocal ticks
+            await run_ota_campaign_tick(pool)
+            ticks += 1
+
+        running = [
+            group.create_task(worker_loop(tick, pool, interval=0.1)),
+            group.create_task(run_ota_status_listener(pool)),
+        ]
+        await eventually(lambda: ticks > 10, what="it goes on asking")
+        assert fleet.commands == []
+        assert [each.levelname for each in caplog.records if each.message == UNDECIDED] == ["ERROR"]
+        decided = await asyncio.to_thread(rollwave, "migrate", "--moved", env={"DATABASE_URL": copy})
+        assert decided.returncode == 0, decided.stderr
+        await ends(host, campaign)
+        assert len([each for each in caplog.records if each.message == "ota_identity_decided"]) == 1
+        for each in running:
+            each.cancel()

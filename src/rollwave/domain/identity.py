@@ -33,7 +33,7 @@ def standing(here: str | None, bound_to: Sequence[str | None], *, used: bool) ->
         here: what PostgreSQL calls this database; None: it does not tell.
         bound_to: for each installation row, the database that it is bound to; None: it is not bound. There is one row,
             or two where the rows of a dump were added to those of a new schema.
-        used: a listener has held a slot, in this database or in the one that it was copied from.
+        used: a listener that is not here now has held a slot, in this database or in the one that it was copied from.
     """
     if here is None:
         return Standing.UNREADABLE

@@ -79,7 +79,7 @@ def _spoken(place: str | None) -> str:
 async def read(connection: Connection) -> Installation:
     """What this database is, as ``pulse_app`` sees it. Changes nothing."""
     rows = await connection.fetch(_sql["read"])
-    here, used = rows[0]["here"], rows[0]["used"]
+    here, used = rows[0]["here"], any(row["used"] for row in rows)
     bound_to = tuple(row["bound_to"] for row in rows if row["name"] is not None)
     return Installation(rows[0]["name"] or "", here, bound_to, standing(here, bound_to, used=used))
 

@@ -1,18 +1,23 @@
 -- name: read
 -- Every installation row (one, unless rows of a dump were added to a new schema), and what this database is. The row that
--- is bound here comes first.
+-- is bound here comes first. What is not bound counts as used where a slot was held by a session that is not here now.
 SELECT left(replace(i.id::text, '-', ''), 12) AS name, i.bound_to, h.here,
-       EXISTS (SELECT FROM rollwave_listener_slots) AS used
+       CASE WHEN i.bound_to IS NULL
+            THEN EXISTS (SELECT FROM rollwave_listener_slots s
+                         WHERE NOT EXISTS (SELECT FROM pg_locks l
+                                           WHERE l.pid = s.holder AND l.locktype = 'advisory' AND l.granted))
+            ELSE true END AS used
 FROM (SELECT rollwave_here() AS here) AS h
 LEFT JOIN rollwave_installation i ON true
 ORDER BY (i.bound_to = h.here) IS TRUE DESC, i.installed_at, i.id;
 
 -- name: bind_new
--- The first worker binds the installation. It draws a new id, because a copy that was made before has the same one. Not
--- applied: another worker was first.
+-- The first worker binds the installation. It draws a new id, because a copy that was made before has the same one; a
+-- worker of an older version that listens already keeps its sessions. Not applied: another worker was first.
 UPDATE rollwave_installation
-SET id = gen_random_uuid(), bound_to = rollwave_here(), bound_at = statement_timestamp()
-WHERE bound_to IS NULL AND NOT EXISTS (SELECT FROM rollwave_listener_slots);
+SET id = CASE WHEN EXISTS (SELECT FROM rollwave_listener_slots) THEN id ELSE gen_random_uuid() END,
+    bound_to = rollwave_here(), bound_at = statement_timestamp()
+WHERE bound_to IS NULL;
 
 -- name: keep_one
 -- Of several rows, keep the one that is bound to another database: it came with the data. Where there is none, make one.
