@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -192,3 +194,8 @@ class Settings(BaseSettings):
                 hint="Set it to your PostgreSQL, as in DATABASE_URL=postgresql://user@host:5432/name",
             )
         return self.database_url.get_secret_value()
+
+
+def proxy_variables() -> Mapping[str, str]:
+    """Variables that name proxies: ``HTTP_PROXY``, ``no_proxy`` and their like, by their names as they are written."""
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
