@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_operating import north as north
-from tests.acceptance.test_operating import seen_on_a_terminal
+from rollwave.embedded.broker import EmbeddedBroker
 from tests.engine import connect
-from tests.installation import Installation
+from tests.installation import Installation, installed, seen_on_a_terminal
 from tests.support import eventually, psql, rollwave_running
+
+
+@pytest.fixture
+async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
+        yield installation
 
 
 async def test_a_large_file_is_imported_in_parts_or_not_at_all(north: Installation, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import os
 import pty
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.groups import held_after_the_first_batch
-from tests.installation import TENANT, Installation, installed
+from tests.installation import TENANT, Installation, installed, seen_on_a_terminal
 from tests.support import environment, eventually, free_port, psql, rollwave, rollwave_running
 
 URL = "http://files.example/fw.bin"
@@ -209,25 +209,6 @@ async def test_what_the_api_refuses_is_explained(north: Installation) -> None:
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith("error: ")
         assert told in refused.stderr
-
-
-def seen_on_a_terminal(north: Installation, *arguments: str) -> tuple[int, str]:
-    """Run a command with its standard error on a terminal; its exit code, and what was to be seen there."""
-    screen, terminal = pty.openpty()
-    with os.fdopen(screen, "rb", buffering=0) as shown:
-        running = subprocess.Popen(
-            [rollwave("--version").args[0], *arguments],
-            env=environment(**north.env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=terminal,
-        )
-        os.close(terminal)
-        seen = b""
-        with suppress(OSError):  # so a terminal says that nobody is left at its other end
-            while part := shown.read(4096):
-                seen += part
-    return running.wait(30), seen.decode()
 
 
 def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:
