@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 
-from tests.support import eventually, free_port, rollwave, rollwave_running
+from tests.support import environment, eventually, free_port, rollwave, rollwave_running
 
 TENANT = "north"
 
@@ -47,6 +49,25 @@ async def installed(
             database, broker, {"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": made.stdout.strip(), **settings}
         )
         assert server.process.returncode is None, server.output()
+
+
+def seen_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
+    """Run a command with its standard error on a terminal; its exit code, and what was to be seen there."""
+    screen, terminal = pty.openpty()
+    with os.fdopen(screen, "rb", buffering=0) as shown:
+        running = subprocess.Popen(
+            [rollwave("--version").args[0], *arguments],
+            env=environment(**installation.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        seen = b""
+        with suppress(OSError):  # so a terminal says that nobody is left at its other end
+            while part := shown.read(4096):
+                seen += part
+    return running.wait(30), seen.decode()
 
 
 def _ready(url: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -220,3 +222,8 @@ class Settings(Environment):
 
 ENGINE = frozenset(Settings.model_fields) - Settings.tolerated_fields - {"api_url", "api_key"}
 """What a worker, embedded or not, needs."""
+
+
+def proxy_variables() -> Mapping[str, str]:
+    """Variables that name proxies: ``HTTP_PROXY``, ``no_proxy`` and their like, by their names as they are written."""
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}

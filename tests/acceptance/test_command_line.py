@@ -99,6 +99,31 @@ def test_servers_that_are_away_are_explained() -> None:
         assert "secret" not in done.stderr
 
 
+@pytest.mark.parametrize("value", ["socks://me:secret@127.0.0.1:1080/", "socks5://127.0.0.1:1080", "http://a:b:c"])
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTP_PROXY"])
+def test_a_proxy_that_cannot_be_used_is_named_in_one_line(variable: str, value: str) -> None:
+    done = rollwave("campaign", "list", env={"ROLLWAVE_API_KEY": "key", "NO_PROXY": "", variable: value})
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(f"error: {variable} ")
+    assert variable in hint
+    assert "secret" not in done.stderr
+
+
+def test_a_dead_proxy_is_named_with_its_variable() -> None:
+    proxy = f"http://me:secret@127.0.0.1:{free_port()}"
+    env = {"ROLLWAVE_API_URL": "http://api.example", "ROLLWAVE_API_KEY": "key", "HTTP_PROXY": proxy, "NO_PROXY": ""}
+    done = rollwave("campaign", "list", env=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    error, hint = done.stderr.splitlines()
+    assert error.startswith(
+        "error: the API at http://api.example cannot be reached through the proxy http://127.0.0.1:"
+    )
+    assert "HTTP_PROXY" in hint
+    assert "rollwave serve" not in done.stderr
+    assert "secret" not in done.stderr
+
+
 async def test_migrating_says_what_it_did(empty_database: str) -> None:
     env = {"DATABASE_URL": empty_database}
     first = rollwave("migrate", env=env).stdout.splitlines()

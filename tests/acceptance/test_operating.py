@@ -8,14 +8,14 @@ import os
 import pty
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.groups import held_after_the_first_batch
-from tests.installation import TENANT, Installation, installed
+from tests.installation import TENANT, Installation, installed, seen_on_a_terminal
 from tests.support import environment, eventually, free_port, psql, rollwave, rollwave_running
 
 URL = "http://files.example/fw.bin"
@@ -47,7 +47,10 @@ async def test_a_campaign_from_a_file_to_its_end(north: Installation, tmp_path: 
     async with rollwave_running(*fleet, log=tmp_path / "fleet.log", env=north.env) as running:
         await eventually(lambda: "fleet_connected" in running.output())
         made = north.do("campaign", "create", "spring", "--firmware", "2.1", "--group", "all", "--start")
-        assert made == "campaign 1: 6 devices, RUNNING\n"
+        assert made.splitlines() == [
+            "campaign 1: 6 devices, RUNNING",
+            f"firmware 2, version 2.1, for any device type, at {URL}",
+        ]
         watched = north.do("campaign", "watch", "1", "--timeout", "60").splitlines()
     assert watched[-1] == "COMPLETED  6 SUCCESS  (0 % failed, over 10 % trips)"
     assert any(line.endswith("created for 6 devices") for line in watched)
@@ -63,7 +66,8 @@ async def test_a_large_group_is_targeted_while_one_looks_on_or_not(north: Instal
     prepared(north, tmp_path, 12_000)
     words = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all", "--start"]
     so_far = "targeting 10,000 of 12,000 devices"
-    told = "12000 devices, RUNNING, 10,000 of them targeted so far\n"
+    chosen = f"firmware 1, version 2.0, for any device type, at {URL}\n"
+    told = f"12000 devices, RUNNING, 10,000 of them targeted so far\n{chosen}"
     async with held_after_the_first_batch(north.database):
         gave_up = north.run(*words, "--timeout", "8")
         assert (gave_up.returncode, gave_up.stdout) == (4, f"campaign 1: {told}")
@@ -73,7 +77,7 @@ async def test_a_large_group_is_targeted_while_one_looks_on_or_not(north: Instal
     at_once = north.run(*words)
     assert (at_once.returncode, at_once.stdout, at_once.stderr) == (0, f"campaign 2: {told}", "")
     waited = north.run(*words, "--wait")
-    assert waited.stdout == "campaign 3: 12000 devices, RUNNING\n"
+    assert waited.stdout == f"campaign 3: 12000 devices, RUNNING\n{chosen}"
     assert waited.stderr.splitlines()[-1] == "campaign 3: 12,000 devices targeted"
     code, seen = seen_on_a_terminal(north, *words)
     assert code == 0
@@ -136,6 +140,61 @@ async def test_a_file_with_mistakes_writes_nothing(north: Installation, tmp_path
     assert north.run("device-group", "import", "all", str(tmp_path / "none.csv")).returncode == 1
 
 
+async def test_a_firmware_is_chosen_by_its_version_or_its_id_and_told(north: Installation) -> None:
+    north.do("device-group", "put", "all", "dev-1")
+    for version, kind in (("4.2.0", None), ("4.2.0", "gateway"), ("2", None), ("20260115", None)):
+        north.do("firmware", "add", URL, "--version", version, *(["--device-type", kind] if kind else []))
+
+    def create(firmware: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return north.run("campaign", "create", "spring", "--firmware", firmware, "--group", "all", *more)
+
+    for firmware, chosen in (("2", 3), ("20260115", 4), ("id:1", 1), ("id:3", 3)):
+        made = json.loads(create(firmware, "-o", "json").stdout)
+        assert (made["firmware_version_id"], made["firmware_url"]) == (chosen, URL)
+    assert create("2").stdout.splitlines()[1] == f"firmware 3, version 2, for any device type, at {URL}"
+    refused = {
+        "4.2.0": (
+            "firmware 1, version 4.2.0, for any device type",
+            "firmware 2, version 4.2.0, for device type gateway",
+        ),
+        "4": (f"firmware 4, version 20260115, for any device type, at {URL}", "--firmware id:4"),
+        "9.9": ("no firmware has the version 9.9", "rollwave firmware list"),
+        "id:99": ("no firmware 99",),
+        "id:4.2.0": ("'4.2.0' is no id", "--firmware id:2"),
+        "4.2.0 ": ("no firmware has the version 4.2.0 ",),
+    }
+    for firmware, told in refused.items():
+        failed = create(firmware)
+        assert (failed.returncode, failed.stdout) == (1, ""), firmware
+        assert [each in failed.stderr for each in told] == [True] * len(told), failed.stderr
+    assert "--firmware id:2 or --firmware id:1" in create("4.2.0").stderr
+    assert json.loads(north.do("campaign", "list", "-o", "json"))["total"] == 5
+
+
+async def test_registering_again_says_which_it_was(north: Installation) -> None:
+    words = ["firmware", "add", URL, "--version", "2.0", "--size", "8"]
+    assert north.do(*words) == f"firmware 1: 2.0 at {URL}\n"
+    assert north.do(*words) == f"firmware 1: 2.0 at {URL} (registered before)\n"
+    assert [json.loads(north.do(*words[:4], each, "-o", "json"))["new"] for each in ("3.0", "3.0")] == [True, False]
+    other = north.run(*words[:-1], "9")
+    assert (other.returncode, other.stdout) == (1, "")
+    assert "another file_size_bytes" in other.stderr
+
+
+async def test_arguments_that_could_be_read_otherwise_are_refused(north: Installation, tmp_path: Path) -> None:
+    table = tmp_path / "devices.csv"
+    table.write_text("device_id\ndev-1\n")
+    given = north.run("device-group", "put", "all", str(table))
+    assert (given.returncode, f"rollwave device-group import all {table}" in given.stderr) == (1, True)
+    for group in ("a/b", "a?limit=1", "../firmware", "a#b", ""):
+        assert north.run("device-group", "show", group).returncode == 2
+    key = north.env["ROLLWAVE_API_KEY"]
+    whole = north.run("apikey", "revoke", key, "--tenant", TENANT)
+    assert whole.returncode == 1
+    assert key not in whole.stderr
+    assert north.run("quarantine", "list", "--tenant", "").returncode == 1
+
+
 async def test_what_the_api_refuses_is_explained(north: Installation) -> None:
     viewer = rollwave("apikey", "create", "--tenant", TENANT, "--role", "viewer", env=north.env).stdout.strip()
     for words, key, told in (
@@ -150,25 +209,6 @@ async def test_what_the_api_refuses_is_explained(north: Installation) -> None:
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith("error: ")
         assert told in refused.stderr
-
-
-def seen_on_a_terminal(north: Installation, *arguments: str) -> tuple[int, str]:
-    """Run a command with its standard error on a terminal; its exit code, and what was to be seen there."""
-    screen, terminal = pty.openpty()
-    with os.fdopen(screen, "rb", buffering=0) as shown:
-        running = subprocess.Popen(
-            [rollwave("--version").args[0], *arguments],
-            env=environment(**north.env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=terminal,
-        )
-        os.close(terminal)
-        seen = b""
-        with suppress(OSError):  # so a terminal says that nobody is left at its other end
-            while part := shown.read(4096):
-                seen += part
-    return running.wait(30), seen.decode()
 
 
 def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:

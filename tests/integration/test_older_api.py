@@ -10,10 +10,17 @@ from tests.support import rollwave
 
 
 class _Older(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert self.path == "/api/v1/customer/firmware/1"
+        self._answer(200, {"id": 1, "version": "2.0", "file_url": "http://h/f"})
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.dumps({"id": 7, "status": "CREATED", "total_devices": 3}).encode()
-        self.send_response(201)
+        self._answer(201, {"id": 7, "status": "CREATED", "total_devices": 3})
+
+    def _answer(self, status: int, document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -23,7 +30,11 @@ def test_a_campaign_is_created_by_an_older_api() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Older) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        words = ["campaign", "create", "spring", "--firmware", "1", "--group", "all", "--wait"]
+        words = ["campaign", "create", "spring", "--firmware", "id:1", "--group", "all", "--wait"]
         made = rollwave(*words, env={"ROLLWAVE_API_URL": url, "ROLLWAVE_API_KEY": "key"})
         server.shutdown()
-    assert (made.returncode, made.stdout) == (0, "campaign 7: 3 devices, CREATED\n"), made.stderr
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines() == [
+        "campaign 7: 3 devices, CREATED",
+        "firmware 1, version 2.0, for any device type, at http://h/f",
+    ]

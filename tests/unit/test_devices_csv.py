@@ -37,9 +37,12 @@ def test_each_mistake_is_named_with_its_line() -> None:
         (b"", 1, "device_id"),
         (b"id\ngw-1\n", 1, "device_id"),
         (b"device_id,a,a\n", 1, "same name"),
-        (b"device_id,\n", 1, "no name"),
+        (b"device_id,,a\n", 1, "no name"),
+        (b"device_id,DEVICE_ID\n", 1, "same name"),
+        (b"sep=;\nid;a\n", 2, "device_id"),
         (b"device_id\n", 1, "names no device"),
-        ("device_id\ngw-1\n".encode("utf-16"), 1, "not UTF-8"),
+        ("device_id\n".encode("utf-16"), 1, "names no device"),
+        (b"\xff\xfed", 1, "not UTF-8"),
         (b"device_id\ngw-1\n\xff\n", 3, "not UTF-8"),
         (b'device_id\n"gw-1\n', 2, "not CSV"),
         (b"device_id,a\ngw-1,\x00\n", 2, "NUL"),
@@ -49,3 +52,42 @@ def test_a_file_that_is_no_list_of_devices(content: bytes, line: int, what: str)
     _, mistakes = read_devices(content)
     assert [mistake.line for mistake in mistakes] == [line]
     assert what in mistakes[0].what
+
+
+NORTH = [Device("gw-1", "gateway", {"Site": "north, hall 2"}), Device("gw-2", None, {})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'device_id,device_type,Site\ngw-1,gateway,"north, hall 2"\ngw-2,,\n',
+        "device_id;device_type;Site\ngw-1;gateway;north, hall 2\ngw-2;;\n",
+        "device_id\tdevice_type\tSite\r\ngw-1\tgateway\tnorth, hall 2\r\ngw-2\t\t\r\n",
+        "sep=;\r\ndevice_id;device_type;Site\r\ngw-1;gateway;north, hall 2\r\ngw-2;;\r\n",
+        "SEP=|\ndevice_id|device_type|Site\ngw-1|gateway|north, hall 2\ngw-2||\n",
+        "sep=\t\ndevice_id\tdevice_type\tSite\ngw-1\tgateway\tnorth, hall 2\ngw-2\t\t\n",
+        "DEVICE_ID;Device_Type;Site\ngw-1;gateway;north, hall 2\ngw-2;;\n",
+        "Site;Device_Id;DEVICE_TYPE\nnorth, hall 2;gw-1;gateway\n;gw-2;\n",
+        "device_id;device_type;Site;;\ngw-1;gateway;north, hall 2;;\ngw-2;;;;\n;;;;\n; ;;;\n",
+        "device_id;device_type;Site\ngw-1;gateway;north, hall 2;;;\ngw-2;;\n;;\n",
+        ";;\n;;\ndevice_id;device_type;Site\ngw-1;gateway;north, hall 2\ngw-2;;\n",
+        "device_id;device_type;Site\rgw-1;gateway;north, hall 2\rgw-2;;\r",
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_spreadsheets_write_is_understood(text: str, encoding: str) -> None:
+    assert read_devices(text.encode(encoding)) == (NORTH, [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_counted_as_an_editor_counts_them(encoding: str, end: str) -> None:
+    lines = ["sep=;", "device_id;note", ";", 'gw-1;"two', 'lines"', "gw 2;x", ";", "", "gw-1;again", "gw-3;x;y", "gw-4"]
+    _, mistakes = read_devices(end.join(lines).encode(encoding))
+    assert [mistake.line for mistake in mistakes] == [6, 9, 10, 11]
+    assert mistakes[1].what == "device id gw-1 is on line 4 already"
+
+
+def test_a_comma_in_an_attributes_name_does_not_part_columns() -> None:
+    assert read_devices(b"device_id;site,rev\ngw-1;x\n") == ([Device("gw-1", None, {"site,rev": "x"})], [])

@@ -11,6 +11,7 @@ import typer
 from rollwave.cli.database import with_pool
 from rollwave.cli.output import Format, Output, print_json, say, table
 from rollwave.domain.role import Role
+from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -71,6 +72,12 @@ def revoke(
 ) -> None:
     """End a key at once."""
     from rollwave.store import apikeys
+
+    if key_id.startswith("rollwave."):
+        raise InvalidInput(
+            "that is a whole key, and this takes its id",  # the key is not repeated: it is a secret
+            hint=f"`rollwave apikey list --tenant {tenant}` shows the ids: a key's is its last part but one.",
+        )
 
     with_pool(lambda pool: apikeys.revoke(pool, tenant, key_id))
     say(f"key {key_id} is revoked")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.firmware_choice import find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, say, table
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.wave import Strategy
-from rollwave.errors import InvalidInput, NotFound, RollwaveError
-
-if TYPE_CHECKING:
-    from rollwave.client.api import Api
+from rollwave.errors import InvalidInput, RollwaveError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -25,7 +23,7 @@ CampaignArgument = Annotated[int, typer.Argument(metavar="ID", min=1, help="The 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="For people.")],
-    firmware: Annotated[str, typer.Option(metavar="ID|VERSION", help="The id if all digits, else the version.")],
+    firmware: Annotated[str, typer.Option(metavar="VERSION|id:ID", help="The version, or an id as in id:2.")],
     group: Annotated[str, typer.Option(help="The device group to bring to this firmware.")],
     strategy: Annotated[Strategy, typer.Option(help="canary: a first few, then the rest.")] = Strategy.LINEAR,
     rate: Annotated[int, typer.Option(min=1, help="Devices per tick.")] = 10,
@@ -53,9 +51,12 @@ def create(
 ) -> None:
     """Create a campaign: bring a group to a firmware.
 
-    Nothing is sent until it is started. A group of more than 10,000 devices is targeted in
-    the background, which standard error shows on a terminal, or with --wait; Ctrl-C leaves
-    it to that. Exits 3 when the campaign is ABORTED meanwhile, 4 when --timeout passed first.
+    Nothing is sent until it is started. --firmware is a version, and what was chosen is
+    printed. Where several device types have the same version, name one by its id: id:2.
+
+    A group of more than 10,000 devices is targeted in the background, which standard error
+    shows on a terminal, or with --wait; Ctrl-C leaves it to that. Exits 3 when the campaign
+    is ABORTED meanwhile, 4 when --timeout passed first.
     """
     body = {
         "name": name,
@@ -70,7 +71,8 @@ def create(
         "max_attempts": max_attempts,
     }
     with connect(api_url, api_key) as api:
-        body["firmware_version_id"] = _firmware_id(api, firmware)
+        chosen = find_firmware(api, firmware)
+        body["firmware_version_id"] = chosen["id"]
         made = api.post("/ota/campaigns", {key: value for key, value in body.items() if value is not None})
         if start:
             made |= api.post(f"/ota/campaigns/{made['id']}/start")
@@ -89,23 +91,11 @@ def create(
             f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}"
             + (f", {rest:,} of them targeted so far" if rest is not None else "")
         )
+        say(in_words(chosen))
     if made["status"] == CampaignStatus.ABORTED:
         raise typer.Exit(3)
     if waited_for and made["targeted_devices"] is not None:
         raise typer.Exit(4)
-
-
-def _firmware_id(api: Api, wanted: str) -> int:
-    if wanted.isascii() and wanted.isdigit():
-        return int(wanted)
-    found = [row for row in api.pages("/firmware", "firmware_versions") if row["version"] == wanted]
-    if not found:
-        raise NotFound(f"there is no firmware {wanted}", hint="See `rollwave firmware list`.")
-    if len(found) > 1:
-        ids = ", ".join(str(row["id"]) for row in found)
-        raise InvalidInput(f"there are {len(found)} firmwares {wanted}", hint=f"Name one by its id: {ids}.")
-    firmware_id: int = found[0]["id"]
-    return firmware_id
 
 
 @app.command("list")

@@ -31,10 +31,12 @@ def connect(api_url: str | None, api_key: str | None) -> Api:
     """The API to talk to.
 
     Raises:
-        ConfigurationError: there is no key.
+        ConfigurationError: there is no key, or the proxy on the way cannot be used.
     """
+    from rollwave.client.address import base_url
     from rollwave.client.api import Api
-    from rollwave.settings import Settings
+    from rollwave.client.proxy import Proxy
+    from rollwave.settings import Settings, proxy_variables
 
     settings = Settings.load()
     key = (api_key or "").strip() or (settings.api_key.get_secret_value() if settings.api_key else "")
@@ -43,4 +45,5 @@ def connect(api_url: str | None, api_key: str | None) -> Api:
             "ROLLWAVE_API_KEY is not set",
             hint="Set it to a key; `rollwave apikey create --tenant T --role operator` prints one.",
         )
-    return Api((api_url or "").strip() or settings.api_url, key)
+    url = base_url((api_url or "").strip() or settings.api_url)
+    return Api(url, key, proxy=Proxy.leading_to(url, proxy_variables()))

@@ -1,9 +1,11 @@
-"""Reading a list of devices from CSV. Pure: every mistake is found before anything is written."""
+"""Reading a list of devices from CSV, as spreadsheets write it. Pure: mistakes are found before anything is written."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +13,11 @@ from rollwave.domain.ids import is_valid_id
 
 ID = "device_id"
 TYPE = "device_type"
+
+DELIMITERS = ",;\t"
+"""What may separate values: the first that finds a column device_id in the header does. A line `sep=` names another."""
+
+_sep = re.compile(r"sep=([^\"\r\n])(?:\r\n|\r|\n|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +40,80 @@ class Mistake:
 def read_devices(content: bytes) -> tuple[list[Device], list[Mistake]]:
     """The devices, and what is wrong with the file: use the devices only when nothing is."""
     try:
-        text = content.decode("utf-8-sig")  # spreadsheets like to begin with a byte order mark
+        text = _decoded(content)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return [], [Mistake(line, "is not UTF-8: save the file as CSV UTF-8")]
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    named = _sep.match(text)
+    delimiter = named[1] if named else next((each for each in DELIMITERS if ID in _header(text, each)), ",")
+    first = 2 if named else 1
+    rows = _Rows(text[named.end() :] if named else text, delimiter, first)
     devices: list[Device] = []
     mistakes: list[Mistake] = []
     seen: dict[str, int] = {}
     try:
-        header = [name.strip() for name in next(reader, [])]
-        mistakes += [Mistake(1, what) for what in _header_mistakes(header)]
+        line, header = next(rows, (first, []))
+        header = _names(header)
+        mistakes += [Mistake(line, what) for what in _header_mistakes(header)]
         if mistakes:
             return [], mistakes
-        for line, row in _rows(reader):
-            values = dict(zip(header, (value.strip() for value in row), strict=False))
+        for line, row in rows:
+            values = dict(zip(header, row, strict=False))
             found = list(_row_mistakes(header, row, values, seen))
             mistakes += [Mistake(line, what) for what in found]
             if not found:
                 seen[values[ID]] = line
                 devices.append(_device(values))
     except csv.Error as error:
-        mistakes.append(Mistake(reader.line_num, f"is not CSV: {error}"))
+        mistakes.append(Mistake(rows.line, f"is not CSV: {error}"))
     if not devices and not mistakes:
         mistakes.append(Mistake(1, "the file names no device"))
     return devices, mistakes
+
+
+def _decoded(content: bytes) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with a byte order mark, as Excel's "Unicode text" has."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig")
+
+
+class _Rows:
+    """The rows that hold anything, each with the line on which it begins: a quoted value may go over several lines."""
+
+    def __init__(self, text: str, delimiter: str, first: int) -> None:
+        self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        self._before = first - 1
+
+    @property
+    def line(self) -> int:
+        """The line that was read last."""
+        return self._before + self._reader.line_num
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        return self
+
+    def __next__(self) -> tuple[int, list[str]]:
+        while True:
+            begins = self.line + 1
+            row = [value.strip() for value in next(self._reader)]
+            if any(row):
+                return begins, row
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    try:
+        return _names(next(_Rows(text, delimiter, 1), (1, []))[1])
+    except csv.Error:
+        return []
+
+
+def _names(header: list[str]) -> list[str]:
+    """The columns' names: ours in any letter case, and none for empty columns at the end."""
+    names = [name.lower() if name.lower() in {ID, TYPE} else name for name in header]
+    while names and not names[-1]:
+        names.pop()
+    return names
 
 
 def _header_mistakes(header: list[str]) -> Iterator[str]:
@@ -69,17 +125,8 @@ def _header_mistakes(header: list[str]) -> Iterator[str]:
         yield "two columns have the same name"
 
 
-def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line on which each begins: a quoted value may go over several."""
-    line = 2
-    for row in reader:
-        if row:
-            yield line, row
-        line += 1 + sum(value.count("\n") for value in row)
-
-
 def _row_mistakes(header: list[str], row: list[str], values: dict[str, str], seen: dict[str, int]) -> Iterator[str]:
-    if len(row) != len(header):
+    if len(row) < len(header) or any(row[len(header) :]):
         yield f"has {len(row)} values for {len(header)} columns"
         return
     device_id = values[ID]

@@ -32,18 +32,20 @@ def add(
     """Register a version.
 
     The bytes stay where they are: devices fetch them from the URL, and check
-    them against the SHA-256.
+    them against the SHA-256. Registering the same again changes nothing and
+    prints the same id; a version that is registered with another file or
+    other values is an error. With -o json, "new" says which it was.
 
         rollwave firmware add app.bin --url https://files.example/a --version 2.0
     """
     body: dict[str, Any] = _artifact(source, url, checksum, size) | {"version": version}
     body |= {"device_type": device_type, "description": description}
     with connect(api_url, api_key) as api:
-        row = api.post("/firmware", {key: value for key, value in body.items() if value is not None})
+        row, new = api.create("/firmware", {key: value for key, value in body.items() if value is not None})
     if output is Format.JSON:
-        print_json(row)
+        print_json({**row, "new": new})
     else:
-        say(f"firmware {row['id']}: {row['version']} at {row['file_url']}")
+        say(f"firmware {row['id']}: {row['version']} at {row['file_url']}" + ("" if new else " (registered before)"))
 
 
 def _artifact(source: str, url: str | None, checksum: str | None, size: int | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rollwave.cli import (
     quarantine,
     serve,
 )
+from rollwave.cli.encoding import spell_what_cannot_be_encoded
 from rollwave.cli.output import complain
 from rollwave.errors import RollwaveError
 
@@ -113,6 +114,7 @@ def _options(
 
 def run() -> NoReturn:
     """The program. Exits 0 done, 1 error, 2 usage, 3 campaign aborted, 4 timed out, 130 on Ctrl-C."""
+    spell_what_cannot_be_encoded(sys.stdout, sys.stderr)
     try:
         try:
             app()

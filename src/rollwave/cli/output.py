@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,17 +42,23 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """One line on standard output; what a device or a file wrote cannot drive the terminal."""
-    typer.echo("\n".join(visible(line) for line in text.split("\n")))
+    _write(sys.stdout, "\n".join(visible(line) for line in text.split("\n")))
 
 
 def complain(text: str) -> None:
     """The same on standard error."""
-    typer.echo(visible(text), err=True)
+    _write(sys.stderr, visible(text))
 
 
 def print_json(document: object) -> None:
     """Indented on a terminal, one line elsewhere. Control characters are escaped by JSON itself."""
-    typer.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+    _write(sys.stdout, json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+
+
+def _write(stream: IO[str], text: str) -> None:
+    """A line, in the stream's own encoding: typer's `echo` writes UTF-8 where that is ASCII."""
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, total: int = 0) -> None:

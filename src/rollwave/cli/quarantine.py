@@ -40,7 +40,7 @@ def list_(
 
     async def of_all(pool: Pool) -> tuple[list[dict[str, Any]], int]:
         found, total = [], 0
-        for each in [tenant] if tenant else await quarantine.tenants(pool):
+        for each in [tenant] if tenant is not None else await quarantine.tenants(pool):
             samples, number = await quarantine.newest(pool, each, limit)
             found += [_message(each, sample) for sample in samples]
             total += number

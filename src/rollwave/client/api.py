@@ -10,6 +10,7 @@ from typing import Any, Self
 import httpx2
 
 from rollwave.client.address import base_url
+from rollwave.client.proxy import Proxy
 from rollwave.errors import (
     ApiUnavailable,
     ConfigurationError,
@@ -37,13 +38,17 @@ _HINTS: dict[int, str] = {
 class Api:
     """One connection to ``/api/v1/customer``. Every method raises :class:`RollwaveError` as answered."""
 
-    def __init__(self, url: str, key: str, *, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, key: str, *, timeout: float = 30.0, proxy: Proxy | None = None) -> None:
         self._url = base_url(url)
+        self._proxy = proxy
         try:
             self._http = httpx2.Client(
                 base_url=f"{self._url}/api/v1/customer",
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=timeout,
+                proxy=proxy.url if proxy else None,
+                trust_env=False,  # the caller has found the proxy, and can name its variable
+                verify=httpx2.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR are still heard
             )
         except (httpx2.InvalidURL, UnicodeError) as error:  # its message may quote the key
             raise ConfigurationError(
@@ -62,7 +67,7 @@ class Api:
     def get(self, path: str, **query: str | int | None) -> Any:
         """Read a resource; a ``query`` value of None is left out."""
         given = {key: value for key, value in query.items() if value is not None}
-        return self._call("GET", path, query=given)
+        return _document(self._call("GET", path, query=given))
 
     def pages(self, path: str, key: str, **query: str | int | None) -> Iterator[Any]:
         """Every row of a list, however many pages it takes; ``key`` is what the answer calls them."""
@@ -74,11 +79,20 @@ class Api:
             if cursor is None:
                 return
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        return self._call("POST", path, body)
+    def post(self, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None) -> Any:
+        """Do something, or create something. ``timeout`` (seconds): where it may take longer than usual."""
+        return _document(self._call("POST", path, body, timeout=timeout))
+
+    def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
+        """What was created, and whether it is new: it may have been there before."""
+        response = self._call("POST", path, body)
+        return _document(response), response.status_code == HTTPStatus.CREATED
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
-        return self._call("PUT", path, body)
+        return _document(self._call("PUT", path, body))
+
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
 
     def _call(
         self,
@@ -86,17 +100,43 @@ class Api:
         path: str,
         body: dict[str, Any] | None = None,
         query: dict[str, str | int] | None = None,
-    ) -> Any:
+        *,
+        timeout: float | None = None,
+    ) -> httpx2.Response:
         try:
-            response = self._http.request(method, path, json=body, params=query)
+            response = self._http.request(method, path, json=body, params=query, timeout=timeout or self._http.timeout)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise ApiUnavailable(
-                f"the API at {self._url} cannot be reached: {error}",
-                hint="Start it with `rollwave serve`, or set ROLLWAVE_API_URL to where it is.",
+            raise self._unreachable(error) from error
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                "a value holds characters that are no Unicode text",
+                hint="Is the terminal's encoding the one that LANG or LC_ALL says?",
             ) from error
         if response.is_success:
-            return _document(response)
-        raise _error(response)
+            return response
+        raise self._error(response)
+
+    def _unreachable(self, error: Exception) -> ApiUnavailable:
+        if self._proxy is None:
+            return ApiUnavailable(
+                f"the API at {self._url} cannot be reached: {error}",
+                hint="Start it with `rollwave serve`, or set ROLLWAVE_API_URL to where it is.",
+            )
+        return ApiUnavailable(
+            f"the API at {self._url} cannot be reached through the proxy {self._proxy.address}: {error}",
+            hint=self._about_proxy(),
+        )
+
+    def _about_proxy(self) -> str:
+        assert self._proxy is not None
+        name = self._proxy.variable
+        return f"{name} names this proxy: correct or unset it, or name the API's host in NO_PROXY."
+
+    def _error(self, response: httpx2.Response) -> RollwaveError:
+        error, by_api = _error(response)
+        if self._proxy is not None and not by_api:
+            error.hint = self._about_proxy()
+        return error
 
 
 def _document(response: httpx2.Response) -> Any:
@@ -109,8 +149,8 @@ def _document(response: httpx2.Response) -> Any:
         ) from None
 
 
-def _error(response: httpx2.Response) -> RollwaveError:
-    """The problem document (RFC 9457) of an answer as one of our errors."""
+def _error(response: httpx2.Response) -> tuple[RollwaveError, bool]:
+    """The problem document (RFC 9457) of an answer as one of our errors, and whether it is one."""
     try:
         problem = response.json()
     except ValueError:
@@ -121,4 +161,4 @@ def _error(response: httpx2.Response) -> RollwaveError:
     mistakes = "; ".join(f"{each['field']}: {each['detail']}" for each in problem.get("errors") or [])
     hint = problem.get("hint") or _HINTS.get(response.status_code, "")
     kind = _ERRORS.get(response.status_code, ApiUnavailable if response.is_server_error else RollwaveError)
-    return kind(f"{told}: {mistakes}" if mistakes else told, hint=hint)
+    return kind(f"{told}: {mistakes}" if mistakes else told, hint=hint), bool(problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import asyncpg
 
 from rollwave.errors import Conflict, InvalidInput, NotFound
+from rollwave.store import registry
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
-from rollwave.store.registry import Description, Membership, hold_group, hosts_table
+from rollwave.store.registry import Description, Membership, hosts_table
 
 _sql = load("imports")
 
@@ -25,6 +26,9 @@ MAX_OPEN = 10
 
 EXPIRES_AFTER = 3600.0
 """Seconds without another part, after which an import is forgotten."""
+
+BATCH = 5000
+"""Devices of one statement, while an import is applied. Is the FETCH of ``next_devices`` too."""
 
 TIMEOUT = 300.0
 """Seconds for one statement over the devices of an import."""
@@ -99,18 +103,52 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
                 return Membership(**json.loads(held["applied"]))
             if not held["devices"]:
                 raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
-            await hold_group(connection, tenant_id, group_id)
-            registered = await _changed(connection, "register_devices", tenant_id, import_id)
-            await _changed(connection, "describe_devices", tenant_id, import_id)
-            changed = Membership(
-                registered=registered,
-                removed=await _changed(connection, "remove_members", tenant_id, import_id, group_id),
-                added=await _changed(connection, "add_members", tenant_id, import_id, group_id),
-                total=held["devices"],
-            )
-            await connection.execute(_sql["finish"], tenant_id, import_id, json.dumps(asdict(changed)))
-            await _changed(connection, "forget_devices", tenant_id, import_id)
-            return changed
+            await registry.hold_group(connection, tenant_id, group_id)
+            await connection.execute(_sql["plan_for_these_values"])
+            device_ids, registered = await _register(connection, tenant_id, import_id)
+            added, removed = await _replace_members(connection, tenant_id, group_id, device_ids)
+            outcome = Membership(total=len(device_ids), added=added, removed=removed, registered=registered)
+            await connection.execute(_sql["finish"], tenant_id, import_id, json.dumps(asdict(outcome)))
+            await registry.changed(connection, _sql["forget_devices"], tenant_id, import_id)
+            return outcome
+
+
+async def _register(connection: Connection, tenant_id: str, import_id: int) -> tuple[set[str], int]:
+    """Register and describe the import's devices; their ids, and how many were new.
+
+    Batch by batch, with lists of ids. Joined to the import's table, the same took minutes: of rows that have just come,
+    PostgreSQL expects one, and reads all of them again for each device.
+    """
+    device_ids: set[str] = set()
+    registered = 0
+    await connection.execute(_sql["open_devices"], tenant_id, import_id, timeout=TIMEOUT)
+    while rows := await connection.fetch(_sql["next_devices"], timeout=TIMEOUT):
+        ids = [row["device_id"] for row in rows]
+        registered += await registry.register(connection, tenant_id, ids)
+        if known := [row for row in rows if row["described"]]:
+            columns = ([row[name] for row in known] for name in ("device_id", "device_type", "attributes"))
+            await registry.describe(connection, tenant_id, *columns)
+        device_ids.update(ids)
+    return device_ids, registered
+
+
+async def _replace_members(
+    connection: Connection, tenant_id: str, group_id: str, device_ids: set[str]
+) -> tuple[int, int]:
+    """Make the devices the group's members; how many were added and removed."""
+    rows = await connection.fetch(_sql["members"], tenant_id, group_id, timeout=TIMEOUT)
+    members = {row["device_id"] for row in rows}
+    added = removed = 0
+    for ids in _batches(members - device_ids):
+        removed += await registry.changed(connection, _sql["remove_members"], tenant_id, group_id, ids)
+    for ids in _batches(device_ids - members):
+        added += await registry.add_members(connection, tenant_id, group_id, ids)
+    return added, removed
+
+
+def _batches(device_ids: set[str]) -> Iterator[list[str]]:
+    ordered = sorted(device_ids)
+    return (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
 
 
 async def cancel(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> None:
@@ -124,7 +162,7 @@ async def cancel(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> N
         held = await _lock(connection, tenant_id, group_id, import_id)
         if held["applied"] is not None:
             raise _applied(import_id)
-        await _changed(connection, "forget_devices", tenant_id, import_id)
+        await registry.changed(connection, _sql["forget_devices"], tenant_id, import_id)
         await connection.execute(_sql["delete"], tenant_id, import_id)
 
 
@@ -133,11 +171,6 @@ async def _lock(connection: Connection, tenant_id: str, group_id: str, import_id
     if row is None:
         raise NotFound(f"no import {import_id} into group {group_id}", hint="It may have expired: begin a new one.")
     return row
-
-
-async def _changed(connection: Connection, statement: str, *values: Any) -> int:
-    tag = await connection.execute(_sql[statement], *values, timeout=TIMEOUT)
-    return int(tag.rpartition(" ")[2])
 
 
 def _applied(import_id: int) -> Conflict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -100,13 +100,15 @@ async def put_group(
     with hosts_table("device_groups, device_group_members or devices"):
         async with tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
             await hold_group(connection, tenant_id, group_id)
-            registered = await _changed(connection, "register_devices", tenant_id, wanted)
+            registered = await register(connection, tenant_id, wanted)
             if described:
-                await _describe(connection, tenant_id, described)
+                types = [each.device_type for each in described.values()]
+                attributes = [json.dumps(each.attributes) for each in described.values()]
+                await describe(connection, tenant_id, list(described), types, attributes)
             return Membership(
                 registered=registered,
-                removed=await _changed(connection, "remove_members", tenant_id, group_id, wanted),
-                added=await _changed(connection, "add_members", tenant_id, group_id, wanted),
+                removed=await changed(connection, _sql["remove_members"], tenant_id, group_id, wanted),
+                added=await add_members(connection, tenant_id, group_id, wanted),
                 total=len(wanted),
             )
 
@@ -141,14 +143,30 @@ async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | N
     return page(records, total, limit=limit, key="group_id")
 
 
-async def _describe(connection: Connection, tenant_id: str, described: Mapping[str, Description]) -> None:
-    types = [each.device_type for each in described.values()]
-    attributes = [json.dumps(each.attributes) for each in described.values()]
-    await connection.execute(_sql["describe_devices"], tenant_id, list(described), types, attributes)
+async def register(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> int:
+    """Register the devices that are not registered yet; their number."""
+    return await changed(connection, _sql["register_devices"], tenant_id, device_ids)
 
 
-async def _changed(connection: Connection, statement: str, *values: Any) -> int:
-    tag = await connection.execute(_sql[statement], *values, timeout=_GROUP_TIMEOUT)
+async def describe(
+    connection: Connection,
+    tenant_id: str,
+    device_ids: Sequence[str],
+    types: Sequence[str | None],
+    attributes: Sequence[str],
+) -> None:
+    """Replace what is known of registered devices; ``attributes`` are JSON."""
+    await connection.execute(_sql["describe_devices"], tenant_id, device_ids, types, attributes, timeout=_GROUP_TIMEOUT)
+
+
+async def add_members(connection: Connection, tenant_id: str, group_id: str, device_ids: Sequence[str]) -> int:
+    """Add registered devices to a group; the number of those that were not in it."""
+    return await changed(connection, _sql["add_members"], tenant_id, group_id, device_ids)
+
+
+async def changed(connection: Connection, sql: str, *values: Any) -> int:
+    """Execute a statement over a large group; the number of rows that it changed."""
+    tag = await connection.execute(sql, *values, timeout=_GROUP_TIMEOUT)
     return int(tag.rpartition(" ")[2])
 
 

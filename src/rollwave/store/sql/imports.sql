@@ -44,45 +44,25 @@ SET devices = devices + $3::int, expires_at = statement_timestamp() + make_inter
 WHERE tenant_id = $1 AND id = $2::bigint
 RETURNING id AS import_id, group_id, devices, expires_at;
 
--- name: register_devices
--- Those that are not registered yet, in one order for everybody, as registry.register_devices does.
-INSERT INTO devices (tenant_id, device_id)
-SELECT $1::text, i.device_id
-FROM rollwave_group_import_devices i
-WHERE i.tenant_id = $1::text AND i.import_id = $2::bigint
-  AND NOT EXISTS (SELECT FROM devices d WHERE d.tenant_id = $1::text AND d.device_id = i.device_id)
-ORDER BY i.device_id
-ON CONFLICT DO NOTHING;
+-- name: plan_for_these_values
+-- A plan for arrays of any length expects ten elements, and joins thousands of them in loops.
+SET LOCAL plan_cache_mode = force_custom_plan;
 
--- name: describe_devices
--- Replace what is known of devices, in one order for everybody, as registry.describe_devices does.
-WITH held AS (
-    SELECT d.device_id, i.device_type, i.attributes
-    FROM devices d
-    JOIN rollwave_group_import_devices i ON i.tenant_id = $1 AND i.import_id = $2::bigint AND i.device_id = d.device_id
-    WHERE d.tenant_id = $1 AND i.described
-    ORDER BY d.device_id
-    FOR NO KEY UPDATE OF d
-)
-UPDATE devices d
-SET device_type = held.device_type, attributes = held.attributes
-FROM held
-WHERE d.tenant_id = $1 AND d.device_id = held.device_id;
+-- name: open_devices
+DECLARE imported NO SCROLL CURSOR FOR
+SELECT device_id, described, device_type, attributes
+FROM rollwave_group_import_devices
+WHERE tenant_id = $1 AND import_id = $2::bigint
+ORDER BY device_id;
+
+-- name: next_devices
+FETCH 5000 FROM imported;
+
+-- name: members
+SELECT device_id FROM device_group_members WHERE tenant_id = $1 AND group_id = $2;
 
 -- name: remove_members
-DELETE FROM device_group_members m
-WHERE m.tenant_id = $1 AND m.group_id = $3
-  AND NOT EXISTS (SELECT FROM rollwave_group_import_devices i
-                  WHERE i.tenant_id = $1 AND i.import_id = $2::bigint AND i.device_id = m.device_id);
-
--- name: add_members
-INSERT INTO device_group_members (tenant_id, group_id, device_id)
-SELECT $1::text, $3::text, i.device_id
-FROM rollwave_group_import_devices i
-WHERE i.tenant_id = $1::text AND i.import_id = $2::bigint
-  AND NOT EXISTS (SELECT FROM device_group_members m
-                  WHERE m.tenant_id = $1::text AND m.group_id = $3::text AND m.device_id = i.device_id)
-ON CONFLICT DO NOTHING;
+DELETE FROM device_group_members WHERE tenant_id = $1 AND group_id = $2 AND device_id = ANY ($3::text[]);
 
 -- name: finish
 UPDATE rollwave_group_imports SET applied = $3::jsonb WHERE tenant_id = $1 AND id = $2::bigint;

@@ -1,0 +1,36 @@
+"""Output for terminals and files that cannot hold every character: it is spelled otherwise, and never an error."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import IO
+
+_LOOKALIKES: Mapping[str, str] = MappingProxyType({"·": "-", "…": "...", "—": "-", "━": "-", "✔": "+"})
+"""What our own texts use."""
+
+_SPINNER = range(0x2800, 0x2900)
+"""Braille patterns, of which rich makes the spinner that shows that a command is still at work."""
+
+_HANDLER = "rollwave.spelled"
+
+
+def spell_what_cannot_be_encoded(*streams: IO[str]) -> None:
+    """From now on, ``streams`` write an escape for a character that their encoding does not have."""
+    codecs.register_error(_HANDLER, _spelled)
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_in_ascii(char) for char in error.object[error.start : error.end]), error.end
+
+
+def _in_ascii(char: str) -> str:
+    if ord(char) in _SPINNER:
+        return "*"
+    return _LOOKALIKES.get(char) or char.encode("unicode_escape").decode("ascii")

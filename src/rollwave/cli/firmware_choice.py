@@ -1,0 +1,67 @@
+"""Which firmware `--firmware` means. One argument, one meaning: a version; or an id, written id:2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rollwave.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from rollwave.client.api import Api
+
+Row: TypeAlias = Mapping[str, Any]
+
+BY_ID = "id:"
+
+_SHOWN = 10
+
+
+def find_firmware(api: Api, wanted: str) -> Row:
+    """The firmware's row.
+
+    Raises:
+        NotFound: there is none.
+        InvalidInput: it is no id, or several versions are called that.
+    """
+    if not wanted.startswith(BY_ID):
+        return choose(wanted, list(api.pages("/firmware", "firmware_versions")))
+    number = wanted.removeprefix(BY_ID)
+    if not _is_number(number):
+        raise InvalidInput(f"--firmware {wanted}: {number!r} is no id", hint="Write an id as in --firmware id:2.")
+    row: Row = api.get(f"/firmware/{number}")
+    return row
+
+
+def choose(wanted: str, rows: Sequence[Row]) -> Row:
+    """The one row with exactly this version. A number that is no version but an id is not guessed at.
+
+    Raises:
+        NotFound: there is none.
+        InvalidInput: there are several.
+    """
+    found = [row for row in rows if row["version"] == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = "; ".join(in_words(row) for row in found[:_SHOWN])
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        options = " or ".join(f"--firmware {BY_ID}{row['id']}" for row in found[:_SHOWN])
+        raise InvalidInput(f"{len(found)} firmwares have the version {wanted}: {listed}{more}", hint=f"Type {options}.")
+    by_id = next((row for row in rows if _is_number(wanted) and row["id"] == int(wanted)), None)
+    if by_id is not None:
+        raise NotFound(
+            f"no firmware has the version {wanted}; it is the id of another: {in_words(by_id)}",
+            hint=f"Type --firmware {BY_ID}{wanted} if you mean that one.",
+        )
+    raise NotFound(f"no firmware has the version {wanted}", hint="`rollwave firmware list` shows those that there are.")
+
+
+def in_words(row: Row) -> str:
+    """A firmware as operators tell it from others."""
+    kind = f"device type {row['device_type']}" if row.get("device_type") else "any device type"
+    return f"firmware {row['id']}, version {row['version']}, for {kind}, at {row['file_url']}"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < len(str(2**63))

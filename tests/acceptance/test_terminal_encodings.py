@@ -1,0 +1,120 @@
+"""Names that a terminal's encoding does not have are spelled otherwise, in every list, and are never an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.installation import TENANT, Installation, installed
+from tests.support import environment, psql, rollwave
+
+NAME = "Frühling → 春 😀"
+TERMINALS = {
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "strict": {"PYTHONIOENCODING": "cp1252:strict"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "utf-8": {"PYTHONIOENCODING": "utf-8"},
+}
+SHOWN = {
+    "latin-1": "Frühling \\u2192 \\u6625 \\U0001f600",
+    "strict": "Frühling \\u2192 \\u6625 \\U0001f600",
+    "ascii": "Fr\\xfchling \\u2192 \\u6625 \\U0001f600",
+    "C": "Fr\\xfchling \\u2192 \\u6625 \\U0001f600",
+    "utf-8": NAME,
+}
+ENCODINGS = {"latin-1": "latin-1", "strict": "cp1252", "ascii": "ascii", "C": "ascii", "utf-8": "utf-8"}
+
+
+@pytest.fixture
+async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
+        installation.do("firmware", "add", "http://h/f", "--version", f"2.0 {NAME}", "--device-type", NAME)
+        installation.do("device-group", "put", "all", "dev-1")
+        psql(database, f"UPDATE devices SET device_type = '{NAME}'")
+        installation.do("campaign", "create", NAME, "--firmware", f"2.0 {NAME}", "--group", "all")
+        psql(database, f"UPDATE ota_device_status SET error_message = '{NAME}'")
+        psql(
+            database,
+            "INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)"
+            f" VALUES ('{TENANT}', 'dev-1', 'no JSON', convert_to('{NAME}', 'UTF8'))",
+        )
+        psql(database, f"UPDATE rollwave_api_keys SET name = '{NAME}'")
+        yield installation
+
+
+LISTS = (
+    ["firmware", "list"],
+    ["campaign", "list"],
+    ["campaign", "show", "1"],
+    ["campaign", "devices", "1"],
+    ["quarantine", "list"],
+    ["apikey", "list", "--tenant", TENANT],
+)
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+async def test_every_list_is_printed(north: Installation, terminal: str) -> None:
+    for words in LISTS:
+        done = on(terminal, north, *words)
+        assert (done.returncode, done.stderr) == (0, b""), words
+        assert SHOWN[terminal] in done.stdout.decode(ENCODINGS[terminal]), words
+    for words in (*LISTS[:2], *LISTS[3:], ["campaign", "show", "1"]):
+        done = on(terminal, north, *words, "-o", "json")
+        assert NAME in json.dumps(json.loads(done.stdout), ensure_ascii=False), words
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+async def test_errors_help_and_watching_are_printed(north: Installation, terminal: str, tmp_path: Path) -> None:
+    watched = on(terminal, north, "campaign", "watch", "1", "--timeout", "0")
+    assert (watched.returncode, watched.stderr) == (4, b"")
+    seen = seen_on_a_terminal(terminal, north, "campaign", "watch", "1", "--timeout", "0")
+    assert SHOWN[terminal] in seen.decode(ENCODINGS[terminal])
+    table = tmp_path / "devices.csv"
+    table.write_text(f"device_id\n{NAME}\n")
+    for words in (
+        ["device-group", "import", "all", str(table)],
+        ["firmware", "add", "http://h/other", "--version", "2.0 →", "--device-type", NAME],
+        ["campaign", "create", NAME, "--firmware", "→", "--group", "all"],
+    ):
+        assert b"Traceback" not in on(terminal, north, *words).stderr, words
+    assert on(terminal, north, "campaign", "create", "--help").returncode == 0
+    assert b"Traceback" not in on(terminal, north, "campaign", "list", "--nope", NAME).stderr
+
+
+def on(terminal: str, north: Installation, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [rollwave("--version").args[0], *arguments],
+        env=environment(**north.env) | TERMINALS[terminal],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def seen_on_a_terminal(terminal: str, north: Installation, *arguments: str) -> bytes:
+    screen, end = pty.openpty()
+    with os.fdopen(screen, "rb", buffering=0) as shown:
+        running = subprocess.Popen(
+            [rollwave("--version").args[0], *arguments],
+            env=environment(**north.env) | TERMINALS[terminal] | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            stdin=subprocess.DEVNULL,
+            stdout=end,
+            stderr=end,
+        )
+        os.close(end)
+        seen = b""
+        with suppress(OSError):  # so a terminal says that nobody is left at its other end
+            while part := shown.read(4096):
+                seen += part
+    running.wait(30)
+    return seen
