@@ -44,9 +44,9 @@ async def run(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
     finally:
         stopping.cancel()
         await _finish(commits)
-    for task in commits:
-        if failure := failure_of(task):
-            raise failure
+        failures = [failure for task in commits if (failure := failure_of(task))]  # read, whatever is raised here
+    if failures:
+        raise failures[0]
 
 
 async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox) -> None:
