@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from rollwave.breaker import Told
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import conductor, dispatcher, failpoints, rounds, tick
 from rollwave.engine.batch import Batch
@@ -16,6 +17,7 @@ from rollwave.engine.commands import start_campaign
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.publisher import Publisher
+from rollwave.engine.reconciler import Reconciler
 from rollwave.engine.rounds import Rounds
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -191,3 +193,13 @@ async def waits_for_a_lock(host: Connection) -> bool:
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     return found > 0
+
+
+async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
+    """A stop that comes just as a comparison of counters begins."""
+    campaign = await insert_campaign(host, 1)
+    reconciler = Reconciler(Conductor(pool, Settings()), Told())
+    reconciler.look(due(campaign))
+    for task in reconciler.busy:
+        task.cancel()
+    await eventually(lambda: not reconciler.busy, timeout=5)

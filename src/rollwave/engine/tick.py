@@ -113,7 +113,8 @@ class Ticker:
 
     @property
     def _busy(self) -> list[asyncio.Task[None]]:
-        return [*self._in_hand.values(), *self._reconciler.busy]
+        # One that was cancelled before it began never tidies up after itself.
+        return [*(task for task in self._in_hand.values() if not task.done()), *self._reconciler.busy]
 
     def _take_in_hand(self, ripe: Iterable[Due]) -> None:
         for due in ripe:
