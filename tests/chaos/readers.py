@@ -7,15 +7,14 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import asyncpg
-
 from rollwave.errors import DatabaseUnavailable
 from rollwave.store import read_models
 from rollwave.store.database import create_pool
+from rollwave.store.outage import CONNECTION_TROUBLE
 from tests.engine import Connection
 from tests.support import end, eventually
 
-TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable)
+TROUBLE = (*CONNECTION_TROUBLE, DatabaseUnavailable)
 REST = 0.01
 
 
