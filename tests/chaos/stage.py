@@ -16,6 +16,7 @@ from typing import Literal
 import asyncpg
 
 from rollwave.mqtt.topics import command_topic
+from rollwave.tasks import failure_of
 from tests.auditor import auditing
 from tests.chaos import checks
 from tests.chaos.crew import Crew, crew
@@ -119,7 +120,6 @@ class _Performance:
                 workers = await stack.enter_async_context(crew(settings, self.folder, schedule.workers, schedule.traps))
                 beside.append(asyncio.create_task(self._mend(workers)))
                 await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet), obstructing)
-                await end(beside[1])
                 await self._check(fleet, workers)
                 async with connect(self.database) as host:
                     for reader in readers:
@@ -129,6 +129,8 @@ class _Performance:
             finally:
                 for task in beside:
                     await end(task)
+                    if (error := failure_of(task)) is not None:
+                        self.verdict.problems.append(f"the harness failed: {type(error).__name__}: {error}")
                 self.verdict.commands, self.verdict.reports = len(fleet.commands), len(fleet.accepted)
                 self.verdict.snapshots = auditor.snapshots
                 self.verdict.events = sum(len(reader.seen) for reader in readers)
