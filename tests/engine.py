@@ -16,8 +16,8 @@ import asyncpg
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.search import NOBODY
 from rollwave.engine import identity
+from rollwave.engine.search import NOBODY
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
