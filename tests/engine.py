@@ -320,7 +320,10 @@ class Devices:
             _, tenant, _, device, _ = message.topic.split("/")
             if (tenant, device) == (NOBODY, NOBODY):
                 continue  # how the engine finds out whether the broker takes what is no device's
-            campaign = json.loads(message.payload)["campaign_id"]
+            body = json.loads(message.payload)
+            if "campaign_id" not in body:
+                continue  # it has asked, and there is nothing to do
+            campaign = body["campaign_id"]
             command = Command(tenant, device, campaign, message.attempt, message.payload, time.monotonic())
             self.commands.append(command)
             for payload in self.answer(command):

@@ -52,10 +52,16 @@ class Tour:
     def summary(self) -> str:
         """What was played, in all."""
         seeds = [each.schedule.seed for each in self.verdicts]
-        troubles = Counter(trouble.value for each in self.verdicts for trouble, _ in each.schedule.troubles)
+        played = [each.schedule for each in self.verdicts]
+        troubles = Counter(trouble.value for schedule in played for trouble, _ in schedule.troubles)
+        troubles += Counter(trouble.fault.value for schedule in played for trouble in schedule.link)
+        troubles["long pause"] = sum(schedule.long_pause for schedule in played)
+        troubles["programming error"] = sum(
+            trap is not None and trap.is_programming_error for schedule in played for trap in schedule.traps
+        )
         totals = ", ".join(
             f"{sum(getattr(each, name) for each in self.verdicts):,} {name}"
-            for name in ("deaths", "commands", "reports", "snapshots")
+            for name in ("deaths", "commands", "reports", "snapshots", "events")
         )
         return (
             f"{len(seeds)} schedules, seeds {min(seeds)} to {max(seeds)}: {len(self.bad)} with violations"

@@ -7,16 +7,15 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from rollwave.cli.main import run
-from rollwave.engine.failpoints import Failpoint, arm
+from rollwave.engine.failpoints import arm
+from tests.chaos.traps import ArmedTrap, Trap
 from tests.support import environment, eventually
 
 _forks = multiprocessing.get_context("forkserver")
@@ -24,52 +23,6 @@ _forks.set_forkserver_preload(["tests.chaos.preloaded"])
 
 
 NO_DATABASE = "error: PostgreSQL cannot be reached"
-
-
-class Deed(StrEnum):
-    """What happens to a worker that walks into a trap."""
-
-    CRASH = "crash"
-    FREEZE = "freeze"
-    """The whole process stands still for a while, as on a machine that swaps, or under SIGSTOP."""
-    PAUSE = "pause"
-    """This step takes long; the others go on."""
-    RAISE = "raise"
-
-
-@dataclass(frozen=True, slots=True)
-class Trap:
-    """A deed, the ``nth`` time that a worker reaches a failpoint."""
-
-    point: Failpoint
-    deed: Deed
-    nth: int = 1
-    seconds: float = 1.5
-
-    def __str__(self) -> str:
-        return f"{self.deed} at {self.point}, time {self.nth}"
-
-
-class _Snare:
-    """A trap, counting in the worker's process."""
-
-    def __init__(self, trap: Trap) -> None:
-        self._trap, self._times = trap, 0
-
-    async def __call__(self, point: Failpoint) -> None:
-        self._times += point is self._trap.point
-        if point is not self._trap.point or self._times != self._trap.nth:
-            return
-        print(f"TRAP {self._trap}", file=sys.stderr, flush=True)
-        match self._trap.deed:
-            case Deed.CRASH:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case Deed.FREEZE:
-                time.sleep(self._trap.seconds)  # noqa: ASYNC251  that nothing else runs is the point
-            case Deed.PAUSE:
-                await asyncio.sleep(self._trap.seconds)
-            case Deed.RAISE:
-                raise ConnectionResetError(f"trap at {point}")
 
 
 def _work(settings: Mapping[str, str], log: str, trap: Trap | None) -> None:
@@ -82,7 +35,7 @@ def _work(settings: Mapping[str, str], log: str, trap: Trap | None) -> None:
     os.environ.clear()
     os.environ.update(wanted)
     if trap is not None:
-        arm(_Snare(trap))
+        arm(ArmedTrap(trap))
     sys.argv = ["rollwave", "worker"]
     run()
 
@@ -99,8 +52,8 @@ class Crew:
     wanted: int
     traps: Iterator[Trap | None] = field(default_factory=lambda: iter(()))
     _running: dict[ForkServerProcess, Path] = field(default_factory=dict)
-    _gone: list[tuple[int | None, str]] = field(default_factory=list)
-    """How they ended, and their last words."""
+    _gone: list[tuple[int | None, Path]] = field(default_factory=list)
+    """How they ended, and their logs."""
     _hired: int = 0
 
     async def hire(self) -> None:
@@ -127,8 +80,7 @@ class Crew:
         """Note how those who are gone have ended."""
         for each in [each for each in self._running if not each.is_alive()]:
             each.join()
-            log = self._running.pop(each)
-            self._gone.append((each.exitcode, log.read_text()[-500:] if log.exists() else ""))
+            self._gone.append((each.exitcode, self._running.pop(each)))
 
     def killed(self) -> int:
         """How many died by SIGKILL, from outside or in a trap."""
@@ -140,7 +92,14 @@ class Crew:
         One that finds no database when it starts says so and ends: its host starts it again.
         """
         asked = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one while it was starting
-        return [words for code, words in self._gone if code not in asked and NO_DATABASE not in words]
+        logs = [log for code, log in self._gone if code not in asked and log.exists()]
+        return [last for log in logs if NO_DATABASE not in (last := log.read_text()[-500:])]
+
+    def logs_of_survivors(self) -> list[str]:
+        """Logs of those that were not killed, so that what they met is in there, now or soon."""
+        ended = [log for code, log in self._gone if code != -signal.SIGKILL]
+        alive = [log for process, log in self._running.items() if process.is_alive()]
+        return [log.read_text() for log in (*ended, *alive) if log.exists()]
 
     async def signal(self, which: int, number: signal.Signals) -> None:
         """Send a signal to one of them; after SIGKILL and SIGTERM, wait until it is gone."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rollwave.engine.failpoints import Failpoint
-from tests.chaos.crew import Deed, Trap
+from rollwave.mqtt.topics import command_topic
+from tests.chaos.link import OF_A_TOPIC, LinkFault, LinkTrouble
+from tests.chaos.traps import PROGRAMMING_ERRORS, Deed, Trap
 
 
 class Trouble(StrEnum):
@@ -24,6 +26,13 @@ class Trouble(StrEnum):
     """It forgets all that it was given since its last orderly stop."""
     PAUSE = "pause"
     """An operator pauses a campaign, and starts it again."""
+
+
+DEADLINE, TIMEOUT, LONG_PAUSE = 5.0, 6.0, 8.0
+"""Seconds that a device may be silent and that it has in all, in a campaign that is paused for longer; and how long."""
+
+MOST_OF_A_TOPIC = 2
+"""Devices over whose topics the broker ends the connection, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,10 @@ class Schedule:
     """Each with a number that says whom it meets."""
     abort_after: int
     """Commands after which an operator aborts what an operator aborts."""
+    link: tuple[LinkTrouble, ...] = ()
+    """On the way between workers and broker. Empty: they go to the broker directly."""
+    long_pause: bool = False
+    """Whether an operator pauses the campaigns for longer than any device has."""
 
     @property
     def forgetful(self) -> bool:
@@ -61,6 +74,7 @@ class Schedule:
 
     def __str__(self) -> str:
         troubles = [trouble.value for trouble, _ in self.troubles] + [str(trap) for trap in self.traps if trap]
+        troubles += [str(each) for each in self.link] + ["long pause"] * self.long_pause
         return f"seed {self.seed}: {', '.join(troubles) or 'no trouble'}"
 
 
@@ -68,15 +82,35 @@ def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
     dice = random.Random(seed)
     plans = tuple(_plan(dice, tenant) for tenant in ("north", "south")[: dice.randint(1, 2)])
-    traps = tuple(_trap(dice) for _ in range(dice.randint(1, 3)))
-    return Schedule(
-        seed,
-        plans,
-        len(traps),
-        traps,
-        tuple((dice.choice(list(Trouble)), dice.randint(0, 5)) for _ in range(dice.randint(1, 4))),
-        abort_after=dice.randint(1, 30),
-    )
+    traps = [_trap(dice) for _ in range(dice.randint(1, 3))]
+    troubles = tuple((dice.choice(list(Trouble)), dice.randint(0, 5)) for _ in range(dice.randint(1, 4)))
+    abort_after = dice.randint(1, 30)
+    if dice.random() < 0.5:
+        traps[dice.randrange(len(traps))] = _programming_error(dice)
+    link = _link(dice, plans[0]) if dice.random() < 0.5 else ()
+    schedule = Schedule(seed, plans, len(traps), tuple(traps), troubles, abort_after, link)
+    nothing_is_lost = not schedule.forgetful and all(plan.ends == "COMPLETED" for plan in plans)
+    return replace(schedule, long_pause=nothing_is_lost and dice.random() < 0.3)
+
+
+def _programming_error(dice: random.Random) -> Trap:
+    point, error = dice.choice(list(Failpoint)), dice.choice(PROGRAMMING_ERRORS)
+    return Trap(point, Deed.RAISE, nth=dice.randint(1, 4), error=error, times=dice.choice([1, 1, 2, 4]))
+
+
+def _link(dice: random.Random, plan: Plan) -> tuple[LinkTrouble, ...]:
+    """Up to two faults for a while, and perhaps one of a device's topic meanwhile."""
+    passing = dice.sample([fault for fault in LinkFault if fault not in OF_A_TOPIC], dice.randint(0, 2))
+    troubles = [
+        LinkTrouble(fault, dice.uniform(1.5, 4.0), delay=dice.uniform(0.01, 0.1), from_start=dice.random() < 0.6)
+        for fault in passing
+    ]
+    if not troubles or dice.random() < 0.5:
+        # Not one of the first wave: that would be waited for.
+        late = dice.sample(range(plan.devices // 2, plan.devices + 1), dice.randint(1, MOST_OF_A_TOPIC))
+        topics = tuple(command_topic(plan.tenant, f"dev-{number}") for number in late)
+        troubles.append(LinkTrouble(dice.choice(list(OF_A_TOPIC)), 0.0, topics=topics, from_start=True))
+    return tuple(troubles)
 
 
 def _plan(dice: random.Random, tenant: str) -> Plan:

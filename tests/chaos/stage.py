@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +15,21 @@ from typing import Literal
 
 import asyncpg
 
-from rollwave.mqtt.payload import encode_report
-from rollwave.mqtt.topics import parse_status_topic
+from rollwave.mqtt.topics import command_topic
+from rollwave.tasks import failure_of
 from tests.auditor import auditing
+from tests.chaos import checks
 from tests.chaos.crew import Crew, crew
 from tests.chaos.ground import Ground
-from tests.chaos.schedule import Plan, Schedule, Trouble
-from tests.engine import Command, Connection, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
+from tests.chaos.habits import Habits, question
+from tests.chaos.link import Link
+from tests.chaos.readers import reading
+from tests.chaos.schedule import DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
+from tests.chaos.silence import watching
+from tests.engine import Connection, Devices, connect, devices, insert_campaign
+from tests.proxy import Proxy, proxy
 from tests.servers import Mosquitto
-from tests.support import eventually
+from tests.support import end, eventually
 
 LEASE = 1.0
 SETTINGS = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": str(LEASE), "ROLLWAVE_PUBLISH_TIMEOUT": "1"}
@@ -35,7 +38,8 @@ PATIENT = {"OTA_PROGRESS_TIMEOUT": "3600"}
 IMPATIENT = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
 """Where the broker may forget: deadlines send again."""
 
-NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "was never retrieved")
+ASK_EVERY = 0.5
+"""Seconds between two questions of devices what they should be doing."""
 
 ENOUGH = 60.0
 """Seconds within which a campaign must have ended."""
@@ -51,35 +55,9 @@ class Verdict:
     commands: int = 0
     reports: int = 0
     snapshots: int = 0
+    events: int = 0
+    """Events that readers have seen."""
     seconds: float = 0.0
-
-
-def fate(device: str) -> str:
-    """What a device ends as where not all is bad: one in ten fails."""
-    return "FAILED" if device.endswith("7") else "SUCCESS"
-
-
-@dataclass
-class Habits:
-    """How devices answer: repeating themselves, in any order; where nothing is lost, once a campaign."""
-
-    dice: random.Random
-    forgetful: bool
-    bad: frozenset[int] = frozenset()
-    answered: set[tuple[str, str, int]] = field(default_factory=set)
-
-    def answer(self, command: Command) -> Sequence[bytes]:
-        """What a device says to a command."""
-        key = command.tenant, command.device, command.campaign
-        if self.forgetful and self.dice.random() < 0.1:
-            return ()
-        if not self.forgetful and key in self.answered:
-            return ()
-        self.answered.add(key)
-        last = "FAILED" if command.campaign in self.bad else fate(command.device)
-        words = ["DOWNLOADING", "INSTALLING"] * self.dice.randint(0, 2) + [last] * self.dice.randint(1, 3)
-        self.dice.shuffle(words)
-        return [encode_report(command.campaign, word) for word in words]
 
 
 async def play(schedule: Schedule, ground: Ground) -> Verdict:
@@ -107,37 +85,58 @@ async def play(schedule: Schedule, ground: Ground) -> Verdict:
     return verdict
 
 
+@dataclass
 class _Performance:
-    def __init__(
-        self, schedule: Schedule, verdict: Verdict, ground: Ground, database: str, mosquitto: Mosquitto, folder: Path
-    ) -> None:
-        self.schedule, self.verdict = schedule, verdict
-        self.ground, self.database, self.mosquitto, self.folder = ground, database, mosquitto, folder
-        self.habits = Habits(random.Random(schedule.seed), schedule.forgetful)
+    schedule: Schedule
+    verdict: Verdict
+    ground: Ground
+    database: str
+    mosquitto: Mosquitto
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.schedule.seed)
+        self.habits = Habits(self.dice, self.schedule.forgetful)
         self.campaigns: dict[int, Plan] = {}
 
     async def play(self) -> None:
-        settings = SETTINGS | (IMPATIENT if self.schedule.forgetful else PATIENT)
-        settings |= {"DATABASE_URL": self.database, "MQTT_BROKER_URL": self.mosquitto.url}
+        schedule = self.schedule
+        settings = SETTINGS | (IMPATIENT if schedule.forgetful else PATIENT) | {"DATABASE_URL": self.database}
         async with AsyncExitStack() as stack:
             fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.habits.answer, "fleet"))
             auditor = await stack.enter_async_context(auditing(self.database, rest=0.02))
             async with connect(self.database) as host:
-                for plan in self.schedule.plans:
+                for plan in schedule.plans:
                     await self._begin(host, plan)
-            schedule = self.schedule
-            workers = await stack.enter_async_context(crew(settings, self.folder, schedule.workers, schedule.traps))
-            mending = asyncio.create_task(self._mend(workers))
+            tenants = {campaign: plan.tenant for campaign, plan in self.campaigns.items()}
+            readers = await stack.enter_async_context(reading(self.database, tenants, schedule.seed))
+            watch = await stack.enter_async_context(watching(self.database, LEASE))
+            between = await stack.enter_async_context(proxy(self.mosquitto.url))
+            between.rules.append(watch.note)
+            settings["MQTT_BROKER_URL"] = between.url if schedule.link else self.mosquitto.url
+            obstructing = asyncio.create_task(self._obstruct(between, fleet))
+            beside = [obstructing, asyncio.create_task(self._ask(fleet))]
             try:
-                await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet))
+                workers = await stack.enter_async_context(crew(settings, self.folder, schedule.workers, schedule.traps))
+                beside.append(asyncio.create_task(self._mend(workers)))
+                await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet), obstructing)
                 await self._check(fleet, workers)
+                async with connect(self.database) as host:
+                    for reader in readers:
+                        self.verdict.problems += await reader.differences(host)
+                self.verdict.problems += watch.violations()
+                self.verdict.deaths = workers.killed()
             finally:
-                mending.cancel()
-                await asyncio.gather(mending, return_exceptions=True)
+                for task in beside:
+                    await end(task)
+                    if (error := failure_of(task)) is not None:
+                        self.verdict.problems.append(f"the harness failed: {type(error).__name__}: {error}")
                 self.verdict.commands, self.verdict.reports = len(fleet.commands), len(fleet.accepted)
-                self.verdict.snapshots, self.verdict.deaths = auditor.snapshots, workers.killed()
+                self.verdict.snapshots = auditor.snapshots
+                self.verdict.events = sum(len(reader.seen) for reader in readers)
 
     async def _begin(self, host: Connection, plan: Plan) -> None:
+        deadlines: dict[str, object] = {"progress_timeout": DEADLINE, "device_timeout": TIMEOUT}
         campaign = await insert_campaign(
             host,
             plan.devices,
@@ -147,6 +146,7 @@ class _Performance:
             canary_percent=plan.canary_percent,
             max_in_flight=plan.max_in_flight,
             abort_threshold=0.1 if plan.all_bad else 1.0,
+            **(deadlines if self.schedule.long_pause else {}),
         )
         self.campaigns[campaign] = plan
         if plan.all_bad:
@@ -157,11 +157,61 @@ class _Performance:
             await workers.mend()
             await asyncio.sleep(0.1)
 
+    async def _ask(self, fleet: Devices) -> None:
+        while True:
+            question(fleet, self.dice)
+            await asyncio.sleep(ASK_EVERY)
+
+    async def _obstruct(self, between: Proxy, fleet: Devices) -> None:
+        """Play what happens between workers and broker: at once what begins so, the rest one after the other."""
+        link = Link(between, self.schedule.seed, self._neighbours_done)
+        at_once = [asyncio.create_task(link.play(each)) for each in self.schedule.link if each.from_start]
+        try:
+            for trouble in self.schedule.link:
+                if not trouble.from_start:
+                    await _some_more(fleet)
+                    await link.play(trouble)
+            await asyncio.gather(*at_once)
+        finally:
+            for task in at_once:
+                await end(task)
+
+    async def _neighbours_done(self, topics: tuple[str, ...]) -> None:
+        """Wait until the first campaign has no device left but those with these topics."""
+        campaign, plan = next(iter(self.campaigns.items()))
+        held_up = [f"dev-{n}" for n in range(plan.devices + 1) if command_topic(plan.tenant, f"dev-{n}") in topics]
+
+        async def done() -> bool:
+            try:
+                async with connect(self.database) as host:
+                    left: int = await host.fetchval(
+                        "SELECT count(*) FROM ota_device_status WHERE campaign_id = $1 AND completed_at IS NULL"
+                        " AND status <> 'SKIPPED' AND device_id <> ALL ($2)",
+                        campaign,
+                        held_up,
+                    )
+            except (OSError, asyncpg.PostgresError):
+                return False  # the database is the trouble just now
+            await asyncio.sleep(0.1)
+            return not left
+
+        await eventually(done, timeout=ENOUGH, what=f"the neighbours of {held_up} to end, whose topics end connections")
+
     async def _trouble(self, workers: Crew, fleet: Devices) -> None:
+        if self.schedule.long_pause:
+            await self._pause_for_long(fleet)
         for trouble, whom in self.schedule.troubles:
-            before, since = len(fleet.commands), time.monotonic()
-            await eventually(lambda: len(fleet.commands) > before + 8 or time.monotonic() > since + 1, timeout=3)  # noqa: B023
+            await _some_more(fleet)
             await self._strike(trouble, whom, workers)
+
+    async def _pause_for_long(self, fleet: Devices) -> None:
+        """Pause while devices are in progress, for longer than any of them has; then they go on."""
+        self.habits.be_silent()
+        await _some_more(fleet)
+        await self._move("RUNNING", "PAUSED")
+        await asyncio.sleep(LONG_PAUSE)
+        await self._move("PAUSED", "RUNNING")
+        self.habits.speak(fleet)
 
     async def _strike(self, trouble: Trouble, whom: int, workers: Crew) -> None:
         match trouble:
@@ -216,51 +266,14 @@ class _Performance:
         wrong = self.verdict.problems
         async with connect(self.database) as host:
             for campaign, plan in self.campaigns.items():
-                await ends(host, campaign, plan.ends, tenant=plan.tenant, timeout=ENOUGH)
-                found = await breakdown(host, campaign, plan.tenant)
-                _, succeeded, failed = await campaign_row(host, campaign, plan.tenant)
-                if (succeeded, failed) != (found.get("SUCCESS", 0), found.get("FAILED", 0)):
-                    wrong.append(f"campaign {campaign} counts {succeeded} and {failed}, its rows are {found}")
-                if plan.ends == "COMPLETED" and "SKIPPED" in found:
-                    wrong.append(f"campaign {campaign} completed with devices skipped: {found}")
+                wrong += await checks.ended(host, campaign, plan, within=ENOUGH)
             await fleet.delivered()
-            wrong += await self._differences(host, fleet)
-        bodies = {(each.campaign, each.body) for each in fleet.commands}
-        if len(bodies) != len(dict(bodies)):
-            wrong.append(f"a campaign sent different bodies: {bodies}")
-        output = workers.output()
-        wrong += [f"a worker logged {each!r}" for each in NEVER_LOGGED if each in output]
-        workers.bury()
-        if gone := workers.unasked():
-            wrong.append(f"workers ended by themselves: {gone}")
+            wrong += await checks.differences(host, fleet, self.campaigns, forgetful=self.schedule.forgetful)
+        wrong += checks.bodies(fleet)
+        wrong += await checks.logs(workers)
 
-    async def _differences(self, host: Connection, fleet: Devices) -> list[str]:
-        """Rows that are not what their device was first heard to end as.
 
-        A device skipped after a stop is none, nor one that a stopped campaign gives up: its command, or its word, is
-        what the broker forgot.
-        """
-        said: dict[tuple[str, str, int], str] = {}
-        for topic, payload in fleet.accepted:
-            source, report = parse_status_topic(topic), json.loads(payload)
-            if source and report["status"] in ("SUCCESS", "FAILED"):
-                said.setdefault((*source, report["campaign_id"]), report["status"])
-        rows = await host.fetch("SELECT * FROM ota_device_status")
-        differing = Counter(
-            (
-                f"{row['status']} ({row['error_message']})",
-                row["status"],
-                said.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
-            )
-            for row in rows
-            if row["status"] != "SKIPPED" and not self._given_up(row)
-        )
-        return [f"{n} devices are {all_} and said {was}" for (all_, is_, was), n in differing.items() if is_ != was]
-
-    def _given_up(self, row: asyncpg.Record) -> bool:
-        stopped = self.campaigns[row["campaign_id"]].ends == "ABORTED"
-        return (
-            self.schedule.forgetful
-            and stopped
-            and (row["error_message"] or "").startswith(("no ", "an attempt failed"))
-        )
+async def _some_more(fleet: Devices) -> None:
+    """Wait for some more commands, or a while."""
+    before, since = len(fleet.commands), time.monotonic()
+    await eventually(lambda: len(fleet.commands) > before + 8 or time.monotonic() > since + 1, timeout=3)

@@ -8,7 +8,8 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.targeting import AT_ONCE
 from rollwave.store.database import Pool
-from tests.chaos.crew import Deed, Trap, crew
+from tests.chaos.crew import crew
+from tests.chaos.traps import Deed, Trap
 from tests.engine import breakdown, connect
 from tests.groups import add_members, create, marks, named, targeted
 from tests.support import eventually

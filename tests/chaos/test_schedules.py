@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterator
 
 from rollwave.engine.failpoints import Failpoint
-from tests.chaos.crew import Deed, Trap
 from tests.chaos.ground import ground
 from tests.chaos.schedule import Plan, Schedule, draw
 from tests.chaos.stage import Verdict, play
+from tests.chaos.traps import Deed, Trap
 
 SEEDS = (2, 6, 10, 19, 30, 36)
 """Those that have found something, and others. One that fails belongs here. `make chaos` draws more."""

@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from rollwave.breaker import Told
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import conductor, dispatcher, rounds, tick
+from rollwave.engine import conductor, dispatcher, failpoints, rounds, tick
 from rollwave.engine.batch import Batch
 from rollwave.engine.claimer import Claimer
 from rollwave.engine.commands import start_campaign
 from rollwave.engine.conductor import Conductor
+from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.publisher import Publisher
+from rollwave.engine.reconciler import Reconciler
 from rollwave.engine.rounds import Rounds
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -66,6 +69,29 @@ async def test_a_campaign_that_is_started_calls_the_workers(
 
 async def sent(host: Connection, campaign: int, number: int) -> bool:
     return (await breakdown(host, campaign)).get("DOWNLOADING", 0) >= number
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError, KeyError])
+async def test_a_programming_error_in_a_round_ends_no_worker(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, kind: type[Exception]
+) -> None:
+    left = 3
+
+    async def fail(point: Failpoint) -> None:
+        nonlocal left
+        if point is Failpoint.ASKING_WHAT_IS_DUE and left:
+            left -= 1
+            raise kind("a fault of our own")
+
+    failpoints.arm(fail)
+    try:
+        campaign = await insert_campaign(host, 3)
+        async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=0.1)):
+            await eventually(lambda: sent(host, campaign, 3), timeout=20, what="all are sent to")
+    finally:
+        failpoints.arm(None)
+    [told] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 
 async def test_a_long_campaign_gives_way_to_a_short_one(
@@ -167,3 +193,13 @@ async def waits_for_a_lock(host: Connection) -> bool:
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     return found > 0
+
+
+async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
+    """A stop that comes just as a comparison of counters begins."""
+    campaign = await insert_campaign(host, 1)
+    reconciler = Reconciler(Conductor(pool, Settings()), Told())
+    reconciler.look(due(campaign))
+    for task in reconciler.busy:
+        task.cancel()
+    await eventually(lambda: not reconciler.busy, timeout=5)

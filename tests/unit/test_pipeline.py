@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -105,3 +106,43 @@ async def test_an_error_ends_it_though_no_message_comes() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(LookupError):
             await pipeline.run(inbox, fail, asyncio.Event())
+
+
+async def test_where_both_fail_both_errors_are_read() -> None:
+    unread: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
+    commits, inbox = Commits(), await filled("a", "b")
+    commits.fail = True
+    running = asyncio.create_task(pipeline.run(inbox, commits.commit, asyncio.Event()))
+    await until_begun(commits, "a", "b")
+    for event in commits.may_end.values():
+        event.set()
+    async with asyncio.timeout(5):
+        await asyncio.wait({running})
+    assert str(running.exception()) == "a"
+    del running
+    gc.collect()
+    assert unread == []
+
+
+async def test_cancelled_while_it_ends_over_an_error_it_still_finishes_what_is_under_way() -> None:
+    unread: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
+    commits, inbox = Commits(), await filled("a", "b")
+    commits.fail = True
+    running = asyncio.create_task(pipeline.run(inbox, commits.commit, asyncio.Event()))
+    await until_begun(commits, "a", "b")
+    commits.may_end["a"].set()
+    await eventually(lambda: commits.ended == ["a"], timeout=5)
+    for _ in range(10):  # it is waiting for the other one now
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.sleep(0)
+    commits.may_end["b"].set()
+    async with asyncio.timeout(5):
+        await asyncio.wait({running})
+    assert running.cancelled()
+    assert commits.ended == ["a", "b"]
+    del running
+    gc.collect()
+    assert unread == []

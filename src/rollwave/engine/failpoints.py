@@ -14,6 +14,9 @@ from typing import TypeAlias
 class Failpoint(StrEnum):
     """A moment in a worker's life; "written" means in a transaction that is not committed yet."""
 
+    ASKING_WHAT_IS_DUE = "asking what is due"
+    """The database is about to be asked which campaigns need a look."""
+
     CLAIM_WRITTEN = "claim written"
     CLAIMED = "claimed"
     PUBLISHING = "publishing"

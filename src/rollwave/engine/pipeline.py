@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine
 from typing import TypeAlias
 
 from rollwave import metrics
@@ -43,10 +43,12 @@ async def run(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
                 commits.popleft().result()
     finally:
         stopping.cancel()
-        await _finish(commits)
-    for task in commits:
-        if failure := failure_of(task):
-            raise failure
+        try:
+            await _finish(commits)
+        finally:
+            failures = [failure for task in commits if (failure := failure_of(task))]  # read, whatever is raised here
+    if failures:
+        raise failures[0]
 
 
 async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox) -> None:
@@ -57,9 +59,16 @@ async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox
         raise
 
 
-async def _finish(commits: Iterable[asyncio.Task[None]]) -> None:
-    """Wait, but not for long."""
-    if not commits:
-        return
-    await asyncio.wait(commits, timeout=DRAIN)
+async def _finish(commits: Collection[asyncio.Task[None]]) -> None:
+    """Wait, but not for long. A cancellation meanwhile is raised at the end."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + DRAIN
+    cancelled: asyncio.CancelledError | None = None
+    while (left := deadline - clock()) > 0 and not all(task.done() for task in commits):
+        try:
+            await asyncio.wait(commits, timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
     await end(*commits, within=ENDING)
+    if cancelled is not None:
+        raise cancelled

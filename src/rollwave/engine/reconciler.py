@@ -34,8 +34,8 @@ class Reconciler:
 
     @property
     def busy(self) -> Collection[asyncio.Task[None]]:
-        """What is being done."""
-        return self._in_hand.values()
+        """What is being done. One that was cancelled before it began never tidies up after itself."""
+        return [task for task in self._in_hand.values() if not task.done()]
 
     def look(self, due: Due) -> None:
         """Begin if it is time."""

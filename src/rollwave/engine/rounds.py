@@ -75,12 +75,11 @@ class Rounds:
             with trace("tick"):
                 await self._ticker.ask(quietly=quietly)
             self._told.over("tick")
-        except Exception as error:
-            if not is_outage(error):
-                raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the worker goes on and asks again
             # That it is away, the pool has said.
             if not is_away(error) and self._told.news("tick", type(error).__name__):
-                _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
+                traceback = None if is_outage(error) else error
+                _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}", exc_info=traceback)
 
     async def _hear_calls(self) -> None:
         """Hear when campaigns are moved. Where that fails they are found at the next question."""

@@ -16,6 +16,7 @@ from rollwave.engine import identity
 from rollwave.engine.agenda import SOON, Agenda, Key, key
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.reconciler import Reconciler, tell
 from rollwave.engine.targeting import Targeter
@@ -77,6 +78,7 @@ class Ticker:
 
     async def ask(self, *, quietly: bool = False) -> None:
         """Ask the database what is due; :meth:`look` goes by that."""
+        await reach(Failpoint.ASKING_WHAT_IS_DUE)
         due = await campaigns.due(self._pool) if await identity.may_work(self._pool) else []
         by_status = Counter(each.status for each in due)
         for status in CampaignStatus:
@@ -111,7 +113,8 @@ class Ticker:
 
     @property
     def _busy(self) -> list[asyncio.Task[None]]:
-        return [*self._in_hand.values(), *self._reconciler.busy]
+        # One that was cancelled before it began never tidies up after itself.
+        return [*(task for task in self._in_hand.values() if not task.done()), *self._reconciler.busy]
 
     def _take_in_hand(self, ripe: Iterable[Due]) -> None:
         for due in ripe:

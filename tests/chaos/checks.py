@@ -1,0 +1,90 @@
+"""What must be so at the end of a schedule."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+import asyncpg
+
+from rollwave.mqtt.topics import parse_status_topic
+from tests.chaos.crew import Crew
+from tests.chaos.schedule import Plan
+from tests.chaos.traps import untold
+from tests.engine import Connection, Devices, breakdown, campaign_row, ends
+from tests.support import eventually
+
+NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "was never retrieved", "ota_task_stuck")
+
+SOON = 20.0
+"""Seconds in which an error that was raised last of all is in the log."""
+
+
+async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -> list[str]:
+    """That a campaign ends as planned, with the counters that its rows have."""
+    await ends(host, campaign, plan.ends, tenant=plan.tenant, timeout=within)
+    found = await breakdown(host, campaign, plan.tenant)
+    _, succeeded, failed = await campaign_row(host, campaign, plan.tenant)
+    wrong = []
+    if (succeeded, failed) != (found.get("SUCCESS", 0), found.get("FAILED", 0)):
+        wrong.append(f"campaign {campaign} counts {succeeded} and {failed}, its rows are {found}")
+    if plan.ends == "COMPLETED" and "SKIPPED" in found:
+        wrong.append(f"campaign {campaign} completed with devices skipped: {found}")
+    return wrong
+
+
+async def differences(host: Connection, fleet: Devices, campaigns: Mapping[int, Plan], *, forgetful: bool) -> list[str]:
+    """Rows that are not what their device was first heard to end as.
+
+    A device skipped after a stop is none, nor one that a stopped campaign gives up: its command, or its word, is
+    what the broker forgot.
+    """
+    said: dict[tuple[str, str, int], str] = {}
+    for topic, payload in fleet.accepted:
+        source = parse_status_topic(topic)
+        report = json.loads(payload) if source else {}
+        if source and report["status"] in ("SUCCESS", "FAILED"):
+            said.setdefault((*source, report["campaign_id"]), report["status"])
+    rows = await host.fetch("SELECT * FROM ota_device_status")
+    differing = Counter(
+        (
+            f"{row['status']} ({row['error_message']})",
+            row["status"],
+            said.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
+        )
+        for row in rows
+        if row["status"] != "SKIPPED"
+        and not (forgetful and campaigns[row["campaign_id"]].ends == "ABORTED" and _given_up(row))
+    )
+    return [f"{n} devices are {all_} and said {was}" for (all_, is_, was), n in differing.items() if is_ != was]
+
+
+def _given_up(row: asyncpg.Record) -> bool:
+    return (row["error_message"] or "").startswith(("no ", "an attempt failed"))
+
+
+def bodies(fleet: Devices) -> list[str]:
+    """That each campaign had one command."""
+    found = {(each.campaign, each.body) for each in fleet.commands}
+    return [] if len(found) == len(dict(found)) else [f"a campaign sent different bodies: {found}"]
+
+
+async def logs(workers: Crew) -> list[str]:
+    """That no worker ended by itself, and that each told of its own errors and of none that nobody handles."""
+
+    def all_told() -> bool:
+        workers.bury()
+        return not any(map(untold, workers.logs_of_survivors()))
+
+    wrong = []
+    try:
+        await eventually(all_told, timeout=SOON)
+    except AssertionError:
+        left = [each for log in workers.logs_of_survivors() for each in untold(log)]
+        wrong.append(f"errors without a traceback in the log: {left}")
+    output = workers.output()
+    wrong += [f"a worker logged {each!r}" for each in NEVER_LOGGED if each in output]
+    if gone := workers.unasked():
+        wrong.append(f"workers ended by themselves: {gone}")
+    return wrong
