@@ -14,6 +14,7 @@ from bench.lab import Database
 from bench.load import Key, device_name
 from bench.session import Session
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.engine import identity
 from rollwave.engine.conductor import Conductor
 from rollwave.mqtt.topics import STATUS_FILTER
 from rollwave.settings import Settings
@@ -129,6 +130,7 @@ def _compare(session: Session, subjects: list[Subject]) -> None:
 
 @asynccontextmanager
 async def _listened_to(pool: Pool) -> AsyncIterator[Lock]:
+    await identity.require(pool)  # as a worker does before anything else
     async with slots.hold(pool, 0) as lock:
         assert lock
         await lock.announce()

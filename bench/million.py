@@ -22,6 +22,7 @@ from rollwave.domain.role import Role
 from rollwave.store import apikeys
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claimed
+from tests.engine import listened_to
 from tests.support import eventually, free_port, rollwave_running
 
 MILLION = 1_000_000
@@ -111,7 +112,8 @@ async def _wear(session: Session, pool: Pool, key: Key) -> None:
     before, wal, started = await _size(pool), await written(pool), time.perf_counter()
     await pool.execute("UPDATE ota_campaigns SET rollout_rate = $1", load.NO_PACE)
     await run(pool)
-    await asyncio.gather(*(_lane(Engine(pool, key, BATCH)) for _ in range(LANES)))
+    async with listened_to(pool):
+        await asyncio.gather(*(_lane(Engine(pool, key, BATCH)) for _ in range(LANES)))
     took, wal, after = time.perf_counter() - started, await written(pool) - wal, await _size(pool)
     heap, indexes = after.heap / before.heap, after.indexes / before.indexes
     session.report.add("bloat.heap", heap, _sizes(before.heap, after.heap))

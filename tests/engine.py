@@ -84,7 +84,7 @@ async def insert_campaign(
         await connection.execute("INSERT INTO tenants (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING", tenant)
         firmware = await connection.fetchval(
             "INSERT INTO firmware_versions (tenant_id, version, file_url)"
-            f" SELECT $1, {UNUSED_VERSION}, 'https://a.invalid/f' RETURNING id",
+            f" SELECT $1::text, {UNUSED_VERSION}, 'https://a.invalid/f' RETURNING id",
             tenant,
         )
         row: dict[str, object] = {"name": "spring", "status": "RUNNING", "rollout_rate": 10} | columns

@@ -41,7 +41,7 @@ async def create(
     """A campaign over the group, of which ``at_once`` devices are targeted already."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
-        f" SELECT $1, {UNUSED_VERSION}, 'https://a.invalid/f', $2 RETURNING id",
+        f" SELECT $1::text, {UNUSED_VERSION}, 'https://a.invalid/f', $2 RETURNING id",
         *(TENANT, fits),
     )
     new = NewCampaign("spring", firmware, group, rollout_rate=100_000, **rules)

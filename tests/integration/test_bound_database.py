@@ -40,7 +40,7 @@ async def test_copies_of_what_was_never_used_have_an_identity_of_their_own(
 
 
 UNDO = """
-    DELETE FROM rollwave_migrations WHERE version >= 11;
+    DELETE FROM rollwave_migrations WHERE version = 11;
     ALTER TABLE rollwave_installation DROP COLUMN bound_to, DROP COLUMN bound_at;
     DROP FUNCTION rollwave_here();
 """

@@ -17,9 +17,6 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.tasks import end
 
-# A connection made at the moment of the cancellation is lost in ``asyncio.staggered_race`` until it is collected.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 TRIALS, STEP = 250, 0.00002
 """Moments at which a call is cancelled: from its start to 5 ms after it, in which a session on loopback is made."""
 
@@ -27,8 +24,8 @@ PROMPTLY = 0.5
 
 
 @pytest.fixture(autouse=True)
-def sockets_that_asyncio_loses() -> Iterator[None]:
-    """Collect them here, and not in a later test: see ``pytestmark``."""
+def no_socket_is_lost() -> Iterator[None]:
+    """One that was lost is collected here, with a warning, and not in a later test."""
     yield
     gc.collect()
 

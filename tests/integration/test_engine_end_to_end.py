@@ -38,7 +38,7 @@ async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: 
     await pool.execute("INSERT INTO tenants (tenant_id) VALUES ('north') ON CONFLICT DO NOTHING")
     firmware = await pool.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, checksum_sha256)"
-        f" SELECT $1, {UNUSED_VERSION}, 'https://files.invalid/fw.bin', '' RETURNING id",
+        f" SELECT $1::text, {UNUSED_VERSION}, 'https://files.invalid/fw.bin', '' RETURNING id",
         "north",
     )
     campaign: int = await pool.fetchval(

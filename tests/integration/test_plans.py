@@ -25,6 +25,7 @@ from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.intake import tally
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
+from rollwave.domain.suspension import Change
 from rollwave.engine.sweeper import SWEEP_LIMIT
 from rollwave.store import campaigns, executions, read_models, together
 from rollwave.store.campaigns import Campaign
@@ -198,6 +199,9 @@ PINNED = {
     "campaigns.lock": {CAMPAIGN},
     "campaigns.get": {CAMPAIGN},
     "campaigns.count": {CAMPAIGN},
+    "campaigns.suspend": {CAMPAIGN},
+    "campaigns.activate": {CAMPAIGN},
+    "campaigns.note": {CAMPAIGN},
     "executions.claim": {WAITING, OPEN, "Tid Scan", CAMPAIGN},
     "executions.mark_sent": {KEY, CAMPAIGN},
     "executions.release": {KEY},
@@ -298,6 +302,8 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await executions.next_due(connection, campaign)
         await executions.in_flight(connection, campaign, up_to=ROWS)
         await executions.adopt_in_progress(connection, campaign, patience=60)
+        for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
+            await campaigns.note_activity(connection, campaign, change, longest=60)
         await executions.bring_forward(connection, campaign, longest=600, patience=60)
         await executions.hold_overdue(connection, campaign, everyone=False, in_all=600, limit=ROWS)
         await executions.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], in_all=600)

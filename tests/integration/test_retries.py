@@ -173,7 +173,7 @@ async def test_silence_before_and_after_the_first_word_are_two_things(
 async def test_a_devices_whole_time_ends_whatever_it_says(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    in_all, patience = 5.0, 2.5
+    in_all, patience = 5.0, 4.5
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
         campaign = await insert_campaign(
             host, ["chatters"], device_timeout=in_all, progress_timeout=patience, max_attempts=50, abort_threshold=1.0

@@ -77,8 +77,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
         await insert_twins(connection)
         await connection.execute("""
             UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, idempotency_key = 'dev-1', succeeded = 9,
-                pending = 9, downloading = 9, installing = 9, skipped = 9, targeted_devices = 0,
-                active_since = now(), active_at = now();
+                pending = 9, downloading = 9, installing = 9, skipped = 9, targeted_devices = 0;
+            UPDATE ota_campaigns SET active_since = now(), active_at = now() WHERE tenant_id = 'south';
             UPDATE ota_device_status SET error_message = 'of ' || tenant_id;
             UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1';
             UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, due_at = now()

@@ -11,9 +11,13 @@ from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
+from rollwave.tasks import end, failure_of
 
 _STEADY = 10.0
 """Seconds after which a session counts as good, and the next wait starts small again."""
+
+_ENDING = 10.0
+"""Maximum number of seconds for the other parts of a session to end."""
 
 _log = get_logger("wire")
 
@@ -59,6 +63,6 @@ async def together(*parts: Awaitable[None]) -> None:
         for task in done:
             task.result()
     finally:
+        await end(*tasks, within=_ENDING)
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            failure_of(task)  # read: what ended first is raised

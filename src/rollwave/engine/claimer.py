@@ -26,6 +26,9 @@ from rollwave.store.executions import Claim, Times
 
 _log = get_logger("dispatcher")
 
+STARTING = 3.0
+"""Seconds that a listener may take to subscribe before it is logged that sending waits for it."""
+
 
 class Claimer:
     """Claims one campaign's devices, as far as its pace, waves and caps allow now."""
@@ -34,7 +37,8 @@ class Claimer:
         self._pool = pool
         self._settings = settings
         self._steps = steps
-        self._heard = True
+        self._unheard_since: float | None = None
+        self._told = False
 
     async def claim(self, due: Due) -> Batch:
         """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
@@ -77,11 +81,7 @@ class Claimer:
         return batch
 
     async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
-        heard = await slots.heard(connection, self._settings.listener_slots)
-        if not heard and self._heard:
-            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not come in")
-        self._heard = heard
-        if not heard:
+        if not self._note(heard=await slots.heard(connection, self._settings.listener_slots)):
             return Allowance(0, 0, opens_window=False, retry_in=SOON)
         flying = 0
         if rules.max_in_flight is not None:
@@ -89,6 +89,18 @@ class Claimer:
         pace = campaign.pace(tick=self._settings.tick_interval, in_flight=flying, steps=self._steps)
         left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
         return allowance(pace, wave_left=left)
+
+    def _note(self, *, heard: bool) -> bool:
+        """Log once that sending waits for a listener, when it takes longer than a start does. Returns ``heard``."""
+        now = time.monotonic()
+        if heard:
+            self._unheard_since, self._told = None, False
+        elif self._unheard_since is None:
+            self._unheard_since = now
+        elif not self._told and now - self._unheard_since > STARTING:
+            self._told = True
+            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not come in")
+        return heard
 
     async def _retry_in(self, connection: Connection, campaign: Campaign, granted: Allowance) -> float:
         """Nothing could be claimed: when may it be worth while?"""

@@ -1,4 +1,4 @@
-"""Stopping a campaign: when its guardrail trips, and when one of its rules cannot be read."""
+"""Stopping a campaign: when its guardrail trips, when a rule cannot be read, and when its command cannot be sent."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
 
 
 async def hold(connection: Connection, tenant_id: str, standing: Standing, reason: str) -> Stopped | None:
-    """Pause a campaign that has a rule nobody can read: sending on would be a guess. None: it sends nothing anyway."""
+    """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
     if after(standing.status, Action.HOLD) is None:
         return None
     to = await campaigns.move(

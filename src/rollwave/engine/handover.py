@@ -52,20 +52,20 @@ class Handover:
 
     async def _hand_over(self) -> None:
         """Put every command into the session's queue, and its receipt beside it."""
-        batch = self._batch
-        expires_in = batch.times.answer
+        batch, tenant_id, publish = self._batch, self._due.tenant_id, self._session.publish
+        expires_in, receipts = batch.times.answer, self._receipts
         for number, command in enumerate(batch.commands, start=1):
             if time.monotonic() >= batch.lease_ends:
                 self._trouble = "the lease ended"
                 return
-            topic = command_topic(self._due.tenant_id, command.device_id)
+            topic = command_topic(tenant_id, command.device_id)
             try:
-                receipt = await self._session.publish(topic, batch.body, attempt=command.attempt, expires_in=expires_in)
+                receipt = await publish(topic, batch.body, attempt=command.attempt, expires_in=expires_in)
             except MessageTooLarge as error:
                 self._limit = str(error)
                 self._too_large.append(command)
             else:
-                self._receipts.append((command, receipt))
+                receipts.append((command, receipt))
             if number == 1:
                 await reach(Failpoint.PUBLISHING)
             if number % AT_ONCE == 0:

@@ -5,8 +5,8 @@ search's own. A broker deals with commands in order, so the first of them is the
 a part, the search begins anew with what that part left unanswered, until the device is alone.
 
 One device is blamed only where the session ended over its command twice, each time after it had taken a message of the
-same size for another topic, and where the broker takes such a message afterwards. A broker that is restarting or away
-fails that proof, and nobody is blamed.
+same size for another topic, and where the broker takes such a message afterwards and leaves that session alone. A
+broker that is restarting or away fails that proof, as does a network that cuts every connection: nobody is blamed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +35,12 @@ TRIES = 2
 
 ENOUGH = 3
 """Devices in a row whose command is too large, before the rest is not tried."""
+
+STEADY = 0.5
+"""Seconds that a session must last after the search."""
+
+KEPT = 2 * STEADY
+"""Seconds of the lease that are kept for that, or half of it where it is short."""
 
 ENDS_WITHIN = 1.0
 """Seconds in which a session that was lost has ended on this side too."""
@@ -72,6 +79,9 @@ class Search:
                 size = 2 * size if whole else 1
                 if not found.taken and len(found.too_large) >= ENOUGH:
                     break
+            if found.ended and not await line.steady(found.ended[0]):
+                rest += found.ended
+                found.ended = []
         found.unanswered = list(rest)
         return found
 
@@ -89,7 +99,9 @@ class _Line:
     ) -> None:
         self._publisher = publisher
         self._due = due
-        self._batch = batch
+        left = batch.lease_ends - time.monotonic()
+        self._batch = replace(batch, lease_ends=batch.lease_ends - min(KEPT, left / 2))
+        self._ends = batch.lease_ends
         self._most = patience
         self._still_runs = still_runs
         self._session: Session | None = None
@@ -126,6 +138,12 @@ class _Line:
             return self._give_up(command)
         return Sent(ended=[command], trouble="the broker ends the connection over a device's topic")
 
+    async def steady(self, command: Claimed) -> bool:
+        """Whether a session now lasts for ``STEADY`` seconds: where they end by themselves, no device is to blame."""
+        self._batch = replace(self._batch, lease_ends=self._ends)  # no command is sent any more
+        given = await self._prove(command) is Proof.GIVEN
+        return given and self._session is not None and not await _has_ended(self._session, within=STEADY)
+
     async def send(self, commands: list[Claimed]) -> Sent:
         """Send a part, if the campaign still runs. Where the session ends over it, the next part goes over another."""
         try:
@@ -144,7 +162,7 @@ class _Line:
         self._proven = self._proven or bool(sent.taken)
         if sent.slow:
             session.abort()
-        sent.lost = sent.lost and await _has_ended(session)
+        sent.lost = sent.lost and await _has_ended(session, within=ENDS_WITHIN)
         self.over = bool(sent.unanswered) and not sent.lost
         return sent
 
@@ -188,7 +206,7 @@ class _Line:
             except MessageTooLarge:
                 raise
             except BrokerUnavailable:  # it ended it just now, or a message is against the session's rules
-                if await _has_ended(session):
+                if await _has_ended(session, within=ENDS_WITHIN):
                     return False
                 raise
             await receipt.settled()
@@ -207,10 +225,10 @@ class _Line:
         return f"it ends the connection over a message of {size} bytes with its topic"
 
 
-async def _has_ended(session: Session) -> bool:
-    """Whether the session, over which something failed, has ended: with it end its messages."""
+async def _has_ended(session: Session, *, within: float) -> bool:
+    """Whether the session ends within so many seconds: with it end its messages."""
     try:
-        async with asyncio.timeout(ENDS_WITHIN):
+        async with asyncio.timeout(within):
             async for _ in session.messages():
                 pass
     except TimeoutError:

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from mqttium import FlowControlError, MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
 from mqttium.errors import PacketTooLargeError
+from mqttium.transport.tcp import TcpTransport
 
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
@@ -53,6 +54,9 @@ CLOSING = 8.0
 _CANCELLING, _CANCEL_AGAIN = 2.0, 0.05
 """Seconds that the library gets to end a cancelled call, and between two cancellations: it loses some."""
 
+_OPENING = 10.0
+"""Maximum number of seconds to open a connection that nobody waits for any more."""
+
 _EXPECTED = (MQTTError, OSError, EOFError)
 """What the library raises when the connection, or what is asked of the broker, fails. Anything else is a bug."""
 
@@ -72,7 +76,7 @@ class Client(AsyncClient):
         """A client that is not connected yet."""
         limited = broker.protocol == "5"
         expiry = Properties({"session_expiry_interval": SESSION_EXPIRY}) if persistent and limited else None
-        return cls(
+        client = cls(
             client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
             protocol=_PROTOCOLS[broker.protocol],
             clean_start=not persistent,
@@ -94,6 +98,8 @@ class Client(AsyncClient):
             manual_ack=manual_ack,
             max_iterator_messages=buffer,
         )
+        client._transport_factory = _open_socket
+        return client
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await a call in which the library may lose a cancellation.
@@ -105,9 +111,7 @@ class Client(AsyncClient):
 
     def abort(self) -> None:
         """Close the socket; what is queued is not sent. The library's own tasks then end by themselves."""
-        writer = getattr(self._transport, "_writer", None)
-        if isinstance(writer, asyncio.StreamWriter):
-            writer.transport.abort()
+        _abort(self._transport)
 
     async def close(self) -> None:
         """Disconnect in order, for ``CLOSING`` seconds at most, and abort what is left. Raises no error of the socket.
@@ -125,6 +129,31 @@ class Client(AsyncClient):
                 self.abort()
                 if closing.done() and not closing.cancelled():
                     closing.exception()  # the session is over either way
+
+
+async def _open_socket(host: str, port: int, *, ssl: Any = None) -> Any:
+    """Open the connection, nothing sent yet. Once cancelled, let it end by itself and close it.
+
+    asyncio loses the socket of a connection whose making is cancelled at the moment when it succeeds
+    (``asyncio.staggered_race``).
+    """
+    opening = asyncio.create_task(asyncio.wait_for(TcpTransport.connect(host, port, ssl=ssl), _OPENING))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unused)
+        raise
+
+
+def _close_unused(opening: asyncio.Task[Any]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        _abort(opening.result())
+
+
+def _abort(transport: object) -> None:
+    writer = getattr(transport, "_writer", None)
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.transport.abort()
 
 
 def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavailable:

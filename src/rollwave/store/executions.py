@@ -148,7 +148,7 @@ async def claim(
         in_all + campaign.activity.suspended_for,
         *(opens_window, command),
     )
-    commands = tuple(Claimed(*row) for row in rows if row["attempt"])
+    commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect in rows if attempt)
     return Claim(commands, skipped=len(rows) - len(commands))
 
 
@@ -157,8 +157,8 @@ async def mark_sent(
 ) -> None:
     """Record that the broker acknowledged these.
 
-    Not applied: the device has reported already, the campaign was stopped after the lease had ended, or another
-    worker was sooner. None of them is an error.
+    Not applied, which is no error: the device has reported already, the campaign was stopped after the lease had ended,
+    or another worker was sooner.
     """
     before = times.suspended_for
     await connection.execute(
@@ -177,8 +177,7 @@ async def release(
 ) -> None:
     """Give back what the broker did not take; it may be claimed again after ``delay`` seconds, same attempt.
 
-    The delay doubles with each time that there is a ``refusal``: the broker takes others, and not this one. Not
-    applied: the lease had ended, and another worker has the device now.
+    The delay doubles with each ``refusal``. Not applied: the lease had ended, and another worker has the device now.
     """
     await connection.execute(_sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refusal)
 
@@ -238,15 +237,8 @@ async def hold_overdue(
         _sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit, extension
     )
     return [
-        Overdue(
-            row["device_id"],
-            ExecutionStatus(row["status"]),
-            row["attempt"],
-            row["heard"],
-            Reason(row["failed_for"]) if row["failed_for"] else None,
-            row["out_of_time"],
-        )
-        for row in rows
+        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time)
+        for device_id, status, attempt, heard, why, out_of_time in rows
     ]
 
 
@@ -255,7 +247,7 @@ async def postpone(
 ) -> None:
     """End the attempt of each device held, for a reason; the next one may follow after so many seconds.
 
-    Not when the time that a device has ``in_all`` ends before that: then it is overdue at the end of it.
+    Where the time that a device has ``in_all`` ends before that, it is overdue at the end of it.
     """
     in_all += campaign.activity.suspended_for
     rows = [(campaign.tenant_id, campaign.id, *each, in_all) for each in failed]
