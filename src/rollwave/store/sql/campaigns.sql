@@ -53,7 +53,9 @@ WITH moved AS (
         status_reason = $5,
         started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
         completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END,
-        active_at = CASE WHEN $4::text = 'PAUSED' AND active_since IS NOT NULL THEN statement_timestamp()
+        -- Where no worker has looked for long (domain.suspension.MAX_UNSEEN), it has not been active since the last look.
+        active_at = CASE WHEN $4::text = 'PAUSED' AND active_since IS NOT NULL
+                              AND active_at >= statement_timestamp() - interval '30 seconds' THEN statement_timestamp()
                          ELSE active_at END,
         active_since = CASE WHEN $4::text = 'PAUSED' THEN NULL ELSE active_since END
     WHERE tenant_id = $1 AND id = $2 AND status = $3
@@ -136,8 +138,12 @@ RETURNING id;
 UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;
 
 -- name: suspend
--- Nothing may be sent from now on: deadlines stand still. Not applied: that is written down already.
-UPDATE ota_campaigns SET active_since = NULL, active_at = statement_timestamp()
+-- Nothing may be sent from now on: deadlines stand still. Where no worker has looked for more than $3 seconds, they have
+-- stood still since the last look. Not applied: that is written down already.
+UPDATE ota_campaigns
+SET active_since = NULL,
+    active_at = CASE WHEN active_at < statement_timestamp() - make_interval(secs => $3) THEN active_at
+                     ELSE statement_timestamp() END
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
 
 -- name: activate
