@@ -14,7 +14,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.intake import Tally
 from rollwave.domain.pacing import Pace
-from rollwave.domain.suspension import Activity, Change
+from rollwave.domain.suspension import UNSEEN, Activity, Change
 from rollwave.domain.wave import Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import history
@@ -275,7 +275,7 @@ async def move(
         )
     if to is campaign.status:
         return to
-    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason)
+    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason, UNSEEN)
     if moved is None:
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
     detail = {"from": campaign.status, "to": to, "reason": reason}
@@ -351,7 +351,9 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
     """Write down what a look has found; ``longest``: seconds of the longest deadline. Needs the campaign's lock."""
     key = campaign.tenant_id, campaign.id
     match change:
-        case Change.SUSPEND | Change.ACTIVATE:
+        case Change.SUSPEND:
+            await connection.execute(_sql[change.value], *key, UNSEEN)
+        case Change.ACTIVATE:
             await connection.execute(_sql[change.value], *key)
         case Change.NOTE:
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
