@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from contextlib import suppress
+from itertools import islice, takewhile
 from typing import TypeAlias
 
 from rollwave import metrics
@@ -82,10 +83,14 @@ class Answerer:
                 await asyncio.sleep(1 / STEPS)
 
     async def _answer_some(self) -> None:
-        """Answer the questions of a step. One that the broker did not take waits behind the others, a few times."""
+        """Answer the questions of a step.
+
+        An answer that the broker did not take waits behind the other questions and then goes alone: it may be the one
+        over which the broker ends the session.
+        """
         await reach(Failpoint.ANSWERING)
         session = await self._publisher.session()
-        asking = {each: self._waiting.pop(each) for each in list(self._waiting)[: self._step]}
+        asking = {each: self._waiting.pop(each) for each in self._next()}
         if not self._waiting:
             self._asked.clear()
         by_tenant: dict[TenantId, list[DeviceId]] = defaultdict(list)
@@ -99,6 +104,11 @@ class Answerer:
             for each, tries in asking.items():
                 if each not in answered:
                     self._wait(each, tries=tries + 1)
+
+    def _next(self) -> list[Asking]:
+        waiting = list(islice(self._waiting.items(), self._step))
+        new = [asking for asking, _ in takewhile(lambda each: each[1] == 0, waiting)]
+        return new or [waiting[0][0]]
 
     async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> list[DeviceId]:
         """Returns the devices whose answer the broker took, or can never take."""
