@@ -11,6 +11,7 @@ from datetime import datetime
 import asyncpg
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from rollwave.store.outage import CONNECTION_TROUBLE
 from tests.engine import Connection, connect
 from tests.support import end
 
@@ -84,7 +85,7 @@ async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
 
     async def keep_looking() -> None:
         while True:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*CONNECTION_TROUBLE):
                 async with connect(database) as connection:
                     while True:
                         await auditor.look(connection)

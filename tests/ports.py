@@ -10,7 +10,9 @@ FIRST, EACH = 20_000, 1_500
 """Below what the system gives to those who ask for any port; so many to each process that runs tests."""
 
 _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-_numbers = itertools.cycle(range(FIRST + EACH * _process, FIRST + EACH * (_process + 1)))
+_first = FIRST + EACH * _process
+_begin = os.getpid() % EACH  # processes that no pytest numbers begin at different ports
+_numbers = itertools.cycle([*range(_first + _begin, _first + EACH), *range(_first, _first + _begin)])
 
 
 def free_port() -> int:

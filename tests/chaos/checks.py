@@ -15,10 +15,17 @@ from tests.chaos.traps import untold
 from tests.engine import Connection, Devices, breakdown, campaign_row, ends
 from tests.support import eventually
 
-NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "was never retrieved", "ota_task_stuck")
+NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "Task exception was never retrieved", "ota_task_stuck")
+"""The MQTT library's futures of calls that were given up (``Future exception …``) are its own affair."""
 
 SOON = 20.0
 """Seconds in which an error that was raised last of all is in the log."""
+
+ACTIVITY = """
+    SELECT id, status, active_since, active_at, suspended_for, suspended_lately, completed_at, statement_timestamp()
+    FROM ota_campaigns
+"""
+"""What deadlines went by, to be looked at where a device failed that should not have."""
 
 
 async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -> list[str]:
@@ -57,7 +64,11 @@ async def differences(host: Connection, fleet: Devices, campaigns: Mapping[int, 
         if row["status"] != "SKIPPED"
         and not (forgetful and campaigns[row["campaign_id"]].ends == "ABORTED" and _given_up(row))
     )
-    return [f"{n} devices are {all_} and said {was}" for (all_, is_, was), n in differing.items() if is_ != was]
+    wrong = [f"{n} devices are {all_} and said {was}" for (all_, is_, was), n in differing.items() if is_ != was]
+    if wrong:
+        wrong += [str(dict(row)) for row in await host.fetch(ACTIVITY)]
+        wrong += [str(dict(row)) for row in rows if row["failed_reason"] in ("overdue", "no_answer", "no_progress")]
+    return wrong
 
 
 def _given_up(row: asyncpg.Record) -> bool:

@@ -88,6 +88,8 @@ def draw(seed: int) -> Schedule:
     if dice.random() < 0.5:
         traps[dice.randrange(len(traps))] = _programming_error(dice)
     link = _link(dice, plans[0]) if dice.random() < 0.5 else ()
+    if any(trouble.topics for trouble in link):  # devices that go in one batch with neighbours
+        plans = (replace(plans[0], rate=dice.randint(10, 30)), *plans[1:])
     schedule = Schedule(seed, plans, len(traps), tuple(traps), troubles, abort_after, link)
     nothing_is_lost = not schedule.forgetful and all(plan.ends == "COMPLETED" for plan in plans)
     return replace(schedule, long_pause=nothing_is_lost and dice.random() < 0.3)

@@ -12,9 +12,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-import asyncpg
-
 from rollwave.engine.search import NOBODY
+from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.slots import TAKEOVER
 from tests.engine import connect
 from tests.proxy import PUBLISH, Do, Packet
@@ -76,7 +75,7 @@ class Watch:
     async def keep_looking(self, database: str) -> None:
         """Look whenever the database can be reached."""
         while True:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*CONNECTION_TROUBLE):
                 async with connect(database) as connection:
                     while True:
                         asked = time.monotonic()
