@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections.abc import Iterator
 
 FIRST, EACH = 20_000, 1_500
 """Below what the system gives to those who ask for any port; so many to each process that runs tests."""
@@ -12,7 +13,7 @@ FIRST, EACH = 20_000, 1_500
 _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 _first = FIRST + EACH * _process
 _begin = os.getpid() % EACH  # processes that no pytest numbers begin at different ports
-_numbers = itertools.cycle([*range(_first + _begin, _first + EACH), *range(_first, _first + _begin)])
+_numbers: Iterator[int] = itertools.cycle([*range(_first + _begin, _first + EACH), *range(_first, _first + _begin)])
 
 
 def free_port() -> int:
