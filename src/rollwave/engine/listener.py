@@ -178,8 +178,9 @@ class Listener:
             self._takeovers.watch(session, client_id, lock, stop),
         ):
             await self._take_in(session, stop, lock, topic_filter, last)
+            lost = "the slot's lock" if session.connected else "the session with the broker"
         if not stop.is_set():
-            raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")
+            raise BrokerUnavailable(f"{lost} was lost")
 
     async def _take_in(
         self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str, last: str | None
