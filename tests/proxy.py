@@ -200,7 +200,8 @@ class _Link:
     async def release(self) -> None:
         held, self._held = self._held, []
         for end, raw in held:
-            await end.write(raw)
+            with suppress(OSError):  # the connection has ended meanwhile
+                await end.write(raw)
 
     async def _carry(self, source: _End, target: _End) -> None:
         with suppress(EOFError, OSError):

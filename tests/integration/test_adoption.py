@@ -339,7 +339,7 @@ async def test_a_table_with_duplicate_versions_is_adopted_and_gains_no_more(host
     before = await contents(root)
     host.migrate("--grant-to", "runner")
     assert await contents(root) == before
-    assert not await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'firmware_versions_version')")
+    assert not await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'rollwave_firmware_version')")
     given = {"checksum_sha256": None, "file_size_bytes": None, "device_type": None, "description": None}
     async with create_pool(host.runner) as pool:
         row, new = await firmware.register(
@@ -355,7 +355,7 @@ async def test_a_table_with_duplicate_versions_is_adopted_and_gains_no_more(host
 
 async def test_versions_that_are_unique_stay_so(host: Host, root: Connection) -> None:
     host.migrate()
-    assert await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'firmware_versions_version')")
+    assert await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'rollwave_firmware_version')")
 
 
 async def test_every_statement_can_be_prepared(host: Host, root: Connection) -> None:

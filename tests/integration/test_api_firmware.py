@@ -136,7 +136,7 @@ async def test_each_device_type_and_none_has_its_own_row(pool: Pool, north: http
 @pytest.mark.parametrize("indexed", [True, False], ids=["unique index", "none"])
 async def test_twenty_at_once_get_one_row(pool: Pool, north: httpx2.AsyncClient, indexed: bool) -> None:
     if not indexed:
-        await pool.execute("DROP INDEX firmware_versions_version")
+        await pool.execute("DROP INDEX rollwave_firmware_version")
     answers = await asyncio.gather(*(north.post("/firmware", json=FULL) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1

@@ -175,6 +175,21 @@ async def test_only_postgresql_refuses_a_value(pool: Pool, host: Connection) -> 
         await write(1)
 
 
+async def test_a_hosts_deferred_constraint_costs_its_own_report_alone(pool: Pool, host: Connection) -> None:
+    """It speaks at the commit, of all that was written."""
+    campaign = await insert_campaign(host, 4)
+    await sent_to(host, campaign, [f"dev-{number}" for number in range(1, 5)])
+    await host.execute("""
+        CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF NEW.device_id = 'dev-2' THEN RAISE 'no'; END IF; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER picky AFTER UPDATE ON ota_device_status
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION picky();
+    """)
+    batch = [said(f"dev-{number}", campaign, "SUCCESS") for number in range(1, 5)]
+    await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 20)
+    assert await campaign_row(host, campaign) == ("RUNNING", 3, 0)
+
+
 async def test_a_statement_called_wrongly_is_no_outage(host: Connection) -> None:
     with pytest.raises(asyncpg.InterfaceError) as caught:
         await host.fetchval("SELECT $1::int")

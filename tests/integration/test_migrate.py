@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.store.migrate import LOCK_WAIT, migrations
 from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
-from tests.support import Running, psql, rollwave, rollwave_running
+from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
 
 def schema(url: str) -> str:
@@ -38,6 +39,34 @@ def test_it_may_be_repeated(empty_database: str) -> None:
     second = rollwave("migrate", env={"DATABASE_URL": empty_database})
     assert (second.returncode, "up to date" in second.stdout + second.stderr) == (0, True)
     assert schema(empty_database) == before
+
+
+async def test_it_holds_up_nobody_while_it_waits_for_a_table(empty_database: str, tmp_path: Path) -> None:
+    """A transaction that reads for long keeps the table; all others go on reading meanwhile."""
+    async with connect(empty_database) as reader, connect(empty_database) as other:
+        await reader.execute(
+            "CREATE TABLE rollwave_migrations (version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        for each in migrations()[:8]:
+            async with reader.transaction():
+                await reader.execute(each.sql)
+        await reader.executemany(
+            "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+            [(each.version, each.name, each.checksum) for each in migrations()[:8]],
+        )
+        holding = reader.transaction()
+        await holding.start()
+        await reader.execute("SELECT FROM ota_campaigns; SELECT FROM ota_device_status")
+        env = {"DATABASE_URL": empty_database}
+        async with rollwave_running("migrate", log=tmp_path / "log", env=env) as running:
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+            for _ in range(2):
+                await eventually(lambda: other.fetchval(waits), what="it waits for the table")
+                await asyncio.wait_for(other.fetchval("SELECT count(*) FROM ota_campaigns"), 4 * LOCK_WAIT)
+            assert running.process.returncode is None
+            await holding.rollback()
+            assert await asyncio.wait_for(running.process.wait(), 60) == 0, running.output()
 
 
 async def test_three_at_once_take_turns(empty_database: str, database: str, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tests.proxy import Do, proxy, subscribing
 from tests.servers import Mosquitto
 from tests.support import eventually, free_port
 
+pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
 
 @pytest.fixture
 async def host(database: str) -> AsyncIterator[Connection]:
@@ -85,7 +87,7 @@ def readiness(port: int) -> dict[str, str]:
     return checks
 
 
-@pytest.mark.parametrize("trial", range(4))
+@pytest.mark.parametrize("trial", range(2))
 async def test_a_listener_that_the_broker_refuses_comes_back_and_then_commands_go(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path, trial: int
 ) -> None:

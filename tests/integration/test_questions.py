@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from rollwave import metrics
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.answerer import TRIES
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import NOTHING_TO_DO, encode_report
 from rollwave.mqtt.topics import ask_topic, status_topic
 from rollwave.store.database import Pool
 from tests.integration.test_engine_end_to_end import insert_campaign, running, statuses
+from tests.proxy import Do, proxy, publishing
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -29,7 +32,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, broker: EmbeddedBroker) -> None:
 
 
 @asynccontextmanager
-async def collected(broker: EmbeddedBroker) -> AsyncIterator[list[Incoming]]:
+async def collected(broker: EmbeddedBroker | Mosquitto) -> AsyncIterator[list[Incoming]]:
     """Everything that devices are told."""
     received: list[Incoming] = []
     async with Session.connect(Broker.from_url(broker.url)) as session:
@@ -74,6 +77,25 @@ async def test_the_same_attempt_again_or_nothing(pool: Pool, broker: EmbeddedBro
         assert received[-1].payload == NOTHING_TO_DO
     attempts = await pool.fetch("SELECT attempt FROM ota_device_status WHERE campaign_id = $1", campaign)
     assert {row["attempt"] for row in attempts} == {1}
+
+
+async def test_a_device_over_whose_topic_the_session_ends_keeps_no_answer_from_the_others(
+    pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy(mosquitto.url) as between:
+        monkeypatch.setenv("MQTT_BROKER_URL", between.url)
+        between.rules.append(publishing(lambda topic: topic.endswith("/dev-1/ota"), Do.RESET))
+        asking = [f"dev-{number}" for number in range(1, 8)]
+        async with collected(mosquitto) as received, running(pool):
+            async with Session.connect(Broker.from_url(mosquitto.url)) as session:
+                await ask(session, *asking)
+            others = {f"tenant/north/device/{each}/ota" for each in asking[1:]}
+            await eventually(lambda: {each.topic for each in received} == others, what="the others are answered")
+            before = Counter(each.topic for each in received)
+            given_up = between.connections
+            await eventually(lambda: metrics.questions.labels("dropped")._value.get() > 0, what="it is given up")
+        assert max(before.values()) <= TRIES
+        assert between.connections <= given_up + TRIES
 
 
 @pytest.mark.usefixtures("settings")

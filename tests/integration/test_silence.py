@@ -116,7 +116,7 @@ async def test_progress_keeps_a_device_alive(
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
         campaign = await insert_campaign(
-            host, ["moving", "repeating", "mute"], abort_threshold=1.0, progress_timeout=2.5, max_attempts=2
+            host, ["moving", "repeating", "mute"], abort_threshold=1.0, progress_timeout=5.0, max_attempts=2
         )
 
         async def mute_has_failed() -> bool:

@@ -116,26 +116,56 @@ async def paused_by_a_hosts_sql_without_a_worker(pool: Pool, host: Connection, c
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
 
 
-async def without_a_worker(_pool: Pool, host: Connection, campaign: int) -> None:
+async def without_a_look(_pool: Pool, host: Connection, campaign: int) -> None:
     await time_passes(host, campaign, WEEKEND)
 
 
-async def paused_by_an_operator_after_long_without_a_worker(pool: Pool, host: Connection, campaign: int) -> None:
+async def without_anybody(pool: Pool, host: Connection, campaign: int) -> None:
+    """Workers come back, and look before their listener is subscribed."""
     await time_passes(host, campaign, WEEKEND)
-    await paused_by_an_operator(pool, host, campaign)
+    await nobody_listens(host)
+    await look(pool, campaign)
+    await somebody_listens(host)
 
 
-async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> None:
+async def paused_after_everybody_was_away(pool: Pool, host: Connection, campaign: int) -> None:
+    await time_passes(host, campaign, WEEKEND)
+    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await commands.start_campaign(pool, TENANT, campaign, actor="test")
+
+
+async def paused_before_this_was_known(pool: Pool, host: Connection, campaign: int) -> None:
+    """By workers of a version that wrote nothing of it down."""
+    await host.execute("UPDATE ota_campaigns SET started_at = now() - interval '1 day' WHERE id = $1", campaign)
+    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await time_passes(host, campaign, WEEKEND)
+    await host.execute(
+        "UPDATE ota_campaign_history SET at = at - make_interval(secs => $1) WHERE event = 'paused'", float(WEEKEND)
+    )
+    await host.execute("UPDATE ota_campaigns SET active_since = NULL, active_at = NULL WHERE id = $1", campaign)
+    await look(pool, campaign, CampaignStatus.PAUSED)
+    await commands.start_campaign(pool, TENANT, campaign, actor="test")
+
+
+async def nobody_listens(host: Connection) -> None:
     await host.execute("UPDATE rollwave_listener_slots SET holder = 0, alive_at = now() - interval '1 hour'")
-    await look(pool, campaign)
-    await time_passes(host, campaign, WEEKEND)
-    await look(pool, campaign)
-    assert await attempts_failed(host) == 0
+
+
+async def somebody_listens(host: Connection) -> None:
     await host.execute(
         "UPDATE rollwave_listener_slots SET alive_at = now(), holder ="
         " (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 0 AND granted"
         "  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1)"
     )
+
+
+async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> None:
+    await nobody_listens(host)
+    await look(pool, campaign)
+    await time_passes(host, campaign, WEEKEND)
+    await look(pool, campaign)
+    assert await attempts_failed(host) == 0
+    await somebody_listens(host)
 
 
 @pytest.mark.usefixtures("heard")
@@ -145,8 +175,10 @@ async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> Non
         paused_by_an_operator,
         paused_by_a_hosts_sql,
         paused_by_a_hosts_sql_without_a_worker,
-        without_a_worker,
-        paused_by_an_operator_after_long_without_a_worker,
+        paused_after_everybody_was_away,
+        paused_before_this_was_known,
+        without_a_look,
+        without_anybody,
         without_a_listener,
     ],
 )
@@ -184,6 +216,15 @@ async def test_a_pause_right_after_the_first_command_counts_as_one(pool: Pool, h
         await look(pool, campaign)
     assert await attempts_failed(host) == 0
     assert await campaign_row(host, campaign) == ("RUNNING", 0, 0)
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_host_that_looks_once_a_minute_finds_who_is_silent(pool: Pool, host: Connection) -> None:
+    campaign = await running_campaign(host, pool)
+    for _ in range(32):
+        await time_passes(host, campaign, 60)
+        await look(pool, campaign)
+    assert await attempts_failed(host) == 2
 
 
 @pytest.mark.usefixtures("heard")

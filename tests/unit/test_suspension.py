@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.suspension import MAX_UNSEEN, NOTE_EVERY, Activity, Change
+from rollwave.domain.suspension import LONGEST_UNSEEN, NOTE_EVERY, UNSEEN, Activity, Change
 
 NEVER = Activity(None, None, 0.0, 0.0)
 
@@ -13,11 +13,12 @@ NEVER = Activity(None, None, 0.0, 0.0)
     ("activity", "active", "change"),
     [
         (NEVER, True, Change.ACTIVATE),
-        (NEVER, False, Change.NONE),
+        (NEVER, False, Change.SUSPEND),
         (Activity(60, 0, 0, 0), True, Change.NONE),
         (Activity(60, NOTE_EVERY + 1, 0, 0), True, Change.NOTE),
-        (Activity(60, MAX_UNSEEN + 1, 0, 0), True, Change.ACTIVATE),
-        (Activity(60, MAX_UNSEEN + 1, 0, 0), False, Change.SUSPEND),
+        (Activity(60, UNSEEN + 1, 0, 0), True, Change.NOTE),
+        (Activity(60, LONGEST_UNSEEN + 1, 0, 0), True, Change.ACTIVATE),
+        (Activity(60, UNSEEN + 1, 0, 0), False, Change.SUSPEND),
         (Activity(60, 1, 0, 0), False, Change.SUSPEND),
         (Activity(None, 3600, 0, 0), True, Change.ACTIVATE),
         (Activity(None, 3600, 0, 0), False, Change.NONE),
@@ -27,6 +28,19 @@ NEVER = Activity(None, None, 0.0, 0.0)
 )
 def test_what_a_look_changes(activity: Activity, active: bool, change: Change) -> None:
     assert activity.change(active=active) is change
+
+
+def test_a_gap_in_listening_tells_that_nobody_was_there() -> None:
+    a_minute_ago = Activity(3600, 60, 0, 0)
+    assert a_minute_ago.change(active=True, heard_for=30) is Change.ACTIVATE
+    assert a_minute_ago.change(active=True, heard_for=90) is Change.NOTE
+    assert Activity(3600, UNSEEN, 0, 0).change(active=True, heard_for=1) is Change.NOTE
+
+
+def test_a_host_may_look_as_seldom_as_its_tick_says() -> None:
+    an_hour_ago = Activity(86_400, 3600, 0, 0)
+    assert an_hour_ago.change(active=True) is Change.ACTIVATE
+    assert an_hour_ago.change(active=True, tick=3600) is Change.NOTE
 
 
 def test_deadlines_are_later_by_a_suspension_until_all_were_set_since() -> None:

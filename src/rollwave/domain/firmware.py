@@ -44,6 +44,8 @@ def read(url: str | None, version: str | None, checksum: str | None, size: objec
     url = (url or "").strip()
     if not url or version is None:
         raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
+    if not version.strip():
+        raise InvalidInput("the firmware's version is empty", hint=_HINT)
     if _CONTROL.search(url):
         raise InvalidInput("the firmware's file_url holds a control character", hint=_HINT)
     if not _URL.match(url):

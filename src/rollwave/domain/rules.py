@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollwave.domain.chatter import LEEWAY
 from rollwave.domain.guardrail import Guardrail
 from rollwave.domain.ids import is_valid_id
 from rollwave.domain.retry import LONGEST, RetryPolicy
@@ -31,6 +32,11 @@ class Rules:
     def longest_silence(self) -> float:
         """The most seconds that a device in progress may stay silent."""
         return max(self.patience, self.answer_within)
+
+    @property
+    def longest_deadline(self) -> float:
+        """The most seconds for which a deadline is set: a little more than the silence (``chatter.LEEWAY``)."""
+        return self.longest_silence * (1 + LEEWAY)
 
     @property
     def longest_wait(self) -> float:

@@ -2,7 +2,7 @@
 
 A campaign is *active* while commands may go out, or, once aborted, while its last devices may still report. Else it
 is *suspended*: paused, or without a listener, for whatever reason. Workers look at each campaign every few seconds, and
-what lies between two looks that are far apart counts as suspended too, since no worker was there to send.
+what lies between two looks that are far apart counts as suspended too: no worker was there to send.
 
 Times are seconds, of the database's clock.
 """
@@ -11,9 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
-MAX_UNSEEN = 30.0
-"""Longest time between two looks that counts as active. Workers look at least every ten seconds."""
+UNSEEN = 30.0
+"""Time between two looks that counts as active, whatever happened in it. Workers look at least every ten seconds."""
+
+LONGEST_UNSEEN = 600.0
+"""Time between two looks that counts as active where a listener was subscribed all the while: a host may look as seldom
+as it likes."""
 
 NOTE_EVERY = 5.0
 """Time after which it is written down again that a campaign is active."""
@@ -35,7 +40,7 @@ class Activity:
 
     ``active_for``: time since it became active (None: it is suspended). ``seen_ago``: time since it was last known to
     be active (None: it never was). ``suspended_for``: time for which it was suspended, in all; ``lately``: the part of
-    it that deadlines may still have to make up for.
+    it by which deadlines that were set before may still have to be later.
     """
 
     active_for: float | None
@@ -43,12 +48,17 @@ class Activity:
     suspended_for: float
     lately: float
 
-    def change(self, *, active: bool) -> Change:
-        """What follows from a look that finds the campaign ``active``, or suspended."""
+    def change(self, *, active: bool, heard_for: float = inf, tick: float = 0.0) -> Change:
+        """What follows from a look that finds the campaign ``active``, or suspended.
+
+        ``heard_for``: for how long a listener has been subscribed without a gap. ``tick``: a host that looks itself
+        does so once in this time.
+        """
         seen_ago = self.seen_ago or 0.0
         if not active:
-            return Change.NONE if self.active_for is None else Change.SUSPEND
-        if self.active_for is None or seen_ago > MAX_UNSEEN:
+            return Change.SUSPEND if self.active_for is not None or self.seen_ago is None else Change.NONE
+        longest = max(LONGEST_UNSEEN, 3 * tick)
+        if self.active_for is None or seen_ago > longest or (seen_ago > UNSEEN and heard_for < seen_ago):
             return Change.ACTIVATE
         return Change.NOTE if seen_ago > NOTE_EVERY or min(seen_ago, self.active_for) < 0 else Change.NONE
 

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import suppress
+from itertools import islice, takewhile
+from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
-from rollwave.errors import BrokerUnavailable
+from rollwave.errors import BrokerUnavailable, MessageTooLarge
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
-from rollwave.mqtt.client import Session
+from rollwave.mqtt.client import Receipt, Session
 from rollwave.mqtt.payload import NOTHING_TO_DO
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store import executions
 from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Doing
 from rollwave.store.outage import is_outage
 
 _log = get_logger("answerer")
@@ -29,8 +33,15 @@ _log = get_logger("answerer")
 MAX_WAITING = 20_000
 """Questions that wait for an answer, at most."""
 
+TRIES = 5
+"""Times that a question is tried to be answered; then the device asks again."""
+
 STEPS = 10
 """Times a second that answers go out."""
+
+NOTHING = Doing(NOTHING_TO_DO, None, None)
+
+Asking: TypeAlias = tuple[TenantId, DeviceId]
 
 
 class Answerer:
@@ -38,15 +49,21 @@ class Answerer:
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
+        self._patience = settings.publish_timeout
         self._step = max(1, settings.answer_rate // STEPS)
         self._publisher = Publisher(Broker.from_settings(settings))
-        self._waiting: dict[tuple[TenantId, DeviceId], None] = {}
+        self._waiting: dict[Asking, int] = {}
+        """Times that each was tried, in the order in which they are answered."""
         self._asked = asyncio.Event()
 
     def ask(self, tenant_id: TenantId, device_id: DeviceId) -> None:
         """Note that a device has asked."""
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting[tenant_id, device_id] = None
+        self._wait((tenant_id, device_id), tries=0)
+
+    def _wait(self, asking: Asking, *, tries: int) -> None:
+        """Have the question answered, after those that wait already; it was tried so many times."""
+        if len(self._waiting) < MAX_WAITING and tries < TRIES:
+            self._waiting.setdefault(asking, tries)
             self._asked.set()
         else:
             metrics.questions.labels("dropped").inc()
@@ -66,28 +83,58 @@ class Answerer:
                 await asyncio.sleep(1 / STEPS)
 
     async def _answer_some(self) -> None:
+        """Answer the questions of a step.
+
+        An answer that the broker did not take waits behind the other questions and then goes alone: it may be the one
+        over which the broker ends the session.
+        """
         await reach(Failpoint.ANSWERING)
         session = await self._publisher.session()
-        asking = list(self._waiting)[: self._step]
+        asking = {each: self._waiting.pop(each) for each in self._next()}
+        if not self._waiting:
+            self._asked.clear()
         by_tenant: dict[TenantId, list[DeviceId]] = defaultdict(list)
         for tenant_id, device_id in asking:
             by_tenant[tenant_id].append(device_id)
-        for tenant_id, device_ids in by_tenant.items():
-            await self._answer(session, tenant_id, device_ids)
-        for each in asking:
-            self._waiting.pop(each, None)
-        if not self._waiting:
-            self._asked.clear()
+        answered: set[Asking] = set()
+        try:
+            for tenant_id, device_ids in by_tenant.items():
+                answered |= {(tenant_id, each) for each in await self._answer(session, tenant_id, device_ids)}
+        finally:
+            for each, tries in asking.items():
+                if each not in answered:
+                    self._wait(each, tries=tries + 1)
 
-    async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> None:
+    def _next(self) -> list[Asking]:
+        waiting = list(islice(self._waiting.items(), self._step))
+        new = [asking for asking, _ in takewhile(lambda each: each[1] == 0, waiting)]
+        return new or [waiting[0][0]]
+
+    async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> list[DeviceId]:
+        """Returns the devices whose answer the broker took, or can never take."""
         async with tenant_transaction(self._pool, tenant_id) as connection:
             current = await executions.current(connection, tenant_id, device_ids)
-        for device_id in device_ids:
-            topic = command_topic(tenant_id, device_id)
-            doing = current.get(device_id)
-            if doing is None:
-                await session.publish(topic, NOTHING_TO_DO)
-            else:
-                await session.publish(topic, doing.body, attempt=doing.attempt, expires_in=doing.seconds_left)
-        metrics.questions.labels("command").inc(len(current))
-        metrics.questions.labels("nothing").inc(len(device_ids) - len(current))
+        receipts: dict[DeviceId, Receipt] = {}
+        over: list[DeviceId] = []
+        try:
+            for device_id in device_ids:
+                doing = current.get(device_id, NOTHING)
+                try:
+                    receipts[device_id] = await session.publish(
+                        command_topic(tenant_id, device_id),
+                        doing.body,
+                        attempt=doing.attempt,
+                        expires_in=doing.seconds_left,
+                    )
+                except MessageTooLarge:
+                    over.append(device_id)
+        except BrokerUnavailable as error:
+            _log.debug("ota_answers_delayed", error=str(error))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                for receipt in receipts.values():
+                    await receipt.settled()
+        taken = [device_id for device_id, receipt in receipts.items() if receipt.taken or receipt.refused]
+        metrics.questions.labels("command").inc(sum(each in current for each in taken))
+        metrics.questions.labels("nothing").inc(sum(each not in current for each in taken))
+        return taken + over

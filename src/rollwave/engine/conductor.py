@@ -21,6 +21,7 @@ from rollwave.store import campaigns, executions, history, slots, waves
 from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Outlook
+from rollwave.store.slots import Listening
 
 _log = get_logger("conductor")
 
@@ -121,19 +122,20 @@ class Conductor:
 
         Deadlines stand still while a campaign is suspended. One that becomes active is judged at the next look.
         """
-        heard = await slots.heard(connection, self._settings.listener_slots)
+        number = self._settings.listener_slots
+        heard, listening = await slots.heard(connection, number), await slots.listening(connection, number)
         active = heard and campaign.status is not CampaignStatus.PAUSED
-        change = campaign.activity.change(active=active)
-        await campaigns.note_activity(connection, campaign, change, longest=rules.longest_silence)
-        return active and change is not Change.ACTIVATE and await self._heard(connection, rules)
+        heard_for = listening.without_gap if listening else 0.0
+        change = campaign.activity.change(active=active, heard_for=heard_for, tick=self._settings.tick_interval)
+        await campaigns.note_activity(connection, campaign, change, longest=rules.longest_deadline)
+        return active and change is not Change.ACTIVATE and self._have_been_heard(listening, rules)
 
-    async def _heard(self, connection: Connection, rules: Rules) -> bool:
+    def _have_been_heard(self, heard: Listening | None, rules: Rules) -> bool:
         """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
 
         So neither an outage of broker or database, nor the time it takes to catch up with the queue after one, nor a
         change of listeners, fails a device.
         """
-        heard = await slots.listening(connection, self._settings.listener_slots)
         longest = rules.longest_silence
         return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP)
 

@@ -44,6 +44,10 @@ class Delays:
             return  # that the database is away, the pool has said
         _log.error("ota_reports_delayed", error=f"{kind}: {error}", exc_info=error if fault else None, **fields)
 
+    def forget(self) -> None:
+        """What has failed was given up: somebody else does it."""
+        self._delays.clear()
+
     def over(self, work: str) -> None:
         """``work`` has succeeded: the next failure is news."""
         self._delays.pop(work, None)

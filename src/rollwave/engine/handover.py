@@ -73,8 +73,7 @@ class Handover:
 
     def _sorted(self, *, lost: bool, slow: bool) -> Sent:
         commands = self._batch.commands
-        trouble = self._trouble or self._limit or "refused by the broker"
-        sent = Sent(trouble=trouble, too_large=self._too_large, limit=self._limit, slow=slow)
+        sent = Sent(too_large=self._too_large, limit=self._limit, slow=slow)
         for command, receipt in self._receipts:
             if receipt.taken:
                 sent.taken.append(command)
@@ -85,4 +84,6 @@ class Handover:
                 sent.unanswered.append(command)
         sent.unanswered += commands[len(self._receipts) + len(self._too_large) :]
         sent.lost = lost and not slow
+        told = "refused by the broker" if sent.refused else "the connection ended before the broker acknowledged it"
+        sent.trouble = self._trouble or self._limit or told
         return sent

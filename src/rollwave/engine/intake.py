@@ -65,6 +65,7 @@ class Intake:
     def forget(self) -> None:
         """Take no report that comes from now on for a repetition: what came before may never have been written."""
         self._sorter.forget()
+        self._delays.forget()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[Due]:
         """Commit what a batch says, trying again until that has succeeded: no error drops a report.
@@ -121,9 +122,10 @@ class Intake:
         return touched
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
-        for pause in pauses():
+        for number, pause in enumerate(pauses()):
             try:
-                dues = await self._apply(tenant_id, share, outcomes)
+                # What a host's deferred constraint refuses at the commit, the statement is to say.
+                dues = await self._apply(tenant_id, share, outcomes, checks_at_once=number > 0)
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)
             except Exception as error:  # noqa: BLE001  an outage or a fault of ours: the reports are kept
@@ -151,19 +153,24 @@ class Intake:
         if len(share.reports) <= 1:
             _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))
             outcomes[Outcome.INVALID] += len(share.reports)
+            self._delays.over(tenant_id)
             return []
         middle = len(share.reports) // 2
         first = await self._persist(tenant_id, Share(share.reports[:middle]), outcomes)
         return first + await self._persist(tenant_id, Share(share.reports[middle:]), outcomes)
 
-    async def _apply(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[Due]:
+    async def _apply(
+        self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], *, checks_at_once: bool = False
+    ) -> list[Due]:
         seen: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
         tally: Tally = Counter()
         failures: list[FailedAttempt] = []
         rounds = intake.rounds(share.reports)
         seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
-        async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
+        async with tenant_transaction(
+            self._pool, tenant_id, generic_plans=True, checks_at_once=checks_at_once
+        ) as connection:
             for reports in rounds:
                 moved, failed = await self._apply_round(connection, tenant_id, reports, seen)
                 tally.update(moved)

@@ -106,7 +106,14 @@ class Listener:
             while not stop.is_set():
                 await self._hold_slot(stop, sessions)
                 pause = max(self._trouble.pause or SLOT_POLL, self._takeovers.pause)
-                await _wait(stop, max(pause, FAULT_PAUSE) if self.fault else pause)
+                await self._rest(stop, max(pause, FAULT_PAUSE) if self.fault else pause)
+
+    async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
+        """Wait, with signs of life: a listener that gives way to another client waits for as long as a minute."""
+        ends = time.monotonic() + seconds
+        while not stop.is_set() and (left := ends - time.monotonic()) > 0:
+            self._life.sign()
+            await _wait(stop, min(left, slots.PULSE))
 
     async def _hold_slot(self, stop: asyncio.Event, sessions: Pool) -> None:
         """Listen for as long as the slot is ours, if it is; note what came in between."""
@@ -115,6 +122,7 @@ class Listener:
             installation = await identity.require(self._pool)
             async with slots.hold(sessions, self._slot) as lock:
                 self.presence.standby = lock is None
+                self._intake.forget()  # what an earlier session received and did not commit comes again
                 if lock is not None:
                     await self._listen(stop, lock, installation)
             self._is_well()
@@ -165,14 +173,14 @@ class Listener:
         # Several slots share the load; a single one needs nothing that a broker might not have.
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
         last = await lock.announce()
-        self._intake.forget()  # what an earlier session received and did not commit comes again
         async with (
             Session.connect(self._broker, client_id, persistent=True, manual_ack=True, buffer=LOOKAHEAD) as session,
             self._takeovers.watch(session, client_id, lock, stop),
         ):
             await self._take_in(session, stop, lock, topic_filter, last)
+            lost = "the slot's lock" if session.connected else "the session with the broker"
         if not stop.is_set():
-            raise BrokerUnavailable("the session with the broker, or the slot's lock, was lost")
+            raise BrokerUnavailable(f"{lost} was lost")
 
     async def _take_in(
         self, session: Session, stop: asyncio.Event, lock: slots.Lock, topic_filter: str, last: str | None

@@ -38,7 +38,7 @@ async def sweep(
         campaign,
         everyone=not sends_on,
         in_all=rules.device_timeout,
-        extension=campaign.activity.extension(rules.longest_silence),
+        extension=campaign.activity.extension(rules.longest_deadline),
         limit=SWEEP_LIMIT,
     )
     again: list[tuple[DeviceId, Reason, float]] = []

@@ -16,6 +16,7 @@ from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.client import Session
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.slots import Lock
+from rollwave.tasks import causes
 
 STEADY = 10.0
 """Seconds after which a session counts as a good one."""
@@ -55,10 +56,12 @@ class Takeovers:
             BrokerUnavailable: another client took it over, or is suspected to; else what the block raised.
         """
         began = time.monotonic()
-        failure = None
+        failure: Exception | None = None
         try:
             yield
-        except BrokerUnavailable as error:
+        except Exception as error:
+            if not all(isinstance(each, BrokerUnavailable) for each in causes(error)):
+                raise
             failure = error
         # Without the lock it is another worker of this installation that connected, and it may.
         if not (stop.is_set() or session.connected) and await _is_held(lock):

@@ -18,7 +18,7 @@ from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool
-from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.watched import watched
 
 _log = get_logger("worker")
@@ -52,7 +52,9 @@ class Worker:
                 return each.fault
         try:
             unheard_for = await slots.unheard_for(self._pool, self._settings.listener_slots)
-        except CONNECTION_TROUBLE:
+        except CONNECTION_TROUBLE as error:
+            if not is_away(error):
+                return f"cannot be told: {type(error).__name__}"
             unheard_for = None  # the check of the database says so
         if unheard_for is not None:
             since = f"for {unheard_for:.0f} s" if isfinite(unheard_for) else "none ever was"

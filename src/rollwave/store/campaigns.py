@@ -14,7 +14,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.intake import Tally
 from rollwave.domain.pacing import Pace
-from rollwave.domain.suspension import MAX_UNSEEN, Activity, Change
+from rollwave.domain.suspension import UNSEEN, Activity, Change
 from rollwave.domain.wave import Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import history
@@ -275,7 +275,7 @@ async def move(
         )
     if to is campaign.status:
         return to
-    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason)
+    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason, UNSEEN)
     if moved is None:
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
     detail = {"from": campaign.status, "to": to, "reason": reason}
@@ -352,7 +352,7 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
     key = campaign.tenant_id, campaign.id
     match change:
         case Change.SUSPEND:
-            await connection.execute(_sql[change.value], *key, MAX_UNSEEN)
+            await connection.execute(_sql[change.value], *key, UNSEEN)
         case Change.ACTIVATE:
             await connection.execute(_sql[change.value], *key)
         case Change.NOTE:

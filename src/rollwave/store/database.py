@@ -184,6 +184,7 @@ async def tenant_transaction(
     lock_timeout: float = LOCK_TIMEOUT,
     generic_plans: bool = False,
     queues: bool = False,
+    checks_at_once: bool = False,
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes one tenant's rows, as ``pulse_app``.
 
@@ -192,14 +193,14 @@ async def tenant_transaction(
     for each lock that it waits for, in seconds.
     ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
     ANALYZE found of this tenant, and of a new one it has found nothing. ``queues`` are for statements that take
-    what is first in line (``IN_TURN``).
+    what is first in line (``IN_TURN``). ``checks_at_once``: a host's deferred constraints fail the statement that
+    breaks them, and not the commit.
     """
     if not tenant_id or "\x00" in tenant_id:
         raise InvalidInput("a transaction needs a tenant")
     begin = f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"
-    async with _transaction(
-        pool, begin + (_GENERIC_PLANS if generic_plans else "") + (f"; {IN_TURN}" if queues else "")
-    ) as connection:
+    wanted = ((_GENERIC_PLANS, generic_plans), (f"; {IN_TURN}", queues), (_CHECKS_AT_ONCE, checks_at_once))
+    async with _transaction(pool, begin + "".join(each for each, is_wanted in wanted if is_wanted)) as connection:
         yield connection
 
 
@@ -237,6 +238,7 @@ async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
 
 
 _GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
+_CHECKS_AT_ONCE = "; SET CONSTRAINTS ALL IMMEDIATE"
 
 
 def _limit(timeout: float, lock_timeout: float = LOCK_TIMEOUT) -> str:

@@ -100,11 +100,11 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """A command that a device has been sent, and the seconds left until its deadline."""
+    """A command that a device has been sent, and the seconds left until its deadline. None: it has nothing to do."""
 
     body: bytes
-    attempt: int
-    seconds_left: float
+    attempt: int | None
+    seconds_left: float | None
 
 
 @dataclass(frozen=True, slots=True)

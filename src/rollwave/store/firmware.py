@@ -6,7 +6,8 @@ from typing import Any
 
 import asyncpg
 
-from rollwave.errors import Conflict, NotFound
+from rollwave.domain.firmware import read_checksum
+from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
@@ -51,8 +52,12 @@ async def register(
 
 
 def _differing(row: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Names of the values that differ. A host may write an empty text for none, and hex in upper case."""
-    stored = row | {"checksum_sha256": (row["checksum_sha256"] or "").lower()}
+    """Names of the values that differ. A host may write an empty text for none, and a checksum in other forms."""
+    try:
+        checksum = read_checksum(row["checksum_sha256"])
+    except InvalidInput:
+        checksum = row["checksum_sha256"]
+    stored = row | {"checksum_sha256": checksum}
     return [
         name
         for name, value in wanted.items()

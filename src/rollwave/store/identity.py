@@ -24,7 +24,8 @@ PAUSED_BECAUSE = "this database was made a copy of another one: start the campai
 
 WHICH = (
     "Say which it is: `rollwave migrate --moved` if this is the original after a restore, an upgrade or a move "
-    "(its identity stays), or `rollwave migrate --copy` if it is a copy (it gets an identity of its own, and its "
+    "(its identity stays; while the original still runs, both take the session in the broker from each other), "
+    "or `rollwave migrate --copy` if it is a copy (it gets an identity of its own, and its "
     "RUNNING campaigns are paused). Until then no worker listens or sends for it."
 )
 
@@ -119,8 +120,9 @@ async def decide(connection: Connection, decision: Decision, *, bound_just_now: 
             raise Conflict(
                 "--copy was not applied, because this database is where its installation belongs: the installation "
                 "would lose its session in the broker, with the reports that wait in it, and its campaigns would stop",
-                hint="Check DATABASE_URL, and run it on the copy. A copy of the whole server's files cannot be told "
-                "from the original: docs/howto/run-in-production.md says how to make it a database of its own.",
+                hint="Check DATABASE_URL, and run it on the copy. Where a copy was taken for the original by mistake "
+                "(--moved), or the whole server's files were copied, docs/howto/run-in-production.md says how to make "
+                "it a database of its own.",
             )
         return await _copy(connection)
 

@@ -97,7 +97,7 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
         Conflict: it has no devices, or one of the host's own tables wants more than this.
     """
     with hosts_table("device_groups, device_group_members or devices"):
-        async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT) as connection:
+        async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT, lock_timeout=TIMEOUT) as connection:
             held = await _lock(connection, tenant_id, group_id, import_id)
             if held["applied"] is not None:
                 return Membership(**json.loads(held["applied"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +15,9 @@ from rollwave.store.database import Connection, Pool, is_direct, read_url, syste
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.url import DIRECT
+
+LOCK_WAIT, LOCK_ATTEMPTS = 1.0, 60
+"""Seconds for which a migration waits for a table that others use, and lets them go first; and how often it tries."""
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -115,15 +119,32 @@ async def _apply_missing(connection: Connection) -> list[str]:
     rows = await connection.fetch("SELECT version, name, checksum FROM rollwave_migrations")
     missing = _missing({row["version"]: row["checksum"] for row in rows})
     for migration in missing:
-        async with connection.transaction():
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-                migration.version,
-                migration.name,
-                migration.checksum,
-            )
+        await _apply(connection, migration)
     return [migration.name for migration in missing]
+
+
+async def _apply(connection: Connection, migration: Migration) -> None:
+    """Apply one file in one transaction.
+
+    A file that waits for a table makes all others wait for it too, workers among them. So it waits for a moment only,
+    and then lets them go first.
+    """
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {int(LOCK_WAIT * 1000)}")
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                    migration.version,
+                    migration.name,
+                    migration.checksum,
+                )
+            return
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if attempt == LOCK_ATTEMPTS:
+                raise
+            await asyncio.sleep(LOCK_WAIT)
 
 
 def _missing(applied: dict[int, str]) -> list[Migration]:

@@ -2,7 +2,7 @@
 -- duplicates already, or where a host's columns do not allow one: firmware.register checks under a lock either way.
 DO $$
 BEGIN
-    CREATE UNIQUE INDEX firmware_versions_version
+    CREATE UNIQUE INDEX IF NOT EXISTS rollwave_firmware_version
         ON firmware_versions (tenant_id, version, (COALESCE(device_type, '')));
 EXCEPTION WHEN unique_violation OR program_limit_exceeded OR feature_not_supported OR invalid_object_definition
                OR invalid_text_representation OR datatype_mismatch THEN

@@ -45,7 +45,8 @@ RETURNING id;
 SELECT id, idempotency_digest FROM ota_campaigns WHERE tenant_id = $1 AND idempotency_key = $2;
 
 -- name: move
--- Workers are called once it is committed (store/calls.py).
+-- Workers are called once it is committed (store/calls.py). A campaign that nobody has looked at for more than $6 seconds has
+-- been suspended since then.
 -- Not applied: the campaign is no longer in the state the decision was made on.
 WITH moved AS (
     UPDATE ota_campaigns
@@ -53,10 +54,9 @@ WITH moved AS (
         status_reason = $5,
         started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
         completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END,
-        -- Where no worker has looked for long (domain.suspension.MAX_UNSEEN), it has not been active since the last look.
         active_at = CASE WHEN $4::text = 'PAUSED' AND active_since IS NOT NULL
-                              AND active_at >= statement_timestamp() - interval '30 seconds' THEN statement_timestamp()
-                         ELSE active_at END,
+                              AND active_at >= statement_timestamp() - make_interval(secs => $6)
+                         THEN statement_timestamp() ELSE active_at END,
         active_since = CASE WHEN $4::text = 'PAUSED' THEN NULL ELSE active_since END
     WHERE tenant_id = $1 AND id = $2 AND status = $3
     RETURNING id
@@ -138,13 +138,20 @@ RETURNING id;
 UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;
 
 -- name: suspend
--- Nothing may be sent from now on: deadlines stand still. Where no worker has looked for more than $3 seconds, they have
--- stood still since the last look. Not applied: that is written down already.
-UPDATE ota_campaigns
+-- Nothing may be sent from now on: deadlines stand still. Where nobody has looked for more than $3 seconds, they have stood
+-- still since then. A campaign of which nothing was ever written down was paused when its history says so.
+-- Not applied: that is written down already.
+UPDATE ota_campaigns c
 SET active_since = NULL,
-    active_at = CASE WHEN active_at < statement_timestamp() - make_interval(secs => $3) THEN active_at
-                     ELSE statement_timestamp() END
-WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
+    active_at = CASE
+        WHEN c.active_at IS NULL THEN COALESCE(
+            (SELECT h.at FROM ota_campaign_history h
+             WHERE h.tenant_id = $1 AND h.campaign_id = $2 AND h.event = 'paused' AND h.device_id IS NULL
+             ORDER BY h.id DESC LIMIT 1),
+            c.started_at, statement_timestamp())
+        WHEN c.active_at < statement_timestamp() - make_interval(secs => $3) THEN c.active_at
+        ELSE statement_timestamp() END
+WHERE c.tenant_id = $1 AND c.id = $2 AND (c.active_since IS NOT NULL OR c.active_at IS NULL);
 
 -- name: activate
 -- Commands may go out again: deadlines run on. A campaign that was never active has nothing to make up for.

@@ -21,7 +21,7 @@ WHERE slot < $1::int AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
                    AND statement_timestamp() + make_interval(secs => $2);
 
 -- name: unheard_for
-SELECT CASE WHEN count(*) < $1::int THEN 'infinity'::float8
+SELECT CASE WHEN count(*) < $1::int OR min(alive_at) = '-infinity' THEN 'infinity'::float8
             ELSE EXTRACT(epoch FROM statement_timestamp() - min(alive_at))::float8 END
 FROM rollwave_listener_slots WHERE slot < $1::int;
 
