@@ -97,7 +97,7 @@ def draw(seed: int) -> Schedule:
 
 def _programming_error(dice: random.Random) -> Trap:
     point, error = dice.choice(list(Failpoint)), dice.choice(PROGRAMMING_ERRORS)
-    return Trap(point, Deed.RAISE, nth=dice.randint(1, 4), error=error, times=dice.choice([1, 1, 2, 4]))
+    return Trap(point, Deed.RAISE, nth=dice.randint(1, 4), error=error, times=dice.choice([1, 1, 3, 6]))
 
 
 def _link(dice: random.Random, plan: Plan) -> tuple[LinkTrouble, ...]:
