@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import itertools
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -88,6 +89,8 @@ def main() -> int:
     tour = Tour(seeds, time.monotonic() + (wanted.seconds if wanted.schedules is None else float("inf")))
 
     async def lanes() -> None:
+        if (task := asyncio.current_task()) is not None:  # servers and workers end with it
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await asyncio.gather(*(tour.lane() for _ in range(1 if wanted.seed is not None else wanted.lanes)))
 
     asyncio.run(lanes())

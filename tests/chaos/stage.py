@@ -32,6 +32,9 @@ from tests.support import end, eventually
 
 LEASE = 1.0
 SETTINGS = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": str(LEASE), "ROLLWAVE_PUBLISH_TIMEOUT": "1"}
+LEASE_OF_A_SEARCH = 5.0
+"""Where the device is to be found over which the broker ends the connection: a search makes several sessions, and ends
+with its lease."""
 PATIENT = {"OTA_PROGRESS_TIMEOUT": "3600"}
 """Where nothing may be lost: were a report, its campaign would not end in our time."""
 IMPATIENT = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
@@ -101,6 +104,10 @@ class _Performance:
     async def play(self) -> None:
         schedule = self.schedule
         settings = SETTINGS | (IMPATIENT if schedule.forgetful else PATIENT) | {"DATABASE_URL": self.database}
+        lease = LEASE
+        if any(trouble.topics for trouble in schedule.link):
+            lease = LEASE_OF_A_SEARCH
+            settings |= {"ROLLWAVE_LEASE": str(lease), "ROLLWAVE_PUBLISH_TIMEOUT": str(lease)}
         async with AsyncExitStack() as stack:
             fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.habits.answer, "fleet"))
             auditor = await stack.enter_async_context(auditing(self.database, rest=0.02))
@@ -109,7 +116,7 @@ class _Performance:
                     await self._begin(host, plan)
             tenants = {campaign: plan.tenant for campaign, plan in self.campaigns.items()}
             readers = await stack.enter_async_context(reading(self.database, tenants, schedule.seed))
-            watch = await stack.enter_async_context(watching(self.database, LEASE))
+            watch = await stack.enter_async_context(watching(self.database, lease))
             between = await stack.enter_async_context(proxy(self.mosquitto.url))
             between.rules.append(watch.note)
             settings["MQTT_BROKER_URL"] = between.url if schedule.link else self.mosquitto.url

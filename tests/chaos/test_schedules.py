@@ -11,7 +11,7 @@ from tests.chaos.schedule import Plan, Schedule, draw
 from tests.chaos.stage import Verdict, play
 from tests.chaos.traps import Deed, Trap
 
-SEEDS = (2, 6, 10, 19, 30, 36)
+SEEDS = (2, 7014, 8004, 8005, 8013, 8037)
 """Those that have found something, and others. One that fails belongs here. `make chaos` draws more."""
 
 LANES = 3

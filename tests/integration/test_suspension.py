@@ -13,8 +13,10 @@ from rollwave.engine import commands
 from rollwave.engine.conductor import Conductor
 from rollwave.engine.intake import Intake
 from rollwave.settings import Settings
+from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Due
-from rollwave.store.database import Pool
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Times
 from tests.engine import (
     TENANT,
     Connection,
@@ -25,6 +27,7 @@ from tests.engine import (
     listened_to,
     said,
     sent_to,
+    take,
 )
 
 HOUR, DAY = 3600, 86_400
@@ -106,6 +109,13 @@ async def paused_by_a_hosts_sql(pool: Pool, host: Connection, campaign: int) -> 
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
 
 
+async def paused_by_a_hosts_sql_without_a_worker(pool: Pool, host: Connection, campaign: int) -> None:
+    await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
+    await time_passes(host, campaign, WEEKEND)
+    await look(pool, campaign, CampaignStatus.PAUSED)
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
+
+
 async def without_a_look(_pool: Pool, host: Connection, campaign: int) -> None:
     await time_passes(host, campaign, WEEKEND)
 
@@ -164,6 +174,7 @@ async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> Non
     [
         paused_by_an_operator,
         paused_by_a_hosts_sql,
+        paused_by_a_hosts_sql_without_a_worker,
         paused_after_everybody_was_away,
         paused_before_this_was_known,
         without_a_look,
@@ -198,6 +209,22 @@ async def test_a_host_that_looks_once_a_minute_finds_who_is_silent(pool: Pool, h
         await time_passes(host, campaign, 60)
         await look(pool, campaign)
     assert await attempts_failed(host) == 2
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_pause_right_after_the_first_command_counts_as_one(pool: Pool, host: Connection) -> None:
+    """Before any worker has looked at it again: the worker that sent it died."""
+    campaign = await insert_campaign(host, 2, progress_timeout=HOUR / 2, device_timeout=float(DAY), abort_threshold=0.1)
+    async with tenant_transaction(pool, TENANT) as connection:
+        locked = await campaigns.lock(connection, TenantId(TENANT), CampaignId(campaign))
+        claimed = await take(connection, locked, tokens=2, fresh=2)
+        times = Times(HOUR / 2, HOUR / 2, DAY)
+        await executions.mark_sent(connection, TenantId(TENANT), CampaignId(campaign), claimed.commands, times)
+    await paused_by_an_operator(pool, host, campaign)
+    for _ in range(3):
+        await look(pool, campaign)
+    assert await attempts_failed(host) == 0
+    assert await campaign_row(host, campaign) == ("RUNNING", 0, 0)
 
 
 @pytest.mark.usefixtures("heard")

@@ -74,7 +74,9 @@ WITH again AS (
         pace_opened_at = CASE WHEN moved.any AND $9 THEN statement_timestamp() ELSE c.pace_opened_at END,
         pace_used = CASE WHEN moved.any AND $9 THEN 0 ELSE c.pace_used END + moved.again + moved.fresh,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
-        started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END
+        started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END,
+        -- Active, as a command goes out, also where no look has written that down yet.
+        active_at = CASE WHEN moved.any THEN COALESCE(c.active_at, statement_timestamp()) ELSE c.active_at END
     FROM (SELECT *, again + fresh > 0 AS any
           FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
                        (SELECT count(*) FROM again_claimed WHERE was = 'INSTALLING')::int AS rewound,
