@@ -203,6 +203,15 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count(
 
 
 @pytest.mark.usefixtures("heard")
+async def test_a_host_that_looks_once_a_minute_finds_who_is_silent(pool: Pool, host: Connection) -> None:
+    campaign = await running_campaign(host, pool)
+    for _ in range(32):
+        await time_passes(host, campaign, 60)
+        await look(pool, campaign)
+    assert await attempts_failed(host) == 2
+
+
+@pytest.mark.usefixtures("heard")
 async def test_a_pause_right_after_the_first_command_counts_as_one(pool: Pool, host: Connection) -> None:
     """Before any worker has looked at it again: the worker that sent it died."""
     campaign = await insert_campaign(host, 2, progress_timeout=HOUR / 2, device_timeout=float(DAY), abort_threshold=0.1)
@@ -216,15 +225,6 @@ async def test_a_pause_right_after_the_first_command_counts_as_one(pool: Pool, h
         await look(pool, campaign)
     assert await attempts_failed(host) == 0
     assert await campaign_row(host, campaign) == ("RUNNING", 0, 0)
-
-
-@pytest.mark.usefixtures("heard")
-async def test_a_host_that_looks_once_a_minute_finds_who_is_silent(pool: Pool, host: Connection) -> None:
-    campaign = await running_campaign(host, pool)
-    for _ in range(32):
-        await time_passes(host, campaign, 60)
-        await look(pool, campaign)
-    assert await attempts_failed(host) == 2
 
 
 @pytest.mark.usefixtures("heard")
