@@ -33,7 +33,7 @@ from tests.proxy import PUBLISH, Do, Packet, Proxy, proxy, publishing
 from tests.servers import Mosquitto
 from tests.support import eventually
 
-PROMPTLY = 10.0
+PROMPTLY = 30.0
 ENDINGS = [Do.CLOSE, Do.RESET, Do.DISCONNECT]
 
 
