@@ -101,6 +101,8 @@ class Model:
     active_since: int | None = None
     """None: suspended, so that deadlines stand still."""
     active_at: int | None = None
+    started_at: int | None = None
+    paused_at: int | None = None
     suspended_for: int = 0
     lately: int = 0
     events: list[str] = field(default_factory=list)
@@ -129,8 +131,12 @@ class Model:
 
     def _become(self, status: str) -> None:
         self.status = status
+        if status == "RUNNING" and self.started_at is None:
+            self.started_at = self.now
         if status == "PAUSED":
-            self._suspend()
+            self.paused_at = self.now
+            if self.active_since is not None:
+                self.active_since, self.active_at = None, self.now
         self.events.append(status.lower())
 
     # Dispatch.
@@ -169,6 +175,7 @@ class Model:
         for name in claimed:
             self._open_attempt(self[name])
         if claimed:
+            self.active_at = self.now if self.active_at is None else self.active_at
             self.window, self.used = (self.now, 0) if opens else (self.window, self.used)
             self.used += len(claimed)
             self.sent += len(fresh)
@@ -337,6 +344,9 @@ class Model:
     def _suspend(self) -> None:
         if self.active_since is not None:
             self.active_since, self.active_at = None, self.now
+        elif self.active_at is None:
+            known = (self.paused_at, self.started_at, self.now)
+            self.active_at = next(each for each in known if each is not None)
 
     def _extension(self) -> int:
         """Deadlines that were set before a suspension are later by its length, until none of them is left."""

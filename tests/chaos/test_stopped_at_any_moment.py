@@ -20,7 +20,7 @@ from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import create_pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
+from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, listened_to
 from tests.servers import Mosquitto
 
 WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 120
@@ -84,6 +84,7 @@ async def test_at_most_one_batch_a_worker_goes_out(
     async with AsyncExitStack() as stack:
         host = await stack.enter_async_context(connect(database))
         pool = await stack.enter_async_context(create_pool(database))
+        await stack.enter_async_context(listened_to(pool))
         workers = []
         for _ in range(WORKERS):
             publisher = await stack.enter_async_context(Publisher(Broker.from_url(mosquitto.url)))

@@ -343,9 +343,11 @@ class Campaign(RuleBasedStateMachine):
             " WHERE campaign_id = $1",
             self.campaign,
         )
+        self.host(f"UPDATE ota_campaign_history SET at = at - {back} WHERE campaign_id = $1", self.campaign)
         # While the campaign is active a worker looks at it, and writes that down, every few seconds.
         self.host(
-            f"UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - {back}, active_since = active_since - {back},"
+            f"UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - {back}, started_at = started_at - {back},"
+            f" active_since = active_since - {back},"
             f" active_at = CASE WHEN active_since IS NULL THEN active_at - {back} ELSE now() - interval '10 s' END"
             " WHERE id = $1",
             self.campaign,

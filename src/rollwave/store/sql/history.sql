@@ -2,7 +2,7 @@
 
 -- name: append
 WITH locked AS MATERIALIZED (
-    SELECT FROM ota_campaigns WHERE tenant_id = $1::text AND id = $2::bigint FOR NO KEY UPDATE
+    SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
 )
 INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)
 SELECT $1::text, $2::bigint, $3, $4, $5::jsonb FROM locked;
@@ -10,7 +10,7 @@ SELECT $1::text, $2::bigint, $3, $4, $5::jsonb FROM locked;
 -- name: append_failed_attempts
 WITH locked AS MATERIALIZED (
     SELECT id FROM ota_campaigns
-    WHERE tenant_id = $1::text AND id = ANY ($2::bigint[])
+    WHERE tenant_id = $1 AND id = ANY ($2::bigint[])
     ORDER BY id
     FOR NO KEY UPDATE
 )
