@@ -57,7 +57,10 @@ def replace_members(api: Api, group: str, devices: Sequence[Device]) -> Any:
 
 
 def _cancel(api: Api, path: str, group: str) -> None:
-    """Say what is so, whoever was first: who cancels waits for who applies. What cannot be cancelled expires."""
+    """Cancel the import, and say which members the group has.
+
+    Cancelling waits while the import is being applied. An import that cannot be cancelled expires.
+    """
     try:
         api.delete(path)
     except Conflict:

@@ -1,7 +1,7 @@
 """Another client with the listener's client id ends its sessions: name that in the log, and reconnect ever later.
 
-A broker gives a client id to whoever connects last. Two clients that both reconnect at once take the session from each
-other several times a second, and each gets a part of the reports.
+A broker gives a client id to the client that connects last. Two clients that both reconnect at once take the session
+from each other several times a second, and each gets a part of the reports.
 """
 
 from __future__ import annotations

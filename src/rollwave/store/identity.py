@@ -90,7 +90,7 @@ async def find(connection: Connection) -> Installation:
     found = await read(connection)
     if found.standing is Standing.NEW:
         await connection.execute(_sql["bind_new"])
-        found = await read(connection)  # whoever was first
+        found = await read(connection)  # another worker may have bound it first
     return found
 
 
