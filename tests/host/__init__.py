@@ -1,0 +1,7 @@
+"""A small host of our own: an IoT platform's tables, roles, pool, own OTA code and worker process.
+
+``schema.sql``   what its migrations made: tables, policies, roles, default privileges
+``rows.sql``     two tenants, and campaigns in every state that its own worker leaves behind
+``platform.py``  its database, made from these two files, and its logins
+``process.py``   its worker process: Rollwave's two coroutines and its other workers in one bare ``asyncio.gather``
+"""

@@ -1,0 +1,56 @@
+"""The host's worker process, started for a test, and whether its own workers are still at work."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.host.process import OWN_WORKERS
+from tests.support import Running, environment, eventually
+
+
+@asynccontextmanager
+async def host_process(database: str, log: Path, *options: str, **settings: str) -> AsyncIterator[Running]:
+    """``python -m tests.host.process`` with these options and settings; given out once all its own workers beat."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.host.process",
+            database,
+            *options,
+            env=environment(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    running = Running(process, log)
+    try:
+        await eventually(lambda: all(beats(running, each) for each in OWN_WORKERS), what="the host's own workers beat")
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def beats(running: Running, name: str) -> int:
+    """How often one of the host's own workers has beaten."""
+    return running.output().count(f"beat {name} ")
+
+
+async def all_beat_on(running: Running, times: int = 5) -> None:
+    """Wait until each of the host's own workers has beaten so many more times: none of them was taken down."""
+    before = {name: beats(running, name) for name in OWN_WORKERS}
+    for name, count in before.items():
+        await eventually(lambda n=name, c=count: beats(running, n) >= c + times, what=f"{name} goes on")
+    assert running.process.returncode is None
+
+
+def said(running: Running) -> list[str]:
+    """The lines of its log, without the beats."""
+    return [line for line in running.output().splitlines() if not line.startswith("beat ")]
