@@ -45,9 +45,10 @@ def beats(running: Running, name: str) -> int:
 
 async def all_beat_on(running: Running, times: int = 5) -> None:
     """Wait until each of the host's own workers has beaten so many more times: none of them was taken down."""
-    before = {name: beats(running, name) for name in OWN_WORKERS}
-    for name, count in before.items():
-        await eventually(lambda n=name, c=count: beats(running, n) >= c + times, what=f"{name} goes on")
+    wanted = {name: beats(running, name) + times for name in OWN_WORKERS}
+    await eventually(
+        lambda: all(beats(running, name) >= count for name, count in wanted.items()), what=f"all of {OWN_WORKERS} go on"
+    )
     assert running.process.returncode is None
 
 
