@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.store.migrate import LOCK_WAIT, migrations
+from rollwave.store.migrate import migrations
+from rollwave.store.patience import LOCK_WAIT
 from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
 

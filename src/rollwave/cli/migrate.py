@@ -11,6 +11,13 @@ from rollwave.cli.output import complain, say
 
 
 def migrate(
+    adopt_only: Annotated[
+        bool,
+        typer.Option(
+            "--adopt-only",
+            help="Make none of the tables that another service's migrations make; an error if one is missing.",
+        ),
+    ] = False,
     force_rls: Annotated[
         bool, typer.Option("--force-rls", help="Also force row-level security on tables adopted from a host.")
     ] = False,
@@ -28,7 +35,13 @@ def migrate(
 ) -> None:
     """Bring the database at DATABASE_URL to this program's schema.
 
-    Safe to repeat, and beside running workers. Tables that a host already has are adopted, with their rows.
+    Safe to repeat, and beside running workers. Roles, grants, policies and owners are compared with what they
+    shall be each time, and repaired: after a dump was restored without them, for example.
+
+    Tables that another service has made already (tenants, devices, device_groups, device_group_members,
+    firmware_versions, ota_campaigns, ota_device_status) are adopted, with their rows. Run that service's own
+    migrations first: where they find these tables made by Rollwave, they take their work for done, or fail. With
+    --adopt-only nothing is changed until that service has made all of them.
 
     An installation belongs to one database. Where its rows are found in another one, no worker listens or sends
     until --moved or --copy says what that database is.
@@ -41,11 +54,25 @@ def migrate(
         raise typer.BadParameter("a database is one or the other", param_hint="--moved, --copy")
     decision = Decision.MOVED if moved else Decision.COPY if copy else None
     url = Settings.load().require_direct_url()
-    done = asyncio.run(schema.migrate(url, force_rls=force_rls, grant_to=grant_to, decision=decision))
+    done = asyncio.run(
+        schema.migrate(url, adopt_only=adopt_only, force_rls=force_rls, grant_to=grant_to, decision=decision)
+    )
     version = schema.migrations()[-1].version
     for name in done.applied:
         say(f"applied {name}")
-    say(f"now at schema {version}" if done.applied else f"up to date (schema {version})")
+    for what in done.repaired:
+        say(f"repaired: {what}")
+    if done.applied:
+        say(f"now at schema {version}")
+    elif done.repaired or done.unrepaired:
+        say(f"at schema {version}; {len(done.repaired)} rights were repaired")
+    else:
+        say(f"up to date (schema {version})")
+    if done.made:
+        complain(f"{'warning' if done.made.among_others else 'note'}: {done.made}")
+        complain(f"hint: {done.made.hint}")
+    for what in done.unrepaired:
+        complain(f"warning: not repaired, because PostgreSQL did not do as it was told: {what}")
     if done.identity:
         say(done.identity)
     if done.undecided:

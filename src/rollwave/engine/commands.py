@@ -13,7 +13,7 @@ from rollwave.domain.ids import CampaignId
 from rollwave.engine import targeting
 from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import campaigns, executions
+from rollwave.store import campaigns, executions, idempotency
 from rollwave.store.campaigns import SCAN_TIMEOUT
 from rollwave.store.database import Pool, tenant_transaction
 
@@ -65,7 +65,7 @@ async def create_campaign(
         # A large group is counted, and one of which nothing fits the firmware is looked through.
         async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT) as connection:
             if idempotency_key is not None:
-                earlier = await campaigns.by_idempotency_key(connection, tenant_id, idempotency_key)
+                earlier = await idempotency.get(connection, tenant_id, idempotency_key)
                 if earlier is not None:
                     return _same_request(earlier, new)
             device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
@@ -90,15 +90,15 @@ async def create_campaign(
                 new.retry_delay,
                 new.retry_delay_max,
                 actor,
-                idempotency_key,
-                new.digest(),
             )
+            if idempotency_key is not None:
+                await idempotency.keep(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
             await targeting.begin(
                 connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
             )
             return campaign_id
-    except asyncpg.UniqueViolationError:
-        if idempotency_key is None:
+    except asyncpg.UniqueViolationError as error:
+        if not idempotency.is_taken(error):
             raise
         # Another request with this key has just committed: asking again finds its campaign.
         return await create_campaign(

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
-
 from rollwave.domain.ids import is_valid_id
 from rollwave.domain.role import Role
 from rollwave.errors import Conflict, InvalidInput, NotFound
-from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
 
 _sql = load("apikeys")
@@ -45,16 +43,21 @@ async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expi
     if not is_valid_id(tenant_id):
         raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint="Use 1 to 128 of A-Z a-z 0-9 : . _ -")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-    try:
-        async with tenant_transaction(pool, tenant_id) as connection:
-            await connection.execute(_sql["register_tenant"], tenant_id)
-            await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), expires_in)
-    except asyncpg.NotNullViolationError as error:
-        raise Conflict(
-            f"tenant {tenant_id} is not in the table tenants, which wants more than its id: {error}",
-            hint="Add the tenant the way your own service does, then create the key.",
-        ) from error
+    async with tenant_transaction(pool, tenant_id) as connection:
+        await _require_tenant(connection, tenant_id)
+        await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), expires_in)
     return f"rollwave.{tenant_id}.{key_id}.{secret}"
+
+
+async def _require_tenant(connection: Connection, tenant_id: str) -> None:
+    if await connection.fetchval(_sql["is_registered"], tenant_id):
+        return
+    if await connection.fetchval(_sql["are_a_hosts"]):
+        raise Conflict(
+            f"tenant {tenant_id} is not in the table tenants, which belongs to the service that made it",
+            hint="Create the tenant in that service, then create the key.",
+        )
+    await connection.execute(_sql["register"], tenant_id)
 
 
 async def verify(pool: Pool, key: str) -> Grant | None:

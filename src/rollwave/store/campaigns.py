@@ -246,12 +246,6 @@ async def insert(connection: Connection, tenant_id: str, *values: Any) -> Campai
     return campaign_id
 
 
-async def by_idempotency_key(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, bytes] | None:
-    """The campaign that was created under this key, and the digest of what was asked for."""
-    row = await connection.fetchrow(_sql["by_idempotency_key"], tenant_id, key)
-    return (row["id"], row["idempotency_digest"]) if row else None
-
-
 async def move(
     connection: Connection,
     campaign: Campaign | Standing,

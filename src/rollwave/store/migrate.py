@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import identity
+from rollwave.store import adoption, identity, rights
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.patience import patiently
 from rollwave.store.url import DIRECT
 
-LOCK_WAIT, LOCK_ATTEMPTS = 1.0, 60
-"""Seconds for which a migration waits for a table that others use, and lets them go first; and how often it tries."""
+_SETS_RIGHTS_UP = "0004_row_level_security.sql"
+"""What comes right after this file is no repair."""
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -45,22 +45,37 @@ def migrations() -> list[Migration]:
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """What was done: the names of the files applied, and what became of the identity, for people (empty: nothing).
+    """What was done, in words for people.
 
-    ``undecided``: somebody has to say first what this database is.
+    Attributes:
+        applied: names of the files that were applied.
+        repaired: rights that were not as they shall be, and now are. Empty where all were set up just now.
+        unrepaired: rights that could not be made so.
+        made: tables that were made, of those that a host may have; None where its own migrations cannot be confused.
+        identity: what became of the identity; empty: nothing.
+        undecided: somebody has to say first what this database is.
     """
 
     applied: list[str]
+    repaired: list[str]
+    unrepaired: list[str]
+    made: adoption.Made | None = None
     identity: str = ""
     undecided: IdentityUndecided | None = None
 
 
 async def migrate(
-    dsn: str, *, force_rls: bool = False, grant_to: str | None = None, decision: Decision | None = None
+    dsn: str,
+    *,
+    adopt_only: bool = False,
+    force_rls: bool = False,
+    grant_to: str | None = None,
+    decision: Decision | None = None,
 ) -> Migrated:
-    """Apply what is missing. Safe to repeat, and beside running workers.
+    """Apply the files that are missing, and make rights as they shall be. Safe to repeat, and beside running workers.
 
     Args:
+        adopt_only: make no table that a host's own migrations would make.
         force_rls: also force row-level security on tables adopted from a host.
         grant_to: a login that shall be able to run the engine (it gets ``pulse_app`` to take on).
         decision: what this database is, where it is another one than its installation belongs to.
@@ -69,7 +84,8 @@ async def migrate(
         Conflict: ``decision`` says that it is a copy, and it is the original. The schema is up to date then.
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
         ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used.
-        SchemaMismatch: the database is newer than this program, or was made from other files.
+        SchemaMismatch: the database is newer than this program, or was made from other files; or ``adopt_only``, and the
+            host has not made its tables. Nothing was changed then.
     """
     url = read_url(dsn)
     try:
@@ -85,18 +101,24 @@ async def migrate(
         if not await is_direct(connection):
             raise ConfigurationError("migrations would go through a connection pooler, and not take turns", hint=DIRECT)
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        before = await adoption.look(connection)
+        if adopt_only:
+            before.require_all()
         applied = await _apply_missing(connection)
-        if force_rls:
-            await connection.execute((files("rollwave.store") / "force_rls.sql").read_text("utf-8"))
+        repaired, unrepaired = await rights.repair(connection, force_rls=force_rls)
+        if _SETS_RIGHTS_UP in applied:
+            repaired = []
+        done = Migrated(applied, repaired, unrepaired, made=before.made() if applied else None)
         if grant_to:
             quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)
             await connection.execute(f"GRANT pulse_app TO {quoted}")
         await identity.let_engine_read(connection)
         if decision:
             bound_just_now = any(name.endswith("_identity.sql") for name in applied)
-            return Migrated(applied, await identity.decide(connection, decision, bound_just_now=bound_just_now))
+            decided = await identity.decide(connection, decision, bound_just_now=bound_just_now)
+            return replace(done, identity=decided)
         found = await identity.read(connection)
-        return Migrated(applied, undecided=None if found.standing.decided else found.undecided())
+        return replace(done, undecided=None if found.standing.decided else found.undecided())
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseUnavailable(
             f"this login may not do that: {error}",
@@ -118,33 +140,26 @@ async def _apply_missing(connection: Connection) -> list[str]:
     )
     rows = await connection.fetch("SELECT version, name, checksum FROM rollwave_migrations")
     missing = _missing({row["version"]: row["checksum"] for row in rows})
+    if any(migration.name == _SETS_RIGHTS_UP for migration in missing):
+        await adoption.remember(connection)
     for migration in missing:
         await _apply(connection, migration)
     return [migration.name for migration in missing]
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:
-    """Apply one file in one transaction.
+    """Apply one file in one transaction."""
 
-    A file that waits for a table makes all others wait for it too, workers among them. So it waits for a moment only,
-    and then lets them go first.
-    """
-    for attempt in range(1, LOCK_ATTEMPTS + 1):
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {int(LOCK_WAIT * 1000)}")
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-                    migration.version,
-                    migration.name,
-                    migration.checksum,
-                )
-            return
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            if attempt == LOCK_ATTEMPTS:
-                raise
-            await asyncio.sleep(LOCK_WAIT)
+    async def work() -> None:
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+            migration.version,
+            migration.name,
+            migration.checksum,
+        )
+
+    await patiently(connection, work)
 
 
 def _missing(applied: dict[int, str]) -> list[Migration]:

@@ -1,8 +1,12 @@
--- name: register_tenant
--- Only where it is missing: a host's own table may want more columns than we know of.
-INSERT INTO tenants (tenant_id)
-SELECT $1::text WHERE NOT EXISTS (SELECT FROM tenants WHERE tenant_id = $1::text)
-ON CONFLICT DO NOTHING;
+-- name: is_registered
+SELECT EXISTS (SELECT FROM tenants WHERE tenant_id = $1::text);
+
+-- name: are_a_hosts
+-- Whether a host made the table of tenants, and so registers them itself.
+SELECT EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = 'tenants');
+
+-- name: register
+INSERT INTO tenants (tenant_id) VALUES ($1::text) ON CONFLICT DO NOTHING;
 
 -- name: insert
 INSERT INTO rollwave_api_keys (tenant_id, key_id, name, role, secret_sha256, expires_at)

@@ -37,12 +37,9 @@ SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2)
 INSERT INTO ota_campaigns
     (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
      abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
-     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, idempotency_key, idempotency_digest, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 'CREATED')
+     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'CREATED')
 RETURNING id;
-
--- name: by_idempotency_key
-SELECT id, idempotency_digest FROM ota_campaigns WHERE tenant_id = $1 AND idempotency_key = $2;
 
 -- name: move
 -- Workers are called once it is committed (store/calls.py). A campaign that nobody has looked at for more than $6 seconds has

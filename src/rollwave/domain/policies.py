@@ -1,0 +1,117 @@
+"""The policies of row-level security that each table shall have, and what has to change where it has others.
+
+A table that Rollwave made shows the rows of the tenant that ``app.tenant_id`` names, and is forced, for its owner too. To a
+table of a host's, as little is added as the engine needs:
+
+- The host has rules of its own: they stay as they are for everybody. ``pulse_app`` gets a policy for each command that
+  the engine uses. It is confined to the tenant that it names, unless it is a role that the host works with: then
+  the host's rules hold for it as before.
+- The host has none: everybody goes on as before, but for ``pulse_app``, which sees the tenant that it names. Once it
+  is forced (``rollwave migrate --force-rls``), this holds for everybody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from rollwave.domain.rights import DUE, ENGINE, Repair, Table
+
+OF_TENANT = "tenant_id = NULLIF(current_setting('app.tenant_id', true), '')"
+_CONFINED = f"current_user <> '{ENGINE}' OR {OF_TENANT}"
+_ALL_BUT_DUE = f"current_user <> '{DUE}'"
+_DUE = (
+    "status = ANY (ARRAY['RUNNING', 'PAUSED']) OR status = 'ABORTED' AND settled_at IS NULL"
+    " OR status = 'CREATED' AND targeted_devices IS NOT NULL"
+)
+
+_ADDED = re.compile(r'::"?[\w.]+"?( varying)?(\(\d+\))?(\[\])?|[()\s]')
+"""Casts, parentheses and blanks: what PostgreSQL adds to an expression when it shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy as ``CREATE POLICY`` has it. ``using`` and ``check`` are expressions, None where there is none."""
+
+    name: str
+    command: str = "ALL"
+    role: str = "PUBLIC"
+    permissive: bool = True
+    using: str | None = None
+    check: str | None = None
+
+    def like(self, other: Policy) -> bool:
+        """Whether both do the same. PostgreSQL shows an expression with casts and parentheses of its own."""
+        return _plain(self) == _plain(other)
+
+
+def _plain(policy: Policy) -> tuple[object, ...]:
+    # A policy without a check takes its other expression for one.
+    check = policy.check or (policy.using if policy.command in {"ALL", "UPDATE"} else None)
+    expressions = (_ADDED.sub("", each).lower() if each else None for each in (policy.using, check))
+    return policy.name, policy.command, policy.role, policy.permissive, *expressions
+
+
+def wanted(table: Table) -> list[Policy]:
+    """The policies of ours that a table shall have."""
+    return list(_wanted(table))
+
+
+def _wanted(table: Table) -> Iterator[Policy]:
+    if not table.of_tenants:
+        yield Policy("rollwave_engine", role=ENGINE, using="true")
+    elif not table.adopted or (table.forced and not table.had_row_security):
+        yield Policy("rollwave_tenant", using=OF_TENANT, check=OF_TENANT)
+    elif not table.had_row_security:
+        yield Policy("rollwave_host", using=_ALL_BUT_DUE, check=_ALL_BUT_DUE)
+        yield Policy("rollwave_tenant_only", permissive=False, using=_CONFINED)
+    else:
+        for command in table.wanted.split():
+            yield Policy(
+                f"rollwave_{command.lower()}",
+                command,
+                ENGINE,
+                using=None if command == "INSERT" else OF_TENANT,
+                check=OF_TENANT if command in {"INSERT", "UPDATE"} else None,
+            )
+        if not table.host_gave:
+            yield Policy("rollwave_tenant_only", permissive=False, using=_CONFINED)
+    if table.name == "ota_campaigns":
+        yield Policy("rollwave_due", "SELECT", DUE, using=_DUE)
+
+
+def policy_repairs(table: Table, found: Collection[Policy], *, force: bool = False) -> list[Repair]:
+    """What makes row-level security of a table right. ``found``: its policies of ours, by their names.
+
+    ``force``: an adopted table is to be forced.
+    """
+    repairs = []
+    name = table.name
+    if not table.enabled:
+        command = f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"
+        repairs.append(Repair(name, f"switched row-level security on for {name}", command))
+    if not table.forced and table.of_tenants and (force or not table.adopted):
+        command = f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY"
+        return [*repairs, Repair(name, f"forced row-level security on {name}", command)]
+    before: Mapping[str, Policy] = {policy.name: policy for policy in found}
+    after = {policy.name: policy for policy in wanted(table)}
+    for policy in after.values():
+        if policy.name not in before:
+            repairs.append(Repair(name, f"made the policy {policy.name} on {name}", _create(name, policy)))
+        elif not policy.like(before[policy.name]):
+            command = f"DROP POLICY {policy.name} ON {name}; {_create(name, policy)}"
+            repairs.append(Repair(name, f"made the policy {policy.name} on {name} anew", command))
+    for extra in sorted(before.keys() - after.keys()):
+        command = f"DROP POLICY {extra} ON {name}"
+        repairs.append(Repair(name, f"dropped the policy {extra} on {name}", command))
+    return repairs
+
+
+def _create(table: str, policy: Policy) -> str:
+    using = f" USING ({policy.using})" if policy.using else ""
+    check = f" WITH CHECK ({policy.check})" if policy.check else ""
+    kind = "PERMISSIVE" if policy.permissive else "RESTRICTIVE"
+    return (
+        f"CREATE POLICY {policy.name} ON {table} AS {kind} FOR {policy.command} TO {policy.role}{using}{check}"
+    )

@@ -1,0 +1,235 @@
+"""What each role may do to each table, sequence and function, and what has to change where that is not so.
+
+``pulse_app`` is the role that the engine takes on, and ``rollwave_due`` the owner of the functions that find due campaigns.
+Of objects that Rollwave made, everybody else has nothing. Of a host's tables, only what the engine needs is added, and
+nothing is taken away. Policies are in :mod:`rollwave.domain.policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+ENGINE, DUE = "pulse_app", "rollwave_due"
+
+ROLES = "roles"
+"""The place of repairs without which nothing else can be looked at."""
+
+SHARED: Mapping[str, str] = {
+    "tenants": "SELECT INSERT",
+    "devices": "SELECT INSERT UPDATE",
+    "device_groups": "SELECT INSERT UPDATE",
+    "device_group_members": "SELECT INSERT DELETE",
+    "firmware_versions": "SELECT INSERT DELETE",
+    "ota_campaigns": "SELECT INSERT UPDATE",
+    "ota_device_status": "SELECT INSERT UPDATE",
+}
+"""What the engine needs on the seven tables that a host may have made itself: SQL privileges, parted by blanks."""
+
+OF_A_HOST: Mapping[str, str] = {**SHARED, "tenants": "SELECT"}
+"""The same where the host made the table: tenants are the host's to register."""
+
+OWN: Mapping[str, str] = {
+    "ota_campaign_history": "SELECT INSERT",
+    "ota_campaign_waves": "SELECT INSERT UPDATE",
+    "ota_quarantine": "SELECT INSERT DELETE",
+    "rollwave_adopted_tables": "SELECT",
+    "rollwave_api_keys": "SELECT INSERT UPDATE",
+    "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
+    "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",
+    "rollwave_idempotency": "SELECT INSERT DELETE",
+    "rollwave_installation": "SELECT",
+    "rollwave_listener_slots": "SELECT INSERT UPDATE",
+    "rollwave_migrations": "SELECT",
+}
+"""What the engine needs on the tables that only Rollwave knows."""
+
+COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
+    (ENGINE, "UPDATE", "rollwave_installation"): ("id", "bound_to", "bound_at"),
+    (DUE, "SELECT", "ota_campaigns"): ("tenant_id", "id", "status", "settled_at", "targeted_devices"),
+}
+"""Rights on single columns, by role, privilege and table."""
+
+DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2")
+"""Functions that run with the rights of ``rollwave_due``, their owner."""
+
+FUNCTIONS = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here")
+"""Functions that the engine calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One change. ``said`` tells people what it does, as in "repaired: …"; what has the same ``place`` is done together."""
+
+    place: str
+    said: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One entry of an access list. ``grantee`` is quoted as SQL wants it; ``PUBLIC`` is everybody.
+
+    ``by_default``: default privileges give it to the grantee on every new object.
+    """
+
+    grantee: str
+    privilege: str
+    column: str | None = None
+    by_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of ours or of a host, as it is found. ``grants`` leave out its owner, who may do everything.
+
+    ``adopted``: a host made it. ``had_row_security``: and guarded it by rules of its own. ``host_gave``: and had granted
+    pulse_app something on it before Rollwave came.
+    """
+
+    name: str
+    enabled: bool
+    forced: bool
+    of_tenants: bool
+    adopted: bool = False
+    had_row_security: bool = False
+    host_gave: bool = False
+    grants: Collection[Grant] = ()
+    sequences: Mapping[str, Collection[Grant]] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> str:
+        """What the engine needs on it, parted by blanks."""
+        return (OF_A_HOST if self.adopted else SHARED | OWN)[self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of ours, as it is found; ``signature`` is as SQL names it. ``right_owner`` only matters for a definer."""
+
+    name: str
+    signature: str
+    right_owner: bool
+    definer: bool
+    grants: Collection[Grant]
+
+
+def missing_roles(found: Collection[str]) -> list[Repair]:
+    """The roles that are to be made. The rest can be looked at once they are there."""
+    return [
+        Repair(
+            ROLES,
+            f"made the role {role}",
+            f"CREATE ROLE {role} NOLOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE",
+        )
+        for role in (ENGINE, DUE)
+        if role not in found
+    ]
+
+
+def schema_repairs(schema: str, may_use: Collection[str]) -> list[Repair]:
+    """Let both roles use the schema (quoted)."""
+    return [
+        Repair("schema", f"let {role} use the schema {schema}", f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+        for role in (ENGINE, DUE)
+        if role not in may_use
+    ]
+
+
+def table_repairs(table: Table) -> list[Repair]:
+    """Take what is too much, or give what is missing; where both, taking comes first and the rest is seen after it."""
+    return list(_excess(table)) or list(_missing(table))
+
+
+def _excess(table: Table) -> Iterator[Repair]:
+    if table.adopted:
+        return
+    given = {(ENGINE, privilege, None) for privilege in table.wanted.split()}
+    given |= {
+        (role, privilege, column)
+        for (role, privilege, name), columns in COLUMNS.items()
+        if name == table.name
+        for column in columns
+    }
+    surplus = [
+        each
+        for each in table.grants
+        if (each.grantee, each.privilege, each.column) not in given and _is_ours_to_take(table, each)
+    ]
+    for grantee, privileges in _by_grantee(surplus).items():
+        command = f"REVOKE {privileges} ON TABLE {table.name} FROM {grantee} CASCADE"
+        yield Repair(table.name, f"took {privileges} on {table.name} from {grantee}", command)
+    for sequence, grants in table.sequences.items():
+        allowed = {(ENGINE, "USAGE")} if "INSERT" in table.wanted else set()
+        surplus = [
+            each
+            for each in grants
+            if (each.grantee, each.privilege) not in allowed and _is_ours_to_take(table, each)
+        ]
+        for grantee, privileges in _by_grantee(surplus).items():
+            command = f"REVOKE {privileges} ON SEQUENCE {sequence} FROM {grantee} CASCADE"
+            yield Repair(table.name, f"took {privileges} on {sequence} from {grantee}", command)
+
+
+def _is_ours_to_take(table: Table, grant: Grant) -> bool:
+    """What only Rollwave knows is nobody else's. The shared tables may be granted to others, but not by default."""
+    return table.name in OWN or grant.by_default
+
+
+def _missing(table: Table) -> Iterator[Repair]:
+    has = {(each.grantee, each.privilege, each.column) for each in table.grants}
+    lacks = [each for each in table.wanted.split() if (ENGINE, each, None) not in has]
+    if lacks:
+        privileges = ", ".join(lacks)
+        command = f"GRANT {privileges} ON TABLE {table.name} TO {ENGINE}"
+        yield Repair(table.name, f"gave {ENGINE} {privileges} on {table.name}", command)
+    for (role, privilege, name), columns in COLUMNS.items():
+        if name == table.name and not has >= {(role, privilege, column) for column in columns}:
+            of = ", ".join(columns)
+            command = f"GRANT {privilege} ({of}) ON TABLE {name} TO {role}"
+            yield Repair(table.name, f"gave {role} {privilege} on {name} ({of})", command)
+    for sequence, grants in table.sequences.items():
+        given = {(each.grantee, each.privilege) for each in grants}
+        if "INSERT" in table.wanted and (ENGINE, "USAGE") not in given:
+            command = f"GRANT USAGE ON SEQUENCE {sequence} TO {ENGINE}"
+            yield Repair(table.name, f"gave {ENGINE} USAGE on {sequence}", command)
+
+
+def function_repairs(function: Function, schema: str) -> list[Repair]:
+    """The right owner first; then nobody but the engine may call it."""
+    name, signature = function.name, function.signature
+    of_due = name in DEFINERS
+    if of_due and not function.right_owner:
+        # A new owner must be able to create in the schema, for just as long as it takes.
+        command = (
+            f"GRANT CREATE ON SCHEMA {schema} TO {DUE}; ALTER FUNCTION {signature} OWNER TO {DUE};"
+            f" REVOKE CREATE ON SCHEMA {schema} FROM {DUE}"
+        )
+        return [Repair(name, f"gave the function {name} to {DUE}", command)]
+    if of_due and not function.definer:
+        command = _as_owner(f"ALTER FUNCTION {signature} SECURITY DEFINER", of_due=of_due)
+        return [Repair(name, f"made the function {name} run with the rights of {DUE}", command)]
+    repairs = [
+        Repair(
+            name,
+            f"took EXECUTE on the function {name} from {grantee}",
+            _as_owner(f"REVOKE ALL ON FUNCTION {signature} FROM {grantee} CASCADE", of_due=of_due),
+        )
+        for grantee in sorted({each.grantee for each in function.grants} - {ENGINE})
+    ]
+    if ENGINE not in {each.grantee for each in function.grants}:
+        command = _as_owner(f"GRANT EXECUTE ON FUNCTION {signature} TO {ENGINE}", of_due=of_due)
+        repairs.append(Repair(name, f"let {ENGINE} call the function {name}", command))
+    return repairs
+
+
+def _as_owner(command: str, *, of_due: bool) -> str:
+    return f"SET LOCAL ROLE {DUE}; {command}; RESET ROLE" if of_due else command
+
+
+def _by_grantee(grants: Iterable[Grant]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for each in grants:
+        privilege = each.privilege if each.column is None else f"{each.privilege} ({each.column})"
+        found.setdefault(each.grantee, []).append(privilege)
+    return {grantee: ", ".join(sorted(privileges)) for grantee, privileges in sorted(found.items())}

@@ -1,0 +1,37 @@
+"""Idempotency keys: which campaign was created under which key, and what was asked for then.
+
+A key lives as long as its campaign. A host's ``SELECT *`` shows nothing of it, so it has a table of its own.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from rollwave.domain.ids import CampaignId
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("idempotency")
+
+_TABLE = "rollwave_idempotency"
+
+
+async def get(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, bytes] | None:
+    """The campaign that was created under this key, and the digest of what was asked for; None: the key is unused."""
+    row = await connection.fetchrow(_sql["get"], tenant_id, key)
+    return (row["campaign_id"], row["digest"]) if row else None
+
+
+async def keep(connection: Connection, tenant_id: str, key: str, digest: bytes, campaign_id: CampaignId) -> None:
+    """Remember the key of a campaign that was created just now.
+
+    Raises:
+        asyncpg.UniqueViolationError: another request has used the key meanwhile (see :func:`is_taken`).
+    """
+    await connection.execute(_sql["forget"], tenant_id, key)
+    await connection.execute(_sql["insert"], tenant_id, key, digest, campaign_id)
+
+
+def is_taken(error: asyncpg.UniqueViolationError) -> bool:
+    """Whether the error is that of a key that is used, and not of some unique key of a host's."""
+    return error.table_name == _TABLE

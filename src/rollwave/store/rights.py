@@ -1,0 +1,107 @@
+"""Rights in a database: compared with what each role shall have, and repaired by `rollwave migrate`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+from itertools import groupby
+
+from rollwave.domain.policies import Policy, policy_repairs
+from rollwave.domain.rights import (
+    FUNCTIONS,
+    OWN,
+    ROLES,
+    SHARED,
+    Function,
+    Grant,
+    Repair,
+    Table,
+    function_repairs,
+    missing_roles,
+    schema_repairs,
+    table_repairs,
+)
+from rollwave.store.database import Connection
+from rollwave.store.patience import patiently
+from rollwave.store.queries import load
+
+_sql = load("rights")
+
+_TABLES = sorted({*SHARED, *OWN})
+_ROUNDS = 6
+"""One repair makes room for the next: roles, then owners and what is too much, then what is missing."""
+
+
+async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repair]:
+    """What is not as it shall be, as far as it can be seen in one look. Reads only, as any login that may read our tables.
+
+    Args:
+        force_rls: row-level security shall be forced on adopted tables too.
+    """
+    roles = [row["rolname"] for row in await connection.fetch(_sql["roles"])]
+    if missing := missing_roles(roles):
+        return missing
+    schema = await connection.fetchrow(_sql["schema"])
+    assert schema is not None  # both roles are there
+    repairs = schema_repairs(schema["name"], schema["may_use"] or ())
+    for row in await connection.fetch(_sql["functions"], FUNCTIONS):
+        grants = [Grant(each, "EXECUTE") for each in row["grantees"]]
+        function = Function(row["name"], row["signature"], row["right_owner"], row["definer"], grants)
+        repairs += function_repairs(function, schema["name"])
+    policies = await _policies(connection)
+    for table in await _tables(connection):
+        repairs += table_repairs(table)
+        repairs += policy_repairs(table, policies[table.name], force=force_rls)
+    return repairs
+
+
+async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[list[str], list[str]]:
+    """Make every right as it shall be: what was repaired, and what could not be, in words for people.
+
+    Each table is changed in a transaction of its own, so that workers that hold rows of another go on.
+
+    Raises:
+        asyncpg.InsufficientPrivilegeError: this login may not change something that is wrong.
+    """
+    done: list[str] = []
+    for _ in range(_ROUNDS):
+        found = await wrong(connection, force_rls=force_rls)
+        if not found:
+            return done, []
+        if found[0].place != ROLES:
+            done += await _join_roles(connection)
+        for _place, repairs in groupby(found, key=lambda each: each.place):
+            together = list(repairs)
+            await patiently(connection, partial(connection.execute, "; ".join(each.command for each in together)))
+            done += [each.said for each in together]
+    return done, [each.said for each in await wrong(connection, force_rls=force_rls)]
+
+
+async def _join_roles(connection: Connection) -> list[str]:
+    """Let this login take both roles where it is no superuser: it hands functions over, and pauses a copy's campaigns."""
+    roles = [row["rolname"] for row in await connection.fetch(_sql["memberships"])]
+    for role in roles:
+        await connection.execute(f"GRANT {role} TO CURRENT_USER")
+    return [f"let the login that migrates take the role {role}" for role in roles]
+
+
+async def _tables(connection: Connection) -> list[Table]:
+    of_table: defaultdict[str, list[Grant]] = defaultdict(list)
+    of_sequence: defaultdict[str, defaultdict[str, list[Grant]]] = defaultdict(lambda: defaultdict(list))
+    for row in await connection.fetch(_sql["grants"], _TABLES):
+        name, sequence = row["of_table"], row["sequence"]
+        grants = of_table[name] if sequence is None else of_sequence[name][sequence]
+        if row["grantee"] is not None:
+            grants.append(Grant(row["grantee"], row["privilege"], row["column"], row["by_default"]))
+    return [
+        Table(**row, grants=of_table[row["name"]], sequences=of_sequence[row["name"]])
+        for row in await connection.fetch(_sql["tables"], _TABLES)
+    ]
+
+
+async def _policies(connection: Connection) -> defaultdict[str, list[Policy]]:
+    found: defaultdict[str, list[Policy]] = defaultdict(list)
+    for row in await connection.fetch(_sql["policies"], _TABLES):
+        of_table, *values = row
+        found[of_table].append(Policy(*values))
+    return found

@@ -1,0 +1,116 @@
+"""What each login may really do: every statement is tried, in a transaction that is rolled back.
+
+Nothing here reads who was granted what: a grant without a policy, a policy without a grant and a membership that lends
+rights come out as what they amount to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import asyncpg
+
+from tests.engine import Connection, connect
+
+DENIED, ALLOWED = "denied", "allowed"
+"""``ALLOWED``: it was tried, and failed at most for another reason, such as a missing value."""
+
+TENANTS = ("north", "south", "west")
+"""The host has the first two; a login that may register the third widens what there is."""
+
+SITUATIONS: Mapping[str, str] = {
+    "nothing set": "",
+    **{f"tenant {tenant}": f"; SET LOCAL app.tenant_id = '{tenant}'" for tenant in TENANTS},
+    "administrator": "; SET LOCAL app.is_admin = 'on'",
+    "administrator of north": "; SET LOCAL app.is_admin = 'on'; SET LOCAL app.tenant_id = 'north'",
+}
+
+
+class Tried(NamedTuple):
+    """Who tried what."""
+
+    actor: str
+    situation: str
+    name: str
+    action: str
+
+
+class Objects(NamedTuple):
+    """What is tried on: tables with their columns, sequences, and functions with the types of their arguments."""
+
+    tables: dict[str, list[str]]
+    sequences: list[str]
+    functions: dict[str, str]
+
+
+async def everything(root: Connection) -> Objects:
+    """All there is in the schema."""
+    tables: dict[str, list[str]] = {}
+    for row in await root.fetch(
+        "SELECT c.relname::text AS name, a.attname::text AS column FROM pg_class c"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY c.relname, a.attnum"
+    ):
+        tables.setdefault(row["name"], []).append(row["column"])
+    sequences = await root.fetch(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' ORDER BY 1"
+    )
+    functions = await root.fetch(
+        "SELECT proname::text, oidvectortypes(proargtypes) FROM pg_proc"
+        " WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+    )
+    return Objects(tables, [name for (name,) in sequences], {name: types for name, types in functions})
+
+
+async def tried(actors: Mapping[str, str], objects: Objects, *, role: Mapping[str, str] | None = None) -> dict[Tried, str]:
+    """What came of every statement. ``actors``: URLs by name; ``role``: the role that an actor takes on."""
+    found: dict[Tried, str] = {}
+    for actor, url in actors.items():
+        begin = f"BEGIN; SET LOCAL ROLE {role[actor]}" if role and actor in role else "BEGIN"
+        async with connect(url) as connection:
+            for situation, settings in SITUATIONS.items():
+                for name, action, statement in _statements(objects):
+                    outcome = await _outcome(connection, begin + settings, statement)
+                    found[Tried(actor, situation, name, action)] = outcome
+    return found
+
+
+def differences(before: Mapping[Tried, str], after: Mapping[Tried, str]) -> dict[Tried, tuple[str, str]]:
+    """What is another outcome now, of all that could be tried before."""
+    return {key: (was, after[key]) for key, was in before.items() if after[key] != was}
+
+
+def _statements(objects: Objects) -> Iterable[tuple[str, str, str]]:
+    for table, columns in objects.tables.items():
+        yield table, "SELECT", f"SELECT count(*) FROM {table}"
+        if "tenant_id" in columns:
+            for tenant in TENANTS:
+                yield table, f"INSERT {tenant}", f"INSERT INTO {table} (tenant_id) VALUES ('{tenant}')"
+        else:
+            yield table, "INSERT", f"INSERT INTO {table} DEFAULT VALUES"
+        for column in ("tenant_id",) if "tenant_id" in columns else columns:
+            yield table, f"UPDATE {column}", f"UPDATE {table} SET {column} = {column}"
+        yield table, "DELETE", f"DELETE FROM {table}"
+        yield table, "TRUNCATE", f"TRUNCATE {table} CASCADE"
+    for sequence in objects.sequences:
+        yield sequence, "USAGE", f"SELECT nextval('{sequence}') IS NULL"
+        yield sequence, "SELECT", f"SELECT last_value IS NULL FROM {sequence}"
+        yield sequence, "UPDATE", f"SELECT setval('{sequence}', 1000) IS NULL"
+    for function, types in objects.functions.items():
+        arguments = ", ".join(f"NULL::{each}" for each in types.split(", ") if each)
+        yield function, "EXECUTE", f"SELECT count(*) FROM {function}({arguments})"
+
+
+async def _outcome(connection: Connection, begin: str, statement: str) -> str:
+    await connection.execute(begin)
+    try:
+        if statement.startswith("SELECT"):
+            return f"{await connection.fetchval(statement)} rows"
+        return f"{(await connection.execute(statement)).rpartition(' ')[2]} rows"
+    except asyncpg.InsufficientPrivilegeError:
+        return DENIED
+    except asyncpg.PostgresError:
+        return ALLOWED
+    finally:
+        await connection.execute("ROLLBACK")
