@@ -6,10 +6,9 @@ rights come out as what they amount to.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-
-import asyncpg
 
 from tests.engine import Connection, connect
 
@@ -63,15 +62,18 @@ async def everything(root: Connection) -> Objects:
     return Objects(tables, [name for (name,) in sequences], {name: types for name, types in functions})
 
 
-async def tried(actors: Mapping[str, str], objects: Objects, *, role: Mapping[str, str] | None = None) -> dict[Tried, str]:
+async def tried(
+    actors: Mapping[str, str], objects: Objects, *, role: Mapping[str, str] | None = None
+) -> dict[Tried, str]:
     """What came of every statement. ``actors``: URLs by name; ``role``: the role that an actor takes on."""
     found: dict[Tried, str] = {}
+    statements = list(_statements(objects))
     for actor, url in actors.items():
         begin = f"BEGIN; SET LOCAL ROLE {role[actor]}" if role and actor in role else "BEGIN"
         async with connect(url) as connection:
             for situation, settings in SITUATIONS.items():
-                for name, action, statement in _statements(objects):
-                    outcome = await _outcome(connection, begin + settings, statement)
+                outcomes = await _outcomes(connection, begin + settings, [each for _, _, each in statements])
+                for (name, action, _), outcome in zip(statements, outcomes, strict=True):
                     found[Tried(actor, situation, name, action)] = outcome
     return found
 
@@ -83,7 +85,7 @@ def differences(before: Mapping[Tried, str], after: Mapping[Tried, str]) -> dict
 
 def _statements(objects: Objects) -> Iterable[tuple[str, str, str]]:
     for table, columns in objects.tables.items():
-        yield table, "SELECT", f"SELECT count(*) FROM {table}"
+        yield table, "SELECT", f"SELECT FROM {table}"
         if "tenant_id" in columns:
             for tenant in TENANTS:
                 yield table, f"INSERT {tenant}", f"INSERT INTO {table} (tenant_id) VALUES ('{tenant}')"
@@ -94,23 +96,41 @@ def _statements(objects: Objects) -> Iterable[tuple[str, str, str]]:
         yield table, "DELETE", f"DELETE FROM {table}"
         yield table, "TRUNCATE", f"TRUNCATE {table} CASCADE"
     for sequence in objects.sequences:
-        yield sequence, "USAGE", f"SELECT nextval('{sequence}') IS NULL"
-        yield sequence, "SELECT", f"SELECT last_value IS NULL FROM {sequence}"
-        yield sequence, "UPDATE", f"SELECT setval('{sequence}', 1000) IS NULL"
+        yield sequence, "USAGE", f"SELECT nextval('{sequence}')"
+        yield sequence, "SELECT", f"SELECT last_value FROM {sequence}"
+        yield sequence, "UPDATE", f"SELECT setval('{sequence}', 1000)"
     for function, types in objects.functions.items():
         arguments = ", ".join(f"NULL::{each}" for each in types.split(", ") if each)
-        yield function, "EXECUTE", f"SELECT count(*) FROM {function}({arguments})"
+        yield function, "EXECUTE", f"SELECT FROM {function}({arguments})"
 
 
-async def _outcome(connection: Connection, begin: str, statement: str) -> str:
-    await connection.execute(begin)
-    try:
-        if statement.startswith("SELECT"):
-            return f"{await connection.fetchval(statement)} rows"
-        return f"{(await connection.execute(statement)).rpartition(' ')[2]} rows"
-    except asyncpg.InsufficientPrivilegeError:
-        return DENIED
-    except asyncpg.PostgresError:
-        return ALLOWED
-    finally:
-        await connection.execute("ROLLBACK")
+_TRY = """
+DO $try$
+DECLARE
+    statement text;
+    rows bigint;
+    outcome text;
+    outcomes jsonb := '[]';
+BEGIN
+    FOR statement IN SELECT jsonb_array_elements_text($statements$%s$statements$::jsonb) LOOP
+        BEGIN
+            EXECUTE statement;
+            GET DIAGNOSTICS rows = ROW_COUNT;
+            RAISE EXCEPTION USING ERRCODE = 'ZZ000', MESSAGE = rows || ' rows'; -- rolled back
+        EXCEPTION
+            WHEN insufficient_privilege THEN outcome := 'denied';
+            WHEN SQLSTATE 'ZZ000' THEN outcome := SQLERRM;
+            WHEN OTHERS THEN outcome := 'allowed';
+        END;
+        outcomes := outcomes || to_jsonb(outcome);
+    END LOOP;
+    PERFORM set_config('tried.outcomes', outcomes::text, true);
+END $try$
+"""
+
+
+async def _outcomes(connection: Connection, begin: str, statements: list[str]) -> list[str]:
+    await connection.execute(f"{begin}; {_TRY % json.dumps(statements)}")
+    outcomes: list[str] = json.loads(await connection.fetchval("SELECT current_setting('tried.outcomes')"))
+    await connection.execute("ROLLBACK")
+    return outcomes

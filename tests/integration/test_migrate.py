@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.store.migrate import migrations
 from rollwave.store.patience import LOCK_WAIT
 from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
+from tests.schema import at_version
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
 
@@ -45,17 +45,7 @@ def test_it_may_be_repeated(empty_database: str) -> None:
 async def test_it_holds_up_nobody_while_it_waits_for_a_table(empty_database: str, tmp_path: Path) -> None:
     """A transaction that reads for long keeps the table; all others go on reading meanwhile."""
     async with connect(empty_database) as reader, connect(empty_database) as other:
-        await reader.execute(
-            "CREATE TABLE rollwave_migrations (version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
-            " applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        for each in migrations()[:8]:
-            async with reader.transaction():
-                await reader.execute(each.sql)
-        await reader.executemany(
-            "INSERT INTO rollwave_migrations (version, name, checksum) VALUES ($1, $2, $3)",
-            [(each.version, each.name, each.checksum) for each in migrations()[:8]],
-        )
+        await at_version(reader, 8)
         holding = reader.transaction()
         await holding.start()
         await reader.execute("SELECT FROM ota_campaigns; SELECT FROM ota_device_status")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
+from rollwave.domain.rights import DEFINERS, FUNCTIONS, OF_A_HOST, OWN, SHARED
 from tests.engine import Connection, connect
 from tests.host.platform import Host, make_host
-from tests.host.rights import DENIED, SITUATIONS, Objects, Tried, differences, everything, tried
-from tests.support import rollwave
+from tests.host.rights import ALLOWED, DENIED, Objects, Tried, differences, everything, tried
+from tests.schema import at_version
+from tests.support import psql, rollwave
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -25,6 +26,8 @@ async def host(empty_database: str) -> Host:
         for role in ("anon", "nobody_at_all", "host_owner"):
             if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
                 await root.execute(f"CREATE ROLE {role} LOGIN")
+        for role in await root.fetch("SELECT rolname FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due')"):
+            await root.execute(f"REVOKE {role['rolname']} FROM host_owner")  # roles outlive a test's database
         for maker in ("postgres", "host_owner"):
             for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
                 await root.execute(
@@ -65,3 +68,104 @@ async def test_nobody_may_do_more_or_less_to_a_hosts_tables(host: Host, root: Co
     assert before[Tried("pulse_app", "tenant north", "tenants", "DELETE")] == "0 rows"
     await migrate(host, root, migrator)
     assert differences(before, await tried(actors(host), theirs, role=AS)) == {}
+
+
+async def test_what_an_earlier_version_gave_away_is_taken_back(host: Host, root: Connection) -> None:
+    theirs = await everything(root)
+    before = await tried(actors(host), theirs, role=AS)
+    await at_version(root, 13)
+    assert differences(before, await tried(actors(host), theirs, role=AS))
+    said = host.migrate()
+    assert "repaired: the policy rollwave_tenant on tenants says too much" in said
+    assert differences(before, await tried(actors(host), theirs, role=AS)) == {}
+
+
+async def test_a_pulse_app_that_the_host_gave_nothing_gets_what_the_engine_needs(host: Host, root: Connection) -> None:
+    await root.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM pulse_app")
+    await root.execute("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM pulse_app")
+    theirs = await everything(root)
+    only = {"pulse_app": host.service}
+    before = await tried(only, theirs, role=AS)
+    assert set(before.values()) == {DENIED}
+    host.migrate()
+    after = await tried(only, theirs, role=AS)
+    for table, privileges in OF_A_HOST.items():
+        for privilege in ("SELECT", "INSERT north", "UPDATE tenant_id", "DELETE", "TRUNCATE"):
+            outcome = after[Tried("pulse_app", "tenant north", table, privilege)]
+            assert (outcome != DENIED) == (privilege.split()[0] in privileges.split()), (table, privilege, outcome)
+            for situation in ("nothing set", "tenant west", "administrator"):
+                assert after[Tried("pulse_app", situation, table, privilege)] in {DENIED, "0 rows"}
+    for sequence in theirs.sequences:
+        used = after[Tried("pulse_app", "nothing set", sequence, "USAGE")] != DENIED
+        assert used == ("INSERT" in OF_A_HOST[sequence.removesuffix("_id_seq")].split()), sequence
+        assert after[Tried("pulse_app", "nothing set", sequence, "UPDATE")] == DENIED
+
+
+@pytest.mark.parametrize("migrator", ["root", "owner"])
+async def test_what_is_ours_is_nobody_elses(host: Host, root: Connection, migrator: str) -> None:
+    theirs = await everything(root)
+    await migrate(host, root, migrator)
+    ours = less(await everything(root), theirs)
+    assert ours.tables.keys() == OWN.keys()
+    assert ours.functions.keys() == set(FUNCTIONS)
+    assert await root.fetchval(
+        "SELECT bool_and(relrowsecurity) FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname = ANY ($1)",
+        list(ours.tables),
+    )
+    outcomes = await tried(actors(host), ours, role=AS)
+    engine = {"pulse_app", "host_service"}  # which inherits from it, as the host has it
+    owner = {"host_owner"} if migrator == "owner" else set()
+    others = {key: outcome for key, outcome in outcomes.items() if key.actor not in engine | owner}
+    assert len(others) > 100
+    assert {key: outcome for key, outcome in others.items() if outcome != DENIED} == {}
+    for key, outcome in outcomes.items():
+        if key.actor in engine and key.situation == "tenant north":
+            assert (outcome != DENIED) == may(key), (key, outcome)
+
+
+def may(key: Tried) -> bool:
+    """Whether the engine, for the tenant north, is to be allowed this."""
+    privilege, _, of = key.action.partition(" ")
+    if key.name in FUNCTIONS:
+        return True
+    if key.name.endswith("_seq"):
+        return privilege == "USAGE"
+    if privilege == "UPDATE" and key.name == "rollwave_installation":
+        return of in {"id", "bound_to", "bound_at"}
+    return privilege in OWN[key.name].split() and of in {"", "north", "tenant_id"} | columns_without_tenant(privilege, of)
+
+
+def columns_without_tenant(privilege: str, of: str) -> set[str]:
+    return {of} if privilege == "UPDATE" else set()
+
+
+def less(all_there_is: Objects, theirs: Objects) -> Objects:
+    return Objects(
+        {name: columns for name, columns in all_there_is.tables.items() if name not in theirs.tables},
+        [name for name in all_there_is.sequences if name not in theirs.sequences],
+        {name: types for name, types in all_there_is.functions.items() if name not in theirs.functions},
+    )
+
+
+async def test_tables_that_we_make_are_not_given_away_by_default(empty_database: str) -> None:
+    psql(empty_database, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN; CREATE ROLE reader")
+    psql(empty_database, "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO stranger")
+    try:
+        assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
+        psql(empty_database, "GRANT SELECT ON ota_campaigns TO reader")
+        stranger = {"stranger": empty_database.replace("postgres@", "stranger@", 1)}
+        async with connect(empty_database) as root:
+            found = await everything(root)
+            assert set((await tried(stranger, found)).values()) == {DENIED}
+            assert found.tables.keys() == SHARED.keys() | OWN.keys(), "each is in a list of rollwave.domain.rights"
+            assert found.functions.keys() == set(FUNCTIONS), "each is in a list of rollwave.domain.rights"
+            assert await root.fetchval("SELECT count(*) FROM pg_proc WHERE prosecdef AND proname <> ALL ($1)", DEFINERS) == 0
+            said = rollwave("migrate", env={"DATABASE_URL": empty_database})
+            assert "up to date" in said.stdout
+            assert await root.fetchval("SELECT has_table_privilege('reader', 'ota_campaigns', 'SELECT')"), (
+                "what somebody gave on purpose stays"
+            )
+    finally:
+        for role in ("stranger", "reader"):
+            psql(empty_database, f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -72,7 +72,7 @@ def migrate(
         complain(f"{'warning' if done.made.among_others else 'note'}: {done.made}")
         complain(f"hint: {done.made.hint}")
     for what in done.unrepaired:
-        complain(f"warning: not repaired, because PostgreSQL did not do as it was told: {what}")
+        complain(f"warning: could not be repaired: {what}")
     if done.identity:
         say(done.identity)
     if done.undecided:

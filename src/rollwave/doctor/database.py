@@ -20,6 +20,7 @@ CLOCK_TOLERANCE = 2.0
 """Seconds that this machine's clock may differ. The engine goes by the database's; people read logs by this one's."""
 
 _MIGRATE = "Run `rollwave migrate`."
+_SHOWN = 8
 
 
 async def examine_database(settings: Settings) -> list[Finding]:
@@ -49,12 +50,13 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
         _membership(pool),
         "Run `rollwave migrate --grant-to LOGIN` as the owner of the tables, or: GRANT pulse_app TO that login.",
     )
-    schema = await attempt("schema", _schema(pool), "Mend the roles first: the schema is read as pulse_app.")
+    schema = await attempt("schema", _schema(pool), "Run `rollwave migrate`: the schema is read as pulse_app.")
     findings += [membership, schema]
     if State.PROBLEM in {membership.state, schema.state}:
         return findings
     return [
         *findings,
+        await attempt("rights", _rights(pool), _MIGRATE),
         await attempt("row-level security", _row_level_security(pool)),
         await attempt("identity", _identity(pool)),
         await attempt("campaigns due", _due(pool), _MIGRATE),
@@ -130,15 +132,15 @@ async def _row_level_security(pool: Pool) -> Finding:
     if missing := _names(table for table in tables if not table.present):
         return problem(check, f"no table {missing}", "Restore it: a migration makes each table once.")
     if open_ := _names(table for table in tables if not (table.enabled and table.has_policy)):
-        return problem(check, f"not on for {open_}", _mend_tables(tables))
+        return problem(check, f"not on for {open_}", _MIGRATE)
     if seen := await health.seen_without_tenant(pool):
         return problem(
             check,
             f"pulse_app sees rows of {', '.join(seen)} without naming a tenant",
-            "Some policy lets it: look at pg_policies, and take out what is not rollwave_tenant.",
+            "Some policy lets it: look at pg_policies, and take out what is not named rollwave_…",
         )
     if unforced := _names(table for table in tables if not table.forced and not table.adopted):
-        return problem(check, f"not forced on {unforced}", _mend_tables(tables))
+        return problem(check, f"not forced on {unforced}", _MIGRATE)
     if adopted := _names(table for table in tables if not table.forced):
         return warning(
             check,
@@ -152,16 +154,12 @@ def _names(tables: Iterable[TenantTable]) -> str:
     return ", ".join(table.name for table in tables)
 
 
-def _mend_tables(tables: list[TenantTable]) -> str:
-    without_policy = _names(table for table in tables if not table.has_policy)
-    commands = [
-        f"ALTER TABLE {table.name} ENABLE ROW LEVEL SECURITY" + ("" if table.adopted else ", FORCE ROW LEVEL SECURITY")
-        for table in tables
-        if not table.enabled or not (table.forced or table.adopted)
-    ]
-    if without_policy:
-        commands.append(f"create the policy rollwave_tenant again on {without_policy}, as the migrations do")
-    return "; ".join(commands)
+async def _rights(pool: Pool) -> Finding:
+    wrong = await health.wrong_rights(pool)
+    if wrong:
+        shown = "; ".join(wrong[:_SHOWN]) + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
+        return problem("rights", shown, f"{_MIGRATE} It repairs them, and says what it repaired.")
+    return ok("rights", "what is Rollwave's own is its owner's, pulse_app's and rollwave_due's alone")
 
 
 async def _identity(pool: Pool) -> Finding:

@@ -90,21 +90,22 @@ def policy_repairs(table: Table, found: Collection[Policy], *, force: bool = Fal
     name = table.name
     if not table.enabled:
         command = f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"
-        repairs.append(Repair(name, f"switched row-level security on for {name}", command))
+        repairs.append(Repair(name, f"row-level security is off for {name}", command))
     if not table.forced and table.of_tenants and (force or not table.adopted):
         command = f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY"
-        return [*repairs, Repair(name, f"forced row-level security on {name}", command)]
+        return [*repairs, Repair(name, f"row-level security is not forced on {name}", command)]
     before: Mapping[str, Policy] = {policy.name: policy for policy in found}
     after = {policy.name: policy for policy in wanted(table)}
     for policy in after.values():
         if policy.name not in before:
-            repairs.append(Repair(name, f"made the policy {policy.name} on {name}", _create(name, policy)))
+            fault = f"there is no policy {policy.name} on {name}"
+            repairs.append(Repair(name, fault, _create(name, policy), needed=True))
         elif not policy.like(before[policy.name]):
             command = f"DROP POLICY {policy.name} ON {name}; {_create(name, policy)}"
-            repairs.append(Repair(name, f"made the policy {policy.name} on {name} anew", command))
+            repairs.append(Repair(name, f"the policy {policy.name} on {name} is another one", command))
     for extra in sorted(before.keys() - after.keys()):
         command = f"DROP POLICY {extra} ON {name}"
-        repairs.append(Repair(name, f"dropped the policy {extra} on {name}", command))
+        repairs.append(Repair(name, f"the policy {extra} on {name} says too much", command))
     return repairs
 
 
@@ -112,6 +113,4 @@ def _create(table: str, policy: Policy) -> str:
     using = f" USING ({policy.using})" if policy.using else ""
     check = f" WITH CHECK ({policy.check})" if policy.check else ""
     kind = "PERMISSIVE" if policy.permissive else "RESTRICTIVE"
-    return (
-        f"CREATE POLICY {policy.name} ON {table} AS {kind} FOR {policy.command} TO {policy.role}{using}{check}"
-    )
+    return f"CREATE POLICY {policy.name} ON {table} AS {kind} FOR {policy.command} TO {policy.role}{using}{check}"

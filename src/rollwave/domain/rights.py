@@ -59,11 +59,17 @@ FUNCTIONS = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_report
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One change. ``said`` tells people what it does, as in "repaired: …"; what has the same ``place`` is done together."""
+    """A fault, in words for people, and the SQL that repairs it.
+
+    Attributes:
+        place: what has the same place is repaired in one transaction.
+        needed: the engine cannot work before it is repaired. Else it works, and somebody else has too much.
+    """
 
     place: str
-    said: str
+    fault: str
     command: str
+    needed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +125,9 @@ def missing_roles(found: Collection[str]) -> list[Repair]:
     return [
         Repair(
             ROLES,
-            f"made the role {role}",
+            f"there is no role {role}",
             f"CREATE ROLE {role} NOLOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE",
+            needed=True,
         )
         for role in (ENGINE, DUE)
         if role not in found
@@ -130,7 +137,7 @@ def missing_roles(found: Collection[str]) -> list[Repair]:
 def schema_repairs(schema: str, may_use: Collection[str]) -> list[Repair]:
     """Let both roles use the schema (quoted)."""
     return [
-        Repair("schema", f"let {role} use the schema {schema}", f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+        Repair("schema", f"{role} lacks USAGE on the schema", f"GRANT USAGE ON SCHEMA {schema} TO {role}", needed=True)
         for role in (ENGINE, DUE)
         if role not in may_use
     ]
@@ -158,7 +165,7 @@ def _excess(table: Table) -> Iterator[Repair]:
     ]
     for grantee, privileges in _by_grantee(surplus).items():
         command = f"REVOKE {privileges} ON TABLE {table.name} FROM {grantee} CASCADE"
-        yield Repair(table.name, f"took {privileges} on {table.name} from {grantee}", command)
+        yield Repair(table.name, f"{grantee} has {privileges} on {table.name}", command)
     for sequence, grants in table.sequences.items():
         allowed = {(ENGINE, "USAGE")} if "INSERT" in table.wanted else set()
         surplus = [
@@ -168,7 +175,7 @@ def _excess(table: Table) -> Iterator[Repair]:
         ]
         for grantee, privileges in _by_grantee(surplus).items():
             command = f"REVOKE {privileges} ON SEQUENCE {sequence} FROM {grantee} CASCADE"
-            yield Repair(table.name, f"took {privileges} on {sequence} from {grantee}", command)
+            yield Repair(table.name, f"{grantee} has {privileges} on {sequence}", command)
 
 
 def _is_ours_to_take(table: Table, grant: Grant) -> bool:
@@ -182,17 +189,17 @@ def _missing(table: Table) -> Iterator[Repair]:
     if lacks:
         privileges = ", ".join(lacks)
         command = f"GRANT {privileges} ON TABLE {table.name} TO {ENGINE}"
-        yield Repair(table.name, f"gave {ENGINE} {privileges} on {table.name}", command)
+        yield Repair(table.name, f"{ENGINE} lacks {privileges} on {table.name}", command, needed=True)
     for (role, privilege, name), columns in COLUMNS.items():
         if name == table.name and not has >= {(role, privilege, column) for column in columns}:
             of = ", ".join(columns)
             command = f"GRANT {privilege} ({of}) ON TABLE {name} TO {role}"
-            yield Repair(table.name, f"gave {role} {privilege} on {name} ({of})", command)
+            yield Repair(table.name, f"{role} lacks {privilege} ({of}) on {name}", command, needed=True)
     for sequence, grants in table.sequences.items():
         given = {(each.grantee, each.privilege) for each in grants}
         if "INSERT" in table.wanted and (ENGINE, "USAGE") not in given:
             command = f"GRANT USAGE ON SEQUENCE {sequence} TO {ENGINE}"
-            yield Repair(table.name, f"gave {ENGINE} USAGE on {sequence}", command)
+            yield Repair(table.name, f"{ENGINE} lacks USAGE on {sequence}", command, needed=True)
 
 
 def function_repairs(function: Function, schema: str) -> list[Repair]:
@@ -205,21 +212,21 @@ def function_repairs(function: Function, schema: str) -> list[Repair]:
             f"GRANT CREATE ON SCHEMA {schema} TO {DUE}; ALTER FUNCTION {signature} OWNER TO {DUE};"
             f" REVOKE CREATE ON SCHEMA {schema} FROM {DUE}"
         )
-        return [Repair(name, f"gave the function {name} to {DUE}", command)]
+        return [Repair(name, f"the function {name} does not belong to {DUE}", command)]
     if of_due and not function.definer:
         command = _as_owner(f"ALTER FUNCTION {signature} SECURITY DEFINER", of_due=of_due)
-        return [Repair(name, f"made the function {name} run with the rights of {DUE}", command)]
+        return [Repair(name, f"the function {name} does not run with the rights of {DUE}", command, needed=True)]
     repairs = [
         Repair(
             name,
-            f"took EXECUTE on the function {name} from {grantee}",
+            f"{grantee} has EXECUTE on the function {name}",
             _as_owner(f"REVOKE ALL ON FUNCTION {signature} FROM {grantee} CASCADE", of_due=of_due),
         )
         for grantee in sorted({each.grantee for each in function.grants} - {ENGINE})
     ]
     if ENGINE not in {each.grantee for each in function.grants}:
         command = _as_owner(f"GRANT EXECUTE ON FUNCTION {signature} TO {ENGINE}", of_due=of_due)
-        repairs.append(Repair(name, f"let {ENGINE} call the function {name}", command))
+        repairs.append(Repair(name, f"{ENGINE} lacks EXECUTE on the function {name}", command, needed=True))
     return repairs
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store import identity
+from rollwave.store import identity, rights
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction, unavailable
 from rollwave.store.identity import Installation
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
@@ -32,6 +32,7 @@ TENANT_TABLES = (
     "rollwave_api_keys",
     "rollwave_group_imports",
     "rollwave_group_import_devices",
+    "rollwave_idempotency",
 )
 """What row-level security has to guard."""
 
@@ -116,8 +117,14 @@ async def schema_version(pool: Pool) -> int | None:
 
 async def tenant_tables(pool: Pool) -> list[TenantTable]:
     """Every table that holds tenants' rows, missing ones too."""
-    async with _as_login(pool) as connection:
+    async with _as_engine(pool) as connection:
         return [TenantTable(**row) for row in await connection.fetch(_sql["tables"], TENANT_TABLES)]
+
+
+async def wrong_rights(pool: Pool) -> list[str]:
+    """Who has too much or too little, policies and owners that are not as they shall be: one phrase for each."""
+    async with _as_engine(pool) as connection:
+        return [each.fault for each in await rights.wrong(connection)]
 
 
 async def seen_without_tenant(pool: Pool) -> list[str]:

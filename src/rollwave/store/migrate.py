@@ -19,6 +19,10 @@ from rollwave.store.url import DIRECT
 _SETS_RIGHTS_UP = "0004_row_level_security.sql"
 """What comes right after this file is no repair."""
 
+_MISSING_RIGHTS = (
+    "Run `rollwave migrate`, which repairs them; with --grant-to LOGIN where the engine's login may not take pulse_app."
+)
+
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
 
@@ -180,23 +184,30 @@ def _missing(applied: dict[int, str]) -> list[Migration]:
 
 
 async def require_current_schema(pool: Pool) -> None:
-    """Check that the database is at this program's schema.
+    """Check that the database is at this program's schema, and lets the engine do its work.
 
     Raises:
-        SchemaMismatch: it is older, newer, or has never been migrated.
+        SchemaMismatch: it is older, newer, has never been migrated, or the engine lacks rights in it.
     """
     expected = migrations()[-1].version
     try:
         async with system_transaction(pool) as connection:
             found = await connection.fetchval("SELECT max(version) FROM rollwave_migrations")
-    except (
-        asyncpg.UndefinedTableError,
-        asyncpg.InvalidParameterValueError,
-        asyncpg.InsufficientPrivilegeError,
-    ):
-        found = None
+            lacking = [each.fault for each in await rights.wrong(connection) if each.needed] if found == expected else []
+    except asyncpg.UndefinedTableError:
+        found, lacking = None, []
+    except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:
+        found, lacking = (expected, [str(error)]) if await _has_schema(pool) else (None, [])
     if found != expected:
         raise SchemaMismatch(
             f"the database is at schema {found or 'none'}, this program needs {expected}",
             hint="Run `rollwave migrate`." if (found or 0) < expected else "Upgrade Rollwave.",
         )
+    if lacking:
+        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        raise SchemaMismatch(f"the engine lacks rights in the database: {lacking[0]}{more}", hint=_MISSING_RIGHTS)
+
+
+async def _has_schema(pool: Pool) -> bool:
+    async with pool.acquire() as connection:
+        return bool(await connection.fetchval("SELECT to_regclass('rollwave_migrations') IS NOT NULL"))

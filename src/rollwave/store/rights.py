@@ -73,8 +73,8 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[li
         for _place, repairs in groupby(found, key=lambda each: each.place):
             together = list(repairs)
             await patiently(connection, partial(connection.execute, "; ".join(each.command for each in together)))
-            done += [each.said for each in together]
-    return done, [each.said for each in await wrong(connection, force_rls=force_rls)]
+            done += [each.fault for each in together]
+    return done, [each.fault for each in await wrong(connection, force_rls=force_rls)]
 
 
 async def _join_roles(connection: Connection) -> list[str]:
@@ -82,7 +82,7 @@ async def _join_roles(connection: Connection) -> list[str]:
     roles = [row["rolname"] for row in await connection.fetch(_sql["memberships"])]
     for role in roles:
         await connection.execute(f"GRANT {role} TO CURRENT_USER")
-    return [f"let the login that migrates take the role {role}" for role in roles]
+    return [f"the login that migrates cannot take the role {role}" for role in roles]
 
 
 async def _tables(connection: Connection) -> list[Table]:

@@ -8,6 +8,7 @@ DECLARE
     remembered boolean := to_regclass('pg_temp.rollwave_before') IS NOT NULL;
     surplus text;
 BEGIN
+    CREATE TEMP TABLE IF NOT EXISTS rollwave_before (name text, privilege text);
     IF remembered THEN
         UPDATE rollwave_adopted_tables
         SET host_gave = table_name IN (SELECT b.name FROM pg_temp.rollwave_before b);

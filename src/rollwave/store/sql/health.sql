@@ -16,16 +16,13 @@ SELECT to_regclass('rollwave_migrations') IS NOT NULL;
 SELECT max(version) FROM rollwave_migrations;
 
 -- name: tables
--- What is known to hold tenants' rows, and what carries our policy. Only an adopted table has the restrictive one.
+-- What is known to hold tenants' rows. rights.wrong looks at the policies one by one.
 SELECT n.name, c.oid IS NOT NULL AS present,
        COALESCE(c.relrowsecurity, false) AS enabled,
        COALESCE(c.relforcerowsecurity, false) AS forced,
-       EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'rollwave_tenant') AS has_policy,
-       EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'rollwave_tenant_only') AS adopted
-FROM (SELECT unnest($1::text[]) AS name
-      UNION
-      SELECT k.relname::text FROM pg_policy p JOIN pg_class k ON k.oid = p.polrelid
-      WHERE p.polname = 'rollwave_tenant' AND k.relnamespace = current_schema()::regnamespace) AS n
+       EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname ~ '^rollwave_') AS has_policy,
+       EXISTS (SELECT FROM rollwave_adopted_tables a WHERE a.table_name = n.name) AS adopted
+FROM unnest($1::text[]) AS n (name)
 LEFT JOIN pg_class c ON c.oid = to_regclass(quote_ident(n.name))
 ORDER BY n.name;
 
@@ -43,7 +40,8 @@ UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_h
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
 UNION ALL SELECT 'rollwave_group_imports' WHERE EXISTS (SELECT FROM rollwave_group_imports)
-UNION ALL SELECT 'rollwave_group_import_devices' WHERE EXISTS (SELECT FROM rollwave_group_import_devices);
+UNION ALL SELECT 'rollwave_group_import_devices' WHERE EXISTS (SELECT FROM rollwave_group_import_devices)
+UNION ALL SELECT 'rollwave_idempotency' WHERE EXISTS (SELECT FROM rollwave_idempotency);
 
 -- name: due
 SELECT count(*) FROM rollwave_due_campaigns_2();

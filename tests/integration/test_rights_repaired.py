@@ -1,0 +1,154 @@
+"""Rights that were lost: with a dump, with a cluster, or one by one. `rollwave migrate` repairs each, and says so."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.embedded.postgres import EmbeddedPostgres
+from tests.engine import campaign_row, connect, devices, ends, insert_campaign, succeeds, worker
+from tests.host.platform import make_host
+from tests.servers import crashable_postgres, debian_postgres
+from tests.support import environment, free_port, psql, rollwave
+
+
+def migrate(url: str, *arguments: str) -> str:
+    done = rollwave("migrate", *arguments, env={"DATABASE_URL": url})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def starts(url: str) -> str:
+    """What a command says that needs the schema."""
+    done = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": url})
+    return "" if done.returncode == 0 else done.stderr
+
+
+@contextmanager
+def restored(server: EmbeddedPostgres, database: str, into: EmbeddedPostgres, folder: Path) -> Iterator[str]:
+    """The database, in another cluster, as `pg_restore --no-owner --no-acl` leaves it."""
+    dump, tools = folder / "dump", server.bin_dir
+    subprocess.run([tools / "pg_dump", "-Fc", "-f", dump, database], check=True, env=environment())
+    psql(into.url, "CREATE DATABASE fleet")
+    url = into.url.replace("/postgres?", "/fleet?")
+    # Roles that the cluster has not: what names one is left out, and pg_restore says so by its exit code.
+    done = subprocess.run(
+        [tools / "pg_restore", "--no-owner", "--no-acl", "-d", url, dump],
+        check=False,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert psql(url, "SELECT to_regclass('ota_campaigns') IS NOT NULL") == "t", done.stderr
+    yield url
+
+
+@pytest.mark.parametrize("kind", ["embedded", "debian"])
+async def test_a_dump_without_rights_in_a_new_cluster(kind: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    bin_dir = debian_postgres() if kind == "debian" else None
+    with crashable_postgres(bin_dir) as old, crashable_postgres(bin_dir) as new:
+        migrate(old.url)
+        async with connect(old.url) as host:
+            await insert_campaign(host, 4)
+        with restored(old, old.url, new, tmp_path) as url:
+            assert "rollwave migrate" in starts(url)
+            psql(new.url, "CREATE ROLE runner LOGIN")
+            said = migrate(url, "--moved", "--grant-to", "runner")
+            assert "up to date" not in said
+            for fault in (
+                "there is no role pulse_app",
+                "pulse_app lacks SELECT, INSERT, UPDATE on ota_campaigns",
+                "rollwave_due lacks SELECT (tenant_id, id, status, settled_at, targeted_devices) on ota_campaigns",
+                "the function rollwave_due_campaigns_2 does not belong to rollwave_due",
+                "PUBLIC has EXECUTE on the function rollwave_count",
+                "there is no policy rollwave_due on ota_campaigns",
+            ):
+                assert f"repaired: {fault}\n" in said
+            assert "up to date" in migrate(url)
+            runner = url.replace("postgres@", "runner@", 1)
+            assert starts(runner) == ""
+            async with connect(url) as host, devices(broker.url, succeeds), worker(runner, broker.url, tmp_path / "log"):
+                await ends(host, 1)
+                assert await campaign_row(host, 1) == ("COMPLETED", 4, 0)
+            told = rollwave("doctor", env={"DATABASE_URL": runner, "MQTT_BROKER_URL": broker.url})
+            assert told.returncode == 0, told.stdout
+
+
+DAMAGES = {
+    "there is no policy rollwave_tenant on devices": "DROP POLICY rollwave_tenant ON devices",
+    "the policy rollwave_tenant on devices is another one": "ALTER POLICY rollwave_tenant ON devices USING (true)",
+    "row-level security is off for ota_quarantine": "ALTER TABLE ota_quarantine DISABLE ROW LEVEL SECURITY",
+    "row-level security is not forced on devices": "ALTER TABLE devices NO FORCE ROW LEVEL SECURITY",
+    "row-level security is off for rollwave_migrations": "ALTER TABLE rollwave_migrations DISABLE ROW LEVEL SECURITY",
+    "pulse_app lacks SELECT, INSERT, UPDATE on devices": "REVOKE ALL ON devices FROM pulse_app",
+    "pulse_app lacks USAGE on ota_campaigns_id_seq": "REVOKE ALL ON SEQUENCE ota_campaigns_id_seq FROM pulse_app",
+    "pulse_app lacks UPDATE (id, bound_to, bound_at) on rollwave_installation": (
+        "REVOKE UPDATE (bound_to) ON rollwave_installation FROM pulse_app"
+    ),
+    "the function rollwave_due_campaigns_2 does not belong to rollwave_due": (
+        "ALTER FUNCTION rollwave_due_campaigns_2() OWNER TO postgres"
+    ),
+    "the function rollwave_due_campaigns_2 does not run with the rights of rollwave_due": (
+        "ALTER FUNCTION rollwave_due_campaigns_2() SECURITY INVOKER"
+    ),
+    "PUBLIC has EXECUTE on the function rollwave_due_campaigns_2": (
+        "GRANT EXECUTE ON FUNCTION rollwave_due_campaigns_2() TO PUBLIC"
+    ),
+    "PUBLIC has SELECT (secret_sha256) on rollwave_api_keys": (
+        "GRANT SELECT (secret_sha256) ON rollwave_api_keys TO PUBLIC"
+    ),
+    "pulse_app has DELETE, INSERT on rollwave_migrations": "GRANT INSERT, DELETE ON rollwave_migrations TO pulse_app",
+    "PUBLIC has SELECT on ota_quarantine": "GRANT SELECT ON ota_quarantine TO PUBLIC",
+    "PUBLIC has USAGE on ota_quarantine_id_seq": "GRANT USAGE ON SEQUENCE ota_quarantine_id_seq TO PUBLIC",
+}
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+@pytest.mark.parametrize("fault", DAMAGES)
+def test_each_is_told_by_the_doctor_and_repaired(database: str, fault: str) -> None:
+    psql(database, DAMAGES[fault])
+    env = {"DATABASE_URL": database, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
+    told = rollwave("doctor", env=env).stdout
+    assert fault in told, told
+    assert "Run `rollwave migrate`" in told
+    assert f"repaired: {fault}\n" in migrate(database)
+    assert "up to date" in migrate(database)
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+def test_what_the_engine_lacks_is_told_when_it_starts(database: str) -> None:
+    assert starts(database) == ""
+    psql(database, "REVOKE INSERT ON ota_campaign_history, ota_campaign_waves FROM pulse_app")
+    said = starts(database)
+    assert "lacks rights in the database: pulse_app lacks INSERT on ota_campaign_history (and 1 more)" in said
+    assert "Run `rollwave migrate`" in said
+    psql(database, "REVOKE ALL ON rollwave_migrations FROM pulse_app")
+    assert "lacks rights in the database: permission denied" in starts(database)
+    migrate(database)
+    assert starts(database) == ""
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+async def test_a_table_that_the_host_made_anew_gets_its_rights_again(empty_database: str) -> None:
+    host = await make_host(empty_database)
+    host.migrate()
+    async with connect(host.owner) as owner:
+        await owner.execute(
+            "ALTER TABLE device_group_members RENAME TO before;"
+            "CREATE TABLE device_group_members (LIKE before INCLUDING ALL);"
+            "REVOKE ALL ON device_group_members FROM pulse_app;"
+            "INSERT INTO device_group_members SELECT * FROM before; DROP TABLE before"
+        )
+    said = host.migrate()
+    for fault in (
+        "pulse_app lacks SELECT, INSERT, DELETE on device_group_members",
+        "row-level security is off for device_group_members",
+        "there is no policy rollwave_select on device_group_members",
+    ):
+        assert f"repaired: {fault}\n" in said
+    assert "up to date" in host.migrate()
