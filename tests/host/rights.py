@@ -59,7 +59,7 @@ async def everything(root: Connection) -> Objects:
         "SELECT proname::text, oidvectortypes(proargtypes) FROM pg_proc"
         " WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
     )
-    return Objects(tables, [name for (name,) in sequences], {name: types for name, types in functions})
+    return Objects(tables, [name for (name,) in sequences], {row[0]: row[1] for row in functions})
 
 
 async def tried(

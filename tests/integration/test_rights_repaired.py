@@ -72,7 +72,11 @@ async def test_a_dump_without_rights_in_a_new_cluster(kind: str, broker: Embedde
             assert "up to date" in migrate(url)
             runner = url.replace("postgres@", "runner@", 1)
             assert starts(runner) == ""
-            async with connect(url) as host, devices(broker.url, succeeds), worker(runner, broker.url, tmp_path / "log"):
+            async with (
+                connect(url) as host,
+                devices(broker.url, succeeds),
+                worker(runner, broker.url, tmp_path / "log"),
+            ):
                 await ends(host, 1)
                 assert await campaign_row(host, 1) == ("COMPLETED", 4, 0)
             told = rollwave("doctor", env={"DATABASE_URL": runner, "MQTT_BROKER_URL": broker.url})

@@ -69,6 +69,8 @@ async def insert_twins(connection: Connection) -> None:
                 VALUES (7, '{tenant}', 'all', 'k', 'infinity');
             INSERT INTO rollwave_group_import_devices (tenant_id, import_id, device_id, described, attributes)
                 VALUES ('{tenant}', 7, 'dev-1', true, '{{"of": "{tenant}"}}');
+            INSERT INTO rollwave_idempotency (tenant_id, key, digest, campaign_id)
+                VALUES ('{tenant}', 'dev-1', '{tenant}', 7);
         """)
 
 
@@ -338,6 +340,7 @@ async def over_http(port: int, key: str) -> int:
         created = await client.post(
             "/ota/campaigns",
             json={"name": "api", "firmware_version_id": firmware.json()["id"], "target_group_id": "all"},
+            headers={"Idempotency-Key": "once"},
         )
         number: int = created.json()["id"]
         for path in ("/start", "/pause", "/start"):

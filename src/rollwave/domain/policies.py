@@ -1,13 +1,12 @@
 """The policies of row-level security that each table shall have, and what has to change where it has others.
 
-A table that Rollwave made shows the rows of the tenant that ``app.tenant_id`` names, and is forced, for its owner too. To a
-table of a host's, as little is added as the engine needs:
+A table that Rollwave made shows the rows of the tenant that ``app.tenant_id`` names. It is forced: its owner is no
+exception. On a table that a host made, the policies depend on whether the host had row-level security on it:
 
-- The host has rules of its own: they stay as they are for everybody. ``pulse_app`` gets a policy for each command that
-  the engine uses. It is confined to the tenant that it names, unless it is a role that the host works with: then
-  the host's rules hold for it as before.
-- The host has none: everybody goes on as before, but for ``pulse_app``, which sees the tenant that it names. Once it
-  is forced (``rollwave migrate --force-rls``), this holds for everybody.
+- It had: its policies stay, and ``pulse_app`` gets a policy for each command that the engine uses. ``pulse_app`` is
+  also confined to the tenant that it names, unless it is a role that the host itself works with.
+- It had not: all roles have access as before, except ``pulse_app``, which is confined to the tenant that it names.
+  After ``rollwave migrate --force-rls`` all roles are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What each role may do to each table, sequence and function, and what has to change where that is not so.
 
-``pulse_app`` is the role that the engine takes on, and ``rollwave_due`` the owner of the functions that find due campaigns.
-Of objects that Rollwave made, everybody else has nothing. Of a host's tables, only what the engine needs is added, and
-nothing is taken away. Policies are in :mod:`rollwave.domain.policies`.
+The engine works as ``pulse_app``; ``rollwave_due`` owns the functions that find due campaigns. On tables that only
+Rollwave knows, no other role but the owner has any right. On a host's tables ``pulse_app`` is given what the
+engine needs; nothing is revoked there. Policies are in :mod:`rollwave.domain.policies`.
 """
 
 from __future__ import annotations
@@ -87,10 +87,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of ours or of a host, as it is found. ``grants`` leave out its owner, who may do everything.
+    """A table as it is found.
 
-    ``adopted``: a host made it. ``had_row_security``: and guarded it by rules of its own. ``host_gave``: and had granted
-    pulse_app something on it before Rollwave came.
+    Attributes:
+        adopted: a host made it.
+        had_row_security: the host had row-level security on it.
+        host_gave: the host had granted pulse_app something on it: it is a role that the host works with.
+        grants: without those of the owner, who may do everything.
+        sequences: the grants on each sequence that numbers its rows.
     """
 
     name: str
@@ -106,12 +110,19 @@ class Table:
     @property
     def wanted(self) -> str:
         """What the engine needs on it, parted by blanks."""
-        return (OF_A_HOST if self.adopted else SHARED | OWN)[self.name]
+        return (OF_A_HOST if self.adopted else SHARED).get(self.name) or OWN[self.name]
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of ours, as it is found; ``signature`` is as SQL names it. ``right_owner`` only matters for a definer."""
+    """A function of ours as it is found.
+
+    Attributes:
+        signature: its name with the types of its arguments.
+        right_owner: it belongs to rollwave_due, which only matters for :data:`DEFINERS`.
+        definer: it runs with the rights of its owner.
+        grants: without those of the owner.
+    """
 
     name: str
     signature: str
@@ -151,7 +162,7 @@ def table_repairs(table: Table) -> list[Repair]:
 def _excess(table: Table) -> Iterator[Repair]:
     if table.adopted:
         return
-    given = {(ENGINE, privilege, None) for privilege in table.wanted.split()}
+    given: set[tuple[str, str, str | None]] = {(ENGINE, privilege, None) for privilege in table.wanted.split()}
     given |= {
         (role, privilege, column)
         for (role, privilege, name), columns in COLUMNS.items()
@@ -169,9 +180,7 @@ def _excess(table: Table) -> Iterator[Repair]:
     for sequence, grants in table.sequences.items():
         allowed = {(ENGINE, "USAGE")} if "INSERT" in table.wanted else set()
         surplus = [
-            each
-            for each in grants
-            if (each.grantee, each.privilege) not in allowed and _is_ours_to_take(table, each)
+            each for each in grants if (each.grantee, each.privilege) not in allowed and _is_ours_to_take(table, each)
         ]
         for grantee, privileges in _by_grantee(surplus).items():
             command = f"REVOKE {privileges} ON SEQUENCE {sequence} FROM {grantee} CASCADE"

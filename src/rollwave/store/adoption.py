@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from rollwave.domain.rights import SHARED
+from rollwave.domain.rights import FUNCTIONS, OWN, SHARED
 from rollwave.errors import SchemaMismatch
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -51,11 +51,16 @@ class Made:
     @property
     def hint(self) -> str:
         """What to do where another service makes them."""
+        undo = "restore the database as it was before"
+        if len(self.tables) == len(SHARED):
+            undo = (
+                f"remove them (DROP TABLE {', '.join((*self.tables, *OWN))} CASCADE; "
+                f"DROP FUNCTION IF EXISTS {', '.join(FUNCTIONS)})"
+            )
         return (
-            "If the migrations of another service make these tables too, they would now take them for their own and be "
-            f"wrong: drop what was made (DROP TABLE {', '.join(self.tables)} CASCADE, and every table, view and function "
-            "named rollwave_… or ota_…; best the whole database), run those migrations, and then "
-            "`rollwave migrate --adopt-only`. If none does, all is well."
+            "If the migrations of another service make these tables, they will now fail or take their work for done: "
+            f"{undo}, run those migrations, then `rollwave migrate --adopt-only`. If no other service makes them, "
+            "nothing needs to be done."
         )
 
 

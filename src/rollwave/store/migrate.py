@@ -88,8 +88,8 @@ async def migrate(
         Conflict: ``decision`` says that it is a copy, and it is the original. The schema is up to date then.
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
         ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used.
-        SchemaMismatch: the database is newer than this program, or was made from other files; or ``adopt_only``, and the
-            host has not made its tables. Nothing was changed then.
+        SchemaMismatch: the database is newer than this program, or was made from other files. With
+            ``adopt_only``: a table of the host's is missing, and nothing was changed.
     """
     url = read_url(dsn)
     try:
@@ -193,7 +193,8 @@ async def require_current_schema(pool: Pool) -> None:
     try:
         async with system_transaction(pool) as connection:
             found = await connection.fetchval("SELECT max(version) FROM rollwave_migrations")
-            lacking = [each.fault for each in await rights.wrong(connection) if each.needed] if found == expected else []
+            wrong = await rights.wrong(connection) if found == expected else []
+            lacking = [each.fault for each in wrong if each.needed]
     except asyncpg.UndefinedTableError:
         found, lacking = None, []
     except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:

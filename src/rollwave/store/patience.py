@@ -10,7 +10,7 @@ import asyncpg
 from rollwave.store.database import Connection
 
 LOCK_WAIT, LOCK_ATTEMPTS = 1.0, 60
-"""Seconds for which a change waits for a table that others use, before it lets them go first; and how often it tries."""
+"""Seconds for which a change waits for a table that others use before it lets them go first; number of tries."""
 
 
 async def patiently(connection: Connection, work: Callable[[], Awaitable[object]]) -> None:

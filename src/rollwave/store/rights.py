@@ -33,7 +33,7 @@ _ROUNDS = 6
 
 
 async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repair]:
-    """What is not as it shall be, as far as it can be seen in one look. Reads only, as any login that may read our tables.
+    """What is not as it shall be. Changes nothing. What depends on an earlier repair is found after it only.
 
     Args:
         force_rls: row-level security shall be forced on adopted tables too.
@@ -78,7 +78,10 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[li
 
 
 async def _join_roles(connection: Connection) -> list[str]:
-    """Let this login take both roles where it is no superuser: it hands functions over, and pauses a copy's campaigns."""
+    """Let this login take both roles, unless it is a superuser: to give functions away and pause a copy's campaigns.
+
+    PostgreSQL 16 and newer let it make roles that it cannot take.
+    """
     roles = [row["rolname"] for row in await connection.fetch(_sql["memberships"])]
     for role in roles:
         await connection.execute(f"GRANT {role} TO CURRENT_USER")
