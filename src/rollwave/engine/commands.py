@@ -39,9 +39,9 @@ class NewCampaign:
     retry_delay: float | None = None
     retry_delay_max: float | None = None
 
-    def digest(self) -> bytes:
+    def digest(self) -> str:
         """The same for the same request, whatever it is called by."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 async def create_campaign(
