@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import commands
@@ -22,27 +20,14 @@ from rollwave.store import apikeys, quarantine
 from rollwave.store.database import Pool, create_pool
 from tests.api import CAMPAIGNS, calling, prepared
 from tests.engine import Command, Connection, connect, devices, ends, insert_campaign, succeeds
-from tests.host.codecs import Row, all_codecs, host_pool, usual_codecs
 from tests.host.platform import make_host
-from tests.support import end, eventually, free_port, rollwave, rollwave_running
+from tests.host.pools import Row, all_codecs, engine, host_pool, usual_codecs
+from tests.installation import installed
+from tests.support import eventually
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 SINGLE = "SELECT bool_and(jsonb_typeof(detail) = 'object') FROM ota_campaign_history WHERE campaign_id = $1"
-
-
-@asynccontextmanager
-async def engine(pool: Pool) -> AsyncIterator[None]:
-    """The two coroutines over a host's pool."""
-    running = [
-        asyncio.create_task(run_ota_status_listener(pool)),
-        asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1)),
-    ]
-    try:
-        yield
-    finally:
-        for each in running:
-            await end(each)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +72,7 @@ async def test_campaigns_run_over_a_pool_with_codecs(
         assert {each["event"] for each in reported} >= {"attempt_failed", "completed"}
         assert all(isinstance(each["detail"], dict) for each in reported)
         await _operated(pool, root)
-        await _shown(host.root, done, tmp_path)
+        await _shown(host.root, broker.url, done, tmp_path)
 
 
 async def _events(pool: Pool, campaign: int) -> list[dict[str, Any]]:
@@ -107,25 +92,17 @@ async def _operated(pool: Pool, root: Connection) -> None:
     told = [(each["event"], each["detail"].get("reason")) for each in await _events(pool, campaign)]
     assert [each for each in told if each[0] in {"running", "paused", "aborted"}] == [
         ("running", None),
-        ("paused", None),
+        ("paused", "paused by an operator"),
         ("aborted", "wrong file"),
     ]
     assert await root.fetchval(SINGLE, campaign)
 
 
-async def _shown(database: str, campaign: int, folder: Path) -> None:
+async def _shown(database: str, broker: str, campaign: int, folder: Path) -> None:
     """`campaign watch` follows a campaign whose history the host's worker wrote."""
-    port = free_port()
-    key = rollwave(
-        "apikey", "create", "--tenant", "north", "--role", "viewer", env={"DATABASE_URL": database}
-    ).stdout.strip()
-    env = {"ROLLWAVE_API_URL": f"http://127.0.0.1:{port}", "ROLLWAVE_API_KEY": key}
-    serving = {"DATABASE_URL": database, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
-    async with rollwave_running("serve", "--port", str(port), log=folder / "serve", env=serving) as running:
-        await eventually(lambda: "Uvicorn running" in running.output() or "started" in running.output())
-        watched = await asyncio.to_thread(rollwave, "campaign", "watch", str(campaign), env=env)
-    assert watched.returncode == 0, watched.stdout + watched.stderr
-    assert "COMPLETED" in watched.stdout
+    async with installed(database, broker, folder / "serve") as installation:
+        watched = await asyncio.to_thread(installation.do, "campaign", "watch", str(campaign))
+    assert "COMPLETED" in watched
 
 
 async def test_all_that_is_read_and_written_over_such_a_pool(database: str) -> None:
@@ -135,10 +112,10 @@ async def test_all_that_is_read_and_written_over_such_a_pool(database: str) -> N
         expiry = (await apikeys.list_keys(pool, "north"))[0]["expires_at"]
         assert abs(expiry - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
         async with calling(pool, key=key) as client:
-            attributes = {"site": "Ω \\ \"x\"", "floor": [1, None, {"deep": True}]}
+            attributes = {"site": 'Ω \\ "x"', "floor": [1, None, {"deep": True}]}
             answer = await client.put("/devices/d1", json={"device_type": "pump", "attributes": attributes})
             assert answer.json()["attributes"] == attributes
-            wanted = {"devices": [{"device_id": "d1", "attributes": attributes}, {"device_id": "d2"}]}
+            wanted = {"device_ids": [], "devices": [{"device_id": "d1", "attributes": attributes}, {"device_id": "d2"}]}
             assert (await client.put("/device-groups/described", json=wanted)).status_code in {200, 201}
             body = await prepared(client) | {"rollout_strategy": "canary"}
             made = [await client.post(CAMPAIGNS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]

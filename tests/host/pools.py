@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
+
+from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from tests.support import end, eventually
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -75,3 +79,21 @@ async def host_pool(url: str, **how: Any) -> AsyncIterator[Pool]:
     """A host's pool over ``url``; ``how`` as ``asyncpg.create_pool`` takes it."""
     async with asyncpg.create_pool(url, min_size=0, **how) as pool:
         yield pool
+
+
+LISTENED_TO = "SELECT EXISTS (SELECT FROM rollwave_listener_slots WHERE subscribed_at IS NOT NULL)"
+
+
+@asynccontextmanager
+async def engine(pool: Pool) -> AsyncIterator[None]:
+    """The two coroutines over a host's pool."""
+    running = [
+        asyncio.create_task(run_ota_status_listener(pool)),
+        asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1)),
+    ]
+    try:
+        await eventually(lambda: pool.fetchval(LISTENED_TO), what="listened to")
+        yield
+    finally:
+        for each in running:
+            await end(each)
