@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import commands
+from rollwave.engine import commands, identity
+from rollwave.errors import ConfigurationError
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store import apikeys, quarantine
@@ -173,3 +175,29 @@ async def test_what_is_no_report_is_kept_byte_for_byte(database: str, broker: Em
 async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:
         yield connection
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "decoder"),
+    [
+        ("text", str.upper, str),
+        ("text", str, str.encode),
+        ("varchar", str, str.strip),
+        ("int8", str, float),
+        ("float8", str, Decimal),
+        ("bool", str, str),
+        ("text", lambda value: value.decode(), str),
+    ],
+)
+async def test_a_codec_that_changes_plain_values_is_named(
+    database: str, name: str, encoder: Callable[[Any], str], decoder: Callable[[str], Any]
+) -> None:
+    """Nothing is sent and nothing is written over such a pool: its values would be wrong."""
+
+    async def init(connection: Any) -> None:
+        await connection.set_type_codec(name, encoder=encoder, decoder=decoder, schema="pg_catalog")
+
+    async with host_pool(database, init=init) as pool:
+        with pytest.raises(ConfigurationError, match="codec") as refused:
+            await identity.require(pool)
+    assert "pool without this codec" in refused.value.hint
