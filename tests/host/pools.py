@@ -1,4 +1,4 @@
-"""A pool as a host sets it up for its own code: codecs that turn values into others, a record class, session settings."""
+"""A pool as a host sets it up for its own code, with codecs and a record class, and the engine over it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from rollwave.store.database import Pool
 
-    _Record: TypeAlias = asyncpg.Record
     _Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 Codec: TypeAlias = tuple[Callable[[Any], str], Callable[[str], Any]]

@@ -61,7 +61,7 @@ async def test_campaigns_run_over_a_pool_with_codecs(
         host_pool(host.service, **how) as pool,
         engine(pool),
     ):
-        tried_again = {"retry_on": ["reported", "rejected"], "max_attempts": 2, "retry_delay": 0.1}
+        tried_again: dict[str, Any] = {"retry_on": ["reported", "rejected"], "max_attempts": 2, "retry_delay": 0.1}
         done = await insert_campaign(root, 12, abort_threshold=0.9, **tried_again)
         stopped = await insert_campaign(root, 30, tenant="south", abort_threshold=0.2, abort_min_completed=3)
         staged = await insert_campaign(root, 8, rollout_strategy="canary", canary_percent=25.0, abort_threshold=0.9)
@@ -131,8 +131,16 @@ async def test_all_that_is_read_and_written_over_such_a_pool(database: str) -> N
             campaign = f"{CAMPAIGNS}/{made[0].json()['id']}"
             for action in ("start", "pause", "abort"):
                 assert (await client.post(f"{campaign}/{action}")).status_code == 200
-        paths = ("/firmware", CAMPAIGNS, campaign, f"{campaign}/devices", f"{campaign}/events", "/devices", "/devices/d1",
-                 "/device-groups", "/device-groups/described", "/device-groups/imported")  # fmt: skip
+        paths = [
+            CAMPAIGNS,
+            campaign,
+            f"{campaign}/devices",
+            f"{campaign}/events",
+            "/firmware",
+            "/devices",
+            "/devices/d1",
+        ]
+        paths += ["/device-groups", "/device-groups/described", "/device-groups/imported"]
         async with calling(pool, key=key) as client, calling(plain, key=key) as other:
             for path in paths:
                 answer, same = await client.get(path), await other.get(path)

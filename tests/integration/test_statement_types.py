@@ -1,4 +1,4 @@
-"""No statement exchanges a value of a type that a host's pool may convert: only numbers, truth values and text (ADR 30)."""
+"""Statements exchange numbers, truth values and text alone: no type that a host's pool may convert (ADR 30)."""
 
 from __future__ import annotations
 

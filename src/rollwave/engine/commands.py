@@ -108,7 +108,7 @@ async def create_campaign(
         raise NotFound(f"no firmware {new.firmware_version_id}", hint="It was deleted just now.") from None
 
 
-def _same_request(earlier: tuple[CampaignId, bytes], new: NewCampaign) -> CampaignId:
+def _same_request(earlier: tuple[CampaignId, str], new: NewCampaign) -> CampaignId:
     campaign_id, digest = earlier
     if digest != new.digest():
         raise Conflict("this idempotency key was used for another request", hint="Use a new key for a new campaign.")

@@ -246,15 +246,15 @@ async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
     await connection.execute("SET LOCAL app.tenant_id = ''")
 
 
-_BEGIN = "; ".join(
-    (
-        "BEGIN ISOLATION LEVEL READ COMMITTED",  # a statement after a lock sees what the lock's last holder committed
-        "SET LOCAL ROLE pulse_app",
-        "SET LOCAL TIME ZONE 'UTC'",  # a host's columns without a time zone hold UTC
-        "SET LOCAL row_security = on",  # off, statements on tenants' rows are refused
-    )
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL ROLE pulse_app; "
+    "SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on"
 )
-"""How each transaction begins, whatever the session of a host's pool is set to."""
+"""How each transaction begins, whatever the session of a host's pool is set to (ADR 30).
+
+A statement after a lock must see what the lock's last holder committed. A host's columns without a time zone hold UTC.
+Where row security is off, PostgreSQL refuses statements on tenants' rows.
+"""
 
 _GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
 _CHECKS_AT_ONCE = "; SET CONSTRAINTS ALL IMMEDIATE"

@@ -39,7 +39,9 @@ async def register(
         row = await connection.fetchrow(_sql["insert"], tenant_id, *given, actor)
         if row is not None:
             return with_moments(row), True
-        found = [with_moments(each) for each in await connection.fetch(_sql["of_version"], tenant_id, version, device_type)]
+        found = [
+            with_moments(each) for each in await connection.fetch(_sql["of_version"], tenant_id, version, device_type)
+        ]
     wanted = {
         "file_url": file_url,
         "checksum_sha256": checksum_sha256,

@@ -19,7 +19,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def moment(seconds: float) -> datetime:
-    """The time so many ``seconds`` after 1970, exact to the microsecond; the nearest one that Python has a value for."""
+    """The time ``seconds`` after 1970, exact to the microsecond, or the nearest one that a datetime can hold."""
     try:
         return _EPOCH + timedelta(seconds=seconds)
     except OverflowError:  # PostgreSQL also knows years after 9999, and infinity
