@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
@@ -27,16 +26,21 @@ _NAME_NO_TENANT = {
 }
 
 _ARGUMENTS: dict[str, dict[int, object]] = {
+    "campaigns.repair": {3: None},
     "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
     "executions.apply_reports": {4: ["SUCCESS", "FAILED"]},
     "executions.claim": {6: "[/#+]"},
     "firmware.delete": {2: 8},
     "firmware.of_version": {2: "unused", 3: None},
+    "imports.finish": {3: "{}"},
     "imports.lock": {3: "all"},
+    "quarantine.keep": {4: ["00", "00"]},
     "read_models.devices": {3: None},
     "read_models.devices_looked_for": {3: "SKIPPED"},
     "read_models.devices_unfinished": {3: "DOWNLOADING"},
     "read_models.events": {3: 0},
+    "registry.describe_devices": {4: ["{}", "{}"]},
+    "registry.update_device": {4: "{}"},
     "targets.fits_another": {4: "of-north"},
     "targets.insert": {3: "all"},
     "waves.pass_gate": {3: 0},
@@ -47,17 +51,11 @@ _BY_TYPE: dict[str, object] = {
     "int4": 1,
     "float8": 1.0,
     "bool": True,
-    "interval": timedelta(days=1),
-    "timestamptz": None,
-    "bytea": b"x",
-    "jsonb": "{}",
     "text[]": [TWIN, "dev-2"],
     "int8[]": [7, 7],
     "int4[]": [1, 1],
     "float8[]": [1.0, 1.0],
     "bool[]": [True, True],
-    "bytea[]": [b"x", b"x"],
-    "jsonb[]": ["{}", "{}"],
 }
 
 
@@ -130,7 +128,7 @@ async def outcome(host: Connection, name: str, sql: str, *, guarded: bool) -> tu
         return str(error), ""
     finally:
         await transaction.rollback()
-    return repr([[_timeless(value) for value in row] for row in rows]), repr(others)
+    return repr([_timeless(row) for row in rows]), repr(others)
 
 
 def _arguments(name: str, sql: str, types: tuple[Any, ...]) -> Iterator[object]:
@@ -147,8 +145,8 @@ def _arguments(name: str, sql: str, types: tuple[Any, ...]) -> Iterator[object]:
             yield _BY_TYPE[each.name]
 
 
-def _timeless(value: object) -> object:
-    return "some time" if isinstance(value, datetime | timedelta) else value
+def _timeless(row: asyncpg.Record) -> list[object]:
+    return ["some time" if name == "took" or name.endswith("_at") else value for name, value in row.items()]
 
 
 async def test_what_is_stripped_reads_and_changes_nothing_of_a_twins(host: Connection) -> None:

@@ -39,9 +39,9 @@ class NewCampaign:
     retry_delay: float | None = None
     retry_delay_max: float | None = None
 
-    def digest(self) -> bytes:
+    def digest(self) -> str:
         """The same for the same request, whatever it is called by."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 async def create_campaign(
@@ -108,7 +108,7 @@ async def create_campaign(
         raise NotFound(f"no firmware {new.firmware_version_id}", hint="It was deleted just now.") from None
 
 
-def _same_request(earlier: tuple[CampaignId, bytes], new: NewCampaign) -> CampaignId:
+def _same_request(earlier: tuple[CampaignId, str], new: NewCampaign) -> CampaignId:
     campaign_id, digest = earlier
     if digest != new.digest():
         raise Conflict("this idempotency key was used for another request", hint="Use a new key for a new campaign.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rollwave.breaker import Told
 from rollwave.errors import IdentityUndecided
 from rollwave.log import get_logger
-from rollwave.store import identity
+from rollwave.store import codecs, identity
 from rollwave.store.database import Pool, system_transaction
 
 _log = get_logger("identity")
@@ -19,8 +19,10 @@ async def require(pool: Pool) -> str:
 
     Raises:
         IdentityUndecided: somebody has to say first what this database is. It is in the log, once.
+        ConfigurationError: a codec of a host's pool changes texts or numbers.
     """
     async with system_transaction(pool) as connection:
+        await codecs.require_faithful(connection)
         found = await identity.find(connection)
     if not found.standing.decided:
         undecided = found.undecided()

@@ -17,6 +17,7 @@ from rollwave.domain.ids import is_valid_id
 from rollwave.domain.role import Role
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
 from rollwave.store.queries import load
 
 _sql = load("apikeys")
@@ -43,9 +44,10 @@ async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expi
     if not is_valid_id(tenant_id):
         raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint="Use 1 to 128 of A-Z a-z 0-9 : . _ -")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    lifetime = None if expires_in is None else expires_in.total_seconds()
     async with tenant_transaction(pool, tenant_id) as connection:
         await _require_tenant(connection, tenant_id)
-        await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), expires_in)
+        await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), lifetime)
     return f"rollwave.{tenant_id}.{key_id}.{secret}"
 
 
@@ -80,7 +82,7 @@ async def verify(pool: Pool, key: str) -> Grant | None:
 async def list_keys(pool: Pool, tenant_id: str) -> list[dict[str, Any]]:
     """Every key of the tenant, oldest first, without its secret."""
     async with tenant_transaction(pool, tenant_id) as connection:
-        return [dict(row) for row in await connection.fetch(_sql["all"], tenant_id)]
+        return [with_moments(row) for row in await connection.fetch(_sql["all"], tenant_id)]
 
 
 async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:
@@ -94,6 +96,6 @@ async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:
             raise NotFound(f"no API key {key_id}", hint="List the tenant's keys to see their ids.")
 
 
-def _digest(secret: str) -> bytes:
+def _digest(secret: str) -> str:
     # A fast hash is right here: 256 random bits cannot be guessed, however many hashes a second.
-    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -103,12 +102,12 @@ class Campaign:
 class Comparison:
     """Counters beside what the rows say, of one snapshot, each by name; ``None`` where nobody has counted yet.
 
-    ``compared_before`` is when that was done last.
+    ``compared_before`` is when that was done last, in seconds since 1970.
     """
 
     counters: Mapping[str, int | None]
     rows: Mapping[str, int]
-    compared_before: datetime | None
+    compared_before: float | None
 
     @property
     def agree(self) -> bool:
@@ -315,7 +314,7 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
     return Comparison(
         {name: row[name] for name in COUNTERS},
         {name: row[f"rows_{name}"] for name in COUNTERS},
-        row["reconciled_at"],
+        row["compared_at"],
     )
 
 

@@ -216,16 +216,25 @@ async def system_transaction(
 
 @asynccontextmanager
 async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
-    """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own."""
-    async with pool.acquire() as connection:
-        try:
-            await connection.execute(f"BEGIN; SET LOCAL ROLE pulse_app; {settings}")
-            yield connection
-        except BaseException:
-            with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
-                await connection.execute("ROLLBACK")
-            raise
-        await connection.execute("COMMIT")
+    async with pool.acquire() as connection, as_engine(connection, settings):
+        yield connection
+
+
+@asynccontextmanager
+async def as_engine(connection: Connection, settings: str, *, timeout: float | None = None) -> AsyncIterator[None]:
+    """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own.
+
+    Args:
+        timeout: seconds for the statement that begins it, and for the one that ends it.
+    """
+    try:
+        await connection.execute(f"{_BEGIN}; {settings}", timeout=timeout)
+        yield
+    except BaseException:
+        with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
+            await connection.execute("ROLLBACK", timeout=timeout)
+        raise
+    await connection.execute("COMMIT", timeout=timeout)
 
 
 @asynccontextmanager
@@ -236,6 +245,16 @@ async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
     # An error needs none of this: the transaction ends with it, and the name with the transaction.
     await connection.execute("SET LOCAL app.tenant_id = ''")
 
+
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL ROLE pulse_app; "
+    "SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on"
+)
+"""How each transaction begins, whatever the session of a host's pool is set to (ADR 30).
+
+A statement after a lock must see what the lock's last holder committed. A host's columns without a time zone hold UTC.
+Where row security is off, PostgreSQL refuses statements on tenants' rows.
+"""
 
 _GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
 _CHECKS_AT_ONCE = "; SET CONSTRAINTS ALL IMMEDIATE"

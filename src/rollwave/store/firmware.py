@@ -9,6 +9,7 @@ import asyncpg
 from rollwave.domain.firmware import read_checksum
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 
@@ -37,8 +38,10 @@ async def register(
         await connection.execute(_sql["lock_version"], tenant_id, version, device_type)
         row = await connection.fetchrow(_sql["insert"], tenant_id, *given, actor)
         if row is not None:
-            return dict(row), True
-        found = [dict(each) for each in await connection.fetch(_sql["of_version"], tenant_id, version, device_type)]
+            return with_moments(row), True
+        found = [
+            with_moments(each) for each in await connection.fetch(_sql["of_version"], tenant_id, version, device_type)
+        ]
     wanted = {
         "file_url": file_url,
         "checksum_sha256": checksum_sha256,
@@ -89,7 +92,7 @@ async def get(pool: Pool, tenant_id: str, firmware_id: int) -> dict[str, Any]:
         row = await connection.fetchrow(_sql["get"], tenant_id, firmware_id)
     if row is None:
         raise _missing(firmware_id)
-    return dict(row)
+    return with_moments(row)
 
 
 async def find(pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: int | None = None) -> Page:

@@ -13,6 +13,7 @@ import asyncpg
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store import registry
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
 from rollwave.store.queries import load
 from rollwave.store.registry import Description, Membership, hosts_table
 
@@ -48,7 +49,7 @@ async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> dic
                 hint=f"Apply or cancel one; each expires {EXPIRES_AFTER / 60:g} minutes after its last part.",
             )
         row = await connection.fetchrow(_sql["insert"], tenant_id, group_id, actor, EXPIRES_AFTER)
-    return dict(row or {})
+    return with_moments(row or {})
 
 
 async def add(
@@ -84,7 +85,7 @@ async def add(
                 f"an import may have {MAX_DEVICES:,} devices", hint="Import the devices into several groups."
             )
         row = await connection.fetchrow(_sql["count_devices"], tenant_id, import_id, added, EXPIRES_AFTER)
-    return dict(row or {})
+    return with_moments(row or {})
 
 
 async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Membership:

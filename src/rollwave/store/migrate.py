@@ -136,7 +136,7 @@ async def migrate(
 
 
 async def _apply_missing(connection: Connection) -> list[str]:
-    await connection.execute("SET client_min_messages = warning")
+    await connection.execute("SET client_min_messages = warning; SET TIME ZONE 'UTC'")
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS rollwave_migrations ("
         " version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"

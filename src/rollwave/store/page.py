@@ -8,6 +8,8 @@ from typing import Any
 
 import asyncpg
 
+from rollwave.store.moments import with_moments
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -20,5 +22,5 @@ class Page:
 
 def page(records: Sequence[asyncpg.Record], total: int, *, limit: int, key: str) -> Page:
     """Cut ``records``, fetched with ``LIMIT limit + 1``, down to a page that goes on after ``key``."""
-    rows = [dict(record) for record in records[:limit]]
+    rows = [with_moments(record) for record in records[:limit]]
     return Page(rows, total, rows[-1][key] if len(records) > limit else None)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rollwave.errors import InvalidInput
 from rollwave.store import health
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
 from rollwave.store.outage import refusing_values
 from rollwave.store.queries import load
 
@@ -52,7 +54,7 @@ async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]
     columns = (
         [each.device_id for each in samples],
         [each.reason for each in samples],
-        [each.payload[:MAX_PAYLOAD] for each in samples],
+        [each.payload[:MAX_PAYLOAD].hex() for each in samples],
     )
     with refusing_values():
         await connection.execute(_sql["keep"], tenant_id, *columns, MAX_ROWS)
@@ -77,7 +79,11 @@ async def newest(pool: Pool, tenant_id: str, limit: int) -> tuple[list[Kept], in
     async with tenant_transaction(pool, tenant_id) as connection:
         rows = await connection.fetch(_sql["newest"], tenant_id, limit)
         total: int = await connection.fetchval(_sql["count"], tenant_id)
-    return [Kept(**row) for row in rows], total
+    return [_kept(**with_moments(row)) for row in rows], total
+
+
+def _kept(payload: str, **others: Any) -> Kept:
+    return Kept(payload=bytes.fromhex(payload), **others)
 
 
 async def clear(pool: Pool, tenant_id: str) -> int:

@@ -10,6 +10,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 
@@ -40,7 +41,7 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     counted = json.loads(row["status_breakdown"] or "{}")
     # Rows that somebody else's SQL wrote are counted within a minute; until then there may be fewer than none.
     breakdown = {status.value: max(0, counted.get(status, 0)) for status in ExecutionStatus}
-    return {**row, "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
+    return {**with_moments(row), "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
 
 
 async def campaigns(
@@ -95,7 +96,7 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
     async with tenant_transaction(pool, tenant_id) as connection:
         await _require(connection, tenant_id, campaign_id)
         records = await connection.fetch(_sql["events"], tenant_id, campaign_id, after, limit)
-    return [{**record, "detail": json.loads(record["detail"])} for record in records]
+    return [{**with_moments(record), "detail": json.loads(record["detail"])} for record in records]
 
 
 async def _require(connection: Connection, tenant_id: str, campaign_id: int) -> None:

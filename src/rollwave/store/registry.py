@@ -13,6 +13,7 @@ import asyncpg
 
 from rollwave.errors import Conflict, NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 
@@ -55,7 +56,7 @@ async def put_device(
             if row is None:
                 row = await connection.fetchrow(_sql["insert_device"], *values)
     assert row is not None  # an upsert returns its row
-    return _device(row)
+    return _device(with_moments(row))
 
 
 async def get_device(pool: Pool, tenant_id: str, device_id: str) -> dict[str, Any]:
@@ -68,7 +69,7 @@ async def get_device(pool: Pool, tenant_id: str, device_id: str) -> dict[str, An
         row = await connection.fetchrow(_sql["get_device"], tenant_id, device_id)
     if row is None:
         raise NotFound(f"no device {device_id}", hint="List the devices to see their ids.")
-    return _device(row)
+    return _device(with_moments(row))
 
 
 async def find_devices(
@@ -132,7 +133,7 @@ async def get_group(
         if row is None:
             raise NotFound(f"no device group {group_id}", hint="List the device groups to see their ids.")
         records = await connection.fetch(_sql["members"], tenant_id, group_id, cursor, limit + 1)
-    return dict(row), page(records, row["total"], limit=limit, key="device_id")
+    return with_moments(row), page(records, row["total"], limit=limit, key="device_id")
 
 
 async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page:
@@ -186,5 +187,5 @@ def hosts_table(table: str) -> Iterator[None]:
         ) from error
 
 
-def _device(row: asyncpg.Record | dict[str, Any]) -> dict[str, Any]:
+def _device(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "attributes": json.loads(row["attributes"])}

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rollwave.errors import ConfigurationError
-from rollwave.store.database import Connection, Pool, is_direct, system_transaction
+from rollwave.store.database import Connection, Pool, as_engine, is_direct, system_transaction
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
 from rollwave.store.url import DIRECT
@@ -26,6 +26,8 @@ TAKEOVER = 20.0
 """Seconds without a listener after which nothing more is sent. A worker takes over from one that froze in less:
 PostgreSQL ends the frozen worker's lock after ``CONTINUOUS``, and the others try for it once a second."""
 
+_NO_TENANT = "SET LOCAL app.tenant_id = ''"
+
 _sql = load("slots")
 
 
@@ -41,7 +43,7 @@ class Lock:
 
         Returns what its session in the broker was subscribed to last; None: nothing yet.
         """
-        async with self._as_engine():
+        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE):
             topic_filter: str | None = await self._connection.fetchval(_sql["coming"], self._slot, timeout=_PATIENCE)
         return topic_filter
 
@@ -51,7 +53,7 @@ class Lock:
 
     async def beat(self, topic_filter: str) -> None:
         """Tell the database that the slot is listened to now."""
-        async with self._as_engine():
+        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE):
             await self._connection.execute(_sql["beat"], self._slot, CONTINUOUS, topic_filter, timeout=_PATIENCE)
 
     async def listen(self, topic_filter: str, beaten: Callable[[], None]) -> None:
@@ -65,14 +67,8 @@ class Lock:
             return
         finally:
             with suppress(*CONNECTION_TROUBLE):
-                async with self._as_engine():
+                async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE):
                     await self._connection.execute(_sql["hush"], self._slot, timeout=_PATIENCE)
-
-    @asynccontextmanager
-    async def _as_engine(self) -> AsyncIterator[None]:
-        async with self._connection.transaction():
-            await self._connection.execute("SET LOCAL ROLE pulse_app", timeout=_PATIENCE)
-            yield
 
 
 @asynccontextmanager

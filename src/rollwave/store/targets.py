@@ -81,4 +81,4 @@ async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, l
         *(campaign.tenant_id, campaign.id, batch.devices, batch.up_to, last, batch.pending, batch.skipped),
     )
     assert row is not None  # its lock is held
-    return row["total_devices"], row["took"].total_seconds()
+    return row["total_devices"], row["took"]

@@ -10,17 +10,18 @@ INSERT INTO tenants (tenant_id) VALUES ($1::text) ON CONFLICT DO NOTHING;
 
 -- name: insert
 INSERT INTO rollwave_api_keys (tenant_id, key_id, name, role, secret_sha256, expires_at)
-VALUES ($1, $2, $3, $4, $5, statement_timestamp() + $6::interval);
+VALUES ($1, $2, $3, $4, decode($5::text, 'hex'), statement_timestamp() + make_interval(secs => $6));
 
 -- name: usable
 -- Expiry and revocation by the database's clock.
-SELECT role, secret_sha256
+SELECT role, encode(secret_sha256, 'hex') AS secret_sha256
 FROM rollwave_api_keys
 WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL
   AND (expires_at IS NULL OR expires_at > statement_timestamp());
 
 -- name: all
-SELECT key_id, name, role, created_at, expires_at, revoked_at
+SELECT key_id, name, role, EXTRACT(epoch FROM created_at)::float8 AS created_at,
+       EXTRACT(epoch FROM expires_at)::float8 AS expires_at, EXTRACT(epoch FROM revoked_at)::float8 AS revoked_at
 FROM rollwave_api_keys
 WHERE tenant_id = $1
 ORDER BY created_at, key_id;

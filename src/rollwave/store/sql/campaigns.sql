@@ -10,15 +10,16 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
 -- name: get
 -- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap. Nothing of it may be sent
 -- where the installation belongs to another database (at_home).
-SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate, c.abort_threshold, c.abort_min_completed,
-       c.canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
+SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
+       c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
+       c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
        c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
        c.target_group_id, c.targeted_devices, c.targeted_up_to, c.suspended_for, c.suspended_lately,
        EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
-       f.file_url, f.version, f.checksum_sha256, f.file_size_bytes, f.device_type,
+       f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age,
        NOT EXISTS (SELECT FROM rollwave_installation i
@@ -38,7 +39,7 @@ INSERT INTO ota_campaigns
     (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
      abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
      max_attempts, retry_on, retry_delay, retry_delay_max, created_by, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'CREATED')
+VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'CREATED')
 RETURNING id;
 
 -- name: move
@@ -78,12 +79,13 @@ SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.fail
     installing = c.installing + t.installing, skipped = c.skipped + t.skipped
 FROM tally t JOIN held h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
-RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold, c.abort_min_completed;
+RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
+          c.abort_min_completed;
 
 -- name: compare
 -- The counters, and what the rows say, in one snapshot. Who moves rows moves the counters with them, so that a difference
 -- is somebody else's doing, and stays what it is until it is repaired.
-SELECT c.reconciled_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
+SELECT EXTRACT(epoch FROM c.reconciled_at)::float8 AS compared_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
        d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
        d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped
 FROM ota_campaigns c, LATERAL (
@@ -121,7 +123,7 @@ UPDATE ota_campaigns
 SET succeeded = COALESCE(succeeded, 0) + $4, failed = COALESCE(failed, 0) + $5, sent = sent + $6,
     pending = pending + $7, downloading = downloading + $8, installing = installing + $9, skipped = skipped + $10,
     reconciled_at = clock_timestamp()
-WHERE tenant_id = $1 AND id = $2 AND reconciled_at IS NOT DISTINCT FROM $3
+WHERE tenant_id = $1 AND id = $2 AND EXTRACT(epoch FROM reconciled_at)::float8 IS NOT DISTINCT FROM $3::float8
 RETURNING id;
 
 -- name: settle

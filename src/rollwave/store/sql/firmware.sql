@@ -11,27 +11,27 @@ WHERE NOT EXISTS (SELECT FROM firmware_versions f
                   WHERE f.tenant_id = $1::text AND f.version = $2::text
                     AND COALESCE(f.device_type::text, '') = COALESCE($6::text, ''))
 ON CONFLICT DO NOTHING
-RETURNING id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,
-          created_at, created_by;
+RETURNING id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
+          device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by;
 
 -- name: of_version
 -- Newest first. More than one: from before versions were unique.
-SELECT id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,
-       created_at, created_by
+SELECT id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
+       device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by
 FROM firmware_versions f
 WHERE f.tenant_id = $1 AND f.version = $2::text AND COALESCE(f.device_type::text, '') = COALESCE($3::text, '')
 ORDER BY f.id DESC;
 
 -- name: get
-SELECT id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,
-       created_at, created_by
+SELECT id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
+       device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by
 FROM firmware_versions
 WHERE tenant_id = $1 AND id = $2::bigint;
 
 -- name: page
 -- Newest first.
-SELECT id, tenant_id, version, description, file_url, file_size_bytes, checksum_sha256, device_type,
-       created_at, created_by
+SELECT id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
+       device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by
 FROM firmware_versions
 WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2) AND ($3::bigint IS NULL OR id < $3)
 ORDER BY id DESC

@@ -5,7 +5,7 @@ WITH locked AS MATERIALIZED (
     SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
 )
 INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)
-SELECT $1::text, $2::bigint, $3, $4, $5::jsonb FROM locked;
+SELECT $1::text, $2::bigint, $3, $4, $5::text::jsonb FROM locked;
 
 -- name: append_failed_attempts
 WITH locked AS MATERIALIZED (

@@ -16,11 +16,11 @@ SELECT count(*) FROM rollwave_group_imports WHERE tenant_id = $1 AND applied IS 
 -- name: insert
 INSERT INTO rollwave_group_imports (tenant_id, group_id, created_by, expires_at)
 VALUES ($1, $2, $3, statement_timestamp() + make_interval(secs => $4))
-RETURNING id AS import_id, group_id, devices, expires_at;
+RETURNING id AS import_id, group_id, devices, EXTRACT(epoch FROM expires_at)::float8 AS expires_at;
 
 -- name: lock
 -- Holds the import until the transaction ends. Not applied: there is none, it has expired, or it is of another group.
-SELECT devices, applied FROM rollwave_group_imports
+SELECT devices, applied::text AS applied FROM rollwave_group_imports
 WHERE tenant_id = $1 AND id = $2::bigint AND group_id = $3 AND expires_at > statement_timestamp()
 FOR UPDATE;
 
@@ -28,8 +28,8 @@ FOR UPDATE;
 -- Returns how many of these the import did not have yet (xmax is 0 in a row that was inserted, not updated).
 WITH added AS (
     INSERT INTO rollwave_group_import_devices (tenant_id, import_id, device_id, described, device_type, attributes)
-    SELECT $1::text, $2::bigint, u.device_id, u.described, u.device_type, u.attributes
-    FROM unnest($3::text[], $4::boolean[], $5::text[], $6::jsonb[])
+    SELECT $1::text, $2::bigint, u.device_id, u.described, u.device_type, u.attributes::jsonb
+    FROM unnest($3::text[], $4::boolean[], $5::text[], $6::text[])
         AS u (device_id, described, device_type, attributes)
     ON CONFLICT (tenant_id, import_id, device_id) DO UPDATE
     SET described = true, device_type = EXCLUDED.device_type, attributes = EXCLUDED.attributes
@@ -42,7 +42,7 @@ SELECT count(*) FROM added WHERE is_new;
 UPDATE rollwave_group_imports
 SET devices = devices + $3::int, expires_at = statement_timestamp() + make_interval(secs => $4)
 WHERE tenant_id = $1 AND id = $2::bigint
-RETURNING id AS import_id, group_id, devices, expires_at;
+RETURNING id AS import_id, group_id, devices, EXTRACT(epoch FROM expires_at)::float8 AS expires_at;
 
 -- name: plan_for_these_values
 -- A plan for arrays of any length expects ten elements, and joins thousands of them in loops.
@@ -50,7 +50,7 @@ SET LOCAL plan_cache_mode = force_custom_plan;
 
 -- name: open_devices
 DECLARE imported NO SCROLL CURSOR FOR
-SELECT device_id, described, device_type, attributes
+SELECT device_id, described, device_type, attributes::text AS attributes
 FROM rollwave_group_import_devices
 WHERE tenant_id = $1 AND import_id = $2::bigint
 ORDER BY device_id;
@@ -65,7 +65,7 @@ SELECT device_id FROM device_group_members WHERE tenant_id = $1 AND group_id = $
 DELETE FROM device_group_members WHERE tenant_id = $1 AND group_id = $2 AND device_id = ANY ($3::text[]);
 
 -- name: finish
-UPDATE rollwave_group_imports SET applied = $3::jsonb WHERE tenant_id = $1 AND id = $2::bigint;
+UPDATE rollwave_group_imports SET applied = $3::text::jsonb WHERE tenant_id = $1 AND id = $2::bigint;
 
 -- name: forget_devices
 DELETE FROM rollwave_group_import_devices WHERE tenant_id = $1 AND import_id = $2::bigint;

@@ -2,8 +2,8 @@
 -- Keep a sample of what a tenant's devices sent and could not be read, at most $5 rows a tenant.
 WITH kept AS (
     INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)
-    SELECT $1, q.device_id, q.reason, q.payload
-    FROM unnest($2::text[], $3::text[], $4::bytea[]) AS q (device_id, reason, payload)
+    SELECT $1, q.device_id, q.reason, decode(q.payload, 'hex')
+    FROM unnest($2::text[], $3::text[], $4::text[]) AS q (device_id, reason, payload)
     WHERE EXISTS (SELECT FROM tenants WHERE tenant_id = $1)
 )
 DELETE FROM ota_quarantine
@@ -15,7 +15,7 @@ WHERE tenant_id = $1
 SELECT DISTINCT tenant_id FROM ota_quarantine ORDER BY tenant_id;
 
 -- name: newest
-SELECT id, device_id, received_at, reason, payload
+SELECT id, device_id, EXTRACT(epoch FROM received_at)::float8 AS received_at, reason, encode(payload, 'hex') AS payload
 FROM ota_quarantine
 WHERE tenant_id = $1
 ORDER BY id DESC

@@ -1,10 +1,12 @@
 -- name: campaign
 -- One campaign with its firmware, waves and breakdown, all of one snapshot: the counters agree with the breakdown.
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
-       c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
+       c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
+       c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout,
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
        c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
-       c.started_at, c.completed_at, c.created_at, c.created_by,
+       EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
        -- Else it is not counted yet, or a worker of a version that did not count has completed or settled it.
@@ -17,9 +19,9 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
                   FROM (SELECT d.status, count(*) AS devices
                         FROM ota_device_status d
                         WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint
-                        GROUP BY d.status) AS tally) END AS status_breakdown,
+                        GROUP BY d.status) AS tally) END::text AS status_breakdown,
        (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to,
-                                            'opened_at', w.opened_at, 'passed_at', w.passed_at) ORDER BY w.number)
+                                            'opened_at', w.opened_at, 'passed_at', w.passed_at) ORDER BY w.number)::text
         FROM ota_campaign_waves w
         WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint) AS waves
 FROM ota_campaigns c
@@ -29,10 +31,12 @@ WHERE c.tenant_id = $1 AND c.id = $2::bigint;
 -- name: campaigns
 -- Newest first.
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
-       c.abort_threshold, c.abort_min_completed, c.canary_percent, c.max_in_flight, c.progress_timeout,
+       c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
+       c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout,
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
        c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
-       c.started_at, c.completed_at, c.created_at, c.created_by,
+       EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type
 FROM ota_campaigns c
@@ -49,7 +53,9 @@ SELECT EXISTS (SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigin
 
 -- name: devices
 -- By device id, which the primary key serves.
-SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
+       EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2::bigint
   AND ($3::text IS NULL OR status = $3) AND ($4::text IS NULL OR device_id > $4)
@@ -58,7 +64,9 @@ LIMIT $5;
 
 -- name: devices_looked_for
 -- Those in a state that has an index of its own. It says so itself, for a plan that is made for any state.
-SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
+       EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status IN ('FAILED', 'SKIPPED', 'INSTALLING')
   AND status = $3 AND ($4::text IS NULL OR device_id > $4)
@@ -79,14 +87,19 @@ WITH unfinished AS MATERIALIZED (
        AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
      ORDER BY due_at NULLS FIRST)
 )
-SELECT * FROM unfinished
+SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
+       EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM created_at)::float8 AS created_at
+FROM unfinished
 WHERE status = $3 AND ($4::text IS NULL OR device_id > $4)
 ORDER BY device_id
 LIMIT $5;
 
 -- name: events
--- What happened after a given event, oldest first.
-SELECT id, at, event, actor, device_id, detail
+-- What happened after a given event, oldest first. An earlier version wrote some details as a JSON text that holds the
+-- object, over a host's pool with a codec for jsonb.
+SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
+       CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM ota_campaign_history
 WHERE tenant_id = $1 AND campaign_id = $2::bigint AND id > $3
 ORDER BY id

@@ -1,21 +1,22 @@
 -- name: update_device
 -- Not applied: the device is not registered yet.
-UPDATE devices SET device_type = $3, attributes = $4
+UPDATE devices SET device_type = $3, attributes = $4::text::jsonb
 WHERE tenant_id = $1 AND device_id = $2
-RETURNING device_id, device_type, attributes, created_at;
+RETURNING device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at;
 
 -- name: insert_device
 INSERT INTO devices (tenant_id, device_id, device_type, attributes)
-VALUES ($1, $2, $3, $4)
+VALUES ($1, $2, $3, $4::text::jsonb)
 ON CONFLICT (tenant_id, device_id) DO UPDATE
 SET device_type = EXCLUDED.device_type, attributes = EXCLUDED.attributes
-RETURNING device_id, device_type, attributes, created_at;
+RETURNING device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at;
 
 -- name: get_device
-SELECT device_id, device_type, attributes, created_at FROM devices WHERE tenant_id = $1 AND device_id = $2;
+SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at
+FROM devices WHERE tenant_id = $1 AND device_id = $2;
 
 -- name: devices
-SELECT device_id, device_type, attributes, created_at
+SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM devices
 WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2) AND ($3::text IS NULL OR device_id > $3)
 ORDER BY device_id
@@ -51,8 +52,8 @@ WITH held AS (
     FOR NO KEY UPDATE
 )
 UPDATE devices d
-SET device_type = told.device_type, attributes = told.attributes
-FROM unnest($2::text[], $3::text[], $4::jsonb[]) AS told (device_id, device_type, attributes)
+SET device_type = told.device_type, attributes = told.attributes::jsonb
+FROM unnest($2::text[], $3::text[], $4::text[]) AS told (device_id, device_type, attributes)
 JOIN held ON held.device_id = told.device_id
 WHERE d.tenant_id = $1 AND d.device_id = told.device_id;
 
@@ -70,7 +71,7 @@ WHERE NOT EXISTS (SELECT FROM device_group_members m
 ON CONFLICT DO NOTHING;
 
 -- name: get_group
-SELECT g.group_id, g.created_at,
+SELECT g.group_id, EXTRACT(epoch FROM g.created_at)::float8 AS created_at,
        (SELECT count(*) FROM device_group_members m
         WHERE m.tenant_id = $1 AND m.group_id = g.group_id) AS total
 FROM device_groups g
@@ -84,7 +85,7 @@ ORDER BY device_id
 LIMIT $4;
 
 -- name: groups
-SELECT g.group_id, g.created_at,
+SELECT g.group_id, EXTRACT(epoch FROM g.created_at)::float8 AS created_at,
        (SELECT count(*) FROM device_group_members m
         WHERE m.tenant_id = $1 AND m.group_id = g.group_id) AS total
 FROM device_groups g

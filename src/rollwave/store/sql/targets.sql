@@ -65,4 +65,5 @@ SET total_devices = CASE WHEN $5 THEN targeted_devices + $3 ELSE GREATEST(total_
     targeted_up_to = CASE WHEN $5 THEN NULL ELSE $4::text END,
     pending = pending + $6, skipped = skipped + $7
 WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
-RETURNING total_devices, clock_timestamp() - COALESCE(created_at, statement_timestamp()) AS took;
+RETURNING total_devices,
+          EXTRACT(epoch FROM clock_timestamp() - COALESCE(created_at, statement_timestamp()))::float8 AS took;

@@ -1,0 +1,35 @@
+"""Times as statements return them: seconds since 1970 in UTC, in columns whose names are ``at`` or end with ``_at``.
+
+Neither a pool's codecs nor a session's time zone changes a number. A host's column without a time zone holds UTC by
+agreement, which is how ``EXTRACT(epoch ...)`` reads it (ADR 30).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import asyncpg
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+def moment(seconds: float) -> datetime:
+    """The time ``seconds`` after 1970, exact to the microsecond, or the nearest one that a datetime can hold."""
+    try:
+        return _EPOCH + timedelta(seconds=seconds)
+    except OverflowError:  # PostgreSQL also knows years after 9999, and infinity
+        return _LAST if seconds > 0 else _FIRST
+
+
+def with_moments(row: Mapping[str, Any] | asyncpg.Record) -> dict[str, Any]:
+    """The row, its times as datetimes in UTC."""
+    return {name: moment(value) if _is_time(name) and value is not None else value for name, value in row.items()}
+
+
+def _is_time(name: str) -> bool:
+    return name == "at" or name.endswith("_at")
