@@ -1,6 +1,7 @@
 """API keys: ``rollwave.<tenant>.<key id>.<secret>``.
 
-A key names its tenant, so looking it up goes through the one door that everything else does.
+A key names its tenant, so looking it up goes through the one door that everything else does. The tenant is
+percent-encoded, as a key travels in an HTTP header.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote, unquote
 
 import asyncpg
 
-from rollwave.domain.ids import is_valid_id
+from rollwave.domain.ids import ID_RULE, is_valid_id
 from rollwave.domain.role import Role
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Pool, tenant_transaction
@@ -43,7 +45,7 @@ async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expi
         Conflict: the tenant has to be registered in the host's own table first.
     """
     if not is_valid_id(tenant_id):
-        raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint="Use 1 to 128 of A-Z a-z 0-9 : . _ -")
+        raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint=f"Use {ID_RULE}.")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     try:
         async with tenant_transaction(pool, tenant_id) as connection:
@@ -54,15 +56,16 @@ async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expi
             f"tenant {tenant_id} is not in the table tenants, which wants more than its id: {error}",
             hint="Add the tenant the way your own service does, then create the key.",
         ) from error
-    return f"rollwave.{tenant_id}.{key_id}.{secret}"
+    return f"rollwave.{_encoded(tenant_id)}.{key_id}.{secret}"
 
 
 async def verify(pool: Pool, key: str) -> Grant | None:
     """What ``key`` grants now; None when it is no key, a wrong one, expired or revoked."""
     # From the right: a tenant id may contain dots, the rest never does.
     prefix, *rest = key.rsplit(".", 2)
-    brand, _, tenant_id = prefix.partition(".")
-    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id):
+    brand, _, encoded = prefix.partition(".")
+    tenant_id = unquote(encoded)
+    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id) or _encoded(tenant_id) != encoded:
         return None
     key_id, secret = rest
     if not _key_id.fullmatch(key_id):
@@ -89,6 +92,10 @@ async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:
     async with tenant_transaction(pool, tenant_id) as connection:
         if await connection.fetchval(_sql["revoke"], tenant_id, key_id) is None:
             raise NotFound(f"no API key {key_id}", hint="List the tenant's keys to see their ids.")
+
+
+def _encoded(tenant_id: str) -> str:
+    return quote(tenant_id, safe=":")
 
 
 def _digest(secret: str) -> bytes:

@@ -11,7 +11,7 @@ import asyncpg
 
 from rollwave.errors import DatabaseUnavailable, InvalidInput
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
-from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
 from rollwave.store.url import DIRECT, DatabaseUrl, read
 
 if TYPE_CHECKING:
@@ -219,7 +219,8 @@ async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
     """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own."""
     async with pool.acquire() as connection:
         try:
-            await connection.execute(f"BEGIN; SET LOCAL ROLE pulse_app; {settings}")
+            with refusing_foreign_text():  # a tenant's id
+                await connection.execute(f"BEGIN; SET LOCAL ROLE pulse_app; {settings}")
             yield connection
         except BaseException:
             with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
