@@ -102,6 +102,9 @@ async def test_the_api_takes_and_gives_every_id(pool: Pool) -> None:
             path = f"/device-groups/{encoded(group)}"
             assert (await client.put(path, json={"device_ids": IDS})).json()["total"] == len(IDS)
             assert (await client.get(path)).json()["group_id"] == group
+            begun = await client.post(f"{path}/imports")
+            assert begun.json()["group_id"] == group
+            assert (await client.delete(f"http://test{begun.headers['Location']}")).status_code == 204
         made = await client.post(CAMPAIGNS, json=body | {"target_group_id": IDS[0]})
         listed = await client.get(f"{CAMPAIGNS}/{made.json()['id']}/devices")
         assert sorted(row["device_id"] for row in listed.json()["devices"]) == sorted(IDS)

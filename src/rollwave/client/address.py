@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from rollwave.errors import ConfigurationError
 
@@ -29,11 +29,6 @@ def base_url(text: str) -> str:
     if parts.query or parts.fragment:
         raise _unusable("it goes on after the path")
     return url
-
-
-def segment(text: str) -> str:
-    """An id as one level of the API's paths. ``.`` and ``..`` would be steps of a path: their dots are encoded too."""
-    return "%2E" * len(text) if text in {".", ".."} else quote(text, safe="")
 
 
 def _unusable(why: str) -> ConfigurationError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import NewType
+from urllib.parse import quote
 
 TenantId = NewType("TenantId", str)
 DeviceId = NewType("DeviceId", str)
@@ -49,3 +50,8 @@ _any = re.compile(_pattern(_NEVER))
 def is_valid_id(text: str) -> bool:
     """Whether ``text`` may be a tenant or device id (and so a level of a topic)."""
     return _common.fullmatch(text) is not None or _any.fullmatch(text) is not None
+
+
+def in_path(an_id: str) -> str:
+    """An id as one level of a URL's path. ``.`` and ``..`` would be steps of the path: their dots are encoded too."""
+    return "%2E" * len(an_id) if an_id in {".", ".."} else quote(an_id, safe="")
