@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections import Counter
+from unicodedata import category
 
 from rollwave.domain.ids import MAX_BIGINT, is_valid_id
 from rollwave.domain.report import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
@@ -78,6 +79,10 @@ TOPICS = [
     "tenant/north/device/a\nb/ota/status",
     "tenant/north/device/\U0001f525/ota/status",
     "tenant/north/device/a%2Fb/ota/status",
+    "tenant/Süd 1/device/Pump 7 \U0001f469\u200d\U0001f527/ota/status",
+    "tenant/north/device/\ufdd0/ota/status",
+    "tenant/north/device/\U0001ffff/ota/status",
+    "tenant/$north/device/ a\u2003/ota/status",
     "tenant/north/device/" + "d" * 129 + "/ota/status",
     "tenant/north/device/" + "d" * 128 + "/ota/status",
     "",
@@ -222,7 +227,9 @@ def check_topic(topic: str) -> str:
     source = parse_status_topic(topic)
     if source is None:
         return "no status topic"
-    assert all(is_valid_id(each) and each.isascii() and ".." not in each for each in source)
+    assert all(is_valid_id(each) and each == each.strip() and not set(each) & set("/+#") for each in source)
+    assert "Cc" not in {category(char) for each in source for char in each}
+    assert topic.encode()
     assert topic == f"tenant/{source[0]}/device/{source[1]}/ota/status"
     return "status topic"
 

@@ -15,7 +15,7 @@ from tests.servers import Mosquitto
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 ENGINE = "rollwave"
-DEVICES = ("north/device/dev-1", "north/device/dev-2", "south/device/dev-1")
+DEVICES = ("north/device/dev-1", "north/device/dev-2", "south/device/dev-1", "Süd 1/device/gerät@7 a..b")
 
 
 def password(user: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from rollwave.client.text import visible
+
 if TYPE_CHECKING:
     from rollwave.settings import Settings
 
@@ -41,17 +43,30 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+def _for_a_terminal(
+    _logger: structlog.typing.WrappedLogger, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What devices and others wrote cannot drive the terminal. Lines of a traceback stay lines."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(map(visible, lines))
+    return event
+
+
 def configure(settings: Settings) -> None:
     """For our own commands: one JSON object a line on stderr, or readable lines on a terminal."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(timestamp_key="ts")
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer(default=str)]
+        if as_json
+        else [_for_a_terminal, structlog.dev.ConsoleRenderer(timestamp_key="ts")]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_render,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()

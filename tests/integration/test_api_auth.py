@@ -122,7 +122,7 @@ async def test_keys_are_listed_and_revoked(pool: Pool) -> None:
         await apikeys.revoke(pool, "south", row["key_id"])
 
 
-@pytest.mark.parametrize("tenant", ["", "a b", "a/b", "x" * 129, "nörth"])
+@pytest.mark.parametrize("tenant", ["", " a", "a/b", "x" * 129, "n\x85rth"])
 async def test_a_tenant_must_have_an_id(pool: Pool, tenant: str) -> None:
     with pytest.raises(InvalidInput):
         await apikeys.create(pool, tenant, Role.VIEWER)

@@ -115,12 +115,16 @@ BAD_GROUPS = [
         ["ok", "a/b"],
         ["a+b"],
         ["#"],
-        ["a b"],
         ["a\n"],
         ["\x00"],
-        ["é"],
-        ["😀"],
-        ["a..b"],
+        ["\x85"],
+        ["\ud800"],
+        ["\ufdd0"],
+        ["a\U0001ffff"],
+        ["$a"],
+        [" a"],
+        ["a\u00a0"],
+        ["é" * 129],
         ["x" * 129],
     ),
     {"device_ids": ["d1"], "name": "x"},
@@ -173,7 +177,7 @@ async def test_a_signed_url_of_8000_characters_is_kept_as_it_is(north: httpx2.As
 
 
 async def test_a_body_full_of_mistakes_gets_a_short_answer(north: httpx2.AsyncClient) -> None:
-    answer = await north.put("/device-groups/site", json={"device_ids": ["a b"] * 50_000})
+    answer = await north.put("/device-groups/site", json={"device_ids": ["a/b"] * 50_000})
     assert len(assert_problem(answer, 422, "invalid-input")["errors"]) == 20
 
 
@@ -214,8 +218,11 @@ async def test_a_body_must_say_that_it_is_json(north: httpx2.AsyncClient) -> Non
         ),
         *(f"{CAMPAIGNS}/1/devices?{bad}" for bad in ("status=DONE", "cursor=%00", f"cursor={'x' * 1001}")),
         *(f"{CAMPAIGNS}/1/events?{bad}" for bad in ("after=-1", "after=x", f"after={2**63}")),
-        *(f"/devices/{bad}" for bad in ("a%20b", "a..b", "%C3%A9", "a%2Bb", "a%23b", "%00", "a%0A", "x" * 129)),
-        *(f"/device-groups/{bad}" for bad in ("a%20b", "%00", "x" * 129)),
+        *(
+            f"/devices/{bad}"
+            for bad in ("%20a", "a%C2%A0", "$a", "%EF%BF%BF", "a%2Bb", "a%23b", "%00", "a%0A", "x" * 129)
+        ),
+        *(f"/device-groups/{bad}" for bad in ("a%20", "%00", "x" * 129)),
         "/devices?device_type=%00",
         "/firmware?device_type=",
     ],

@@ -158,12 +158,19 @@ TOPICS = {
     "extra level": "tenant/north/device/{device}/extra/ota/status",
     "trailing level": "tenant/north/device/{device}/ota/status/",
     "wrong case": "TENANT/north/device/{device}/ota/status",
-    "dots for the tenant": "tenant/../device/{device}/ota/status",
-    "dots for the device": "tenant/north/device/../ota/status",
     "newline": "tenant/north/device/{device}\n/ota/status",
     "escape": "tenant/north/device/\x1b[2J/ota/status",
-    "emoji": "tenant/north/device/\U0001f600/ota/status",
-    "percent-encoded slash": "tenant/north/device/a%2F{device}/ota/status",
+    "C1": "tenant/north/device/\x9b2J/ota/status",
+    "a non-character": "tenant/north/device/{device}\uffff/ota/status",
+    "a non-character of a further plane": "tenant/north/device/{device}\U0001fffe/ota/status",
+    "a dollar before": "tenant/north/device/${device}/ota/status",
+    "a blank before": "tenant/ north/device/{device}/ota/status",
+    "a blank behind": "tenant/north/device/{device} /ota/status",
+    "a zero-width blank behind": "tenant/north/device/{device}\u200b/ota/status",
+    "unknown tenant of dots": "tenant/../device/{device}/ota/status",
+    "unknown device of dots": "tenant/north/device/../ota/status",
+    "unknown emoji": "tenant/north/device/\U0001f600/ota/status",
+    "unknown percent-encoded slash": "tenant/north/device/a%2F{device}/ota/status",
     "quote": "tenant/north'; DROP TABLE tenants; --/device/{device}/ota/status",
     "129 characters": f"tenant/north/device/{'x' * 129}/ota/status",
     "64 KB": f"tenant/north/device/{'x' * 65000}/ota/status",
@@ -358,7 +365,8 @@ async def test_counters_still_equal_the_rows(listening: Listening) -> None:
     assert listening.sql("SELECT status FROM ota_campaigns WHERE id = 7") == "PAUSED"
 
 
-UNSENDABLE = ["", "a/b", "+", "#", "a+b", "tab\there", "line\n", "bell\x07", "\uffff", "\U0001f600", "a b", "x" * 129]
+UNSENDABLE = ["", "a/b", "+", "#", "a+b", "tab\there", "line\n", "bell\x07", "\x9b", "\uffff", "\U0010fffe", "x" * 129]
+UNSENDABLE += ["$a", " a", "a ", "a\u3000", "\ufeffa"]
 
 
 async def test_devices_that_cannot_be_addressed_are_skipped_before_anything_is_published(

@@ -226,14 +226,15 @@ async def test_a_command_that_is_too_large_holds_its_campaign(
 
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize(("letter", "url"), [("x", 1260), ("\u00fc", 1200)], ids=["ASCII", "two bytes each"])
 async def test_a_device_whose_id_makes_it_too_large_waits_alone(
-    database: str, host: Connection, narrow: Mosquitto, tmp_path: Path, protocol: Protocol
+    database: str, host: Connection, narrow: Mosquitto, tmp_path: Path, protocol: Protocol, letter: str, url: int
 ) -> None:
-    long_id = "x" * 128
+    long_id = letter * 128
     settings = {"ROLLWAVE_MQTT_PROTOCOL": protocol}
     async with devices(narrow.url, succeeds), worker(database, narrow.url, tmp_path / "log", **settings):
         campaign = await insert_campaign(host, ["dev-1", "dev-2", long_id, "dev-3"], status="PAUSED", rollout_rate=1000)
-        await host.execute("UPDATE firmware_versions SET file_url = $1", "https://a.invalid/" + "f" * 1260)
+        await host.execute("UPDATE firmware_versions SET file_url = $1", "https://a.invalid/" + "f" * url)
         await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
 
         async def done() -> bool:

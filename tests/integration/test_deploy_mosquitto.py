@@ -14,7 +14,7 @@ from rollwave.mqtt.topics import ASK_FILTER, DROPPED, STATUS_FILTER, ask_topic, 
 from tests.shipped import DEVICES, ENGINE, ShippedMosquitto
 
 OWN = ("north", "dev-1")
-OTHERS = [("north", "dev-2"), ("south", "dev-1")]
+OTHERS = [("north", "dev-2"), ("south", "dev-1"), ("Süd 1", "gerät@7 a..b")]
 
 
 async def publishes(broker: Broker, topic: str, payload: bytes = b"x") -> bool:
@@ -36,20 +36,21 @@ async def heard_until(session: Session, topic: str) -> list[str]:
     raise AssertionError(topics)
 
 
-async def test_own_topics_work_both_ways(shipped_mosquitto: ShippedMosquitto) -> None:
-    engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
+@pytest.mark.parametrize("own", [OWN, ("Süd 1", "gerät@7 a..b")], ids=["plain", "as people call them"])
+async def test_own_topics_work_both_ways(shipped_mosquitto: ShippedMosquitto, own: tuple[str, str]) -> None:
+    engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, "/device/".join(own)))
     for topic_filter in (STATUS_FILTER, f"$share/rollwave-0/{STATUS_FILTER}"):
         async with Session.connect(engine) as up, Session.connect(device) as down:
             await up.subscribe(topic_filter, ASK_FILTER)
-            await down.subscribe(command_topic(*OWN))
-            assert await publishes(device, ask_topic(*OWN), b"")
-            assert await publishes(device, status_topic(*OWN))
-            assert await heard_until(up, status_topic(*OWN)) == [ask_topic(*OWN), status_topic(*OWN)]
-            assert await publishes(engine, command_topic(*OWN))
-            assert await heard_until(down, command_topic(*OWN)) == [command_topic(*OWN)]
+            await down.subscribe(command_topic(*own))
+            assert await publishes(device, ask_topic(*own), b"")
+            assert await publishes(device, status_topic(*own))
+            assert await heard_until(up, status_topic(*own)) == [ask_topic(*own), status_topic(*own)]
+            assert await publishes(engine, command_topic(*own))
+            assert await heard_until(down, command_topic(*own)) == [command_topic(*own)]
 
 
-@pytest.mark.parametrize("other", OTHERS, ids=["device", "tenant"])
+@pytest.mark.parametrize("other", OTHERS, ids=["device", "tenant", "as people call them"])
 async def test_another_ones_topics_are_closed(shipped_mosquitto: ShippedMosquitto, other: tuple[str, str]) -> None:
     engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
     for topic in (status_topic(*other), ask_topic(*other), command_topic(*other), command_topic(*OWN), "anything"):

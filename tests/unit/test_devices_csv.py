@@ -22,11 +22,20 @@ def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_no_mistakes() ->
     assert [device.device_id for device in devices] == ["gw-1", "gw-2"]
 
 
+def test_ids_are_what_people_call_their_devices() -> None:
+    content = 'device_id\nPump 7\ngerät@1\na..b\n"a,b ""c"""\ne\u0301\n\u00e9\n\U0001f469\u200d\U0001f527\n'
+    devices, mistakes = read_devices(content.encode())
+    assert mistakes == []
+    assert [each.device_id for each in devices] == [
+        *("Pump 7", "gerät@1", "a..b", 'a,b "c"', "e\u0301", "\u00e9", "\U0001f469\u200d\U0001f527")
+    ]
+
+
 def test_each_mistake_is_named_with_its_line() -> None:
-    content = b'device_id,note\ngw-1,"two\nlines"\ngw 2,x\ngw-1,again\n\nshort\n' + b"x" * 129 + b",long\n"
+    content = b'device_id,note\ngw-1,"two\nlines"\ngw/2,x\ngw-1,again\n\nshort\n' + b"x" * 129 + b",long\n"
     _, mistakes = read_devices(content)
     assert [mistake.line for mistake in mistakes] == [4, 5, 7, 8]
-    assert "'gw 2'" in mistakes[0].what
+    assert "'gw/2'" in mistakes[0].what
     assert mistakes[1] == Mistake(5, "device id gw-1 is on line 2 already")
     assert mistakes[2] == Mistake(7, "has 1 values for 2 columns")
 
@@ -83,7 +92,7 @@ def test_what_spreadsheets_write_is_understood(text: str, encoding: str) -> None
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_are_counted_as_an_editor_counts_them(encoding: str, end: str) -> None:
-    lines = ["sep=;", "device_id;note", ";", 'gw-1;"two', 'lines"', "gw 2;x", ";", "", "gw-1;again", "gw-3;x;y", "gw-4"]
+    lines = ["sep=;", "device_id;note", ";", 'gw-1;"two', 'lines"', "gw/2;x", ";", "", "gw-1;again", "gw-3;x;y", "gw-4"]
     _, mistakes = read_devices(end.join(lines).encode(encoding))
     assert [mistake.line for mistake in mistakes] == [6, 9, 10, 11]
     assert mistakes[1].what == "device id gw-1 is on line 4 already"

@@ -23,6 +23,7 @@ def test_a_slow_answer_is_no_difference_of_clocks(theirs: float, apart: float) -
         ("north/device/dev-1", None, ("north", "dev-1")),
         ("north/device/dev-1", "south", ("north", "dev-1")),
         ("dev-1", "north", ("north", "dev-1")),
+        ("Süd 1/device/gerät@1", None, ("Süd 1", "gerät@1")),
     ],
 )
 def test_a_user_name_tells_which_device_it_is(username: str, tenant: str | None, told: tuple[str, str]) -> None:

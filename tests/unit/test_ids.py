@@ -1,27 +1,99 @@
-"""One rule for ids, written twice: for Python, and for PostgreSQL in the form that it is quick with."""
+"""Which strings may be an id: one rule, in three ways of writing it."""
 
 from __future__ import annotations
 
 import re
+from unicodedata import category
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.ids import UNADDRESSABLE, is_valid_id
+from rollwave.domain.ids import ID_PATTERN, UNADDRESSABLE, is_valid_id
 
-CHARACTERS = st.sampled_from("aZ09:._-/+#\n\x00 é")
+CHARACTERS = st.sampled_from(
+    "aZ09:._-/+#$@%\n\x00\x7f\x85 \u00a0\u3000\u200b\ufeff\ufdd0\uffff\U0001ffffé日\U0001f525\ud800"
+)
 
 
-def _addressable(text: str) -> bool:
+def may_be_one(text: str) -> bool:
+    """The rule, as slow as it is plain."""
+    forbidden = any(
+        each in "/+#" or category(each) in ("Cc", "Cs") or ord(each) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(each) <= 0xFDEF
+        for each in text
+    )
+    return 1 <= len(text) <= 128 and not forbidden and not text.startswith("$") and not blank(text[0] + text[-1])
+
+
+def blank(ends: str) -> bool:
+    return ends != ends.strip() or any(each in "\u200b\u2060\ufeff" or category(each) in ("Zs", "Zl") for each in ends)
+
+
+def addressable(text: str) -> bool:
+    """What the statement that claims devices asks of PostgreSQL."""
     return re.search(UNADDRESSABLE, text) is None and len(text) <= 128
 
 
+LEGAL = [
+    *(
+        "Pump 7",
+        "gerät@1",
+        "a..b",
+        "..",
+        ".",
+        "a%2Fb",
+        "日本",
+        "\U0001f469\u200d\U0001f527",
+        "\u2764\ufe0f",
+        "a$",
+        "*",
+        ">",
+    ),
+    *("a\u2003b", "a\u202eb", "e\u0301", "'; DROP TABLE devices; --", "\\", "x" * 128, "\U0001f600" * 128, "\ufffd"),
+]
+ILLEGAL = [
+    *("", "x" * 129, "é" * 129, "a/b", "+", "a#", "$", "$SYS", "a\n", "\n", "\x00", "\x1b[2J", "\x7f", "\x80", "\x9f"),
+    *("\ud800", "a\udfff", "\ufdd0", "\ufdef", "\ufffe", "\uffff", "\U0001fffe", "\U0010ffff"),
+    *(" ", " a", "a ", "\u00a0a", "a\u3000", "a\u200b", "\ufeffa", "a\u2028", "\u2003", "a\u200e"),
+]
+
+
 @given(st.text(CHARACTERS | st.characters(), max_size=6))
-def test_both_say_the_same(text: str) -> None:
-    assert _addressable(text) == is_valid_id(text)
+def test_all_say_the_same(text: str) -> None:
+    assert is_valid_id(text) == addressable(text)
+    if is_valid_id(text):
+        assert may_be_one(text)
+    elif may_be_one(text):  # nothing is seen of these at an end either
+        assert any(category(each) == "Cf" for each in (text[0], text[-1]))
 
 
-@pytest.mark.parametrize("text", ["", "a" * 128, "a" * 129, "a..b", "a.b.c", "..", ".", "a\n", "\n"])
-def test_both_say_the_same_at_the_edges(text: str) -> None:
-    assert _addressable(text) == is_valid_id(text)
+@given(st.text(CHARACTERS | st.characters(), max_size=6).filter(lambda text: text.isprintable()))
+def test_what_can_be_seen_is_judged_by_the_rule_alone(text: str) -> None:
+    assert is_valid_id(text) == may_be_one(text)
+
+
+@pytest.mark.parametrize("text", LEGAL, ids=ascii)
+def test_what_people_call_their_devices(text: str) -> None:
+    assert is_valid_id(text)
+    assert addressable(text)
+    assert re.search(ID_PATTERN, text)
+
+
+@pytest.mark.parametrize("text", ILLEGAL, ids=ascii)
+def test_what_is_no_id(text: str) -> None:
+    assert not is_valid_id(text)
+    assert not addressable(text)
+
+
+@given(st.text(CHARACTERS | st.characters(codec="utf-8"), max_size=6))
+def test_the_pattern_for_others_says_it_too(text: str) -> None:
+    """A JSON text in UTF-8 has no lone surrogate, which is what the pattern cannot speak of."""
+    if not any(category(each) == "Cs" for each in text):
+        assert (re.search(f"{ID_PATTERN[:-1]}\\Z", text) is not None) == is_valid_id(text)
+
+
+def test_ids_are_compared_as_they_are_given() -> None:
+    composed, decomposed = "\u00e9", "e\u0301"
+    assert is_valid_id(composed)
+    assert is_valid_id(decomposed)
+    assert len({composed, decomposed}) == 2

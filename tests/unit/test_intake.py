@@ -63,6 +63,8 @@ def test_outcomes_have_names() -> None:
     done = said(S.SUCCESS)
     assert outcome(done, was=None, attempt=None, applied=False) is Outcome.UNKNOWN
     assert outcome(done, was=S.PENDING, attempt=0, applied=False) is Outcome.NOT_SENT
+    assert outcome(done, was=S.SKIPPED, attempt=0, applied=False) is Outcome.NOT_SENT
+    assert outcome(done, was=S.SKIPPED, attempt=1, applied=False) is Outcome.CONFLICT
     assert outcome(done, was=S.DOWNLOADING, attempt=1, applied=True) is Outcome.APPLIED
     assert outcome(done, was=S.SUCCESS, attempt=1, applied=False) is Outcome.DUPLICATE
     assert outcome(done, was=S.FAILED, attempt=1, applied=False) is Outcome.CONFLICT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import pytest
 
@@ -36,3 +37,28 @@ def test_our_commands_print_one_json_object_a_line(
     assert (event["event"], event["level"], event["tenant_id"]) == ("ota_tick_failed", "error", "north")
     assert event["ts"].endswith("Z")
     assert "two" in event["exception"]
+
+
+def fails(words: str) -> None:
+    raise ValueError(words)
+
+
+def test_nothing_that_others_wrote_drives_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, ours = logging.getLogger(), logging.getLogger("rollwave")
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(ours, "level", ours.level)
+    log.configure(Settings(LOG_FORMAT="console"))
+    log.get_logger("listener").warning("ota_status_bad_topic", topic="tenant/\x1b[2Jx", device_ids=["a\u202eb"])
+    try:
+        fails("\x9b31m")
+    except ValueError:
+        log.get_logger("tick").exception("ota_tick_failed", tenant_id="Pump-7\u200b\u202e日本")
+    shown = capsys.readouterr().err
+    assert "tenant/\\x1b[2Jx" in shown
+    assert "a\\u202eb" in shown
+    assert "Pump-7\\u200b\\u202e日本" in shown
+    assert "ValueError: \\x9b31m\n" in shown
+    assert all(line.isprintable() for line in re.sub(r"\x1b\[[0-9]+m", "", shown).split("\n")), "but for its colours"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.domain.ids import is_valid_id
 from rollwave.mqtt.topics import parse_status_topic, status_topic
 from tests import fuzz
 
@@ -40,7 +41,7 @@ def test_any_topic(topic: str) -> None:
     fuzz.check_topic(topic)
 
 
-ids = st.from_regex(r"[A-Za-z0-9:_-]{1,128}", fullmatch=True)
+ids = st.text(min_size=1, max_size=128).filter(is_valid_id)
 
 
 @given(ids, ids)

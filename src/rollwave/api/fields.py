@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_core import PydanticCustomError
 
 from rollwave.api import artifact_url
-from rollwave.domain.ids import ID_PATTERN, MAX_BIGINT, is_valid_id
+from rollwave.domain.ids import ID_PATTERN, ID_RULE, MAX_BIGINT, is_valid_id
 
 MAX_DEPTH = 16
 """Levels of objects and arrays within a device's attributes."""
@@ -52,7 +52,7 @@ def _artifact_url(text: str) -> str:
 
 def _identifier(text: str) -> str:
     if not is_valid_id(text):
-        raise PydanticCustomError("identifier", "Should be 1 to 128 of A-Z a-z 0-9 : . _ - and no two dots in a row")
+        raise PydanticCustomError("identifier", f"Should be {ID_RULE}")
     return text
 
 

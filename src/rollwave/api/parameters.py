@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Query, Request
 
 from rollwave.api.fields import Cursor, Identifier, RowId, Text
 from rollwave.api.problems import MEDIA_TYPE
+from rollwave.domain.ids import ID_RULE
 from rollwave.store.database import Pool
 
 
@@ -21,12 +22,9 @@ DbPool = Annotated[Pool, Depends(_pool)]
 
 FirmwareId = Annotated[RowId, Path(description="Id of a firmware version")]
 CampaignNumber = Annotated[RowId, Path(description="Id of a campaign")]
-DeviceName = Annotated[
-    Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -, no two dots in a row", examples=["gw-0001"])
-]
-GroupName = Annotated[
-    Identifier, Path(description="1 to 128 of A-Z a-z 0-9 : . _ -, no two dots in a row", examples=["site-north"])
-]
+_AN_ID = f"{ID_RULE}; percent-encoded, `.` and `..` too (`%2E`), which clients and proxies take for steps of the path"
+DeviceName = Annotated[Identifier, Path(description=_AN_ID, examples=["gw-0001"])]
+GroupName = Annotated[Identifier, Path(description=_AN_ID, examples=["site-north"])]
 ImportNumber = Annotated[RowId, Path(description="Id of an import")]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page, at most")]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from rollwave.api.auth import authenticate
+from rollwave.errors import InvalidInput
 from rollwave.store.database import unavailable
 from rollwave.store.outage import is_outage
 
@@ -37,6 +39,7 @@ class CustomerRoute(APIRoute):
             body = _Body(request, limit)
             try:
                 request.state.grant = await authenticate(request)
+                _refuse_bytes(request)
                 body.refuse_if_announced_too_large()
                 return await handle(Request(request.scope, body.receive))
             except HTTPException as error:
@@ -50,6 +53,14 @@ class CustomerRoute(APIRoute):
                 raise
 
         return guarded
+
+
+def _refuse_bytes(request: Request) -> None:
+    """Refuse a path that is not UTF-8: the server has put U+FFFD for its bytes, and that may be part of an id."""
+    try:
+        unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput("the path is not UTF-8", hint="Percent-encode the UTF-8 bytes of an id.") from error
 
 
 class _Body:

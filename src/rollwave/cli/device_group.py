@@ -10,16 +10,15 @@ import typer
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.devices_csv import Device, Mistake, read_devices
 from rollwave.cli.output import Format, Limit, Output, complain, moment, print_json, say, table
-from rollwave.domain.ids import is_valid_id
+from rollwave.domain.ids import ID_RULE, in_path, is_valid_id
 from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
 
 
 def _checked_group(text: str) -> str:
-    # It becomes a part of a URL, where a slash or a question mark would mean something else.
     if not is_valid_id(text):
-        raise typer.BadParameter("a group's id is 1 to 128 of A-Z a-z 0-9 : . _ - and has no two dots in a row")
+        raise typer.BadParameter(f"a group's id is {ID_RULE}")
     return text
 
 
@@ -91,7 +90,7 @@ def put(
                 hint=f"Type rollwave device-group import {group} {device}",
             )
     with connect(api_url, api_key) as api:
-        answer = api.put(f"/device-groups/{group}", {"device_ids": devices})
+        answer = api.put(f"/device-groups/{in_path(group)}", {"device_ids": devices})
     _print_outcome(answer, output)
 
 
@@ -131,7 +130,7 @@ def show(
 ) -> None:
     """Show a group's members."""
     with connect(api_url, api_key) as api:
-        answer = api.get(f"/device-groups/{group}", limit=limit)
+        answer = api.get(f"/device-groups/{in_path(group)}", limit=limit)
     if output is Format.JSON:
         print_json(answer)
         return

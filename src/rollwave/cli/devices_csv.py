@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rollwave.domain.ids import is_valid_id
+from rollwave.domain.ids import ID_RULE, is_valid_id
 
 ID = "device_id"
 TYPE = "device_type"
@@ -131,7 +131,7 @@ def _row_mistakes(header: list[str], row: list[str], values: dict[str, str], see
         return
     device_id = values[ID]
     if not is_valid_id(device_id):
-        yield f"device id {device_id!r} is not 1 to 128 of A-Z a-z 0-9 : . _ -"
+        yield f"device id {device_id!r} is not {ID_RULE}"
     elif device_id in seen:
         yield f"device id {device_id} is on line {seen[device_id]} already"
     if any("\x00" in value for value in row):

@@ -99,11 +99,11 @@ def fleet(
 
 
 def _ids(prefix: str, devices: int) -> list[str]:
-    from rollwave.domain.ids import is_valid_id
+    from rollwave.domain.ids import ID_RULE, is_valid_id
 
     ids = [f"{prefix}{number}" for number in range(1, devices + 1)]
     if not is_valid_id(ids[-1]):
-        raise typer.BadParameter("use A-Z a-z 0-9 : . _ - and at most 128 with the number", param_hint="--prefix")
+        raise typer.BadParameter(f"with the number it has to be {ID_RULE}", param_hint="--prefix")
     return ids
 
 

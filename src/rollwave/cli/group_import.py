@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from rollwave.cli.devices_csv import Device
 from rollwave.cli.output import complain
 from rollwave.client.api import Api
+from rollwave.domain.ids import in_path
 from rollwave.errors import Conflict, RollwaveError
 
 PART = 5000
@@ -42,8 +43,8 @@ def replace_members(api: Api, group: str, devices: Sequence[Device]) -> Any:
     told = _documents(devices)
     parts = list(_parts(told))
     if len(parts) == 1:
-        return api.put(f"/device-groups/{group}", {"device_ids": [], **parts[0]})
-    path = f"/device-groups/{group}/imports"
+        return api.put(f"/device-groups/{in_path(group)}", {"device_ids": [], **parts[0]})
+    path = f"/device-groups/{in_path(group)}/imports"
     path = f"{path}/{api.post(path)['import_id']}"
     try:
         with _progress(len(devices)) as progress:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rollwave.domain.ids import is_valid_id
+from rollwave.domain.ids import ID_RULE, is_valid_id
 
 if TYPE_CHECKING:
     from rollwave.mqtt.broker import Broker
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def _checked_id(text: str) -> str:
     if not is_valid_id(text):
-        raise typer.BadParameter("use 1 to 128 of A-Z a-z 0-9 : . _ -")
+        raise typer.BadParameter(f"use {ID_RULE}")
     return text
 
 

@@ -40,6 +40,7 @@ def _url(settings: Settings) -> list[Finding]:
 async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
     findings = [
         await attempt("database", _version(pool)),
+        await attempt("encoding", _encoding(pool)),
         await attempt("login", _login(pool)),
         await attempt("roles", _roles(pool)),
         await attempt("clock", _clock(pool)),
@@ -69,6 +70,18 @@ async def _version(pool: Pool) -> Finding:
     if major < OLDEST_POSTGRES:
         return problem("database", f"PostgreSQL {version} is too old", f"Upgrade to PostgreSQL {OLDEST_POSTGRES}.")
     return ok("database", f"PostgreSQL {version}")
+
+
+async def _encoding(pool: Pool) -> Finding:
+    encoding = await health.encoding(pool)
+    if encoding != "UTF8":
+        return warning(
+            "encoding",
+            f"the database keeps text as {encoding}: devices whose ids have other characters than that are skipped, "
+            "and their reports are dropped",
+            "Dump it, and restore it into a database made with ENCODING 'UTF8'; or use ASCII alone in ids.",
+        )
+    return ok("encoding", "UTF8")
 
 
 async def _login(pool: Pool) -> Finding:

@@ -14,6 +14,8 @@ from rollwave.domain.report import Report
 
 MAX_ROUNDS = 4
 
+_UNSENT = (ExecutionStatus.PENDING, ExecutionStatus.SKIPPED)
+
 Tally: TypeAlias = "Counter[tuple[CampaignId, ExecutionStatus]]"
 """By how many executions each campaign's states have grown, or shrunk."""
 
@@ -89,7 +91,7 @@ def outcome(report: Report, *, was: ExecutionStatus | None, attempt: int | None,
         return Outcome.APPLIED
     if was is None:
         return Outcome.UNKNOWN
-    if was is ExecutionStatus.PENDING and not attempt:
+    if was in _UNSENT and not attempt:
         return Outcome.NOT_SENT
     if report.attempt is not None and report.attempt != attempt:
         return Outcome.STALE

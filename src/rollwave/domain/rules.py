@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.chatter import LEEWAY
 from rollwave.domain.guardrail import Guardrail
-from rollwave.domain.ids import is_valid_id
+from rollwave.domain.ids import ID_RULE, is_valid_id
 from rollwave.domain.retry import LONGEST, RetryPolicy
 from rollwave.errors import InvalidInput
 
@@ -65,7 +65,10 @@ def read(
         InvalidInput: a value is missing or out of range; the message says which.
     """
     if not is_valid_id(tenant_id):
-        raise InvalidInput("the tenant's id cannot be an MQTT topic level, so no device of it can be addressed")
+        raise InvalidInput(
+            "the tenant's id cannot be an MQTT topic level, so no device of it can be addressed: it has to be "
+            + ID_RULE
+        )
     if rate is None or rate < 1:
         raise InvalidInput(f"rollout_rate {rate} is below 1", hint="Set it to devices per tick, then start again.")
     if max_in_flight is not None and max_in_flight < 1:

@@ -26,6 +26,7 @@ from rollwave.engine.guard import Stopped
 from rollwave.engine.rules import default_rules, read_rules
 from rollwave.engine.sorting import Share, Sorter
 from rollwave.engine.together import Together
+from rollwave.engine.unsent import Unsent
 from rollwave.engine.writing import pauses
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
@@ -54,7 +55,8 @@ class Intake:
         self._pool = pool
         self._settings = settings
         self._delays = Delays()
-        self._together = Together(pool, settings, self._sorter)
+        self._unsent = Unsent()
+        self._together = Together(pool, settings, self._sorter, self._unsent)
         self._turn = asyncio.Lock()
 
     @property
@@ -151,7 +153,8 @@ class Intake:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
                 return await self._persist(tenant_id, Share([(device_id, shorter)]), outcomes)
         if len(share.reports) <= 1:
-            _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))
+            if self._sorter.may_log(Outcome.INVALID):
+                _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))
             outcomes[Outcome.INVALID] += len(share.reports)
             self._delays.over(tenant_id)
             return []
@@ -217,6 +220,8 @@ class Intake:
                 _log.warning(
                     "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id
                 )
+            if became is Outcome.NOT_SENT:
+                self._unsent.note(tenant_id, device_id, said)
             if effect.applied and said.status is ExecutionStatus.FAILED:
                 failures.append(_failed_attempt(device_id, said, effect))
         await self._postpone(connection, tenant_id, [each for each in failures if not each.final])

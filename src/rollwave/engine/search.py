@@ -176,7 +176,7 @@ class _Line:
             if self._proven and self._session is not None and self._session.connected:
                 return Proof.GIVEN
             topic = command_topic(NOBODY, NOBODY)
-            longer = len(command_topic(self._due.tenant_id, command.device_id)) - len(topic)
+            longer = self._topic_size(command) - len(topic)
             try:
                 if await self._takes(topic, b" " * max(0, len(self._batch.body) + longer), command):
                     self._proven = True
@@ -220,8 +220,11 @@ class _Line:
                 self._session = await self._closing.enter_async_context(self._publisher.another())
         return self._session
 
+    def _topic_size(self, command: Claimed) -> int:
+        return len(command_topic(self._due.tenant_id, command.device_id).encode())
+
     def _limit(self, command: Claimed) -> str:
-        size = len(self._batch.body) + len(command_topic(self._due.tenant_id, command.device_id))
+        size = len(self._batch.body) + self._topic_size(command)
         return f"it ends the connection over a message of {size} bytes with its topic"
 
 

@@ -23,6 +23,7 @@ from rollwave.engine import guard
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import Stopped
 from rollwave.engine.sorting import Share, Sorter
+from rollwave.engine.unsent import Unsent
 from rollwave.engine.writing import pauses, times_of, touched
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -56,11 +57,12 @@ class Written:
 class Together:
     """Writes what can be written together."""
 
-    def __init__(self, pool: Pool, settings: Settings, sorter: Sorter) -> None:
+    def __init__(self, pool: Pool, settings: Settings, sorter: Sorter, unsent: Unsent) -> None:
         self._pool = pool
         self._told = Told()
         self._times = times_of(settings)
         self._sorter = sorter
+        self._unsent = unsent
 
     async def write(
         self, shares: Mapping[TenantId, Share], outcomes: Counter[Outcome]
@@ -141,7 +143,10 @@ class Together:
             if effect.was is None:
                 left.append(each)
                 continue
-            seen[intake.outcome(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)] += 1
+            became = intake.outcome(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)
+            seen[became] += 1
+            if became is Outcome.NOT_SENT:
+                self._unsent.note(tenant_id, device_id, report)
             if effect.applied and effect.patience is not None:
                 self._sorter.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
                 moves[tenant_id].append((report.campaign_id, effect.was, effect.became))

@@ -46,8 +46,8 @@ class Incoming:
 
     @property
     def size(self) -> int:
-        """Bytes that the sender decides on."""
-        return len(self.topic) + len(self.payload)
+        """Bytes that the sender decides on, at most: a character of the topic takes up to four."""
+        return len(self.topic) * (1 if self.topic.isascii() else 4) + len(self.payload)
 
 
 class Receipt:

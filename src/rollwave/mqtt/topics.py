@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 
-from rollwave.domain.ids import ID_LEVEL, DeviceId, TenantId
+from rollwave.domain.ids import DeviceId, TenantId, is_valid_id
 
 STATUS_FILTER = "tenant/+/device/+/ota/status"
 ASK_FILTER = "tenant/+/device/+/ota/get"
 DROPPED = "$SYS/broker/publish/messages/dropped"
 """Where Mosquitto counts what it has dropped."""
 
-_STATUS, _ASK = (
-    re.compile(f"(?!.*\\.\\.)tenant/({ID_LEVEL})/device/({ID_LEVEL})/ota/{last}") for last in ("status", "get")
-)
+_STATUS, _ASK = (re.compile(f"tenant/([^/]{{1,128}})/device/([^/]{{1,128}})/ota/{last}") for last in ("status", "get"))
 
 
 def command_topic(tenant_id: str, device_id: str) -> str:
@@ -43,4 +41,7 @@ def parse_ask_topic(topic: str) -> tuple[TenantId, DeviceId] | None:
 
 def _parse(topic: str, pattern: re.Pattern[str]) -> tuple[TenantId, DeviceId] | None:
     found = pattern.fullmatch(topic)
-    return (TenantId(found[1]), DeviceId(found[2])) if found else None
+    if found is None:
+        return None
+    tenant_id, device_id = found.groups()
+    return (TenantId(tenant_id), DeviceId(device_id)) if is_valid_id(tenant_id) and is_valid_id(device_id) else None

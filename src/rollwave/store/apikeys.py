@@ -1,6 +1,7 @@
 """API keys: ``rollwave.<tenant>.<key id>.<secret>``.
 
-A key names its tenant, so looking it up goes through the one door that everything else does.
+A key names its tenant, so looking it up goes through the one door that everything else does. The tenant is
+percent-encoded, as a key travels in an HTTP header.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote, unquote
 
-from rollwave.domain.ids import is_valid_id
+from rollwave.domain.ids import ID_RULE, is_valid_id
 from rollwave.domain.role import Role
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -42,13 +44,13 @@ async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expi
         Conflict: the tenant has to be registered in the host's own table first.
     """
     if not is_valid_id(tenant_id):
-        raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint="Use 1 to 128 of A-Z a-z 0-9 : . _ -")
+        raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint=f"Use {ID_RULE}.")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     lifetime = None if expires_in is None else expires_in.total_seconds()
     async with tenant_transaction(pool, tenant_id) as connection:
         await _require_tenant(connection, tenant_id)
         await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), lifetime)
-    return f"rollwave.{tenant_id}.{key_id}.{secret}"
+    return f"rollwave.{_encoded(tenant_id)}.{key_id}.{secret}"
 
 
 async def _require_tenant(connection: Connection, tenant_id: str) -> None:
@@ -66,8 +68,9 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     """What ``key`` grants now; None when it is no key, a wrong one, expired or revoked."""
     # From the right: a tenant id may contain dots, the rest never does.
     prefix, *rest = key.rsplit(".", 2)
-    brand, _, tenant_id = prefix.partition(".")
-    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id):
+    brand, _, encoded = prefix.partition(".")
+    tenant_id = unquote(encoded)
+    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id) or _encoded(tenant_id) != encoded:
         return None
     key_id, secret = rest
     if not _key_id.fullmatch(key_id):
@@ -94,6 +97,10 @@ async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:
     async with tenant_transaction(pool, tenant_id) as connection:
         if await connection.fetchval(_sql["revoke"], tenant_id, key_id) is None:
             raise NotFound(f"no API key {key_id}", hint="List the tenant's keys to see their ids.")
+
+
+def _encoded(tenant_id: str) -> str:
+    return quote(tenant_id, safe=":")
 
 
 def _digest(secret: str) -> str:

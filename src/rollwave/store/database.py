@@ -11,7 +11,7 @@ import asyncpg
 
 from rollwave.errors import DatabaseUnavailable, InvalidInput
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
-from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
 from rollwave.store.url import DIRECT, DatabaseUrl, read
 
 if TYPE_CHECKING:
@@ -228,7 +228,8 @@ async def as_engine(connection: Connection, settings: str, *, timeout: float | N
         timeout: seconds for the statement that begins it, and for the one that ends it.
     """
     try:
-        await connection.execute(f"{_BEGIN}; {settings}", timeout=timeout)
+        with refusing_foreign_text():  # a tenant's id
+            await connection.execute(f"{_BEGIN}; {settings}", timeout=timeout)
         yield
     except BaseException:
         with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this

@@ -81,6 +81,13 @@ async def server(pool: Pool) -> tuple[int, str]:
     return row["major"], row["version"]
 
 
+async def encoding(pool: Pool) -> str:
+    """The encoding in which the database keeps text."""
+    async with _as_login(pool) as connection:
+        name: str = await connection.fetchval(_sql["encoding"])
+    return name
+
+
 async def login(pool: Pool) -> Login:
     """Who we are."""
     async with _as_login(pool) as connection:

@@ -67,6 +67,19 @@ def refusing_values() -> Iterator[None]:
         raise ValueRefused(f"{type(error).__name__}: {error}") from error
 
 
+@contextmanager
+def refusing_foreign_text() -> Iterator[None]:
+    """For a statement with text in it: a character that the database's encoding does not have is a value refused.
+
+    Raises:
+        ValueRefused: there is one. Only a database in another encoding than UTF8 refuses any.
+    """
+    try:
+        yield
+    except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
+        raise ValueRefused(f"{type(error).__name__}: {error}") from error
+
+
 def is_away(error: BaseException) -> bool:
     """Whether the server cannot be reached, or is none that can be written to."""
     return isinstance(error, _AWAY) and not str(error).startswith(_ARGUMENTS)

@@ -11,6 +11,7 @@ from rollwave.api.parameters import DbPool, GroupName, ImportNumber, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.routes.registry import described
 from rollwave.api.schemas.registry import GroupChange, GroupImport, ImportPart
+from rollwave.domain.ids import in_path
 from rollwave.store import imports
 
 router = APIRouter(prefix="/customer/device-groups/{group_id}/imports", tags=["registry"], route_class=CustomerRoute)
@@ -23,7 +24,7 @@ async def begin_group_import(pool: DbPool, grant: Operator, group_id: GroupName,
     The group stays as it is until the import is applied. An import is forgotten an hour after its last part.
     """
     row = await imports.begin(pool, grant.tenant_id, group_id, actor=grant.key_id)
-    response.headers["Location"] = f"/api/v1/customer/device-groups/{group_id}/imports/{row['import_id']}"
+    response.headers["Location"] = f"/api/v1/customer/device-groups/{in_path(group_id)}/imports/{row['import_id']}"
     return GroupImport.model_validate(row)
 
 

@@ -22,7 +22,7 @@ WITH again AS (
       AND (attempt > sent_attempt OR status = 'PENDING'
            OR failed_attempt = attempt
               AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
-      AND device_id !~ $6 AND length(device_id) <= 128
+      AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
     ORDER BY due_at NULLS FIRST
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -30,7 +30,7 @@ WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
-      AND device_id !~ $6 AND length(device_id) <= 128
+      AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
     ORDER BY due_at NULLS FIRST
     LIMIT $3 - (SELECT count(*) FROM again)
     FOR UPDATE SKIP LOCKED
@@ -46,7 +46,7 @@ WITH again AS (
     WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
     RETURNING d.device_id, d.attempt, held.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
 ), fresh AS (
-    SELECT ctid AS place, campaign_id, device_id, device_id !~ $6 AND length(device_id) <= 128 AS addressable
+    SELECT ctid AS place, campaign_id, device_id, device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
     ORDER BY id

@@ -1,6 +1,9 @@
 -- name: server
 SELECT current_setting('server_version_num')::int / 10000 AS major, current_setting('server_version') AS version;
 
+-- name: encoding
+SELECT current_setting('server_encoding');
+
 -- name: login
 SELECT rolname::text AS name, rolsuper AS superuser, rolbypassrls AS bypasses_rls
 FROM pg_roles WHERE rolname = session_user;

@@ -1,0 +1,211 @@
+"""Ids as people give them: through the database, the broker, the API and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from rollwave.domain.ids import UNADDRESSABLE, is_valid_id
+from rollwave.domain.role import Role
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.store import apikeys
+from rollwave.store.database import Pool
+from rollwave.store.migrate import migrate
+from tests.api import CAMPAIGNS, assert_problem, calling, prepared
+from tests.engine import (
+    Command,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    encode_report,
+    ends,
+    events,
+    insert_campaign,
+    succeeds,
+    worker,
+)
+from tests.servers import Mosquitto
+from tests.support import eventually, psql
+
+IDS = [
+    *("Pump 7", "gerät@1", "a..b", ".", "..", "a%2Fb", "日本", "\U0001f469\u200d\U0001f527 1", "a$b", "~", "*", ">"),
+    *(
+        "e\u0301",
+        "\u00e9",
+        "a\u202eb",
+        "'; DROP TABLE devices; --",
+        "\\",
+        '"',
+        "{device}",
+        "x" * 128,
+        "\U0001f600" * 128,
+    ),
+]
+TENANT = "Süd's \\ 1'; --"
+NO_IDS = ["", "a/b", "+", "#", "tab\there", "\x85", "\uffff", "\U0001ffff", "\ufdd0", " a", "a\u00a0", "$a", "x" * 129]
+
+
+async def whole_campaign(database: str, broker_url: str, log: Path) -> None:
+    async with (
+        connect(database) as host,
+        devices(broker_url, succeeds) as fleet,
+        worker(database, broker_url, log) as running,
+    ):
+        campaign = await insert_campaign(host, [*IDS, *NO_IDS], tenant=TENANT, rollout_rate=100)
+        await ends(host, campaign, tenant=TENANT)
+        assert await breakdown(host, campaign, TENANT) == {"SUCCESS": len(IDS), "SKIPPED": len(NO_IDS)}
+        assert await campaign_row(host, campaign, TENANT) == ("COMPLETED", len(IDS), 0)
+        assert sorted(command.device for command in fleet.of(campaign, TENANT)) == sorted(IDS)
+        assert not events(running, "ota_mqtt_publish_failed")
+        assert not events(running, "ota_status_bad_topic")
+
+
+async def test_a_whole_campaign_over_mosquitto(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    await whole_campaign(database, mosquitto.url, tmp_path / "log")
+
+
+async def test_a_whole_campaign_over_the_embedded_broker(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+    await whole_campaign(database, broker.url, tmp_path / "log")
+
+
+async def test_postgresql_and_python_have_one_rule(pool: Pool) -> None:
+    odd = [*range(1, 0x300), 0x1680, 0x180E, *range(0x1FF0, 0x2080), 0x3000, 0xFDCF, *range(0xFDD0, 0xFDF2), 0xFEFF]
+    odd += [plane * 0x10000 + last for plane in range(17) for last in (0xFFFD, 0xFFFE, 0xFFFF)]
+    texts = [text for each in map(chr, odd) for text in (each, f"{each}a", f"a{each}", f"a{each}b")]
+    texts += [*IDS, *NO_IDS, "ü" * 128, "ü" * 129]
+    rows = await pool.fetch(
+        'SELECT id, id COLLATE "C" !~ $2 AND length(id) <= 128 AS addressable FROM unnest($1::text[]) AS t (id)',
+        texts,
+        UNADDRESSABLE,
+    )
+    assert [row["id"] for row in rows if row["addressable"] != is_valid_id(row["id"])] == []
+    assert any(row["addressable"] for row in rows)
+
+
+async def test_the_api_takes_and_gives_every_id(pool: Pool) -> None:
+    async with calling(pool, TENANT) as client:
+        for each in IDS:
+            path = f"/devices/{encoded(each)}"
+            assert (await client.put(path, json={"device_type": "pump"})).json()["device_id"] == each
+            assert (await client.get(path)).json()["device_id"] == each
+        answer = await client.get("/devices")
+        assert [row["device_id"] for row in answer.json()["devices"]] == sorted(IDS)
+        first = (await client.get("/devices", params={"limit": 10})).json()
+        rest = await client.get("/devices", params={"cursor": first["next_cursor"]})
+        assert [row["device_id"] for row in first["devices"] + rest.json()["devices"]] == sorted(IDS)
+        body = await prepared(client, *IDS)
+        for group in IDS:
+            path = f"/device-groups/{encoded(group)}"
+            assert (await client.put(path, json={"device_ids": IDS})).json()["total"] == len(IDS)
+            assert (await client.get(path)).json()["group_id"] == group
+            begun = await client.post(f"{path}/imports")
+            assert begun.json()["group_id"] == group
+            assert (await client.delete(f"http://test{begun.headers['Location']}")).status_code == 204
+        made = await client.post(CAMPAIGNS, json=body | {"target_group_id": IDS[0]})
+        listed = await client.get(f"{CAMPAIGNS}/{made.json()['id']}/devices")
+        assert sorted(row["device_id"] for row in listed.json()["devices"]) == sorted(IDS)
+
+
+def encoded(text: str) -> str:
+    return quote(text, safe="").replace(".", "%2E")
+
+
+@pytest.mark.parametrize("path", ["/devices/a%FFb", "/devices/%C3", "/device-groups/%ED%A0%80"])
+async def test_bytes_that_are_no_text_name_no_device(pool: Pool, path: str) -> None:
+    async with calling(pool) as client:
+        assert_problem(await client.get(path), 422, "invalid-input")
+        assert_problem(await client.put(path, json={"device_ids": []}), 422, "invalid-input")
+
+
+async def test_a_key_names_any_tenant_and_only_in_one_way(pool: Pool) -> None:
+    for tenant in ("a:b.c_d-e", TENANT, "日本", "a%2Eb", "\U0001f600" * 128):
+        key = await apikeys.create(pool, tenant, Role.VIEWER)
+        assert key.isascii()
+        assert key.isprintable()
+        assert " " not in key
+        grant = await apikeys.verify(pool, key)
+        assert grant is not None
+        assert grant.tenant_id == tenant
+    plain = await apikeys.create(pool, "a:b.c_d-e", Role.VIEWER)
+    assert plain.startswith("rollwave.a:b.c_d-e.")
+    for other in (plain.replace("a:b", "%61:b"), plain.replace("a:b", "a%3Ab"), plain.replace("a:b", "a%:b")):
+        assert await apikeys.verify(pool, other) is None
+
+
+async def test_a_tenant_sees_its_own_whatever_it_is_called(pool: Pool) -> None:
+    names = [TENANT, TENANT.upper(), "x' OR '1'='1", "\\'", "\\", "e\u0301", "\u00e9"]
+    for name in names:
+        async with calling(pool, name) as client:
+            assert (await client.put("/devices/d", json={"attributes": {"of": name}})).is_success
+    for name in names:
+        async with calling(pool, name) as client:
+            [device] = (await client.get("/devices")).json()["devices"]
+            assert device["attributes"] == {"of": name}
+
+
+@pytest.fixture
+async def latin1(postgres_url: str) -> AsyncIterator[str]:
+    psql(postgres_url, "CREATE DATABASE latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    url = postgres_url.replace("@/postgres?", "@/latin1?")
+    await migrate(url)
+    yield url
+    psql(postgres_url, "DROP DATABASE latin1 WITH (FORCE)")
+
+
+async def test_a_database_in_latin1_takes_what_it_can_and_is_stopped_by_nothing(
+    latin1: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def chatty(command: Command) -> Sequence[bytes]:
+        return [encode_report(command.campaign, "FAILED", error="日本 is no LATIN1"), *succeeds(command)]
+
+    async with (
+        connect(latin1) as host,
+        devices(broker.url, chatty) as fleet,
+        worker(latin1, broker.url, tmp_path / "log", OTA_MAX_ATTEMPTS="1") as running,
+    ):
+        fleet.report("dev-1", 1, "SUCCESS", tenant="日本")
+        fleet.report("日本", 1, "SUCCESS")
+        campaign = await insert_campaign(host, ["gerät@1", "Ä b", "dev-1"], abort_threshold=1.0)
+        fleet.report("日本", campaign, "SUCCESS")
+        await ends(host, campaign)
+        assert await breakdown(host, campaign) == {"FAILED": 3}
+        await eventually(lambda: events(running, "ota_status_invalid_data"), what="told of")
+        assert not events(running, "ota_reports_delayed")
+        assert not events(running, "ota_campaign_error")
+
+
+async def test_reports_of_devices_not_sent_to_are_told_of_once_in_a_while(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with (
+        connect(database) as host,
+        devices(broker.url) as fleet,
+        worker(database, broker.url, tmp_path / "log") as running,
+    ):
+        paused = await insert_campaign(host, 60, status="PAUSED")
+        south = await insert_campaign(host, 1, tenant="south", status="PAUSED")
+        skipped = await insert_campaign(host, 1, status="ABORTED")
+        await host.execute("UPDATE ota_device_status SET status = 'SKIPPED' WHERE campaign_id = $1", skipped)
+        for number in range(1, 61):
+            fleet.report(f"dev-{number}", paused, "SUCCESS")
+        fleet.report("dev-1", south, "SUCCESS", tenant="south")
+        fleet.report("dev-1", skipped, "FAILED")
+        await fleet.delivered()
+        fleet.report("nobody", skipped, "SUCCESS")
+        await eventually(lambda: events(running, "ota_status_unknown"), what="all are taken in")
+        told = {event["campaign_id"]: event for event in events(running, "ota_status_not_sent")}
+        assert len(events(running, "ota_status_not_sent")) == 3, "one line a campaign"
+        assert {number: each["tenant_id"] for number, each in told.items()} == {
+            paused: "north",
+            south: "south",
+            skipped: "north",
+        }
+        assert told[paused]["status"] == "SUCCESS"
+        assert told[paused]["device_id"].startswith("dev-")
+        assert "has not sent" in told[paused]["hint"]
+        assert await breakdown(host, paused) == {"PENDING": 60}
+        assert await breakdown(host, skipped) == {"SKIPPED": 1}
