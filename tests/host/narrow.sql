@@ -16,7 +16,7 @@ CREATE DOMAIN short_id AS varchar(64) CHECK (VALUE !~ ' ');
 ALTER TABLE ota_campaigns ALTER COLUMN rollout_rate TYPE smallint;
 ALTER TABLE ota_campaigns ALTER COLUMN abort_threshold TYPE numeric(3, 2);
 ALTER TABLE ota_campaigns ALTER COLUMN target_group_id TYPE short_id;
-ALTER TABLE ota_campaigns ADD COLUMN status_reason varchar(30);
+ALTER TABLE ota_campaigns ADD COLUMN status_reason varchar(15);
 ALTER TABLE ota_campaigns ADD COLUMN max_attempts smallint;
 ALTER TABLE ota_campaigns ADD CONSTRAINT one_name UNIQUE (tenant_id, name);
 ALTER TABLE ota_campaigns ADD CONSTRAINT linear_only CHECK (rollout_strategy = 'linear' OR rollout_rate < 1000);

@@ -93,7 +93,7 @@ TABLES: dict[type[BaseModel], str] = {
     DeviceIn: "devices",
     Abort: "ota_campaigns",
 }
-COLUMNS = {(Abort, "reason"): "status_reason"}
+COLUMNS: dict[tuple[type[BaseModel], str], str] = {(Abort, "reason"): "status_reason"}
 """Where a field is not written to the column of its name."""
 
 
@@ -107,7 +107,7 @@ def _largest() -> Iterator[Any]:
 
 
 def _largest_of(field: str, schema: dict[str, Any]) -> Any:
-    kind = next((each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"), {})
+    kind: dict[str, Any] = next((each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"), {})
     if field == "file_url":
         return "https://files.invalid/".ljust(kind["maxLength"], "x")
     if field in {"firmware_version_id", "target_group_id"} or "enum" in kind:
@@ -144,7 +144,7 @@ def _fits(host: Host, table: str, column: str, value: Any) -> bool:
     kind, width = found.split("|")
     if isinstance(value, str):
         return not width or len(value) <= int(width)
-    return value <= {"smallint": 2**15 - 1, "integer": 2**31 - 1}.get(kind, value)
+    return bool(value <= {"smallint": 2**15 - 1, "integer": 2**31 - 1}.get(kind, value))
 
 
 def test_a_version_that_is_too_long_is_named(narrow: Narrow) -> None:
@@ -235,10 +235,13 @@ def test_the_words_of_the_engine_are_cut_to_what_fits(narrow: Narrow) -> None:
     path = narrow.created()
     assert narrow.http.post(f"{path}/start").json()["status"] == "RUNNING"
     assert narrow.http.post(f"{path}/pause").json()["status"] == "PAUSED"
-    narrow.refused(narrow.http.post(f"{path}/abort", json={"reason": "y" * 31}), "reason", "status_reason")
+    assert narrow.http.get(path).json()["status_reason"] == "paused by an operator"[:15]
+    narrow.refused(narrow.http.post(f"{path}/abort", json={"reason": "y" * 16}), "reason", "status_reason")
     assert narrow.http.get(path).json()["status"] == "PAUSED"
-    assert narrow.http.post(f"{path}/abort", json={"reason": "y" * 30}).json()["status"] == "ABORTED"
-    assert narrow.http.get(path).json()["status_reason"] == "y" * 30
+    assert narrow.http.post(f"{path}/abort", json={"reason": "y" * 15}).json()["status"] == "ABORTED"
+    assert narrow.http.get(path).json()["status_reason"] == "y" * 15
+    history = narrow.http.get(f"{path}/events").json()["events"]
+    assert [each["detail"].get("reason") for each in history if each["event"] == "paused"] == ["paused by an operator"]
 
 
 def test_ids_that_are_too_long_are_named(narrow: Narrow) -> None:

@@ -129,8 +129,9 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     errors = [_field_error(each) for each in found[:MAX_ERRORS]]
-    noun = "value is" if len(found) == 1 else "values are"
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(found)} {noun} not valid", errors=errors)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    detail = f"{errors[0].field or errors[0].location}: {errors[0].detail}{more}"
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:

@@ -15,7 +15,7 @@ from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
 from rollwave.errors import Conflict
 from rollwave.store import campaigns, executions, targets
 from rollwave.store.campaigns import SCAN_TIMEOUT
-from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.refusals import Written, fields, refusing
 
 
@@ -82,9 +82,10 @@ async def _create(
     try:
         # A large group is counted, and one of which nothing fits the firmware is looked through.
         async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT) as connection:
-            earlier = await _earlier(connection, tenant_id, new, idempotency_key)
-            if earlier is not None:
-                return earlier
+            if idempotency_key is not None:
+                earlier = await campaigns.by_idempotency_key(connection, tenant_id, idempotency_key)
+                if earlier is not None:
+                    return _same_request(earlier, new)
             device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
             await campaigns.require_group(connection, tenant_id, new.target_group_id)
             campaign_id = await campaigns.insert(
@@ -114,28 +115,20 @@ async def _create(
                 connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
             )
             return campaign_id
-    except asyncpg.UniqueViolationError:
-        # Another request with this key has just committed, or it is a unique key of the host's.
-        async with tenant_transaction(pool, tenant_id) as connection:
-            earlier = await _earlier(connection, tenant_id, new, idempotency_key)
-        if earlier is None:
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "ota_campaigns_idempotency":  # it is a key of the host's own
             raise
-        return earlier
+        # Another request with this key has just committed: asking again finds its campaign.
+        return await create_campaign(
+            pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
+        )
     except asyncpg.ForeignKeyViolationError:
-        async with tenant_transaction(pool, tenant_id) as connection:  # it may have been deleted just now
+        async with tenant_transaction(pool, tenant_id) as connection:  # the firmware may have been deleted just now
             await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
         raise
 
 
-async def _earlier(
-    connection: Connection, tenant_id: str, new: NewCampaign, idempotency_key: str | None
-) -> CampaignId | None:
-    """The campaign that the same request created before."""
-    if idempotency_key is None:
-        return None
-    earlier = await campaigns.by_idempotency_key(connection, tenant_id, idempotency_key)
-    if earlier is None:
-        return None
+def _same_request(earlier: tuple[CampaignId, bytes], new: NewCampaign) -> CampaignId:
     campaign_id, digest = earlier
     if digest != new.digest():
         raise Conflict("this idempotency key was used for another request", hint="Use a new key for a new campaign.")

@@ -26,7 +26,6 @@ _REFUSALS = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.WithCheckOptionViolationError,
     asyncpg.PLPGSQLError,  # a trigger's RAISE
-    asyncpg.InsufficientPrivilegeError,  # a policy of the host's, or a table that its trigger writes to
     asyncpg.DatatypeMismatchError,  # a column of another type than the contract's
     asyncpg.UndefinedFunctionError,  # no operator for such a type
     asyncpg.GeneratedAlwaysError,
@@ -83,8 +82,10 @@ async def _explain(
 ) -> InvalidInput | Conflict | None:
     """None: it is an outage, or a fault of ours."""
     by_server = error.severity is not None
-    if is_outage(error) or not (isinstance(error, _REFUSALS) or (by_server and error.context)):
-        return None  # only what a function says, such as a trigger, has a context
+    # Only what a function says, such as a trigger, has a context. What a policy says is not in a class of its own.
+    by_host = isinstance(error, _REFUSALS) or error.context or error.server_source_function == "ExecWithCheckOptions"
+    if is_outage(error) or not by_host:
+        return None
     if isinstance(error, asyncpg.DataError) or error.data_type_name:
         if misfit := await _misfit(pool, written):
             return _about_value(*misfit)
@@ -118,7 +119,7 @@ async def _columns(pool: Pool, error: asyncpg.PostgresError) -> set[tuple[str, s
         return set()
     async with system_transaction(pool) as connection:
         rows = await connection.fetch(_sql["columns_of_constraint"], error.schema_name, table, error.constraint_name)
-    return {(table, row["attname"]) for row in rows}
+    return {(table, row["column_name"]) for row in rows}
 
 
 async def _misfit(pool: Pool, written: Sequence[Written]) -> tuple[Written, object, str] | None:

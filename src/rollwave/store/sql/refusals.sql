@@ -21,7 +21,7 @@ SELECT count(jsonb_populate_record(NULL::ota_device_status, given.row::jsonb)) F
 
 -- name: columns_of_constraint
 -- Without the tenant: no request says which one it is.
-SELECT a.attname
+SELECT a.attname::text AS column_name
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
