@@ -55,7 +55,16 @@ class ApiUnavailable(RollwaveError):
 
 
 class InvalidInput(RollwaveError):
-    """A value breaks a rule of the contract."""
+    """A value breaks a rule of the contract, or of the host's own table.
+
+    ``field`` is the value's name in the API, with which the message begins; empty: the message says which value it is.
+    ``fault`` is the message without it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", field: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message, hint=hint)
+        self.field = field
+        self.fault = message
 
 
 class NotFound(RollwaveError):

@@ -275,3 +275,14 @@ async def test_a_body_that_is_too_large_gets_413(north: httpx2.AsyncClient, chun
 async def test_a_bug_is_answered_without_its_details(pool: Pool, north: httpx2.AsyncClient) -> None:
     await pool.execute("ALTER TABLE firmware_versions RENAME COLUMN description TO gone")
     assert assert_problem(await north.get("/firmware"), 500, "internal-error").keys() == {"type", "title", "status"}
+
+
+async def test_the_detail_names_the_first_field_and_how_it_is_wrong(north: httpx2.AsyncClient) -> None:
+    problem = assert_problem(await north.post("/firmware", json={**FIRMWARE, "version": ""}), 422, "invalid-input")
+    assert problem["detail"] == f"version: {problem['errors'][0]['detail']}"
+    problem = assert_problem(await north.post("/firmware", json={"version": ""}), 422, "invalid-input")
+    assert problem["detail"] == f"version: {problem['errors'][0]['detail']} (and 1 more)"
+    problem = assert_problem(await north.post("/firmware"), 422, "invalid-input")
+    assert problem["detail"].startswith("body: ")
+    problem = assert_problem(await north.get("/firmware", params={"limit": 0}), 422, "invalid-input")
+    assert problem["detail"].startswith("limit: ")

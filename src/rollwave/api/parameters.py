@@ -36,7 +36,7 @@ _MEANINGS: Mapping[int, str] = {
     401: "No API key, or one that is unknown, expired or revoked",
     403: "The key's role does not allow this",
     404: "The tenant has no such thing",
-    409: "Its state does not allow this",
+    409: "Its state, or a table of the service that Rollwave is embedded in, does not allow this",
     413: "The body is too large",
     422: "A value is not valid; `errors` says which",
     503: "The database is away; try again after `Retry-After` seconds",

@@ -105,12 +105,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _ours(_request: Request, error: Exception) -> JSONResponse:
+async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RollwaveError)
     kinds = (_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return problem(status, str(error), hint=error.hint)
+        return problem(status, _printable(str(error)), hint=error.hint, errors=_named(request, error))
     # The server's addresses and its operator's hints are none of the caller's business.
     _log.warning("api_request_failed", status=status.value, error=str(error))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -118,12 +118,20 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     return problem(status)
 
 
+def _named(request: Request, error: RollwaveError) -> list[FieldError] | None:
+    if not isinstance(error, InvalidInput) or not error.field:
+        return None
+    location = "path" if error.field in request.path_params else "body"
+    return [FieldError(location=location, field=error.field, detail=_printable(error.fault))]
+
+
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     errors = [_field_error(each) for each in found[:MAX_ERRORS]]
-    noun = "value is" if len(found) == 1 else "values are"
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(found)} {noun} not valid", errors=errors)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    detail = f"{errors[0].field or errors[0].location}: {errors[0].detail}{more}"
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:

@@ -15,13 +15,21 @@ T = TypeVar("T")
 def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
     """Do ``work`` on the database at DATABASE_URL, once it is known to have this program's schema."""
     from rollwave.settings import Settings
-    from rollwave.store.database import create_pool
+    from rollwave.store.database import create_pool, unavailable
     from rollwave.store.migrate import require_current_schema
+    from rollwave.store.outage import is_outage
+    from rollwave.store.refusals import refusing
 
     async def run() -> T:
         settings = Settings.load()
         async with create_pool(settings.require_database_url(), size=1, pooled=settings.pooled) as pool:
-            await require_current_schema(pool)
-            return await work(pool)
+            try:
+                async with refusing(pool):
+                    await require_current_schema(pool)
+                    return await work(pool)
+            except Exception as error:
+                if is_outage(error):
+                    raise unavailable(error) from error
+                raise
 
     return asyncio.run(run())

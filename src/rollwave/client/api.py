@@ -161,4 +161,4 @@ def _error(response: httpx2.Response) -> tuple[RollwaveError, bool]:
     mistakes = "; ".join(f"{each['field']}: {each['detail']}" for each in problem.get("errors") or [])
     hint = problem.get("hint") or _HINTS.get(response.status_code, "")
     kind = _ERRORS.get(response.status_code, ApiUnavailable if response.is_server_error else RollwaveError)
-    return kind(f"{told}: {mistakes}" if mistakes else told, hint=hint), bool(problem)
+    return kind(mistakes or told, hint=hint), bool(problem)

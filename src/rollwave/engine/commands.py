@@ -12,10 +12,11 @@ from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.engine import targeting
 from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
-from rollwave.errors import Conflict, NotFound
-from rollwave.store import campaigns, executions, idempotency
+from rollwave.errors import Conflict
+from rollwave.store import campaigns, executions, idempotency, targets
 from rollwave.store.campaigns import SCAN_TIMEOUT
 from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.refusals import Written, fields, refusing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,25 @@ async def create_campaign(
 
     Raises:
         NotFound: the tenant has no such firmware or group.
-        Conflict: no device to send to, or the idempotency key was used for another request.
+        InvalidInput: a column of the host's own table does not hold a value.
+        Conflict: no device to send to, the idempotency key was used for another request, or the host's own table
+            refuses the campaign.
     """
+    written = fields("ota_campaigns", **asdict(new))
+    written.append(Written("ota_campaigns", "created_by", [actor]))
+    async with refusing(pool, written):
+        try:
+            return await _create(pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once)
+        except asyncpg.DataError:  # of a value of the campaign, or of a member that is to be in it
+            async with tenant_transaction(pool, tenant_id) as connection:
+                members = await targets.first_members(connection, tenant_id, new.target_group_id, limit=at_once)
+            written.append(Written("ota_device_status", "device_id", members, quoted=True))
+            raise
+
+
+async def _create(
+    pool: Pool, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None, at_once: int
+) -> CampaignId:
     try:
         # A large group is counted, and one of which nothing fits the firmware is looked through.
         async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT) as connection:
@@ -98,14 +116,16 @@ async def create_campaign(
             )
             return campaign_id
     except asyncpg.UniqueViolationError as error:
-        if not idempotency.is_taken(error):
+        if not idempotency.is_taken(error):  # it is a key of the host's own
             raise
         # Another request with this key has just committed: asking again finds its campaign.
         return await create_campaign(
             pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
         )
     except asyncpg.ForeignKeyViolationError:
-        raise NotFound(f"no firmware {new.firmware_version_id}", hint="It was deleted just now.") from None
+        async with tenant_transaction(pool, tenant_id) as connection:  # the firmware may have been deleted just now
+            await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+        raise
 
 
 def _same_request(earlier: tuple[CampaignId, str], new: NewCampaign) -> CampaignId:
@@ -130,7 +150,7 @@ async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor:
     Raises:
         NotFound, Conflict
     """
-    return await _move(pool, tenant_id, campaign_id, Action.PAUSE, actor=actor, reason="paused by an operator")
+    return await _move(pool, tenant_id, campaign_id, Action.PAUSE, actor=actor, words="paused by an operator")
 
 
 async def abort_campaign(
@@ -140,18 +160,35 @@ async def abort_campaign(
 
     Raises:
         NotFound, Conflict
+        InvalidInput: the column of the host's own table does not hold the reason.
     """
-    return await _move(
-        pool, tenant_id, campaign_id, Action.ABORT, actor=actor, reason=reason or "aborted by an operator"
-    )
+    words = "aborted by an operator"
+    return await _move(pool, tenant_id, campaign_id, Action.ABORT, actor=actor, words=words, reason=reason)
 
 
 async def _move(
-    pool: Pool, tenant_id: str, campaign_id: int, action: Action, *, actor: str, reason: str | None = None
+    pool: Pool,
+    tenant_id: str,
+    campaign_id: int,
+    action: Action,
+    *,
+    actor: str,
+    words: str | None = None,
+    reason: str | None = None,
 ) -> CampaignStatus:
-    async with tenant_transaction(pool, tenant_id) as connection:
+    """``reason`` is the operator's; ``words`` are ours, where there is none."""
+    written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
-        status = await campaigns.move(connection, campaign, action, tenant_id=tenant_id, actor=actor, reason=reason)
+        status = await campaigns.move(
+            connection,
+            campaign,
+            action,
+            tenant_id=tenant_id,
+            actor=actor,
+            reason=reason or words,
+            cut=not reason,
+        )
         if status is CampaignStatus.ABORTED and campaign.status is not status:
             await executions.skip_unsent(
                 connection,

@@ -253,8 +253,11 @@ async def move(
     tenant_id: str,
     actor: str,
     reason: str | None = None,
+    cut: bool = True,
 ) -> CampaignStatus:
     """Move a campaign by the transition table, with its row in history. Asking for the state it is in changes nothing.
+
+    ``cut`` the reason in the campaign's row to what a host's column holds; in history it is whole.
 
     Raises:
         Conflict: the table has no such move, or somebody else moved the campaign first.
@@ -268,7 +271,7 @@ async def move(
         )
     if to is campaign.status:
         return to
-    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason, UNSEEN)
+    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason, UNSEEN, cut)
     if moved is None:
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
     detail = {"from": campaign.status, "to": to, "reason": reason}

@@ -12,6 +12,7 @@ from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
+from rollwave.store.refusals import Written, fields, refusing
 
 _sql = load("firmware")
 
@@ -31,10 +32,22 @@ async def register(
     """Register a firmware version. Returns its row, and whether it is new: the same again changes nothing.
 
     Raises:
-        Conflict: the version is registered for this device type already, with other values.
+        Conflict: the version is registered for this device type already, with other values, or a host's own table
+            refuses the row.
+        InvalidInput: a host's own column does not hold a value.
     """
     given = (version, file_url, checksum_sha256, file_size_bytes, device_type, description)
-    async with tenant_transaction(pool, tenant_id) as connection:
+    written = fields(
+        "firmware_versions",
+        version=version,
+        file_url=file_url,
+        checksum_sha256=checksum_sha256,
+        file_size_bytes=file_size_bytes,
+        device_type=device_type,
+        description=description,
+    )
+    written.append(Written("firmware_versions", "created_by", [actor]))
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         await connection.execute(_sql["lock_version"], tenant_id, version, device_type)
         row = await connection.fetchrow(_sql["insert"], tenant_id, *given, actor)
         if row is not None:
@@ -108,20 +121,22 @@ async def delete(pool: Pool, tenant_id: str, firmware_id: int) -> None:
 
     Raises:
         NotFound: this tenant has no such firmware.
-        Conflict: a campaign uses it.
+        Conflict: a campaign uses it, or something of the host's does.
     """
     in_use = Conflict(
         f"firmware {firmware_id} is used by a campaign",
         hint="Keep it: a campaign's record names the firmware it rolled out.",
     )
-    try:
-        async with tenant_transaction(pool, tenant_id) as connection:
-            if await connection.fetchval(_sql["delete"], tenant_id, firmware_id) is not None:
-                return
-            if await connection.fetchrow(_sql["get"], tenant_id, firmware_id) is None:
-                raise _missing(firmware_id)
-    except asyncpg.ForeignKeyViolationError:
-        raise in_use from None  # a campaign was created meanwhile
+    async with refusing(pool):
+        try:
+            async with tenant_transaction(pool, tenant_id) as connection:
+                if await connection.fetchval(_sql["delete"], tenant_id, firmware_id) is not None:
+                    return
+                if await connection.fetchrow(_sql["get"], tenant_id, firmware_id) is None:
+                    raise _missing(firmware_id)
+        except asyncpg.ForeignKeyViolationError as error:
+            if error.table_name != "ota_campaigns":  # a campaign was created meanwhile
+                raise
     raise in_use
 
 

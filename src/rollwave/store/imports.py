@@ -15,7 +15,8 @@ from rollwave.store import registry
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import with_moments
 from rollwave.store.queries import load
-from rollwave.store.registry import Description, Membership, hosts_table
+from rollwave.store.refusals import Written, refusing
+from rollwave.store.registry import Description, Membership
 
 _sql = load("imports")
 
@@ -95,27 +96,33 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
 
     Raises:
         NotFound: there is no such import, or it has expired.
-        Conflict: it has no devices, or one of the host's own tables wants more than this.
+        Conflict: it has no devices, or one of the host's own tables refuses a row.
+        InvalidInput: a column of one of the host's own tables does not hold a value.
     """
-    with hosts_table("device_groups, device_group_members or devices"):
-        async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT, lock_timeout=TIMEOUT) as connection:
-            held = await _lock(connection, tenant_id, group_id, import_id)
-            if held["applied"] is not None:
-                return Membership(**json.loads(held["applied"]))
-            if not held["devices"]:
-                raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
-            await registry.hold_group(connection, tenant_id, group_id)
-            await connection.execute(_sql["plan_for_these_values"])
-            device_ids, registered = await _register(connection, tenant_id, import_id)
-            added, removed = await _replace_members(connection, tenant_id, group_id, device_ids)
-            outcome = Membership(total=len(device_ids), added=added, removed=removed, registered=registered)
-            await connection.execute(_sql["finish"], tenant_id, import_id, json.dumps(asdict(outcome)))
-            await registry.changed(connection, _sql["forget_devices"], tenant_id, import_id)
-            return outcome
+    written = registry.group_written(group_id)
+    async with (
+        refusing(pool, written),
+        tenant_transaction(pool, tenant_id, timeout=TIMEOUT, lock_timeout=TIMEOUT) as connection,
+    ):
+        held = await _lock(connection, tenant_id, group_id, import_id)
+        if held["applied"] is not None:
+            return Membership(**json.loads(held["applied"]))
+        if not held["devices"]:
+            raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
+        await registry.hold_group(connection, tenant_id, group_id)
+        await connection.execute(_sql["plan_for_these_values"])
+        device_ids, registered = await _register(connection, tenant_id, import_id, written)
+        added, removed = await _replace_members(connection, tenant_id, group_id, device_ids, written)
+        outcome = Membership(total=len(device_ids), added=added, removed=removed, registered=registered)
+        await connection.execute(_sql["finish"], tenant_id, import_id, json.dumps(asdict(outcome)))
+        await registry.changed(connection, _sql["forget_devices"], tenant_id, import_id)
+        return outcome
 
 
-async def _register(connection: Connection, tenant_id: str, import_id: int) -> tuple[set[str], int]:
-    """Register and describe the import's devices; their ids, and how many were new.
+async def _register(
+    connection: Connection, tenant_id: str, import_id: int, written: list[Written]
+) -> tuple[set[str], int]:
+    """Register and describe the import's devices; their ids, and how many were new. ``written`` is the batch in work.
 
     Batch by batch, with lists of ids. Joined to the import's table, the same took minutes: of rows that have just come,
     PostgreSQL expects one, and reads all of them again for each device.
@@ -125,6 +132,7 @@ async def _register(connection: Connection, tenant_id: str, import_id: int) -> t
     await connection.execute(_sql["open_devices"], tenant_id, import_id, timeout=TIMEOUT)
     while rows := await connection.fetch(_sql["next_devices"], timeout=TIMEOUT):
         ids = [row["device_id"] for row in rows]
+        written[:] = registry.members_written(ids, [row["device_type"] for row in rows])
         registered += await registry.register(connection, tenant_id, ids)
         if known := [row for row in rows if row["described"]]:
             columns = ([row[name] for row in known] for name in ("device_id", "device_type", "attributes"))
@@ -134,15 +142,16 @@ async def _register(connection: Connection, tenant_id: str, import_id: int) -> t
 
 
 async def _replace_members(
-    connection: Connection, tenant_id: str, group_id: str, device_ids: set[str]
+    connection: Connection, tenant_id: str, group_id: str, device_ids: set[str], written: list[Written]
 ) -> tuple[int, int]:
-    """Make the devices the group's members; how many were added and removed."""
+    """Make the devices the group's members; how many were added and removed. ``written`` is the batch in work."""
     rows = await connection.fetch(_sql["members"], tenant_id, group_id, timeout=TIMEOUT)
     members = {row["device_id"] for row in rows}
     added = removed = 0
     for ids in _batches(members - device_ids):
         removed += await registry.changed(connection, _sql["remove_members"], tenant_id, group_id, ids)
     for ids in _batches(device_ids - members):
+        written[:] = [*registry.group_written(group_id), *registry.members_written(ids)]
         added += await registry.add_members(connection, tenant_id, group_id, ids)
     return added, removed
 

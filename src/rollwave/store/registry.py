@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 
-from rollwave.errors import Conflict, NotFound
+from rollwave.errors import NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
+from rollwave.store.refusals import Written, fields, refusing
 
 _sql = load("registry")
 
@@ -47,14 +47,15 @@ async def put_device(
     """Register a device, or replace what is known of it.
 
     Raises:
-        Conflict: the host's own table of devices wants more than this.
+        InvalidInput: a column of the host's own table does not hold a value.
+        Conflict: the host's own table refuses the row.
     """
     values = (tenant_id, device_id, device_type, json.dumps(attributes))
-    with hosts_table("devices"):
-        async with tenant_transaction(pool, tenant_id) as connection:
-            row = await connection.fetchrow(_sql["update_device"], *values)
-            if row is None:
-                row = await connection.fetchrow(_sql["insert_device"], *values)
+    written = fields("devices", device_id=device_id, device_type=device_type, attributes=attributes)
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["update_device"], *values)
+        if row is None:
+            row = await connection.fetchrow(_sql["insert_device"], *values)
     assert row is not None  # an upsert returns its row
     return _device(with_moments(row))
 
@@ -95,23 +96,41 @@ async def put_group(
     Members too are the devices ``described``, of which what is known is replaced.
 
     Raises:
-        Conflict: one of the host's own tables wants more than this.
+        InvalidInput: a column of one of the host's own tables does not hold a value.
+        Conflict: one of the host's own tables refuses a row.
     """
-    wanted = sorted({*device_ids, *described})
-    with hosts_table("device_groups, device_group_members or devices"):
-        async with tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
-            await hold_group(connection, tenant_id, group_id)
-            registered = await register(connection, tenant_id, wanted)
-            if described:
-                types = [each.device_type for each in described.values()]
-                attributes = [json.dumps(each.attributes) for each in described.values()]
-                await describe(connection, tenant_id, list(described), types, attributes)
-            return Membership(
-                registered=registered,
-                removed=await changed(connection, _sql["remove_members"], tenant_id, group_id, wanted),
-                added=await add_members(connection, tenant_id, group_id, wanted),
-                total=len(wanted),
-            )
+    plain = [*device_ids]
+    types = [each.device_type for each in described.values()]
+    wanted = sorted({*plain, *described})
+    written = [*group_written(group_id), *members_written(plain), *members_written([*described], types, "devices")]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
+        await hold_group(connection, tenant_id, group_id)
+        registered = await register(connection, tenant_id, wanted)
+        if described:
+            attributes = [json.dumps(each.attributes) for each in described.values()]
+            await describe(connection, tenant_id, list(described), types, attributes)
+        return Membership(
+            registered=registered,
+            removed=await changed(connection, _sql["remove_members"], tenant_id, group_id, wanted),
+            added=await add_members(connection, tenant_id, group_id, wanted),
+            total=len(wanted),
+        )
+
+
+def group_written(group_id: str) -> list[Written]:
+    """Where a group's id is written."""
+    return [Written(table, "group_id", [group_id], "group_id") for table in ("device_groups", "device_group_members")]
+
+
+def members_written(
+    device_ids: Sequence[str], types: Sequence[str | None] = (), field: str = "device_ids"
+) -> list[Written]:
+    """Where the members in a ``field`` of a request are written, and what it says of them."""
+    return [
+        Written("devices", "device_id", device_ids, field, quoted=True),
+        Written("device_group_members", "device_id", device_ids, field, quoted=True),
+        Written("devices", "device_type", types, field, quoted=True),
+    ]
 
 
 async def hold_group(connection: Connection, tenant_id: str, group_id: str) -> None:
@@ -169,22 +188,6 @@ async def changed(connection: Connection, sql: str, *values: Any) -> int:
     """Execute a statement over a large group; the number of rows that it changed."""
     tag = await connection.execute(sql, *values, timeout=_GROUP_TIMEOUT)
     return int(tag.rpartition(" ")[2])
-
-
-@contextmanager
-def hosts_table(table: str) -> Iterator[None]:
-    """Tell what a host's own table refuses from a fault of ours.
-
-    Raises:
-        Conflict: a constraint of ``table`` was violated.
-    """
-    try:
-        yield
-    except asyncpg.IntegrityConstraintViolationError as error:
-        raise Conflict(
-            f"the table {table} of this installation takes no such row: {error}",
-            hint="Register devices and groups the way the service that owns the table does.",
-        ) from error
 
 
 def _device(row: dict[str, Any]) -> dict[str, Any]:

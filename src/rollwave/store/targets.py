@@ -42,6 +42,12 @@ async def insert(
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"])
 
 
+async def first_members(connection: Connection, tenant_id: str, group_id: str, *, limit: int) -> list[str]:
+    """The members that the first batch of ``limit`` devices goes over."""
+    rows = await connection.fetch(_sql["first_members"], tenant_id, group_id, limit)
+    return [row["device_id"] for row in rows]
+
+
 async def count_members(connection: Connection, tenant_id: str, group_id: str) -> int:
     """How many devices the group has."""
     members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id, timeout=SCAN_TIMEOUT)

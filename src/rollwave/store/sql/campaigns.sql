@@ -5,7 +5,7 @@ SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_2();
 -- name: lock
 -- Hold the campaign's row until the transaction ends. Whoever holds it never waits for an execution's row (SKIP
 -- LOCKED), since reports lock executions first and their campaign last.
-SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE;
+SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UPDATE;
 
 -- name: get
 -- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap. Nothing of it may be sent
@@ -29,7 +29,7 @@ LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: firmware_device_type
-SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2;
+SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2::bigint;
 
 -- name: group_exists
 SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2);
@@ -45,11 +45,14 @@ RETURNING id;
 -- name: move
 -- Workers are called once it is committed (store/calls.py). A campaign that nobody has looked at for more than $6 seconds has
 -- been suspended since then.
+-- $7: cut the reason to what the column holds.
 -- Not applied: the campaign is no longer in the state the decision was made on.
 WITH moved AS (
     UPDATE ota_campaigns
     SET status = $4::text,
-        status_reason = $5,
+        status_reason = CASE WHEN $7 THEN left($5::text, (
+            SELECT CASE WHEN a.atttypmod > 4 THEN a.atttypmod - 4 ELSE 2000 END FROM pg_attribute a
+            WHERE a.attrelid = 'ota_campaigns'::regclass AND a.attname = 'status_reason')) ELSE $5::text END,
         started_at = CASE WHEN $4::text = 'RUNNING' THEN COALESCE(started_at, statement_timestamp()) ELSE started_at END,
         completed_at = CASE WHEN $4::text IN ('COMPLETED', 'ABORTED') THEN statement_timestamp() ELSE completed_at END,
         active_at = CASE WHEN $4::text = 'PAUSED' AND active_since IS NOT NULL

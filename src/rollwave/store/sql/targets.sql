@@ -33,6 +33,10 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped
 FROM targeted;
 
+-- name: first_members
+-- The members that a first batch of $3 goes over.
+SELECT device_id FROM device_group_members WHERE tenant_id = $1 AND group_id = $2 ORDER BY device_id LIMIT $3;
+
 -- name: count_members
 SELECT count(*)::int FROM device_group_members WHERE tenant_id = $1 AND group_id = $2;
 
