@@ -49,11 +49,12 @@ def worker(
 
     Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. SIGTERM drains.
     """
-    from rollwave.api.ops import create_ops_app, database_checks
+    from rollwave.api.ops import create_ops_app
+    from rollwave.engine.readiness import database
 
     def ops(pool: Pool, _settings: Settings, worker: Worker) -> FastAPI:
         async def checks() -> dict[str, str]:
-            return await database_checks(pool) | await worker.readiness()
+            return await database(pool) | await worker.readiness()
 
         return create_ops_app(checks)
 

@@ -6,6 +6,7 @@ What its calls raise is turned into errors of our own, whatever the socket did, 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import os
 from collections.abc import Coroutine
@@ -137,12 +138,26 @@ async def _open_socket(host: str, port: int, *, ssl: Any = None) -> Any:
     asyncio loses the socket of a connection whose making is cancelled at the moment when it succeeds
     (``asyncio.staggered_race``).
     """
-    opening = asyncio.create_task(asyncio.wait_for(TcpTransport.connect(host, port, ssl=ssl), _OPENING))
+    connect = TcpTransport.connect if _knows_happy_eyeballs(asyncio.get_running_loop()) else _connect_plainly
+    opening = asyncio.create_task(asyncio.wait_for(connect(host, port, ssl=ssl), _OPENING))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(_close_unused)
         raise
+
+
+async def _connect_plainly(host: str, port: int, *, ssl: Any = None) -> TcpTransport:
+    """As the library does for event loops other than asyncio's own, without the argument that they do not know."""
+    return TcpTransport(*await asyncio.open_connection(host, port, ssl=ssl))
+
+
+def _knows_happy_eyeballs(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether ``loop`` takes the argument with which the library connects; uvloop's does not."""
+    try:
+        return "happy_eyeballs_delay" in inspect.signature(loop.create_connection).parameters
+    except ValueError:  # a compiled function without a signature
+        return False
 
 
 def _close_unused(opening: asyncio.Task[Any]) -> None:

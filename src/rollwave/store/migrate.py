@@ -10,10 +10,11 @@ from importlib.resources import files
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import identity
+from rollwave.store import health, identity
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.store.schema import ANY_LOGIN, MIGRATE, explained, no_schema
 from rollwave.store.url import DIRECT
 
 LOCK_WAIT, LOCK_ATTEMPTS = 1.0, 60
@@ -168,20 +169,24 @@ async def require_current_schema(pool: Pool) -> None:
     """Check that the database is at this program's schema.
 
     Raises:
-        SchemaMismatch: it is older, newer, or has never been migrated.
+        SchemaMismatch: it is older, newer, or has never been migrated; or a role or a right is missing.
     """
     expected = migrations()[-1].version
     try:
         async with system_transaction(pool) as connection:
             found = await connection.fetchval("SELECT max(version) FROM rollwave_migrations")
-    except (
-        asyncpg.UndefinedTableError,
-        asyncpg.InvalidParameterValueError,
-        asyncpg.InsufficientPrivilegeError,
-    ):
-        found = None
+    except asyncpg.UndefinedTableError as error:
+        raise no_schema() from error
+    except asyncpg.PostgresError as error:
+        lacks_right = isinstance(error, asyncpg.InsufficientPrivilegeError)
+        missing = explained(error, (await health.login(pool)).name if lacks_right else ANY_LOGIN)
+        if missing is error:
+            raise
+        raise missing from error
+    if found is None:
+        raise no_schema()
     if found != expected:
         raise SchemaMismatch(
-            f"the database is at schema {found or 'none'}, this program needs {expected}",
-            hint="Run `rollwave migrate`." if (found or 0) < expected else "Upgrade Rollwave.",
+            f"the database is at schema {found}, this program needs {expected}",
+            hint=MIGRATE if found < expected else "Upgrade Rollwave: an older program must not run on a newer schema.",
         )
