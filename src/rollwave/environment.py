@@ -30,14 +30,6 @@ class Environment(BaseModel):
     _faults: dict[str, str] = PrivateAttr(default_factory=dict)
     """What is wrong with the settings that cannot be read, by the names of their fields."""
 
-    def __init__(self, **given: Any) -> None:
-        """``given``: settings by the name of their field or of their variable; the others have their default.
-
-        Raises:
-            pydantic.ValidationError: there is no setting of one of these names.
-        """
-        super().__init__(**given)
-
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Self:
         """Read ``variables``, of which the names of settings, in any letter case, and no others mean something."""

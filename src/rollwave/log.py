@@ -92,7 +92,7 @@ def configure(settings: Settings) -> None:
 
 
 def report(
-    log: structlog.stdlib.BoundLogger, event: str, error: Exception, *, level: int = logging.ERROR, **fields: object
+    log: structlog.stdlib.BoundLogger, event: str, error: Exception, *, level: int = logging.ERROR, **fields: Any
 ) -> None:
     """Log what went wrong.
 

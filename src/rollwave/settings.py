@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -69,7 +69,7 @@ class Settings(Environment):
     mqtt_ca_cert: str | None = Field(
         None,
         alias="MQTT_CA_CERT",
-        description="PEM file with the CA certificates to trust. With TLS a missing file is an error; without, it is not used.",
+        description="PEM file with the CA certificates to trust. Over TLS, a missing file is an error.",
     )
     mqtt_client_cert: str | None = Field(
         None,
@@ -196,6 +196,14 @@ class Settings(Environment):
         alias="LOG_FORMAT",
         description="`json`, `console` (or `text`), or `auto`: console on a terminal, else JSON.",
     )
+
+    def __init__(self, **given: Any) -> None:
+        """``given``: settings by the name of their field or of their variable; the others have their default.
+
+        Raises:
+            pydantic.ValidationError: there is no setting of one of these names.
+        """
+        super().__init__(**given)
 
     @classmethod
     def load(cls, needed: Iterable[str] = ()) -> Self:

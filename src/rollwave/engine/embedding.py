@@ -27,7 +27,7 @@ TICK, LOOP = "tick", "loop"
 RETRY = 2.0
 """Seconds before a listener that met a problem tries again."""
 
-_given: ContextVar[Given] = ContextVar("rollwave_given", default=Given())
+_given: ContextVar[Given | None] = ContextVar("rollwave_given", default=None)
 """What ``worker_loop`` was given, for the ticks that it calls."""
 
 
@@ -99,9 +99,7 @@ async def run_ota_status_listener(
         while True:
             try:
                 ready = await kept.ready(Given(settings, registry))
-                kept.listener = Listener(
-                    kept.pool, ready, precedence=kept.precedence, problems=kept.problems
-                )
+                kept.listener = Listener(kept.pool, ready, precedence=kept.precedence, problems=kept.problems)
                 await kept.listener.run(life=life)
             except Exception as error:  # noqa: BLE001  as above
                 kept.tell(part, error)
@@ -155,7 +153,7 @@ async def worker_loop(
 
 
 def _with(settings: Settings | None, registry: CollectorRegistry | None) -> Given:
-    given = _given.get()
+    given = _given.get() or Given()
     return replace(
         given,
         settings=given.settings if settings is None else settings,

@@ -42,7 +42,7 @@ async def may_work(pool: Pool) -> bool:
 
 
 async def require_same(direct: Pool, installation: str) -> None:
-    """Check that ROLLWAVE_DATABASE_DIRECT_URL leads to the database of this installation: a lock elsewhere locks nothing.
+    """Check that ROLLWAVE_DATABASE_DIRECT_URL leads to this installation's database: a lock elsewhere locks nothing.
 
     Raises:
         ConfigurationError: it leads to another database.

@@ -90,7 +90,7 @@ class Kept:
         Raises:
             RollwaveError: a setting, the schema or a right is missing or wrong.
         """
-        metrics.join(given.registry)
+        self._join(given.registry)
         settings = self.settings(given)
         if not belongs_to(self.bare, self.loop):
             raise ConfigurationError(
@@ -155,6 +155,13 @@ class Kept:
             if not self._users and self._left <= 0:
                 await end(self._keeper, within=CLOSING, cancel_again=CLOSING)
 
+    def _join(self, registry: CollectorRegistry | None) -> None:
+        try:
+            metrics.join(registry)
+        except ConfigurationError as error:  # nothing else depends on it
+            if self._told.news("registry", str(error)):
+                report(_log, "ota_metrics_not_registered", error)
+
     def _broker(self, settings: Settings) -> Broker:
         if self._known is None or self._known[0] != settings:
             broker = Broker.from_settings(settings)
@@ -165,7 +172,7 @@ class Kept:
 
     async def _keep(self) -> None:
         try:
-            while self._users or self._left > 0:
+            while self._users or self._left > 0:  # noqa: ASYNC110  no event says that a host has stopped ticking
                 await asyncio.sleep(LOOK_EVERY)
         finally:
             if _kept.get(id(self.bare)) is self:

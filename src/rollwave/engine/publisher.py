@@ -24,9 +24,7 @@ PUBLISHER = "publisher"
 class Publisher:
     """``async with`` is its lifetime. Listening has a session of its own, so that neither holds up the other."""
 
-    def __init__(
-        self, broker: Broker, problems: Problems | None = None, precedence: Precedence | None = None
-    ) -> None:
+    def __init__(self, broker: Broker, problems: Problems | None = None, precedence: Precedence | None = None) -> None:
         """``problems``: of the process. A listener that has logged why the broker is away has given the hint."""
         self._broker = broker
         self._problems = problems or Problems()

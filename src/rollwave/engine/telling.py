@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rollwave.breaker import Problems
 from rollwave.errors import RollwaveError
 from rollwave.log import get_logger, report
@@ -9,7 +11,7 @@ from rollwave.log import get_logger, report
 _log = get_logger("engine")
 
 
-def tell(problems: Problems, part: str, event: str, error: RollwaveError, **fields: object) -> None:
+def tell(problems: Problems, part: str, event: str, error: RollwaveError, **fields: Any) -> None:
     """Log ``event``: as an error with its hint, or as a warning without where another part has given that hint already.
 
     To be called when ``part`` meets the problem for the first time; it says ``problems.over`` when it is over.
