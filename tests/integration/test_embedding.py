@@ -69,6 +69,16 @@ async def test_settings_by_argument_run_a_campaign(pool: Pool, host: Connection,
         await ends(host, campaign)
 
 
+async def test_every_slot_is_held(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+    """Else nothing would be sent: reports of the slot that nobody holds would wait."""
+    campaign = await insert_campaign(host, 5)
+    settings = settings_for(broker, listener_slots=2)
+    async with devices(broker.url, succeeds), embedded(pool, settings=settings):
+        await ends(host, campaign)
+        assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 2
+        assert (await readiness(pool))["checks"] == OK
+
+
 async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(host, 8, rollout_rate=1)
     async with proxy(broker.url) as between, listened_to(pool):

@@ -93,25 +93,47 @@ async def run_ota_status_listener(
         TypeError: ``pool`` is no pool.
     """
     kept = kept_for(pool)
-    part = part_of(0)
+    given = Given(settings, registry)
+    with traced_by(trace_id):
+        async with kept.used():
+            slots = (await _ready(kept, part_of(0), given)).listener_slots
+            # Each slot has to be held by somebody, as with `rollwave worker`: else nothing is sent.
+            await asyncio.gather(*(_listen(kept, slot, given) for slot in range(slots)))
+
+
+async def _listen(kept: Kept, slot: int, given: Given) -> None:
+    """Listen in one slot, with another listener after each that met a problem."""
+    part = part_of(slot)
 
     async def listen(life: Life) -> None:
         while True:
+            ready = await _ready(kept, part, given, life)
+            kept.listeners[slot] = Listener(
+                kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
+            )
             try:
-                ready = await kept.ready(Given(settings, registry))
-                kept.listener = Listener(kept.pool, ready, precedence=kept.precedence, problems=kept.problems)
-                await kept.listener.run(life=life)
-            except Exception as error:  # noqa: BLE001  as above
+                await kept.listeners[slot].run(life=life)
+            except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
                 kept.tell(part, error)
             life.sign()
             await asyncio.sleep(RETRY)
 
-    with traced_by(trace_id):
-        async with kept.used():
-            try:
-                await keep_running(part, listen, silence=listener.SILENCE, drain=listener.DRAIN)
-            finally:
-                kept.listener = None
+    try:
+        await keep_running(part, listen, silence=listener.SILENCE, drain=listener.DRAIN)
+    finally:
+        kept.listeners.pop(slot, None)
+
+
+async def _ready(kept: Kept, part: str, given: Given, life: Life | None = None) -> Settings:
+    """Wait until everything is right that is needed to work."""
+    while True:
+        try:
+            return await kept.ready(given)
+        except Exception as error:  # noqa: BLE001  as above
+            kept.tell(part, error)
+        if life is not None:
+            life.sign()
+        await asyncio.sleep(RETRY)
 
 
 async def worker_loop(

@@ -73,7 +73,8 @@ class Kept:
         self.pool = watched(pool)
         self.loop = asyncio.get_running_loop()
         self.problems = Problems()
-        self.listener: Listener | None = None
+        self.listeners: dict[int, Listener] = {}
+        """By the slots that this process holds or stands by for."""
         self._told = Told()
         self.precedence = Precedence()
         self._work: _Work | None = None

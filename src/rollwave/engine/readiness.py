@@ -10,7 +10,7 @@ from collections.abc import Collection
 from math import isfinite
 from typing import TypedDict
 
-from rollwave.engine.kept import Given, Kept, kept_for
+from rollwave.engine.kept import Given, kept_for
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
 from rollwave.errors import BrokerUnavailable, ConfigurationError, RollwaveError
@@ -68,11 +68,7 @@ async def _checks(pool: Pool, given: Settings | None) -> dict[str, str]:
     except ConfigurationError as error:
         return checks | {"settings": str(error)}
     _, publisher = await kept.dispatching(settings)
-    return checks | await engine(kept.pool, settings, publisher, _listeners(kept))
-
-
-def _listeners(kept: Kept) -> list[Listener]:
-    return [kept.listener] if kept.listener else []
+    return checks | await engine(kept.pool, settings, publisher, kept.listeners.values())
 
 
 def verdict(checks: dict[str, str]) -> Readiness:
