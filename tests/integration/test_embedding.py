@@ -23,8 +23,10 @@ from rollwave.engine import kept
 from rollwave.store.database import Pool, create_pool
 from tests.engine import Connection, connect, devices, ends, insert_campaign, listened_to, succeeds
 from tests.proxy import proxy
+from tests.shipped import ShippedMosquitto
 from tests.support import end, environment, eventually, free_port
 
+SECRET = "hunter2"
 OK = {"database": "ok", "schema": "ok", "identity": "ok", "broker": "ok", "reports": "ok"}
 
 
@@ -159,6 +161,47 @@ async def test_a_pool_that_cannot_be_used(
         [told] = problems(caplog)
     assert told.message == "ota_database_unavailable"
     assert "pool" in vars(told)["hint"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://rollwave:{secret}@127.0.0.1:not-a-port/fleet",
+        "postgresql://rollwave:{secret}@[::1/fleet",
+        "postgresql://rollwave:{secret}/fleet",
+        "rollwave:{secret}@127.0.0.1/fleet",
+        "mysql://rollwave:{secret}@127.0.0.1/fleet",
+        "postgresql://rollwave@127.0.0.1:{port}/fleet?password={secret}&sslmode=nonsense",
+        "postgresql://rollwave:{secret}@127.0.0.1:{port}/fleet",
+    ],
+)
+async def test_a_direct_url_that_leads_nowhere(
+    pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    settings = settings_for(broker, database_direct_url=url.format(secret=SECRET, port=free_port()))
+    async with embedded(pool, settings=settings):
+        await eventually(lambda: problems(caplog), what="said")
+        for _ in range(3):
+            await run_ota_campaign_tick(pool, settings=settings)
+        [told] = problems(caplog)
+    assert vars(told)["hint"]
+    assert SECRET not in caplog.text + repr(vars(told))
+
+
+async def test_a_broker_that_does_not_let_us_in(
+    pool: Pool, shipped_mosquitto: ShippedMosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each reason has a hint of its own."""
+    ca_cert = str(shipped_mosquitto.ca_cert)
+    for given, hint in (
+        ({}, "Set MQTT_CA_CERT"),
+        ({"mqtt_ca_cert": ca_cert, "mqtt_username": "engine", "mqtt_password": SECRET}, "Check MQTT_USERNAME"),
+    ):
+        caplog.clear()
+        async with embedded(pool, settings=settings_for(shipped_mosquitto.url, **given)):
+            await eventually(lambda: problems(caplog), what="said")
+            assert hint in vars(problems(caplog)[0])["hint"]
+            assert SECRET not in caplog.text
 
 
 async def test_what_is_no_pool_is_a_programming_error() -> None:

@@ -108,10 +108,10 @@ async def _listen(kept: Kept, slot: int, given: Given) -> None:
     async def listen(life: Life) -> None:
         while True:
             ready = await _ready(kept, part, given, life)
-            kept.listeners[slot] = Listener(
-                kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
-            )
             try:
+                kept.listeners[slot] = Listener(
+                    kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
+                )
                 await kept.listeners[slot].run(life=life)
             except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
                 kept.tell(part, error)

@@ -36,6 +36,7 @@ from rollwave.store import slots
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.schema import explained
+from rollwave.store.url import check_direct
 from rollwave.store.watched import DIRECT, watched
 from rollwave.tasks import causes, end, failure_of, raise_if_cancelled, run_with
 
@@ -79,10 +80,16 @@ class Listener:
         precedence: Precedence | None = None,
         problems: Problems | None = None,
     ) -> None:
-        """``problems``: of the process, where other parts meet the same ones."""
+        """``problems``: of the process, where other parts meet the same ones.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
         self._pool = pool
         self._settings = settings
         self._slot = slot
+        if settings.database_direct_url is not None:
+            check_direct(settings.database_direct_url.get_secret_value())
         self._broker = Broker.from_settings(settings)
         self._problems = problems or Problems()
         self._part = part_of(slot)

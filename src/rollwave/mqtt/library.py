@@ -9,13 +9,14 @@ import asyncio
 import inspect
 import math
 import os
+import ssl
 from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any, Self, TypeVar
 
 from mqttium import FlowControlError, MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
-from mqttium.errors import PacketTooLargeError
+from mqttium.errors import ConnectRefusedError, PacketTooLargeError
 from mqttium.transport.tcp import TcpTransport
 
 from rollwave.errors import BrokerUnavailable
@@ -31,6 +32,7 @@ __all__ = [
     "PublishReceipt",
     "PublishRejectedError",
     "SubscribeOptions",
+    "hint_of",
     "lasting_subscription",
     "properties",
     "read_attempt",
@@ -60,6 +62,9 @@ _OPENING = 10.0
 
 _EXPECTED = (MQTTError, OSError, EOFError)
 """What the library raises when the connection, or what is asked of the broker, fails. Anything else is a bug."""
+
+_NO_LOGIN = frozenset({4, 5, 134, 135})
+"""Why a broker refuses a login: bad user name or password, not authorized; of MQTT 3.1.1 and of MQTT 5."""
 
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ATTEMPT = "attempt"
@@ -176,6 +181,15 @@ def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavail
     if not isinstance(error, _EXPECTED):
         _log.error("mqtt_library_error", error=f"{type(error).__name__}: {error}", exc_info=error)
     return BrokerUnavailable(f"{what}: {error if str(error) else type(error).__name__}", hint=hint)
+
+
+def hint_of(error: BaseException) -> str:
+    """What to do about a connection that cannot be made."""
+    if isinstance(error, ConnectRefusedError) and error.reason_code in _NO_LOGIN:
+        return "Check MQTT_USERNAME, MQTT_PASSWORD or the client certificate, and that the broker knows this user."
+    if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
+        return "Set MQTT_CA_CERT to the CA of the broker's certificate, and use a name of it in MQTT_BROKER_URL."
+    return "Check MQTT_BROKER_URL, and that the broker runs."
 
 
 def lasting_subscription(broker: Broker) -> SubscribeOptions | int:

@@ -98,15 +98,18 @@ def hint_of(error: BaseException, *, direct: bool = False) -> str:
     """What to do about a database that is away. ``direct``: its URL is ROLLWAVE_DATABASE_DIRECT_URL."""
     url = "ROLLWAVE_DATABASE_DIRECT_URL" if direct else "DATABASE_URL, or in the host's pool"
     match error:
+        case ValueError():  # asyncpg's, about a URL
+            hint = f"Correct {url}: postgresql://user@host:5432/name, special characters of a password as %XX."
         case asyncpg.InterfaceError() if "pool is clos" in str(error):
-            return "The process has closed its pool: cancel what uses it first, or hand over a pool that is open."
+            hint = "The process has closed its pool: cancel what uses it first, or hand over a pool that is open."
         case asyncpg.InterfaceError() if "pool is not initialized" in str(error):
-            return "Await the pool before it is handed over: pool = await asyncpg.create_pool(...)."
+            hint = "Await the pool before it is handed over: pool = await asyncpg.create_pool(...)."
         case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
-            return f"Name the primary in {url}, or promote the replica. It is tried again until then."
+            hint = f"Name the primary in {url}, or promote the replica. It is tried again until then."
         case asyncpg.TooManyConnectionsError():
-            return "Raise max_connections of PostgreSQL, or make pools smaller. It is tried again until then."
+            hint = "Raise max_connections of PostgreSQL, or make pools smaller. It is tried again until then."
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
-            return f"Check login and database name in {url}. It is tried again until then."
+            hint = f"Check login and database name in {url}. It is tried again until then."
         case _:
-            return f"Check that PostgreSQL runs, and the address in {url}. It is tried again until then."
+            hint = f"Check that PostgreSQL runs, and the address in {url}. It is tried again until then."
+    return hint

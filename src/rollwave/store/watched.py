@@ -73,7 +73,9 @@ class WatchedPool:
         if is_away(error):
             self._words = in_words(error)
             if self._breaker.failed(began):
-                said = f"{type(error).__name__}: {error}"
+                # What is said about a URL quotes it, be it the password.
+                text = "the URL cannot be read" if isinstance(error, ValueError) else str(error)
+                said = f"{type(error).__name__}: {text}"
                 hint = hint_of(error, direct=self._way == DIRECT)
                 report(self._log, "ota_database_unavailable", DatabaseUnavailable(said, hint=hint))
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
