@@ -95,3 +95,20 @@ class Told:
     def over(self, whom: Hashable) -> bool:
         """It went well again: the next time is news. Returns whether anything had been said."""
         return self._said.pop(whom, None) is not None
+
+
+class Problems:
+    """What several parts of a process meet at the same time, such as a missing schema: the first part logs it."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, str] = {}
+
+    def met(self, part: str, what: str) -> bool:
+        """Note that ``part`` has met this. Returns whether to log it: no part has met it that is not over yet."""
+        is_new = what not in self._met.values()
+        self._met[part] = what
+        return is_new
+
+    def over(self, part: str) -> None:
+        """``part`` is well again: the next time is news."""
+        self._met.pop(part, None)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 
 from rollwave.errors import ConfigurationError
 
 
-class Environment(BaseSettings):
+class Environment(BaseModel):
     """Settings of which each has a default and an alias, the name of its variable.
+
+    Made in a program, a setting is given by the name of its field or of its variable, and the environment is not read.
 
     Reading a setting whose value cannot be read raises ``ConfigurationError``, which names the variable and never its
     value. A part that must not start without its settings asks for them first: :meth:`require`.
     """
 
-    # Names of fields are not names of variables: API_KEY or LEASE in the environment are somebody else's.
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tolerated_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that have their default where they cannot be read."""
@@ -31,18 +31,12 @@ class Environment(BaseSettings):
     """What is wrong with the settings that cannot be read, by the names of their fields."""
 
     @classmethod
-    def load(cls, needed: Iterable[str] = ()) -> Self:
-        """Read the environment. Every setting has a default; what is missing is the reader's to ask for.
-
-        Args:
-            needed: names of fields that must be readable now.
-
-        Raises:
-            ConfigurationError: one of ``needed`` cannot be read.
-        """
-        settings = cls()
-        settings.require(needed)
-        return settings
+    def read(cls, variables: Mapping[str, str]) -> Self:
+        """Read ``variables``, of which the names of settings, in any letter case, and no others mean something."""
+        # Names of fields are not names of variables: API_KEY or LEASE in the environment are somebody else's.
+        aliases = {field.alias for field in cls.model_fields.values()}
+        by_name = {name.upper(): value for name, value in variables.items() if name.upper() in aliases}
+        return cls(**by_name | {name: value for name, value in variables.items() if name in aliases})
 
     def require(self, needed: Iterable[str]) -> None:
         """Fail now rather than when one of ``needed`` is read.
@@ -64,12 +58,14 @@ class Environment(BaseSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _read(cls, given: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
-        values = {name: cls._trimmed(name, value) for name, value in given.items()}
+        aliases = {name: field.alias or name for name, field in cls.model_fields.items()}
+        by_alias = {aliases.get(name, name): value for name, value in given.items()}
+        values = {name: cls._trimmed(name, value) for name, value in by_alias.items()}
         values = {name: value for name, value in values.items() if value != ""}
         try:
             return handler(values)
         except ValidationError as error:
-            names = {field.alias: name for name, field in cls.model_fields.items()}
+            names = {alias: name for name, alias in aliases.items()}
             wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_input=False, include_url=False)}
             if not wrong.keys() <= names.keys():
                 raise

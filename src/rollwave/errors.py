@@ -3,7 +3,7 @@
     RollwaveError
     ├── ConfigurationError    a setting is missing or cannot be read
     ├── DatabaseUnavailable   PostgreSQL cannot be reached
-    ├── SchemaMismatch        the database is older or newer than this program
+    ├── SchemaMismatch        the database's schema, roles or grants are not what this program needs
     ├── IdentityUndecided     the database was copied or moved, and nobody has said which
     ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
     │   └── MessageTooLarge   it takes no message of this size
@@ -24,6 +24,8 @@ class RollwaveError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a traceback shows it too
 
 
 class ConfigurationError(RollwaveError):
@@ -35,7 +37,7 @@ class DatabaseUnavailable(RollwaveError):
 
 
 class SchemaMismatch(RollwaveError):
-    """The database's schema is older or newer than this program expects."""
+    """The database's schema is older or newer than this program expects, or a role or a grant is missing."""
 
 
 class IdentityUndecided(RollwaveError):

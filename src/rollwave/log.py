@@ -5,23 +5,50 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 
 from rollwave.client.text import visible
+from rollwave.errors import RollwaveError
 
 if TYPE_CHECKING:
     from rollwave.settings import Settings
 
 ROOT = "rollwave"
 
+TraceSource: TypeAlias = ContextVar[Any] | Callable[[], object]
+"""Where a host's trace id comes from: its context variable, or a function that returns it."""
+
+_RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""Attributes of a record, which ``logging`` refuses as names of fields."""
+
+_source: ContextVar[TraceSource | None] = ContextVar("rollwave_trace_source", default=None)
+
+
+def _rename_reserved(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A host may have bound ``name`` or ``module`` for its own lines: here they are ``name_`` and ``module_``."""
+    for name in _RESERVED & event.keys() - {"exc_info", "stack_info"}:
+        event[f"{name}_"] = event.pop(name)
+    return event
+
+
+def _without_what_is_said(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """An exception without a traceback repeats ``error`` and ``hint``: it is for handlers that print no fields."""
+    match event.get("exc_info"):
+        case (_, _, None):
+            del event["exc_info"]
+    return event
+
+
 _render: list[structlog.typing.Processor] = [
     structlog.stdlib.ExtraAdder(),
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    _without_what_is_said,
     structlog.processors.format_exc_info,
 ]
 
@@ -29,13 +56,14 @@ _render: list[structlog.typing.Processor] = [
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose records have the event as their message and its fields as attributes.
 
-    A field may not be called like an attribute of ``logging.LogRecord`` (``name``, ``module``, …).
+    A field that is called like an attribute of ``logging.LogRecord`` (``name``, ``module``, …) gets a ``_`` behind it.
     """
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(f"{ROOT}.{name}"),
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
+            _rename_reserved,
             structlog.stdlib.render_to_log_kwargs,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -74,12 +102,58 @@ def configure(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(settings.log_level)
     for fault in settings.tolerated():
-        get_logger("settings").warning("ota_setting_ignored", error=str(fault), hint=fault.hint)
+        report(get_logger("settings"), "ota_setting_ignored", fault, level=logging.WARNING)
+
+
+def report(
+    log: structlog.stdlib.BoundLogger, event: str, error: Exception, *, level: int = logging.ERROR, **fields: Any
+) -> None:
+    """Log what went wrong.
+
+    An error of ours has the fields ``error`` and ``hint``, and the same as an exception without a traceback, so that a
+    handler that prints no fields shows both. Any other error has its traceback.
+    """
+    if isinstance(error, RollwaveError):
+        said = type(error)(str(error), hint=error.hint)
+        log.log(level, event, error=str(error), hint=error.hint, exc_info=(type(said), said, None), **fields)
+    else:
+        log.log(level, event, error=f"{type(error).__name__}: {error}", exc_info=error, **fields)
+
+
+@contextmanager
+def traced_by(source: TraceSource | None) -> Iterator[None]:
+    """Inside the block, trace ids come from ``source``: a host's. None: as before."""
+    token = _source.set(source if source is not None else _source.get())
+    try:
+        yield
+    finally:
+        _source.reset(token)
 
 
 @contextmanager
 def trace(prefix: str) -> Iterator[str]:
-    """Give every event inside the block one ``trace_id`` (one per tick, one per ingested batch)."""
-    trace_id = f"{prefix}-{secrets.token_hex(6)}"
-    with structlog.contextvars.bound_contextvars(trace_id=trace_id):
-        yield trace_id
+    """Give every event inside the block one ``trace_id`` (one per tick, one per ingested batch).
+
+    It is the host's where :func:`traced_by` says where to find it. A host's context variable that is empty has the
+    new id for the block, so that the host's own lines within it show the same.
+    """
+    source = _source.get()
+    given = _given_by(source)
+    trace_id = given or f"{prefix}-{secrets.token_hex(6)}"
+    token = source.set(trace_id) if isinstance(source, ContextVar) and not given else None
+    try:
+        with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+            yield trace_id
+    finally:
+        if token is not None:
+            token.var.reset(token)
+
+
+def _given_by(source: TraceSource | None) -> str:
+    """The host's trace id; empty: it has none now."""
+    try:
+        found = source.get(None) if isinstance(source, ContextVar) else source and source()
+    except Exception as error:  # noqa: BLE001  a host's function must not stop a tick
+        get_logger("log").debug("ota_no_trace_id", error=f"{type(error).__name__}: {error}")
+        return ""
+    return str(found) if found else ""

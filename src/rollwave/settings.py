@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -32,7 +32,11 @@ def _mqtt_protocol(value: object) -> str:
 
 
 class Settings(Environment):
-    """One frozen set of settings. Durations are seconds; fractions are allowed."""
+    """One frozen set of settings. Durations are seconds; fractions are allowed.
+
+    ``Settings.load()`` reads the environment. ``Settings(mqtt_broker_url="mqtts://…", tick_interval=5)`` does not: what
+    is not given has its default.
+    """
 
     tolerated_fields = frozenset({"log_level", "log_format"})  # how to log is never worth stopping for
     kept_blanks = frozenset({"MQTT_USERNAME", "MQTT_PASSWORD"})
@@ -65,7 +69,7 @@ class Settings(Environment):
     mqtt_ca_cert: str | None = Field(
         None,
         alias="MQTT_CA_CERT",
-        description="PEM file with the CA certificates to trust. A missing file is an error.",
+        description="PEM file with the CA certificates to trust. Over TLS, a missing file is an error.",
     )
     mqtt_client_cert: str | None = Field(
         None,
@@ -192,6 +196,28 @@ class Settings(Environment):
         alias="LOG_FORMAT",
         description="`json`, `console` (or `text`), or `auto`: console on a terminal, else JSON.",
     )
+
+    def __init__(self, **given: Any) -> None:
+        """``given``: settings by the name of their field or of their variable; the others have their default.
+
+        Raises:
+            pydantic.ValidationError: there is no setting of one of these names.
+        """
+        super().__init__(**given)
+
+    @classmethod
+    def load(cls, needed: Iterable[str] = ()) -> Self:
+        """Read the environment. Every setting has a default; what is missing is the reader's to ask for.
+
+        Args:
+            needed: names of fields that must be readable now.
+
+        Raises:
+            ConfigurationError: one of ``needed`` cannot be read.
+        """
+        settings = cls.read(os.environ)
+        settings.require(needed)
+        return settings
 
     @property
     def pooled(self) -> bool:

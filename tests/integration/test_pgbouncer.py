@@ -12,11 +12,11 @@ import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.errors import ConfigurationError
+from rollwave.settings import Settings
 from tests.auditor import auditing
 from tests.engine import campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
 from tests.servers import Mosquitto, PgBouncer
-from tests.support import eventually, rollwave
+from tests.support import end, eventually, rollwave
 
 DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
 
@@ -79,14 +79,39 @@ async def test_a_hosts_own_pool_over_it(
 
 
 async def test_a_lock_never_goes_through_it(
-    pgbouncer: PgBouncer, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two workers might have it at once, and neither would know."""
-    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
-    async with asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool:
-        with pytest.raises(ConfigurationError) as refused:
-            await asyncio.wait_for(run_ota_status_listener(pool), 20)
-    assert DIRECT in refused.value.hint
+
+    def tries() -> int:
+        return sum(each.message == "ota_not_ready" for each in caplog.records)
+
+    settings = Settings(mqtt_broker_url=broker.url)
+    async with (
+        connect(database) as host,
+        asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool,
+    ):
+        listening = asyncio.create_task(run_ota_status_listener(pool, settings=settings))
+        await eventually(tries, what="said")
+        assert not listening.done()
+        assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+        await end(listening)
+    assert [DIRECT in vars(each)["hint"] for each in caplog.records if each.message == "ota_not_ready"] == [True]
+
+
+async def test_prepared_statements_that_it_mixes_up(
+    pgbouncer: PgBouncer, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host that made its pool as for PostgreSQL itself."""
+    settings = Settings(mqtt_broker_url=broker.url, database_direct_url=pgbouncer.url)
+    async with asyncpg.create_pool(pgbouncer.url, min_size=0) as pool:
+
+        async def said() -> list[str]:
+            await asyncio.gather(*(run_ota_campaign_tick(pool, settings=settings) for _ in range(8)))
+            return [vars(each)["hint"] for each in caplog.records if each.message == "ota_not_ready"]
+
+        hints = await eventually(said, what="said")
+    assert all("statement_cache_size=0" in each for each in hints)
 
 
 async def test_commands_say_that_it_stands_in_the_way(

@@ -129,10 +129,10 @@ def test_what_the_engine_lacks_is_told_when_it_starts(database: str) -> None:
     assert starts(database) == ""
     psql(database, "REVOKE INSERT ON ota_campaign_history, ota_campaign_waves FROM pulse_app")
     said = starts(database)
-    assert "lacks rights in the database: pulse_app lacks INSERT on ota_campaign_history (and 1 more)" in said
+    assert "the engine lacks a right: pulse_app lacks INSERT on ota_campaign_history (and 1 more)" in said
     assert "Run `rollwave migrate`" in said
     psql(database, "REVOKE ALL ON rollwave_migrations FROM pulse_app")
-    assert "lacks rights in the database: permission denied" in starts(database)
+    assert "the engine lacks a right: permission denied" in starts(database)
     migrate(database)
     assert starts(database) == ""
 

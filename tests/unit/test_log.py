@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextvars import ContextVar
 
 import pytest
 
 from rollwave import log
+from rollwave.errors import SchemaMismatch
 from rollwave.settings import Settings
 
 
@@ -62,3 +64,40 @@ def test_nothing_that_others_wrote_drives_the_terminal(
     assert "Pump-7\\u200b\\u202e日本" in shown
     assert "ValueError: \\x9b31m\n" in shown
     assert all(line.isprintable() for line in re.sub(r"\x1b\[[0-9]+m", "", shown).split("\n")), "but for its colours"
+
+
+def test_a_hosts_empty_variable_has_our_trace_id_for_the_block() -> None:
+    variable: ContextVar[str] = ContextVar("trace_id", default="")
+    with log.traced_by(variable):
+        with log.trace("tick") as trace_id:
+            assert variable.get() == trace_id
+        assert not variable.get()
+        variable.set("of the host")
+        with log.trace("tick") as trace_id:
+            assert trace_id == "of the host"
+
+
+def test_a_function_that_fails_stops_nothing() -> None:
+    def fail() -> str:
+        raise LookupError("none")
+
+    with log.traced_by(fail), log.trace("tick") as trace_id:
+        assert trace_id.startswith("tick-")
+
+
+def test_fields_named_like_a_records_own_get_another_name(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="rollwave"):
+        log.get_logger("tick").info("ota_tick_start", name="a", message="b", asctime="c")
+    [record] = caplog.records
+    assert (vars(record)["name_"], vars(record)["message_"], vars(record)["asctime_"]) == ("a", "b", "c")
+
+
+def test_a_hint_reaches_every_kind_of_handler(caplog: pytest.LogCaptureFixture) -> None:
+    """With fields, and without: as a note of the exception. Only an error that is not ours has its traceback."""
+    log.report(log.get_logger("tick"), "ota_tick_failed", SchemaMismatch("no schema", hint="Run it."))
+    error = SchemaMismatch("no schema", hint="Run it.")
+    log.get_logger("tick").error("ota_campaign_error", exc_info=error)
+    for record in caplog.records:
+        assert "\nhint: Run it." in logging.Formatter().format(record)
+    assert vars(caplog.records[0])["hint"] == "Run it."
+    assert "Traceback" not in logging.Formatter().format(caplog.records[0])

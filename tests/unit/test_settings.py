@@ -169,11 +169,37 @@ def test_an_attribute_that_is_no_setting_is_none() -> None:
 
 def test_a_setting_that_does_not_exist_cannot_be_given() -> None:
     with pytest.raises(ValidationError):
-        Settings.model_validate({"tick_interval": 5.0})
+        Settings(no_such_setting=5.0)
 
 
 def test_settings_given_in_a_program_are_read_as_the_environment_is() -> None:
-    settings = Settings(OTA_TICK_INTERVAL=2.0, MQTT_CA_CERT="", MQTT_USERNAME=None)
+    settings = Settings(OTA_TICK_INTERVAL=2.0, MQTT_CA_CERT="", MQTT_USERNAME=None, lease="7", mqtt_password="word")
     assert (settings.tick_interval, settings.mqtt_ca_cert, settings.mqtt_username) == (2, None, None)
+    assert settings.lease == 7
+    assert settings.mqtt_password is not None
+    assert settings.mqtt_password.get_secret_value() == "word"
     with pytest.raises(ValidationError):
         setattr(settings, "tick_interval", 3.0)  # noqa: B010  as a program that was not checked does
+
+
+def test_what_a_program_gives_wrong_stops_only_what_needs_it() -> None:
+    """Where it is used it is logged: a host that makes its settings wrong is not stopped while it starts."""
+    settings = Settings(tick_interval="soon", log_level="loud")
+    assert settings.log_level == "INFO"
+    with pytest.raises(ConfigurationError, match="OTA_TICK_INTERVAL"):
+        settings.require(ENGINE)
+
+
+def test_settings_made_in_a_program_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_CA_CERT", "of something else")
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "soon")
+    settings = Settings(mqtt_broker_url="mqtt://h")
+    assert (settings.mqtt_broker_url, settings.mqtt_ca_cert, settings.tick_interval) == ("mqtt://h", None, 10)
+    assert settings.faults() == []
+
+
+def test_variables_are_read_in_any_letter_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("mqtt_broker_url", "mqtt://lower")
+    assert Settings.load().mqtt_broker_url == "mqtt://lower"
+    monkeypatch.setenv("MQTT_BROKER_URL", "mqtt://upper")
+    assert Settings.load().mqtt_broker_url == "mqtt://upper"

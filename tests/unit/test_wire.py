@@ -145,12 +145,24 @@ def test_a_ca_file_that_is_missing_is_an_error_and_never_plaintext(tmp_path: Pat
     missing = str(tmp_path / "ca.pem")
     with pytest.raises(ConfigurationError, match="no file"):
         Broker.from_url("mqtts://h", ca_cert=missing)
-    for url in ("mqtt://h", "tcp://h", "h:1883"):
-        with pytest.raises(ConfigurationError, match="plaintext"):
-            Broker.from_url(url, ca_cert=missing)
     for url in ("ssl://h", "tls://h", "h:8883"):
         with pytest.raises(ConfigurationError, match="no file"):
             Broker.from_url(url, ca_cert=missing)
+
+
+@pytest.mark.parametrize("url", ["mqtt://h", "tcp://h", "h:1883", "h"])
+def test_a_ca_beside_a_url_that_asks_for_plaintext_is_worth_a_warning(url: str, tmp_path: Path) -> None:
+    broker = Broker.from_url(url, ca_cert=str(tmp_path / "ca.pem"))
+    assert broker.tls is None
+    assert broker.warning is not None
+    assert "MQTT_CA_CERT" in str(broker.warning)
+    assert "mqtts://" in broker.warning.hint
+    assert Broker.from_url(url).warning is None
+
+
+def test_a_client_certificate_is_never_left_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="plaintext"):
+        Broker.from_url("mqtt://h", client_cert=str(tmp_path / "cert.pem"), client_key=str(tmp_path / "key.pem"))
 
 
 def test_credentials_never_show() -> None:

@@ -10,8 +10,9 @@ from fastapi.routing import APIRoute
 
 from rollwave.api import problems
 from rollwave.api.application import Application
-from rollwave.api.ops import Readiness, database_checks, ops_router
+from rollwave.api.ops import Readiness, ops_router
 from rollwave.api.routes import campaigns, firmware, imports, registry
+from rollwave.engine.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
@@ -40,7 +41,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     """The API over ``pool``. ``readiness`` adds checks to ``/readyz`` beside the database's."""
 
     async def checks() -> dict[str, str]:
-        return await database_checks(pool) | (await readiness() if readiness else {})
+        return await database(pool) | (await readiness() if readiness else {})
 
     app = _Api(
         title="Rollwave",

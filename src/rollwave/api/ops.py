@@ -9,25 +9,17 @@ from typing import TypeAlias
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from pydantic import BaseModel, Field
 
 from rollwave.api import problems
 from rollwave.api.application import Application
-from rollwave.errors import RollwaveError
-from rollwave.metrics import REGISTRY
-from rollwave.store import identity
-from rollwave.store.database import Pool
-from rollwave.store.migrate import require_current_schema
-from rollwave.store.outage import in_words, is_outage
-from rollwave.store.watched import trouble
+from rollwave.engine import readiness
+from rollwave.engine.readiness import OK
+from rollwave.metrics import join
 
 Readiness: TypeAlias = Callable[[], Awaitable[dict[str, str]]]
 """Named checks; the value is ``ok``, or what is wrong in a few words that anybody may read."""
-
-OK = "ok"
-CHECK_SECONDS = 9.0
-DATABASE_SECONDS = 3.0
 
 
 class Health(BaseModel):
@@ -54,44 +46,26 @@ async def livez() -> Health:
 )
 async def readyz(request: Request) -> Response:
     """Checks the database, its schema, and what else this process needs."""
-    readiness: Readiness = request.app.state.readiness
+    ask: Readiness = request.app.state.readiness
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            checks = await readiness()
+        async with asyncio.timeout(readiness.CHECK_SECONDS):
+            answer = readiness.verdict(await ask())
     except TimeoutError:
-        checks = {"checks": f"no answer within {CHECK_SECONDS:g} s"}
-    ready = all(answer == OK for answer in checks.values())
-    body = Health(status=OK if ready else "not ready", checks=checks)
-    return JSONResponse(body.model_dump(), HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        answer = readiness.verdict(readiness.too_slow())
+    return JSONResponse(answer, HTTPStatus.OK if answer["status"] == OK else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @ops_router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """Counters and gauges of this process."""
+    join(REGISTRY)
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def database_checks(pool: Pool) -> dict[str, str]:
-    """Whether the database answers, has the schema that this program expects, and is its installation's own."""
-    if known := trouble(pool):
-        return {"database": known}
-    try:
-        async with asyncio.timeout(DATABASE_SECONDS):
-            await require_current_schema(pool)
-            found = await identity.look(pool)
-    except RollwaveError as error:
-        return {"database": OK, "schema": str(error)}
-    except Exception as error:
-        if is_outage(error):
-            return {"database": trouble(pool) or in_words(error)}
-        raise
-    return {"database": OK, "schema": OK, "identity": OK if found.standing.decided else found.in_short()}
-
-
-def create_ops_app(readiness: Readiness) -> FastAPI:
+def create_ops_app(ask: Readiness) -> FastAPI:
     """The routes of this module alone, for a process that serves nothing else."""
     app = Application(title="Rollwave operations", docs_url=None, redoc_url=None)
-    app.state.readiness = readiness
+    app.state.readiness = ask
     app.include_router(ops_router)
     problems.install(app)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,11 +49,12 @@ def worker(
 
     Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. SIGTERM drains.
     """
-    from rollwave.api.ops import create_ops_app, database_checks
+    from rollwave.api.ops import create_ops_app
+    from rollwave.engine.readiness import database
 
     def ops(pool: Pool, _settings: Settings, worker: Worker) -> FastAPI:
         async def checks() -> dict[str, str]:
-            return await database_checks(pool) | await worker.readiness()
+            return await database(pool) | await worker.readiness()
 
         return create_ops_app(checks)
 
@@ -73,6 +75,7 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     settings = Settings.load(ENGINE)
     log.configure(settings)
     _warn_of_url(settings)
+    _warn_of_broker(settings)
     # A slot's lock keeps one connection for itself, as long as it is held, and so do calls.
     size = settings.database_pool_size + settings.listener_slots + 1
     async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
@@ -103,6 +106,15 @@ def _warn_of_url(settings: Settings) -> None:
 
     for remark in remarks(settings.require_database_url(), settings.require_direct_url()):
         get_logger("serve").warning("ota_database_url", remark=remark.text, hint=remark.hint)
+
+
+def _warn_of_broker(settings: Settings) -> None:
+    from rollwave import log
+    from rollwave.mqtt.broker import Broker
+
+    warning = Broker.from_settings(settings).warning
+    if warning is not None:
+        log.report(log.get_logger("settings"), "ota_setting_ignored", warning, level=logging.WARNING)
 
 
 async def _warn_of_superuser(pool: Pool) -> None:

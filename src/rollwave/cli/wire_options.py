@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,11 +29,15 @@ Url = Annotated[
 
 
 def broker_at(url: str, settings: Settings) -> Broker:
-    """The broker of the settings, at ``url`` if one was given.
+    """The broker of the settings, at ``url`` if one was given. A warning about them is logged.
 
     Raises:
         ConfigurationError: the URL or a file cannot be used.
     """
+    from rollwave import log
     from rollwave.mqtt.broker import Broker
 
-    return Broker.from_settings(settings.model_copy(update={"mqtt_broker_url": url} if url else {}))
+    broker = Broker.from_settings(settings.model_copy(update={"mqtt_broker_url": url} if url else {}))
+    if broker.warning:
+        log.report(log.get_logger("settings"), "ota_setting_ignored", broker.warning, level=logging.WARNING)
+    return broker

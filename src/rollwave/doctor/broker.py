@@ -30,6 +30,8 @@ async def examine_broker(settings: Settings, device: Device | None = None) -> li
         return [problem("broker", str(error), error.hint)]
     reached = await attempt("broker", _reached(broker))
     findings = [reached, _tls(broker, certificate=bool(settings.mqtt_client_cert))]
+    if broker.warning:
+        findings.append(warning("TLS", str(broker.warning), broker.warning.hint))
     if reached.state is State.PROBLEM:
         return findings
     return [

@@ -13,6 +13,7 @@ from itertools import islice, takewhile
 from typing import TypeAlias
 
 from rollwave import metrics
+from rollwave.breaker import Problems
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.publisher import Publisher
@@ -47,11 +48,11 @@ Asking: TypeAlias = tuple[TenantId, DeviceId]
 class Answerer:
     """Answers questions at ``ROLLWAVE_ANSWER_RATE`` a second, each device once however often it asked."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(self, pool: Pool, settings: Settings, problems: Problems | None = None) -> None:
         self._pool = pool
         self._patience = settings.publish_timeout
         self._step = max(1, settings.answer_rate // STEPS)
-        self._publisher = Publisher(Broker.from_settings(settings))
+        self._publisher = Publisher(Broker.from_settings(settings), problems)
         self._waiting: dict[Asking, int] = {}
         """Times that each was tried, in the order in which they are answered."""
         self._asked = asyncio.Event()

@@ -1,94 +1,190 @@
-"""For a host: one tick, the listener, and a loop, over the host's own pool."""
+"""For a host: one tick, the listener, and a loop, over the host's own pool. Only cancellation comes out of them.
+
+What is wrong with settings, broker, schema or pool is logged once, with its hint, and tried again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import replace
 
-from rollwave.breaker import Told
+from prometheus_client import CollectorRegistry
+
 from rollwave.engine import listener
-from rollwave.engine.listener import Listener
-from rollwave.engine.publisher import Publisher
-from rollwave.engine.tick import Ticker
+from rollwave.engine.kept import Given, Kept, kept_for
+from rollwave.engine.listener import Listener, part_of
 from rollwave.engine.watchdog import Life, keep_running
-from rollwave.log import get_logger
-from rollwave.mqtt.broker import Broker
-from rollwave.settings import ENGINE, Settings
+from rollwave.errors import ConfigurationError
+from rollwave.log import TraceSource, traced_by
+from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from rollwave.store.outage import is_away
-from rollwave.store.watched import watched
 
-_log = get_logger("tick")
+TICK, LOOP = "tick", "loop"
 
+RETRY = 2.0
+"""Seconds before a listener that met a problem tries again."""
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What is kept from tick to tick in a host's loop over ``pool``."""
-
-    pool: Pool
-    watched: Pool
-    publisher: Publisher
-    told: Told
+_given: ContextVar[Given | None] = ContextVar("rollwave_given", default=None)
+"""What ``worker_loop`` was given, for the ticks that it calls."""
 
 
-_kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
-
-
-async def run_ota_campaign_tick(pool: Pool) -> None:
-    """One tick over all ``RUNNING`` campaigns. A campaign's own trouble is logged, never raised.
+async def run_ota_campaign_tick(
+    pool: Pool,
+    *,
+    settings: Settings | None = None,
+    registry: CollectorRegistry | None = None,
+    trace_id: TraceSource | None = None,
+) -> None:
+    """One tick over all ``RUNNING`` campaigns. What goes wrong is logged, never raised.
 
     Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
     A window that opens within a twentieth of the interval is waited for, so a caller's jitter loses no tick.
+
+    Args:
+        settings: in place of the environment.
+        registry: shows the metrics. Default: prometheus_client's own registry.
+        trace_id: the host's context variable, or a function, that holds the trace id for the tick's log lines.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
     """
-    settings = Settings.load(ENGINE)
-    async with AsyncExitStack() as stack:
-        kept = _kept.get()
-        if kept is None or kept.pool is not pool:
-            publisher = await stack.enter_async_context(Publisher(Broker.from_settings(settings)))
-            kept = _Kept(pool, watched(pool), publisher, Told())
-        ticker = Ticker(kept.watched, kept.publisher, settings, told=kept.told)
+    kept = kept_for(pool)
+    kept.touch()
+    with traced_by(trace_id):
         try:
-            wait = await ticker.tick()
-            if wait <= settings.tick_interval / 20:
-                await asyncio.sleep(wait)
-                await ticker.tick(quietly=True)
-        finally:
-            await ticker.cancel()
+            ready = await kept.ready(_with(settings, registry))
+            await _tick(kept, ready)
+        except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
+            kept.tell(TICK, error)
+        else:
+            kept.problems.over(TICK)
 
 
-async def run_ota_status_listener(pool: Pool) -> None:
-    """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished."""
-    settings, seen = Settings.load(ENGINE), watched(pool)
+async def _tick(kept: Kept, settings: Settings) -> None:
+    ticker, _ = await kept.dispatching(settings)
+    try:
+        wait = await ticker.tick()
+        if wait <= settings.tick_interval / 20:
+            await asyncio.sleep(wait)
+            await ticker.tick(quietly=True)
+    except BaseException:
+        await ticker.cancel()
+        raise
+
+
+async def run_ota_status_listener(
+    pool: Pool,
+    *,
+    settings: Settings | None = None,
+    registry: CollectorRegistry | None = None,
+    trace_id: TraceSource | None = None,
+) -> None:
+    """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished.
+
+    Args:
+        settings: in place of the environment.
+        registry: shows the metrics. Default: prometheus_client's own registry.
+        trace_id: the host's context variable, or a function, that holds the trace id for a batch's log lines.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
+    """
+    kept = kept_for(pool)
+    given = Given(settings, registry)
+    with traced_by(trace_id):
+        async with kept.used():
+            slots = (await _ready(kept, part_of(0), given)).listener_slots
+            # Each slot has to be held by somebody, as with `rollwave worker`: else nothing is sent.
+            await asyncio.gather(*(_listen(kept, slot, given) for slot in range(slots)))
+
+
+async def _listen(kept: Kept, slot: int, given: Given) -> None:
+    """Listen in one slot, with another listener after each that met a problem."""
+    part = part_of(slot)
 
     async def listen(life: Life) -> None:
-        await Listener(seen, settings).run(life=life)
+        while True:
+            ready = await _ready(kept, part, given, life)
+            try:
+                kept.listeners[slot] = Listener(
+                    kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
+                )
+                await kept.listeners[slot].run(life=life)
+            except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
+                kept.tell(part, error)
+            life.sign()
+            await asyncio.sleep(RETRY)
 
-    await keep_running("listener 0", listen, silence=listener.SILENCE, drain=listener.DRAIN)
+    try:
+        await keep_running(part, listen, silence=listener.SILENCE, drain=listener.DRAIN)
+    finally:
+        kept.listeners.pop(slot, None)
 
 
-async def worker_loop(tick: Callable[[Pool], Awaitable[None]], pool: Pool, interval: float | None = None) -> None:
-    """Call ``tick(pool)`` every ``interval`` seconds (default: OTA_TICK_INTERVAL) until cancelled.
-
-    An error of the tick is logged and the loop goes on. One publishing session is kept from tick to tick.
-    """
-    settings = Settings.load(ENGINE)
-    every = settings.tick_interval if interval is None else interval
-    async with Publisher(Broker.from_settings(settings)) as publisher:
-        told = Told()
-        token = _kept.set(_Kept(pool, watched(pool), publisher, told))
+async def _ready(kept: Kept, part: str, given: Given, life: Life | None = None) -> Settings:
+    """Wait until everything is right that is needed to work."""
+    while True:
         try:
-            while True:
-                started = time.monotonic()
-                try:
-                    await tick(pool)
-                    told.over("tick")
-                except Exception as error:  # noqa: BLE001  one campaign's error, or one tick's, stops nothing else
-                    if told.news("tick", "away" if is_away(error) else type(error).__name__):
-                        _log.exception("ota_tick_failed")
-                await asyncio.sleep(max(0.0, every - (time.monotonic() - started)))
-        finally:
-            _kept.reset(token)
+            return await kept.ready(given)
+        except Exception as error:  # noqa: BLE001  as above
+            kept.tell(part, error)
+        if life is not None:
+            life.sign()
+        await asyncio.sleep(RETRY)
+
+
+async def worker_loop(
+    tick: Callable[[Pool], Awaitable[None]],
+    pool: Pool,
+    interval: float | None = None,
+    *,
+    settings: Settings | None = None,
+    registry: CollectorRegistry | None = None,
+    trace_id: TraceSource | None = None,
+) -> None:
+    """Call ``tick(pool)`` every ``interval`` seconds until cancelled. An error of it is logged, and the loop goes on.
+
+    Args:
+        interval: seconds. Default: OTA_TICK_INTERVAL.
+        settings: in place of the environment, for the ticks of this loop.
+        registry: shows the metrics. Default: prometheus_client's own registry.
+        trace_id: the host's context variable, or a function, that holds the trace id for a tick's log lines.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
+    """
+    kept = kept_for(pool)
+    token = _given.set(Given(settings, registry))
+    try:
+        with traced_by(trace_id):
+            async with kept.used():
+                while True:
+                    started = time.monotonic()
+                    try:
+                        await tick(pool)
+                        kept.problems.over(LOOP)
+                    except Exception as error:  # noqa: BLE001  a tick of the host's own may raise
+                        kept.tell(LOOP, error)
+                    every = _interval(settings) if interval is None else interval
+                    await asyncio.sleep(max(0.0, every - (time.monotonic() - started)))
+    finally:
+        _given.reset(token)
+
+
+def _with(settings: Settings | None, registry: CollectorRegistry | None) -> Given:
+    given = _given.get() or Given()
+    return replace(
+        given,
+        settings=given.settings if settings is None else settings,
+        registry=given.registry if registry is None else registry,
+    )
+
+
+def _interval(settings: Settings | None) -> float:
+    try:
+        return (settings or Settings.load()).tick_interval
+    except ConfigurationError:  # the tick has logged it
+        return Settings().tick_interval

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollwave.breaker import Told
-from rollwave.errors import IdentityUndecided
+from rollwave.errors import ConfigurationError, IdentityUndecided
 from rollwave.log import get_logger
 from rollwave.store import codecs, identity
 from rollwave.store.database import Pool, system_transaction
@@ -41,3 +41,17 @@ async def may_work(pool: Pool) -> bool:
     except IdentityUndecided:
         return False
     return True
+
+
+async def require_same(direct: Pool, installation: str) -> None:
+    """Check that ROLLWAVE_DATABASE_DIRECT_URL leads to this installation's database: a lock elsewhere locks nothing.
+
+    Raises:
+        ConfigurationError: it leads to another database.
+    """
+    found = await identity.look(direct)
+    if found.name != installation or not found.standing.decided:
+        raise ConfigurationError(
+            "ROLLWAVE_DATABASE_DIRECT_URL leads to another database than the pool",
+            hint="Set ROLLWAVE_DATABASE_DIRECT_URL to the same database, past the pooler.",
+        )

@@ -7,7 +7,6 @@ PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 from rollwave import metrics
-from rollwave.breaker import Breaker
+from rollwave.breaker import Breaker, Problems
 from rollwave.engine import drops, identity, pipeline
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.concluder import Concluder
@@ -25,8 +24,9 @@ from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.engine.precedence import Precedence
 from rollwave.engine.takeover import Takeovers
+from rollwave.engine.telling import tell
 from rollwave.engine.watchdog import ENDING, Life
-from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided
+from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided, RollwaveError
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
@@ -35,7 +35,9 @@ from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
-from rollwave.store.watched import watched
+from rollwave.store.schema import explained
+from rollwave.store.url import check_direct
+from rollwave.store.watched import DIRECT, watched
 from rollwave.tasks import causes, end, failure_of, raise_if_cancelled, run_with
 
 _log = get_logger("listener")
@@ -52,6 +54,8 @@ SILENCE = 60.0
 DRAIN = pipeline.DRAIN + 2
 """Seconds that a listener gets, once cancelled, to finish its batch and to close its session."""
 
+DISCONNECTED = "ota_status_listener_disconnected"
+
 LOOKAHEAD = 64
 """Messages read from the broker beyond those in the inbox."""
 
@@ -67,18 +71,36 @@ class Presence:
 class Listener:
     """Holds one slot whenever it is free, and takes in what arrives there."""
 
-    def __init__(self, pool: Pool, settings: Settings, *, slot: int = 0, precedence: Precedence | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: Settings,
+        *,
+        slot: int = 0,
+        precedence: Precedence | None = None,
+        problems: Problems | None = None,
+    ) -> None:
+        """``problems``: of the process, where other parts meet the same ones.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
         self._pool = pool
         self._settings = settings
         self._slot = slot
+        if settings.database_direct_url is not None:
+            check_direct(settings.database_direct_url.get_secret_value())
         self._broker = Broker.from_settings(settings)
-        self._answerer = Answerer(pool, settings)
+        self._problems = problems or Problems()
+        self._part = part_of(slot)
+        self._answerer = Answerer(pool, settings, self._problems)
         self._concluder = Concluder(Conductor(pool, settings))
         self._intake = Intake(pool, settings, self._answerer.ask)
         self._precedence = precedence or Precedence()
         self._trouble = Breaker()
         self._takeovers = Takeovers()
         self._said: set[str] = set()
+        self._was_subscribed = False
         self._failure, self._failed_at = "", -inf
         self._life = Life()
         self.presence = Presence()
@@ -102,7 +124,7 @@ class Listener:
             sessions = self._pool
             if direct is not None:
                 pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
-                sessions = watched(pool, "direct")
+                sessions = watched(pool, DIRECT)
             while not stop.is_set():
                 await self._hold_slot(stop, sessions)
                 pause = max(self._trouble.pause or SLOT_POLL, self._takeovers.pause)
@@ -120,6 +142,8 @@ class Listener:
         self._life.sign()
         try:
             installation = await identity.require(self._pool)
+            if sessions is not self._pool:
+                await identity.require_same(sessions, installation)
             async with slots.hold(sessions, self._slot) as lock:
                 self.presence.standby = lock is None
                 self._intake.forget()  # what an earlier session received and did not commit comes again
@@ -150,22 +174,28 @@ class Listener:
 
     def _is_well(self) -> None:
         self._trouble.worked()
+        self._problems.over(self._part)
         self._said.clear()
 
     def _is_troubled(self, error: Exception) -> None:
         """Log each reason once, until it is well again. An error that is no outage is logged with its traceback."""
         self._trouble.failed()
-        faults = [each for each in causes(error) if not isinstance(each, (BrokerUnavailable, *CONNECTION_TROUBLE))]
-        cause = next(iter(faults), causes(error)[0])
-        why = "the database is away" if is_away(cause) else str(cause)
+        found = [explained(each) for each in causes(error)]
+        faults = [each for each in found if not isinstance(each, (RollwaveError, *CONNECTION_TROUBLE))]
+        cause = next(iter(faults), found[0])
+        why = f"{type(cause).__name__}: {cause}" if faults else "the database is away" if is_away(cause) else str(cause)
         if faults:
-            why = f"{type(cause).__name__}: {cause}"
             self._failure, self._failed_at = f"failed: {type(cause).__name__}; see the log", time.monotonic()
-        if why not in self._said:
-            level = logging.ERROR if faults else logging.WARNING
-            traceback = error if faults else None
-            _log.log(level, "ota_status_listener_disconnected", error=why, slot=self._slot, exc_info=traceback)
+        if why in self._said:
+            return
         self._said.add(why)
+        if faults:
+            _log.error(DISCONNECTED, error=why, slot=self._slot, exc_info=error)
+        elif isinstance(cause, RollwaveError) and cause.hint:
+            tell(self._problems, self._part, DISCONNECTED, cause, slot=self._slot)
+        elif self._was_subscribed or not is_away(cause):  # else the pool has said all that there is to say
+            _log.warning(DISCONNECTED, error=why, slot=self._slot)
+        self._was_subscribed = False
 
     async def _listen(self, stop: asyncio.Event, lock: slots.Lock, installation: str) -> None:
         client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
@@ -225,7 +255,7 @@ class Listener:
             session_present=session.session_present,
         )
         self._is_well()
-        self.presence.subscribed = True
+        self.presence.subscribed = self._was_subscribed = True
         await lock.listen(topic_filter, self._life.sign)
         self.presence.subscribed = False
 
@@ -253,6 +283,11 @@ class Listener:
             await reach(Failpoint.ACKNOWLEDGED)
             for due in touched:
                 self._concluder.begin(due)
+
+
+def part_of(slot: int) -> str:
+    """How a listener is called among the parts of a process."""
+    return f"listener {slot}"
 
 
 async def _read(session: Session, inbox: Inbox) -> None:

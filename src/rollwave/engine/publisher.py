@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
-from rollwave.breaker import Breaker, Told
+from rollwave.breaker import Breaker, Problems, Told
 from rollwave.engine.precedence import Precedence
+from rollwave.engine.telling import tell
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
@@ -17,17 +18,21 @@ from rollwave.mqtt.client import Session
 
 _log = get_logger("publisher")
 
+PUBLISHER = "publisher"
+
 
 class Publisher:
     """``async with`` is its lifetime. Listening has a session of its own, so that neither holds up the other."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, problems: Problems | None = None, precedence: Precedence | None = None) -> None:
+        """``problems``: of the process. A listener that has logged why the broker is away has given the hint."""
         self._broker = broker
+        self._problems = problems or Problems()
         self._session: Session | None = None
         self._closing = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._breaker = Breaker()
-        self.precedence = Precedence()
+        self.precedence = precedence or Precedence()
         self.told = Told()
         """Of which campaigns it has been said that their commands are not taken."""
 
@@ -37,6 +42,11 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session, if one is open."""
+        self._session = None
         await self._closing.aclose()
 
     async def session(self) -> Session:
@@ -71,8 +81,9 @@ class Publisher:
         except BrokerUnavailable as error:
             # Not every campaign of every tick may knock again.
             if self._breaker.failed():
-                _log.warning("ota_mqtt_publish_failed", error=str(error), broker=self._broker.address)
+                tell(self._problems, PUBLISHER, "ota_mqtt_publish_failed", error, broker=self._broker.address)
             raise
+        self._problems.over(PUBLISHER)
         away_for = self._breaker.worked()
         if away_for is not None:
             _log.info("ota_mqtt_publisher_connected", broker=self._broker.address, away_for=round(away_for, 1))

@@ -10,11 +10,13 @@ from math import inf
 from rollwave.breaker import Told
 from rollwave.engine.publisher import Publisher
 from rollwave.engine.tick import Ticker
-from rollwave.log import get_logger, trace
+from rollwave.errors import RollwaveError
+from rollwave.log import get_logger, report, trace
 from rollwave.settings import Settings
 from rollwave.store import calls
 from rollwave.store.database import Pool, direct_pool
 from rollwave.store.outage import is_away, is_outage
+from rollwave.store.schema import explained
 from rollwave.tasks import end, start
 
 _log = get_logger("tick")
@@ -78,8 +80,7 @@ class Rounds:
         except Exception as error:  # noqa: BLE001  whatever it is, the worker goes on and asks again
             # That it is away, the pool has said.
             if not is_away(error) and self._told.news("tick", type(error).__name__):
-                traceback = None if is_outage(error) else error
-                _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}", exc_info=traceback)
+                _report(error)
 
     async def _hear_calls(self) -> None:
         """Hear when campaigns are moved. Where that fails they are found at the next question."""
@@ -94,6 +95,14 @@ class Rounds:
                 if not is_away(error) and self._told.news("calls", type(error).__name__):
                     _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(HEAR_AGAIN)
+
+
+def _report(error: Exception) -> None:
+    found = explained(error)
+    if is_outage(error):
+        _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}")
+    else:
+        report(_log, "ota_tick_failed", found if isinstance(found, RollwaveError) else error)
 
 
 async def _first(*events: asyncio.Event, within: float) -> None:

@@ -33,6 +33,8 @@ class Broker:
     protocol: Protocol = "5"
     keepalive: int = 30
     """Seconds of silence after which the other side is asked for a sign of life, and gets half as long for it."""
+    unused_ca: bool = False
+    """``MQTT_CA_CERT`` is set, and the URL asks for plaintext."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Broker:
@@ -69,11 +71,13 @@ class Broker:
 
         ``tcp`` is ``mqtt``, ``ssl`` and ``tls`` are ``mqtts``. Without a scheme, port 8883 is TLS and any other is not.
 
+        A URL that asks for plaintext gets it: a CA beside it is not used (:attr:`warning`).
+
         Raises:
             ConfigurationError: the URL or a file cannot be used. Never falls back to plaintext, or to no certificate.
         """
         encrypted, host, port, user, secret = _split(url)
-        files = {"MQTT_CA_CERT": ca_cert, "MQTT_CLIENT_CERT": client_cert, "MQTT_CLIENT_KEY": client_key}
+        files = {"MQTT_CLIENT_CERT": client_cert, "MQTT_CLIENT_KEY": client_key}
         named = [setting for setting, file in files.items() if file]
         if named and not encrypted:
             raise ConfigurationError(
@@ -88,6 +92,17 @@ class Broker:
             password=password or secret,
             protocol=protocol,
             keepalive=keepalive,
+            unused_ca=bool(ca_cert) and not encrypted,
+        )
+
+    @property
+    def warning(self) -> ConfigurationError | None:
+        """What somebody who reads the settings should know, though they can be used; None: nothing."""
+        if not self.unused_ca:
+            return None
+        return ConfigurationError(
+            "MQTT_CA_CERT is not used: MQTT_BROKER_URL is plaintext",
+            hint="Use mqtts:// in MQTT_BROKER_URL for TLS, or unset MQTT_CA_CERT.",
         )
 
     @property

@@ -25,6 +25,7 @@ from rollwave.mqtt.library import (
     PublishReceipt,
     PublishRejectedError,
     SubscribeOptions,
+    hint_of,
     lasting_subscription,
     properties,
     read_attempt,
@@ -129,8 +130,7 @@ class Session:
             answer = await client.call(client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout))
         except Exception as error:
             client.abort()
-            hint = "Check MQTT_BROKER_URL, the credentials, and that the broker runs."
-            raise unavailable(f"no MQTT session with {broker.address}", error, hint=hint) from error
+            raise unavailable(f"no MQTT session with {broker.address}", error, hint=hint_of(error)) from error
         except asyncio.CancelledError:
             client.abort()  # also where the connection had just been made
             raise

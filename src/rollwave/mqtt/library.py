@@ -6,15 +6,17 @@ What its calls raise is turned into errors of our own, whatever the socket did, 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import os
+import ssl
 from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any, Self, TypeVar
 
 from mqttium import FlowControlError, MQTTError, MQTTProtocolVersion, PublishRejectedError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishReceipt, SubscribeOptions
-from mqttium.errors import PacketTooLargeError
+from mqttium.errors import ConnectRefusedError, PacketTooLargeError
 from mqttium.transport.tcp import TcpTransport
 
 from rollwave.errors import BrokerUnavailable
@@ -30,6 +32,7 @@ __all__ = [
     "PublishReceipt",
     "PublishRejectedError",
     "SubscribeOptions",
+    "hint_of",
     "lasting_subscription",
     "properties",
     "read_attempt",
@@ -59,6 +62,9 @@ _OPENING = 10.0
 
 _EXPECTED = (MQTTError, OSError, EOFError)
 """What the library raises when the connection, or what is asked of the broker, fails. Anything else is a bug."""
+
+_NO_LOGIN = frozenset({4, 5, 134, 135})
+"""Why a broker refuses a login: bad user name or password, not authorized; of MQTT 3.1.1 and of MQTT 5."""
 
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ATTEMPT = "attempt"
@@ -137,12 +143,26 @@ async def _open_socket(host: str, port: int, *, ssl: Any = None) -> Any:
     asyncio loses the socket of a connection whose making is cancelled at the moment when it succeeds
     (``asyncio.staggered_race``).
     """
-    opening = asyncio.create_task(asyncio.wait_for(TcpTransport.connect(host, port, ssl=ssl), _OPENING))
+    connect = TcpTransport.connect if _knows_happy_eyeballs(asyncio.get_running_loop()) else _connect_plainly
+    opening = asyncio.create_task(asyncio.wait_for(connect(host, port, ssl=ssl), _OPENING))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(_close_unused)
         raise
+
+
+async def _connect_plainly(host: str, port: int, *, ssl: Any = None) -> TcpTransport:
+    """As the library does for event loops other than asyncio's own, without the argument that they do not know."""
+    return TcpTransport(*await asyncio.open_connection(host, port, ssl=ssl))
+
+
+def _knows_happy_eyeballs(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether ``loop`` takes the argument with which the library connects; uvloop's does not."""
+    try:
+        return "happy_eyeballs_delay" in inspect.signature(loop.create_connection).parameters
+    except ValueError:  # a compiled function without a signature
+        return False
 
 
 def _close_unused(opening: asyncio.Task[Any]) -> None:
@@ -161,6 +181,15 @@ def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavail
     if not isinstance(error, _EXPECTED):
         _log.error("mqtt_library_error", error=f"{type(error).__name__}: {error}", exc_info=error)
     return BrokerUnavailable(f"{what}: {error if str(error) else type(error).__name__}", hint=hint)
+
+
+def hint_of(error: BaseException) -> str:
+    """What to do about a connection that cannot be made."""
+    if isinstance(error, ConnectRefusedError) and error.reason_code in _NO_LOGIN:
+        return "Check MQTT_USERNAME, MQTT_PASSWORD or the client certificate, and that the broker knows this user."
+    if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
+        return "Set MQTT_CA_CERT to the CA of the broker's certificate, and use a name of it in MQTT_BROKER_URL."
+    return "Check MQTT_BROKER_URL, and that the broker runs."
 
 
 def lasting_subscription(broker: Broker) -> SubscribeOptions | int:

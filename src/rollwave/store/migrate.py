@@ -9,19 +9,16 @@ from importlib.resources import files
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import adoption, identity, rights
+from rollwave.store import adoption, health, identity, rights
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.patience import patiently
+from rollwave.store.schema import ANY_LOGIN, MIGRATE, explained, lacks, no_schema
 from rollwave.store.url import DIRECT
 
 _SETS_RIGHTS_UP = "0004_row_level_security.sql"
 """What comes right after this file is no repair."""
-
-_MISSING_RIGHTS = (
-    "Run `rollwave migrate`, which repairs them; with --grant-to LOGIN where the engine's login may not take pulse_app."
-)
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -187,28 +184,27 @@ async def require_current_schema(pool: Pool) -> None:
     """Check that the database is at this program's schema, and lets the engine do its work.
 
     Raises:
-        SchemaMismatch: it is older, newer, has never been migrated, or the engine lacks rights in it.
+        SchemaMismatch: it is older, newer, or has never been migrated; or a role or a right is missing.
     """
     expected = migrations()[-1].version
     try:
         async with system_transaction(pool) as connection:
             found = await connection.fetchval("SELECT max(version) FROM rollwave_migrations")
             wrong = await rights.wrong(connection) if found == expected else []
-            lacking = [each.fault for each in wrong if each.needed]
-    except asyncpg.UndefinedTableError:
-        found, lacking = None, []
-    except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:
-        found, lacking = (expected, [str(error)]) if await _has_schema(pool) else (None, [])
+    except asyncpg.UndefinedTableError as error:
+        raise no_schema() from error
+    except asyncpg.PostgresError as error:
+        lacks_right = isinstance(error, asyncpg.InsufficientPrivilegeError)
+        missing = explained(error, (await health.login(pool)).name if lacks_right else ANY_LOGIN)
+        if missing is error:
+            raise
+        raise missing from error
+    if found is None:
+        raise no_schema()
     if found != expected:
         raise SchemaMismatch(
-            f"the database is at schema {found or 'none'}, this program needs {expected}",
-            hint="Run `rollwave migrate`." if (found or 0) < expected else "Upgrade Rollwave.",
+            f"the database is at schema {found}, this program needs {expected}",
+            hint=MIGRATE if found < expected else "Upgrade Rollwave: an older program must not run on a newer schema.",
         )
-    if lacking:
-        more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        raise SchemaMismatch(f"the engine lacks rights in the database: {lacking[0]}{more}", hint=_MISSING_RIGHTS)
-
-
-async def _has_schema(pool: Pool) -> bool:
-    async with pool.acquire() as connection:
-        return bool(await connection.fetchval("SELECT to_regclass('rollwave_migrations') IS NOT NULL"))
+    if lacking := [each.fault for each in wrong if each.needed]:
+        raise lacks(lacking)

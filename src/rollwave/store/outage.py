@@ -105,3 +105,24 @@ def in_words(error: BaseException) -> str:
             return "it is starting or stopping"
         case _:
             return "cannot be reached"
+
+
+def hint_of(error: BaseException, *, direct: bool = False) -> str:
+    """What to do about a database that is away. ``direct``: its URL is ROLLWAVE_DATABASE_DIRECT_URL."""
+    url = "ROLLWAVE_DATABASE_DIRECT_URL" if direct else "DATABASE_URL, or in the host's pool"
+    match error:
+        case ValueError():  # asyncpg's, about a URL
+            hint = f"Correct {url}: postgresql://user@host:5432/name, special characters of a password as %XX."
+        case asyncpg.InterfaceError() if "pool is clos" in str(error):
+            hint = "The process has closed its pool: cancel what uses it first, or hand over a pool that is open."
+        case asyncpg.InterfaceError() if "pool is not initialized" in str(error):
+            hint = "Await the pool before it is handed over: pool = await asyncpg.create_pool(...)."
+        case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
+            hint = f"Name the primary in {url}, or promote the replica. It is tried again until then."
+        case asyncpg.TooManyConnectionsError():
+            hint = "Raise max_connections of PostgreSQL, or make pools smaller. It is tried again until then."
+        case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
+            hint = f"Check login and database name in {url}. It is tried again until then."
+        case _:
+            hint = f"Check that PostgreSQL runs, and the address in {url}. It is tried again until then."
+    return hint

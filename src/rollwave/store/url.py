@@ -54,6 +54,7 @@ _ALLOWED = {
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
 _FILES = ("sslcert", "sslkey", "sslrootcert")
+_HOST = re.compile(r"(\[[^\]\s]+\]|[^\s:\[\]]*)(:[0-9]{1,5})?")
 _NAME = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 
@@ -94,6 +95,24 @@ def read(dsn: str) -> DatabaseUrl:
         connect_timeout=_connect_timeout(values.get("connect_timeout", "")),
         application_name=values.get("application_name") or values.get("fallback_application_name") or "rollwave",
     )
+
+
+def check_direct(dsn: str) -> None:
+    """See that ROLLWAVE_DATABASE_DIRECT_URL can be read, before anything connects.
+
+    Raises:
+        ConfigurationError: it cannot. The message does not quote it.
+    """
+    try:
+        url = urlsplit(read(dsn).dsn)
+    except ValueError:
+        url = urlsplit("")
+    hosts = url.netloc.rpartition("@")[2].split(",")
+    if url.scheme != "postgresql" or not all(map(_HOST.fullmatch, hosts)):
+        raise ConfigurationError(
+            "ROLLWAVE_DATABASE_DIRECT_URL cannot be read",
+            hint="Write it like postgresql://user@host:5432/name, special characters of a password as %XX.",
+        )
 
 
 def remarks(dsn: str, direct: str) -> list[Remark]:

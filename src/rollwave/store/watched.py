@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 import asyncpg
 
 from rollwave.breaker import Breaker
-from rollwave.log import get_logger
+from rollwave.errors import DatabaseUnavailable
+from rollwave.log import get_logger, report
 from rollwave.store.database import Pool
-from rollwave.store.outage import in_words, is_away
+from rollwave.store.outage import hint_of, in_words, is_away
 from rollwave.store.queries import load
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ _log = get_logger("database")
 
 
 _sql = load("watched")
+
+DIRECT = "direct"
+"""How the log calls the way that bypasses a pooler."""
 
 
 class StillAway(ConnectionError):
@@ -33,6 +38,7 @@ class WatchedPool:
 
     def __init__(self, pool: Pool, way: str) -> None:
         self._pool = pool
+        self._way = way
         self._log = _log.bind(connection=way)
         self._breaker = Breaker()
         self._words = ""
@@ -67,7 +73,11 @@ class WatchedPool:
         if is_away(error):
             self._words = in_words(error)
             if self._breaker.failed(began):
-                self._log.error("ota_database_unavailable", error=f"{type(error).__name__}: {error}")
+                # What is said about a URL quotes it, be it the password.
+                text = "the URL cannot be read" if isinstance(error, ValueError) else str(error)
+                said = f"{type(error).__name__}: {text}"
+                hint = hint_of(error, direct=self._way == DIRECT)
+                report(self._log, "ota_database_unavailable", DatabaseUnavailable(said, hint=hint))
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 # Every connection of the pool leads there: another server may have been promoted.
                 await self._pool.expire_connections()
@@ -97,3 +107,8 @@ def watched(pool: Pool | WatchedPool, way: str = "pool") -> Pool:
 def trouble(pool: Pool | WatchedPool) -> str:
     """What is known to be wrong with the database behind ``pool``, in words that anybody may read; empty: nothing."""
     return pool.trouble if isinstance(pool, WatchedPool) else ""
+
+
+def belongs_to(pool: Pool, loop: AbstractEventLoop) -> bool:
+    """Whether ``pool`` was made in ``loop``, as far as can be told: asyncpg keeps it in a private attribute."""
+    return getattr(pool, "_loop", None) in {None, loop}

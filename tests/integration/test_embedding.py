@@ -1,0 +1,382 @@
+"""The coroutines of a host, in its process: what is kept for its pool, and what it may hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import asyncpg
+import prometheus_client
+import pytest
+import structlog
+
+from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import kept
+from rollwave.store.database import Pool, create_pool
+from tests.engine import Connection, connect, devices, ends, insert_campaign, listened_to, succeeds
+from tests.proxy import proxy
+from tests.shipped import ShippedMosquitto
+from tests.support import end, environment, eventually, free_port
+
+SECRET = "hunter2"
+OK = {"database": "ok", "schema": "ok", "identity": "ok", "broker": "ok", "reports": "ok"}
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", "of something else")
+
+
+@asynccontextmanager
+async def embedded(pool: Pool, **arguments: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Both coroutines, with the same arguments; at the end neither has ended by itself."""
+    tasks = [
+        asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1, **arguments)),
+        asyncio.create_task(run_ota_status_listener(pool, **arguments)),
+    ]
+    try:
+        yield tasks
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            await end(task)
+
+
+def settings_for(broker: EmbeddedBroker | str, **more: Any) -> Settings:
+    url = broker if isinstance(broker, str) else broker.url
+    return Settings(mqtt_broker_url=url, tick_interval=0.2, **more)
+
+
+def problems(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+async def test_settings_by_argument_run_a_campaign(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+    campaign = await insert_campaign(host, 5)
+    async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
+        await ends(host, campaign)
+
+
+async def test_every_slot_is_held(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+    """Else nothing would be sent: reports of the slot that nobody holds would wait."""
+    campaign = await insert_campaign(host, 5)
+    settings = settings_for(broker, listener_slots=2)
+    async with devices(broker.url, succeeds), embedded(pool, settings=settings):
+        await ends(host, campaign)
+        assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 2
+        assert (await readiness(pool))["checks"] == OK
+
+
+async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+    campaign = await insert_campaign(host, 8, rollout_rate=1)
+    async with proxy(broker.url) as between, listened_to(pool):
+        settings = settings_for(between.url)
+
+        async def all_sent() -> bool:
+            await run_ota_campaign_tick(pool, settings=settings)
+            return bool(await host.fetchval("SELECT sent = 8 FROM ota_campaigns WHERE id = $1", campaign))
+
+        await eventually(all_sent, what="each in a tick of its own")
+        assert between.connections == 1
+
+
+async def test_a_session_is_given_up_when_ticks_have_stopped(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "IDLE", 0.3)
+    monkeypatch.setattr(kept, "LOOK_EVERY", 0.05)
+    await insert_campaign(host, 1)
+    async with listened_to(pool):
+        await run_ota_campaign_tick(pool, settings=settings_for(broker))
+        [found] = kept._kept.values()
+        work = found._work
+        assert work
+        session = await work.publisher.session()
+        await eventually(lambda: not kept._kept, timeout=10, what="given up")
+        assert not session.connected
+
+
+def test_an_event_loop_that_ends_gives_up_everything(database: str, broker: EmbeddedBroker) -> None:
+    """Two loops, one after the other, each with a pool of its own; nothing holds up their end."""
+
+    async def once() -> None:
+        async with create_pool(database) as pool, connect(database) as host, listened_to(pool):
+            campaign = await insert_campaign(host, 1)
+            await run_ota_campaign_tick(pool, settings=settings_for(broker))
+            assert await host.fetchval("SELECT sent FROM ota_campaigns WHERE id = $1", campaign) == 1
+
+    for _ in range(2):
+        began = time.monotonic()
+        asyncio.run(once())
+        assert kept._kept == {}
+        assert time.monotonic() - began < 10
+
+
+async def test_a_pool_of_another_event_loop(
+    database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make() -> Pool:
+        async def create() -> Pool:
+            pool = asyncpg.create_pool(database, min_size=0)
+            await pool
+            return pool
+
+        return asyncio.run(create())
+
+    pool = await asyncio.to_thread(make)
+    async with embedded(pool, settings=settings_for(broker)):
+        await eventually(lambda: problems(caplog), what="said")
+        for _ in range(3):
+            await run_ota_campaign_tick(pool, settings=settings_for(broker))
+        [told] = problems(caplog)
+    assert (told.message, "asyncio.run" in vars(told)["hint"]) == ("ota_not_ready", True)
+
+
+@pytest.mark.parametrize("state", ["closed", "not awaited"])
+async def test_a_pool_that_cannot_be_used(
+    database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, state: str
+) -> None:
+    pool = asyncpg.create_pool(database, min_size=0)
+    if state == "closed":
+        await pool
+        await pool.close()
+    async with embedded(pool, settings=settings_for(broker)):
+        await eventually(lambda: problems(caplog), what="said")
+        for _ in range(3):
+            await run_ota_campaign_tick(pool, settings=settings_for(broker))
+        [told] = problems(caplog)
+    assert told.message == "ota_database_unavailable"
+    assert "pool" in vars(told)["hint"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://rollwave:{secret}@127.0.0.1:not-a-port/fleet",
+        "postgresql://rollwave:{secret}@[::1/fleet",
+        "postgresql://rollwave:{secret}/fleet",
+        "rollwave:{secret}@127.0.0.1/fleet",
+        "mysql://rollwave:{secret}@127.0.0.1/fleet",
+        "postgresql://rollwave@127.0.0.1:{port}/fleet?password={secret}&sslmode=nonsense",
+        "postgresql://rollwave:{secret}@127.0.0.1:{port}/fleet",
+    ],
+)
+async def test_a_direct_url_that_leads_nowhere(
+    pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    settings = settings_for(broker, database_direct_url=url.format(secret=SECRET, port=free_port()))
+    async with embedded(pool, settings=settings):
+        await eventually(lambda: problems(caplog), what="said")
+        for _ in range(3):
+            await run_ota_campaign_tick(pool, settings=settings)
+        [told] = problems(caplog)
+    assert vars(told)["hint"]
+    assert SECRET not in caplog.text + repr(vars(told))
+
+
+async def test_a_broker_that_does_not_let_us_in(
+    pool: Pool, shipped_mosquitto: ShippedMosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each reason has a hint of its own."""
+    ca_cert = str(shipped_mosquitto.ca_cert)
+    for given, hint in (
+        ({}, "Set MQTT_CA_CERT"),
+        ({"mqtt_ca_cert": ca_cert, "mqtt_username": "engine", "mqtt_password": SECRET}, "Check MQTT_USERNAME"),
+    ):
+        caplog.clear()
+        async with embedded(pool, settings=settings_for(shipped_mosquitto.url, **given)):
+            await eventually(lambda: problems(caplog), what="said")
+            assert hint in vars(problems(caplog)[0])["hint"]
+            assert SECRET not in caplog.text
+
+
+async def test_what_is_no_pool_is_a_programming_error() -> None:
+    nothing: Any = None
+    for work in (run_ota_campaign_tick(nothing), run_ota_status_listener(nothing)):
+        with pytest.raises(TypeError, match=r"asyncpg\.Pool is wanted, and this is NoneType"):
+            await work
+
+
+async def test_a_tick_of_the_hosts_own_may_fail(
+    pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = 0
+
+    async def tick(_: Pool) -> None:
+        nonlocal ticks
+        ticks += 1
+        raise ValueError("of the host")
+
+    looping = asyncio.create_task(worker_loop(tick, pool, interval=0.01, settings=settings_for(broker)))
+    await eventually(lambda: ticks > 5)
+    assert not looping.done()
+    looping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looping
+    [told] = problems(caplog)
+    assert (told.message, bool(told.exc_info and told.exc_info[2])) == ("ota_tick_failed", True)
+
+
+async def test_a_problem_is_an_exception_with_its_hint_too(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    """A host whose format prints no fields sees what is wrong and what to do."""
+    for _ in range(3):
+        await run_ota_campaign_tick(pool)
+    [told] = problems(caplog)
+    printed = logging.Formatter("%(message)s").format(told)
+    assert printed.splitlines() == [
+        "ota_not_ready",
+        "rollwave.errors.ConfigurationError: MQTT_BROKER_URL cannot be used: it is not an MQTT URL",
+        "hint: Use mqtt://host:1883, or mqtts://host:8883 for TLS.",
+    ]
+
+
+async def test_metrics_are_in_the_registry_that_the_host_names(pool: Pool, broker: EmbeddedBroker) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    await run_ota_campaign_tick(pool, settings=settings_for(broker), registry=registry)
+    await run_ota_campaign_tick(pool, settings=settings_for(broker), registry=registry)
+    assert registry.get_sample_value("rollwave_campaigns", {"status": "RUNNING"}) == 0
+    assert b"process_" not in prometheus_client.generate_latest(registry)
+
+
+async def test_a_registry_with_other_metrics_of_these_names_stops_nothing(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    prometheus_client.Counter("rollwave_reports", "of the host", registry=registry)
+    campaign = await insert_campaign(host, 1)
+    async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker), registry=registry):
+        await ends(host, campaign)
+    [told] = problems(caplog)
+    assert (told.message, "registry=" in vars(told)["hint"]) == ("ota_metrics_not_registered", True)
+
+
+PAGE = """
+import asyncio, sys
+import asyncpg, prometheus_client
+import rollwave
+from rollwave import run_ota_campaign_tick
+
+def page():
+    return prometheus_client.generate_latest().decode()
+
+async def main():
+    assert "rollwave" not in page()
+    async with asyncpg.create_pool(sys.argv[1], min_size=0) as pool:
+        await run_ota_campaign_tick(pool)
+        await run_ota_campaign_tick(pool)
+    assert page().count("# TYPE rollwave_campaigns gauge") == 1
+    assert 'rollwave_campaigns{status="RUNNING"} 0.0' in page()
+    assert page().count("# TYPE python_info gauge") == 1
+
+asyncio.run(main())
+"""
+
+
+def test_by_default_they_are_on_the_hosts_own_page(database: str, broker: EmbeddedBroker) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PAGE, database],
+        env=environment(MQTT_BROKER_URL=broker.url),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_readiness_says_what_readyz_would(database: str, pool: Pool, broker: EmbeddedBroker) -> None:
+    settings = settings_for(broker)
+    before = await readiness(pool, settings=settings)
+    assert before["status"] == "not ready"
+    assert "no listener is subscribed" in before["checks"]["reports"]
+
+    async with create_pool(database) as of_another_process, embedded(pool, settings=settings):
+
+        async def ready() -> bool:
+            return (await readiness(pool))["status"] == "ok"
+
+        await eventually(ready, what="ready")
+        for each in (await readiness(pool), await readiness(of_another_process, settings=settings)):
+            assert each == {"status": "ok", "checks": OK}
+
+
+async def test_readiness_raises_nothing(empty_database: str, database: str, pool: Pool, broker: EmbeddedBroker) -> None:
+    nothing: Any = None
+    assert (await readiness(nothing))["checks"] == {"checks": "failed: TypeError; see the log"}
+    assert (await readiness(pool))["checks"]["settings"].startswith("MQTT_BROKER_URL")
+    async with create_pool(empty_database) as empty:
+        found = await readiness(empty, settings=settings_for(broker))
+        assert found["checks"]["schema"] == "the database has no schema of Rollwave"
+    away = await readiness(pool, settings=settings_for(f"mqtt://127.0.0.1:{free_port()}"))
+    assert "cannot be reached" in away["checks"]["broker"]
+    closed = asyncpg.create_pool(database, min_size=0)
+    await closed
+    await closed.close()
+    assert (await readiness(closed, settings=settings_for(broker)))["status"] == "not ready"
+
+
+async def test_the_hosts_trace_id_is_used(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="rollwave")
+    variable: ContextVar[str] = ContextVar("trace_id")
+    variable.set("of the host")
+    campaign = await insert_campaign(host, 1)
+    async with (
+        devices(broker.url, succeeds),
+        embedded(pool, settings=settings_for(broker), trace_id=variable),
+    ):
+        await ends(host, campaign)
+    traced = {vars(each)["trace_id"] for each in caplog.records if hasattr(each, "trace_id")}
+    assert traced == {"of the host"}
+    caplog.clear()
+    await run_ota_campaign_tick(pool, settings=settings_for(broker), trace_id=lambda: 4711)
+    assert [vars(each)["trace_id"] for each in caplog.records if each.message == "ota_tick_start"] == ["4711"]
+
+
+async def test_the_hosts_own_bindings_are_kept_whatever_their_names(
+    pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="rollwave")
+    with structlog.contextvars.bound_contextvars(region="eu", name="ota worker", module="workers"):
+        await run_ota_campaign_tick(pool, settings=settings_for(broker))
+        assert structlog.contextvars.get_contextvars()["name"] == "ota worker"
+    [started] = [vars(each) for each in caplog.records if each.message == "ota_tick_start"]
+    assert (started["region"], started["name_"], started["module_"]) == ("eu", "ota worker", "workers")
+    assert started["name"] == "rollwave.tick"
+
+
+class _Plain(asyncio.SelectorEventLoop):
+    """Connects as uvloop's event loop does: without Happy Eyeballs."""
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, family: Any = 0
+    ) -> Any:
+        return await super().create_connection(protocol_factory, host, port, ssl=ssl, family=family)
+
+
+def test_an_event_loop_of_another_kind(database: str, broker: EmbeddedBroker) -> None:
+    async def run() -> None:
+        pool = asyncpg.create_pool(database, min_size=0)
+        await pool
+        async with connect(database) as host:
+            campaign = await insert_campaign(host, 3)
+            async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
+                await ends(host, campaign)
+        await pool.close()
+
+    with asyncio.Runner(loop_factory=_Plain) as runner:
+        runner.run(run())

@@ -1,0 +1,156 @@
+"""A host's process in which something is wrong: its own workers go on, and each problem is one line with its hint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.embedded.postgres import EmbeddedPostgres
+from rollwave.store.migrate import migrate
+from tests.engine import connect, insert_campaign
+from tests.host.platform import make_host
+from tests.host.running import all_beat_on, host_process, said
+from tests.servers import PgBouncer
+from tests.support import Running, eventually, free_port, rollwave
+
+DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
+SUBSCRIBED = "ota_status_listener_subscribed"
+
+pytestmark = pytest.mark.parametrize("loop", ["worker_loop", "own loop"])
+
+
+@pytest.fixture
+def pgbouncer(database: str) -> Iterator[PgBouncer]:
+    with TemporaryDirectory(prefix="rollwave-tests-") as folder, PgBouncer(Path(folder), database) as pooler:
+        yield pooler
+
+
+@asynccontextmanager
+async def hosting(database: str, log: Path, loop: str, *options: str, **settings: str) -> AsyncIterator[Running]:
+    """The host's process, which ticks five times a second; at its end it still runs, and nothing has leaked out."""
+    how = ("--own-loop", *options) if loop == "own loop" else options
+    async with host_process(database, log / "log", *how, **settings) as running:
+        yield running
+        await all_beat_on(running)
+        assert "Traceback" not in running.output()
+
+
+def problems(running: Running) -> list[str]:
+    """Its warnings and errors, one line each."""
+    return [line for line in said(running) if line.startswith(("ERROR ", "WARNING ", "CRITICAL "))]
+
+
+async def one_problem(running: Running, hint: str) -> str:
+    """Wait until something is wrong, and then for ten ticks and another try of the listener. Returns the only line."""
+    await eventually(lambda: problems(running), what="said")
+    await all_beat_on(running, 30)
+    [line] = problems(running)
+    assert hint in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"OTA_TICK_INTERVAL": "soon"}, "Correct OTA_TICK_INTERVAL"),
+        ({"MQTT_BROKER_URL": "ws://127.0.0.1:9001"}, "Use mqtt://host:1883"),
+        ({"MQTT_BROKER_URL": "mqtts://h", "MQTT_CA_CERT": "/nowhere/ca.pem"}, "Name a PEM file"),
+    ],
+    ids=["a number that is none", "websockets", "a CA file that is missing"],
+)
+async def test_wrong_settings(database: str, tmp_path: Path, loop: str, settings: dict[str, str], hint: str) -> None:
+    async with hosting(database, tmp_path, loop, **settings) as host:
+        assert (await one_problem(host, hint)).startswith("ERROR rollwave.")
+
+
+async def test_a_usual_compose_file_is_worth_a_warning(
+    database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str
+) -> None:
+    settings = {
+        "MQTT_BROKER_URL": broker.url.replace("mqtt://", "tcp://"),
+        "MQTT_CA_CERT": "/nowhere/ca.pem",
+        "LOG_LEVEL": "loud",
+        "LOG_FORMAT": "text",
+    }
+    async with hosting(database, tmp_path, loop, **settings) as host:
+        await eventually(lambda: SUBSCRIBED in host.output(), what="it works")
+        assert (await one_problem(host, "mqtts://")).startswith("WARNING rollwave.")
+
+
+async def test_a_forgotten_migration(empty_database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
+    platform = await make_host(empty_database)
+    async with hosting(platform.service, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
+        await one_problem(host, "Run `rollwave migrate`.")
+        await asyncio.to_thread(platform.migrate)
+        await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+
+
+async def test_a_login_that_may_not(database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
+    login = database.replace("postgres@", "host_nobody@", 1)
+    async with connect(database) as root:
+        await root.execute(
+            "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'host_nobody')"
+            " THEN CREATE ROLE host_nobody LOGIN; END IF; END$$"
+        )
+        async with hosting(login, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
+            await one_problem(host, "GRANT pulse_app TO host_nobody")
+            granted = await asyncio.to_thread(
+                rollwave, "migrate", "--grant-to", "host_nobody", env={"DATABASE_URL": database}
+            )
+            assert granted.returncode == 0, granted.stderr
+            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+        await root.execute("REVOKE pulse_app FROM host_nobody")
+
+
+async def test_a_pooler(pgbouncer: PgBouncer, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
+    async with hosting(pgbouncer.url, tmp_path, loop, "--pooler", MQTT_BROKER_URL=broker.url) as host:
+        await one_problem(host, f"Set {DIRECT}")
+
+
+async def test_a_direct_url_to_another_database(
+    pgbouncer: PgBouncer, empty_database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str
+) -> None:
+    await migrate(empty_database)
+    settings = {"MQTT_BROKER_URL": broker.url, DIRECT: empty_database}
+    async with hosting(pgbouncer.url, tmp_path, loop, "--pooler", **settings) as host:
+        await one_problem(host, f"Set {DIRECT} to the same database")
+
+
+async def test_a_broker_that_is_away(database: str, tmp_path: Path, loop: str) -> None:
+    """It is missed twice, by commands and by reports: the first to miss it says why."""
+    port = free_port()
+    url = f"mqtt://127.0.0.1:{port}"
+    async with connect(database) as root, hosting(database, tmp_path, loop, MQTT_BROKER_URL=url) as host:
+        await one_problem(host, "Check MQTT_BROKER_URL")
+        with EmbeddedBroker(port):
+            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await insert_campaign(root, 3)
+            await eventually(lambda: "ota_devices_dispatched" in host.output(), what="sent")
+        await eventually(lambda: len(problems(host)) > 1, what="away again")
+        await insert_campaign(root, 3, tenant="south")
+        await all_beat_on(host, 30)
+        events = [line.split()[2] for line in problems(host)[1:]]
+        assert set(events) <= {"ota_status_listener_disconnected", "ota_mqtt_publish_failed"}
+        assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, "once for each outage"
+
+
+async def test_a_database_that_is_away(
+    postgres: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path, loop: str
+) -> None:
+    with EmbeddedPostgres(postgres.data_dir.with_name(f"away {loop}")) as server:
+        await migrate(server.url)
+        server.stop()
+        async with hosting(server.url, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
+            assert "ota_database_unavailable" in await one_problem(host, "Check that PostgreSQL runs")
+            server.start()
+            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            server.stop("immediate")
+            await eventually(lambda: host.output().count("ota_database_unavailable") == 2, what="away again")
+            await all_beat_on(host, 30)
+            assert len([line for line in problems(host) if "Check that PostgreSQL runs" in line]) == 2
