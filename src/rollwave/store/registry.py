@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import asyncpg
-
 from rollwave.errors import NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import with_moments
