@@ -164,6 +164,21 @@ async def test_what_was_overwritten_after_it_had_finished_is_finished(root: Conn
     assert await history(root) == ["attempt_failed", "finished_restored", "adopted"]
 
 
+async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: Connection, pool: Pool) -> None:
+    await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.1 WHERE id = $1", RUNNING)
+    await look(pool)
+    await Intake(pool, Settings()).take_in([said("dev-10", RUNNING, "FAILED")])
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1)
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', error_message = 'no space left'"
+        " WHERE campaign_id = $1 AND device_id = 'dev-10'",
+        RUNNING,
+    )
+    await look(pool)
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1), "two of eleven would be too many"
+    assert (await history(root)).count("attempt_failed") == 1
+
+
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
     batch = await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))

@@ -42,7 +42,9 @@ async def take_over(connection: Connection, campaign: Campaign, *, patience: flo
     await campaigns.count(connection, campaign.tenant_id, tally)
     failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
     await history.append_failed_attempts(
-        connection, campaign.tenant_id, [_failed_attempt(campaign, each) for each in failures]
+        connection,
+        campaign.tenant_id,
+        [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
     )
     counts = {"succeeded": len(ended) - len(failures), "failed": len(failures)}
     await history.append(

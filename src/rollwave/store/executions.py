@@ -101,13 +101,17 @@ class Overdue:
 
 
 class Adopted(NamedTuple):
-    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``."""
+    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``.
+
+    ``failed_before``: that this attempt has failed is in history already.
+    """
 
     device_id: DeviceId
     was: ExecutionStatus
     became: ExecutionStatus
     attempt: int
     error: str
+    failed_before: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +239,8 @@ async def adopt(connection: Connection, campaign: Campaign, *, patience: float, 
     """
     rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, patience, limit)
     return [
-        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "")
-        for device_id, was, became, attempt, error in rows
+        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
+        for device_id, was, became, attempt, error, failed_before in rows
     ]
 
 

@@ -249,7 +249,7 @@ ORDER BY r.number;
 -- what passed before counts as suspended. Those with completed_at had finished, and the worker wrote over it afterwards:
 -- they failed if there is an error message, else they succeeded. Up to $4 rows. Needs the campaign's lock.
 WITH left_behind AS (
-    SELECT ctid AS place, campaign_id, device_id, status FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id, status, failed_attempt FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
     ORDER BY due_at NULLS FIRST
     LIMIT $4
@@ -273,7 +273,8 @@ SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), hea
     due_at = CASE WHEN d.completed_at IS NULL THEN statement_timestamp() + make_interval(secs => $3) END
 FROM left_behind AS held
 WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-RETURNING d.device_id, held.status AS was, d.status AS became, d.attempt, d.error_message;
+RETURNING d.device_id, held.status AS was, d.status AS became, d.attempt, d.error_message,
+          held.failed_attempt = d.attempt AS failed_before;
 
 -- name: leave_to_adoption
 -- What is overdue and has completed_at had finished: adopt says what became of it. The rows are held.
