@@ -56,6 +56,8 @@ class Device:
     started: int | None = None
     suspended_before: int = 0
     """What the campaign's suspensions had come to when it was started."""
+    finished: str | None = None
+    """How it had ended, where a host's worker wrote DOWNLOADING over it."""
 
     @property
     def waiting(self) -> bool:
@@ -97,6 +99,10 @@ class Model:
     window: int | None = None
     used: int = 0
     settled: bool = False
+    counted: bool = True
+    """Its counters have been compared with its rows, or the engine wrote it down itself."""
+    planned: bool = True
+    """Its waves are. One with a canary has to be counted for that."""
     listening: bool = True
     active_since: int | None = None
     """None: suspended, so that deadlines stand still."""
@@ -157,6 +163,8 @@ class Model:
 
     def claim(self, claimed: Collection[str]) -> None:
         """The engine has claimed these: were they the ones, and as many as it may?"""
+        if self.status == "RUNNING":
+            self._count_first()
         if self.status != "RUNNING" or not self.listening:
             assert not claimed, f"{claimed} claimed for a campaign that is {self.status}, {self.listening=}"
             return
@@ -224,7 +232,12 @@ class Model:
     def report(self, name: str, status: str, progress: int | None = None, attempt: int | None = None) -> None:
         """A device says something."""
         device = self[name]
-        if not device.open or device.failed in ("reported", "rejected") or attempt not in (None, device.attempt):
+        if (
+            not device.open
+            or device.finished
+            or device.failed in ("reported", "rejected")
+            or attempt not in (None, device.attempt)
+        ):
             return
         if RANK[status] < RANK[device.status]:
             return
@@ -318,13 +331,58 @@ class Model:
     def conduct(self) -> None:
         """Silence, gates, completion, winding down."""
         if self.status in ("RUNNING", "PAUSED"):
-            if not (self._deadlines_run() and self._sweep(everyone=False)):
+            deadlines_run = self._deadlines_run()
+            ended = self._adopt()
+            if self._count_first(ended=ended):  # and then it is looked at again
+                if self.status == "ABORTED":
+                    self.conduct()
+                    return
+                deadlines_run = self._deadlines_run()
+            if not (deadlines_run and self._sweep(everyone=False)):
                 self._go_on()
         elif self.status == "ABORTED":
             self.skip()
-            if self._deadlines_run():
+            deadlines_run = self._deadlines_run()
+            self._adopt()
+            if deadlines_run:
                 self._sweep(everyone=True)
-            self.settled |= not any(each.waiting or each.open for each in self.devices)
+            if not self.settled and not any(each.waiting or each.open for each in self.devices):
+                self.reconcile()
+                self._deadlines_run()
+                self.settled = True
+
+    def _count_first(self, *, ended: bool = False) -> bool:
+        """Before anything goes by the counters of a campaign that a host had begun, or by the number of its devices."""
+        if self.counted and self.planned and not ended:
+            return False
+        self.reconcile_and_judge()
+        self.planned = True
+        return True
+
+    def _adopt(self) -> bool:
+        """What an earlier worker left in progress begins its silence, and its whole time, now, unless it had finished.
+
+        Tells whether any had.
+        """
+        finished = [each for each in self.devices if each.finished]
+        for each in finished:
+            each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
+            each.end(each.finished or "")
+            each.finished = None
+            self.succeeded, self.failed = (
+                self.succeeded + (each.status == "SUCCESS"),
+                self.failed + (each.status == "FAILED"),
+            )
+        if finished:
+            self.events.append("finished_restored")
+        for each in self.devices:
+            if each.status in MOVING and each.due is None:
+                each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
+                each.due = self.now + self.timing.patience
+                each.started = self.now if each.started is None else each.started
+                suspended = self.now - self.active_at if self.active_since is None and self.active_at is not None else 0
+                each.suspended_before = self.suspended_for + suspended - (self.now - each.started)
+        return bool(finished)
 
     def _deadlines_run(self) -> bool:
         """Not while nothing may be sent, nor in the look that finds that something may."""
@@ -357,9 +415,6 @@ class Model:
     def _sweep(self, *, everyone: bool) -> bool:
         ended = 0
         for each in self.devices:
-            if each.status in MOVING and each.due is None:
-                each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
-                each.due = self.now + self.timing.patience
             silent = each.status in MOVING and each.due is not None and each.due <= self.now - self._extension()
             if silent and each.failed and (everyone or self._out_of_time(each)):
                 cause = "overdue" if self._out_of_time(each) else each.failed
@@ -407,20 +462,21 @@ class Model:
             self.wave += 1
             self.events.append("wave_opened")
 
-    def counted(self) -> tuple[int, int, int]:
+    def rows(self) -> tuple[int, int, int]:
         """What the rows say: succeeded, failed, sent to."""
         statuses = [each.status for each in self.devices]
-        sent = sum(each.status != "SKIPPED" and (each.attempt > 0 or each.status != "PENDING") for each in self.devices)
+        sent = sum(each.attempt > 0 or each.status not in ("PENDING", "SKIPPED") for each in self.devices)
         return statuses.count("SUCCESS"), statuses.count("FAILED"), sent
 
     def reconcile(self) -> None:
         """Set the counters right after somebody else's SQL."""
-        if self.counted() != (self.succeeded, self.failed, self.sent):
-            self.succeeded, self.failed, self.sent = self.counted()
-            self.events.append("counters_repaired")
+        if self.rows() != (self.succeeded, self.failed, self.sent):
+            self.succeeded, self.failed, self.sent = self.rows()
+            self.events.append("counters_repaired" if self.counted else "adopted")
+        self.counted = True
 
     def reconcile_and_judge(self) -> None:
-        drifted = self.counted() != (self.succeeded, self.failed, self.sent)
+        drifted = self.rows() != (self.succeeded, self.failed, self.sent)
         self.reconcile()
         if drifted:
             self._judge(self.policy.min_completed)

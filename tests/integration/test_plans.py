@@ -206,7 +206,7 @@ PINNED = {
     "executions.mark_sent": {KEY, CAMPAIGN},
     "executions.release": {KEY},
     "executions.apply_reports": {KEY, CAMPAIGN},
-    "executions.adopt_in_progress": {OPEN, "Tid Scan"},
+    "executions.adopt": {OPEN, "Tid Scan", CAMPAIGN},
     "executions.bring_forward": {OPEN, "Tid Scan"},
     "executions.hold_overdue": {OPEN},
     "executions.postpone": {KEY},
@@ -245,7 +245,8 @@ async def crowd(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
     campaign_id = await insert(pool, "north", CROWD, past=PAST)
     await pool.execute("ANALYZE ota_campaigns")
     await pool.execute(
-        "UPDATE ota_campaigns SET pending = $1 / 5, downloading = 0, installing = 0, skipped = 0, total_devices = $1",
+        "UPDATE ota_campaigns SET pending = CASE status WHEN 'RUNNING' THEN $1 / 5 ELSE 0 END,"
+        " downloading = 0, installing = 0, skipped = 0, total_devices = $1",
         CROWD,
     )
     over = "UPDATE ota_device_status SET status = 'SUCCESS', attempt = 1, sent_attempt = 1, completed_at = now()"
@@ -301,7 +302,7 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await executions.outlook(connection, campaign)
         await executions.next_due(connection, campaign)
         await executions.in_flight(connection, campaign, up_to=ROWS)
-        await executions.adopt_in_progress(connection, campaign, patience=60)
+        await executions.adopt(connection, campaign, patience=60, limit=ROWS)
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
         await executions.bring_forward(connection, campaign, longest=600, patience=60)

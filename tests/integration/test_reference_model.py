@@ -174,7 +174,8 @@ class Campaign(RuleBasedStateMachine):
         self, policy: Policy, count: int, unsendable: tuple[int, ...], status: str, ticks: int, counted: bool
     ) -> None:
         """Under way for some ticks already: hypothesis leaves rules out of a run at will, dispatching among them."""
-        self.model = Model(policy, named(count, unsendable), status=status)
+        planned = policy.canary_percent is None
+        self.model = Model(policy, named(count, unsendable), status=status, counted=counted, planned=planned)
         self.campaign = self.world.run(
             insert_campaign(
                 self.world.host,
@@ -397,7 +398,7 @@ class Campaign(RuleBasedStateMachine):
     def unsettled(self) -> bool:
         return self.model.status == "ABORTED" and not self.model.settled
 
-    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") or self.unsettled())
     @rule()
     def reconcile(self) -> None:
         self.world.run(self.world.conductor.reconcile(self.due))
@@ -430,7 +431,7 @@ class Campaign(RuleBasedStateMachine):
             status,
         )
         self.moved_uncounted(device.status, status)
-        device.status = status
+        device.status, device.finished = status, None
         self.known.pop(device.name, None)
         self.extra_attempts.add(device.name)
 
@@ -452,6 +453,24 @@ class Campaign(RuleBasedStateMachine):
             )
             self.moved_uncounted(device.status, status)
             device.status, device.acknowledged, device.heard = status, True, True
+
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") and self.ended())
+    @rule(number=numbers, status=st.sampled_from(["DOWNLOADING", "INSTALLING"]))
+    def an_earlier_worker_writes_over_it(self, number: int, status: str) -> None:
+        device = self.ended()[number % len(self.ended())]
+        self.host(
+            "UPDATE ota_device_status SET status = $3, due_at = NULL WHERE campaign_id = $1 AND device_id = $2",
+            self.campaign,
+            device.name,
+            status,
+        )
+        self.moved_uncounted(device.status, status)
+        device.finished, device.status, device.due = "FAILED" if device.failed else "SUCCESS", status, None
+        self.known.pop(device.name, None)
+        self.extra_attempts.add(device.name)
+
+    def ended(self) -> list[Device]:
+        return [each for each in self.model.devices if each.status in ("SUCCESS", "FAILED")]
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
     @rule(status=st.sampled_from([*["RUNNING"] * 6, *["PAUSED"] * 3, "ABORTED"]))
@@ -505,7 +524,7 @@ class Campaign(RuleBasedStateMachine):
         was, was_attempt, was_done = self.known.get(name, ("PENDING", 0, None))
         self.known[name] = status, attempt, done
         assert was not in OVER or (status, done) == (was, was_done), f"{name} was {was} and done, now {status}"
-        assert (done is not None) == (status in OVER)
+        assert (done is not None) == (status in OVER or self.model[name].finished is not None)
         assert attempt >= was_attempt
         assert attempt <= self.model.policy.max_attempts or name in self.extra_attempts
         assert status != "FAILED" or name in self.extra_attempts or row["failed_reason"]

@@ -14,7 +14,8 @@ from rollwave.engine import guard
 from rollwave.engine.agenda import SOON
 from rollwave.engine.batch import Batch
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.rules import count_devices, read_rules, read_waves
+from rollwave.engine.rules import read_rules, read_waves
+from rollwave.engine.verifier import Verifier
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import encode_command
@@ -37,6 +38,7 @@ class Claimer:
         self._pool = pool
         self._settings = settings
         self._steps = steps
+        self._verifier = Verifier(pool)
         self._unheard_since: float | None = None
         self._told = False
 
@@ -44,7 +46,7 @@ class Claimer:
         """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
         devices = None
         while (batch := await self._claim(due, devices)) is None:
-            devices = await count_devices(self._pool, due)
+            devices = await self._verifier.count(due)
         return batch
 
     async def _claim(self, due: Due, devices: int | None) -> Batch | None:
@@ -65,8 +67,8 @@ class Claimer:
             except InvalidInput as error:
                 stopped = await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error))
             else:
-                if not waves:
-                    return None
+                if not (waves and campaign.counted):
+                    return None if devices is None else Batch(retry_in=SOON)  # another worker is at it
                 granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
                 claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
                 retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, granted)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.rules import Rules
 from rollwave.domain.suspension import Change
-from rollwave.domain.wave import Gate, gate
-from rollwave.engine import guard, sweeper
-from rollwave.engine.agenda import TURN
+from rollwave.domain.wave import Gate, Wave, gate
+from rollwave.engine import adoption, guard, sweeper
+from rollwave.engine.agenda import SOON, TURN
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.guard import SKIP_BATCH, SKIPPED_BECAUSE, Stopped
-from rollwave.engine.rules import count_devices, default_rules, read_rules, read_waves
+from rollwave.engine.rules import default_rules, read_rules, read_waves
+from rollwave.engine.verifier import Verifier
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions, history, slots, waves
-from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Due
+from rollwave.store.campaigns import Campaign, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Outlook
 from rollwave.store.slots import Listening
@@ -36,15 +38,15 @@ LONGEST_REFUSAL = 600.0
 class Step:
     """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
 
-    Or it is ``being_targeted``, or ``to_plan``: nothing is done until it is. ``more``: devices may
-    be overdue that were not looked at yet. ``idle``: for so many seconds there is nothing to send.
+    Or it is ``being_targeted``, or ``to_count``: nothing is done until it is. ``more``: devices may
+    be overdue, or left by a host, that were not looked at yet. ``idle``: for so many seconds there is nothing to send.
     """
 
     stopped: Stopped | None = None
     completed: bool = False
     to_verify: Outlook | None = None
     being_targeted: bool = False
-    to_plan: bool = False
+    to_count: bool = False
     more: bool = False
     idle: float = 0.0
 
@@ -55,6 +57,7 @@ class Conductor:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings
+        self._verifier = Verifier(pool)
 
     async def conduct(self, due: Due) -> Step:
         """Do what the campaign needs now, if anything.
@@ -63,9 +66,9 @@ class Conductor:
         row, and for so long the campaign's lock is not held: in between, counters move with the rows.
         """
         step = await self._look_after(due)
-        if step.to_plan:
-            step = await self._look_after(due, devices=await count_devices(self._pool, due))
-        if step.to_verify and await self._verify(due):
+        if step.to_count:
+            step = await self._look_after(due, devices=await self._verifier.count(due))
+        if step.to_verify and await self._verifier.verify(due):
             step = await self._look_after(due, verified=step.to_verify)
         return step
 
@@ -75,11 +78,13 @@ class Conductor:
         async with tenant_transaction(self._pool, due.tenant_id, queues=True) as connection:
             campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
             if campaign.status is CampaignStatus.ABORTED:
-                step = Step(more=await self._wind_down(connection, campaign))
+                step = await self._wind_down(connection, campaign, verified)
             elif campaign.being_targeted:
                 step = Step(being_targeted=True)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
                 step = await self._go_on(connection, campaign, verified, devices)
+            elif due.status is CampaignStatus.COMPLETED:  # by a host's SQL, and so nobody has settled it
+                step = await self._settle(connection, campaign, verified)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if step.stopped:
             step.stopped.announce()
@@ -101,12 +106,36 @@ class Conductor:
             planned = await read_waves(connection, campaign, devices=devices)
         except InvalidInput as error:
             return Step(await guard.hold(connection, campaign.tenant_id, guard.standing_of(campaign), str(error)))
-        if not planned:
-            return Step(to_plan=True)
-        if await self._deadlines_run(connection, campaign, rules):
+        deadlines_run = await self._deadlines_run(connection, campaign, rules)
+        left = await self._take_over(connection, campaign, rules, counted=devices is not None)
+        if left or not planned:
+            return left or Step(to_count=True)
+        if deadlines_run:
             failed_some, more, stopped = await sweeper.sweep(connection, campaign, rules, sends_on=True)
             if stopped or failed_some or more:
                 return Step(stopped, more=more)  # the rest is judged on the new counters, next time
+        return await self._pass_gate(connection, campaign, planned, verified)
+
+    async def _take_over(
+        self, connection: Connection, campaign: Campaign, rules: Rules, *, counted: bool
+    ) -> Step | None:
+        """What a host left in progress is taken over, and the campaign counted and judged. None: that is done.
+
+        ``counted``: its rows have just been counted.
+        """
+        more, ended = await adoption.take_over(connection, campaign, patience=rules.patience)
+        if more:
+            return Step(more=True)
+        if ended or not campaign.counted:
+            return Step(idle=SOON) if counted else Step(to_count=True)  # idle: another worker counts them too
+        if counted:
+            stopped = await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
+            return Step(stopped) if stopped else None
+        return None
+
+    async def _pass_gate(
+        self, connection: Connection, campaign: Campaign, planned: Sequence[Wave], verified: Outlook | None
+    ) -> Step:
         outlook = await executions.outlook(connection, campaign)
         wave = planned[min(campaign.wave, len(planned) - 1)]
         last = wave.number == planned[-1].number
@@ -179,49 +208,8 @@ class Conductor:
             rules = self._rules(campaign)
             longest = max(self._settings.lease, LONGEST_REFUSAL, rules.longest_wait)
             await executions.bring_forward(connection, campaign, longest=1.2 * longest, patience=rules.patience)
-        await self._verify(due)
+        await self._verifier.verify(due)
         return every
-
-    async def _verify(self, due: Due) -> bool:
-        """Compare counters and rows; repair what somebody else's SQL caused. False: another worker is at it.
-
-        Compared without the campaign's lock, which is taken only for what there is to repair.
-        """
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
-            await campaigns.begin_counting(connection, due.tenant_id, due.campaign_id)
-        async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
-            found = await campaigns.compare(connection, due.tenant_id, due.campaign_id)
-        if found.agree:
-            return True
-        stopped: Stopped | None = None
-        async with tenant_transaction(self._pool, due.tenant_id) as connection:
-            campaign = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            repaired = await campaigns.repair(connection, campaign, found)
-            if repaired and found.drifted:
-                stopped = await self._tell(connection, campaign)
-        if stopped:
-            stopped.announce()
-        return repaired
-
-    async def _tell(self, connection: Connection, was: Campaign) -> Stopped | None:
-        """Have it in log and history that counters were repaired, and judge on those."""
-        campaign = await campaigns.get(connection, was.tenant_id, was.id)
-        _log.warning(
-            "ota_counters_repaired",
-            campaign_id=campaign.id,
-            tenant_id=campaign.tenant_id,
-            was=(was.succeeded, was.failed, was.sent),
-            counted=(campaign.succeeded, campaign.failed, campaign.sent),
-        )
-        await history.append(
-            connection,
-            campaign.tenant_id,
-            campaign.id,
-            "counters_repaired",
-            actor=history.ENGINE,
-            detail={"succeeded": campaign.succeeded, "failed": campaign.failed},
-        )
-        return await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
 
     async def skip_rest(self, due: Due) -> bool:
         """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
@@ -245,16 +233,27 @@ class Conductor:
         except InvalidInput:
             return default_rules(self._settings)
 
-    async def _wind_down(self, connection: Connection, campaign: Campaign) -> bool:
+    async def _wind_down(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Step:
         """Devices still in progress may finish until their deadline; then the campaign is settled.
 
-        Returns whether there may be more whose deadline has passed.
+        There may be ``more`` whose deadline has passed.
         """
-        more = False
         rules = self._rules(campaign)  # nothing is sent any more, so there is nothing to hold
-        if await self._deadlines_run(connection, campaign, rules):
-            _, more, _ = await sweeper.sweep(connection, campaign, rules, sends_on=False)
+        deadlines_run = await self._deadlines_run(connection, campaign, rules)
+        more, _ = await adoption.take_over(connection, campaign, patience=rules.patience)
+        if deadlines_run:
+            _, overdue, _ = await sweeper.sweep(connection, campaign, rules, sends_on=False)
+            more = more or overdue
+        if more:
+            return Step(more=True)
+        return await self._settle(connection, campaign, verified)
+
+    async def _settle(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Step:
+        """Settle a campaign that is over, on verified counters: a host's SQL may have ended it, and moved its rows."""
         outlook = await executions.outlook(connection, campaign)
-        if not outlook.waiting and not outlook.open:
-            await campaigns.settle(connection, campaign)
-        return more
+        if campaign.status is CampaignStatus.ABORTED and (outlook.waiting or outlook.open):
+            return Step()
+        if outlook != verified:
+            return Step(to_verify=outlook)
+        await campaigns.settle(connection, campaign)
+        return Step()

@@ -40,7 +40,7 @@ class Reconciler:
     def look(self, due: Due) -> None:
         """Begin if it is time."""
         name = key(due)
-        counts = due.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}
+        counts = due.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED, CampaignStatus.ABORTED}
         if counts and name not in self._in_hand and self._at.get(name, -inf) <= time.monotonic():
             self._in_hand[name] = start(self._reconcile(due))
 

@@ -10,9 +10,9 @@ from rollwave.domain.retry import RetryPolicy
 from rollwave.domain.rules import Rules
 from rollwave.domain.wave import Strategy, Wave, plan
 from rollwave.settings import Settings
-from rollwave.store import executions, waves
-from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Due
-from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store import waves
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
 
 T = TypeVar("T")
 
@@ -54,12 +54,6 @@ def default_rules(settings: Settings) -> Rules:
         device_timeout=settings.device_timeout,
         retry=RetryPolicy(),
     )
-
-
-async def count_devices(pool: Pool, due: Due) -> int:
-    """How many devices a campaign's waves are planned over, by its rows: once in its life, and without its lock."""
-    async with tenant_transaction(pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
-        return await executions.count_all(connection, due.tenant_id, due.campaign_id)
 
 
 async def read_waves(connection: Connection, campaign: Campaign, *, devices: int | None) -> tuple[Wave, ...]:

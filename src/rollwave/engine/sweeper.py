@@ -32,7 +32,6 @@ async def sweep(
 
     Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
     """
-    await executions.adopt_in_progress(connection, campaign, patience=rules.patience)
     overdue = await executions.hold_overdue(
         connection,
         campaign,
@@ -41,11 +40,14 @@ async def sweep(
         extension=campaign.activity.extension(rules.longest_deadline),
         limit=SWEEP_LIMIT,
     )
+    if finished := [each.device_id for each in overdue if each.finished]:
+        await executions.leave_to_adoption(connection, campaign, finished)
+    more = len(overdue) == SWEEP_LIMIT or bool(finished)
     again: list[tuple[DeviceId, Reason, float]] = []
     over: list[tuple[DeviceId, Reason, str]] = []
     tally: Tally = Counter()
     failures: list[FailedAttempt] = []
-    for each in overdue:
+    for each in (each for each in overdue if not each.finished):
         reason = _reason(each)
         given_up = each.failed_for is not None
         delay = None if given_up else rules.retry.delay_after(reason, each.attempt, luck=random.random())  # noqa: S311  spreads load only
@@ -71,7 +73,6 @@ async def sweep(
     if again:
         await executions.postpone(connection, campaign, again, in_all=rules.device_timeout)
     await history.append_failed_attempts(connection, campaign.tenant_id, failures)
-    more = len(overdue) == SWEEP_LIMIT
     if not over:
         return False, more, None
     await executions.fail(connection, campaign, over)

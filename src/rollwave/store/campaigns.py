@@ -65,6 +65,8 @@ class Campaign:
     pace_age: float | None
     pace_used: int
     reconciled_age: float
+    counted: bool
+    """Its counters have been compared with its rows, or moved with them from the beginning."""
     activity: Activity
     command: str | None
     firmware_url: str | None
@@ -120,6 +122,11 @@ class Comparison:
         return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
 
     @property
+    def devices(self) -> int:
+        """The campaign's devices, by its rows."""
+        return sum(number for name, number in self.rows.items() if name != "sent")
+
+    @property
     def missed(self) -> Mapping[str, int]:
         """What the counters lack."""
         return {name: number - (self.counters[name] or 0) for name, number in self.rows.items()}
@@ -168,6 +175,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
         reconciled_age=row["reconciled_age"],
+        counted=row["counted"],
         activity=Activity(row["active_for"], row["seen_ago"], row["suspended_for"], row["suspended_lately"]),
         command=row["command"],
         firmware_url=row["file_url"],
@@ -187,7 +195,7 @@ async def due(pool: Pool) -> list[Due]:
     """Every campaign, of every tenant, that the engine has something to do for or may have."""
     async with system_transaction(pool) as connection:
         rows = await connection.fetch(_sql["due"])
-    return [Due(row["tenant_id"], row["campaign_id"], CampaignStatus(row["status"])) for row in rows]
+    return [Due(row["tenant_id"], row["campaign_id"], _status(row["status"])) for row in rows]
 
 
 async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
@@ -339,7 +347,7 @@ async def repair(connection: Connection, campaign: Campaign, found: Comparison) 
 
 
 async def settle(connection: Connection, campaign: Campaign) -> None:
-    """Tell that an aborted campaign needs the engine no more. Not applied: another worker said so first."""
+    """Record that a campaign that is over needs the engine no more. Not applied: another worker did so first."""
     await connection.execute(_sql["settle"], campaign.tenant_id, campaign.id)
 
 

@@ -11,7 +11,7 @@ from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.refusal import Refusal
 from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
-from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign
+from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection
 from rollwave.store.outage import refusing_values
 from rollwave.store.queries import load
@@ -87,7 +87,8 @@ class Times:
 class Overdue:
     """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt.
 
-    ``failed_for``: why the attempt has failed already, if it has; another was to follow.
+    ``failed_for``: why the attempt has failed already, if it has; another was to follow. ``finished``: it had finished,
+    and a host's worker wrote over it.
     """
 
     device_id: DeviceId
@@ -96,6 +97,21 @@ class Overdue:
     heard: bool
     failed_for: Reason | None
     out_of_time: bool
+    finished: bool = False
+
+
+class Adopted(NamedTuple):
+    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``.
+
+    ``failed_before``: that this attempt has failed is in history already.
+    """
+
+    device_id: DeviceId
+    was: ExecutionStatus
+    became: ExecutionStatus
+    attempt: int
+    error: str
+    failed_before: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +231,22 @@ async def apply_reports(
     ]
 
 
-async def adopt_in_progress(connection: Connection, campaign: Campaign, *, patience: float) -> None:
-    """Give rows that a host's earlier worker left in progress a deadline."""
-    await connection.execute(_sql["adopt_in_progress"], campaign.tenant_id, campaign.id, patience)
+async def adopt(connection: Connection, campaign: Campaign, *, patience: float, limit: int) -> list[Adopted]:
+    """Take over up to ``limit`` rows that a host's earlier worker left in progress.
+
+    Each has ``patience`` seconds for a report, and its whole time begins now. One that had finished before ends so.
+    Needs the campaign's lock.
+    """
+    rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, patience, limit)
+    return [
+        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
+        for device_id, was, became, attempt, error, failed_before in rows
+    ]
+
+
+async def leave_to_adoption(connection: Connection, campaign: Campaign, devices: Sequence[DeviceId]) -> None:
+    """Have :func:`adopt` end these, which had finished. Their rows are held."""
+    await connection.execute(_sql["leave_to_adoption"], campaign.tenant_id, campaign.id, devices)
 
 
 async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, patience: float) -> None:
@@ -237,8 +266,8 @@ async def hold_overdue(
         _sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit, extension
     )
     return [
-        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time)
-        for device_id, status, attempt, heard, why, out_of_time in rows
+        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished)
+        for device_id, status, attempt, heard, why, out_of_time, finished in rows
     ]
 
 
@@ -297,12 +326,6 @@ async def count_pending(connection: Connection, tenant_id: str, campaign_id: int
     """Devices that are PENDING; of a campaign not counted yet, those never sent to, counted up to ten thousand."""
     pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
     return pending
-
-
-async def count_all(connection: Connection, tenant_id: str, campaign_id: int) -> int:
-    """Devices that the campaign targets. Reads every row of the campaign: for ten million that takes seconds."""
-    total: int = await connection.fetchval(_sql["count_all"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT)
-    return total
 
 
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:

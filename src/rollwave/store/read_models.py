@@ -41,7 +41,9 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     counted = json.loads(row["status_breakdown"] or "{}")
     # Rows that somebody else's SQL wrote are counted within a minute; until then there may be fewer than none.
     breakdown = {status.value: max(0, counted.get(status, 0)) for status in ExecutionStatus}
-    return {**with_moments(row), "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
+    ended = {"succeeded": breakdown["SUCCESS"], "failed": breakdown["FAILED"]}
+    shown = {**with_moments(row), **ended}
+    return {**shown, "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
 
 
 async def campaigns(

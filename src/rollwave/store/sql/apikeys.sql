@@ -13,11 +13,12 @@ INSERT INTO rollwave_api_keys (tenant_id, key_id, name, role, secret_sha256, exp
 VALUES ($1, $2, $3, $4, decode($5::text, 'hex'), statement_timestamp() + make_interval(secs => $6));
 
 -- name: usable
--- Expiry and revocation by the database's clock.
+-- Expiry and revocation by the database's clock. A tenant that was deleted has no key, whatever is left of it.
 SELECT role, encode(secret_sha256, 'hex') AS secret_sha256
 FROM rollwave_api_keys
 WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL
-  AND (expires_at IS NULL OR expires_at > statement_timestamp());
+  AND (expires_at IS NULL OR expires_at > statement_timestamp())
+  AND EXISTS (SELECT FROM tenants WHERE tenant_id = $1);
 
 -- name: all
 SELECT key_id, name, role, EXTRACT(epoch FROM created_at)::float8 AS created_at,

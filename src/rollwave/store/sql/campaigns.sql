@@ -1,6 +1,6 @@
 -- name: due
 -- Which campaigns need the engine now, over all tenants. Tells tenant, id and status only.
-SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_2();
+SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_3();
 
 -- name: lock
 -- Hold the campaign's row until the transaction ends. Whoever holds it never waits for an execution's row (SKIP
@@ -22,6 +22,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age,
+       c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0 AS counted,
        NOT EXISTS (SELECT FROM rollwave_installation i
                    WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS at_home
 FROM ota_campaigns c
@@ -130,9 +131,9 @@ WHERE tenant_id = $1 AND id = $2 AND EXTRACT(epoch FROM reconciled_at)::float8 I
 RETURNING id;
 
 -- name: settle
--- An aborted campaign of which no device is left unfinished needs the engine no more.
+-- A campaign that is over needs the engine no more: no device of an aborted one is left unfinished, or a host's SQL ended it.
 UPDATE ota_campaigns SET settled_at = statement_timestamp()
-WHERE tenant_id = $1 AND id = $2 AND status = 'ABORTED' AND settled_at IS NULL
+WHERE tenant_id = $1 AND id = $2 AND status NOT IN ('CREATED', 'RUNNING', 'PAUSED') AND settled_at IS NULL
 RETURNING id;
 
 -- name: open_wave
@@ -163,7 +164,8 @@ SET suspended_lately = suspended_lately
     suspended_for = suspended_for
         + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
     active_since = statement_timestamp(),
-    active_at = statement_timestamp()
+    active_at = statement_timestamp(),
+    settled_at = NULL -- a host's SQL may start it again
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: note
@@ -171,5 +173,6 @@ WHERE tenant_id = $1 AND id = $2;
 -- set back leaves it.
 UPDATE ota_campaigns
 SET active_since = LEAST(active_since, statement_timestamp()), active_at = statement_timestamp(),
-    suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END
+    suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END,
+    settled_at = NULL
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;

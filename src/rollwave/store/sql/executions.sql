@@ -10,7 +10,7 @@
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
 -- the broker never acknowledged it, under the next one where the last has failed and the time that the device has
 -- in all is not over ($8 seconds, which include those for which the campaign was ever suspended), or it was set back by
--- hand (it has all its time again). Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
+-- hand (it has all its time again). What had finished (adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
 -- ($9); the first claim also freezes the command ($10) and dates the start.
 WITH again AS (
@@ -19,6 +19,7 @@ WITH again AS (
     WHERE tenant_id = $1 AND campaign_id = $2
       AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
       AND due_at <= statement_timestamp()
+      AND (completed_at IS NULL OR status = 'PENDING')
       AND (attempt > sent_attempt OR status = 'PENDING'
            OR failed_attempt = attempt
               AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
@@ -41,6 +42,7 @@ WITH again AS (
         progress_pct = 0,
         error_message = NULL,
         started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
+        completed_at = NULL,
         due_at = statement_timestamp() + make_interval(secs => $5)
     FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS held
     WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
@@ -54,7 +56,9 @@ WITH again AS (
     FOR UPDATE SKIP LOCKED
 ), fresh_claimed AS (
     UPDATE ota_device_status d
-    SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5)
+    -- What follows due_at, a host that set the device back may have left there.
+    SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5),
+        progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL
     FROM fresh AS held
     WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
       AND held.addressable
@@ -156,17 +160,20 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 -- name: apply_reports
 -- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
 -- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress.
--- After a failure that the device reported, nothing it says of that attempt counts. One row comes back for each
+-- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (adopt).
+-- The whole time of a device that a host's earlier worker left in progress begins now. One row comes back for each
 -- report: what the execution was (NULL: no such execution for this tenant), and what the report did.
 WITH report AS MATERIALIZED (
     SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::int[])
         WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, number)
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
-           d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before
+           d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
+           -- By a host's earlier worker, and not seen since (adopt).
+           d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AND isfinite(d.started_at) AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
-        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before
+        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before, due_at
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
@@ -180,14 +187,20 @@ WITH report AS MATERIALIZED (
                + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
                                             THEN c.device_timeout ELSE $9 END
                                        + CASE WHEN d.started_at IS NULL THEN 0
-                                              ELSE c.suspended_for - d.suspended_before END) AS last_moment,
-           CASE WHEN d.started_at IS NULL THEN c.suspended_for ELSE d.suspended_before END AS suspended_before,
+                                              ELSE c.suspended_for - t.suspended_before END) AS last_moment,
+           t.suspended_before,
            COALESCE(d.reported = 'FAILED'
                AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
                AND GREATEST(d.attempt, 1) < COALESCE(c.max_attempts, $10)
                AND c.status IN ('RUNNING', 'PAUSED'), false) AS retried
     FROM found d
     JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = d.campaign_id
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN d.started_at IS NULL THEN c.suspended_for
+                    WHEN d.left_behind
+                    THEN c.suspended_for - EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8
+                    ELSE d.suspended_before END AS suspended_before
+    ) AS t
 ), moved AS (
     UPDATE ota_device_status d
     SET status = CASE WHEN h.retried THEN 'DOWNLOADING' ELSE h.reported END,
@@ -214,6 +227,7 @@ WITH report AS MATERIALIZED (
     FROM held h
     WHERE d.tenant_id = $1 AND d.campaign_id = h.campaign_id AND d.device_id = h.device_id
       AND (d.attempt > 0 OR d.status <> 'PENDING')
+      AND (d.completed_at IS NULL OR d.status = 'PENDING')
       AND (h.reported_attempt IS NULL OR h.reported_attempt = d.attempt)
       AND NOT (d.failed_attempt = d.attempt AND COALESCE(d.failed_reason, '') IN ('reported', 'rejected'))
       AND (ota_status_rank(d.status) < ota_status_rank(h.reported)
@@ -230,20 +244,47 @@ LEFT JOIN held h USING (number)
 LEFT JOIN moved m USING (number)
 ORDER BY r.number;
 
--- name: adopt_in_progress
--- Rows that a host's earlier worker left in progress have been sent to; their patience starts now.
+-- name: adopt
+-- Rows that a host's earlier worker left in progress have been sent to: their silence and their whole time begin now, and
+-- what passed before counts as suspended. Those with completed_at had finished, and the worker wrote over it afterwards:
+-- they failed if there is an error message, or if the engine knows of it, else they succeeded. Up to $4 rows. Needs the
+-- campaign's lock.
 WITH left_behind AS (
-    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id, status, completed_at IS NOT NULL AS finished,
+           attempt > 0 AND failed_attempt = attempt AS failed_before
+    FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
     ORDER BY due_at NULLS FIRST
-    LIMIT 10000
+    LIMIT $4
     FOR UPDATE SKIP LOCKED
 )
 UPDATE ota_device_status d
 SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), heard_attempt = GREATEST(d.attempt, 1),
-    due_at = statement_timestamp() + make_interval(secs => $3)
+    status = CASE WHEN NOT held.finished THEN d.status
+                  WHEN held.failed_before OR d.error_message IS NOT NULL THEN 'FAILED' ELSE 'SUCCESS' END,
+    failed_attempt = CASE WHEN held.finished AND d.error_message IS NOT NULL THEN GREATEST(d.attempt, 1)
+                          ELSE d.failed_attempt END,
+    failed_reason = CASE WHEN held.finished AND d.error_message IS NOT NULL AND NOT held.failed_before THEN 'reported'
+                         ELSE d.failed_reason END,
+    started_at = CASE WHEN isfinite(d.started_at) THEN d.started_at ELSE statement_timestamp() END,
+    suspended_before = (
+        SELECT c.suspended_for
+               -- Suspended since active_at, and added up when it is active again (campaigns.activate).
+               + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
+                      THEN GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - c.active_at))::float8 ELSE 0 END
+        FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2
+    ) - CASE WHEN isfinite(d.started_at)
+             THEN EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8 ELSE 0 END,
+    due_at = CASE WHEN d.completed_at IS NULL THEN statement_timestamp() + make_interval(secs => $3) END
 FROM left_behind AS held
-WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id;
+WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+RETURNING d.device_id, held.status AS was, d.status AS became, d.attempt, d.error_message,
+          held.failed_before;
+
+-- name: leave_to_adoption
+-- What is overdue and has completed_at had finished: adopt says what became of it. The rows are held.
+UPDATE ota_device_status SET due_at = NULL
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint]) AND device_id = ANY ($3::text[]);
 
 -- name: bring_forward
 -- No lease, delay or deadline is longer than $3 seconds: what is due later was dated by a clock that has been set back
@@ -265,17 +306,18 @@ WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign
 
 -- name: hold_overdue
 -- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
--- failed yet, those that have no time left for another, or, where the campaign sends no more ($3), all. The time that a
--- device has in all is $4 seconds, which include those for which the campaign was ever suspended. What becomes of each is
+-- failed yet, those that have no time left for another, those that had finished (adopt), or, where the campaign sends no
+-- more ($3), all. The time that a device has in all is $4 seconds, which include those for which the campaign was ever suspended. What becomes of each is
 -- domain.retry's to say.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
-       COALESCE(started_at, due_at) + make_interval(secs => $4 - suspended_before) <= statement_timestamp() AS out_of_time
+       COALESCE(started_at, due_at) + make_interval(secs => $4 - suspended_before) <= statement_timestamp() AS out_of_time,
+       completed_at IS NOT NULL AS finished
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2
   AND status IN ('DOWNLOADING', 'INSTALLING')
   AND due_at <= statement_timestamp() - make_interval(secs => $6)
-  AND ($3 OR attempt = sent_attempt
+  AND ($3 OR completed_at IS NOT NULL OR attempt = sent_attempt
              AND (failed_attempt < attempt
                   OR started_at + make_interval(secs => $4 - suspended_before) <= statement_timestamp()))
 ORDER BY due_at NULLS FIRST
@@ -377,10 +419,6 @@ SELECT CASE WHEN skipped >= 0 AND pending IS NOT NULL THEN pending ELSE (
         ORDER BY id LIMIT 10000) AS waiting) END
 FROM ota_campaigns
 WHERE tenant_id = $1 AND id = $2;
-
--- name: count_all
--- The rows themselves: a host may have removed some since the counters were compared with them.
-SELECT count(*)::int FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2;
 
 -- name: current
 -- What each of these devices should be doing: the attempt in progress of the newest running campaign. A command that a

@@ -1,0 +1,61 @@
+"""Devices that a host's own worker left in progress, taken over: a campaign goes on, and none of them fails for that.
+
+Whenever one is seen: when the campaign is looked at for the first time, and later where the host's worker has not been
+stopped or its SQL writes such rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.intake import Tally
+from rollwave.domain.retry import Reason
+from rollwave.log import get_logger
+from rollwave.store import campaigns, executions, history
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.executions import Adopted
+from rollwave.store.history import FailedAttempt
+
+_log = get_logger("conductor")
+
+ADOPT_LIMIT = 10_000
+"""Rows taken over in one look."""
+
+
+async def take_over(connection: Connection, campaign: Campaign, *, patience: float) -> tuple[bool, bool]:
+    """Give devices left in progress all their time from now on, and end those that had finished.
+
+    Returns whether there may be more of them, and whether any ended. Then the counters are to be verified before the
+    campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the campaign's
+    lock.
+    """
+    adopted = await executions.adopt(connection, campaign, patience=patience, limit=ADOPT_LIMIT)
+    ended = [each for each in adopted if each.became is not each.was]
+    more = len(adopted) == ADOPT_LIMIT
+    if not ended:
+        return more, False
+    tally: Tally = Counter()
+    for each in ended:
+        tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
+    await campaigns.count(connection, campaign.tenant_id, tally)
+    failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
+    await history.append_failed_attempts(
+        connection,
+        campaign.tenant_id,
+        [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
+    )
+    counts = {"succeeded": len(ended) - len(failures), "failed": len(failures)}
+    await history.append(
+        connection, campaign.tenant_id, campaign.id, "finished_restored", actor=history.ENGINE, detail=counts
+    )
+    if campaign.counted:  # else it is being adopted, which is logged once it is counted
+        _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
+    return more, True
+
+
+def _failed_attempt(campaign: Campaign, device: Adopted) -> FailedAttempt:
+    return FailedAttempt(
+        campaign.id, device.device_id, device.attempt, Reason.REPORTED, device.error, "device", final=True
+    )

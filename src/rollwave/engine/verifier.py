@@ -1,0 +1,94 @@
+"""Counters compared with the rows of a campaign, and set right where a host or somebody else's SQL moved them."""
+
+from __future__ import annotations
+
+from rollwave.engine import guard
+from rollwave.engine.guard import Stopped
+from rollwave.log import get_logger
+from rollwave.store import campaigns, history
+from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Comparison, Due
+from rollwave.store.database import Connection, Pool, tenant_transaction
+
+_log = get_logger("conductor")
+
+
+class Verifier:
+    """Reads every row of a campaign, without the campaign's lock, which is taken only for what there is to repair."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def verify(self, due: Due) -> bool:
+        """Compare counters and rows, and repair the difference. False: another worker is at it."""
+        found = await self._compare(due)
+        return found.agree or await self._repair(due, found)
+
+    async def count(self, due: Due) -> int:
+        """Count a campaign's devices by its rows, for the first time: from now on its counters are right."""
+        found = await self._compare(due)
+        if not found.agree:
+            await self._repair(due, found)
+        return found.devices
+
+    async def _compare(self, due: Due) -> Comparison:
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            await campaigns.begin_counting(connection, due.tenant_id, due.campaign_id)
+        async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
+            return await campaigns.compare(connection, due.tenant_id, due.campaign_id)
+
+    async def _repair(self, due: Due, found: Comparison) -> bool:
+        stopped: Stopped | None = None
+        adopted: dict[str, int] = {}
+        async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            was = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
+            repaired = await campaigns.repair(connection, was, found)
+            if repaired and found.drifted and was.counted:
+                stopped = await self._tell(connection, was)
+            elif repaired and found.drifted:
+                adopted = _what_a_host_did(found)
+                stopped = await self._adopt(connection, due, adopted)
+        if adopted:
+            _log.info("ota_campaign_adopted", campaign_id=due.campaign_id, tenant_id=due.tenant_id, **adopted)
+        if stopped:
+            stopped.announce()
+        return repaired
+
+    async def _adopt(self, connection: Connection, due: Due, counts: dict[str, int]) -> Stopped | None:
+        """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.
+
+        One of which nothing was sent is like any other that a host writes down.
+        """
+        await history.append(connection, due.tenant_id, due.campaign_id, "adopted", actor=history.ENGINE, detail=counts)
+        campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
+        return await guard.judge(connection, due.tenant_id, guard.standing_of(campaign))
+
+    async def _tell(self, connection: Connection, was: Campaign) -> Stopped | None:
+        """Have it in log and history that counters were repaired, and judge on those."""
+        campaign = await campaigns.get(connection, was.tenant_id, was.id)
+        _log.warning(
+            "ota_counters_repaired",
+            campaign_id=campaign.id,
+            tenant_id=campaign.tenant_id,
+            was=(was.succeeded, was.failed, was.sent),
+            counted=(campaign.succeeded, campaign.failed, campaign.sent),
+        )
+        await history.append(
+            connection,
+            campaign.tenant_id,
+            campaign.id,
+            "counters_repaired",
+            actor=history.ENGINE,
+            detail={"succeeded": campaign.succeeded, "failed": campaign.failed},
+        )
+        return await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
+
+
+def _what_a_host_did(found: Comparison) -> dict[str, int]:
+    rows = found.rows
+    return {
+        "waiting": rows["pending"],
+        "in_progress": rows["downloading"] + rows["installing"],
+        "succeeded": rows["succeeded"],
+        "failed": rows["failed"],
+        "skipped": rows["skipped"],
+    }

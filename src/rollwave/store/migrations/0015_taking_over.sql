@@ -1,0 +1,241 @@
+-- What a host began is taken over without harm, and what a host ends or deletes leaves nothing behind.
+
+SET LOCAL lock_timeout = '500ms'; -- sooner than PostgreSQL takes to find that two wait in a ring: then this one gives way
+
+-- Campaigns that a host had aborted before its tables were adopted are its past: their rows stay as they are. Those that
+-- the engine has touched since are not. Where the host forces row-level security, it is let be for this statement.
+DO $$
+DECLARE
+    forced boolean;
+BEGIN
+    IF EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = 'ota_campaigns') THEN
+        forced := (SELECT relforcerowsecurity FROM pg_class WHERE oid = 'ota_campaigns'::regclass);
+        IF forced THEN
+            ALTER TABLE ota_campaigns NO FORCE ROW LEVEL SECURITY;
+        END IF;
+        UPDATE ota_campaigns c SET settled_at = now()
+        WHERE c.status = 'ABORTED' AND c.settled_at IS NULL
+          AND c.command IS NULL AND c.active_at IS NULL AND c.reconciled_at IS NULL AND c.pending IS NULL;
+        IF forced THEN
+            ALTER TABLE ota_campaigns FORCE ROW LEVEL SECURITY;
+        END IF;
+    END IF;
+END $$;
+
+-- Workers are told of campaigns too that a host's SQL has ended while the engine ran them: their counters are compared with
+-- their rows once more. A worker of an older version asks rollwave_due_campaigns_2, and is not.
+DROP INDEX ota_campaigns_due;
+CREATE INDEX ota_campaigns_due
+    ON ota_campaigns (tenant_id, id)
+    WHERE status IN ('RUNNING', 'PAUSED') OR (status = 'ABORTED' AND settled_at IS NULL)
+          OR (status = 'CREATED' AND targeted_devices IS NOT NULL)
+          OR (status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND settled_at IS NULL
+              AND (pending > 0 OR downloading > 0 OR installing > 0));
+
+ALTER POLICY rollwave_due ON ota_campaigns
+    USING (status IN ('RUNNING', 'PAUSED') OR (status = 'ABORTED' AND settled_at IS NULL)
+           OR (status = 'CREATED' AND targeted_devices IS NOT NULL)
+           OR (status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND settled_at IS NULL
+               AND (pending > 0 OR downloading > 0 OR installing > 0)));
+GRANT SELECT (pending, downloading, installing) ON ota_campaigns TO rollwave_due;
+
+-- Their owner makes the function, with leave to create in the schema for just as long as it takes.
+DO $$
+BEGIN
+    EXECUTE format('GRANT CREATE ON SCHEMA %I TO rollwave_due', current_schema());
+END $$;
+SET LOCAL ROLE rollwave_due;
+CREATE FUNCTION rollwave_due_campaigns_3()
+RETURNS TABLE (tenant_id text, campaign_id bigint, status text)
+LANGUAGE sql STABLE SECURITY DEFINER
+BEGIN ATOMIC
+    SELECT c.tenant_id::text, c.id::bigint, c.status::text
+    FROM ota_campaigns c
+    WHERE c.status IN ('RUNNING', 'PAUSED') OR (c.status = 'ABORTED' AND c.settled_at IS NULL)
+          OR (c.status = 'CREATED' AND c.targeted_devices IS NOT NULL)
+          OR (c.status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND c.settled_at IS NULL
+              AND (c.pending > 0 OR c.downloading > 0 OR c.installing > 0))
+    ORDER BY c.tenant_id, c.id;
+END;
+REVOKE ALL ON FUNCTION rollwave_due_campaigns_3() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION rollwave_due_campaigns_3() TO pulse_app;
+RESET ROLE;
+DO $$
+BEGIN
+    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM rollwave_due', current_schema());
+END $$;
+
+-- As before (0013), but for a device that a host's earlier worker left in progress: its whole time begins now, and what
+-- has completed_at takes no report any more.
+CREATE OR REPLACE FUNCTION rollwave_apply_reports(
+    tenants text[], campaigns bigint[], devices text[], statuses text[], progresses integer[], errors text[],
+    attempts integer[], default_patience float8, default_in_all float8
+)
+RETURNS TABLE (number integer, was text, became text, attempt integer, patience float8)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    r record;
+    held record;
+    named text := '';
+    moment timestamptz := statement_timestamp();
+BEGIN
+    FOR r IN
+        SELECT u.*, ota_status_rank(u.status) AS rank
+        FROM unnest(tenants, campaigns, devices, statuses, progresses, errors, attempts)
+            WITH ORDINALITY AS u (tenant, campaign, device, status, progress, error, attempt, number)
+        ORDER BY u.tenant, u.campaign, u.device COLLATE "C"
+    LOOP
+        IF r.tenant <> named THEN
+            PERFORM set_config('app.tenant_id', r.tenant, true);
+            named := r.tenant;
+        END IF;
+        SELECT d.status, d.progress_pct, d.error_message, d.attempt, d.failed_attempt, d.failed_reason, d.started_at,
+               d.due_at, ota_status_rank(d.status) AS rank,
+               make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
+                                          THEN c.progress_timeout ELSE default_patience END) AS patience,
+               COALESCE(d.started_at, moment)
+                   + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
+                                                THEN c.device_timeout ELSE default_in_all END
+                                           + CASE WHEN d.started_at IS NULL THEN 0
+                                                  ELSE c.suspended_for - t.suspended_before END) AS last_moment,
+               t.suspended_before, d.completed_at
+        INTO held
+        FROM ota_device_status d
+        JOIN ota_campaigns c ON c.tenant_id = r.tenant AND c.id = r.campaign
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN d.started_at IS NULL THEN c.suspended_for
+                        WHEN d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AND isfinite(d.started_at)
+                        THEN c.suspended_for - EXTRACT(epoch FROM moment - d.started_at)::float8
+                        ELSE d.suspended_before END AS suspended_before
+        ) AS t
+        WHERE d.tenant_id = r.tenant AND d.campaign_id = r.campaign AND d.device_id = r.device
+        FOR UPDATE OF d;
+
+        number := r.number;
+        was := held.status;
+        attempt := held.attempt;
+        patience := EXTRACT(epoch FROM held.patience);
+        became := CASE
+            WHEN r.rank > 0 AND r.status <> 'FAILED'
+                AND (held.attempt > 0 OR held.status <> 'PENDING')
+                AND (held.completed_at IS NULL OR held.status = 'PENDING')
+                AND (r.attempt IS NULL OR r.attempt = held.attempt)
+                AND NOT (held.failed_attempt = held.attempt
+                         AND COALESCE(held.failed_reason, '') IN ('reported', 'rejected'))
+                AND (held.rank < r.rank
+                     OR held.status = r.status AND held.rank < 3
+                        AND (r.progress > held.progress_pct
+                             OR held.failed_attempt = held.attempt
+                             OR held.due_at < LEAST(moment + held.patience, held.last_moment)))
+            THEN r.status END;
+        IF became IS NOT NULL THEN
+            UPDATE ota_device_status d
+            SET status = became,
+                progress_pct = CASE WHEN was = became THEN GREATEST(r.progress, held.progress_pct)
+                                    ELSE COALESCE(r.progress, held.progress_pct) END,
+                error_message = CASE WHEN became = 'SUCCESS' THEN NULL
+                                     ELSE COALESCE(r.error, held.error_message) END,
+                attempt = GREATEST(held.attempt, 1),
+                sent_attempt = GREATEST(held.attempt, 1),
+                heard_attempt = GREATEST(held.attempt, 1),
+                failed_attempt = 0,
+                failed_reason = NULL,
+                started_at = COALESCE(held.started_at, moment),
+                suspended_before = held.suspended_before,
+                completed_at = CASE WHEN r.rank = 3 THEN moment END,
+                due_at = CASE WHEN r.rank < 3 THEN LEAST(moment + held.patience * 1.1, held.last_moment) END
+            WHERE d.tenant_id = r.tenant AND d.campaign_id = r.campaign AND d.device_id = r.device;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    PERFORM set_config('app.tenant_id', '', true);
+END $$;
+
+-- Whoever deletes a tenant or a campaign deletes what is kept of it. In tables that a host had before us, its own foreign keys
+-- do that, and ours hang on to them. PostgreSQL carries these deletions out as the owner of the table, and unforced: row-level
+-- security hides nothing from them. A table that has rows keeps what PostgreSQL has not checked anew (NOT VALID): to read it
+-- all would hold up who writes.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = 'tenants'::regclass AND i.indisunique AND i.indimmediate AND i.indisvalid
+                     AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'tenant_id') THEN
+        CREATE UNIQUE INDEX rollwave_tenants_key ON tenants (tenant_id);
+    END IF;
+EXCEPTION WHEN unique_violation OR feature_not_supported OR invalid_table_definition THEN
+    RAISE NOTICE 'tenants gets no unique index: %', SQLERRM;
+END $$;
+DO $$
+DECLARE
+    foreign_key record;
+    replaced record;
+    has_rows boolean;
+BEGIN
+    FOR foreign_key IN
+        SELECT w.*, EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = w.of_table) AS of_a_host
+        FROM (VALUES
+            ('devices', 'tenant_id', 'tenants', 'tenant_id'),
+            ('device_groups', 'tenant_id', 'tenants', 'tenant_id'),
+            ('device_group_members', 'tenant_id, group_id', 'device_groups', 'tenant_id, group_id'),
+            ('device_group_members', 'tenant_id, device_id', 'devices', 'tenant_id, device_id'),
+            ('firmware_versions', 'tenant_id', 'tenants', 'tenant_id'),
+            ('ota_campaigns', 'tenant_id', 'tenants', 'tenant_id'),
+            ('ota_device_status', 'tenant_id, campaign_id', 'ota_campaigns', 'tenant_id, id'),
+            ('ota_campaign_waves', 'tenant_id, campaign_id', 'ota_campaigns', 'tenant_id, id'),
+            ('ota_campaign_history', 'tenant_id, campaign_id', 'ota_campaigns', 'tenant_id, id'),
+            ('ota_quarantine', 'tenant_id', 'tenants', 'tenant_id'),
+            ('rollwave_api_keys', 'tenant_id', 'tenants', 'tenant_id'),
+            ('rollwave_group_imports', 'tenant_id', 'tenants', 'tenant_id'),
+            ('rollwave_group_import_devices', 'tenant_id, import_id', 'rollwave_group_imports', 'tenant_id, id')
+        ) AS w (of_table, columns, to_table, to_columns)
+    LOOP
+        -- A host's own stay as they are; as in 0003, none leads from a host's table to one of ours or back.
+        CONTINUE WHEN foreign_key.of_a_host;
+        CONTINUE WHEN foreign_key.of_table IN ('devices', 'device_groups', 'device_group_members', 'firmware_versions',
+                                               'ota_campaigns', 'ota_device_status')
+            AND EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = foreign_key.to_table);
+        FOR replaced IN
+            SELECT c.conname FROM pg_constraint c
+            WHERE c.contype = 'f' AND c.conrelid = foreign_key.of_table::regclass
+              AND c.confrelid = foreign_key.to_table::regclass
+              AND (SELECT string_agg(a.attname, ', ' ORDER BY k.place)
+                   FROM unnest(c.conkey) WITH ORDINALITY AS k (number, place)
+                   JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.number) = foreign_key.columns
+        LOOP
+            EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', foreign_key.of_table, replaced.conname);
+        END LOOP;
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I)', foreign_key.of_table) INTO has_rows;
+        BEGIN
+            EXECUTE format('ALTER TABLE %I ADD FOREIGN KEY (%s) REFERENCES %I (%s) ON DELETE CASCADE %s',
+                           foreign_key.of_table, foreign_key.columns, foreign_key.to_table, foreign_key.to_columns,
+                           CASE WHEN has_rows THEN 'NOT VALID' ELSE '' END);
+        EXCEPTION WHEN invalid_foreign_key OR datatype_mismatch OR wrong_object_type OR feature_not_supported
+                       OR foreign_key_violation THEN
+            RAISE NOTICE '% keeps rows of tenants that are deleted: %', foreign_key.of_table, SQLERRM;
+        END;
+    END LOOP;
+END $$;
+
+-- What is left of tenants and campaigns that were deleted before. Not where row-level security hides those that are there.
+DO $$
+DECLARE
+    kept record;
+BEGIN
+    FOR kept IN
+        SELECT * FROM (VALUES
+            ('ota_campaign_waves', 'ota_campaigns', 'k.tenant_id = t.tenant_id AND k.campaign_id = t.id'),
+            ('ota_campaign_history', 'ota_campaigns', 'k.tenant_id = t.tenant_id AND k.campaign_id = t.id'),
+            ('ota_quarantine', 'tenants', 'k.tenant_id = t.tenant_id'),
+            ('rollwave_api_keys', 'tenants', 'k.tenant_id = t.tenant_id'),
+            ('rollwave_group_imports', 'tenants', 'k.tenant_id = t.tenant_id'),
+            ('rollwave_group_import_devices', 'tenants', 'k.tenant_id = t.tenant_id')
+        ) AS w (of_table, to_table, condition)
+        WHERE NOT row_security_active(w.to_table)
+    LOOP
+        EXECUTE format('ALTER TABLE %I NO FORCE ROW LEVEL SECURITY', kept.of_table);
+        EXECUTE format('DELETE FROM %I k WHERE NOT EXISTS (SELECT FROM %I t WHERE %s)',
+                       kept.of_table, kept.to_table, kept.condition);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', kept.of_table);
+    END LOOP;
+END $$;

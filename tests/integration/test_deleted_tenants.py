@@ -1,0 +1,143 @@
+"""Whoever deletes a tenant or a campaign deletes all that is kept of it, whoever that is and whichever way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from rollwave.domain.role import Role
+from rollwave.store import apikeys, campaigns, history, imports, quarantine
+from rollwave.store.database import Pool, create_pool, tenant_transaction
+from rollwave.store.quarantine import Sample
+from tests.engine import Connection, connect, due, insert_campaign
+from tests.host.platform import RUNNING, Host, make_host
+from tests.support import rollwave
+
+pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
+SHARED = frozenset(
+    {"tenants", "devices", "device_groups", "device_group_members", "firmware_versions", "ota_campaigns"}
+    | {"ota_device_status"}
+)
+
+
+async def kept(root: Connection, tenant: str) -> dict[str, int]:
+    """In how many rows each table names the tenant, where it does."""
+    tables = await root.fetch(
+        "SELECT c.relname AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'"
+        " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
+    )
+    found = {
+        row["name"]: await root.fetchval(f"SELECT count(*) FROM {row['name']} WHERE tenant_id = $1", tenant)
+        for row in tables
+    }
+    return {name: number for name, number in found.items() if number}
+
+
+async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
+    """Have something of the tenant's in each table of ours. Returns a key of its."""
+    key = await apikeys.create(pool, tenant, Role.ADMIN, expires_in=timedelta(days=1))
+    begun = await imports.begin(pool, tenant, "all", actor="test")
+    async with tenant_transaction(pool, tenant) as connection:
+        await quarantine.keep(connection, tenant, [Sample("dev-1", "test", b"?")])
+        await history.append(connection, tenant, campaign, "test", actor="test")
+        await connection.execute(
+            "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) VALUES ($1, $2, 0)", tenant, campaign
+        )
+        await connection.execute(
+            "INSERT INTO rollwave_group_import_devices (tenant_id, import_id, device_id, described)"
+            " VALUES ($1, $2, 'dev-1', false)",
+            tenant,
+            begun["import_id"],
+        )
+    return key
+
+
+@pytest.fixture(params=["superuser", "owner"])
+async def host(request: pytest.FixtureRequest, empty_database: str) -> Host:
+    """A host of which one or the other has migrated."""
+    host = await make_host(empty_database)
+    if request.param == "superuser":
+        host.migrate("--grant-to", "host_service")
+        return host
+    async with connect(host.root) as root:
+        for role in ("pulse_app", "rollwave_due"):
+            if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
+                await root.execute(f"CREATE ROLE {role} NOLOGIN")
+        await root.execute("GRANT pulse_app, rollwave_due TO host_owner")
+        await root.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO host_owner, pulse_app")
+    host.migrate(url=host.owner)
+    return host
+
+
+@pytest.mark.parametrize("who", ["superuser", "owner"])
+async def test_of_a_host_nothing_of_its_tenant_stays(host: Host, who: str) -> None:
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        key = await work_for(pool, "north", RUNNING)
+        other = await insert_campaign(root, 2, tenant="south")
+        others_key = await work_for(pool, "south", other)
+        before = await kept(root, "south")
+        assert (await kept(root, "north")).keys() == before.keys() | {
+            "devices",
+            "device_groups",
+            "device_group_members",
+        }
+        assert len(before.keys() - SHARED) == 6
+        async with connect(host.root if who == "superuser" else host.owner) as login:
+            assert await login.execute("DELETE FROM tenants WHERE tenant_id = 'north'") == "DELETE 1"
+        assert await kept(root, "north") == {}
+        assert await kept(root, "south") == before
+        assert await apikeys.verify(pool, key) is None
+        assert await apikeys.verify(pool, others_key)
+
+
+async def test_of_a_host_nothing_of_its_campaign_stays(host: Host) -> None:
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        await work_for(pool, "north", RUNNING)
+        async with connect(host.owner) as owner:
+            assert await owner.execute("DELETE FROM ota_campaigns WHERE id = $1", RUNNING) == "DELETE 1"
+        assert not {"ota_campaign_waves", "ota_campaign_history"} & (await kept(root, "north")).keys()
+        assert due(RUNNING) not in await campaigns.due(pool)
+
+
+async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: Pool) -> None:
+    async with connect(database) as root:
+        campaign = await insert_campaign(root, 3)
+        await root.execute("INSERT INTO devices (tenant_id, device_id) VALUES ('north', 'dev-1')")
+        await root.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ('north', 'all')")
+        await root.execute("INSERT INTO device_group_members VALUES ('north', 'all', 'dev-1')")
+        key = await work_for(pool, "north", campaign)
+        assert len(await kept(root, "north")) == len(SHARED) + 6
+        await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
+        assert await kept(root, "north") == {}
+        assert await apikeys.verify(pool, key) is None
+
+
+async def test_firmware_that_a_campaign_uses_is_still_not_deleted(database: str) -> None:
+    async with connect(database) as root:
+        await insert_campaign(root, 3)
+        with pytest.raises(Exception, match="violates foreign key"):
+            await root.execute("DELETE FROM firmware_versions")
+
+
+async def test_what_was_left_before_is_deleted_by_the_migration(empty_database: str) -> None:
+    """Of an installation that was made before there were such foreign keys."""
+    host = await make_host(empty_database)
+    host.migrate("--grant-to", "host_service")
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        await work_for(pool, "south", await insert_campaign(root, 2, tenant="south"))
+        await work_for(pool, "north", RUNNING)
+        await root.execute("SET session_replication_role = replica")  # no foreign key is heard
+        for table in SHARED:
+            await root.execute(f"DELETE FROM {table} WHERE tenant_id = 'north'")
+        await root.execute("SET session_replication_role = origin")
+        before = await kept(root, "south")
+        assert len(await kept(root, "north")) == 6
+        await root.execute("DROP FUNCTION rollwave_due_campaigns_3()")
+        await root.execute("DROP FUNCTION rollwave_apply_reports")
+        await root.execute("DELETE FROM rollwave_migrations WHERE version >= 15")
+        done = rollwave("migrate", env={"DATABASE_URL": host.root})
+        assert done.returncode == 0, done.stderr
+        assert await kept(root, "north") == {}
+        assert await kept(root, "south") == before

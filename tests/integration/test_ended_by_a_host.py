@@ -1,0 +1,130 @@
+"""Campaigns that a host's own SQL ends: what is left in their counters and rows is set right once, and then shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rollwave.breaker import Told
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.reconciler import Reconciler
+from rollwave.settings import Settings
+from rollwave.store import campaigns, read_models
+from rollwave.store.campaigns import Due
+from rollwave.store.database import Pool
+from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+
+WAITING = 25
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def running(pool: Pool, host: Connection, devices: int = WAITING) -> int:
+    """A campaign that the engine has seen, and counted."""
+    campaign = await insert_campaign(host, devices)
+    conductor = Conductor(pool, Settings())
+    await conductor.conduct(due(campaign))
+    await conductor.reconcile(due(campaign))
+    return campaign
+
+
+async def work(pool: Pool) -> None:
+    """What a worker does until nothing is due any more but what waits for a device."""
+    conductor = Conductor(pool, Settings())
+    for _ in range(3):
+        for each in await campaigns.due(pool):
+            if each.status is CampaignStatus.ABORTED:
+                await conductor.skip_rest(each)
+            await conductor.conduct(each)
+
+
+async def counters(host: Connection) -> dict[str, int]:
+    row = await host.fetchrow(
+        "SELECT pending, downloading, installing, succeeded, failed, skipped FROM ota_campaigns WHERE tenant_id = $1",
+        TENANT,
+    )
+    assert row is not None
+    return {name: number for name, number in row.items() if number}
+
+
+async def shown(pool: Pool, campaign: int) -> dict[str, int]:
+    """The breakdown on the campaign's page; its counters agree with it."""
+    page = await read_models.campaign(pool, TENANT, campaign)
+    found: dict[str, int] = page["status_breakdown"]
+    assert (page["succeeded"], page["failed"]) == (found["SUCCESS"], found["FAILED"])
+    return {status: number for status, number in found.items() if number}
+
+
+async def test_rows_skipped_and_the_campaign_aborted(pool: Pool, host: Connection) -> None:
+    campaign = await running(pool, host)
+    async with host.transaction():
+        await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
+        await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
+    assert await shown(pool, campaign) == {"SKIPPED": WAITING}, "at once"
+    await work(pool)
+    assert await counters(host) == {"skipped": WAITING}
+    assert await campaigns.due(pool) == []
+    assert await shown(pool, campaign) == {"SKIPPED": WAITING}
+
+
+async def test_aborted_while_a_device_is_in_progress(pool: Pool, host: Connection) -> None:
+    campaign = await running(pool, host, WAITING + 1)
+    await sent_to(host, campaign, ["dev-1"])
+    async with host.transaction():
+        await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
+        await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
+    await work(pool)
+    reconciler = Reconciler(Conductor(pool, Settings()), Told())
+    reconciler.look(Due(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED))
+    await asyncio.gather(*reconciler.busy)
+    assert await counters(host) == {"skipped": WAITING, "downloading": 1}
+    assert await shown(pool, campaign) == {"SKIPPED": WAITING, "DOWNLOADING": 1}
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
+async def test_completed_or_called_by_a_word_of_its_own(pool: Pool, host: Connection, status: str) -> None:
+    await host.execute("ALTER TABLE ota_campaigns DROP CONSTRAINT ota_campaigns_status_check")
+    campaign = await running(pool, host)
+    async with host.transaction():
+        await host.execute(
+            "UPDATE ota_device_status SET status = 'SUCCESS', completed_at = now() WHERE device_id < 'dev-2'"
+        )
+        await host.execute("UPDATE ota_campaigns SET status = $1, completed_at = now()", status)
+    expected = {"SUCCESS": 11, "PENDING": WAITING - 11}
+    assert await shown(pool, campaign) == expected, "at once"
+    assert len(await campaigns.due(pool)) == 1
+    await work(pool)
+    assert await counters(host) == {"pending": WAITING - 11, "succeeded": 11}
+    assert await campaigns.due(pool) == [], "its rows are the host's business"
+    assert await shown(pool, campaign) == expected
+
+
+async def test_what_a_host_changes_once_it_is_over_is_shown(pool: Pool, host: Connection) -> None:
+    campaign = await running(pool, host)
+    await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
+    await work(pool)
+    await host.execute("UPDATE ota_device_status SET status = 'SUCCESS' WHERE device_id < 'dev-2'")
+    await host.execute("DELETE FROM ota_device_status WHERE device_id = 'dev-25'")
+    assert await shown(pool, campaign) == {"SUCCESS": 11, "SKIPPED": WAITING - 12}
+
+
+@pytest.mark.usefixtures("heard")
+async def test_one_that_a_host_starts_again_can_be_aborted_again(pool: Pool, host: Connection) -> None:
+    campaign = await running(pool, host)
+    await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
+    await work(pool)
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', completed_at = NULL")
+    await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
+    await host.execute("UPDATE ota_campaigns SET active_at = active_at - interval '1 minute'")
+    await work(pool)
+    await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
+    await work(pool)
+    assert await breakdown(host, campaign) == {"SKIPPED": WAITING}

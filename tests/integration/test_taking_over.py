@@ -1,0 +1,304 @@
+"""A host's running campaign goes on under the engine, and what the host left in its rows fails no device."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.report import Report
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.claimer import Claimer
+from rollwave.engine.conductor import Conductor
+from rollwave.engine.intake import Intake
+from rollwave.settings import Settings
+from rollwave.store import executions
+from rollwave.store.database import Pool, create_pool, tenant_transaction
+from rollwave.store.executions import Times
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    device_row,
+    devices,
+    due,
+    ends,
+    events,
+    insert_campaign,
+    listened_to,
+    said,
+    succeeds,
+    worker,
+)
+from tests.host.platform import RUNNING, Host, make_host
+
+pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
+DONE, STOPPED = 1, 2
+"""Campaigns of the host's past: COMPLETED, and ABORTED with a device in progress and two that wait."""
+
+OVERWRITTEN = [f"dev-{number}" for number in range(5, 10)]
+LEFT_IN_PROGRESS = [f"dev-{number}" for number in range(10, 18)]
+
+SOON = {"OTA_PROGRESS_TIMEOUT": "1", "ROLLWAVE_DEVICE_TIMEOUT": "600"}
+"""Silence is noticed soon. The whole time of devices that the host sent to days ago is over, unless it begins anew."""
+
+
+@pytest.fixture
+async def host(empty_database: str) -> Host:
+    host = await make_host(empty_database)
+    host.migrate("--grant-to", "rollwave_worker")
+    return host
+
+
+@pytest.fixture
+async def root(host: Host) -> AsyncIterator[Connection]:
+    async with connect(host.root) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def pool(host: Host) -> AsyncIterator[Pool]:
+    async with create_pool(host.worker) as pool, listened_to(pool):
+        yield pool
+
+
+async def look(pool: Pool, campaign: int = RUNNING) -> None:
+    """What a worker does every few seconds."""
+    await Conductor(pool, Settings()).conduct(due(campaign))
+
+
+async def history(root: Connection, campaign: int = RUNNING) -> list[str]:
+    rows = await root.fetch("SELECT event FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign)
+    return [row["event"] for row in rows]
+
+
+async def rows_of(root: Connection, *campaigns: int) -> list[tuple[Any, ...]]:
+    rows = await root.fetch("SELECT * FROM ota_device_status WHERE campaign_id = ANY ($1) ORDER BY id", campaigns)
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize("began", [True, False])
+async def test_devices_left_in_progress_for_days_fail_nobody(
+    host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path, *, began: bool
+) -> None:
+    """``began``: the host's campaign has a started_at."""
+    if not began:
+        await root.execute("UPDATE ota_campaigns SET started_at = NULL WHERE id = $1", RUNNING)
+    past = await rows_of(root, DONE, STOPPED)
+    started = await started_at(root)
+    async with (
+        devices(broker.url, succeeds) as fleet,
+        worker(host.worker, broker.url, tmp_path / "log", **SOON) as running,
+    ):
+        await ends(root, RUNNING, timeout=60)
+        assert sorted(fleet.times_sent(RUNNING)) == sorted([*LEFT_IN_PROGRESS, *(f"dev-{n}" for n in range(18, 25))])
+        assert await campaign_row(root, RUNNING) == ("COMPLETED", 24, 0)
+        [adopted] = events(running, "ota_campaign_adopted")
+        assert not events(running, "ota_counters_repaired")
+        assert not events(running, "ota_campaign_auto_abort")
+    numbers = ("campaign_id", "tenant_id", "level", "waiting", "in_progress", "succeeded", "failed", "skipped")
+    assert [adopted[name] for name in numbers] == [RUNNING, "north", "info", 7, 8, 9, 0, 0]
+    assert started.items() <= (await started_at(root)).items(), "hosts show it"
+    assert await rows_of(root, DONE, STOPPED) == past
+    assert await campaign_row(root, STOPPED) == ("ABORTED", 0, 1)
+    assert await history(root, STOPPED) == []
+
+
+async def started_at(root: Connection) -> dict[str, object]:
+    sql = "SELECT device_id, started_at FROM ota_device_status WHERE campaign_id = $1 AND started_at IS NOT NULL"
+    return {row["device_id"]: row["started_at"] for row in await root.fetch(sql, RUNNING)}
+
+
+async def test_the_whole_time_of_an_adopted_device_begins_at_adoption(root: Connection, pool: Pool) -> None:
+    await look(pool)
+    for device in LEFT_IN_PROGRESS:
+        row = await device_row(root, RUNNING, device)
+        assert (row["attempt"], row["sent_attempt"], row["heard_attempt"]) == (1, 1, 1)
+    rows = await root.fetch(
+        "SELECT EXTRACT(epoch FROM d.started_at + make_interval(secs => 3600 + c.suspended_for - d.suspended_before)"
+        " - now())::float8 AS left_in_all"
+        " FROM ota_device_status d JOIN ota_campaigns c ON c.id = d.campaign_id"
+        " WHERE d.campaign_id = $1 AND d.due_at IS NOT NULL",
+        RUNNING,
+    )
+    assert len(rows) == len(LEFT_IN_PROGRESS)
+    assert all(3540 < row["left_in_all"] <= 3601 for row in rows), rows
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_report_that_comes_first_adopts_a_device_too(root: Connection, pool: Pool, *, together: bool) -> None:
+    reports = [said("dev-10", RUNNING, "DOWNLOADING")]
+    if together:
+        campaign = await insert_campaign(root, 1, tenant="south")
+        await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", campaign)
+        reports.append(said("dev-1", campaign, "DOWNLOADING", tenant="south"))
+    await Intake(pool, Settings()).take_in(reports)
+    left = await root.fetchval(
+        "SELECT EXTRACT(epoch FROM due_at - now())::float8 FROM ota_device_status"
+        " WHERE campaign_id = $1 AND device_id = 'dev-10'",
+        RUNNING,
+    )
+    assert left > 1700, "half an hour of silence, not none"
+
+
+async def test_what_was_overwritten_after_it_had_finished_is_finished(root: Connection, pool: Pool) -> None:
+    await root.execute(
+        "UPDATE ota_device_status SET error_message = 'no space left', progress_pct = 40"
+        " WHERE campaign_id = $1 AND device_id = 'dev-5'",
+        RUNNING,
+    )
+    await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.5 WHERE id = $1", RUNNING)
+    before = {device: (await device_row(root, RUNNING, device))["completed_at"] for device in OVERWRITTEN}
+    await look(pool)
+    rows = {device: await device_row(root, RUNNING, device) for device in OVERWRITTEN}
+    assert {device: row["completed_at"] for device, row in rows.items()} == before, "set once"
+    assert [row["status"] for row in rows.values()] == ["FAILED", *["SUCCESS"] * 4], "by its own report"
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
+    assert await history(root) == ["attempt_failed", "finished_restored", "adopted"]
+
+
+async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: Connection, pool: Pool) -> None:
+    await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.1 WHERE id = $1", RUNNING)
+    await look(pool)
+    await Intake(pool, Settings()).take_in([said("dev-10", RUNNING, "FAILED")])
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1)
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', error_message = 'no space left'"
+        " WHERE campaign_id = $1 AND device_id = 'dev-10'",
+        RUNNING,
+    )
+    await look(pool)
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1), "two of eleven would be too many"
+    assert (await history(root)).count("attempt_failed") == 1
+
+
+async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
+    await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
+    batch = await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))
+    assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
+    row = await root.fetchrow(
+        "SELECT succeeded, failed, sent, pending, downloading, installing, skipped FROM ota_campaigns WHERE id = $1",
+        RUNNING,
+    )
+    assert row is not None
+    assert tuple(row) == (4, 0, 17 + 5, 7, 9, 4, 0)
+    assert await history(root) == ["adopted"]
+
+
+async def test_a_canary_counts_the_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
+    await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
+    claimer = Claimer(pool, Settings(), steps=1)
+    await look(pool)
+    assert not (await claimer.claim(due(RUNNING))).commands, "17 have been sent to, and the first wave has 2"
+    await Intake(pool, Settings()).take_in([said(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
+    await look(pool)
+    assert len((await claimer.claim(due(RUNNING))).commands) == 5, "all of them are done, and the gate is open"
+
+
+async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Connection, pool: Pool) -> None:
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'FAILED', error_message = 'bad image'"
+        " WHERE campaign_id = $1 AND device_id IN ('dev-3', 'dev-4')",
+        RUNNING,
+    )
+    await root.execute("UPDATE ota_campaigns SET succeeded = 2, failed = 2 WHERE id = $1", RUNNING)
+    assert not (await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))).commands
+    assert (await campaign_row(root, RUNNING))[0] == "ABORTED"
+
+
+async def overwritten_later(root: Connection, device: str, *, due_at: str) -> None:
+    """By the host's old worker, which has not been stopped."""
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now(), progress_pct = 100,"
+        f" completed_at = now() - interval '1 second', due_at = {due_at} WHERE campaign_id = $1 AND device_id = $2",
+        RUNNING,
+        device,
+    )
+
+
+@pytest.mark.parametrize("due_at", ["NULL", "now() - interval '1 hour'"])
+async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, pool: Pool, due_at: str) -> None:
+    await look(pool)
+    await root.execute(
+        "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 day',"
+        " subscribed_at = now() - interval '1 day'"
+    )
+    await overwritten_later(root, "dev-1", due_at=due_at)
+    await root.execute("UPDATE ota_campaigns SET suspended_lately = 0 WHERE id = $1", RUNNING)
+    await overwritten_later(root, "dev-18", due_at=due_at)
+    await Intake(pool, Settings()).take_in([said("dev-1", RUNNING, "FAILED")])
+    for _ in range(3):
+        await look(pool)
+    assert (await device_row(root, RUNNING, "dev-1"))["status"] == "SUCCESS"
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 10, 0), "one was counted before, the other one was not"
+    found = await breakdown(root, RUNNING)
+    row = await root.fetchrow("SELECT downloading, installing FROM ota_campaigns WHERE id = $1", RUNNING)
+    assert row is not None
+    assert (found["DOWNLOADING"], found["INSTALLING"]) == (4, 4)
+
+
+async def test_a_row_set_back_by_a_host_begins_anew(root: Connection, pool: Pool) -> None:
+    await look(pool)
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'PENDING' WHERE campaign_id = $1 AND device_id = 'dev-1'", RUNNING
+    )
+    commands = (await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))).commands
+    assert "dev-1" in {each.device_id for each in commands}
+    async with tenant_transaction(pool, TENANT, generic_plans=True) as connection:
+        await executions.mark_sent(connection, TENANT, RUNNING, commands, Times(60, 60, 600))
+        [effect] = await executions.apply_reports(
+            connection,
+            TENANT,
+            [(DeviceId("dev-1"), Report(CampaignId(RUNNING), ExecutionStatus.INSTALLING))],
+            Times(60, 60, 600),
+            max_attempts=3,
+        )
+    assert effect.applied, "what it finished long ago is over, and it has all its time again"
+    row = await device_row(root, RUNNING, "dev-1")
+    assert row["completed_at"] is None
+    assert await root.fetchval(
+        "SELECT due_at > now() + interval '50 seconds' FROM ota_device_status WHERE campaign_id = $1"
+        " AND device_id = 'dev-1'",
+        RUNNING,
+    )
+
+
+async def test_rows_of_the_past_are_left_alone_also_if_the_hosts_tables_are_forced(
+    empty_database: str,
+) -> None:
+    host = await make_host(empty_database)
+    async with connect(host.root) as root:
+        await root.execute("ALTER TABLE ota_campaigns FORCE ROW LEVEL SECURITY")
+        host.migrate()
+        assert await root.fetchval("SELECT settled_at IS NOT NULL FROM ota_campaigns WHERE id = $1", STOPPED)
+        assert await root.fetchval("SELECT relforcerowsecurity FROM pg_class WHERE relname = 'ota_campaigns'")
+
+
+async def test_a_campaign_that_a_host_inserts_later_is_adopted_when_it_is_seen(root: Connection, pool: Pool) -> None:
+    campaign = await insert_campaign(root, 4)
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now() - interval '9 days'"
+        " WHERE campaign_id = $1 AND device_id <> 'dev-4'",
+        campaign,
+    )
+    await look(pool, campaign)
+    left = await root.fetch(
+        "SELECT started_at + make_interval(secs => 3600 - suspended_before) > now() AS any FROM ota_device_status"
+        " WHERE campaign_id = $1 AND status = 'DOWNLOADING'",
+        campaign,
+    )
+    assert [row["any"] for row in left] == [True] * 3
+    assert await history(root, campaign) == ["adopted"]
+
+
+async def test_a_campaign_of_which_nothing_was_sent_takes_the_usual_way(root: Connection, pool: Pool) -> None:
+    campaign = await insert_campaign(root, 4)
+    assert len((await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands) == 4
+    assert await history(root, campaign) == []
