@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+LOCK   := $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-header
+
 # Tests mostly wait for what they started: more of them at a time than there are cores.
 JOBS   ?= 3
 
@@ -50,10 +52,10 @@ fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lock: setup ## pin every dependency anew, by hash
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra demo --extra dev \
-	  --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --output-file requirements.txt pyproject.toml
+lock: setup ## pin every dependency anew, by hash: newest, for a server alone, and lowest
+	$(LOCK) --universal --upgrade --extra dev --output-file requirements.txt
+	$(LOCK) --universal --upgrade --extra server --constraint requirements.txt --output-file requirements-server.txt
+	$(LOCK) --upgrade --resolution lowest-direct --extra demo --extra test --output-file requirements-lowest.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
