@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rollwave.extras import require
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,6 +35,7 @@ def serve(
 
     Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. SIGTERM drains and exits within 30 s.
     """
+    require("server", "`rollwave serve`")
     from rollwave.api.app import create_app
 
     asyncio.run(_run(lambda pool, settings, worker: create_app(pool, settings, readiness=worker.readiness), host, port))
@@ -48,6 +51,7 @@ def worker(
 
     Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. SIGTERM drains.
     """
+    require("server", "`rollwave worker`")
     from rollwave.api.ops import create_ops_app, database_checks
 
     def ops(pool: Pool, _settings: Settings, worker: Worker) -> FastAPI:
