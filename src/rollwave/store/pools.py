@@ -1,4 +1,4 @@
-"""A pool whose connections are opened and reset our way, with every version of asyncpg from 0.29 on."""
+"""A pool whose connections are opened our way, with every version of asyncpg from 0.29 on."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def make_pool(
         max_size: maximum number of connections.
         connect: opens a connection; takes what ``asyncpg.connect`` takes.
         connection_class: what ``connect`` returns.
-        resets: asyncpg resets the session whenever a connection is released. Without that, each release saves a
-            round trip; whoever changes a session must restore it.
+        resets: whether asyncpg resets the session whenever a connection is released. Without that, each release saves
+            a round trip, and whoever changes a session must restore it. asyncpg 0.29 resets always.
         options: other keywords of ``asyncpg.connect``.
     """
     if not _HAS_HOOKS:
         opening = partial(connect, dsn, connection_class=connection_class, **options)
-        return _PoolOf029(opening, resets=resets, max_size=max_size, connection_class=connection_class)
+        return _PoolOf029(opening, max_size=max_size, connection_class=connection_class)
     return asyncpg.create_pool(
         dsn,
         min_size=0,  # else asyncpg keeps connecting by itself while the server is unavailable, and logs each attempt
@@ -56,15 +56,12 @@ async def _leave_as_it_is(_connection: object) -> None:
 
 
 class _PoolOf029(_Pool):
-    """asyncpg 0.29 has neither hook: both are done where its pool opens a connection."""
+    """asyncpg 0.29 has no hook for opening a connection."""
 
-    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Any]], *, resets: bool, **pool: Any) -> None:
-        self._open, self._resets = connect, resets
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Any]], **pool: Any) -> None:
+        self._open = connect
         pool = dict.fromkeys(("setup", "init", "loop")) | {"record_class": asyncpg.Record} | pool
         super().__init__(min_size=0, max_queries=50_000, max_inactive_connection_lifetime=300.0, **pool)
 
     async def _get_new_connection(self) -> Any:
-        opened = await self._open()
-        if not self._resets:
-            opened._reset_query = ""  # noqa: SLF001  0.29 keeps the statement here
-        return opened
+        return await self._open()
