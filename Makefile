@@ -3,12 +3,15 @@ PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+LOWEST := .venv-lowest
+
+LOCK   := $(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-header
 
 # Tests mostly wait for what they started: more of them at a time than there are cores.
 JOBS   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check chaos thousands fuzz bench docs fmt lock clean
+.PHONY: help setup demo test lowest check chaos thousands fuzz bench docs fmt lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +24,12 @@ demo: setup ## see it work: database, broker, engine and a fleet, all on this ma
 test: setup ## every test, on real servers (ARGS="tests/unit -k pacing" for some)
 	@scripts/system-packages
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=worksteal $(ARGS)
+
+lowest: setup $(LOWEST)/.ready ## unit and integration tests on the lowest versions that may be installed (Python 3.11 or 3.12)
+	@scripts/system-packages
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(LOWEST)/dist . >/dev/null
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(LOWEST)/dist/*.whl
+	$(LOWEST)/bin/pytest --numprocesses=$(JOBS) --dist=worksteal $(or $(ARGS),tests/unit tests/integration)
 
 check: setup ## lint, format, types, and the direction of imports
 	$(BIN)/ruff check .
@@ -50,13 +59,13 @@ fmt: setup ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lock: setup ## pin every dependency anew, by hash
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra demo --extra dev \
-	  --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --output-file requirements.txt pyproject.toml
+lock: setup ## pin every dependency anew, by hash: newest, for a server alone, and lowest
+	$(LOCK) --universal --upgrade --extra dev --output-file requirements.txt
+	$(LOCK) --universal --upgrade --extra server --constraint requirements.txt --output-file requirements-server.txt
+	$(LOCK) --upgrade --resolution lowest-direct --extra demo --extra test --output-file requirements-lowest.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(LOWEST) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements.txt pyproject.toml
@@ -67,4 +76,11 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(LOWEST)/.ready: requirements-lowest.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { \
+	  echo "The lowest versions have no wheels for Python 3.13 and newer. Try: make lowest PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lowest.txt
 	@touch $@

@@ -1,5 +1,5 @@
 """Write the generated parts of the documentation: state diagrams from the transition tables, settings and metrics
-from the code that has them.
+from the code that has them, lowest versions from pyproject.toml.
 
 python -m scripts.generate_docs          rewrite them
 python -m scripts.generate_docs --check  exit 1 if one is stale
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from rollwave import metrics
 from rollwave.domain import campaign, execution
 from rollwave.settings import Settings
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 MEASURED = json.loads((RESULTS / "latest.json").read_text())
 
 
@@ -69,6 +71,15 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
+def bounds_table() -> str:
+    """The lowest version of every package that an installation may have."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cli"], *extras["server"], *extras["demo"]]
+    bounds = sorted(each.split(">=") for each in wanted if ">=" in each)
+    return "\n".join(["| package | lowest |", "|---|---|", *(f"| {name} | {version} |" for name, version in bounds)])
+
+
 def measured_table() -> str:
     """What the bench has measured, when and on what."""
     machine = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in MEASURED["machine"].items())
@@ -97,6 +108,7 @@ def _mermaid(lines: list[str]) -> str:
 
 GENERATED = {
     "architecture.md": {"campaign": campaign_diagram, "execution": execution_diagram},
+    "howto/install.md": {"bounds": bounds_table},
     "reference/settings.md": {"settings": settings_table},
     "reference/observability.md": {"metrics": metrics_table},
     "reference/performance.md": {"measured": measured_table},

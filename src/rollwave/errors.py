@@ -2,6 +2,7 @@
 
     RollwaveError
     ├── ConfigurationError    a setting is missing or cannot be read
+    ├── MissingExtra          a package is not installed that a command needs
     ├── DatabaseUnavailable   PostgreSQL cannot be reached
     ├── SchemaMismatch        the database's schema, roles or grants are not what this program needs
     ├── IdentityUndecided     the database was copied or moved, and nobody has said which
@@ -30,6 +31,10 @@ class RollwaveError(Exception):
 
 class ConfigurationError(RollwaveError):
     """A setting is missing or cannot be read."""
+
+
+class MissingExtra(RollwaveError):
+    """A package is not installed that a command needs; the message names the extra that brings it."""
 
 
 class DatabaseUnavailable(RollwaveError):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rollwave.extras import require
+
 
 def demo(
     data: Annotated[
@@ -21,6 +23,7 @@ def demo(
     After half a minute the story is over, and everything stays up to be looked
     at, until Ctrl-C. What is left then is a folder with data.
     """
+    require("demo", "`rollwave demo`")
     from rollwave.demo.main import play
 
     raise typer.Exit(play(data, stay=not leave, picture=picture))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rollwave.extras import require
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,6 +36,7 @@ def serve(
 
     Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. SIGTERM drains and exits within 30 s.
     """
+    require("server", "`rollwave serve`")
     from rollwave.api.app import create_app
 
     asyncio.run(_run(lambda pool, settings, worker: create_app(pool, settings, readiness=worker.readiness), host, port))
@@ -49,6 +52,7 @@ def worker(
 
     Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. SIGTERM drains.
     """
+    require("server", "`rollwave worker`")
     from rollwave.api.ops import create_ops_app
     from rollwave.engine.readiness import database
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from typing import Self
 
 from rollwave.embedded.process import ServerProcess
 from rollwave.errors import RollwaveError
+from rollwave.extras import require
 
 HOST = "127.0.0.1"
 
@@ -59,10 +59,7 @@ class EmbeddedBroker:
     """
 
     def __init__(self, port: int = 0) -> None:
-        if importlib.util.find_spec("iotcore") is None:
-            raise RollwaveError(
-                "the embedded MQTT broker is not installed", hint="Install it: pip install 'rollwave[demo]'"
-            )
+        require("demo", "the embedded MQTT broker")
         self.port = port or free_port()
         self._port_v4 = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="rollwave-"))

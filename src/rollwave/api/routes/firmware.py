@@ -67,7 +67,9 @@ async def get_firmware(pool: DbPool, grant: Viewer, firmware_id: FirmwareId) -> 
     return Firmware.model_validate(await firmware.get(pool, grant.tenant_id, firmware_id))
 
 
-@router.delete("/{firmware_id}", status_code=204, summary="Forget firmware", responses=problems(404, 409))
+@router.delete(
+    "/{firmware_id}", status_code=204, response_model=None, summary="Forget firmware", responses=problems(404, 409)
+)
 async def delete_firmware(pool: DbPool, grant: Operator, firmware_id: FirmwareId) -> None:
     """Remove a firmware version that no campaign uses."""
     await firmware.delete(pool, grant.tenant_id, firmware_id)

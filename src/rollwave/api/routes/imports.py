@@ -52,7 +52,9 @@ async def apply_group_import(
     return GroupChange(group_id=group_id, **asdict(changed))
 
 
-@router.delete("/{import_id}", status_code=204, summary="Cancel an import", responses=problems(404, 409))
+@router.delete(
+    "/{import_id}", status_code=204, response_model=None, summary="Cancel an import", responses=problems(404, 409)
+)
 async def cancel_group_import(pool: DbPool, grant: Operator, group_id: GroupName, import_id: ImportNumber) -> None:
     """Forget an import that was not applied. The group stays as it is."""
     await imports.cancel(pool, grant.tenant_id, group_id, import_id)
