@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.errors import RollwaveError
-from rollwave.metrics import REGISTRY
+from rollwave.metrics import REGISTRY, ready
 from rollwave.store import identity
 from rollwave.store.database import Pool
 from rollwave.store.migrate import require_current_schema
@@ -54,21 +54,32 @@ async def livez() -> Health:
 )
 async def readyz(request: Request) -> Response:
     """Checks the database, its schema, and what else this process needs."""
-    readiness: Readiness = request.app.state.readiness
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            checks = await readiness()
-    except TimeoutError:
-        checks = {"checks": f"no answer within {CHECK_SECONDS:g} s"}
-    ready = all(answer == OK for answer in checks.values())
-    body = Health(status=OK if ready else "not ready", checks=checks)
-    return JSONResponse(body.model_dump(), HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+    checks = await _checks(request)
+    all_ok = all(answer == OK for answer in checks.values())
+    body = Health(status=OK if all_ok else "not ready", checks=checks)
+    return JSONResponse(body.model_dump(), HTTPStatus.OK if all_ok else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @ops_router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
-async def metrics() -> Response:
-    """Counters and gauges of this process."""
+async def metrics(request: Request) -> Response:
+    """Counters and gauges of this process, and what `/readyz` would answer."""
+    try:
+        checks = await _checks(request)
+    except Exception:  # noqa: BLE001  /readyz raises it; the counters are wanted most when something is wrong
+        checks = {"checks": "failed"}
+    ready.clear()
+    for name, answer in checks.items():
+        ready.labels(name).set(answer == OK)
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _checks(request: Request) -> dict[str, str]:
+    readiness: Readiness = request.app.state.readiness
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await readiness()
+    except TimeoutError:
+        return {"checks": f"no answer within {CHECK_SECONDS:g} s"}
 
 
 async def database_checks(pool: Pool) -> dict[str, str]:
