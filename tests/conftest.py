@@ -19,6 +19,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
+from tests.compose import Stack
 from tests.engine import listened_to
 from tests.network import has_namespaces
 from tests.ports import free_port
@@ -74,6 +75,7 @@ def _lacks_server(item: pytest.Item) -> bool:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return (
         (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None)
+        or ("stack" in fixtures and not (debian_mosquitto() and debian_postgres()))
         or ("debian" in params.values() and debian_postgres() is None)
         or ("pgbouncer" in fixtures and debian_pgbouncer() is None)
         or ("faketime" in fixtures and debian_faketime() is None)
@@ -177,6 +179,12 @@ def shipped_mosquitto(tmp_path: Path) -> Iterator[ShippedMosquitto]:
     """Debian's Mosquitto with the configuration that is shipped."""
     with ShippedMosquitto(tmp_path) as broker:
         yield broker
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    """The compose stack's files, prepared; nothing runs yet."""
+    return Stack(tmp_path)
 
 
 async def _fresh_database(server: str, template: str) -> AsyncIterator[str]:
