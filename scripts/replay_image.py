@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Build the image's file system without a container engine, and check it.
 
 Runs the Dockerfile's steps in roots made by debootstrap, which has the packages of debian:bookworm-slim. Then checks
@@ -23,7 +22,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 CONTEXT = Path(__file__).resolve().parents[1]
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
@@ -33,7 +32,24 @@ deb {MIRROR} {SUITE}-updates main
 deb {MIRROR}-security {SUITE}-security main
 """
 
-UNWANTED = ("pip", "pip3", "gcc", "cc", "g++", "c++", "clang", "ld", "as", "make", "cargo", "rustc", "curl", "wget", "git")
+UNWANTED = (
+    "pip",
+    "pip3",
+    "gcc",
+    "cc",
+    "g++",
+    "c++",
+    "clang",
+    "ld",
+    "as",
+    "make",
+    "cargo",
+    "rustc",
+    "curl",
+    "wget",
+    "git",
+)
+PLACES = ("/opt/rollwave/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 PASSED_ON = ("PIP_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 """Variables of this machine's registries, for the build's steps alone, as an engine's build arguments are."""
 
@@ -45,7 +61,9 @@ class Stage:
     """A root, and what the Dockerfile has said about it so far."""
 
     root: Path
-    env: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
+    env: dict[str, str] = field(
+        default_factory=lambda: {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    )
     workdir: str = "/"
     user: str = "0:0"
     health: list[str] = field(default_factory=list)
@@ -76,7 +94,7 @@ def build(directory: Path, base: Path) -> Stage:
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
     for word, rest in instructions((CONTEXT / "Dockerfile").read_text()):
-        say(f"{word} {rest}")
+        say(f"{word} {rest}"[:LINE])
         if word == "FROM":
             image, _, name = rest.partition(" AS ")
             if image != f"debian:{SUITE}-slim":
@@ -102,15 +120,23 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 def step(stage: Stage, stages: dict[str, Stage], word: str, rest: str) -> None:
     match word:
-        case "ENV" | "ARG":
-            stage.env |= dict(pair.split("=", 1) for pair in shlex.split(rest))
-        case "WORKDIR":
-            stage.workdir = rest
-            (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
         case "COPY":
             copy(stage, stages, shlex.split(rest))
         case "RUN":
             in_root(stage, rest)
+        case "WORKDIR":
+            stage.workdir = rest
+            (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        case "LABEL" | "EXPOSE":
+            pass
+        case _:
+            configure(stage, word, rest)
+
+
+def configure(stage: Stage, word: str, rest: str) -> None:
+    match word:
+        case "ENV" | "ARG":
+            stage.env |= dict(pair.split("=", 1) for pair in shlex.split(rest))
         case "USER":
             stage.user = rest
         case "STOPSIGNAL":
@@ -121,8 +147,6 @@ def step(stage: Stage, stages: dict[str, Stage], word: str, rest: str) -> None:
             stage.entrypoint = json.loads(rest)
         case "CMD":
             stage.command = json.loads(rest)
-        case "LABEL" | "EXPOSE":
-            pass
         case _:
             fail(f"cannot replay {word}")
 
@@ -132,7 +156,7 @@ def copy(stage: Stage, stages: dict[str, Stage], words: list[str]) -> None:
     if words[0].startswith("--from="):
         source_root, allowed = stages[words.pop(0).removeprefix("--from=")].root, None
     *sources, target = words
-    into = stage.root / os.path.join(stage.workdir, target).lstrip("/")
+    into = stage.root / (PurePosixPath(stage.workdir) / target).relative_to("/")
     for name in sources:
         if allowed is not None and name not in allowed:
             fail(f"COPY {name}: .dockerignore keeps it out of the context")
@@ -168,7 +192,7 @@ def in_root(stage: Stage, command: str) -> None:
 
 def check(image: Stage) -> None:
     for name in UNWANTED:
-        found = [path for path in image.env["PATH"].split(":") if (image.root / path.lstrip("/") / name).exists()]
+        found = [path for path in PLACES if (image.root / path.lstrip("/") / name).exists()]
         if found:
             fail(f"{name} is in the image, in {found}")
     size = sum(path.lstat().st_size for path in image.root.rglob("*") if path.is_file() and not path.is_symlink())
@@ -177,7 +201,9 @@ def check(image: Stage) -> None:
         fail("pip can be imported")
     for command in (["--version"], ["--help"], ["serve", "--help"], ["migrate", "--help"]):
         require(image, [*image.entrypoint, *command])
-    require(image, ["python3", "-c", "import rollwave.api.app, rollwave.engine.worker, rollwave.fleet, rollwave.doctor"])
+    require(
+        image, ["python3", "-c", "import rollwave.api.app, rollwave.engine.worker, rollwave.fleet, rollwave.doctor"]
+    )
     wrote = "import os, pathlib, sys\nassert os.getuid() == 10001\ntry: pathlib.Path(sys.argv[1], 'x').touch()\n"
     for place in ("/", "/tmp", "/opt/rollwave", "/run"):  # noqa: S108  it must not be written to
         require(image, ["python3", "-c", f"{wrote}except OSError: pass\nelse: sys.exit('written')", place])
@@ -234,7 +260,7 @@ def run(*command: str, env: dict[str, str] | None = None) -> None:
 
 
 def say(text: str) -> None:
-    print(f"replay-image: {text if len(text) <= LINE else text[:LINE] + ' …'}", flush=True)
+    print(f"replay-image: {text}", flush=True)
 
 
 def fail(reason: str) -> None:

@@ -135,7 +135,9 @@ def stack_postgres(stack: Stack) -> Iterator[EmbeddedPostgres]:
                 [str(stack.folder / "postgres/10-roles.sh")],
                 stack.folder,
                 **stack.settings("postgres"),
-                **{"PATH": f"{bin_dir}:{os.environ['PATH']}", "PGHOST": host, "PGPORT": str(stack.ports["postgres"])},
+                PATH=f"{bin_dir}:{os.environ['PATH']}",
+                PGHOST=host,
+                PGPORT=str(stack.ports["postgres"]),
             )
             yield server
     finally:

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from tests.shipped import DEPLOY
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
 README = (DEPLOY / "README.md").read_text("utf-8")
-IN_SERVICE = re.compile(r"docker compose (?:exec -T (?P<exec>\w+) rollwave|run --rm (?P<run>operator)) (?P<arguments>.*)")
+IN_SERVICE = re.compile(
+    r"docker compose (?:exec -T (?P<exec>\w+) rollwave|run --rm (?P<run>operator)) (?P<arguments>.*)"
+)
 SERVICES = ("serve", "worker", "fleet")
 READY = {"database", "schema", "identity", "broker", "reports"}
 
@@ -82,14 +85,19 @@ def ready(stack: Stack, service: str) -> dict[str, float]:
             text = answer.read().decode()
     except OSError:
         return {}
-    return {name: float(value) for name, value in re.findall(r'^rollwave_ready{check="(\w+)"} (.*)$', text, re.MULTILINE)}
+    return {
+        name: float(value) for name, value in re.findall(r'^rollwave_ready{check="(\w+)"} (.*)$', text, re.MULTILINE)
+    }
 
 
 async def all_ready(stack: Stack) -> None:
     for service in ("serve", "worker"):
-        await eventually(
-            lambda service=service: ready(stack, service) == dict.fromkeys(READY, 1.0), timeout=60, what=f"{service} is ready"
-        )
+        check = partial(_is_ready, stack, service)
+        await eventually(check, timeout=60, what=f"{service} is ready")
+
+
+def _is_ready(stack: Stack, service: str) -> bool:
+    return ready(stack, service) == dict.fromkeys(READY, 1.0)
 
 
 def run(stack: Stack, service: str, *arguments: str, key: str = "") -> str:
@@ -118,8 +126,14 @@ async def test_every_command_of_the_readme(
     superuser = database.url.replace("port=5432", f"port={stack.ports['postgres']}")
     fleet = superuser.replace("/postgres?", "/rollwave?")
     assert psql(fleet, "SELECT status, succeeded + failed FROM ota_campaigns") == "COMPLETED|100"
-    assert psql(fleet, "SELECT DISTINCT usename, ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
-                       " WHERE client_addr IS NOT NULL") == "rollwave_engine|t"
+    assert (
+        psql(
+            fleet,
+            "SELECT DISTINCT usename, ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            " WHERE client_addr IS NOT NULL",
+        )
+        == "rollwave_engine|t"
+    )
     await stops_in_order(running)
 
 
@@ -146,6 +160,7 @@ async def test_a_device_on_its_own_login_and_a_broker_that_goes(
     stack_mosquitto.stop()
     await eventually(lambda: ready(stack, "worker").get("broker") == 0.0, timeout=60, what="the metric says so")
     assert ready(stack, "worker")["database"] == 1.0
+    await asyncio.to_thread(run, stack, "operator", "campaign", "list", key=key)
     assert running["worker"].process.returncode is None
     stack_mosquitto.start()
     await all_ready(stack)
