@@ -19,6 +19,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
+from tests.compose import Stack
 from tests.engine import listened_to
 from tests.network import has_namespaces
 from tests.ports import free_port
@@ -31,9 +32,12 @@ from tests.servers import (
     start_postgres,
 )
 from tests.shipped import ShippedMosquitto
+from tests.tools import Tool
 
 HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
+TOOLS = {"promtool": "promtool", "systemd_analyze": "systemd-analyze"}
+"""Programs of Debian's that look at what is in ``deploy/``, by fixture."""
 _numbers = itertools.count(1)
 
 # On a busy machine the first draw takes seconds, and says nothing about what is tested.
@@ -74,6 +78,8 @@ def _lacks_server(item: pytest.Item) -> bool:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return (
         (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None)
+        or ("stack" in fixtures and not (debian_mosquitto() and debian_postgres()))
+        or any(tool in fixtures and shutil.which(name) is None for tool, name in TOOLS.items())
         or ("debian" in params.values() and debian_postgres() is None)
         or ("pgbouncer" in fixtures and debian_pgbouncer() is None)
         or ("faketime" in fixtures and debian_faketime() is None)
@@ -177,6 +183,24 @@ def shipped_mosquitto(tmp_path: Path) -> Iterator[ShippedMosquitto]:
     """Debian's Mosquitto with the configuration that is shipped."""
     with ShippedMosquitto(tmp_path) as broker:
         yield broker
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    """The compose stack's files, prepared; nothing runs yet."""
+    return Stack(tmp_path)
+
+
+@pytest.fixture
+def promtool() -> Tool:
+    """Prometheus's program that checks rules."""
+    return Tool(TOOLS["promtool"])
+
+
+@pytest.fixture
+def systemd_analyze() -> Tool:
+    """Systemd's program that checks units."""
+    return Tool(TOOLS["systemd_analyze"])
 
 
 async def _fresh_database(server: str, template: str) -> AsyncIterator[str]:

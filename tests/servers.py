@@ -88,6 +88,11 @@ class Mosquitto:
         if self._process is not None:
             self._process.stop()
 
+    def reload(self) -> None:
+        """Have it read its logins and its ACL again."""
+        assert self.pid
+        os.kill(self.pid, signal.SIGHUP)
+
     def crash(self) -> None:
         """End it with nothing written down since the last orderly stop."""
         if self._process is not None:

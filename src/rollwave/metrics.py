@@ -50,6 +50,12 @@ broker_dropped = Gauge(
 )
 broker_dropped.set(float("nan"))
 campaigns = Gauge("rollwave_campaigns", "Campaigns that need the engine, by status", ["status"], registry=_OURS)
+ready = Gauge(
+    "rollwave_ready",
+    "1 where the check of /readyz is ok, 0 where it is not; checks that a failed one leaves open are missing",
+    ["check"],
+    registry=_OURS,
+)
 auto_aborts = Counter("rollwave_auto_aborts", "Campaigns stopped by their guardrail", registry=_OURS)
 tick_seconds = Histogram("rollwave_tick_seconds", "One look at one campaign", buckets=_FAST, registry=_OURS)
 

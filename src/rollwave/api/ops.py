@@ -46,20 +46,28 @@ async def livez() -> Health:
 )
 async def readyz(request: Request) -> Response:
     """Checks the database, its schema, and what else this process needs."""
-    ask: Readiness = request.app.state.readiness
-    try:
-        async with asyncio.timeout(readiness.CHECK_SECONDS):
-            answer = readiness.verdict(await ask())
-    except TimeoutError:
-        answer = readiness.verdict(readiness.too_slow())
+    answer = await _ask(request)
     return JSONResponse(answer, HTTPStatus.OK if answer["status"] == OK else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @ops_router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
-async def metrics() -> Response:
-    """Counters and gauges of this process."""
+async def metrics(request: Request) -> Response:
+    """Counters and gauges of this process, and what `/readyz` would answer."""
     join(REGISTRY)
+    try:
+        await _ask(request)
+    except Exception:  # noqa: BLE001  /readyz raises it; the counters are wanted most when something is wrong
+        readiness.verdict({"checks": "failed"})
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _ask(request: Request) -> readiness.Readiness:
+    ask: Readiness = request.app.state.readiness
+    try:
+        async with asyncio.timeout(readiness.CHECK_SECONDS):
+            return readiness.verdict(await ask())
+    except TimeoutError:
+        return readiness.verdict(readiness.too_slow())
 
 
 def create_ops_app(ask: Readiness) -> FastAPI:

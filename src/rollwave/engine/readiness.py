@@ -10,6 +10,7 @@ from collections.abc import Collection
 from math import isfinite
 from typing import TypedDict
 
+from rollwave import metrics
 from rollwave.engine.kept import Given, kept_for
 from rollwave.engine.listener import Listener
 from rollwave.engine.publisher import Publisher
@@ -72,7 +73,10 @@ async def _checks(pool: Pool, given: Settings | None) -> dict[str, str]:
 
 
 def verdict(checks: dict[str, str]) -> Readiness:
-    """The answer that these checks make."""
+    """The answer that these checks make, also as a metric."""
+    metrics.ready.clear()
+    for name, answer in checks.items():
+        metrics.ready.labels(name).set(answer == OK)
     return {"status": OK if all(each == OK for each in checks.values()) else "not ready", "checks": checks}
 
 
