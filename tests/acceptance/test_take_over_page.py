@@ -192,12 +192,13 @@ async def the_old_worker_does_as_before(host: Host, mosquitto: Mosquitto, root: 
         " FROM generate_series(1, 3) AS n",
         campaign,
     )
-    async with old_worker(host, mosquitto, log):
-        await eventually(lambda: sent_to(root, campaign), what="the old worker sends")
+    async with old_worker(host, mosquitto, log) as old:
+        await eventually(lambda: all_have_succeeded(root, campaign), what="the old worker sends, and counts")
+        assert old.returncode is None, log.read_text()
 
 
-async def sent_to(root: Connection, campaign: int) -> bool:
-    return "PENDING" not in await breakdown(root, campaign, "south")
+async def all_have_succeeded(root: Connection, campaign: int) -> bool:
+    return (await campaign_row(root, campaign, "south"))[1:] == (3, 0)
 
 
 async def expect(reader: Terminal, commands: str, printed: str, expected: str) -> None:

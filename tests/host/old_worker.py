@@ -110,7 +110,7 @@ async def _listen(pool: Any, session: Session) -> None:
         async with _as_tenant(pool, tenant) as connection:
             await connection.execute(
                 "UPDATE ota_device_status SET status = $4, progress_pct = $5, error_message = $6,"
-                " completed_at = CASE WHEN $4 IN ('SUCCESS', 'FAILED') THEN now() AT TIME ZONE 'UTC' END"
+                " completed_at = CASE WHEN $7 THEN now() AT TIME ZONE 'UTC' END"
                 " WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3",
                 tenant,
                 report["campaign_id"],
@@ -118,6 +118,7 @@ async def _listen(pool: Any, session: Session) -> None:
                 status,
                 100 if status == "SUCCESS" else report.get("progress", 0),
                 report.get("error"),
+                status in _TERMINAL,
             )
             if status in _TERMINAL:
                 await connection.execute(
