@@ -52,7 +52,7 @@ class Terminal:
         """Paste a block; what it printed. It must end well, and its last command too."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{commands}\necho; echo '{DONE}' $?\n".encode())
+        self.process.stdin.write(f"{commands}\nended=$?; echo; echo '{DONE}' $ended\n".encode())
         lines: list[str] = []
         while not (lines and lines[-1].startswith(DONE)):
             line = await asyncio.wait_for(self.process.stdout.readline(), 60)
