@@ -149,6 +149,15 @@ class PgBouncer:
         self._process: ServerProcess | None = None
 
     @property
+    def statement_cache(self) -> int:
+        """How many prepared statements a client may keep. PgBouncer passes them on by default since 1.24."""
+        program = debian_pgbouncer()
+        assert program
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        major, minor, *_ = told.split()[1].split(".")
+        return 100 if (int(major), int(minor)) >= (1, 24) else 0
+
+    @property
     def url(self) -> str:
         return self._server._replace(netloc=f"postgres@{HOST}:{self._port}", query="").geturl()
 

@@ -62,7 +62,7 @@ async def test_a_hosts_own_pool_over_it(
     async with (
         connect(database) as host,
         devices(broker.url, succeeds),
-        asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool,
+        asyncpg.create_pool(pgbouncer.url, statement_cache_size=pgbouncer.statement_cache, min_size=1) as pool,
     ):
         campaign = await insert_campaign(host, 30)
         running = [

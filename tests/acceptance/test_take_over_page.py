@@ -1,0 +1,213 @@
+"""The page that tells a host how to take over: every command on it is run, in order, against a host with a campaign."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.postgres import wheel_binaries
+from tests.engine import Command, Connection, Devices, breakdown, campaign_row, connect, devices, ends, succeeds
+from tests.host.platform import RUNNING, Host, make_host
+from tests.servers import Mosquitto
+from tests.support import environment, eventually
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "howto" / "take-over-a-host.md").read_text("utf-8")
+
+DONE = "-- the end of a block --"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What stands between two fences: ``sh``, ``python`` and ``sql``, or the output of the block before (``""``)."""
+
+    language: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    for indent, language, text in re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", PAGE, re.DOTALL | re.MULTILINE):
+        yield Block(language, re.sub(f"^{indent}", "", text, flags=re.MULTILINE))
+
+
+@dataclass
+class Terminal:
+    """The reader's shell: what one block sets, starts or exports, the next one has."""
+
+    process: asyncio.subprocess.Process
+    seen: list[str] = field(default_factory=list)
+
+    async def run(self, commands: str) -> str:
+        """Paste a block; what it printed. It must end well, and its last command too."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{commands}\nended=$?; echo; echo '{DONE}' $ended\n".encode())
+        lines: list[str] = []
+        while not (lines and lines[-1].startswith(DONE)):
+            line = await asyncio.wait_for(self.process.stdout.readline(), 60)
+            assert line, f"the shell has ended in {commands}: {lines}"
+            lines.append(line.decode().rstrip("\n"))
+        output = "\n".join(lines[:-1]).rstrip("\n")
+        self.seen.append(f"$ {commands}{output}")
+        assert lines[-1] == f"{DONE} 0", self.seen[-1]
+        return output
+
+
+@asynccontextmanager
+async def terminal(folder: Path, **exported: str) -> AsyncIterator[Terminal]:
+    """A shell in an empty folder, with the page's first block in its environment."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(wheel_binaries()), os.environ["PATH"]])
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        cwd=folder,
+        env=environment(**exported) | {"PATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield Terminal(process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
+        await process.wait()
+
+
+@asynccontextmanager
+async def old_worker(host: Host, broker: Mosquitto, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.host.old_worker",
+            host.service,
+            broker.url,
+            cwd=ROOT,
+            env=environment(),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        await eventually(lambda: "is listening" in log.read_text(), what="the old worker listens")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def schema(host: Host) -> list[str]:
+    """Tables, indexes, policies and rights, as PostgreSQL writes them down, without the random word of a dump."""
+    dump = subprocess.run(
+        [str(wheel_binaries() / "pg_dump"), "--schema-only", host.root], capture_output=True, text=True, check=True
+    ).stdout
+    return [line for line in dump.splitlines() if not re.match(r"\\(un)?restrict ", line)]
+
+
+async def test_every_command_on_the_page(empty_database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    host = await make_host(empty_database)
+    before = schema(host)
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    exports, *steps = blocks()
+    exported = {
+        "DATABASE_URL": host.root,
+        "SERVICE_URL": host.service,
+        "SERVICE_LOGIN": "host_service",
+        "MQTT_BROKER_URL": mosquitto.url,
+    }
+    assert set(re.findall(r"export (\w+)=", exports.text)) == exported.keys()
+    async with (
+        connect(host.root) as root,
+        devices(mosquitto.url, all_but_the_one_in_hand) as fleet,
+        old_worker(host, mosquitto, tmp_path / "old") as old,
+    ):
+        await eventually(lambda: len(fleet.of(RUNNING)) >= 5, what="the old worker sends")
+        async with terminal(
+            folder, **exported, OLD_WORKER=str(old.pid), OTA_TICK_INTERVAL="0.5", PYTHONUNBUFFERED="1"
+        ) as reader:
+            printed = ""
+            for number, step in enumerate(steps):
+                if step.language == "sh":
+                    printed = await reader.run(step.text)
+                elif step.language == "":
+                    await expect(reader, steps[number - 1].text, printed, step.text)
+                else:
+                    name = {"python": "worker.py", "sql": "remove-rollwave.sql"}[step.language]
+                    (folder / name).write_text(step.text)
+                if 'kill "$OLD_WORKER"' in step.text:
+                    await old.wait()
+                if "worker.py &" in step.text:
+                    await what_the_old_worker_began_ends(root, fleet)
+                if "worker.pid)" in step.text or ("remove-rollwave.sql" in step.text and step.language == "sh"):
+                    await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old")
+    assert list(unified_diff(before, schema(host), "before", "afterwards", n=1)) == []
+
+
+def all_but_the_one_in_hand(command: Command) -> Sequence[bytes]:
+    """The page's reader is the device ``bench-1``."""
+    return () if command.device == "bench-1" else succeeds(command)
+
+
+async def what_the_old_worker_began_ends(root: Connection, fleet: Devices) -> None:
+    """Those in progress report, those that wait are sent to, and nobody fails."""
+    await eventually(lambda: listened_to(root), what="somebody listens")
+    for row in await root.fetch(
+        "SELECT device_id FROM ota_device_status WHERE campaign_id = $1 AND completed_at IS NULL"
+        " AND status IN ('DOWNLOADING', 'INSTALLING')",
+        RUNNING,
+    ):
+        fleet.report(row["device_id"], RUNNING, "SUCCESS")
+    await ends(root, RUNNING)
+    assert await campaign_row(root, RUNNING) == ("COMPLETED", 24, 0)
+    assert await breakdown(root, RUNNING) == {"SUCCESS": 24}
+
+
+async def listened_to(root: Connection) -> bool:
+    return bool(
+        await root.fetchval("SELECT EXISTS (SELECT FROM rollwave_listener_slots WHERE subscribed_at IS NOT NULL)")
+    )
+
+
+async def the_old_worker_does_as_before(host: Host, mosquitto: Mosquitto, root: Connection, log: Path) -> None:
+    """It runs a campaign of its own to the end."""
+    log.unlink()
+    campaign = await root.fetchval(
+        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices)"
+        " VALUES ('south', 'as before', 3, 10, 'RUNNING', 3) RETURNING id"
+    )
+    await root.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id) SELECT 'south', $1, 'dev-' || n"
+        " FROM generate_series(1, 3) AS n",
+        campaign,
+    )
+    async with old_worker(host, mosquitto, log) as old:
+        await eventually(lambda: all_have_succeeded(root, campaign), what="the old worker sends, and counts")
+        assert old.returncode is None, log.read_text()
+
+
+async def all_have_succeeded(root: Connection, campaign: int) -> bool:
+    return (await campaign_row(root, campaign, "south"))[1:] == (3, 0)
+
+
+async def expect(reader: Terminal, commands: str, printed: str, expected: str) -> None:
+    """The output that the page shows; a query may be asked again for a moment."""
+    pattern = re.sub(r"\d+", r"\\d+", re.escape(expected.strip()))
+    for _ in range(100):
+        if re.search(pattern, printed):
+            return
+        assert "SELECT" in commands, printed
+        await asyncio.sleep(0.1)
+        printed = await reader.run(commands)
+    pytest.fail(f"{printed!r} is not {expected!r}")
