@@ -16,6 +16,7 @@ from bench.session import Session
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.engine import identity
 from rollwave.engine.conductor import Conductor
+from rollwave.engine.verifier import Verifier
 from rollwave.mqtt.topics import STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import campaigns, read_models, slots
@@ -67,7 +68,7 @@ class Subject:
             "flat.status": lambda: self._page(ExecutionStatus.FAILED),
             "flat.rare": lambda: self._page(ExecutionStatus.INSTALLING),
             "flat.conduct": lambda: Conductor(pool, Settings()).conduct(self.engine.due),
-            "flat.verify": lambda: Conductor(pool, Settings())._verify(self.engine.due),
+            "flat.verify": lambda: Verifier(pool).verify(self.engine.due),
             "flat.due": lambda: campaigns.due(pool),
         }
 

@@ -27,7 +27,7 @@ from rollwave.domain.report import Report
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
 from rollwave.engine.sweeper import SWEEP_LIMIT
-from rollwave.store import campaigns, executions, read_models, together
+from rollwave.store import adoption, campaigns, executions, read_models, together
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
@@ -67,7 +67,7 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
-NOUNS = ("executions", "campaigns", "read_models", "together")
+NOUNS = ("adoption", "executions", "campaigns", "read_models", "together")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
@@ -206,7 +206,7 @@ PINNED = {
     "executions.mark_sent": {KEY, CAMPAIGN},
     "executions.release": {KEY},
     "executions.apply_reports": {KEY, CAMPAIGN},
-    "executions.adopt": {OPEN, "Tid Scan", CAMPAIGN},
+    "adoption.adopt": {OPEN, "Tid Scan", CAMPAIGN},
     "executions.bring_forward": {OPEN, "Tid Scan"},
     "executions.hold_overdue": {OPEN},
     "executions.postpone": {KEY},
@@ -302,7 +302,7 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await executions.outlook(connection, campaign)
         await executions.next_due(connection, campaign)
         await executions.in_flight(connection, campaign, up_to=ROWS)
-        await executions.adopt(connection, campaign, patience=60, limit=ROWS)
+        await adoption.adopt(connection, campaign, patience=60, limit=ROWS)
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
         await executions.bring_forward(connection, campaign, longest=600, patience=60)

@@ -298,6 +298,22 @@ async def test_a_campaign_that_a_host_inserts_later_is_adopted_when_it_is_seen(r
     assert await history(root, campaign) == ["adopted"]
 
 
+async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connection, pool: Pool) -> None:
+    campaign = await insert_campaign(root, 0, rollout_strategy="canary", canary_percent=50.0)
+    for _ in range(2):
+        await look(pool, campaign)
+        await Conductor(pool, Settings()).reconcile(due(campaign))
+        assert not (await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands
+    await root.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at)"
+        " SELECT 'north', $1, 'dev-' || n, CASE n WHEN 1 THEN 'DOWNLOADING' ELSE 'PENDING' END, now()"
+        " FROM generate_series(1, 8) AS n",
+        campaign,
+    )
+    assert len((await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
+    assert await history(root, campaign) == ["adopted"]
+
+
 async def test_a_campaign_of_which_nothing_was_sent_takes_the_usual_way(root: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(root, 4)
     assert len((await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands) == 4

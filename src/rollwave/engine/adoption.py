@@ -12,10 +12,10 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.intake import Tally
 from rollwave.domain.retry import Reason
 from rollwave.log import get_logger
-from rollwave.store import campaigns, executions, history
+from rollwave.store import adoption, campaigns, history
+from rollwave.store.adoption import Adopted
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.executions import Adopted
 from rollwave.store.history import FailedAttempt
 
 _log = get_logger("conductor")
@@ -31,7 +31,7 @@ async def take_over(connection: Connection, campaign: Campaign, *, patience: flo
     campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the campaign's
     lock.
     """
-    adopted = await executions.adopt(connection, campaign, patience=patience, limit=ADOPT_LIMIT)
+    adopted = await adoption.adopt(connection, campaign, patience=patience, limit=ADOPT_LIMIT)
     ended = [each for each in adopted if each.became is not each.was]
     more = len(adopted) == ADOPT_LIMIT
     if not ended:

@@ -66,7 +66,7 @@ async def read_waves(connection: Connection, campaign: Campaign, *, devices: int
     """
     if campaign.waves:
         return campaign.waves
-    if devices is None and campaign.strategy == Strategy.CANARY:
+    if not devices and campaign.strategy == Strategy.CANARY:
         return ()
     planned = plan(campaign.strategy, devices or 0, campaign.canary_percent)
     await waves.insert(connection, campaign, planned)

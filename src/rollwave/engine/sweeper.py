@@ -12,7 +12,7 @@ from rollwave.domain.retry import Reason
 from rollwave.domain.rules import Rules
 from rollwave.engine import guard
 from rollwave.engine.guard import Stopped
-from rollwave.store import campaigns, executions, history
+from rollwave.store import adoption, campaigns, executions, history
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.executions import Overdue
@@ -41,7 +41,7 @@ async def sweep(
         limit=SWEEP_LIMIT,
     )
     if finished := [each.device_id for each in overdue if each.finished]:
-        await executions.leave_to_adoption(connection, campaign, finished)
+        await adoption.leave(connection, campaign, finished)
     more = len(overdue) == SWEEP_LIMIT or bool(finished)
     again: list[tuple[DeviceId, Reason, float]] = []
     over: list[tuple[DeviceId, Reason, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rollwave.domain.campaign import CampaignStatus
 from rollwave.engine import guard
 from rollwave.engine.guard import Stopped
 from rollwave.log import get_logger
@@ -19,7 +20,7 @@ class Verifier:
         self._pool = pool
 
     async def verify(self, due: Due) -> bool:
-        """Compare counters and rows, and repair the difference. False: another worker is at it."""
+        """Compare counters and rows, and repair the difference. False: not now."""
         found = await self._compare(due)
         return found.agree or await self._repair(due, found)
 
@@ -41,6 +42,8 @@ class Verifier:
         adopted: dict[str, int] = {}
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             was = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
+            if not (was.counted or found.devices) and was.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
+                return False  # a host that has written down the campaign is about to write down its devices
             repaired = await campaigns.repair(connection, was, found)
             if repaired and found.drifted and was.counted:
                 stopped = await self._tell(connection, was)

@@ -1,104 +1,46 @@
-"""The tables that a host may have made, and what its own migrations make of it when Rollwave makes them."""
+"""Execution rows that a host's own worker left in progress, or wrote over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from rollwave.domain.rights import FUNCTIONS, OWN, SHARED
-from rollwave.errors import SchemaMismatch
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import DeviceId
+from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
 _sql = load("adoption")
 
-_MIGRATORS = (
-    "alembic_version",
-    "schema_migrations",
-    "flyway_schema_history",
-    "databasechangelog",
-    "django_migrations",
-    "_prisma_migrations",
-    "knex_migrations",
-    "goose_db_version",
-    "_sqlx_migrations",
-    "__diesel_schema_migrations",
-    "__EFMigrationsHistory",
-    "_yoyo_migration",
-    "aerich",
-    "migrations",
-    "typeorm_migrations",
-    "phinxlog",
-    "gorp_migrations",
-)
-"""Tables by which well-known migration tools remember what they have done."""
+
+class Adopted(NamedTuple):
+    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``.
+
+    ``failed_before``: that this attempt has failed is in history already.
+    """
+
+    device_id: DeviceId
+    was: ExecutionStatus
+    became: ExecutionStatus
+    attempt: int
+    error: str
+    failed_before: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Tables that Rollwave has made and a host's own migrations may make too."""
+async def adopt(connection: Connection, campaign: Campaign, *, patience: float, limit: int) -> list[Adopted]:
+    """Take over up to ``limit`` rows that a host's earlier worker left in progress.
 
-    tables: list[str]
-    migrators: list[str]
-    among_others: bool
-
-    def __str__(self) -> str:
-        text = f"made the tables {', '.join(self.tables)}"
-        if self.migrators:
-            return f"{text} in a database that another migration tool works on (it has {', '.join(self.migrators)})"
-        return f"{text} in a database that has other tables already" if self.among_others else text
-
-    @property
-    def hint(self) -> str:
-        """What to do where another service makes them."""
-        undo = "restore the database as it was before"
-        if len(self.tables) == len(SHARED):
-            undo = (
-                f"remove them (DROP TABLE {', '.join((*self.tables, *OWN))} CASCADE; "
-                f"DROP FUNCTION IF EXISTS {', '.join(FUNCTIONS)})"
-            )
-        return (
-            "If the migrations of another service make these tables, they will now fail or take their work for done: "
-            f"{undo}, run those migrations, then `rollwave migrate --adopt-only`. If no other service makes them, "
-            "nothing needs to be done."
-        )
+    Each has ``patience`` seconds for a report, and its whole time begins now. One that had finished before ends so.
+    Needs the campaign's lock.
+    """
+    rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, patience, limit)
+    return [
+        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
+        for device_id, was, became, attempt, error, failed_before in rows
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What there was before anything was applied."""
-
-    missing: list[str]
-    others: bool
-    migrators: list[str]
-
-    def require_all(self) -> Self:
-        """Check that the host has made its tables.
-
-        Raises:
-            SchemaMismatch: one is missing.
-        """
-        if self.missing:
-            raise SchemaMismatch(
-                f"--adopt-only makes no table that a host makes, and missing are: {', '.join(self.missing)}",
-                hint="Run the host's own migrations first, on the database that DATABASE_URL names. "
-                "Leave --adopt-only out if Rollwave is to make these tables.",
-            )
-        return self
-
-    def made(self) -> Made | None:
-        """What has been made by now, since all are there; None where the host had made them all."""
-        return Made(self.missing, self.migrators, self.others) if self.missing else None
-
-
-async def look(connection: Connection) -> Before:
-    """What there is in the database."""
-    row = await connection.fetchrow(_sql["tables"], list(SHARED), list(_MIGRATORS))
-    assert row is not None  # an aggregate
-    present = set(row["present"])
-    return Before([name for name in SHARED if name not in present], bool(row["others"]), sorted(row["migrators"]))
-
-
-async def remember(connection: Connection) -> None:
-    """Keep for this session what the host itself gave pulse_app: migrations give more on the same tables."""
-    await connection.execute(_sql["remember"])
+async def leave(connection: Connection, campaign: Campaign, devices: Sequence[DeviceId]) -> None:
+    """Leave devices that had finished, and are overdue, to :func:`adopt`. Their rows are held."""
+    await connection.execute(_sql["leave"], campaign.tenant_id, campaign.id, devices)

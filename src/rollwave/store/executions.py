@@ -100,20 +100,6 @@ class Overdue:
     finished: bool = False
 
 
-class Adopted(NamedTuple):
-    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``.
-
-    ``failed_before``: that this attempt has failed is in history already.
-    """
-
-    device_id: DeviceId
-    was: ExecutionStatus
-    became: ExecutionStatus
-    attempt: int
-    error: str
-    failed_before: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Doing:
     """A command that a device has been sent, and the seconds left until its deadline. None: it has nothing to do."""
@@ -229,24 +215,6 @@ async def apply_reports(
         Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, patience)
         for was, became, attempt, reason, retried, patience in rows
     ]
-
-
-async def adopt(connection: Connection, campaign: Campaign, *, patience: float, limit: int) -> list[Adopted]:
-    """Take over up to ``limit`` rows that a host's earlier worker left in progress.
-
-    Each has ``patience`` seconds for a report, and its whole time begins now. One that had finished before ends so.
-    Needs the campaign's lock.
-    """
-    rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, patience, limit)
-    return [
-        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
-        for device_id, was, became, attempt, error, failed_before in rows
-    ]
-
-
-async def leave_to_adoption(connection: Connection, campaign: Campaign, devices: Sequence[DeviceId]) -> None:
-    """Have :func:`adopt` end these, which had finished. Their rows are held."""
-    await connection.execute(_sql["leave_to_adoption"], campaign.tenant_id, campaign.id, devices)
 
 
 async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, patience: float) -> None:

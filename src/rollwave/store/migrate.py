@@ -9,7 +9,7 @@ from importlib.resources import files
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import adoption, health, identity, rights
+from rollwave.store import health, host_tables, identity, rights
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
@@ -60,7 +60,7 @@ class Migrated:
     applied: list[str]
     repaired: list[str]
     unrepaired: list[str]
-    made: adoption.Made | None = None
+    made: host_tables.Made | None = None
     identity: str = ""
     undecided: IdentityUndecided | None = None
 
@@ -102,7 +102,7 @@ async def migrate(
         if not await is_direct(connection):
             raise ConfigurationError("migrations would go through a connection pooler, and not take turns", hint=DIRECT)
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        before = await adoption.look(connection)
+        before = await host_tables.look(connection)
         if adopt_only:
             before.require_all()
         applied = await _apply_missing(connection)
@@ -142,7 +142,7 @@ async def _apply_missing(connection: Connection) -> list[str]:
     rows = await connection.fetch("SELECT version, name, checksum FROM rollwave_migrations")
     missing = _missing({row["version"]: row["checksum"] for row in rows})
     if any(migration.name == _SETS_RIGHTS_UP for migration in missing):
-        await adoption.remember(connection)
+        await host_tables.remember(connection)
     for migration in missing:
         await _apply(connection, migration)
     return [migration.name for migration in missing]

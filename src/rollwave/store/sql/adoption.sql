@@ -1,19 +1,41 @@
--- name: tables
--- Of the tables named in $1, those that there are; other tables, of whatever schema; and those among these by which a
--- migration tool remembers what it has done.
-SELECT COALESCE(array_agg(c.relname::text) FILTER (WHERE here AND c.relname = ANY ($1::text[])), '{}') AS present,
-       COALESCE(array_agg(c.relname::text) FILTER (WHERE NOT (here AND c.relname = ANY ($1::text[]))), '{}') AS others,
-       COALESCE(array_agg(c.relname::text) FILTER (WHERE c.relname = ANY ($2::text[])), '{}') AS migrators
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN LATERAL (SELECT n.nspname = current_schema()) AS of (here)
-WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_';
+-- name: adopt
+-- Rows that a host's earlier worker left in progress have been sent to: their silence and their whole time begin now, and
+-- what passed before counts as suspended. Those with completed_at had finished, and the worker wrote over it afterwards:
+-- they failed if there is an error message, or if the engine knows of it, else they succeeded. Up to $4 rows. Needs the
+-- campaign's lock.
+WITH left_behind AS (
+    SELECT ctid AS place, campaign_id, device_id, status, completed_at IS NOT NULL AS finished,
+           attempt > 0 AND failed_attempt = attempt AS failed_before
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
+    ORDER BY due_at NULLS FIRST
+    LIMIT $4
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE ota_device_status d
+SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), heard_attempt = GREATEST(d.attempt, 1),
+    status = CASE WHEN NOT held.finished THEN d.status
+                  WHEN held.failed_before OR d.error_message IS NOT NULL THEN 'FAILED' ELSE 'SUCCESS' END,
+    failed_attempt = CASE WHEN held.finished AND d.error_message IS NOT NULL THEN GREATEST(d.attempt, 1)
+                          ELSE d.failed_attempt END,
+    failed_reason = CASE WHEN held.finished AND d.error_message IS NOT NULL AND NOT held.failed_before THEN 'reported'
+                         ELSE d.failed_reason END,
+    started_at = CASE WHEN isfinite(d.started_at) THEN d.started_at ELSE statement_timestamp() END,
+    suspended_before = (
+        SELECT c.suspended_for
+               -- Suspended since active_at, and added up when it is active again (campaigns.activate).
+               + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
+                      THEN GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - c.active_at))::float8 ELSE 0 END
+        FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2
+    ) - CASE WHEN isfinite(d.started_at)
+             THEN EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8 ELSE 0 END,
+    due_at = CASE WHEN d.completed_at IS NULL THEN statement_timestamp() + make_interval(secs => $3) END
+FROM left_behind AS held
+WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+RETURNING d.device_id, held.status AS was, d.status AS became, d.attempt, d.error_message,
+          held.failed_before;
 
--- name: remember
--- What the host itself gave pulse_app before Rollwave came, for the migration that asks for it.
-CREATE TEMP TABLE rollwave_before AS
-SELECT c.relname::text AS name, e.privilege_type AS privilege
-FROM pg_class c
-CROSS JOIN LATERAL aclexplode(c.relacl) AS e
-JOIN pg_roles r ON r.oid = e.grantee AND r.rolname = 'pulse_app'
-WHERE c.relnamespace = current_schema()::regnamespace;
+-- name: leave
+-- What is overdue and has completed_at had finished: adopt says what became of it. The rows are held.
+UPDATE ota_device_status SET due_at = NULL
+WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint]) AND device_id = ANY ($3::text[]);

@@ -10,7 +10,7 @@
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
 -- the broker never acknowledged it, under the next one where the last has failed and the time that the device has
 -- in all is not over ($8 seconds, which include those for which the campaign was ever suspended), or it was set back by
--- hand (it has all its time again). What had finished (adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
+-- hand (it has all its time again). What had finished (adoption.adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
 -- ($9); the first claim also freezes the command ($10) and dates the start.
 WITH again AS (
@@ -160,7 +160,7 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 -- name: apply_reports
 -- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
 -- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress.
--- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (adopt).
+-- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (adoption.adopt).
 -- The whole time of a device that a host's earlier worker left in progress begins now. One row comes back for each
 -- report: what the execution was (NULL: no such execution for this tenant), and what the report did.
 WITH report AS MATERIALIZED (
@@ -169,7 +169,7 @@ WITH report AS MATERIALIZED (
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
-           -- By a host's earlier worker, and not seen since (adopt).
+           -- By a host's earlier worker, and not seen since (adoption.adopt).
            d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AND isfinite(d.started_at) AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
@@ -244,48 +244,6 @@ LEFT JOIN held h USING (number)
 LEFT JOIN moved m USING (number)
 ORDER BY r.number;
 
--- name: adopt
--- Rows that a host's earlier worker left in progress have been sent to: their silence and their whole time begin now, and
--- what passed before counts as suspended. Those with completed_at had finished, and the worker wrote over it afterwards:
--- they failed if there is an error message, or if the engine knows of it, else they succeeded. Up to $4 rows. Needs the
--- campaign's lock.
-WITH left_behind AS (
-    SELECT ctid AS place, campaign_id, device_id, status, completed_at IS NOT NULL AS finished,
-           attempt > 0 AND failed_attempt = attempt AS failed_before
-    FROM ota_device_status
-    WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
-    ORDER BY due_at NULLS FIRST
-    LIMIT $4
-    FOR UPDATE SKIP LOCKED
-)
-UPDATE ota_device_status d
-SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), heard_attempt = GREATEST(d.attempt, 1),
-    status = CASE WHEN NOT held.finished THEN d.status
-                  WHEN held.failed_before OR d.error_message IS NOT NULL THEN 'FAILED' ELSE 'SUCCESS' END,
-    failed_attempt = CASE WHEN held.finished AND d.error_message IS NOT NULL THEN GREATEST(d.attempt, 1)
-                          ELSE d.failed_attempt END,
-    failed_reason = CASE WHEN held.finished AND d.error_message IS NOT NULL AND NOT held.failed_before THEN 'reported'
-                         ELSE d.failed_reason END,
-    started_at = CASE WHEN isfinite(d.started_at) THEN d.started_at ELSE statement_timestamp() END,
-    suspended_before = (
-        SELECT c.suspended_for
-               -- Suspended since active_at, and added up when it is active again (campaigns.activate).
-               + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
-                      THEN GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - c.active_at))::float8 ELSE 0 END
-        FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2
-    ) - CASE WHEN isfinite(d.started_at)
-             THEN EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8 ELSE 0 END,
-    due_at = CASE WHEN d.completed_at IS NULL THEN statement_timestamp() + make_interval(secs => $3) END
-FROM left_behind AS held
-WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-RETURNING d.device_id, held.status AS was, d.status AS became, d.attempt, d.error_message,
-          held.failed_before;
-
--- name: leave_to_adoption
--- What is overdue and has completed_at had finished: adopt says what became of it. The rows are held.
-UPDATE ota_device_status SET due_at = NULL
-WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint]) AND device_id = ANY ($3::text[]);
-
 -- name: bring_forward
 -- No lease, delay or deadline is longer than $3 seconds: what is due later was dated by a clock that has been set back
 -- since. What waits to be sent is due now; a device in progress has $4 seconds.
@@ -306,7 +264,7 @@ WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign
 
 -- name: hold_overdue
 -- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
--- failed yet, those that have no time left for another, those that had finished (adopt), or, where the campaign sends no
+-- failed yet, those that have no time left for another, those that had finished (adoption.adopt), or, where the campaign sends no
 -- more ($3), all. The time that a device has in all is $4 seconds, which include those for which the campaign was ever suspended. What becomes of each is
 -- domain.retry's to say.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
