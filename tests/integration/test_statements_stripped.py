@@ -21,6 +21,9 @@ _NAME_NO_TENANT = {
     *("apikeys.insert", "campaigns.insert", "firmware.insert", "history.append", "history.append_failed_attempts"),
     *("apikeys.register", "idempotency.insert"),
     *("registry.insert_device", "registry.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
+    # They read no row, but the types of the table's columns.
+    *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
+    *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
     # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "apikeys.are_a_hosts"),
 }
