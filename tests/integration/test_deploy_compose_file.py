@@ -44,6 +44,12 @@ def test_every_service_is_confined(name: str) -> None:
     assert "build" in service or service["user"].split(":")[0] != "0" or service["network_mode"] == "none"
 
 
+def test_programs_that_need_temporary_files_have_a_place_for_them() -> None:
+    # mosquitto_passwd and PostgreSQL end with an error on a root that is wholly read-only.
+    for name in ("install-keys", "postgres", "grafana"):
+        assert "/tmp" in SERVICES[name]["tmpfs"]
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_only_the_broker_is_open_to_other_machines(name: str) -> None:
     published = SERVICES[name].get("ports", [])
