@@ -92,7 +92,7 @@ def test_a_fleet_stops_when_its_time_is_up(broker: EmbeddedBroker, wanted: list[
     ("arguments", "code", "said"),
     [
         (["device", "run", "--tenant", "a/b", "--device", "d"], 2, "--tenant"),
-        (["fleet", "--tenant", "north", "--devices", "1", "--prefix", "a b"], 2, "--prefix"),
+        (["fleet", "--tenant", "north", "--devices", "1", "--prefix", "a/b"], 2, "--prefix"),
         (["fleet", "--tenant", "north", "--devices", "1", "--fail", "2"], 2, "--fail"),
         (["fleet", "--tenant", "north", "--devices", "1", "--url", "http://host"], 1, "hint: "),
         (["device", "run", "--tenant", "north", "--device", "d", "--install", "'oops"], 1, "hint: "),

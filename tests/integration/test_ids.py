@@ -11,6 +11,7 @@ import pytest
 from rollwave.domain.ids import UNADDRESSABLE, is_valid_id
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.payload import encode_report
 from rollwave.store import apikeys
 from rollwave.store.database import Pool
 from rollwave.store.migrate import migrate
@@ -21,7 +22,6 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
-    encode_report,
     ends,
     events,
     insert_campaign,
@@ -29,7 +29,7 @@ from tests.engine import (
     worker,
 )
 from tests.servers import Mosquitto
-from tests.support import eventually, psql
+from tests.support import eventually, psql, rollwave
 
 IDS = [
     *("Pump 7", "gerät@1", "a..b", ".", "..", "a%2Fb", "日本", "\U0001f469\u200d\U0001f527 1", "a$b", "~", "*", ">"),
@@ -145,6 +145,12 @@ async def test_a_tenant_sees_its_own_whatever_it_is_called(pool: Pool) -> None:
         async with calling(pool, name) as client:
             [device] = (await client.get("/devices")).json()["devices"]
             assert device["attributes"] == {"of": name}
+
+
+def test_bytes_that_are_no_text_are_no_tenant(database: str) -> None:
+    for words in (("quarantine", "list"), ("apikey", "list"), ("apikey", "create", "--role", "viewer")):
+        refused = rollwave(*words, "--tenant", "a\udcff", env={"DATABASE_URL": database})
+        assert (refused.returncode, refused.stderr.startswith("error: ")) == (1, True), refused.stderr
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from rollwave.errors import InvalidInput
+
 if TYPE_CHECKING:
     from rollwave.store.database import Pool
 
@@ -13,7 +15,11 @@ T = TypeVar("T")
 
 
 def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
-    """Do ``work`` on the database at DATABASE_URL, once it is known to have this program's schema."""
+    """Do ``work`` on the database at DATABASE_URL, once it is known to have this program's schema.
+
+    Raises:
+        InvalidInput: an argument holds bytes that are no text in the terminal's encoding.
+    """
     from rollwave.settings import Settings
     from rollwave.store.database import create_pool, unavailable
     from rollwave.store.migrate import require_current_schema
@@ -32,4 +38,10 @@ def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
                     raise unavailable(error) from error
                 raise
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "a value holds characters that are no Unicode text",
+            hint="Is the terminal's encoding the one that LANG or LC_ALL says?",
+        ) from error
