@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,9 @@ ALLOWED = PLAIN | {f"{name}[]" for name in PLAIN - {"varchar", "void"}}
 
 OF_MIGRATION = {"SELECT quote_ident($1)"}
 """What `rollwave migrate` asks on a connection of its own."""
+
+_SEVERAL = re.compile(r"\A(--[^\n]*\n|[^$;-]|-(?!-))*;\s*[A-Za-z]")
+"""Several statements without a parameter go as one text, and return nothing."""
 
 OTHER_TYPES = """
 ALTER TABLE ota_campaigns ALTER abort_threshold TYPE numeric(4, 3), ADD canary_percent numeric(5, 2) DEFAULT 5;
@@ -64,6 +68,8 @@ async def test_every_statement_exchanges_plain_types(empty_database: str, column
     found = {}
     async with connect(empty_database) as connection, connection.transaction():
         for name, sql in [*every_statement(), *statements_in_code()]:
-            if sql not in OF_MIGRATION and (others := await exchanged(connection, sql) - ALLOWED):
+            if sql in OF_MIGRATION or _SEVERAL.search(sql):
+                continue
+            if others := await exchanged(connection, sql) - ALLOWED:
                 found[name] = others
     assert found == {}

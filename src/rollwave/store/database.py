@@ -244,8 +244,8 @@ async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
 
 
 _BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL ROLE pulse_app; "
-    "SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on"
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on; "
+    "SET LOCAL ROLE pulse_app"
 )
 """How each transaction begins, whatever the session of a host's pool is set to (ADR 30).
 

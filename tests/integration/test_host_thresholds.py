@@ -1,4 +1,4 @@
-"""A host's columns have types of their own: a threshold is the number that was written, a size a whole number."""
+"""A host's column of another type: a threshold is the number that was written."""
 
 from __future__ import annotations
 
