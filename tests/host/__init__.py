@@ -3,5 +3,6 @@
 ``schema.sql``   what its migrations made: tables, policies, roles, default privileges
 ``rows.sql``     two tenants, and campaigns in every state that its own worker leaves behind
 ``platform.py``  its database, made from these two files, and its logins
+``rights.py``    what each of its logins may really do, tried by statements
 ``process.py``   its worker process: Rollwave's two coroutines and its other workers in one bare ``asyncio.gather``
 """

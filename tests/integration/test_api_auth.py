@@ -137,6 +137,6 @@ async def test_a_hosts_own_tenants_come_first(empty_database: str) -> None:
     await migrate(empty_database)
     async with create_pool(empty_database) as pool:
         assert await apikeys.create(pool, "north", Role.VIEWER)
-        with pytest.raises(Conflict, match="plan"):
+        with pytest.raises(Conflict, match="not in the table tenants"):
             await apikeys.create(pool, "south", Role.VIEWER)
         assert await pool.fetchval("SELECT count(*) FROM tenants") == 1

@@ -110,7 +110,9 @@ async def test_idempotency_keys_of_before_are_kept(empty_database: str) -> None:
         )
         await root.execute("CREATE VIEW shown AS SELECT idempotency_key, idempotency_digest FROM ota_campaigns")
         host.migrate()
-        assert set(await root.fetch("SELECT * FROM shown")) == {(None, None)}, "kept for the view, and empty"
+        assert {tuple(row) for row in await root.fetch("SELECT * FROM shown")} == {(None, None)}, (
+            "kept for the view, and empty"
+        )
         async with create_pool(host.root) as pool:
             assert await create_campaign(pool, "north", new, actor="test", idempotency_key="k") == RUNNING
             await root.execute("DELETE FROM ota_campaigns WHERE id = $1", RUNNING)

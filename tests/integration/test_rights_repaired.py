@@ -30,12 +30,12 @@ def starts(url: str) -> str:
 
 
 @contextmanager
-def restored(server: EmbeddedPostgres, database: str, into: EmbeddedPostgres, folder: Path) -> Iterator[str]:
-    """The database, in another cluster, as `pg_restore --no-owner --no-acl` leaves it."""
+def restored(server: EmbeddedPostgres, into: EmbeddedPostgres, owner: str, folder: Path) -> Iterator[str]:
+    """The database, in another cluster, as `pg_restore --no-owner --no-acl` by ``owner`` leaves it."""
     dump, tools = folder / "dump", server.bin_dir
-    subprocess.run([tools / "pg_dump", "-Fc", "-f", dump, database], check=True, env=environment())
-    psql(into.url, "CREATE DATABASE fleet")
-    url = into.url.replace("/postgres?", "/fleet?")
+    subprocess.run([tools / "pg_dump", "-Fc", "-f", dump, server.url], check=True, env=environment())
+    psql(into.url, f"CREATE DATABASE fleet OWNER {owner}")
+    url = into.url.replace("/postgres?", "/fleet?").replace("postgres@", f"{owner}@", 1)
     # Roles that the cluster has not: what names one is left out, and pg_restore says so by its exit code.
     done = subprocess.run(
         [tools / "pg_restore", "--no-owner", "--no-acl", "-d", url, dump],
@@ -48,16 +48,19 @@ def restored(server: EmbeddedPostgres, database: str, into: EmbeddedPostgres, fo
     yield url
 
 
+@pytest.mark.parametrize("owner", ["postgres", "keeper"])
 @pytest.mark.parametrize("kind", ["embedded", "debian"])
-async def test_a_dump_without_rights_in_a_new_cluster(kind: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_dump_without_rights_in_a_new_cluster(
+    kind: str, owner: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     bin_dir = debian_postgres() if kind == "debian" else None
     with crashable_postgres(bin_dir) as old, crashable_postgres(bin_dir) as new:
         migrate(old.url)
         async with connect(old.url) as host:
             await insert_campaign(host, 4)
-        with restored(old, old.url, new, tmp_path) as url:
+        psql(new.url, "CREATE ROLE keeper LOGIN CREATEROLE; CREATE ROLE runner LOGIN")
+        with restored(old, new, owner, tmp_path) as url:
             assert "rollwave migrate" in starts(url)
-            psql(new.url, "CREATE ROLE runner LOGIN")
             said = migrate(url, "--moved", "--grant-to", "runner")
             assert "up to date" not in said
             for fault in (
@@ -70,10 +73,11 @@ async def test_a_dump_without_rights_in_a_new_cluster(kind: str, broker: Embedde
             ):
                 assert f"repaired: {fault}\n" in said
             assert "up to date" in migrate(url)
-            runner = url.replace("postgres@", "runner@", 1)
+            runner = url.replace(f"{owner}@", "runner@", 1)
             assert starts(runner) == ""
+            root = url.replace(f"{owner}@", "postgres@", 1)
             async with (
-                connect(url) as host,
+                connect(root) as host,
                 devices(broker.url, succeeds),
                 worker(runner, broker.url, tmp_path / "log"),
             ):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rollwave.cli.output import complain, say
+
+if TYPE_CHECKING:
+    from rollwave.store.migrate import Migrated
 
 
 def migrate(
@@ -57,7 +60,10 @@ def migrate(
     done = asyncio.run(
         schema.migrate(url, adopt_only=adopt_only, force_rls=force_rls, grant_to=grant_to, decision=decision)
     )
-    version = schema.migrations()[-1].version
+    _tell(done, schema.migrations()[-1].version)
+
+
+def _tell(done: Migrated, version: int) -> None:
     for name in done.applied:
         say(f"applied {name}")
     for what in done.repaired:

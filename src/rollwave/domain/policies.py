@@ -21,12 +21,14 @@ OF_TENANT = "tenant_id = NULLIF(current_setting('app.tenant_id', true), '')"
 _CONFINED = f"current_user <> '{ENGINE}' OR {OF_TENANT}"
 _ALL_BUT_DUE = f"current_user <> '{DUE}'"
 _DUE = (
-    "status = ANY (ARRAY['RUNNING', 'PAUSED']) OR status = 'ABORTED' AND settled_at IS NULL"
+    "status IN ('RUNNING', 'PAUSED') OR status = 'ABORTED' AND settled_at IS NULL"
     " OR status = 'CREATED' AND targeted_devices IS NOT NULL"
 )
 
 _ADDED = re.compile(r'::"?[\w.]+"?( varying)?(\(\d+\))?(\[\])?|[()\s]')
 """Casts, parentheses and blanks: what PostgreSQL adds to an expression when it shows it."""
+
+_IN = re.compile(r"(\w+) IN \(([^)]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,12 @@ class Policy:
 def _plain(policy: Policy) -> tuple[object, ...]:
     # A policy without a check takes its other expression for one.
     check = policy.check or (policy.using if policy.command in {"ALL", "UPDATE"} else None)
-    expressions = (_ADDED.sub("", each).lower() if each else None for each in (policy.using, check))
+    expressions = (_bare(each) if each else None for each in (policy.using, check))
     return policy.name, policy.command, policy.role, policy.permissive, *expressions
+
+
+def _bare(expression: str) -> str:
+    return _ADDED.sub("", _IN.sub(r"\1 = ANY (ARRAY[\2])", expression)).lower()
 
 
 def wanted(table: Table) -> list[Policy]:
