@@ -109,6 +109,6 @@ class Problems:
         self._met[part] = what
         return is_new
 
-    def over(self, part: str) -> None:
-        """``part`` is well again: the next time is news."""
-        self._met.pop(part, None)
+    def over(self, part: str) -> bool:
+        """``part`` is well again: the next time is news. Returns whether it had met anything."""
+        return self._met.pop(part, None) is not None

@@ -69,6 +69,7 @@ async def test_settings_by_argument_run_a_campaign(pool: Pool, host: Connection,
     campaign = await insert_campaign(host, 5)
     async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
         await ends(host, campaign)
+    assert kept._kept == {}, "sessions are closed with the coroutines"
 
 
 async def test_every_slot_is_held(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
@@ -106,8 +107,8 @@ async def test_a_session_is_given_up_when_ticks_have_stopped(
         work = found._work
         assert work
         session = await work.publisher.session()
-        await eventually(lambda: not kept._kept, timeout=10, what="given up")
-        assert not session.connected
+        await eventually(lambda: not session.connected, timeout=10, what="given up")
+        assert kept._kept == {}
 
 
 def test_an_event_loop_that_ends_gives_up_everything(database: str, broker: EmbeddedBroker) -> None:

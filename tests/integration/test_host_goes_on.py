@@ -22,7 +22,10 @@ from tests.support import Running, eventually, free_port, rollwave
 DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
 SUBSCRIBED = "ota_status_listener_subscribed"
 
-pytestmark = pytest.mark.parametrize("loop", ["worker_loop", "own loop"])
+OWN = "own loop"
+
+in_either_loop = pytest.mark.parametrize("loop", ["worker_loop", OWN])
+"""Rollwave's loop, or the one that the host has already. What differs in neither is tried in the host's."""
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def pgbouncer(database: str) -> Iterator[PgBouncer]:
 @asynccontextmanager
 async def hosting(database: str, log: Path, loop: str, *options: str, **settings: str) -> AsyncIterator[Running]:
     """The host's process, which ticks five times a second; at its end it still runs, and nothing has leaked out."""
-    how = ("--own-loop", *options) if loop == "own loop" else options
+    how = ("--own-loop", *options) if loop == OWN else options
     async with host_process(database, log / "log", *how, **settings) as running:
         yield running
         await all_beat_on(running)
@@ -64,25 +67,24 @@ async def one_problem(running: Running, hint: str) -> str:
     ],
     ids=["a number that is none", "websockets", "a CA file that is missing"],
 )
-async def test_wrong_settings(database: str, tmp_path: Path, loop: str, settings: dict[str, str], hint: str) -> None:
-    async with hosting(database, tmp_path, loop, **settings) as host:
+async def test_wrong_settings(database: str, tmp_path: Path, settings: dict[str, str], hint: str) -> None:
+    async with hosting(database, tmp_path, OWN, **settings) as host:
         assert (await one_problem(host, hint)).startswith("ERROR rollwave.")
 
 
-async def test_a_usual_compose_file_is_worth_a_warning(
-    database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str
-) -> None:
+async def test_a_usual_compose_file_is_worth_a_warning(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     settings = {
         "MQTT_BROKER_URL": broker.url.replace("mqtt://", "tcp://"),
         "MQTT_CA_CERT": "/nowhere/ca.pem",
         "LOG_LEVEL": "loud",
         "LOG_FORMAT": "text",
     }
-    async with hosting(database, tmp_path, loop, **settings) as host:
+    async with hosting(database, tmp_path, OWN, **settings) as host:
         await eventually(lambda: SUBSCRIBED in host.output(), what="it works")
         assert (await one_problem(host, "mqtts://")).startswith("WARNING rollwave.")
 
 
+@in_either_loop
 async def test_a_forgotten_migration(empty_database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
     platform = await make_host(empty_database)
     async with hosting(platform.service, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
@@ -91,14 +93,14 @@ async def test_a_forgotten_migration(empty_database: str, broker: EmbeddedBroker
         await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
 
 
-async def test_a_login_that_may_not(database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
+async def test_a_login_that_may_not(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     login = database.replace("postgres@", "host_nobody@", 1)
     async with connect(database) as root:
         await root.execute(
             "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'host_nobody')"
             " THEN CREATE ROLE host_nobody LOGIN; END IF; END$$"
         )
-        async with hosting(login, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
+        async with hosting(login, tmp_path, OWN, MQTT_BROKER_URL=broker.url) as host:
             await one_problem(host, "GRANT pulse_app TO host_nobody")
             granted = await asyncio.to_thread(
                 rollwave, "migrate", "--grant-to", "host_nobody", env={"DATABASE_URL": database}
@@ -108,20 +110,22 @@ async def test_a_login_that_may_not(database: str, broker: EmbeddedBroker, tmp_p
         await root.execute("REVOKE pulse_app FROM host_nobody")
 
 
+@in_either_loop
 async def test_a_pooler(pgbouncer: PgBouncer, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
     async with hosting(pgbouncer.url, tmp_path, loop, "--pooler", MQTT_BROKER_URL=broker.url) as host:
         await one_problem(host, f"Set {DIRECT}")
 
 
 async def test_a_direct_url_to_another_database(
-    pgbouncer: PgBouncer, empty_database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str
+    pgbouncer: PgBouncer, empty_database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     await migrate(empty_database)
     settings = {"MQTT_BROKER_URL": broker.url, DIRECT: empty_database}
-    async with hosting(pgbouncer.url, tmp_path, loop, "--pooler", **settings) as host:
+    async with hosting(pgbouncer.url, tmp_path, OWN, "--pooler", **settings) as host:
         await one_problem(host, f"Set {DIRECT} to the same database")
 
 
+@in_either_loop
 async def test_a_broker_that_is_away(database: str, tmp_path: Path, loop: str) -> None:
     """It is missed twice, by commands and by reports: the first to miss it says why."""
     port = free_port()
@@ -140,6 +144,7 @@ async def test_a_broker_that_is_away(database: str, tmp_path: Path, loop: str) -
         assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, "once for each outage"
 
 
+@in_either_loop
 async def test_a_database_that_is_away(
     postgres: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path, loop: str
 ) -> None:

@@ -52,15 +52,15 @@ async def run_ota_campaign_tick(
         TypeError: ``pool`` is no pool.
     """
     kept = kept_for(pool)
-    kept.touch()
-    with traced_by(trace_id):
+    # Ours says itself when it ends; of a loop of the host's own, nothing is known.
+    with traced_by(trace_id), kept.ticking(again=_given.get() is None):
         try:
             ready = await kept.ready(_with(settings, registry))
             await _tick(kept, ready)
         except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
             kept.tell(TICK, error)
         else:
-            kept.problems.over(TICK)
+            kept.well(TICK)
 
 
 async def _tick(kept: Kept, settings: Settings) -> None:
@@ -165,7 +165,7 @@ async def worker_loop(
                     started = time.monotonic()
                     try:
                         await tick(pool)
-                        kept.problems.over(LOOP)
+                        kept.well(LOOP)
                     except Exception as error:  # noqa: BLE001  a tick of the host's own may raise
                         kept.tell(LOOP, error)
                     every = _interval(settings) if interval is None else interval

@@ -11,8 +11,8 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import inf
 
@@ -141,9 +141,25 @@ class Kept:
             else:
                 report(_log, "ota_tick_failed", error, part=part)
 
+    def well(self, part: str) -> None:
+        """``part`` has done its work; log that where it could not before."""
+        if self.problems.over(part):
+            _log.info("ota_ready", part=part)
+
     def touch(self) -> None:
         """It is used now, and may be again."""
         self._used_at = time.monotonic()
+
+    @contextmanager
+    def ticking(self, *, again: bool) -> Iterator[None]:
+        """For the block it is kept; and then for a while, where the tick may be called ``again``."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if again:
+                self.touch()
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[None]:
