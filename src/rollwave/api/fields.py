@@ -78,6 +78,10 @@ def _fault(value: Any, depth: int) -> str | None:
             return None
 
 
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
 def _utc(moment: datetime) -> datetime:
     # A host's own column may carry no zone: such times are UTC by agreement.
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -91,6 +95,8 @@ LongText = Annotated[str, StringConstraints(max_length=2000, pattern=_NO_NUL)]
 Cursor = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
 Identifier = Annotated[str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 """An id that may be a level of an MQTT topic."""
+Finite = Annotated[float | None, AfterValidator(_finite)]
+"""A number of an answer. JSON has no NaN and no infinity, which a row written by hand may hold: they are null."""
 WHOLE = BeforeValidator(_whole)
 """After an integer's bounds: JSON has one kind of number, so 5.0 is 5."""
 RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, LongText, Moment, Text
+from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -109,17 +109,17 @@ class Campaign(BaseModel):
     target_group_id: str | None
     rollout_strategy: str | None
     rollout_rate: int | None
-    abort_threshold: float | None
+    abort_threshold: Finite
     abort_min_completed: int | None
-    canary_percent: float | None
+    canary_percent: Finite
     max_in_flight: int | None
-    progress_timeout: float | None
-    answer_timeout: float | None
-    device_timeout: float | None
+    progress_timeout: Finite
+    answer_timeout: Finite
+    device_timeout: Finite
     max_attempts: int | None
     retry_on: list[str] | None
-    retry_delay: float | None
-    retry_delay_max: float | None
+    retry_delay: Finite
+    retry_delay_max: Finite
     total_devices: int | None = Field(description="Devices of the campaign; while it is targeted, members of its group")
     targeted_devices: int | None = Field(
         description="How many of them are targeted so far, of a large group; nothing is sent before all are. "
