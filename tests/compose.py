@@ -6,6 +6,7 @@ paths in a folder. Nothing else differs from what ``docker compose`` would start
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -13,14 +14,17 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import yaml
 
 from rollwave.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
+from rollwave.embedded.process import ServerProcess
 from rollwave.mqtt.broker import Broker
 from tests.ports import free_port
 from tests.servers import Mosquitto, debian_postgres
@@ -142,6 +146,39 @@ def stack_postgres(stack: Stack) -> Iterator[EmbeddedPostgres]:
             yield server
     finally:
         shutil.rmtree(folder)
+
+
+class StackPrometheus:
+    """Prometheus with the stack's configuration and alerts, told where the processes are instead of asking DNS."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.port = free_port()
+        folder = stack.folder / "prometheus"
+        config = yaml.safe_load((folder / "prometheus.yml").read_text())
+        [job] = config["scrape_configs"]
+        [source] = job.pop("dns_sd_configs")
+        job["static_configs"] = [
+            {"targets": [f"127.0.0.1:{stack.ports[name]}"], "labels": {"__meta_dns_name": name}}
+            for name in source["names"]
+        ]
+        config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        (folder / "here.yml").write_text(yaml.safe_dump(config))
+        options = {"config.file": folder / "here.yml", "storage.tsdb.path": folder / "data"}
+        options |= {"web.listen-address": f"127.0.0.1:{self.port}"}
+        self._server = ServerProcess(
+            ["prometheus", *(f"--{name}={value}" for name, value in options.items())], log=folder / "log"
+        )
+        self._server.wait_until(lambda: listens(self.port), timeout=30, what="Prometheus")
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """The series that ``query`` finds now."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': query})}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return found
+
+    def stop(self) -> None:
+        self._server.stop()
 
 
 def read_compose() -> dict[str, Any]:

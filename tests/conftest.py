@@ -36,8 +36,8 @@ from tests.tools import Tool
 
 HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
-TOOLS = {"promtool": "promtool", "systemd_analyze": "systemd-analyze"}
-"""Programs of Debian's that look at what is in ``deploy/``, by fixture."""
+TOOLS = {"promtool": "promtool", "stack_prometheus": "prometheus", "systemd_analyze": "systemd-analyze"}
+"""Programs of Debian's that run or check what is in ``deploy/``, by fixture."""
 _numbers = itertools.count(1)
 
 # On a busy machine the first draw takes seconds, and says nothing about what is tested.

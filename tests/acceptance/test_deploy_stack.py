@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.embedded.process import ServerProcess
-from tests.compose import Stack, StackMosquitto, listens, stack_postgres
+from tests.compose import Stack, StackMosquitto, StackPrometheus, listens, stack_postgres
 from tests.shipped import DEPLOY
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
@@ -65,6 +66,13 @@ async def running(
             )
             for name in SERVICES
         }
+
+
+@pytest.fixture
+def stack_prometheus(stack: Stack) -> Iterator[StackPrometheus]:
+    server = StackPrometheus(stack)
+    yield server
+    server.stop()
 
 
 def _artifacts(stack: Stack) -> ServerProcess:
@@ -138,7 +146,11 @@ async def test_every_command_of_the_readme(
 
 
 async def test_a_device_on_its_own_login_and_a_broker_that_goes(
-    stack: Stack, running: dict[str, Running], stack_mosquitto: StackMosquitto, tmp_path: Path
+    stack: Stack,
+    running: dict[str, Running],
+    stack_mosquitto: StackMosquitto,
+    stack_prometheus: StackPrometheus,
+    tmp_path: Path,
 ) -> None:
     user, password = stack.prepare("--device", "demo", "pump-1").split()
     stack.install_keys()
@@ -157,13 +169,34 @@ async def test_a_device_on_its_own_login_and_a_broker_that_goes(
             "campaign watch 1 --timeout 60",
         ):
             await asyncio.to_thread(run, stack, "operator", *command.split(), key=key)
+    await monitored(stack_prometheus)
     stack_mosquitto.stop()
-    await eventually(lambda: ready(stack, "worker").get("broker") == 0.0, timeout=60, what="the metric says so")
+    pending = 'ALERTS{alertname="RollwaveNotReady", check="broker"}'
+    await eventually(lambda: len(stack_prometheus.ask(pending)) == 2, timeout=60, what="the alert of both processes")
+    assert ready(stack, "worker")["broker"] == 0.0
     assert ready(stack, "worker")["database"] == 1.0
     await asyncio.to_thread(run, stack, "operator", "campaign", "list", key=key)
     assert running["worker"].process.returncode is None
     stack_mosquitto.start()
     await all_ready(stack)
+
+
+async def monitored(prometheus: StackPrometheus) -> None:
+    """Prometheus reads both processes, no alert is raised, and each panel of the dashboard has something to show."""
+    up = 'sum by (service) (up{job="rollwave"})'
+    await eventually(
+        lambda: (
+            {each["metric"]["service"]: each["value"][1] for each in prometheus.ask(up)}
+            == {"serve": "1", "worker": "1"}
+        ),
+        what="Prometheus reads both",
+    )
+    assert prometheus.ask("ALERTS") == []
+    board = json.loads((DEPLOY / "compose" / "grafana" / "rollwave.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    for query in queries:
+        here = query.replace("$__rate_interval", "1m").removesuffix("> 0")
+        await eventually(partial(prometheus.ask, here), what=f"data for {here}")
 
 
 async def stops_in_order(running: dict[str, Running]) -> None:
