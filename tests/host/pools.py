@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.store.database import system_transaction
 from tests.support import end, eventually
 
 if TYPE_CHECKING:
@@ -91,8 +92,13 @@ async def engine(pool: Pool) -> AsyncIterator[None]:
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1)),
     ]
     try:
-        await eventually(lambda: pool.fetchval(LISTENED_TO), what="listened to")
+        await eventually(lambda: _listened_to(pool), what="listened to")
         yield
     finally:
         for each in running:
             await end(each)
+
+
+async def _listened_to(pool: Pool) -> bool:
+    async with system_transaction(pool) as connection:
+        return bool(await connection.fetchval(LISTENED_TO))
