@@ -106,7 +106,7 @@ async def test_idempotency_keys_of_before_are_kept(empty_database: str) -> None:
         await root.execute(
             "UPDATE ota_campaigns SET idempotency_key = 'k', idempotency_digest = $2 WHERE id = $1",
             RUNNING,
-            new.digest(),
+            bytes.fromhex(new.digest()),
         )
         await root.execute("CREATE VIEW shown AS SELECT idempotency_key, idempotency_digest FROM ota_campaigns")
         host.migrate()

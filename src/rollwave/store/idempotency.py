@@ -16,14 +16,17 @@ _sql = load("idempotency")
 _TABLE = "rollwave_idempotency"
 
 
-async def get(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, bytes] | None:
-    """The campaign that was created under this key, and the digest of what was asked for; None: the key is unused."""
+async def get(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, str] | None:
+    """The campaign that was created under this key, and the digest of what was asked for, in hex.
+
+    None: the key is unused.
+    """
     row = await connection.fetchrow(_sql["get"], tenant_id, key)
     return (row["campaign_id"], row["digest"]) if row else None
 
 
-async def keep(connection: Connection, tenant_id: str, key: str, digest: bytes, campaign_id: CampaignId) -> None:
-    """Remember the key of a campaign that was created just now.
+async def keep(connection: Connection, tenant_id: str, key: str, digest: str, campaign_id: CampaignId) -> None:
+    """Remember the key of a campaign that was created just now. ``digest`` is in hex.
 
     Raises:
         asyncpg.UniqueViolationError: another request has used the key meanwhile (see :func:`is_taken`).
