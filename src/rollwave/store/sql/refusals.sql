@@ -26,4 +26,4 @@ FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey) AND a.attname <> 'tenant_id'
-WHERE n.nspname = $1 AND c.relname = $2 AND k.conname = $3;
+WHERE n.nspname = $1::text AND c.relname = $2::text AND k.conname = $3::text;
