@@ -85,7 +85,9 @@ async def test_of_a_host_nothing_of_its_tenant_stays(host: Host, who: str) -> No
         }
         assert len(before.keys() - SHARED) == 6
         async with connect(host.root if who == "superuser" else host.owner) as login:
+            await login.execute("SET app.tenant_id = 'south'")
             assert await login.execute("DELETE FROM tenants WHERE tenant_id = 'north'") == "DELETE 1"
+            assert await login.fetchval("SHOW app.tenant_id") == "south"
         assert await kept(root, "north") == {}
         assert await kept(root, "south") == before
         assert await apikeys.verify(pool, key) is None
@@ -134,10 +136,30 @@ async def test_what_was_left_before_is_deleted_by_the_migration(empty_database: 
         await root.execute("SET session_replication_role = origin")
         before = await kept(root, "south")
         assert len(await kept(root, "north")) == 6
-        await root.execute("DROP FUNCTION rollwave_due_campaigns_3()")
-        await root.execute("DROP FUNCTION rollwave_apply_reports")
-        await root.execute("DELETE FROM rollwave_migrations WHERE version >= 15")
-        done = rollwave("migrate", env={"DATABASE_URL": host.root})
-        assert done.returncode == 0, done.stderr
+        await migrated_again(root, host.root)
         assert await kept(root, "north") == {}
         assert await kept(root, "south") == before
+
+
+async def migrated_again(root: Connection, url: str) -> None:
+    """As if only now, with the rows that are there."""
+    await root.execute("DROP FUNCTION rollwave_due_campaigns_3()")
+    await root.execute("DELETE FROM rollwave_migrations WHERE version = 15")
+    done = rollwave("migrate", env={"DATABASE_URL": url})
+    assert done.returncode == 0, done.stderr
+
+
+async def test_an_installation_with_rows_is_migrated_and_then_deletes_them(database: str, pool: Pool) -> None:
+    async with connect(database) as root:
+        campaign = await insert_campaign(root, 3)
+        await work_for(pool, "north", campaign)
+        before = await kept(root, "north")
+        await root.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
+        await migrated_again(root, database)
+        assert await kept(root, "north") == before
+        assert await root.fetchval("SELECT settled_at IS NULL FROM ota_campaigns"), "it is ours, and not the past's"
+        foreign_keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confdeltype"
+        assert await root.fetchval(f"{foreign_keys} = 'c'") == 12
+        assert await root.fetchval(f"{foreign_keys} <> 'c'") == 1, "of a campaign to its firmware"
+        await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
+        assert await kept(root, "north") == {}
