@@ -163,11 +163,8 @@ class StackPrometheus:
         ]
         config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         (folder / "here.yml").write_text(yaml.safe_dump(config))
-        options = {
-            "config.file": folder / "here.yml",
-            "storage.tsdb.path": folder / "data",
-            "web.listen-address": f"127.0.0.1:{self.port}",
-        }
+        options = {"config.file": str(folder / "here.yml"), "storage.tsdb.path": str(folder / "data")}
+        options |= {"web.listen-address": f"127.0.0.1:{self.port}"}
         self._server = ServerProcess(
             ["prometheus", *(f"--{name}={value}" for name, value in options.items())], log=folder / "log"
         )
