@@ -31,7 +31,7 @@ async def examine_broker(settings: Settings, device: Device | None = None) -> li
     reached = await attempt("broker", _reached(broker))
     findings = [reached, _tls(broker, certificate=bool(settings.mqtt_client_cert))]
     if broker.warning:
-        findings.append(warning("TLS", str(broker.warning), broker.warning.hint))
+        findings.append(warning("broker's settings", str(broker.warning), broker.warning.hint))
     if reached.state is State.PROBLEM:
         return findings
     return [

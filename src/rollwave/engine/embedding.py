@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from rollwave.engine import listener
 from rollwave.engine.kept import Given, Kept, kept_for
-from rollwave.engine.listener import Listener, part_of
+from rollwave.engine.listener import Listener
+from rollwave.engine.troubles import part_of
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.errors import ConfigurationError
 from rollwave.log import TraceSource, traced_by

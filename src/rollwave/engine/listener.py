@@ -11,10 +11,9 @@ import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from math import inf
 
 from rollwave import metrics
-from rollwave.breaker import Breaker, Problems
+from rollwave.breaker import Problems
 from rollwave.engine import drops, identity, pipeline
 from rollwave.engine.answerer import Answerer
 from rollwave.engine.concluder import Concluder
@@ -24,9 +23,9 @@ from rollwave.engine.inbox import Batch, Inbox
 from rollwave.engine.intake import Intake
 from rollwave.engine.precedence import Precedence
 from rollwave.engine.takeover import Takeovers
-from rollwave.engine.telling import tell
+from rollwave.engine.troubles import FAULT_PAUSE, Troubles
 from rollwave.engine.watchdog import ENDING, Life
-from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided, RollwaveError
+from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided
 from rollwave.log import get_logger, trace
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
@@ -34,27 +33,20 @@ from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import slots
 from rollwave.store.database import Pool, direct_pool
-from rollwave.store.outage import CONNECTION_TROUBLE, is_away
-from rollwave.store.schema import explained
 from rollwave.store.url import check_direct
 from rollwave.store.watched import DIRECT, watched
-from rollwave.tasks import causes, end, failure_of, raise_if_cancelled, run_with
+from rollwave.tasks import end, failure_of, raise_if_cancelled, run_with
 
 _log = get_logger("listener")
 
 SLOT_POLL = 1.0
 """Seconds between two tries for a slot that another worker holds."""
 
-FAULT_PAUSE, FAULT_SHOWN = 2.0, 30.0
-"""Seconds before the next session after one that a programming error ended, and for which that error is reported."""
-
 SILENCE = 60.0
 """Seconds without a sign of life after which a listener is replaced. One that works gives a sign every two."""
 
 DRAIN = pipeline.DRAIN + 2
 """Seconds that a listener gets, once cancelled, to finish its batch and to close its session."""
-
-DISCONNECTED = "ota_status_listener_disconnected"
 
 LOOKAHEAD = 64
 """Messages read from the broker beyond those in the inbox."""
@@ -91,17 +83,13 @@ class Listener:
         if settings.database_direct_url is not None:
             check_direct(settings.database_direct_url.get_secret_value())
         self._broker = Broker.from_settings(settings)
-        self._problems = problems or Problems()
-        self._part = part_of(slot)
-        self._answerer = Answerer(pool, settings, self._problems)
+        problems = problems or Problems()
+        self._answerer = Answerer(pool, settings, problems)
         self._concluder = Concluder(Conductor(pool, settings))
         self._intake = Intake(pool, settings, self._answerer.ask)
         self._precedence = precedence or Precedence()
-        self._trouble = Breaker()
+        self._troubles = Troubles(slot, problems)
         self._takeovers = Takeovers()
-        self._said: set[str] = set()
-        self._was_subscribed = False
-        self._failure, self._failed_at = "", -inf
         self._life = Life()
         self.presence = Presence()
 
@@ -127,7 +115,7 @@ class Listener:
                 sessions = watched(pool, DIRECT)
             while not stop.is_set():
                 await self._hold_slot(stop, sessions)
-                pause = max(self._trouble.pause or SLOT_POLL, self._takeovers.pause)
+                pause = max(self._troubles.pause or SLOT_POLL, self._takeovers.pause)
                 await self._rest(stop, max(pause, FAULT_PAUSE) if self.fault else pause)
 
     async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
@@ -149,53 +137,27 @@ class Listener:
                 self._intake.forget()  # what an earlier session received and did not commit comes again
                 if lock is not None:
                     await self._listen(stop, lock, installation)
-            self._is_well()
+            self._troubles.over()
         except IdentityUndecided:  # which is in the log
             self.presence.standby = False
-            self._trouble.failed()
+            self._troubles.failed()
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, reports must come in again
             raise_if_cancelled()
-            self._is_troubled(error)
+            self._troubles.met(error)
         finally:
             self.presence.subscribed = False
 
     @property
     def away_for(self) -> float | None:
         """Seconds for which it could neither listen nor stand by, if so."""
-        return self._trouble.away_for
+        return self._troubles.away_for
 
     @property
     def fault(self) -> str:
         """What is wrong with it that is no outage, for anybody to read; empty: nothing is."""
-        failed_lately = time.monotonic() - self._failed_at < FAULT_SHOWN
-        return self._intake.fault or (self._failure if failed_lately else "")
-
-    def _is_well(self) -> None:
-        self._trouble.worked()
-        self._problems.over(self._part)
-        self._said.clear()
-
-    def _is_troubled(self, error: Exception) -> None:
-        """Log each reason once, until it is well again. An error that is no outage is logged with its traceback."""
-        self._trouble.failed()
-        found = [explained(each) for each in causes(error)]
-        faults = [each for each in found if not isinstance(each, (RollwaveError, *CONNECTION_TROUBLE))]
-        cause = next(iter(faults), found[0])
-        why = f"{type(cause).__name__}: {cause}" if faults else "the database is away" if is_away(cause) else str(cause)
-        if faults:
-            self._failure, self._failed_at = f"failed: {type(cause).__name__}; see the log", time.monotonic()
-        if why in self._said:
-            return
-        self._said.add(why)
-        if faults:
-            _log.error(DISCONNECTED, error=why, slot=self._slot, exc_info=error)
-        elif isinstance(cause, RollwaveError) and cause.hint:
-            tell(self._problems, self._part, DISCONNECTED, cause, slot=self._slot)
-        elif self._was_subscribed or not is_away(cause):  # else the pool has said all that there is to say
-            _log.warning(DISCONNECTED, error=why, slot=self._slot)
-        self._was_subscribed = False
+        return self._intake.fault or self._troubles.fault
 
     async def _listen(self, stop: asyncio.Event, lock: slots.Lock, installation: str) -> None:
         client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
@@ -254,8 +216,8 @@ class Listener:
             slot=self._slot,
             session_present=session.session_present,
         )
-        self._is_well()
-        self.presence.subscribed = self._was_subscribed = True
+        self._troubles.over(subscribed=True)
+        self.presence.subscribed = True
         await lock.listen(topic_filter, self._life.sign)
         self.presence.subscribed = False
 
@@ -283,11 +245,6 @@ class Listener:
             await reach(Failpoint.ACKNOWLEDGED)
             for due in touched:
                 self._concluder.begin(due)
-
-
-def part_of(slot: int) -> str:
-    """How a listener is called among the parts of a process."""
-    return f"listener {slot}"
 
 
 async def _read(session: Session, inbox: Inbox) -> None:
