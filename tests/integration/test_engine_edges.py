@@ -468,7 +468,10 @@ async def test_what_a_clock_dated_before_it_was_set_back_is_not_waited_out(
         "UPDATE ota_device_status SET attempt = 1, due_at = now() + interval '1 day' WHERE device_id <> 'dev-3'"
     )
     await host.execute("UPDATE ota_device_status SET started_at = now() + interval '1 day' WHERE device_id = 'dev-1'")
-    await host.execute("UPDATE ota_campaigns SET reconciled_at = now() + interval '1 day', succeeded = 7")
+    await host.execute(
+        "UPDATE ota_campaigns SET reconciled_at = now() + interval '1 day', succeeded = 7,"
+        " pending = 2, downloading = 1, installing = 0, skipped = 0"
+    )
     async with slots.hold(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
