@@ -34,6 +34,8 @@ claims_in_flight = Gauge(
     "rollwave_claims_in_flight", "Commands claimed by this worker and not yet settled", registry=_OURS
 )
 reports = Counter("rollwave_reports", "Reports received, by what became of them", ["outcome"], registry=_OURS)
+for _outcome in ("applied", "bad_topic", "bad_payload", "invalid_data"):
+    reports.labels(_outcome)  # counted from zero: alerts see no increase where a series begins with its first count
 questions = Counter("rollwave_questions", "Devices that asked what to do, by the answer", ["answer"], registry=_OURS)
 batch_size = Histogram("rollwave_report_batch_size", "Reports taken in together", buckets=_SIZES, registry=_OURS)
 batch_seconds = Histogram(

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from rollwave import metrics
 from scripts.generate_docs import metrics_table
 from tests.shipped import DEPLOY
 from tests.tools import Tool
@@ -64,6 +65,15 @@ def test_every_metric_exists() -> None:
     }
     assert asked
     assert asked - exposed() == set()
+
+
+def test_outcomes_that_alerts_need_are_counted_from_zero() -> None:
+    # Prometheus sees no increase where a series begins with its first count.
+    counted = {sample.labels["outcome"] for metric in metrics.reports.collect() for sample in metric.samples}
+    named = {
+        each for rule in RULES for found in re.findall(r'outcome=~"([^"]+)"', rule["expr"]) for each in found.split("|")
+    }
+    assert named | {"applied"} <= counted
 
 
 def test_outcomes_in_the_rules_are_outcomes_of_reports() -> None:
