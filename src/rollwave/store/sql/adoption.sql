@@ -15,10 +15,10 @@ WITH left_behind AS (
 UPDATE ota_device_status d
 SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), heard_attempt = GREATEST(d.attempt, 1),
     status = CASE WHEN NOT held.finished THEN d.status
-                  WHEN held.failed_before OR d.error_message IS NOT NULL THEN 'FAILED' ELSE 'SUCCESS' END,
-    failed_attempt = CASE WHEN held.finished AND d.error_message IS NOT NULL THEN GREATEST(d.attempt, 1)
+                  WHEN held.failed_before OR d.error_message <> '' THEN 'FAILED' ELSE 'SUCCESS' END,
+    failed_attempt = CASE WHEN held.finished AND d.error_message <> '' THEN GREATEST(d.attempt, 1)
                           ELSE d.failed_attempt END,
-    failed_reason = CASE WHEN held.finished AND d.error_message IS NOT NULL AND NOT held.failed_before THEN 'reported'
+    failed_reason = CASE WHEN held.finished AND d.error_message <> '' AND NOT held.failed_before THEN 'reported'
                          ELSE d.failed_reason END,
     started_at = CASE WHEN isfinite(d.started_at) THEN d.started_at ELSE statement_timestamp() END,
     suspended_before = (
