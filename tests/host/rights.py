@@ -101,7 +101,7 @@ def _statements(objects: Objects) -> Iterable[tuple[str, str, str]]:
         yield sequence, "UPDATE", f"SELECT setval('{sequence}', 1000)"
     for function, types in objects.functions.items():
         arguments = ", ".join(f"NULL::{each}" for each in types.split(", ") if each)
-        yield function, "EXECUTE", f"SELECT FROM {function}({arguments})"
+        yield function, "EXECUTE", f"SELECT {function}({arguments})"
 
 
 _TRY = """

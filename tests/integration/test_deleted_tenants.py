@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 
 from rollwave.domain.role import Role
-from rollwave.store import apikeys, campaigns, history, imports, quarantine
+from rollwave.store import apikeys, campaigns, history, idempotency, imports, quarantine
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.quarantine import Sample
 from tests.engine import Connection, connect, due, insert_campaign
 from tests.host.platform import RUNNING, Host, make_host
-from tests.support import rollwave
+from tests.support import psql, rollwave
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -20,6 +20,7 @@ SHARED = frozenset(
     {"tenants", "devices", "device_groups", "device_group_members", "firmware_versions", "ota_campaigns"}
     | {"ota_device_status"}
 )
+OF_CAMPAIGNS = frozenset({"ota_campaign_waves", "ota_campaign_history", "rollwave_idempotency"})
 
 
 async def kept(root: Connection, tenant: str) -> dict[str, int]:
@@ -42,6 +43,7 @@ async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
     async with tenant_transaction(pool, tenant) as connection:
         await quarantine.keep(connection, tenant, [Sample("dev-1", "test", b"?")])
         await history.append(connection, tenant, campaign, "test", actor="test")
+        await idempotency.keep(connection, tenant, f"of {campaign}", "00", campaign)
         await connection.execute(
             "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) VALUES ($1, $2, 0)", tenant, campaign
         )
@@ -83,7 +85,7 @@ async def test_of_a_host_nothing_of_its_tenant_stays(host: Host, who: str) -> No
             "device_groups",
             "device_group_members",
         }
-        assert len(before.keys() - SHARED) == 6
+        assert len(before.keys() - SHARED) == 7
         async with connect(host.root if who == "superuser" else host.owner) as login:
             await login.execute("SET app.tenant_id = 'south'")
             assert await login.execute("DELETE FROM tenants WHERE tenant_id = 'north'") == "DELETE 1"
@@ -99,8 +101,87 @@ async def test_of_a_host_nothing_of_its_campaign_stays(host: Host) -> None:
         await work_for(pool, "north", RUNNING)
         async with connect(host.owner) as owner:
             assert await owner.execute("DELETE FROM ota_campaigns WHERE id = $1", RUNNING) == "DELETE 1"
-        assert not {"ota_campaign_waves", "ota_campaign_history"} & (await kept(root, "north")).keys()
+        assert not OF_CAMPAIGNS & (await kept(root, "north")).keys()
         assert due(RUNNING) not in await campaigns.due(pool)
+
+
+async def test_who_deletes_needs_no_right_on_what_is_ours(host: Host) -> None:
+    """Nor does a setting of the session keep anything, of those that a dump or a pool sets."""
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        await work_for(pool, "north", RUNNING)
+        await root.execute("GRANT DELETE ON tenants TO host_reports")
+        await root.execute("CREATE POLICY reports ON tenants TO host_reports USING (true)")
+        async with connect(host.reports) as login:
+            await login.execute("SET search_path = pg_catalog")
+            assert await login.execute("DELETE FROM public.tenants WHERE tenant_id = 'north'") == "DELETE 1"
+        assert await kept(root, "north") == {}
+
+
+async def test_without_row_level_security_asked_for_it_is_the_same(host: Host) -> None:
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        await work_for(pool, "north", RUNNING)
+        async with connect(host.owner) as owner:
+            await owner.execute("SET row_security = off")
+            await owner.execute("DELETE FROM ota_campaigns")
+        assert not OF_CAMPAIGNS & (await kept(root, "north")).keys()
+
+
+@pytest.mark.parametrize("table", ["tenants", "ota_campaigns"])
+async def test_of_a_host_that_truncates_nothing_stays(host: Host, table: str) -> None:
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        await work_for(pool, "north", RUNNING)
+        await work_for(pool, "south", await insert_campaign(root, 2, tenant="south"))
+        before = await kept(root, "south")
+        references = await root.fetch(
+            "SELECT DISTINCT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
+            " AND confrelid = ANY ('{tenants, firmware_versions, ota_campaigns}'::regclass[])"
+        )
+        assert {name for (name,) in references} <= SHARED, "a table that is referenced cannot be truncated by itself"
+        await root.execute(f"GRANT TRUNCATE ON {', '.join(SHARED)} TO host_reports")
+        async with connect(host.reports) as login:
+            await login.execute(f"TRUNCATE {table}, {', '.join(SHARED - {'tenants', table})}")
+            if table == "tenants":
+                assert await kept(root, "south") == {}
+            else:
+                assert (await kept(root, "south")).keys() == before.keys() - OF_CAMPAIGNS - SHARED | {"tenants"}
+
+
+async def test_a_tenant_in_two_rows_is_there_until_both_are_deleted(empty_database: str) -> None:
+    psql(empty_database, "CREATE TABLE tenants (tenant_id varchar(64), region text)")
+    psql(empty_database, "INSERT INTO tenants VALUES ('north', 'a'), ('north', 'b')")
+    assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
+    async with connect(empty_database) as root, create_pool(empty_database) as pool:
+        await work_for(pool, "north", await insert_campaign(root, 2))
+        before = await kept(root, "north")
+        await root.execute("DELETE FROM tenants WHERE region = 'a'")
+        assert (await kept(root, "north")).keys() == before.keys()
+        await root.execute("UPDATE tenants SET region = 'c'")
+        assert (await kept(root, "north")).keys() == before.keys()
+        await root.execute("DELETE FROM tenants")
+        assert await kept(root, "north") == {}, "what a host has not made goes too"
+
+
+async def test_where_only_the_tenants_are_a_hosts_it_may_truncate_them(empty_database: str) -> None:
+    psql(empty_database, "CREATE TABLE tenants (tenant_id text PRIMARY KEY); INSERT INTO tenants VALUES ('north')")
+    assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
+    async with connect(empty_database) as root, create_pool(empty_database) as pool:
+        await work_for(pool, "north", await insert_campaign(root, 2))
+        await root.execute("TRUNCATE tenants")
+        assert await kept(root, "north") == {}
+
+
+async def test_what_somebody_names_as_ours_is_not_taken_for_it(host: Host) -> None:
+    """Else a trigger of the caller's would work with the rights of our tables' owner."""
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        await work_for(pool, "north", RUNNING)
+        await root.execute(f"GRANT TEMPORARY ON DATABASE {await root.fetchval('SELECT current_database()')} TO pulse_app")
+        async with connect(host.service) as login:
+            await login.execute("SET ROLE pulse_app; SET app.tenant_id = 'north'")
+            for table in ("rollwave_group_import_devices", "rollwave_idempotency"):
+                await login.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM public.{table}")
+            await login.execute("DELETE FROM rollwave_group_imports")
+            assert await login.fetchval("SELECT count(*) FROM rollwave_group_import_devices") == 1
+        assert "rollwave_group_import_devices" not in await kept(root, "north")
 
 
 async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: Pool) -> None:
@@ -110,7 +191,7 @@ async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: 
         await root.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ('north', 'all')")
         await root.execute("INSERT INTO device_group_members VALUES ('north', 'all', 'dev-1')")
         key = await work_for(pool, "north", campaign)
-        assert len(await kept(root, "north")) == len(SHARED) + 6
+        assert len(await kept(root, "north")) == len(SHARED) + 7
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}
         assert await apikeys.verify(pool, key) is None
@@ -135,7 +216,7 @@ async def test_what_was_left_before_is_deleted_by_the_migration(empty_database: 
             await root.execute(f"DELETE FROM {table} WHERE tenant_id = 'north'")
         await root.execute("SET session_replication_role = origin")
         before = await kept(root, "south")
-        assert len(await kept(root, "north")) == 6
+        assert len(await kept(root, "north")) == 7
         await migrated_again(root, host.root)
         assert await kept(root, "north") == {}
         assert await kept(root, "south") == before
@@ -159,7 +240,7 @@ async def test_an_installation_with_rows_is_migrated_and_then_deletes_them(datab
         assert await kept(root, "north") == before
         assert await root.fetchval("SELECT settled_at IS NULL FROM ota_campaigns"), "it is ours, and not the past's"
         foreign_keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confdeltype"
-        assert await root.fetchval(f"{foreign_keys} = 'c'") == 12
+        assert await root.fetchval(f"{foreign_keys} = 'c'") == 13
         assert await root.fetchval(f"{foreign_keys} <> 'c'") == 1, "of a campaign to its firmware"
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}

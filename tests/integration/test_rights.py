@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rollwave.domain.rights import DEFINERS, FUNCTIONS, OF_A_HOST, OWN, SHARED
+from rollwave.domain.rights import CALLED, DEFINERS, FORGETTING, FUNCTIONS, OF_A_HOST, OWN, SHARED
 from tests.engine import Connection, connect
 from tests.host.platform import Host, make_host
 from tests.host.rights import DENIED, Objects, Tried, differences, everything, tried
@@ -128,7 +128,7 @@ def may(key: Tried) -> bool:
     """Whether the engine, for the tenant north, is to be allowed this."""
     privilege, _, of = key.action.partition(" ")
     if key.name in FUNCTIONS:
-        return True
+        return key.name in CALLED
     if key.name.endswith("_seq"):
         return privilege == "USAGE"
     if privilege == "UPDATE" and key.name == "rollwave_installation":
@@ -158,7 +158,7 @@ async def test_tables_that_we_make_are_not_given_away_by_default(empty_database:
             assert found.tables.keys() == SHARED.keys() | OWN.keys(), "each is in a list of rollwave.domain.rights"
             assert found.functions.keys() == set(FUNCTIONS), "each is in a list of rollwave.domain.rights"
             definers = await root.fetch("SELECT proname FROM pg_proc WHERE prosecdef AND proname !~ '^pg_'")
-            assert {name for (name,) in definers} == set(DEFINERS)
+            assert {name for (name,) in definers} == {*DEFINERS, *FORGETTING}
             said = rollwave("migrate", env={"DATABASE_URL": empty_database})
             assert "up to date" in said.stdout
             assert await root.fetchval("SELECT has_table_privilege('reader', 'ota_campaigns', 'SELECT')"), (

@@ -66,7 +66,8 @@ async def test_a_dump_without_rights_in_a_new_cluster(
             for fault in (
                 "there is no role pulse_app",
                 "pulse_app lacks SELECT, INSERT, UPDATE on ota_campaigns",
-                "rollwave_due lacks SELECT (tenant_id, id, status, settled_at, targeted_devices) on ota_campaigns",
+                "rollwave_due lacks SELECT (tenant_id, id, status, settled_at, targeted_devices, pending, downloading,"
+                " installing) on ota_campaigns",
                 "the function rollwave_due_campaigns_2 does not belong to rollwave_due",
                 "PUBLIC has EXECUTE on the function rollwave_count",
                 "there is no policy rollwave_due on ota_campaigns",
@@ -106,6 +107,9 @@ DAMAGES = {
     ),
     "PUBLIC has EXECUTE on the function rollwave_due_campaigns_2": (
         "GRANT EXECUTE ON FUNCTION rollwave_due_campaigns_2() TO PUBLIC"
+    ),
+    "PUBLIC has EXECUTE on the function rollwave_forget_tenant": (
+        "GRANT EXECUTE ON FUNCTION rollwave_forget_tenant() TO PUBLIC"
     ),
     "PUBLIC has SELECT (secret_sha256) on rollwave_api_keys": (
         "GRANT SELECT (secret_sha256) ON rollwave_api_keys TO PUBLIC"
@@ -159,4 +163,30 @@ async def test_a_table_that_the_host_made_anew_gets_its_rights_again(empty_datab
         "there is no policy rollwave_select on device_group_members",
     ):
         assert f"repaired: {fault}\n" in said
+    assert "up to date" in host.migrate()
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+async def test_triggers_that_a_host_has_lost_are_made_again(empty_database: str) -> None:
+    """A table that it makes anew has none."""
+    host = await make_host(empty_database)
+    host.migrate()
+    triggers = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname ~ '^rollwave_' ORDER BY 1"
+    async with connect(host.root) as root:
+        before = await root.fetch(triggers)
+        assert len(before) == 5
+        await root.execute("DROP TRIGGER rollwave_forget_tenant ON tenants")
+        await root.execute("DROP TRIGGER rollwave_forget_campaigns ON ota_campaigns")
+        await root.execute("ALTER TABLE ota_campaigns DISABLE TRIGGER rollwave_forget_campaign")
+        told = rollwave("doctor", env={"DATABASE_URL": host.root, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"})
+        said = host.migrate()
+        for fault in (
+            "there is no trigger rollwave_forget_tenant on tenants",
+            "there is no trigger rollwave_forget_campaign on ota_campaigns",
+            "there is no trigger rollwave_forget_campaigns on ota_campaigns",
+        ):
+            assert fault in told.stdout
+            assert f"repaired: {fault}\n" in said
+        assert await root.fetch(triggers) == before
+        assert await root.fetchval("SELECT bool_and(tgenabled = 'O') FROM pg_trigger WHERE tgname ~ '^rollwave_'")
     assert "up to date" in host.migrate()

@@ -14,6 +14,7 @@ import asyncpg
 import httpx2
 import pytest
 
+from rollwave.domain.rights import FORGETTING
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.mqtt.payload import encode_report
@@ -156,10 +157,10 @@ async def test_the_due_campaigns_are_the_only_thing_told_across_tenants(host: Co
         "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
-    # The other one is a trigger's, which names the tenant of the row that was deleted, and nobody may call it.
-    assert [row["proname"] for row in definers] == [*told, "rollwave_forget_import"]
-    assert definers[-1]["may"] == "{postgres=X/postgres}"
-    assert {(row["owner"], row["may"]) for row in definers[:-1]} == {
+    # The others are triggers', which name the tenant of the row that was deleted, and nobody may call them.
+    assert [row["proname"] for row in definers] == [*told, *FORGETTING]
+    assert {row["may"] for row in definers[len(told) :]} == {"{postgres=X/postgres}"}
+    assert {(row["owner"], row["may"]) for row in definers[: len(told)]} == {
         ("rollwave_due", "{rollwave_due=X/rollwave_due,pulse_app=X/rollwave_due}")
     }
 

@@ -53,12 +53,17 @@ def test_an_expression_is_compared_without_what_postgresql_adds(shown: str, same
 DUE_OF_TEXT = (
     "((status = ANY (ARRAY['RUNNING'::text, 'PAUSED'::text])) OR"
     " ((status = 'ABORTED'::text) AND (settled_at IS NULL)) OR"
-    " ((status = 'CREATED'::text) AND (targeted_devices IS NOT NULL)))"
+    " ((status = 'CREATED'::text) AND (targeted_devices IS NOT NULL)) OR"
+    " ((status <> ALL (ARRAY['CREATED'::text, 'RUNNING'::text, 'PAUSED'::text, 'ABORTED'::text])) AND"
+    " (settled_at IS NULL) AND ((pending > 0) OR (downloading > 0) OR (installing > 0))))"
 )
 DUE_OF_VARCHAR = (
     "(((status)::text = ANY ((ARRAY['RUNNING'::character varying, 'PAUSED'::character varying])::text[])) OR"
     " (((status)::text = 'ABORTED'::text) AND (settled_at IS NULL)) OR"
-    " (((status)::text = 'CREATED'::text) AND (targeted_devices IS NOT NULL)))"
+    " (((status)::text = 'CREATED'::text) AND (targeted_devices IS NOT NULL)) OR"
+    " (((status)::text <> ALL ((ARRAY['CREATED'::character varying, 'RUNNING'::character varying,"
+    " 'PAUSED'::character varying, 'ABORTED'::character varying])::text[])) AND"
+    " (settled_at IS NULL) AND ((pending > 0) OR (downloading > 0) OR (installing > 0))))"
 )
 
 

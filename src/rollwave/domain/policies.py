@@ -23,12 +23,15 @@ _ALL_BUT_DUE = f"current_user <> '{DUE}'"
 _DUE = (
     "status IN ('RUNNING', 'PAUSED') OR status = 'ABORTED' AND settled_at IS NULL"
     " OR status = 'CREATED' AND targeted_devices IS NOT NULL"
+    " OR status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND settled_at IS NULL"
+    " AND (pending > 0 OR downloading > 0 OR installing > 0)"
 )
 
 _ADDED = re.compile(r'::"?[\w.]+"?( varying)?(\(\d+\))?(\[\])?|[()\s]')
 """Casts, parentheses and blanks: what PostgreSQL adds to an expression when it shows it."""
 
 _IN = re.compile(r"(\w+) IN \(([^)]*)\)")
+_NOT_IN = re.compile(r"(\w+) NOT IN \(([^)]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def _plain(policy: Policy) -> tuple[object, ...]:
 
 
 def _bare(expression: str) -> str:
+    expression = _NOT_IN.sub(r"\1 <> ALL (ARRAY[\2])", expression)
     return _ADDED.sub("", _IN.sub(r"\1 = ANY (ARRAY[\2])", expression)).lower()
 
 

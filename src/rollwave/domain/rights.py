@@ -46,15 +46,32 @@ OWN: Mapping[str, str] = {
 
 COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
     (ENGINE, "UPDATE", "rollwave_installation"): ("id", "bound_to", "bound_at"),
-    (DUE, "SELECT", "ota_campaigns"): ("tenant_id", "id", "status", "settled_at", "targeted_devices"),
+    (DUE, "SELECT", "ota_campaigns"): (
+        *("tenant_id", "id", "status", "settled_at", "targeted_devices"),
+        *("pending", "downloading", "installing"),
+    ),
 }
 """Rights on single columns, by role, privilege and table."""
 
-DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2")
+DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
 """Functions that run with the rights of ``rollwave_due``, their owner."""
 
-FUNCTIONS = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here")
+FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")
+"""Functions that triggers execute, with the rights of their owner. Nobody calls them."""
+
+CALLED = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here")
 """Functions that the engine calls."""
+
+FUNCTIONS = (*CALLED, *FORGETTING)
+
+TRIGGERS: Mapping[str, Mapping[str, str]] = {
+    table: {
+        f"{function}{plural}": f"AFTER {event} ON {table} FOR EACH {each} EXECUTE FUNCTION {function}()"
+        for plural, event, each in (("", "DELETE", "ROW"), ("s", "TRUNCATE", "STATEMENT"))
+    }
+    for table, function in (("tenants", "rollwave_forget_tenant"), ("ota_campaigns", "rollwave_forget_campaign"))
+}
+"""Triggers by table and name, where a host made the table: what is kept of a tenant or campaign goes with its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,7 @@ class Table:
         host_gave: the host had granted pulse_app something on it: it is a role that the host works with.
         grants: without those of the owner, who may do everything.
         sequences: the grants on each sequence that numbers its rows.
+        triggers: names of those of ours that are enabled.
     """
 
     name: str
@@ -106,6 +124,7 @@ class Table:
     host_gave: bool = False
     grants: Collection[Grant] = ()
     sequences: Mapping[str, Collection[Grant]] = field(default_factory=dict)
+    triggers: Collection[str] = ()
 
     @property
     def wanted(self) -> str:
@@ -187,6 +206,22 @@ def _excess(table: Table) -> Iterator[Repair]:
             yield Repair(table.name, f"{grantee} has {privileges} on {sequence}", command)
 
 
+def trigger_repairs(table: Table) -> list[Repair]:
+    """Make the triggers that an adopted table lacks: those that the host dropped, by itself or with the table."""
+    if not table.adopted:
+        return []
+    return [
+        Repair(
+            table.name,
+            f"there is no trigger {name} on {table.name}",
+            f"DO $$ BEGIN CREATE OR REPLACE TRIGGER {name} {definition};"
+            " EXCEPTION WHEN feature_not_supported THEN NULL; END $$",  # distributed tables
+        )
+        for name, definition in TRIGGERS.get(table.name, {}).items()
+        if name not in table.triggers
+    ]
+
+
 def _is_ours_to_take(table: Table, grant: Grant) -> bool:
     """What only Rollwave knows is nobody else's. The shared tables may be granted to others, but not by default."""
     return table.name in OWN or grant.by_default
@@ -212,7 +247,7 @@ def _missing(table: Table) -> Iterator[Repair]:
 
 
 def function_repairs(function: Function, schema: str) -> list[Repair]:
-    """The right owner first; then nobody but the engine may call it."""
+    """The right owner first; then nobody but the engine may call it, or nobody."""
     name, signature = function.name, function.signature
     of_due = name in DEFINERS
     if of_due and not function.right_owner:
@@ -225,15 +260,16 @@ def function_repairs(function: Function, schema: str) -> list[Repair]:
     if of_due and not function.definer:
         command = _as_owner(f"ALTER FUNCTION {signature} SECURITY DEFINER", of_due=of_due)
         return [Repair(name, f"the function {name} does not run with the rights of {DUE}", command, needed=True)]
+    callers = {ENGINE} if name in CALLED else set()
     repairs = [
         Repair(
             name,
             f"{grantee} has EXECUTE on the function {name}",
             _as_owner(f"REVOKE ALL ON FUNCTION {signature} FROM {grantee} CASCADE", of_due=of_due),
         )
-        for grantee in sorted({each.grantee for each in function.grants} - {ENGINE})
+        for grantee in sorted({each.grantee for each in function.grants} - callers)
     ]
-    if ENGINE not in {each.grantee for each in function.grants}:
+    if callers - {each.grantee for each in function.grants}:
         command = _as_owner(f"GRANT EXECUTE ON FUNCTION {signature} TO {ENGINE}", of_due=of_due)
         repairs.append(Repair(name, f"{ENGINE} lacks EXECUTE on the function {name}", command, needed=True))
     return repairs

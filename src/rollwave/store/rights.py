@@ -20,6 +20,7 @@ from rollwave.domain.rights import (
     missing_roles,
     schema_repairs,
     table_repairs,
+    trigger_repairs,
 )
 from rollwave.store.database import Connection
 from rollwave.store.patience import patiently
@@ -52,6 +53,7 @@ async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repa
     for table in await _tables(connection):
         repairs += table_repairs(table)
         repairs += policy_repairs(table, policies[table.name], force=force_rls)
+        repairs += trigger_repairs(table)
     return repairs
 
 

@@ -152,20 +152,8 @@ BEGIN
     PERFORM set_config('app.tenant_id', '', true);
 END $$;
 
--- Whoever deletes a tenant or a campaign deletes what is kept of it. In tables that a host had before us, its own foreign keys
--- do that, and ours hang on to them. PostgreSQL carries these deletions out as the owner of the table, and unforced: row-level
--- security hides nothing from them. A table that has rows keeps what PostgreSQL has not checked anew (NOT VALID): to read it
--- all would hold up who writes.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                   WHERE i.indrelid = 'tenants'::regclass AND i.indisunique AND i.indimmediate AND i.indisvalid
-                     AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = 'tenant_id') THEN
-        CREATE UNIQUE INDEX rollwave_tenants_key ON tenants (tenant_id);
-    END IF;
-EXCEPTION WHEN unique_violation OR feature_not_supported OR invalid_table_definition THEN
-    RAISE NOTICE 'tenants gets no unique index: %', SQLERRM;
-END $$;
+-- Whoever deletes a tenant or a campaign deletes what is kept of it. Between our own tables, foreign keys do that. A table
+-- that has rows keeps what PostgreSQL has not checked anew (NOT VALID): to read it all would hold up who writes.
 DO $$
 DECLARE
     foreign_key record;
@@ -173,8 +161,7 @@ DECLARE
     has_rows boolean;
 BEGIN
     FOR foreign_key IN
-        SELECT w.*, EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = w.of_table) AS of_a_host
-        FROM (VALUES
+        SELECT * FROM (VALUES
             ('devices', 'tenant_id', 'tenants', 'tenant_id'),
             ('device_groups', 'tenant_id', 'tenants', 'tenant_id'),
             ('device_group_members', 'tenant_id, group_id', 'device_groups', 'tenant_id, group_id'),
@@ -188,12 +175,9 @@ BEGIN
             ('rollwave_api_keys', 'tenant_id', 'tenants', 'tenant_id'),
             ('rollwave_group_imports', 'tenant_id', 'tenants', 'tenant_id')
         ) AS w (of_table, columns, to_table, to_columns)
+        -- As in 0003, none leads from a host's table to one of ours or back: a table that is referenced cannot be truncated.
+        WHERE NOT EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name IN (w.of_table, w.to_table))
     LOOP
-        -- A host's own stay as they are; as in 0003, none leads from a host's table to one of ours or back.
-        CONTINUE WHEN foreign_key.of_a_host;
-        CONTINUE WHEN foreign_key.of_table IN ('devices', 'device_groups', 'device_group_members', 'firmware_versions',
-                                               'ota_campaigns', 'ota_device_status')
-            AND EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = foreign_key.to_table);
         FOR replaced IN
             SELECT c.conname FROM pg_constraint c
             WHERE c.contype = 'f' AND c.conrelid = foreign_key.of_table::regclass
@@ -205,22 +189,77 @@ BEGIN
             EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', foreign_key.of_table, replaced.conname);
         END LOOP;
         EXECUTE format('SELECT EXISTS (SELECT FROM %I)', foreign_key.of_table) INTO has_rows;
-        BEGIN
-            EXECUTE format('ALTER TABLE %I ADD FOREIGN KEY (%s) REFERENCES %I (%s) ON DELETE CASCADE %s',
-                           foreign_key.of_table, foreign_key.columns, foreign_key.to_table, foreign_key.to_columns,
-                           CASE WHEN has_rows THEN 'NOT VALID' ELSE '' END);
-        EXCEPTION WHEN invalid_foreign_key OR datatype_mismatch OR wrong_object_type OR feature_not_supported
-                       OR foreign_key_violation THEN
-            RAISE NOTICE '% keeps rows of tenants that are deleted: %', foreign_key.of_table, SQLERRM;
-        END;
+        EXECUTE format('ALTER TABLE %I ADD FOREIGN KEY (%s) REFERENCES %I (%s) ON DELETE CASCADE %s',
+                       foreign_key.of_table, foreign_key.columns, foreign_key.to_table, foreign_key.to_columns,
+                       CASE WHEN has_rows THEN 'NOT VALID' ELSE '' END);
     END LOOP;
 END $$;
+CREATE INDEX IF NOT EXISTS rollwave_idempotency_campaign ON rollwave_idempotency (tenant_id, campaign_id);
 
--- The devices of an import go with it by a trigger: a foreign key, checked for each of a million devices, would take nearly as
--- long as the import. It works as the table's owner, whom row-level security confines to a tenant too, and names
--- again what the session had named.
+-- Where a host made the table, triggers do it. They work as the owner of our tables, whom row-level security confines to
+-- a tenant too, and name again what the session had named. Who deletes needs no right on our tables.
+CREATE OR REPLACE FUNCTION rollwave_forget_campaign() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET row_security = on AS $$
+DECLARE
+    named text := COALESCE(current_setting('app.tenant_id', true), '');
+    gone text;
+    campaign bigint;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE (
+            SELECT 'TRUNCATE ' || string_agg(quote_ident(ours), ', ')
+            FROM unnest(ARRAY['ota_device_status', 'ota_campaign_waves', 'ota_campaign_history',
+                              'rollwave_idempotency']) AS ours
+            WHERE ours NOT IN (SELECT table_name FROM rollwave_adopted_tables));
+        RETURN NULL;
+    END IF;
+    gone := OLD.tenant_id;
+    campaign := OLD.id;
+    PERFORM set_config('app.tenant_id', gone, true);
+    IF NOT EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = 'ota_device_status') THEN
+        DELETE FROM ota_device_status WHERE tenant_id = gone AND campaign_id = campaign;
+    END IF;
+    DELETE FROM ota_campaign_waves WHERE tenant_id = gone AND campaign_id = campaign;
+    DELETE FROM ota_campaign_history WHERE tenant_id = gone AND campaign_id = campaign;
+    DELETE FROM rollwave_idempotency WHERE tenant_id = gone AND campaign_id = campaign;
+    PERFORM set_config('app.tenant_id', named, true);
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION rollwave_forget_tenant() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET row_security = on AS $$
+DECLARE
+    named text := COALESCE(current_setting('app.tenant_id', true), '');
+    -- In this order: campaigns refer to firmware.
+    ours text[] := ARRAY(
+        SELECT o.name
+        FROM unnest(ARRAY['ota_device_status', 'ota_campaign_waves', 'ota_campaign_history', 'rollwave_idempotency',
+                          'ota_campaigns', 'firmware_versions', 'device_group_members', 'device_groups', 'devices',
+                          'ota_quarantine', 'rollwave_api_keys', 'rollwave_group_import_devices',
+                          'rollwave_group_imports']) WITH ORDINALITY AS o (name, place)
+        WHERE o.name NOT IN (SELECT table_name FROM rollwave_adopted_tables)
+        ORDER BY o.place);
+    of_table text;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(quote_ident(name), ', ') FROM unnest(ours) AS name);
+        RETURN NULL;
+    END IF;
+    PERFORM set_config('app.tenant_id', OLD.tenant_id, true);
+    -- A host may have a tenant in several rows.
+    IF NOT EXISTS (SELECT FROM tenants WHERE tenant_id = OLD.tenant_id) THEN
+        FOREACH of_table IN ARRAY ours LOOP
+            EXECUTE format('DELETE FROM %I WHERE tenant_id = $1', of_table) USING OLD.tenant_id::text;
+        END LOOP;
+    END IF;
+    PERFORM set_config('app.tenant_id', named, true);
+    RETURN NULL;
+END $$;
+
+-- The devices of an import go with it by a trigger too: a foreign key, checked for each of a million devices, would take
+-- nearly as long as the import.
 CREATE OR REPLACE FUNCTION rollwave_forget_import() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET row_security = on AS $$
 DECLARE
     named text := COALESCE(current_setting('app.tenant_id', true), '');
 BEGIN
@@ -229,9 +268,36 @@ BEGIN
     PERFORM set_config('app.tenant_id', named, true);
     RETURN NULL;
 END $$;
-REVOKE ALL ON FUNCTION rollwave_forget_import() FROM PUBLIC;
+
+DO $$
+DECLARE
+    forgets text;
+BEGIN
+    FOREACH forgets IN ARRAY ARRAY['rollwave_forget_campaign', 'rollwave_forget_tenant', 'rollwave_forget_import'] LOOP
+        -- Temporary tables come last: else those of the caller would be taken for ours, and their triggers work as the owner.
+        EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', forgets, current_schema());
+        EXECUTE format('REVOKE ALL ON FUNCTION %I() FROM PUBLIC', forgets);
+    END LOOP;
+END $$;
 CREATE OR REPLACE TRIGGER rollwave_forget_import AFTER DELETE ON rollwave_group_imports
     FOR EACH ROW EXECUTE FUNCTION rollwave_forget_import();
+DO $$
+DECLARE
+    forgets record;
+BEGIN
+    FOR forgets IN
+        SELECT w.* FROM (VALUES ('tenants', 'rollwave_forget_tenant'), ('ota_campaigns', 'rollwave_forget_campaign'))
+            AS w (of_table, name)
+        JOIN rollwave_adopted_tables a ON a.table_name = w.of_table
+    LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER DELETE ON %I FOR EACH ROW EXECUTE FUNCTION %I()',
+                       forgets.name, forgets.of_table, forgets.name);
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION %I()',
+                       forgets.name || 's', forgets.of_table, forgets.name);
+    END LOOP;
+EXCEPTION WHEN feature_not_supported THEN
+    RAISE NOTICE 'what is kept of tenants and campaigns that are deleted stays: %', SQLERRM; -- distributed tables
+END $$;
 
 -- What is left of tenants and campaigns that were deleted before. Not where row-level security hides those that are there.
 DO $$
@@ -242,6 +308,7 @@ BEGIN
         SELECT * FROM (VALUES
             ('ota_campaign_waves', 'ota_campaigns', 'k.tenant_id = t.tenant_id AND k.campaign_id = t.id'),
             ('ota_campaign_history', 'ota_campaigns', 'k.tenant_id = t.tenant_id AND k.campaign_id = t.id'),
+            ('rollwave_idempotency', 'ota_campaigns', 'k.tenant_id = t.tenant_id AND k.campaign_id = t.id'),
             ('ota_quarantine', 'tenants', 'k.tenant_id = t.tenant_id'),
             ('rollwave_api_keys', 'tenants', 'k.tenant_id = t.tenant_id'),
             ('rollwave_group_imports', 'tenants', 'k.tenant_id = t.tenant_id'),

@@ -21,7 +21,9 @@ SELECT c.relname::text AS name, c.relrowsecurity AS enabled, c.relforcerowsecuri
        EXISTS (SELECT FROM pg_attribute a
                WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS of_tenants,
        h.table_name IS NOT NULL AS adopted, COALESCE(h.had_row_security, false) AS had_row_security,
-       COALESCE(h.host_gave, false) AS host_gave
+       COALESCE(h.host_gave, false) AS host_gave,
+       ARRAY(SELECT t.tgname::text FROM pg_trigger t
+             WHERE t.tgrelid = c.oid AND t.tgname ~ '^rollwave_' AND t.tgenabled <> 'D') AS triggers
 FROM pg_class c
 LEFT JOIN rollwave_adopted_tables h ON h.table_name = c.relname
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1::text[])
