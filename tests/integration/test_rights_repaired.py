@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from rollwave.domain.rights import COLUMNS, DUE
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
 from tests.engine import campaign_row, connect, devices, ends, insert_campaign, succeeds, worker
 from tests.host.platform import make_host
 from tests.servers import crashable_postgres, debian_postgres
 from tests.support import environment, free_port, psql, rollwave
+
+OF_DUE = COLUMNS[DUE, "SELECT", "ota_campaigns"]
 
 
 def migrate(url: str, *arguments: str) -> str:
@@ -66,8 +69,7 @@ async def test_a_dump_without_rights_in_a_new_cluster(
             for fault in (
                 "there is no role pulse_app",
                 "pulse_app lacks SELECT, INSERT, UPDATE on ota_campaigns",
-                "rollwave_due lacks SELECT (tenant_id, id, status, settled_at, targeted_devices, pending, downloading,"
-                " installing) on ota_campaigns",
+                f"rollwave_due lacks SELECT ({', '.join(OF_DUE)}) on ota_campaigns",
                 "the function rollwave_due_campaigns_2 does not belong to rollwave_due",
                 "PUBLIC has EXECUTE on the function rollwave_count",
                 "there is no policy rollwave_due on ota_campaigns",
@@ -189,4 +191,30 @@ async def test_triggers_that_a_host_has_lost_are_made_again(empty_database: str)
             assert f"repaired: {fault}\n" in said
         assert await root.fetch(triggers) == before
         assert await root.fetchval("SELECT bool_and(tgenabled = 'O') FROM pg_trigger WHERE tgname ~ '^rollwave_'")
+    assert "up to date" in host.migrate()
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+async def test_where_a_hosts_tables_take_no_triggers_it_is_said_and_nothing_else_fails(empty_database: str) -> None:
+    """As distributed tables of Citus, which refuse them with the same SQLSTATE."""
+    host = await make_host(empty_database)
+    psql(
+        host.root,
+        """
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity ~ ' on public.(tenants|ota_)') THEN
+                RAISE EXCEPTION 'no triggers here' USING ERRCODE = 'feature_not_supported';
+            END IF;
+        END $$;
+        CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION refuse();
+        """,
+    )
+    fault = "there is no trigger rollwave_forget_campaign on ota_campaigns"
+    host.migrate()
+    said = host.migrate()
+    assert f"warning: could not be repaired: {fault}\n" in said
+    assert said.count(f"repaired: {fault}\n") == 1, "and it is not told as repaired"
+    psql(host.root, "DROP EVENT TRIGGER refuse")
+    assert f"repaired: {fault}\n" in host.migrate()
     assert "up to date" in host.migrate()

@@ -76,7 +76,8 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[li
             together = list(repairs)
             await patiently(connection, partial(connection.execute, "; ".join(each.command for each in together)))
             done += [each.fault for each in together]
-    return done, [each.fault for each in await wrong(connection, force_rls=force_rls)]
+    left = [each.fault for each in await wrong(connection, force_rls=force_rls)]
+    return [fault for fault in dict.fromkeys(done) if fault not in left], left
 
 
 async def _join_roles(connection: Connection) -> list[str]:
