@@ -176,6 +176,35 @@ async def test_nobody_is_blamed_for_an_outage(
         assert (blamed, await refused(host)) == ({}, {})
 
 
+async def test_no_size_is_blamed_where_sessions_end_by_themselves(
+    database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
+) -> None:
+    """By chance only large messages are cut off: the session that took a small one ends a moment later as well."""
+    small: list[Packet] = []
+
+    def cut_large(packet: Packet) -> Do | None:
+        if packet.kind != PUBLISH or not packet.to_broker or not packet.topics[0].endswith("/ota"):
+            return None
+        if len(packet.raw) > 120:
+            return Do.RESET
+        small.append(packet)
+        asyncio.get_running_loop().call_later(0.1, between.cut)
+        return None
+
+    between.rules.append(cut_large)
+    async with devices(mosquitto.url, succeeds), worker(database, between.url, tmp_path / "log"):
+        campaign = await insert_campaign(host, 1)
+
+        async def tried() -> bool:
+            return len(small) > 2 or (await campaign_row(host, campaign))[0] != "RUNNING"
+
+        await eventually(tried, what="tried")
+        assert (await campaign_row(host, campaign))[0] == "RUNNING", "not held for the size of its command"
+        assert await refused(host) == {}
+        between.rules.clear()
+        await ends(host, campaign)
+
+
 async def test_nobody_is_blamed_where_sessions_end_whatever_is_published(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ class Proof(enum.Enum):
 
     GIVEN = enum.auto()
     TOO_LARGE = enum.auto()
-    """It ends the connection over it, and takes a small one."""
+    """It ends the connection over it, and leaves one alone over which a small one went."""
     MISSING = enum.auto()
     """It is away, does not answer, or takes nothing."""
 
@@ -108,6 +108,8 @@ class _Line:
         self._closing = AsyncExitStack()
         self._proven = False
         """Whether this session has taken a message of the command's size."""
+        self._lasting = False
+        """Whether a session that was sent a small message has lasted."""
         self.over = False
         """Whether nothing more may be sent: the campaign or the lease has ended, or the broker is away."""
 
@@ -187,7 +189,18 @@ class _Line:
                 return Proof.TOO_LARGE
             except (BrokerUnavailable, TimeoutError):
                 return Proof.MISSING
-        return Proof.TOO_LARGE
+        return Proof.TOO_LARGE if await self._lasts(command) else Proof.MISSING
+
+    async def _lasts(self, command: Claimed) -> bool:
+        """Whether a session lasts for ``STEADY`` seconds that takes a small message; found out once."""
+        if not self._lasting:
+            try:
+                taken = await self._takes(command_topic(NOBODY, NOBODY), b"", command)
+            except (BrokerUnavailable, TimeoutError):
+                taken = False
+            steady = taken and self._session is not None and not await _has_ended(self._session, within=STEADY)
+            self._lasting = steady
+        return self._lasting
 
     async def _takes(self, topic: str, payload: bytes, command: Claimed) -> bool:
         """Whether the broker answers this message. False: it ended the session.
