@@ -203,7 +203,8 @@ async def test_where_a_hosts_tables_take_no_triggers_it_is_said_and_nothing_else
         """
         CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity ~ ' on public.(tenants|ota_)') THEN
+            IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands()
+                       WHERE object_identity ~ ' on public.(tenants|ota_)') THEN
                 RAISE EXCEPTION 'no triggers here' USING ERRCODE = 'feature_not_supported';
             END IF;
         END $$;
