@@ -167,5 +167,5 @@ async def test_what_is_stripped_reads_and_changes_nothing_of_a_twins(host: Conne
         assert await outcome(host, name, stripped(sql), guarded=True) == meant, name
         if await outcome(host, name, stripped(sql), guarded=False) != meant:
             would_leak += 1
-    assert number - would_leak <= 14, "nearly all would read or change the twin's rows if row-level security were not"
+    assert would_leak > 0.8 * number, "most would read or change the twin's rows if row-level security were not"
     assert number > 55
