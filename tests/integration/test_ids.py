@@ -211,6 +211,9 @@ async def test_over_http_a_database_in_latin1_refuses_what_it_cannot_hold(latin1
         ):
             refused = assert_problem(answer, 422, "invalid-input")
             assert [(each["location"], each["field"]) for each in refused["errors"]] == [(location, field)]
+        described = {"device_ids": [], "devices": [{"device_id": "a", "attributes": {"k": missing}}]}
+        for method, path in (("PUT", "/device-groups/all"), ("POST", f"{imports}/{number}/devices")):
+            assert_problem(await north.request(method, path, json=described), 422, "invalid-input")
         body = await prepared(north)
         for field in ("name", "target_group_id"):
             assert (await north.post(CAMPAIGNS, json=body | {field: missing})).status_code in {404, 422}
