@@ -240,7 +240,8 @@ async def test_reports_of_devices_not_sent_to_are_told_of_once_in_a_while(
         fleet.report("dev-1", skipped, "FAILED")
         await fleet.delivered()
         fleet.report("nobody", skipped, "SUCCESS")
-        await eventually(lambda: events(running, "ota_status_unknown"), what="all are taken in")
+        await eventually(lambda: events(running, "ota_status_unknown"), what="all of this tenant are taken in")
+        await eventually(lambda: len(events(running, "ota_status_not_sent")) >= 3, what="and the other tenant's")
         told = {event["campaign_id"]: event for event in events(running, "ota_status_not_sent")}
         assert len(events(running, "ota_status_not_sent")) == 3, "one line a campaign"
         assert {number: each["tenant_id"] for number, each in told.items()} == {
