@@ -100,6 +100,13 @@ def test_the_network_policy_holds_for_every_pod_and_the_service_finds_its_own() 
     assert chosen == ["rollwave-serve"]
 
 
+def test_names_are_resolved_wherever_the_clusters_dns_is() -> None:
+    [policy] = [doc["spec"] for doc in MANIFESTS if doc["kind"] == "NetworkPolicy"]
+    anywhere = [each["ports"] for each in policy["egress"] if "to" not in each]
+    allowed = {(port["protocol"], port["port"]) for ports in anywhere for port in ports}
+    assert allowed >= {(protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)}
+
+
 def test_secrets_are_named_and_not_there() -> None:
     assert "Secret" not in {doc["kind"] for doc in MANIFESTS}
     example = {doc["metadata"]["name"]: doc["stringData"] for doc in documents(EXAMPLE) if doc["kind"] == "Secret"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from rollwave.api.schemas.campaigns import Abort, CampaignIn
 from rollwave.api.schemas.firmware import FirmwareIn
 from rollwave.api.schemas.registry import DeviceIn
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.store.database import create_pool
 from tests.api import CAMPAIGNS, CUSTOMER, assert_problem
 from tests.engine import connect
 from tests.host.platform import HERE, Host, make_host
@@ -181,6 +184,16 @@ def test_a_key_of_the_hosts_own_is_not_taken_for_an_idempotency_key(narrow: Narr
     body = {"name": "once", "firmware_version_id": 1, "target_group_id": "all"}
     answer = narrow.http.post(CAMPAIGNS, json=body, headers={"Idempotency-Key": "k1"})
     assert "one_name" in assert_problem(answer, 409, "conflict")["detail"]
+
+
+@pytest.mark.parametrize("name", ["of one name, at once", "pilot at once"])
+async def test_one_idempotency_key_makes_one_campaign_beside_a_key_of_the_hosts_own(narrow: Narrow, name: str) -> None:
+    psql(narrow.host.root, "UPDATE ota_campaigns SET name = 'renamed ' || id WHERE name LIKE 'pilot%'")
+    new = NewCampaign(name, 1, "all")
+    async with create_pool(narrow.host.worker, size=8) as pool:
+        asked = (create_campaign(pool, "north", new, actor="x", idempotency_key=name) for _ in range(8))
+        assert len(set(await asyncio.gather(*asked))) == 1
+    psql(narrow.host.root, f"UPDATE ota_campaigns SET name = 'renamed ' || id WHERE name = '{name}'")
 
 
 def test_a_check_names_the_field_that_it_is_about(narrow: Narrow) -> None:

@@ -97,3 +97,45 @@ async def test_a_write_is_done_or_refused_by_name(
         answer = await north.request(request_.method, request_.path, json=request_.body)
         assert answer.status_code == status, answer.text
         assert words in json.dumps(answer.json(), ensure_ascii=False)
+
+
+ENUMERATIONS = """
+CREATE TYPE kind AS ENUM ('pump', 'valve');
+ALTER TABLE firmware_versions ALTER device_type TYPE kind USING 'pump';
+ALTER TABLE devices ADD device_type kind DEFAULT 'valve'"""
+
+
+async def test_what_is_asked_of_columns_that_are_enumerations_is_answered(empty_database: str) -> None:
+    host = await make_host(empty_database)
+    async with connect(host.owner) as owner:
+        await owner.execute(ENUMERATIONS)
+    await migrate(host.root, grant_to="rollwave_worker")
+    async with create_pool(host.worker) as pool, calling(pool, "north") as north:
+        for path in ("/firmware", "/devices"):
+            everything = (await north.get(path)).json()["total"]
+            found = [
+                (await north.get(path, params={"device_type": kind})).json()["total"]
+                for kind in ("pump", "valve", "fridge")
+            ]
+            assert found == ([everything, 0, 0] if path == "/firmware" else [0, everything, 0])
+        assert (await north.put("/devices/dev-1", json={"device_type": "pump"})).json()["device_type"] == "pump"
+        answer = await north.post(CAMPAIGNS, json=CAMPAIGN.body | {"abort_threshold": 0.5})
+        assert answer.status_code == 201, answer.text
+        devices = await north.get(f"{CAMPAIGNS}/{answer.json()['id']}/devices")
+        statuses = {each["device_id"]: each["status"] for each in devices.json()["devices"]}
+        assert statuses.pop("dev-1") == "PENDING"
+        assert set(statuses.values()) == {"SKIPPED"}
+
+
+async def test_a_type_that_does_not_fit_is_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+    host = await make_host(empty_database)
+    async with connect(host.owner) as owner:
+        await owner.execute(KINDS)
+    await migrate(host.root, grant_to="rollwave_worker")
+    async with create_pool(host.worker) as pool, calling(pool, "north") as north:
+        assert (await north.request(*FIRMWARE[:2], json=FIRMWARE.body)).status_code == 409
+        [record] = [each for each in caplog.records if each.getMessage() == "ota_type_mismatch"]
+        assert record.levelname == "WARNING"
+        assert "device_type" in vars(record)["error"]
+        await north.request(*DEVICE[:2], json=DEVICE.body)
+        assert [each.getMessage() for each in caplog.records].count("ota_type_mismatch") == 1

@@ -13,7 +13,7 @@ from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.payload import encode_report
 from rollwave.store import apikeys
-from rollwave.store.database import Pool
+from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests.api import CAMPAIGNS, assert_problem, calling, prepared
 from tests.engine import (
@@ -184,6 +184,44 @@ async def test_a_database_in_latin1_takes_what_it_can_and_is_stopped_by_nothing(
         assert not events(running, "ota_campaign_error")
 
 
+async def test_over_http_a_database_in_latin1_refuses_what_it_cannot_hold(latin1: str) -> None:
+    missing = "\U0001f600"
+    async with create_pool(latin1) as pool, calling(pool) as north:
+        assert (await north.put("/devices/gerät@1", json={"device_type": "pümp"})).status_code == 200
+        assert (await north.get("/devices", params={"device_type": "pümp"})).json()["total"] == 1
+        for path in (f"/devices/{missing}", f"/device-groups/{missing}", "/device-groups/日本"):
+            assert_problem(await north.get(path), 404, "not-found")
+        assert_problem(await north.delete(f"/device-groups/{missing}/imports/1"), 404, "not-found")
+        for path, field in (
+            ("/devices", "device_type"),
+            ("/devices", "cursor"),
+            ("/device-groups", "cursor"),
+            ("/firmware", "device_type"),
+        ):
+            refused = assert_problem(await north.get(path, params={field: missing}), 422, "invalid-input")
+            assert [(each["location"], each["field"]) for each in refused["errors"]] == [("query", field)]
+        imports = "/device-groups/all/imports"
+        number = (await north.post(imports)).json()["import_id"]
+        for location, field, answer in (
+            ("path", "group_id", await north.post(f"/device-groups/{missing}/imports")),
+            ("body", "device_ids", await north.post(f"{imports}/{number}/devices", json={"device_ids": [missing]})),
+            ("path", "device_id", await north.put(f"/devices/{missing}", json={})),
+            ("body", "device_type", await north.put("/devices/a", json={"device_type": missing})),
+            ("body", "version", await north.post("/firmware", json={"version": missing, "file_url": "https://h/f"})),
+        ):
+            refused = assert_problem(answer, 422, "invalid-input")
+            assert [(each["location"], each["field"]) for each in refused["errors"]] == [(location, field)]
+        described = {"device_ids": [], "devices": [{"device_id": "a", "attributes": {"k": missing}}]}
+        for method, path in (("PUT", "/device-groups/all"), ("POST", f"{imports}/{number}/devices")):
+            assert_problem(await north.request(method, path, json=described), 422, "invalid-input")
+        body = await prepared(north)
+        for field in ("name", "target_group_id"):
+            assert (await north.post(CAMPAIGNS, json=body | {field: missing})).status_code in {404, 422}
+        key = f"rollwave.{quote(missing)}.{'a' * 16}.x"
+        answer = await north.get("/devices", headers={"Authorization": f"Bearer {key}"})
+        assert_problem(answer, 401, "unauthorized")
+
+
 async def test_reports_of_devices_not_sent_to_are_told_of_once_in_a_while(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -202,7 +240,8 @@ async def test_reports_of_devices_not_sent_to_are_told_of_once_in_a_while(
         fleet.report("dev-1", skipped, "FAILED")
         await fleet.delivered()
         fleet.report("nobody", skipped, "SUCCESS")
-        await eventually(lambda: events(running, "ota_status_unknown"), what="all are taken in")
+        await eventually(lambda: events(running, "ota_status_unknown"), what="all of this tenant are taken in")
+        await eventually(lambda: len(events(running, "ota_status_not_sent")) >= 3, what="and the other tenant's")
         told = {event["campaign_id"]: event for event in events(running, "ota_status_not_sent")}
         assert len(events(running, "ota_status_not_sent")) == 3, "one line a campaign"
         assert {number: each["tenant_id"] for number, each in told.items()} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +25,7 @@ from rollwave.errors import (
     SchemaMismatch,
 )
 from rollwave.log import get_logger
+from rollwave.store.outage import FOREIGN_TEXT, ValueRefused
 
 _log = get_logger("api")
 
@@ -37,6 +39,7 @@ _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ValueRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     SchemaMismatch: HTTPStatus.SERVICE_UNAVAILABLE,
     BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -102,6 +105,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RollwaveError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    for each in FOREIGN_TEXT:
+        app.add_exception_handler(each, _foreign_text)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -123,6 +128,27 @@ def _named(request: Request, error: RollwaveError) -> list[FieldError] | None:
         return None
     location = "path" if error.field in request.path_params else "body"
     return [FieldError(location=location, field=error.field, detail=_printable(error.fault))]
+
+
+_BYTES = re.compile(r"0x[0-9a-f]{2}(?: 0x[0-9a-f]{2})*")
+"""The character that PostgreSQL's error is about, whatever the language of its messages."""
+
+
+async def _foreign_text(request: Request, error: Exception) -> JSONResponse:
+    """The database is not UTF8, and has no such character: nothing of that name is there, and nothing takes it."""
+    found = _BYTES.search(str(error))
+    character = bytes.fromhex(found[0].replace("0x", "")).decode(errors="replace") if found else ""
+    detail = _printable(f"the database cannot hold this text: {error.args[0]}")
+    given = {"path": request.path_params, "query": request.query_params}
+    errors = [
+        FieldError(location=location, field=field, detail=detail)
+        for location, values in given.items()
+        for field, value in values.items()
+        if character and character in str(value)
+    ]
+    if request.method != "POST" and any(each.location == "path" for each in errors):
+        return problem(HTTPStatus.NOT_FOUND, detail)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors or None)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

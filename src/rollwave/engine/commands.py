@@ -115,13 +115,15 @@ async def _create(
                 connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
             )
             return campaign_id
-    except asyncpg.UniqueViolationError as error:
-        if not idempotency.is_taken(error):  # it is a key of the host's own
+    except (asyncpg.UniqueViolationError, asyncpg.ExclusionViolationError):
+        # Another request may have committed just now: one with this key, which may have met a key of the host's first.
+        if idempotency_key is None:
             raise
-        # Another request with this key has just committed: asking again finds its campaign.
-        return await create_campaign(
-            pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
-        )
+        async with tenant_transaction(pool, tenant_id) as connection:
+            earlier = await idempotency.get(connection, tenant_id, idempotency_key)
+        if earlier is None:
+            raise
+        return _same_request(earlier, new)
     except asyncpg.ForeignKeyViolationError:
         async with tenant_transaction(pool, tenant_id) as connection:  # the firmware may have been deleted just now
             await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)

@@ -20,6 +20,7 @@ from rollwave.domain.role import Role
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import with_moments
+from rollwave.store.outage import ValueRefused
 from rollwave.store.queries import load
 
 _sql = load("apikeys")
@@ -75,8 +76,11 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     key_id, secret = rest
     if not _key_id.fullmatch(key_id):
         return None
-    async with tenant_transaction(pool, tenant_id) as connection:
-        row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+    try:
+        async with tenant_transaction(pool, tenant_id) as connection:
+            row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+    except ValueRefused:  # the database's encoding cannot hold such a tenant
+        return None
     if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
         return None
     return Grant(tenant_id, key_id, Role(row["role"]))

@@ -5,15 +5,11 @@ A key lives as long as its campaign. A host's ``SELECT *`` shows nothing of it, 
 
 from __future__ import annotations
 
-import asyncpg
-
 from rollwave.domain.ids import CampaignId
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
 _sql = load("idempotency")
-
-_TABLE = "rollwave_idempotency"
 
 
 async def get(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, str] | None:
@@ -29,12 +25,7 @@ async def keep(connection: Connection, tenant_id: str, key: str, digest: str, ca
     """Remember the key of a campaign that was created just now. ``digest`` is in hex.
 
     Raises:
-        asyncpg.UniqueViolationError: another request has used the key meanwhile (see :func:`is_taken`).
+        asyncpg.UniqueViolationError: another request has used the key meanwhile.
     """
     await connection.execute(_sql["forget"], tenant_id, key)
     await connection.execute(_sql["insert"], tenant_id, key, digest, campaign_id)
-
-
-def is_taken(error: asyncpg.UniqueViolationError) -> bool:
-    """Whether the error is that of a key that is used, and not of some unique key of a host's."""
-    return error.table_name == _TABLE

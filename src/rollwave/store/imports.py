@@ -40,9 +40,11 @@ async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> dic
     """Begin an import into a group, which need not exist. Imports that have expired are forgotten.
 
     Raises:
+        InvalidInput: the group's id cannot be one in this database.
         Conflict: the tenant has ``MAX_OPEN`` imports already.
     """
-    async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT) as connection:
+    written = registry.group_written(group_id)
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=TIMEOUT) as connection:
         await connection.execute(_sql["forget_expired"], tenant_id, timeout=TIMEOUT)
         if await connection.fetchval(_sql["open"], tenant_id) >= MAX_OPEN:
             raise Conflict(
@@ -66,12 +68,16 @@ async def add(
     Raises:
         NotFound: there is no such import, or it has expired.
         Conflict: it was applied.
-        InvalidInput: it would have more than ``MAX_DEVICES``.
+        InvalidInput: it would have more than ``MAX_DEVICES``, or this database cannot hold a value.
     """
     known = [*described.values()]
     ids = [*described, *({*device_ids} - described.keys())]
     plain = len(ids) - len(known)
-    async with tenant_transaction(pool, tenant_id) as connection:
+    written = [
+        *registry.members_written(ids[len(known) :]),
+        *registry.members_written([*described], [each.device_type for each in known], "devices"),
+    ]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         held = await _lock(connection, tenant_id, group_id, import_id)
         if held["applied"] is not None:
             raise _applied(import_id)

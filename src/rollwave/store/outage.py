@@ -46,6 +46,10 @@ _ARGUMENTS = "the server expects"
 """How asyncpg begins its InterfaceError about a statement that was called with the wrong number of arguments."""
 
 
+FOREIGN_TEXT = (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError)
+"""What PostgreSQL raises about a character that the database's encoding does not have; UTF8 has all of them."""
+
+
 class ValueRefused(RollwaveError):
     """PostgreSQL, or a host's trigger in it, refused a value that a device sent."""
 
@@ -76,7 +80,7 @@ def refusing_foreign_text() -> Iterator[None]:
     """
     try:
         yield
-    except (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError) as error:
+    except FOREIGN_TEXT as error:
         raise ValueRefused(f"{type(error).__name__}: {error}") from error
 
 

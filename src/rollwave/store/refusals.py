@@ -15,19 +15,24 @@ from dataclasses import dataclass
 import asyncpg
 
 from rollwave.errors import Conflict, InvalidInput
+from rollwave.log import get_logger
 from rollwave.store.database import Pool, system_transaction
-from rollwave.store.outage import is_outage
+from rollwave.store.outage import FOREIGN_TEXT, is_outage
 from rollwave.store.queries import load
 
+_log = get_logger("database")
 _sql = load("refusals")
 
+_MISMATCHES = (
+    asyncpg.DatatypeMismatchError,  # a column of another type than the contract's
+    asyncpg.UndefinedFunctionError,  # no operator for such a type
+)
 _REFUSALS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.WithCheckOptionViolationError,
     asyncpg.PLPGSQLError,  # a trigger's RAISE
-    asyncpg.DatatypeMismatchError,  # a column of another type than the contract's
-    asyncpg.UndefinedFunctionError,  # no operator for such a type
+    *_MISMATCHES,
     asyncpg.GeneratedAlwaysError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # ON CONFLICT over a deferrable key
 )
@@ -35,6 +40,9 @@ _REFUSALS = (
 _OUT_OF_RANGE = "out of int"
 """Is in the driver's error about a number that is too large for the column, which it raises itself."""
 
+_MISMATCH_HINT = (
+    "Compare the column's type with the one in Rollwave's own table. If they agree, report a bug in Rollwave."
+)
 _HINT = "The table belongs to the service that made it: write such a row the way that service does."
 
 
@@ -65,7 +73,8 @@ async def refusing(pool: Pool, written: Sequence[Written] = ()) -> AsyncIterator
     ``written`` is read after the error, so that a long transaction may replace what is in it as it goes on.
 
     Raises:
-        InvalidInput: the column of a field does not take its value, or a check or a foreign key is about that column.
+        InvalidInput: the column of a field does not take its value, a check or a foreign key is about that column, or
+            the database's encoding lacks a character.
         Conflict: anything else that the table refuses: a key, a column that Rollwave does not know, a trigger.
     """
     try:
@@ -91,12 +100,16 @@ async def _explain(
             return _about_value(*misfit)
         if not by_server and _OUT_OF_RANGE not in str(error):
             return None
+    if isinstance(error, FOREIGN_TEXT):
+        return InvalidInput(f"the database cannot hold this text: {_line(error)}")
     columns = await _columns(pool, error)
     about = (each for each in written if each.field and each.values and (each.table, each.column) in columns)
     subject = f"the table {error.table_name}" if error.table_name else "the database"
-    message = f"{subject} of this installation refuses it: {_line(error)}"
+    message = f"{subject} of this installation refuses this row: {_line(error)}"
     if named := next(about, None):
         return InvalidInput(message, field=named.field)
+    if isinstance(error, _MISMATCHES):  # the caller can do nothing about it, and it may be a fault of ours
+        _log.warning("ota_type_mismatch", error=_line(error), hint=_MISMATCH_HINT)
     return Conflict(message, hint=_HINT)
 
 

@@ -29,16 +29,16 @@ FROM firmware_versions
 WHERE tenant_id = $1 AND id = $2::bigint;
 
 -- name: page
--- Newest first.
+-- Newest first. device_type::text: a host's column may be an enumeration. No index is on it.
 SELECT id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
        device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by
 FROM firmware_versions
-WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2) AND ($3::bigint IS NULL OR id < $3)
+WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2) AND ($3::bigint IS NULL OR id < $3)
 ORDER BY id DESC
 LIMIT $4;
 
 -- name: total
-SELECT count(*) FROM firmware_versions WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2);
+SELECT count(*) FROM firmware_versions WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2);
 
 -- name: delete
 -- Not applied: there is no such firmware, or a campaign uses it.

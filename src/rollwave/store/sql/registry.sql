@@ -16,14 +16,15 @@ SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FRO
 FROM devices WHERE tenant_id = $1 AND device_id = $2;
 
 -- name: devices
+-- device_type::text: a host's column may be an enumeration. No index is on it.
 SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM devices
-WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2) AND ($3::text IS NULL OR device_id > $3)
+WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2) AND ($3::text IS NULL OR device_id > $3)
 ORDER BY device_id
 LIMIT $4;
 
 -- name: count_devices
-SELECT count(*) FROM devices WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type = $2);
+SELECT count(*) FROM devices WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2);
 
 -- name: lock_group
 -- Holds the group until the transaction ends. Not applied: there is no such group.

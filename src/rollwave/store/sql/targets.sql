@@ -12,7 +12,7 @@ WITH batch AS (
 ), typed AS MATERIALIZED (
     SELECT device_id,
            CASE WHEN $4::text IS NOT NULL
-                THEN (SELECT d.device_type FROM devices d
+                THEN (SELECT d.device_type::text FROM devices d
                       WHERE d.tenant_id = $1 AND d.device_id = batch.device_id) END AS device_type
     FROM batch
 ), targeted AS (
@@ -45,7 +45,7 @@ SELECT count(*)::int FROM device_group_members WHERE tenant_id = $1 AND group_id
 SELECT EXISTS (
     SELECT FROM device_group_members m
     WHERE m.tenant_id = $1 AND m.group_id = $2 AND m.device_id > $4
-      AND ((SELECT d.device_type FROM devices d
+      AND ((SELECT d.device_type::text FROM devices d
             WHERE d.tenant_id = $1 AND d.device_id = m.device_id) <> $3::text) IS NOT TRUE);
 
 -- name: hold
