@@ -77,6 +77,6 @@ def test_a_policy_for_others_is_another_one() -> None:
     own = replace(ADOPTED, adopted=False, forced=True)
     found = [replace(policy, role="PUBLIC, anon") for policy in wanted(own)]
     assert [each.fault for each in policy_repairs(own, found)] == [
-        "the policy rollwave_tenant on ota_campaigns is another one",
-        "the policy rollwave_due on ota_campaigns is another one",
+        "the policy rollwave_tenant on ota_campaigns differs from the one that Rollwave needs",
+        "the policy rollwave_due on ota_campaigns differs from the one that Rollwave needs",
     ]
