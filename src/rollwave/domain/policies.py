@@ -33,7 +33,7 @@ _OPEN = "rollwave_host"
 
 _DIFFERS = "differs from the one that Rollwave needs"
 _TOO_MUCH = "is one of an earlier version and allows too much"
-_GIVES_ALL = "gives all roles access, beside the host's own policies or what --force-rls allows"
+_GIVES_ALL = "gives all roles access"
 
 _ADDED = re.compile(r'::"?[\w.]+"?( varying)?(\(\d+\))?(\[\])?|[()\s]')
 """Casts, parentheses and blanks: what PostgreSQL adds to an expression when it shows it."""
