@@ -181,6 +181,17 @@ async def test_what_somebody_names_as_ours_is_not_taken_for_it(host: Host) -> No
         assert "rollwave_group_import_devices" not in await kept(root, "north")
 
 
+async def test_a_hosts_table_may_be_in_partitions(empty_database: str) -> None:
+    psql(empty_database, "CREATE TABLE tenants (tenant_id text) PARTITION BY HASH (tenant_id)")
+    psql(empty_database, "CREATE TABLE only_part PARTITION OF tenants FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+    psql(empty_database, "INSERT INTO tenants VALUES ('north')")
+    assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
+    async with connect(empty_database) as root, create_pool(empty_database) as pool:
+        await work_for(pool, "north", await insert_campaign(root, 2))
+        await root.execute("DELETE FROM tenants")
+        assert await kept(root, "north") == {}
+
+
 async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: Pool) -> None:
     async with connect(database) as root:
         campaign = await insert_campaign(root, 3)

@@ -92,7 +92,9 @@ async def test_a_dump_without_rights_in_a_new_cluster(
 
 DAMAGES = {
     "there is no policy rollwave_tenant on devices": "DROP POLICY rollwave_tenant ON devices",
-    "the policy rollwave_tenant on devices is another one": "ALTER POLICY rollwave_tenant ON devices USING (true)",
+    "the policy rollwave_tenant on devices differs from the one that Rollwave needs": (
+        "ALTER POLICY rollwave_tenant ON devices USING (true)"
+    ),
     "row-level security is off for ota_quarantine": "ALTER TABLE ota_quarantine DISABLE ROW LEVEL SECURITY",
     "row-level security is not forced on devices": "ALTER TABLE devices NO FORCE ROW LEVEL SECURITY",
     "row-level security is off for rollwave_migrations": "ALTER TABLE rollwave_migrations DISABLE ROW LEVEL SECURITY",

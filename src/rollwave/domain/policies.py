@@ -3,8 +3,9 @@
 A table that Rollwave made shows the rows of the tenant that ``app.tenant_id`` names. It is forced: its owner is no
 exception. On a table that a host made, the policies depend on whether the host had row-level security on it:
 
-- It had: its policies stay, and ``pulse_app`` gets a policy for each command that the engine uses. ``pulse_app`` is
-  also confined to the tenant that it names, unless it is a role that the host itself works with.
+- It had, or has made permissive policies since: its policies stay, and ``pulse_app`` gets a policy for each command
+  that the engine uses. ``pulse_app`` is also confined to the tenant that it names, unless it is a role that the host
+  itself works with.
 - It had not: all roles have access as before, except ``pulse_app``, which is confined to the tenant that it names.
   After ``rollwave migrate --force-rls`` all roles are.
 """
@@ -26,6 +27,13 @@ _DUE = (
     " OR status NOT IN ('CREATED', 'RUNNING', 'PAUSED', 'ABORTED') AND settled_at IS NULL"
     " AND (pending > 0 OR downloading > 0 OR installing > 0)"
 )
+
+_OPEN = "rollwave_host"
+"""The policy that gives all roles the access that they had."""
+
+_DIFFERS = "differs from the one that Rollwave needs"
+_TOO_MUCH = "is one of an earlier version and allows too much"
+_GIVES_ALL = "gives all roles access"
 
 _ADDED = re.compile(r'::"?[\w.]+"?( varying)?(\(\d+\))?(\[\])?|[()\s]')
 """Casts, parentheses and blanks: what PostgreSQL adds to an expression when it shows it."""
@@ -73,7 +81,7 @@ def _wanted(table: Table) -> Iterator[Policy]:
     elif not table.adopted or (table.forced and not table.had_row_security):
         yield Policy("rollwave_tenant", using=OF_TENANT, check=OF_TENANT)
     elif not table.had_row_security:
-        yield Policy("rollwave_host", using=_ALL_BUT_DUE, check=_ALL_BUT_DUE)
+        yield Policy(_OPEN, using=_ALL_BUT_DUE, check=_ALL_BUT_DUE)
         yield Policy("rollwave_tenant_only", permissive=False, using=_CONFINED)
     else:
         for command in table.wanted.split():
@@ -108,13 +116,15 @@ def policy_repairs(table: Table, found: Collection[Policy], *, force: bool = Fal
     for policy in after.values():
         if policy.name not in before:
             fault = f"there is no policy {policy.name} on {name}"
-            repairs.append(Repair(name, fault, _create(name, policy), needed=True))
+            needed = policy.role != ENGINE or _OPEN not in before
+            repairs.append(Repair(name, fault, _create(name, policy), needed=needed))
         elif not policy.like(before[policy.name]):
             command = f"DROP POLICY {policy.name} ON {name}; {_create(name, policy)}"
-            repairs.append(Repair(name, f"the policy {policy.name} on {name} is another one", command))
+            repairs.append(Repair(name, f"the policy {policy.name} on {name} {_DIFFERS}", command))
     for extra in sorted(before.keys() - after.keys()):
         command = f"DROP POLICY {extra} ON {name}"
-        repairs.append(Repair(name, f"the policy {extra} on {name} says too much", command))
+        what = _GIVES_ALL if extra == _OPEN else _TOO_MUCH
+        repairs.append(Repair(name, f"the policy {extra} on {name} {what}", command))
     return repairs
 
 

@@ -93,13 +93,15 @@ class Repair:
 class Grant:
     """One entry of an access list. ``grantee`` is quoted as SQL wants it; ``PUBLIC`` is everybody.
 
-    ``by_default``: default privileges give it to the grantee on every new object.
+    ``by_default``: default privileges give it to the grantee on every new object. ``of_owner``: the grantee
+    owns the object.
     """
 
     grantee: str
     privilege: str
     column: str | None = None
     by_default: bool = False
+    of_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,9 @@ class Table:
 
     Attributes:
         adopted: a host made it.
-        had_row_security: the host had row-level security on it.
-        host_gave: the host had granted pulse_app something on it: it is a role that the host works with.
-        grants: without those of the owner, who may do everything.
+        had_row_security: the host had row-level security on it, or has made policies since.
+        host_gave: pulse_app had rights on it before: it is a role that the host works with.
+        grants: without those of the owner, unless that is pulse_app.
         sequences: the grants on each sequence that numbers its rows.
         triggers: names of those of ours that are enabled.
     """
@@ -224,7 +226,7 @@ def trigger_repairs(table: Table) -> list[Repair]:
 
 def _is_ours_to_take(table: Table, grant: Grant) -> bool:
     """What only Rollwave knows is nobody else's. The shared tables may be granted to others, but not by default."""
-    return table.name in OWN or grant.by_default
+    return not grant.of_owner and (table.name in OWN or grant.by_default)
 
 
 def _missing(table: Table) -> Iterator[Repair]:

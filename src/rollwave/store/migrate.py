@@ -120,12 +120,8 @@ async def migrate(
             return replace(done, identity=decided)
         found = await identity.read(connection)
         return replace(done, undecided=None if found.standing.decided else found.undecided())
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise DatabaseUnavailable(
-            f"this login may not do that: {error}",
-            hint="Migrate as the owner of the tables, with CREATEROLE or with the roles "
-            "pulse_app and rollwave_due (both NOLOGIN) created and granted to it beforehand.",
-        ) from error
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
+        raise await rights.refused(connection, error) from error
     except asyncpg.PostgresError as error:
         raise DatabaseUnavailable(f"migrating failed, nothing of that file was kept: {error}") from error
     finally:
@@ -143,6 +139,8 @@ async def _apply_missing(connection: Connection) -> list[str]:
     missing = _missing({row["version"]: row["checksum"] for row in rows})
     if any(migration.name == _SETS_RIGHTS_UP for migration in missing):
         await host_tables.remember(connection)
+    if missing:
+        await rights.let_roles_use_schema(connection)
     for migration in missing:
         await _apply(connection, migration)
     return [migration.name for migration in missing]

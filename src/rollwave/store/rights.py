@@ -6,6 +6,8 @@ from collections import defaultdict
 from functools import partial
 from itertools import groupby
 
+import asyncpg
+
 from rollwave.domain.policies import Policy, policy_repairs
 from rollwave.domain.rights import (
     FUNCTIONS,
@@ -22,6 +24,7 @@ from rollwave.domain.rights import (
     table_repairs,
     trigger_repairs,
 )
+from rollwave.errors import DatabaseUnavailable
 from rollwave.store.database import Connection
 from rollwave.store.patience import patiently
 from rollwave.store.queries import load
@@ -42,13 +45,11 @@ async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repa
     roles = [row["rolname"] for row in await connection.fetch(_sql["roles"])]
     if missing := missing_roles(roles):
         return missing
-    schema = await connection.fetchrow(_sql["schema"])
-    assert schema is not None  # both roles are there
-    repairs = schema_repairs(schema["name"], schema["may_use"] or ())
+    schema, repairs = await _schema(connection)
     for row in await connection.fetch(_sql["functions"], FUNCTIONS):
         grants = [Grant(each, "EXECUTE") for each in row["grantees"]]
         function = Function(row["name"], row["signature"], row["right_owner"], row["definer"], grants)
-        repairs += function_repairs(function, schema["name"])
+        repairs += function_repairs(function, schema)
     policies = await _policies(connection)
     for table in await _tables(connection):
         repairs += table_repairs(table)
@@ -69,7 +70,7 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[li
     for _ in range(_ROUNDS):
         found = await wrong(connection, force_rls=force_rls)
         if not found:
-            return done, []
+            return list(dict.fromkeys(done)), []
         if found[0].place != ROLES:
             done += await _join_roles(connection)
         for _place, repairs in groupby(found, key=lambda each: each.place):
@@ -78,6 +79,35 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[li
             done += [each.fault for each in together]
     left = [each.fault for each in await wrong(connection, force_rls=force_rls)]
     return [fault for fault in dict.fromkeys(done) if fault not in left], left
+
+
+async def refused(connection: Connection, error: asyncpg.PostgresError) -> DatabaseUnavailable:
+    """What PostgreSQL did not let this login do, and who can let it."""
+    row = await connection.fetchrow(_sql["may_create"])
+    hint = (
+        "Migrate as the owner of the tables, with CREATEROLE or with the roles pulse_app and rollwave_due "
+        "(both NOLOGIN) created and granted to it beforehand."
+    )
+    if row and not row["allowed"]:
+        hint = (
+            f"Migrate as {row['owner']}, who owns the schema, or as it: "
+            f"GRANT USAGE, CREATE ON SCHEMA {row['schema']} TO {row['login']} WITH GRANT OPTION. {hint}"
+        )
+    return DatabaseUnavailable(f"this login may not do that: {error}", hint=hint)
+
+
+async def let_roles_use_schema(connection: Connection) -> None:
+    """Files create functions as a role that an earlier file let use the schema, if the login was allowed to."""
+    if not missing_roles([row["rolname"] for row in await connection.fetch(_sql["roles"])]):
+        _, repairs = await _schema(connection)
+        for each in repairs:
+            await connection.execute(each.command)
+
+
+async def _schema(connection: Connection) -> tuple[str, list[Repair]]:
+    row = await connection.fetchrow(_sql["schema"])
+    assert row is not None  # both roles are there
+    return row["name"], schema_repairs(row["name"], row["may_use"] or ())
 
 
 async def _join_roles(connection: Connection) -> list[str]:
@@ -98,7 +128,7 @@ async def _tables(connection: Connection) -> list[Table]:
         name, sequence = row["of_table"], row["sequence"]
         grants = of_table[name] if sequence is None else of_sequence[name][sequence]
         if row["grantee"] is not None:
-            grants.append(Grant(row["grantee"], row["privilege"], row["column"], row["by_default"]))
+            grants.append(Grant(row["grantee"], row["privilege"], row["column"], row["by_default"], row["of_owner"]))
     return [
         Table(**row, grants=of_table[row["name"]], sequences=of_sequence[row["name"]])
         for row in await connection.fetch(_sql["tables"], _TABLES)

@@ -54,7 +54,9 @@ def explained(error: BaseException, login: str = ANY_LOGIN) -> BaseException:
         case asyncpg.InvalidParameterValueError() if _ENGINE in str(error):
             return SchemaMismatch(f"PostgreSQL has no role {_ENGINE}", hint=MIGRATE)
         case _ if isinstance(error, _MISSING):
-            return SchemaMismatch(f"the database has not the schema that this program needs: {error}", hint=MIGRATE)
+            return SchemaMismatch(
+                f"the database does not have the schema that this program needs: {error}", hint=MIGRATE
+            )
         case _ if isinstance(error, _PREPARED):
             return ConfigurationError(
                 "the pool leads through a pooler that does not keep prepared statements apart",

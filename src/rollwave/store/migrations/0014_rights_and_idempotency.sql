@@ -15,10 +15,9 @@ BEGIN
     ELSE
         UPDATE rollwave_adopted_tables a
         SET host_gave = EXISTS (
-            SELECT FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) AS e
-            JOIN pg_roles r ON r.oid = e.grantee AND r.rolname = 'pulse_app'
-            WHERE c.oid = to_regclass(quote_ident(a.table_name))
-              AND e.privilege_type <> ALL (CASE
+            SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS has
+            WHERE has_table_privilege('pulse_app', to_regclass(quote_ident(a.table_name)), has)
+              AND has <> ALL (CASE
                   WHEN a.table_name = 'tenants' THEN ARRAY['SELECT', 'INSERT']
                   WHEN a.table_name IN ('device_group_members', 'firmware_versions') THEN ARRAY['SELECT', 'INSERT', 'DELETE']
                   ELSE ARRAY['SELECT', 'INSERT', 'UPDATE'] END));
@@ -43,6 +42,14 @@ BEGIN
         END LOOP;
     END IF;
 END $$;
+
+-- Policies that a host has on tables without row-level security have no effect. Those that it makes later are meant to.
+ALTER TABLE rollwave_adopted_tables ADD COLUMN unused_policies text[] NOT NULL DEFAULT '{}';
+UPDATE rollwave_adopted_tables a
+SET unused_policies = ARRAY(
+    SELECT p.polname::text FROM pg_policy p
+    WHERE p.polrelid = to_regclass(quote_ident(a.table_name)) AND p.polname !~ '^rollwave_')
+WHERE NOT a.had_row_security;
 
 -- Under which key a campaign was asked for, and the digest of what was asked for, belong to the API. They move out of the
 -- campaign's row, which a host may show as it is.

@@ -198,38 +198,48 @@ CREATE INDEX IF NOT EXISTS rollwave_idempotency_campaign ON rollwave_idempotency
 
 -- Where a host made the table, triggers do it. They work as the owner of our tables, whom row-level security confines to
 -- a tenant too, and name again what the session had named. Who deletes needs no right on our tables.
-CREATE OR REPLACE FUNCTION rollwave_forget_campaign() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET row_security = on AS $$
+-- Since they work as the owner, they name every table with its schema, and look for functions and operators in pg_catalog
+-- alone: what the caller has made in a schema or as a temporary table is not taken for ours. A trigger on any other table
+-- is refused.
+DO $do$
+BEGIN
+    EXECUTE format($create$
+CREATE OR REPLACE FUNCTION %1$I.rollwave_forget_campaign() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
 DECLARE
     named text := COALESCE(current_setting('app.tenant_id', true), '');
     gone text;
     campaign bigint;
 BEGIN
+    IF COALESCE(pg_partition_root(TG_RELID), TG_RELID) <> '%1$I.ota_campaigns'::regclass THEN
+        RAISE EXCEPTION 'this trigger is for %%, not for %%', 'ota_campaigns', TG_RELID::regclass;
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
         EXECUTE (
-            SELECT 'TRUNCATE ' || string_agg(quote_ident(ours), ', ')
+            SELECT 'TRUNCATE ' || string_agg(format('%%I.%%I', %1$L, ours), ', ')
             FROM unnest(ARRAY['ota_device_status', 'ota_campaign_waves', 'ota_campaign_history',
                               'rollwave_idempotency']) AS ours
-            WHERE ours NOT IN (SELECT table_name FROM rollwave_adopted_tables));
+            WHERE ours NOT IN (SELECT table_name FROM %1$I.rollwave_adopted_tables));
         RETURN NULL;
     END IF;
     gone := OLD.tenant_id;
     campaign := OLD.id;
     PERFORM set_config('app.tenant_id', gone, true);
-    IF NOT EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = 'ota_device_status') THEN
-        DELETE FROM ota_device_status WHERE tenant_id = gone AND campaign_id = campaign;
+    IF NOT EXISTS (SELECT FROM %1$I.rollwave_adopted_tables WHERE table_name = 'ota_device_status') THEN
+        DELETE FROM %1$I.ota_device_status WHERE tenant_id = gone AND campaign_id = campaign;
     END IF;
-    DELETE FROM ota_campaign_waves WHERE tenant_id = gone AND campaign_id = campaign;
-    DELETE FROM ota_campaign_history WHERE tenant_id = gone AND campaign_id = campaign;
-    DELETE FROM rollwave_idempotency WHERE tenant_id = gone AND campaign_id = campaign;
+    DELETE FROM %1$I.ota_campaign_waves WHERE tenant_id = gone AND campaign_id = campaign;
+    DELETE FROM %1$I.ota_campaign_history WHERE tenant_id = gone AND campaign_id = campaign;
+    DELETE FROM %1$I.rollwave_idempotency WHERE tenant_id = gone AND campaign_id = campaign;
     PERFORM set_config('app.tenant_id', named, true);
     RETURN NULL;
 END $$;
 
-CREATE OR REPLACE FUNCTION rollwave_forget_tenant() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET row_security = on AS $$
+CREATE OR REPLACE FUNCTION %1$I.rollwave_forget_tenant() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
 DECLARE
     named text := COALESCE(current_setting('app.tenant_id', true), '');
+    gone text;
     -- In this order: campaigns refer to firmware.
     ours text[] := ARRAY(
         SELECT o.name
@@ -237,19 +247,23 @@ DECLARE
                           'ota_campaigns', 'firmware_versions', 'device_group_members', 'device_groups', 'devices',
                           'ota_quarantine', 'rollwave_api_keys', 'rollwave_group_import_devices',
                           'rollwave_group_imports']) WITH ORDINALITY AS o (name, place)
-        WHERE o.name NOT IN (SELECT table_name FROM rollwave_adopted_tables)
+        WHERE o.name NOT IN (SELECT table_name FROM %1$I.rollwave_adopted_tables)
         ORDER BY o.place);
     of_table text;
 BEGIN
+    IF COALESCE(pg_partition_root(TG_RELID), TG_RELID) <> '%1$I.tenants'::regclass THEN
+        RAISE EXCEPTION 'this trigger is for %%, not for %%', 'tenants', TG_RELID::regclass;
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
-        EXECUTE (SELECT 'TRUNCATE ' || string_agg(quote_ident(name), ', ') FROM unnest(ours) AS name);
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(format('%%I.%%I', %1$L, name), ', ') FROM unnest(ours) AS name);
         RETURN NULL;
     END IF;
-    PERFORM set_config('app.tenant_id', OLD.tenant_id, true);
+    gone := OLD.tenant_id;
+    PERFORM set_config('app.tenant_id', gone, true);
     -- A host may have a tenant in several rows.
-    IF NOT EXISTS (SELECT FROM tenants WHERE tenant_id = OLD.tenant_id) THEN
+    IF NOT EXISTS (SELECT FROM %1$I.tenants WHERE tenant_id = OLD.tenant_id) THEN
         FOREACH of_table IN ARRAY ours LOOP
-            EXECUTE format('DELETE FROM %I WHERE tenant_id = $1', of_table) USING OLD.tenant_id::text;
+            EXECUTE format('DELETE FROM %%I.%%I WHERE tenant_id = $1', %1$L, of_table) USING gone;
         END LOOP;
     END IF;
     PERFORM set_config('app.tenant_id', named, true);
@@ -258,27 +272,24 @@ END $$;
 
 -- The devices of an import go with it by a trigger too: a foreign key, checked for each of a million devices, would take
 -- nearly as long as the import.
-CREATE OR REPLACE FUNCTION rollwave_forget_import() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET row_security = on AS $$
+CREATE OR REPLACE FUNCTION %1$I.rollwave_forget_import() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
 DECLARE
     named text := COALESCE(current_setting('app.tenant_id', true), '');
 BEGIN
+    IF TG_RELID <> '%1$I.rollwave_group_imports'::regclass THEN
+        RAISE EXCEPTION 'this trigger is for %%, not for %%', 'rollwave_group_imports', TG_RELID::regclass;
+    END IF;
     PERFORM set_config('app.tenant_id', OLD.tenant_id, true);
-    DELETE FROM rollwave_group_import_devices WHERE tenant_id = OLD.tenant_id AND import_id = OLD.id;
+    DELETE FROM %1$I.rollwave_group_import_devices WHERE tenant_id = OLD.tenant_id AND import_id = OLD.id;
     PERFORM set_config('app.tenant_id', named, true);
     RETURN NULL;
 END $$;
 
-DO $$
-DECLARE
-    forgets text;
-BEGIN
-    FOREACH forgets IN ARRAY ARRAY['rollwave_forget_campaign', 'rollwave_forget_tenant', 'rollwave_forget_import'] LOOP
-        -- Temporary tables come last: else those of the caller would be taken for ours, and their triggers work as the owner.
-        EXECUTE format('ALTER FUNCTION %I() SET search_path = pg_catalog, %I, pg_temp', forgets, current_schema());
-        EXECUTE format('REVOKE ALL ON FUNCTION %I() FROM PUBLIC', forgets);
-    END LOOP;
-END $$;
+REVOKE ALL ON FUNCTION %1$I.rollwave_forget_campaign(), %1$I.rollwave_forget_tenant(), %1$I.rollwave_forget_import()
+FROM PUBLIC;
+    $create$, current_schema());
+END $do$;
 CREATE OR REPLACE TRIGGER rollwave_forget_import AFTER DELETE ON rollwave_group_imports
     FOR EACH ROW EXECUTE FUNCTION rollwave_forget_import();
 DO $$

@@ -20,7 +20,11 @@ FROM pg_roles r WHERE r.rolname IN ('pulse_app', 'rollwave_due');
 SELECT c.relname::text AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
        EXISTS (SELECT FROM pg_attribute a
                WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS of_tenants,
-       h.table_name IS NOT NULL AS adopted, COALESCE(h.had_row_security, false) AS had_row_security,
+       h.table_name IS NOT NULL AS adopted,
+       COALESCE(h.had_row_security OR NOT c.relforcerowsecurity AND EXISTS (
+           SELECT FROM pg_policy p
+           WHERE p.polrelid = c.oid AND p.polpermissive AND p.polname !~ '^rollwave_'
+             AND p.polname <> ALL (h.unused_policies)), false) AS had_row_security,
        COALESCE(h.host_gave, false) AS host_gave,
        ARRAY(SELECT t.tgname::text FROM pg_trigger t
              WHERE t.tgrelid = c.oid AND t.tgname ~ '^rollwave_' AND t.tgenabled <> 'D') AS triggers
@@ -31,7 +35,7 @@ ORDER BY c.relname;
 
 -- name: grants
 -- Who may do what with the tables named in $1, with single columns of them, and with the sequences that number their rows;
--- and whether default privileges give as much to the same role.
+-- and whether default privileges give as much to the same role. What an owner has is left out, unless that is pulse_app.
 WITH named AS (
     SELECT c.oid, c.relname::text AS of_table
     FROM pg_class c
@@ -50,7 +54,7 @@ WITH named AS (
     JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = f.oid AND p.refclassid = 'pg_class'::regclass
     JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
 )
-SELECT o.of_table, o.sequence, o."column", x.grantee, x.privilege_type AS privilege,
+SELECT o.of_table, o.sequence, o."column", x.grantee, x.privilege_type AS privilege, x.role = o.owner AS of_owner,
        EXISTS (SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) AS given
                WHERE d.defaclobjtype = o.kind AND d.defaclrole = o.owner
                  AND d.defaclnamespace IN (0, current_schema()::regnamespace)
@@ -59,8 +63,8 @@ FROM object o
 LEFT JOIN LATERAL (
     SELECT e.grantee AS role, e.privilege_type,
            CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END AS grantee
-    FROM aclexplode(o.acl) AS e
-    WHERE e.grantee <> o.owner
+    FROM aclexplode(COALESCE(o.acl, CASE WHEN o."column" IS NULL THEN acldefault(lower(o.kind)::"char", o.owner) END)) AS e
+    WHERE e.grantee <> o.owner OR pg_get_userbyid(o.owner) = 'pulse_app'
 ) AS x ON true
 ORDER BY o.of_table, o.sequence, x.grantee, x.privilege_type, o."column";
 
@@ -87,3 +91,13 @@ SELECT p.proname::text AS name, p.oid::regprocedure::text AS signature,
 FROM pg_proc p
 WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($1::text[])
 ORDER BY p.proname;
+
+-- name: may_create
+-- The schema that is migrated, and whether this login may make things there and let both roles do so.
+SELECT quote_ident(n.nspname) AS schema, pg_get_userbyid(n.nspowner)::text AS owner, quote_ident(current_user) AS login,
+       has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
+           AND has_schema_privilege(n.oid, 'CREATE WITH GRANT OPTION') AS allowed
+FROM unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS s (name, place)
+JOIN pg_namespace n ON n.nspname = replace(btrim(s.name, ' "'), '$user', current_user)
+ORDER BY COALESCE(n.nspname = current_schema(), false) DESC, s.place
+LIMIT 1;

@@ -1,0 +1,137 @@
+"""A host that works as ``pulse_app`` itself, and one that changes its own rules after its tables were adopted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rollwave.domain.rights import SHARED
+from tests.engine import Connection, connect
+from tests.host.platform import Host, make_host
+from tests.host.rights import differences, everything, tried
+from tests.support import free_port, psql, rollwave
+
+pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
+AS = {"pulse_app": "pulse_app"}
+TAKEN = "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM pulse_app"
+ALL = "SELECT, INSERT, UPDATE, DELETE"
+
+
+@pytest.fixture
+async def host(empty_database: str) -> Host:
+    return await make_host(empty_database)
+
+
+@pytest.fixture
+async def root(host: Host) -> AsyncIterator[Connection]:
+    """Roles outlive a test's database: what was given to one is taken back."""
+    async with connect(host.root) as connection:
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app_rw')"):
+            await connection.execute("CREATE ROLE app_rw")
+        yield connection
+        await connection.execute("REVOKE app_rw FROM pulse_app; ALTER ROLE pulse_app NOINHERIT; DROP OWNED BY app_rw")
+
+
+GIVEN = {
+    "by another role": (
+        f"{TAKEN}; GRANT {ALL} ON ALL TABLES IN SCHEMA public TO app_rw;"
+        " ALTER ROLE pulse_app INHERIT; GRANT app_rw TO pulse_app"
+    ),
+    "with everybody": f"{TAKEN}; GRANT {ALL} ON ALL TABLES IN SCHEMA public TO PUBLIC",
+    "on columns": f"{TAKEN}; GRANT SELECT (tenant_id) ON {', '.join(SHARED)} TO pulse_app",
+    "as the owner": "; ".join(f"ALTER TABLE {table} OWNER TO pulse_app" for table in SHARED),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+async def test_its_own_rules_hold_for_it_as_before(host: Host, root: Connection, way: str) -> None:
+    await root.execute(GIVEN[way])
+    async with connect(host.service) as service:
+        await service.execute("SET ROLE pulse_app; SET app.is_admin = 'on'")
+        before = [await service.fetchval(f"SELECT count(tenant_id) FROM {table}") for table in SHARED]
+        assert before[0] > 0, "an administrator's tenants"
+        host.migrate("--grant-to", "rollwave_worker")
+        assert [await service.fetchval(f"SELECT count(tenant_id) FROM {table}") for table in SHARED] == before
+    assert "up to date" in host.migrate()
+    keys = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": host.worker})
+    assert keys.returncode == 0, keys.stderr
+
+
+async def test_what_it_may_not_do_to_tenants_is_not_given_for_a_grant_on_columns(host: Host, root: Connection) -> None:
+    await root.execute(f"{TAKEN}; GRANT INSERT (tenant_id), SELECT ON tenants TO pulse_app")
+    host.migrate()
+    assert not await root.fetchval("SELECT has_table_privilege('pulse_app', 'tenants', 'INSERT')")
+
+
+WITHOUT = "; ".join(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in SHARED)
+"""The host's policies are there, and have no effect."""
+
+LATER = "tenant_id = current_setting('host.tenant', true)"
+
+
+async def test_policies_that_it_makes_later_have_effect(host: Host, root: Connection) -> None:
+    await root.execute(WITHOUT)
+    host.migrate("--grant-to", "rollwave_worker")
+    async with connect(host.reports) as reports:
+        number = await reports.fetchval("SELECT count(*) FROM devices")
+        await root.execute(
+            f"ALTER TABLE devices ENABLE ROW LEVEL SECURITY; CREATE POLICY later ON devices USING ({LATER})"
+        )
+        fault = "the policy rollwave_host on devices gives all roles access"
+        env = {"DATABASE_URL": host.root, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
+        assert fault in rollwave("doctor", env=env).stdout
+        keys = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": host.worker})
+        assert keys.returncode == 0, "the engine works all the while"
+        assert f"repaired: {fault}" in host.migrate()
+        assert await reports.fetchval("SELECT count(*) FROM devices") == 0
+        await reports.execute("SET host.tenant = 'north'")
+        assert 0 < await reports.fetchval("SELECT count(*) FROM devices") < number
+    assert "up to date" in host.migrate()
+    async with connect(host.worker) as worker:
+        await worker.execute("SET ROLE pulse_app; SET app.tenant_id = 'north'")
+        assert await worker.fetchval("SELECT count(*) FROM devices") > 0
+
+
+async def test_policies_that_had_no_effect_before_have_none(host: Host, root: Connection) -> None:
+    await root.execute(WITHOUT)
+    theirs = await everything(root)
+    logins = {"host_reports": host.reports, "host_owner": host.owner}
+    before = await tried(logins, theirs, role=AS)
+    host.migrate()
+    assert "up to date" in host.migrate()
+    assert differences(before, await tried(logins, theirs, role=AS)) == {}
+
+
+async def test_a_login_that_may_not_make_things_in_the_schema_is_told_who_can_let_it(empty_database: str) -> None:
+    name = empty_database.partition("@/")[2].partition("?")[0]
+    for login in ("schema_owner", "migrates"):
+        psql(empty_database, f"DROP ROLE IF EXISTS {login}")
+        psql(empty_database, f"CREATE ROLE {login} LOGIN CREATEROLE")
+    psql(
+        empty_database,
+        f"""
+        DO $$ BEGIN CREATE ROLE rollwave_due; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        DO $$ BEGIN CREATE ROLE pulse_app; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        GRANT pulse_app, rollwave_due TO migrates WITH ADMIN OPTION;
+        CREATE SCHEMA app AUTHORIZATION schema_owner;
+        ALTER ROLE migrates IN DATABASE {name} SET search_path = app;
+        GRANT EXECUTE ON FUNCTION pg_control_system() TO migrates WITH GRANT OPTION
+        """,
+    )
+    env = {"DATABASE_URL": empty_database.replace("postgres@", "migrates@", 1)}
+    enough = "GRANT USAGE, CREATE ON SCHEMA app TO migrates WITH GRANT OPTION"
+    try:
+        for given in ("", "GRANT USAGE ON SCHEMA app TO migrates", "GRANT USAGE, CREATE ON SCHEMA app TO migrates"):
+            psql(empty_database, given)
+            done = rollwave("migrate", env=env)
+            assert done.returncode == 1, given
+            assert "Migrate as schema_owner, who owns the schema" in done.stderr
+            assert enough in done.stderr, done.stderr
+        psql(empty_database, enough)
+        done = rollwave("migrate", env=env)
+        assert done.returncode == 0, done.stderr
+    finally:
+        psql(empty_database, "DROP OWNED BY migrates CASCADE; DROP ROLE migrates")
+        psql(empty_database, "DROP SCHEMA app CASCADE; DROP ROLE schema_owner")
