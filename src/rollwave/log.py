@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,17 +24,37 @@ ROOT = "rollwave"
 TraceSource: TypeAlias = ContextVar[Any] | Callable[[], object]
 """Where a host's trace id comes from: its context variable, or a function that returns it."""
 
-_RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-"""Attributes of a record, which ``logging`` refuses as names of fields."""
+_LATER = frozenset({"message", "asctime"})
+"""Attributes that a record gets when it is formatted; ``logging`` refuses fields of these names too."""
 
 _source: ContextVar[TraceSource | None] = ContextVar("rollwave_trace_source", default=None)
 
 
-def _rename_reserved(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """A host may have bound ``name`` or ``module`` for its own lines: here they are ``name_`` and ``module_``."""
-    for name in _RESERVED & event.keys() - {"exc_info", "stack_info"}:
+def _rename_reserved(
+    logger: logging.Logger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A host may have bound ``name`` or ``module`` for its own lines: here they are ``name_`` and ``module_``.
+
+    ``logging`` refuses a field that the record has as an attribute already. Which attributes that are is for the host's
+    record factory to decide, and it may decide anew for each record.
+    """
+    level = logging.getLevelNamesMapping().get(method.upper(), logging.ERROR)
+    record = logging.getLogRecordFactory()(logger.name, level, "", 0, event.get("event"), (), None)
+    for name in (vars(record).keys() | _LATER) & event.keys() - {"exc_info", "stack_info"}:
         event[f"{name}_"] = event.pop(name)
     return event
+
+
+class _Logger(structlog.stdlib.BoundLogger):
+    """A host's record factory, filter or handler may raise: that ends up on stderr, and never in what was logged."""
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> None:
+        try:
+            super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        except Exception:  # noqa: BLE001  no line is worth the work that it tells of
+            if logging.raiseExceptions and sys.stderr:
+                with suppress(OSError, ValueError):  # stderr may be closed
+                    traceback.print_exc()
 
 
 def _without_what_is_said(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -56,9 +77,10 @@ _render: list[structlog.typing.Processor] = [
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose records have the event as their message and its fields as attributes.
 
-    A field that is called like an attribute of ``logging.LogRecord`` (``name``, ``module``, …) gets a ``_`` behind it.
+    A field that is called like an attribute of the record (``name``, ``module``, …) gets a ``_`` behind it. Logging
+    raises nothing.
     """
-    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+    logger: _Logger = structlog.wrap_logger(
         logging.getLogger(f"{ROOT}.{name}"),
         processors=[
             structlog.stdlib.filter_by_level,
@@ -66,7 +88,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
             _rename_reserved,
             structlog.stdlib.render_to_log_kwargs,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
     )
     return logger
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -101,3 +103,55 @@ def test_a_hint_reaches_every_kind_of_handler(caplog: pytest.LogCaptureFixture) 
         assert "\nhint: Run it." in logging.Formatter().format(record)
     assert vars(caplog.records[0])["hint"] == "Run it."
     assert "Traceback" not in logging.Formatter().format(caplog.records[0])
+
+
+@pytest.fixture
+def factory() -> Iterator[Callable[[Callable[..., logging.LogRecord]], None]]:
+    """Sets the host's record factory."""
+    before = logging.getLogRecordFactory()
+    yield logging.setLogRecordFactory
+    logging.setLogRecordFactory(before)
+
+
+def test_a_hosts_record_factory_may_set_what_it_likes(
+    caplog: pytest.LogCaptureFixture, factory: Callable[[Callable[..., logging.LogRecord]], None]
+) -> None:
+    plain = logging.getLogRecordFactory()
+
+    def of_the_host(*given: Any, **named: Any) -> logging.LogRecord:
+        record = plain(*given, **named)
+        if record.name.startswith("rollwave."):
+            vars(record).update(error=None, hint="of the host", trace_id="t-1")
+        return record
+
+    factory(of_the_host)
+    with log.trace("tick") as trace_id:
+        log.report(log.get_logger("host"), "ota_not_ready", SchemaMismatch("no schema", hint="Run it."))
+    [record] = caplog.records
+    assert (vars(record)["hint"], vars(record)["trace_id"]) == ("of the host", "t-1")
+    ours = {name: vars(record)[f"{name}_"] for name in ("error", "hint", "trace_id")}
+    assert ours == {"error": "no schema", "hint": "Run it.", "trace_id": trace_id}
+
+
+@pytest.mark.parametrize("part", ["factory", "filter", "handler"])
+def test_logging_that_fails_raises_nothing(
+    part: str,
+    capsys: pytest.CaptureFixture[str],
+    factory: Callable[[Callable[..., logging.LogRecord]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise LookupError("of the host")
+
+    ours = logging.getLogger("rollwave.host")
+    handler = logging.NullHandler()
+    monkeypatch.setattr(ours, "handlers", [handler])
+    match part:
+        case "factory":
+            factory(fail)
+        case "filter":
+            monkeypatch.setattr(ours, "filters", [fail])
+        case _:
+            monkeypatch.setattr(handler, "handle", fail)
+    log.report(log.get_logger("host"), "ota_not_ready", SchemaMismatch("no schema", hint="Run it."))
+    assert "LookupError: of the host" in capsys.readouterr().err

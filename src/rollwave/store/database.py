@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from rollwave.errors import DatabaseUnavailable, InvalidInput
+from rollwave.store.answers import ANSWER, LEAVING, STATEMENT_TIMEOUT, answered, give_up, given_up_after
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
 from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
 from rollwave.store.pools import make_pool
@@ -23,9 +25,6 @@ else:
     Pool = asyncpg.Pool  # FastAPI evaluates it where it is used, and older versions cannot evaluate a string
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
-
-STATEMENT_TIMEOUT = 30.0
-"""Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
 
 LOCK_TIMEOUT = 5.0
 """Seconds that a statement waits for somebody else's lock."""
@@ -79,7 +78,7 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
         url.dsn,
         max_size=size,
         connect=Hosts(url.connect_timeout).connect,
-        command_timeout=STATEMENT_TIMEOUT + 5,
+        command_timeout=ANSWER,
         connection_class=WatchedConnection,
         resets=False,  # our transactions leave nothing behind, and one that was broken off is rolled back
         statement_cache_size=0 if pooled else 100,
@@ -131,7 +130,7 @@ def read_url(dsn: str) -> DatabaseUrl:
 
 async def is_direct(connection: Connection) -> bool:
     """Whether the session is PostgreSQL's own. A pooler tells its clients of a process that is not there."""
-    backend: int = await connection.fetchval("SELECT pg_backend_pid()")
+    backend: int = await connection.fetchval("SELECT pg_backend_pid()", timeout=ANSWER)
     return backend == connection.get_server_pid()
 
 
@@ -213,12 +212,14 @@ async def system_transaction(
 @asynccontextmanager
 async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
     async with pool.acquire() as connection, as_engine(connection, settings):
-        yield connection
+        yield answered(connection)
 
 
 @asynccontextmanager
-async def as_engine(connection: Connection, settings: str, *, timeout: float | None = None) -> AsyncIterator[None]:
+async def as_engine(connection: Connection, settings: str, *, timeout: float = ANSWER) -> AsyncIterator[None]:
     """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own.
+
+    A connection that does not answer is closed: PostgreSQL ends the transaction.
 
     Args:
         timeout: seconds for the statement that begins it, and for the one that ends it.
@@ -229,9 +230,14 @@ async def as_engine(connection: Connection, settings: str, *, timeout: float | N
         yield
     except BaseException:
         with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
-            await connection.execute("ROLLBACK", timeout=timeout)
+            async with given_up_after(LEAVING, connection):
+                await connection.execute("ROLLBACK")
         raise
-    await connection.execute("COMMIT", timeout=timeout)
+    try:
+        await connection.execute("COMMIT", timeout=timeout)
+    except (TimeoutError, asyncio.CancelledError):
+        give_up(connection)
+        raise
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rollwave.errors import ConfigurationError
+from rollwave.store.answers import give_up, given_up_after
 from rollwave.store.database import Connection, Pool, as_engine, is_direct, system_transaction
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
@@ -94,10 +95,10 @@ async def hold(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
 
 async def _unlock(connection: Connection) -> None:
     try:
-        await connection.reset(timeout=_PATIENCE)
+        async with given_up_after(_PATIENCE, connection):
+            await connection.reset()
     except CONNECTION_TROUBLE:
-        with suppress(*CONNECTION_TROUBLE):  # PostgreSQL may have ended it already
-            connection.terminate()  # the lock ends with the session
+        give_up(connection)  # the lock ends with the session
 
 
 @dataclass(frozen=True, slots=True)

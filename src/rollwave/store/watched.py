@@ -13,6 +13,7 @@ import asyncpg
 from rollwave.breaker import Breaker
 from rollwave.errors import DatabaseUnavailable
 from rollwave.log import get_logger, report
+from rollwave.store.answers import LEAVING, borrowed, given_up_after
 from rollwave.store.database import Pool
 from rollwave.store.outage import hint_of, in_words, is_away
 from rollwave.store.queries import load
@@ -60,7 +61,7 @@ class WatchedPool:
             raise StillAway(f"PostgreSQL: {self.trouble}")
         began = time.monotonic()
         try:
-            async with self._pool.acquire(timeout=timeout) as connection:
+            async with borrowed(self._pool.acquire(timeout=timeout)) as connection:
                 if self._breaker.away_for is not None:
                     await _require_primary(connection)
                 yield connection
@@ -94,9 +95,12 @@ class WatchedPool:
 
 async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
     """A replica answers questions too, which is not to say that the database is back."""
-    async with connection.transaction():
-        if await connection.fetchval(_sql["read_only"], timeout=5):
-            raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
+    async with given_up_after(LEAVING, connection):
+        await connection.execute("BEGIN")  # a pooler may give each transaction another session
+        takes_no_writes = await connection.fetchval(_sql["read_only"])
+        await connection.execute("COMMIT")
+    if takes_no_writes:
+        raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
 
 
 def watched(pool: Pool | WatchedPool, way: str = "pool") -> Pool:

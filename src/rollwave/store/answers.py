@@ -1,0 +1,98 @@
+"""Never waiting for an answer without a limit: a host's pool may have none, and asyncpg alone waits for ever.
+
+A network may lose what is sent to and fro, and keep the connection. Then PostgreSQL's own timeouts help nobody here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
+
+STATEMENT_TIMEOUT = 30.0
+"""Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
+
+ANSWER = STATEMENT_TIMEOUT + 5
+"""Seconds that the answer to a statement is waited for: by then PostgreSQL has cancelled it."""
+
+LEAVING = 3.0
+"""Seconds for a rollback, and for the reset of a connection that goes back to its pool. Neither has much to do."""
+
+
+class Answered:
+    """A connection whose statements fail after ``ANSWER`` seconds, unless they say for themselves when."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+        """As asyncpg's."""
+        return self._connection.execute(query, *args, timeout=timeout)
+
+    def executemany(self, command: str, args: Any, *, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+        """As asyncpg's."""
+        return self._connection.executemany(command, args, timeout=timeout)
+
+    def fetch(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+        """As asyncpg's."""
+        return self._connection.fetch(query, *args, timeout=timeout)
+
+    def fetchrow(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+        """As asyncpg's."""
+        return self._connection.fetchrow(query, *args, timeout=timeout)
+
+    def fetchval(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+        """As asyncpg's, for the first column."""
+        return self._connection.fetchval(query, *args, timeout=timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def answered(connection: Connection) -> Connection:
+    """``connection``, for the statements of one transaction."""
+    return cast("Connection", Answered(connection))
+
+
+def give_up(connection: Connection) -> None:
+    """Close a connection of which no answer is to be expected. Its pool makes another one."""
+    with suppress(asyncpg.InterfaceError):  # it is closed, and has left its pool
+        connection.terminate()
+
+
+@asynccontextmanager
+async def given_up_after(seconds: float, connection: Connection) -> AsyncIterator[None]:
+    """A limit on the block. Where it takes longer, or is cancelled, the connection is closed.
+
+    asyncpg would wait, with no limit of its own, until PostgreSQL has said that it has cancelled the statement.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (TimeoutError, asyncio.CancelledError):
+        give_up(connection)
+        raise
+
+
+@asynccontextmanager
+async def borrowed(
+    borrowing: AbstractAsyncContextManager[PoolConnectionProxy[asyncpg.Record]],
+) -> AsyncIterator[PoolConnectionProxy[asyncpg.Record]]:
+    """A connection of a pool for the block, as ``pool.acquire()`` gives it; one that cannot be reset is closed."""
+    connection = await borrowing.__aenter__()
+    try:
+        yield connection
+    finally:
+        async with given_up_after(LEAVING, connection):
+            await borrowing.__aexit__(None, None, None)

@@ -1,0 +1,124 @@
+"""A network that keeps connections to PostgreSQL open and passes nothing on, before a host's pool without a timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+
+from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.store.database import Pool, as_engine
+from tests.engine import connect, devices, insert_campaign, succeeds
+from tests.support import eventually
+
+
+@dataclass
+class Network:
+    """Between a pool and PostgreSQL."""
+
+    url: str = ""
+    silent: bool = False
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        """What comes, for as long as the network is not silent; from then on nothing, not even an end."""
+        with suppress(OSError):
+            while data := await source.read(65536):
+                if not self.silent:
+                    target.write(data)
+                    await target.drain()
+
+
+@asynccontextmanager
+async def before(database: str) -> AsyncIterator[Network]:
+    where = urlsplit(database)
+    given = parse_qs(where.query)
+    folder, port = given.get("host", [where.hostname or ""])[0], given.get("port", [str(where.port)])[0]
+    network = Network()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if folder.startswith("/"):
+            source, target = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        else:
+            source, target = await asyncio.open_connection(folder, int(port))
+        try:
+            await asyncio.gather(network.carry(reader, target), network.carry(source, writer))
+        finally:
+            target.transport.abort()
+            writer.transport.abort()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, writer))
+        network.serving.add(task)
+        task.add_done_callback(network.serving.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    network.url = f"postgresql://{where.username}@127.0.0.1:{server.sockets[0].getsockname()[1]}{where.path}"
+    try:
+        yield network
+    finally:
+        server.close()
+        for task in list(network.serving):
+            task.cancel()
+        await asyncio.gather(*network.serving, return_exceptions=True)
+
+
+@pytest.fixture
+async def network(database: str) -> AsyncIterator[Network]:
+    async with before(database) as network:
+        yield network
+
+
+@pytest.fixture
+async def pool(network: Network) -> AsyncIterator[Pool]:
+    pool = asyncpg.create_pool(network.url, min_size=0, ssl=False)
+    await pool
+    yield pool
+    pool.terminate()
+
+
+async def test_readiness_answers_and_the_coroutines_can_be_cancelled(
+    database: str, broker: EmbeddedBroker, network: Network, pool: Pool
+) -> None:
+    settings = Settings(mqtt_broker_url=broker.url, tick_interval=0.2)
+    async with connect(database) as host, devices(broker.url, succeeds):
+        campaign = await insert_campaign(host, 400, rollout_rate=1)
+        tasks = [
+            asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1, settings=settings)),
+            asyncio.create_task(run_ota_status_listener(pool, settings=settings)),
+        ]
+
+        async def some_sent() -> bool:
+            return bool(await host.fetchval("SELECT sent > 3 FROM ota_campaigns WHERE id = $1", campaign))
+
+        await eventually(some_sent, what="it works")
+        network.silent = True
+        began = time.monotonic()
+        found = await readiness(pool, settings=settings)
+        assert (found["status"], time.monotonic() - began < 9.5) == ("not ready", True)
+        for task in tasks:
+            task.cancel()
+        done, _ = await asyncio.wait(tasks, timeout=15)
+        assert done == set(tasks)
+
+
+async def test_a_transaction_ends_and_its_connection_is_closed(network: Network, pool: Pool) -> None:
+    """Wherever it is just then: at its beginning, in a statement, or at its end."""
+    for silent_from in ("BEGIN", "SELECT", "COMMIT"):
+        network.silent = False
+        async with pool.acquire() as connection:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(10):
+                    network.silent = silent_from == "BEGIN"
+                    async with as_engine(connection, "SELECT", timeout=0.5):
+                        network.silent = silent_from == "SELECT"
+                        await connection.fetchval("SELECT 1", timeout=0.5)
+                        network.silent = True
+        assert pool.get_size() == 0, silent_from
