@@ -41,6 +41,11 @@ async def adopt(connection: Connection, campaign: Campaign, *, patience: float, 
     ]
 
 
+async def any_left_behind(connection: Connection, campaign: Campaign) -> bool:
+    """Whether a host's earlier worker left rows in progress that :func:`adopt` has not taken over yet."""
+    return await connection.fetchval(_sql["any_left_behind"], campaign.tenant_id, campaign.id) is not None
+
+
 async def leave(connection: Connection, campaign: Campaign, devices: Sequence[DeviceId]) -> None:
     """Leave devices that had finished, and are overdue, to :func:`adopt`. Their rows are held."""
     await connection.execute(_sql["leave"], campaign.tenant_id, campaign.id, devices)

@@ -35,6 +35,12 @@ WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign
 RETURNING d.device_id, held.status AS was, d.status AS became, d.attempt, d.error_message,
           held.failed_before;
 
+-- name: any_left_behind
+SELECT true FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2 AND due_at IS NULL AND status IN ('DOWNLOADING', 'INSTALLING')
+ORDER BY due_at NULLS FIRST
+LIMIT 1;
+
 -- name: leave
 -- What is overdue and has completed_at had finished: adopt says what became of it. The rows are held.
 UPDATE ota_device_status SET due_at = NULL
