@@ -39,7 +39,8 @@ async def take_over(connection: Connection, campaign: Campaign, *, patience: flo
     tally: Tally = Counter()
     for each in ended:
         tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
-    await campaigns.count(connection, campaign.tenant_id, tally)
+    if campaign.counting:  # else they are counted with all others, and the host may have counted them before
+        await campaigns.count(connection, campaign.tenant_id, tally)
     failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
     await history.append_failed_attempts(
         connection,

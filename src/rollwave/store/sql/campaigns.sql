@@ -23,6 +23,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age,
        c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0 AS counted,
+       c.pending + c.downloading + c.installing + c.succeeded + c.failed + c.skipped IS NOT NULL AS counting,
        NOT EXISTS (SELECT FROM rollwave_installation i
                    WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS at_home
 FROM ota_campaigns c
