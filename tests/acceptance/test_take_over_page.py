@@ -192,8 +192,8 @@ async def one_that_waits_for_its_next_attempt(root: Connection) -> int:
     )
     await root.execute(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at, attempt, sent_attempt,"
-        " failed_attempt, failed_reason, due_at) VALUES ('south', $1, 'dev-1', 'DOWNLOADING', now(), 1, 1, 1, 'no_answer',"
-        " now() + interval '1 minute')",
+        " failed_attempt, failed_reason, due_at) VALUES ('south', $1, 'dev-1', 'DOWNLOADING', now(), 1, 1, 1,"
+        " 'no_answer', now() + interval '1 minute')",
         campaign,
     )
     return campaign

@@ -182,7 +182,9 @@ async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_i
         RUNNING,
         OVERWRITTEN,
     )
-    await root.execute("UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING)
+    await root.execute(
+        "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
+    )
     claimer = Claimer(pool, Settings(), steps=1)
     assert (await look(pool)).left_behind
     assert not (await claimer.claim(due(RUNNING))).commands

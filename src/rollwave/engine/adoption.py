@@ -33,9 +33,9 @@ SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
 async def take_over(connection: Connection, campaign: Campaign, *, patience: float) -> tuple[bool, bool]:
     """Give devices left in progress all their time from now on, and end those that had finished.
 
-    Returns whether there may be more of them, and whether any is not what it was. Then the counters are to be verified before the
-    campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the campaign's
-    lock.
+    Returns whether there may be more of them, and whether any is not what it was. Then the counters are to be verified
+    before the campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the
+    campaign's lock.
     """
     adopted = await adoption.adopt(connection, campaign, patience=patience, limit=ADOPT_LIMIT, skipped=SKIPPED)
     moved = [each for each in adopted if each.became is not each.was]

@@ -39,8 +39,8 @@ class Step:
     """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
 
     Or it is ``being_targeted``, or ``to_count``: nothing is done until it is. Nor is anything sent while devices may be
-    ``left_behind`` by a host that were not taken over yet. ``more``: devices may be overdue that were not looked at yet.
-    ``idle``: for so many seconds there is nothing to send.
+    ``left_behind`` by a host that were not taken over yet. ``more``: devices may be overdue, or left by a host, that
+    were not looked at yet. ``idle``: for so many seconds there is nothing to send.
     """
 
     stopped: Stopped | None = None

@@ -34,8 +34,9 @@ async def adopt(
 ) -> list[Adopted]:
     """Take over up to ``limit`` rows that a host's earlier worker left in progress.
 
-    Each has ``patience`` seconds for a report, and its whole time begins now. One that had finished before ends so, unless
-    its error is one for which the engine ``skipped`` it: that one has been sent to since. Needs the campaign's lock.
+    Each has ``patience`` seconds for a report, and its whole time begins now. One that had finished before ends so,
+    unless its error is one for which the engine ``skipped`` it: that one has been sent to since. Needs the campaign's
+    lock.
     """
     rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, patience, limit, skipped)
     return [
