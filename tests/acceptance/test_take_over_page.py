@@ -150,7 +150,11 @@ async def test_every_command_on_the_page(empty_database: str, mosquitto: Mosquit
                     await old.wait()
                 if "worker.py &" in step.text:
                     await what_the_old_worker_began_ends(root, fleet)
-                if "worker.pid)" in step.text or ("remove-rollwave.sql" in step.text and step.language == "sh"):
+                if "worker.pid)" in step.text:
+                    waiting = await one_that_waits_for_its_next_attempt(root)
+                if "SET status = 'PENDING'" in step.text:
+                    await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old", waiting)
+                if "remove-rollwave.sql" in step.text and step.language == "sh":
                     await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old")
     assert list(unified_diff(before, schema(host), "before", "afterwards", n=1)) == []
 
@@ -180,8 +184,25 @@ async def listened_to(root: Connection) -> bool:
     )
 
 
-async def the_old_worker_does_as_before(host: Host, mosquitto: Mosquitto, root: Connection, log: Path) -> None:
-    """It runs a campaign of its own to the end."""
+async def one_that_waits_for_its_next_attempt(root: Connection) -> int:
+    """A campaign of one device, as the new worker leaves it."""
+    campaign: int = await root.fetchval(
+        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices)"
+        " VALUES ('south', 'waits', 3, 10, 'RUNNING', 1) RETURNING id"
+    )
+    await root.execute(
+        "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at, attempt, sent_attempt,"
+        " failed_attempt, failed_reason, due_at) VALUES ('south', $1, 'dev-1', 'DOWNLOADING', now(), 1, 1, 1,"
+        " 'no_answer', now() + interval '1 minute')",
+        campaign,
+    )
+    return campaign
+
+
+async def the_old_worker_does_as_before(
+    host: Host, mosquitto: Mosquitto, root: Connection, log: Path, waiting: int | None = None
+) -> None:
+    """It runs a campaign of its own to the end, and one in which a device is ``waiting``."""
     log.unlink()
     campaign = await root.fetchval(
         "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices)"
@@ -194,7 +215,14 @@ async def the_old_worker_does_as_before(host: Host, mosquitto: Mosquitto, root: 
     )
     async with old_worker(host, mosquitto, log) as old:
         await eventually(lambda: all_have_succeeded(root, campaign), what="the old worker sends, and counts")
+        if waiting is not None:
+            await eventually(lambda: has_ended(root, waiting), what="the old worker sends to the device that waited")
         assert old.returncode is None, log.read_text()
+
+
+async def has_ended(root: Connection, campaign: int) -> bool:
+    """Counted by the device's report, whatever the old worker then wrote over it."""
+    return (await campaign_row(root, campaign, "south"))[1] == 1
 
 
 async def all_have_succeeded(root: Connection, campaign: int) -> bool:

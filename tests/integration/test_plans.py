@@ -207,6 +207,7 @@ PINNED = {
     "executions.release": {KEY},
     "executions.apply_reports": {KEY, CAMPAIGN},
     "adoption.adopt": {OPEN, "Tid Scan", CAMPAIGN},
+    "adoption.any_left_behind": {OPEN},
     "executions.bring_forward": {OPEN, "Tid Scan"},
     "executions.hold_overdue": {OPEN},
     "executions.postpone": {KEY},
@@ -302,7 +303,8 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await executions.outlook(connection, campaign)
         await executions.next_due(connection, campaign)
         await executions.in_flight(connection, campaign, up_to=ROWS)
-        await adoption.adopt(connection, campaign, patience=60, limit=ROWS)
+        await adoption.any_left_behind(connection, campaign)
+        await adoption.adopt(connection, campaign, patience=60, limit=ROWS, skipped=["no"])
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
         await executions.bring_forward(connection, campaign, longest=600, patience=60)

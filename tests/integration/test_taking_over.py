@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.report import Report
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import adoption
 from rollwave.engine.claimer import Claimer
-from rollwave.engine.conductor import Conductor
+from rollwave.engine.conductor import Conductor, Step
+from rollwave.engine.guard import SKIPPED_BECAUSE
 from rollwave.engine.intake import Intake
 from rollwave.settings import Settings
-from rollwave.store import executions
+from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.engine import (
@@ -69,9 +73,9 @@ async def pool(host: Host) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def look(pool: Pool, campaign: int = RUNNING) -> None:
+async def look(pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING) -> Step:
     """What a worker does every few seconds."""
-    await Conductor(pool, Settings()).conduct(due(campaign))
+    return await Conductor(pool, Settings()).conduct(replace(due(campaign), status=status))
 
 
 async def history(root: Connection, campaign: int = RUNNING) -> list[str]:
@@ -148,10 +152,125 @@ async def test_a_report_that_comes_first_adopts_a_device_too(root: Connection, p
     assert left > 1700, "half an hour of silence, not none"
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_report_that_comes_first_does_not_judge_a_campaign_by_a_hosts_counters(
+    root: Connection, pool: Pool, *, together: bool
+) -> None:
+    await root.execute("UPDATE ota_campaigns SET succeeded = 1, failed = 2 WHERE id = $1", RUNNING)
+    reports = [said("dev-10", RUNNING, "SUCCESS" if together else "FAILED")]
+    if together:
+        campaign = await insert_campaign(root, 1, tenant="south")
+        await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", campaign)
+        reports.append(said("dev-1", campaign, "DOWNLOADING", tenant="south"))
+    await Intake(pool, Settings()).take_in(reports)
+    await look(pool)
+    assert await campaign_row(root, RUNNING) == (("RUNNING", 10, 0) if together else ("RUNNING", 9, 1))
+
+
+async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_is_judged(
+    root: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "ADOPT_LIMIT", 8)
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'FAILED', completed_at = now(), error_message = 'bad image'"
+        " WHERE campaign_id = $1 AND device_id = 'dev-1'",
+        RUNNING,
+    )
+    await root.execute(
+        "WITH finished AS (DELETE FROM ota_device_status WHERE campaign_id = $1 AND device_id = ANY ($2) RETURNING *)"
+        " INSERT INTO ota_device_status SELECT * FROM finished",  # PostgreSQL comes upon them last
+        RUNNING,
+        OVERWRITTEN,
+    )
+    await root.execute(
+        "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
+    )
+    claimer = Claimer(pool, Settings(), steps=1)
+    assert (await look(pool)).left_behind
+    assert not (await claimer.claim(due(RUNNING))).commands
+    await Conductor(pool, Settings()).reconcile(due(RUNNING))
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
+    assert await history(root) == []
+    assert not (await look(pool)).left_behind
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
+    assert await history(root) == ["finished_restored", "adopted"]
+    assert (await claimer.claim(due(RUNNING))).commands
+
+
+async def test_what_a_host_has_counted_is_not_counted_again_when_it_is_restored(root: Connection, pool: Pool) -> None:
+    before = await campaign_row(root, RUNNING)
+    async with tenant_transaction(pool, TENANT) as connection:
+        campaign = await campaigns.lock(connection, TENANT, RUNNING)
+        await adoption.take_over(connection, campaign, patience=60)
+    assert (await breakdown(root, RUNNING))["SUCCESS"] == 9
+    assert await campaign_row(root, RUNNING) == before
+
+
+async def test_a_report_in_a_pause_gives_a_device_its_time_and_not_the_pause_on_top(
+    root: Connection, pool: Pool
+) -> None:
+    """The first device reports before anybody has looked, the second one and a third in the pause."""
+    await root.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", RUNNING)
+    south = await insert_campaign(root, 1, tenant="south")
+    await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", south)
+    intake = Intake(pool, Settings())
+    await intake.take_in([said("dev-10", RUNNING, "INSTALLING")])
+    await look(pool, status=CampaignStatus.PAUSED)
+    await root.execute("UPDATE ota_campaigns SET active_at = active_at - interval '1 hour' WHERE id = $1", RUNNING)
+    await root.execute(
+        "UPDATE ota_device_status SET suspended_before = 0, due_at = NULL WHERE campaign_id = $1"
+        " AND device_id IN ('dev-11', 'dev-12')",
+        RUNNING,
+    )
+    await intake.take_in([said("dev-11", RUNNING, "INSTALLING")])
+    await intake.take_in([said("dev-12", RUNNING, "INSTALLING"), said("dev-1", south, "INSTALLING", tenant="south")])
+    await root.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", RUNNING)
+    await look(pool)
+    rows = await root.fetch(
+        "SELECT device_id,"
+        " EXTRACT(epoch FROM d.started_at - now())::float8 + c.suspended_for - d.suspended_before AS more"
+        " FROM ota_device_status d JOIN ota_campaigns c ON c.id = d.campaign_id"
+        " WHERE c.id = $1 AND device_id IN ('dev-10', 'dev-11', 'dev-12')",
+        RUNNING,
+    )
+    more = {row["device_id"]: row["more"] for row in rows}
+    assert -60 < more["dev-11"] <= 1, more
+    assert -60 < more["dev-12"] <= 1, more
+    assert 3540 < more["dev-10"] <= 3601, more
+
+
+@pytest.mark.parametrize("status", [CampaignStatus.RUNNING, CampaignStatus.ABORTED])
+async def test_a_skipped_device_that_a_host_sends_to_is_in_progress(
+    root: Connection, pool: Pool, status: CampaignStatus
+) -> None:
+    await look(pool)
+    async with tenant_transaction(pool, TENANT) as connection:
+        await executions.skip_unsent(connection, TENANT, CampaignId(RUNNING), limit=1000, reason=SKIPPED_BECAUSE)
+    await root.execute("UPDATE ota_campaigns SET status = $2 WHERE id = $1", RUNNING, status)
+    await root.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now()"
+        " WHERE campaign_id = $1 AND device_id = 'dev-20'",
+        RUNNING,
+    )
+    await look(pool, status=status)
+    row = await device_row(root, RUNNING, "dev-20")
+    assert (row["status"], row["completed_at"], row["error_message"]) == ("DOWNLOADING", None, None)
+    counted = await root.fetchrow("SELECT skipped, downloading, installing FROM ota_campaigns WHERE id = $1", RUNNING)
+    assert counted is not None
+    assert tuple(counted) == (6, 5, 4)
+    await Intake(pool, Settings()).take_in([said("dev-20", RUNNING, "SUCCESS")])
+    assert (await device_row(root, RUNNING, "dev-20"))["status"] == "SUCCESS"
+
+
 async def test_what_was_overwritten_after_it_had_finished_is_finished(root: Connection, pool: Pool) -> None:
     await root.execute(
         "UPDATE ota_device_status SET error_message = 'no space left', progress_pct = 40"
         " WHERE campaign_id = $1 AND device_id = 'dev-5'",
+        RUNNING,
+    )
+    await root.execute(
+        "UPDATE ota_device_status SET error_message = 'finished business and no failure', progress_pct = 100"
+        " WHERE campaign_id = $1 AND device_id = 'dev-6'",
         RUNNING,
     )
     await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.5 WHERE id = $1", RUNNING)
@@ -181,6 +300,8 @@ async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: 
 
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
+    assert not (await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))).commands, "nobody has looked"
+    await look(pool)
     batch = await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))
     assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
     row = await root.fetchrow(
@@ -188,8 +309,8 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
         RUNNING,
     )
     assert row is not None
-    assert tuple(row) == (4, 0, 17 + 5, 7, 9, 4, 0)
-    assert await history(root) == ["adopted"]
+    assert tuple(row) == (9, 0, 17 + 5, 7, 4, 4, 0)
+    assert await history(root) == ["finished_restored", "adopted"]
 
 
 async def test_a_canary_counts_the_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
@@ -209,7 +330,7 @@ async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Conne
         RUNNING,
     )
     await root.execute("UPDATE ota_campaigns SET succeeded = 2, failed = 2 WHERE id = $1", RUNNING)
-    assert not (await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))).commands
+    await look(pool)
     assert (await campaign_row(root, RUNNING))[0] == "ABORTED"
 
 
@@ -310,6 +431,7 @@ async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connectio
         " FROM generate_series(1, 8) AS n",
         campaign,
     )
+    await look(pool, campaign)
     assert len((await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
     assert await history(root, campaign) == ["adopted"]
 

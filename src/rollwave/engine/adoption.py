@@ -7,10 +7,13 @@ stopped or its SQL writes such rows.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import UNSENDABLE
 from rollwave.domain.intake import Tally
 from rollwave.domain.retry import Reason
+from rollwave.engine.guard import SKIPPED_BECAUSE
 from rollwave.log import get_logger
 from rollwave.store import adoption, campaigns, history
 from rollwave.store.adoption import Adopted
@@ -23,23 +26,31 @@ _log = get_logger("conductor")
 ADOPT_LIMIT = 10_000
 """Rows taken over in one look."""
 
+SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
+"""What the engine writes down for a device that it never sends to."""
+
 
 async def take_over(connection: Connection, campaign: Campaign, *, patience: float) -> tuple[bool, bool]:
     """Give devices left in progress all their time from now on, and end those that had finished.
 
-    Returns whether there may be more of them, and whether any ended. Then the counters are to be verified before the
-    campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the campaign's
-    lock.
+    Returns whether there may be more of them, and whether any is not what it was. Then the counters are to be verified
+    before the campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the
+    campaign's lock.
     """
-    adopted = await adoption.adopt(connection, campaign, patience=patience, limit=ADOPT_LIMIT)
-    ended = [each for each in adopted if each.became is not each.was]
-    more = len(adopted) == ADOPT_LIMIT
-    if not ended:
-        return more, False
+    adopted = await adoption.adopt(connection, campaign, patience=patience, limit=ADOPT_LIMIT, skipped=SKIPPED)
+    moved = [each for each in adopted if each.became is not each.was]
     tally: Tally = Counter()
-    for each in ended:
+    for each in moved:
         tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
-    await campaigns.count(connection, campaign.tenant_id, tally)
+    if moved and campaign.counting:  # else they are counted with all others, and the host may have counted them before
+        await campaigns.count(connection, campaign.tenant_id, tally)
+    ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
+    if ended:
+        await _tell(connection, campaign, ended)
+    return len(adopted) == ADOPT_LIMIT, bool(moved)
+
+
+async def _tell(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
     failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
     await history.append_failed_attempts(
         connection,
@@ -52,7 +63,6 @@ async def take_over(connection: Connection, campaign: Campaign, *, patience: flo
     )
     if campaign.counted:  # else it is being adopted, which is logged once it is counted
         _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
-    return more, True
 
 
 def _failed_attempt(campaign: Campaign, device: Adopted) -> FailedAttempt:

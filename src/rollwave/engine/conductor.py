@@ -38,8 +38,9 @@ LONGEST_REFUSAL = 600.0
 class Step:
     """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
 
-    Or it is ``being_targeted``, or ``to_count``: nothing is done until it is. ``more``: devices may
-    be overdue, or left by a host, that were not looked at yet. ``idle``: for so many seconds there is nothing to send.
+    Or it is ``being_targeted``, or ``to_count``: nothing is done until it is. Nor is anything sent while devices may be
+    ``left_behind`` by a host that were not taken over yet. ``more``: devices may be overdue, or left by a host, that
+    were not looked at yet. ``idle``: for so many seconds there is nothing to send.
     """
 
     stopped: Stopped | None = None
@@ -47,6 +48,7 @@ class Step:
     to_verify: Outlook | None = None
     being_targeted: bool = False
     to_count: bool = False
+    left_behind: bool = False
     more: bool = False
     idle: float = 0.0
 
@@ -125,7 +127,7 @@ class Conductor:
         """
         more, ended = await adoption.take_over(connection, campaign, patience=rules.patience)
         if more:
-            return Step(more=True)
+            return Step(left_behind=True)
         if ended or not campaign.counted:
             return Step(idle=SOON) if counted else Step(to_count=True)  # idle: another worker counts them too
         if counted:

@@ -62,7 +62,10 @@ def may_stop(standing: Standing) -> bool:
 
 
 async def judge(connection: Connection, tenant_id: str, standing: Standing, *, at_gate: bool = False) -> Stopped | None:
-    """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on."""
+    """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on.
+
+    While its counters are a host's, it is not judged by them: that is done when it is adopted.
+    """
     if after(standing.status, Action.TRIP) is None:
         return None
     try:
@@ -72,6 +75,8 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
     if at_gate:
         guardrail = guardrail.at_gate()
     if not guardrail.trips(standing.succeeded, standing.failed):
+        return None
+    if not (await campaigns.get(connection, tenant_id, standing.campaign_id)).counted:
         return None
     finished = standing.succeeded + standing.failed
     reason = (

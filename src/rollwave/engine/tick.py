@@ -146,6 +146,8 @@ class Ticker:
             step = await self._conductor.conduct(due)
             if step.being_targeted:
                 wait = await self._targeter.target(due)
+            elif step.left_behind:
+                wait = 0.0
             elif due.status is CampaignStatus.RUNNING:
                 wait = step.idle or await self._dispatcher.dispatch(due)
             else:

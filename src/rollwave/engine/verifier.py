@@ -6,7 +6,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.engine import guard
 from rollwave.engine.guard import Stopped
 from rollwave.log import get_logger
-from rollwave.store import campaigns, history
+from rollwave.store import adoption, campaigns, history
 from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign, Comparison, Due
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
@@ -42,8 +42,8 @@ class Verifier:
         adopted: dict[str, int] = {}
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
             was = await campaigns.lock(connection, due.tenant_id, due.campaign_id)
-            if not (was.counted or found.devices) and was.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
-                return False  # a host that has written down the campaign is about to write down its devices
+            if not was.counted and not await self._may_adopt(connection, was, found):
+                return False
             repaired = await campaigns.repair(connection, was, found)
             if repaired and found.drifted and was.counted:
                 stopped = await self._tell(connection, was)
@@ -55,6 +55,13 @@ class Verifier:
         if stopped:
             stopped.announce()
         return repaired
+
+    async def _may_adopt(self, connection: Connection, campaign: Campaign, found: Comparison) -> bool:
+        """Not before its devices are there, and what a host left in progress is taken over: it is judged right away."""
+        if campaign.status not in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
+            return True
+        # A host that has written down the campaign is about to write down its devices.
+        return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
 
     async def _adopt(self, connection: Connection, due: Due, counts: dict[str, int]) -> Stopped | None:
         """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.

@@ -67,6 +67,8 @@ class Campaign:
     reconciled_age: float
     counted: bool
     """Its counters have been compared with its rows, or moved with them from the beginning."""
+    counting: bool
+    """Its counters move with its rows. Until it is counted, they lack what there was before (or have too much)."""
     activity: Activity
     command: str | None
     firmware_url: str | None
@@ -176,6 +178,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         pace_used=row["pace_used"],
         reconciled_age=row["reconciled_age"],
         counted=row["counted"],
+        counting=row["counting"],
         activity=Activity(row["active_for"], row["seen_ago"], row["suspended_for"], row["suspended_lately"]),
         command=row["command"],
         firmware_url=row["file_url"],

@@ -104,9 +104,13 @@ BEGIN
         FROM ota_device_status d
         JOIN ota_campaigns c ON c.tenant_id = r.tenant AND c.id = r.campaign
         CROSS JOIN LATERAL (
-            SELECT CASE WHEN d.started_at IS NULL THEN c.suspended_for
-                        WHEN d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AND isfinite(d.started_at)
-                        THEN c.suspended_for - EXTRACT(epoch FROM moment - d.started_at)::float8
+            SELECT CASE WHEN d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING')
+                        THEN c.suspended_for
+                             + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
+                                    THEN GREATEST(0, EXTRACT(epoch FROM moment - c.active_at))::float8 ELSE 0 END
+                             - CASE WHEN isfinite(d.started_at)
+                                    THEN EXTRACT(epoch FROM moment - d.started_at)::float8 ELSE 0 END
+                        WHEN d.started_at IS NULL THEN c.suspended_for
                         ELSE d.suspended_before END AS suspended_before
         ) AS t
         WHERE d.tenant_id = r.tenant AND d.campaign_id = r.campaign AND d.device_id = r.device

@@ -23,6 +23,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
        COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age,
        c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0 AS counted,
+       c.pending + c.downloading + c.installing + c.succeeded + c.failed + c.skipped IS NOT NULL AS counting,
        NOT EXISTS (SELECT FROM rollwave_installation i
                    WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS at_home
 FROM ota_campaigns c
@@ -142,11 +143,13 @@ UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $
 
 -- name: suspend
 -- Nothing may be sent from now on: deadlines stand still. Where nobody has looked for more than $3 seconds, they have stood
--- still since then. A campaign of which nothing was ever written down was paused when its history says so.
+-- still since then. A campaign of which nothing was ever written down was paused when its history says so; the time of devices
+-- that a host sent to begins when they are taken over, whatever was before (adoption.adopt).
 -- Not applied: that is written down already.
 UPDATE ota_campaigns c
 SET active_since = NULL,
     active_at = CASE
+        WHEN c.active_at IS NULL AND c.pending IS NULL THEN statement_timestamp()
         WHEN c.active_at IS NULL THEN COALESCE(
             (SELECT h.at FROM ota_campaign_history h
              WHERE h.tenant_id = $1 AND h.campaign_id = $2 AND h.event = 'paused' AND h.device_id IS NULL

@@ -170,7 +170,7 @@ WITH report AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
            -- By a host's earlier worker, and not seen since (adoption.adopt).
-           d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AND isfinite(d.started_at) AS left_behind
+           d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
         SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before, due_at
@@ -196,9 +196,13 @@ WITH report AS MATERIALIZED (
     FROM found d
     JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = d.campaign_id
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN d.started_at IS NULL THEN c.suspended_for
-                    WHEN d.left_behind
-                    THEN c.suspended_for - EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8
+        SELECT CASE WHEN d.left_behind
+                    THEN c.suspended_for
+                         + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
+                                THEN GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - c.active_at))::float8 ELSE 0 END
+                         - CASE WHEN isfinite(d.started_at)
+                                THEN EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8 ELSE 0 END
+                    WHEN d.started_at IS NULL THEN c.suspended_for
                     ELSE d.suspended_before END AS suspended_before
     ) AS t
 ), moved AS (
