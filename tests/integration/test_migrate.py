@@ -147,3 +147,12 @@ async def test_a_failed_file_leaves_nothing_behind(empty_database: str) -> None:
         await host.execute("DROP VIEW ota_campaigns")
         mended = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
         assert mended.returncode == 0, mended.stderr
+
+
+def test_a_login_that_does_not_exist_is_named_before_anything_is_changed(empty_database: str) -> None:
+    before = schema(empty_database)
+    refused = rollwave("migrate", "--grant-to", "svcc", env={"DATABASE_URL": empty_database})
+    assert refused.returncode == 1
+    assert "there is no login svcc" in refused.stderr
+    assert "createuser svcc" in refused.stderr
+    assert schema(empty_database) == before

@@ -84,7 +84,8 @@ async def migrate(
     Raises:
         Conflict: ``decision`` says that it is a copy, and it is the original. The schema is up to date then.
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
-        ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used.
+        ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used; or there is no login
+            ``grant_to``. Nothing was changed.
         SchemaMismatch: the database is newer than this program, or was made from other files. With
             ``adopt_only``: a table of the host's is missing, and nothing was changed.
     """
@@ -101,6 +102,8 @@ async def migrate(
     try:
         if not await is_direct(connection):
             raise ConfigurationError("migrations would go through a connection pooler, and not take turns", hint=DIRECT)
+        if grant_to:
+            await _require_login(connection, grant_to)
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         before = await host_tables.look(connection)
         if adopt_only:
@@ -123,9 +126,14 @@ async def migrate(
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
         raise await rights.refused(connection, error) from error
     except asyncpg.PostgresError as error:
-        raise DatabaseUnavailable(f"migrating failed, nothing of that file was kept: {error}") from error
+        raise DatabaseUnavailable(f"migrating failed; what was done before is kept: {error}") from error
     finally:
         await connection.close()
+
+
+async def _require_login(connection: Connection, name: str) -> None:
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text)", name):
+        raise ConfigurationError(f"there is no login {name}", hint=f"Make it first: `createuser {name}`.")
 
 
 async def _apply_missing(connection: Connection) -> list[str]:

@@ -86,7 +86,7 @@ async def refused(connection: Connection, error: asyncpg.PostgresError) -> Datab
     row = await connection.fetchrow(_sql["may_create"])
     hint = (
         "Migrate as the owner of the tables, with CREATEROLE or with the roles pulse_app and rollwave_due "
-        "(both NOLOGIN) created and granted to it beforehand."
+        "(both NOLOGIN) created beforehand and granted to it WITH ADMIN OPTION."
     )
     if row and not row["allowed"]:
         hint = (
