@@ -82,6 +82,34 @@ async def test_every_slot_is_held(pool: Pool, host: Connection, broker: Embedded
         assert (await readiness(pool))["checks"] == OK
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_a_pool_that_the_listener_would_take_whole(
+    database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, slots: int
+) -> None:
+    """Nobody would get a connection any more, the host itself included."""
+    async with asyncpg.create_pool(database, min_size=0, max_size=slots) as pool:
+        async with embedded(pool, settings=settings_for(broker, listener_slots=slots)):
+            await eventually(lambda: problems(caplog), what="said")
+            for _ in range(3):
+                await run_ota_campaign_tick(pool, settings=settings_for(broker, listener_slots=slots))
+            assert await pool.fetchval("SELECT 1", timeout=5) == 1
+        [told] = problems(caplog)
+    assert told.message == "ota_not_ready"
+    assert vars(told)["hint"].startswith(f"Make the pool with max_size={slots + 3} or more")
+
+
+async def test_a_pool_with_one_connection_more_is_enough(
+    database: str, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 5)
+    async with (
+        asyncpg.create_pool(database, min_size=0, max_size=2) as pool,
+        devices(broker.url, succeeds),
+        embedded(pool, settings=settings_for(broker)),
+    ):
+        await ends(host, campaign)
+
+
 async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(host, 8, rollout_rate=1)
     async with proxy(broker.url) as between, listened_to(pool):

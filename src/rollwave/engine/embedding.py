@@ -126,10 +126,12 @@ async def _listen(kept: Kept, slot: int, given: Given) -> None:
 
 
 async def _ready(kept: Kept, part: str, given: Given, life: Life | None = None) -> Settings:
-    """Wait until everything is right that is needed to work."""
+    """Wait until everything is right that is needed to listen."""
     while True:
         try:
-            return await kept.ready(given)
+            ready = await kept.ready(given)
+            kept.require_room(ready)
+            return ready
         except Exception as error:  # noqa: BLE001  as above
             kept.tell(part, error)
         if life is not None:
