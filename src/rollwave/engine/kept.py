@@ -110,9 +110,14 @@ class Kept:
         """The settings, once they are known to be usable.
 
         Raises:
-            ConfigurationError: a setting cannot be read, or a file that it names cannot be used.
+            ConfigurationError: these are no settings, one cannot be read, or a file that one names cannot be used.
         """
-        settings = Settings.load() if given.settings is None else given.settings
+        settings: object = Settings.load() if given.settings is None else given.settings
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"settings= takes rollwave.Settings, and this is {type(settings).__name__}",
+                hint="Hand over settings=Settings(...), or leave it out to have the environment read.",
+            )
         settings.require(ENGINE)
         self._broker(settings)
         return settings
