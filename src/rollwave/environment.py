@@ -99,7 +99,7 @@ class Environment(BaseModel):
         instead = f" {field.default} is used instead." if name in self.tolerated_fields else ""
         return ConfigurationError(
             f"{field.alias} {self._faults[name]}",
-            hint=f"Correct {field.alias} in the environment, or unset it.{instead}",
+            hint=f"Correct {field.alias} (in Settings: {name}), or leave it out.{instead}",
         )
 
 

@@ -20,6 +20,7 @@ import structlog
 from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import kept
+from rollwave.engine.listener import Listener
 from rollwave.store.database import Pool, create_pool
 from tests.engine import Connection, connect, devices, ends, insert_campaign, listened_to, succeeds
 from tests.proxy import proxy
@@ -80,6 +81,34 @@ async def test_every_slot_is_held(pool: Pool, host: Connection, broker: Embedded
         await ends(host, campaign)
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 2
         assert (await readiness(pool))["checks"] == OK
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_a_pool_that_the_listener_would_take_whole(
+    database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, slots: int
+) -> None:
+    """Nobody would get a connection any more, the host itself included."""
+    async with asyncpg.create_pool(database, min_size=0, max_size=slots) as pool:
+        async with embedded(pool, settings=settings_for(broker, listener_slots=slots)):
+            await eventually(lambda: problems(caplog), what="said")
+            for _ in range(3):
+                await run_ota_campaign_tick(pool, settings=settings_for(broker, listener_slots=slots))
+            assert await pool.fetchval("SELECT 1", timeout=5) == 1
+        [told] = problems(caplog)
+    assert told.message == "ota_not_ready"
+    assert vars(told)["hint"].startswith(f"Make the pool with max_size={slots + 3} or more")
+
+
+async def test_a_pool_with_one_connection_more_is_enough(
+    database: str, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 5)
+    async with (
+        asyncpg.create_pool(database, min_size=0, max_size=2) as pool,
+        devices(broker.url, succeeds),
+        embedded(pool, settings=settings_for(broker)),
+    ):
+        await ends(host, campaign)
 
 
 async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
@@ -243,6 +272,47 @@ async def test_a_problem_is_an_exception_with_its_hint_too(pool: Pool, caplog: p
         "rollwave.errors.ConfigurationError: MQTT_BROKER_URL cannot be used: it is not an MQTT URL",
         "hint: Use mqtt://host:1883, or mqtts://host:8883 for TLS.",
     ]
+
+
+async def test_settings_of_another_kind(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    settings: Any = {"mqtt_broker_url": "mqtt://h"}
+    tasks = [
+        asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, settings=settings)),
+        asyncio.create_task(run_ota_status_listener(pool, settings=settings)),
+    ]
+    await eventually(lambda: problems(caplog), what="said")
+    await run_ota_campaign_tick(pool, settings=settings)
+    assert not any(task.done() for task in tasks)
+    for task in tasks:
+        await end(task)
+    [told] = problems(caplog)
+    assert (told.message, "settings=Settings(" in vars(told)["hint"]) == ("ota_not_ready", True)
+    assert (await readiness(pool, settings=settings))["checks"]["settings"].endswith("this is dict")
+
+
+async def test_a_listener_is_left_when_every_slot_has_ended(
+    pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch in hand is finished in each, however long one of them takes."""
+    began, ended = [0], [0]
+    run = Listener.run
+
+    async def slowly(self: Listener, *given: Any, **named: Any) -> None:
+        began[0] += 1
+        mine = began[0]
+        try:
+            await run(self, *given, **named)
+        finally:
+            await asyncio.sleep(mine * 0.3)
+            ended[0] += 1
+
+    monkeypatch.setattr(Listener, "run", slowly)
+    listening = asyncio.create_task(run_ota_status_listener(pool, settings=settings_for(broker, listener_slots=3)))
+    await eventually(lambda: began[0] == 3, what="in each slot")
+    listening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listening
+    assert ended[0] == 3
 
 
 async def test_metrics_are_in_the_registry_that_the_host_names(pool: Pool, broker: EmbeddedBroker) -> None:

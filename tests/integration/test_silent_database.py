@@ -14,7 +14,7 @@ import pytest
 
 from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.store.database import Pool, as_engine
+from rollwave.store.database import Connection, Pool, as_engine
 from tests.engine import connect, devices, insert_campaign, succeeds
 from tests.support import eventually
 
@@ -52,12 +52,12 @@ async def before(database: str) -> AsyncIterator[Network]:
             await asyncio.gather(network.carry(reader, target), network.carry(source, writer))
         finally:
             target.transport.abort()
-            writer.transport.abort()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(serve(reader, writer))
         network.serving.add(task)
         task.add_done_callback(network.serving.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     network.url = f"postgresql://{where.username}@127.0.0.1:{server.sockets[0].getsockname()[1]}{where.path}"
@@ -109,16 +109,17 @@ async def test_readiness_answers_and_the_coroutines_can_be_cancelled(
         assert done == set(tasks)
 
 
-async def test_a_transaction_ends_and_its_connection_is_closed(network: Network, pool: Pool) -> None:
-    """Wherever it is just then: at its beginning, in a statement, or at its end."""
-    for silent_from in ("BEGIN", "SELECT", "COMMIT"):
-        network.silent = False
-        async with pool.acquire() as connection:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(10):
-                    network.silent = silent_from == "BEGIN"
-                    async with as_engine(connection, "SELECT", timeout=0.5):
-                        network.silent = silent_from == "SELECT"
-                        await connection.fetchval("SELECT 1", timeout=0.5)
-                        network.silent = True
-        assert pool.get_size() == 0, silent_from
+async def transact(connection: Connection, network: Network, silent_from: str) -> None:
+    network.silent = silent_from == "BEGIN"
+    async with asyncio.timeout(10), as_engine(connection, "SELECT", timeout=0.5):
+        network.silent = silent_from == "SELECT"
+        await connection.fetchval("SELECT 1", timeout=0.5)
+        network.silent = True
+
+
+@pytest.mark.parametrize("silent_from", ["BEGIN", "SELECT", "COMMIT"])
+async def test_a_transaction_ends_and_its_connection_is_closed(network: Network, pool: Pool, silent_from: str) -> None:
+    async with pool.acquire() as connection:
+        with pytest.raises(TimeoutError):
+            await transact(connection, network, silent_from)
+        assert pool.get_size() == 0

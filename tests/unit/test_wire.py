@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -169,3 +170,36 @@ def test_credentials_never_show() -> None:
     broker = Broker.from_url("mqtt://me:s%2Fecret@h")
     assert (broker.username, broker.password) == ("me", "s/ecret")
     assert "ecret" not in repr(broker)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "a\x00b"])
+def test_a_host_name_that_no_host_can_have(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="MQTT_BROKER_URL cannot be used"):
+        Broker.from_url(f"mqtt://{host}:1883")
+
+
+@pytest.mark.parametrize("host", ["[::1]", "bücher.example", "broker.example.", "with_underscore", "a" * 63])
+def test_host_names_that_hosts_have(host: str) -> None:
+    assert Broker.from_url(f"mqtt://{host}:1883").host == host.strip("[]")
+
+
+@pytest.mark.parametrize(
+    ("login", "named"),
+    [
+        ({"password": "hunter2", "protocol": "3.1.1"}, "MQTT_USERNAME"),
+        ({"username": "a\x00b"}, "MQTT_USERNAME"),
+        ({"username": "a\ud800"}, "MQTT_USERNAME"),
+        ({"username": "a" * 65_536}, "MQTT_USERNAME"),
+        ({"username": "a", "password": "b" * 65_536}, "MQTT_PASSWORD"),
+    ],
+)
+def test_a_login_that_mqtt_does_not_know(login: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match="MQTT") as raised:
+        Broker.from_url("mqtt://h", **login)
+    assert named in raised.value.hint
+    assert "hunter2" not in f"{raised.value} {raised.value.hint}"
+
+
+def test_logins_that_mqtt_knows() -> None:
+    for login in ({"password": "b"}, {"username": "a", "password": "\x00", "protocol": "3.1.1"}, {"username": "ä"}):
+        assert Broker.from_url("mqtt://h", **cast("dict[str, Any]", login)).host == "h"

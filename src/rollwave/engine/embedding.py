@@ -99,7 +99,9 @@ async def run_ota_status_listener(
         async with kept.used():
             slots = (await _ready(kept, part_of(0), given)).listener_slots
             # Each slot has to be held by somebody, as with `rollwave worker`: else nothing is sent.
-            await asyncio.gather(*(_listen(kept, slot, given) for slot in range(slots)))
+            async with asyncio.TaskGroup() as listening:  # left once each has finished its batch
+                for slot in range(slots):
+                    listening.create_task(_listen(kept, slot, given))
 
 
 async def _listen(kept: Kept, slot: int, given: Given) -> None:
@@ -126,10 +128,12 @@ async def _listen(kept: Kept, slot: int, given: Given) -> None:
 
 
 async def _ready(kept: Kept, part: str, given: Given, life: Life | None = None) -> Settings:
-    """Wait until everything is right that is needed to work."""
+    """Wait until everything is right that is needed to listen."""
     while True:
         try:
-            return await kept.ready(given)
+            ready = await kept.ready(given)
+            kept.require_room(ready)
+            return ready
         except Exception as error:  # noqa: BLE001  as above
             kept.tell(part, error)
         if life is not None:
@@ -186,6 +190,6 @@ def _with(settings: Settings | None, registry: CollectorRegistry | None) -> Give
 
 def _interval(settings: Settings | None) -> float:
     try:
-        return (settings or Settings.load()).tick_interval
-    except ConfigurationError:  # the tick has logged it
+        return (Settings.load() if settings is None else settings).tick_interval
+    except (ConfigurationError, AttributeError):  # the tick has logged it
         return Settings().tick_interval

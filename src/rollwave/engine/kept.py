@@ -47,6 +47,9 @@ LOOK_EVERY = 1.0
 CLOSING = 15.0
 """Maximum number of seconds to close the session."""
 
+SPARE = 3
+"""Connections that a pool should have beside those that the listener holds. With a single one it works, slowly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -107,12 +110,31 @@ class Kept:
         """The settings, once they are known to be usable.
 
         Raises:
-            ConfigurationError: a setting cannot be read, or a file that it names cannot be used.
+            ConfigurationError: these are no settings, one cannot be read, or a file that one names cannot be used.
         """
-        settings = Settings.load() if given.settings is None else given.settings
+        settings: object = Settings.load() if given.settings is None else given.settings
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"settings= takes rollwave.Settings, and this is {type(settings).__name__}",
+                hint="Hand over settings=Settings(...), or leave it out to have the environment read.",
+            )
         settings.require(ENGINE)
         self._broker(settings)
         return settings
+
+    def require_room(self, settings: Settings) -> None:
+        """See that listeners leave a connection of the pool to all others, the host's own among them.
+
+        Raises:
+            ConfigurationError: each connection of the pool would be a listener's.
+        """
+        size = getattr(self.bare, "get_max_size", lambda: inf)()
+        slots = settings.listener_slots
+        if settings.database_direct_url is None and size <= slots:
+            raise ConfigurationError(
+                f"the pool has {size} connections at most, and {slots} of them would be the listener's for good",
+                hint=f"Make the pool with max_size={slots + SPARE} or more, or set ROLLWAVE_DATABASE_DIRECT_URL.",
+            )
 
     async def dispatching(self, settings: Settings) -> tuple[Ticker, Publisher]:
         """What a tick with these settings works with. The same as before, unless the settings are others."""

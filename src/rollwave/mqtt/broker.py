@@ -18,7 +18,10 @@ _PLAINTEXT_PORT, _TLS_PORT = 1883, 8883
 _SCHEMES = {"mqtt": False, "tcp": False, "mqtts": True, "ssl": True, "tls": True}
 """Whether there is TLS, by scheme. Other MQTT clients write ``tcp``, ``ssl`` and ``tls``."""
 
-_HOST = re.compile(r"[^\s,/@]+")
+_HOST = re.compile(r"[^\s,/@\x00]+")
+
+_TEXT_LIMIT = 65_535
+"""Bytes of a text in a packet of MQTT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Broker:
             ConfigurationError: the URL or a file cannot be used. Never falls back to plaintext, or to no certificate.
         """
         encrypted, host, port, user, secret = _split(url)
+        username, password = username or user, password or secret
+        _check_login(username, password, protocol)
         files = {"MQTT_CLIENT_CERT": client_cert, "MQTT_CLIENT_KEY": client_key}
         named = [setting for setting, file in files.items() if file]
         if named and not encrypted:
@@ -88,8 +93,8 @@ class Broker:
             host=host,
             port=port,
             tls=_tls(ca_cert, client_cert, client_key) if encrypted else None,
-            username=username or user,
-            password=password or secret,
+            username=username,
+            password=password,
             protocol=protocol,
             keepalive=keepalive,
             unused_ca=bool(ca_cert) and not encrypted,
@@ -124,10 +129,39 @@ def _split(url: str) -> tuple[bool, str, int, str | None, str | None]:
         raise ConfigurationError(
             f"MQTT_BROKER_URL cannot be used: {wrong}", hint="Use mqtt://host:1883, or mqtts://host:8883 for TLS."
         )
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ConfigurationError(
+            "MQTT_BROKER_URL cannot be used: no host can have this name",
+            hint="Correct the host name in MQTT_BROKER_URL: parts of 1 to 63 characters, with a dot between them.",
+        ) from error
     encrypted = encrypted or (not parts.scheme and port == _TLS_PORT)
     user = unquote(parts.username) if parts.username else None
     secret = unquote(parts.password) if parts.password else None
     return encrypted, parts.hostname, port or (_TLS_PORT if encrypted else _PLAINTEXT_PORT), user, secret
+
+
+def _check_login(username: str | None, password: str | None, protocol: Protocol) -> None:
+    if password and not username and protocol == "3.1.1":
+        raise ConfigurationError(
+            "MQTT_PASSWORD is set but MQTT_USERNAME is not, which MQTT 3.1.1 does not allow",
+            hint="Set MQTT_USERNAME too, or unset MQTT_PASSWORD.",
+        )
+    for setting, value, forbidden in (("MQTT_USERNAME", username, "\x00"), ("MQTT_PASSWORD", password, None)):
+        if value and not _fits(value, forbidden):
+            raise ConfigurationError(
+                f"{setting} cannot be used: it has a character that MQTT does not allow, or more than "
+                f"{_TEXT_LIMIT} bytes",
+                hint=f"Correct {setting}, or the login in MQTT_BROKER_URL.",
+            )
+
+
+def _fits(text: str, forbidden: str | None) -> bool:
+    try:
+        return len(text.encode()) <= _TEXT_LIMIT and (forbidden is None or forbidden not in text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _tls(ca_cert: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:
