@@ -101,6 +101,8 @@ class Model:
     settled: bool = False
     counted: bool = True
     """Its counters have been compared with its rows, or the engine wrote it down itself."""
+    counting: bool = False
+    """Its counters move with its rows, though they may not have been compared yet."""
     planned: bool = True
     """Its waves are. One with a canary has to be counted for that."""
     listening: bool = True
@@ -113,6 +115,9 @@ class Model:
     lately: int = 0
     events: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counting = self.counted
 
     def __getitem__(self, name: str) -> Device:
         return next(each for each in self.devices if each.name == name)
@@ -165,7 +170,7 @@ class Model:
         """The engine has claimed these: were they the ones, and as many as it may?"""
         if self.status == "RUNNING":
             self._count_first()
-        if self.status != "RUNNING" or not self.listening:
+        if self.status != "RUNNING" or not self.listening or not self.counted:
             assert not claimed, f"{claimed} claimed for a campaign that is {self.status}, {self.listening=}"
             return
         opens = self.window is None or self.now >= self.window + self.timing.tick
@@ -307,6 +312,8 @@ class Model:
         self._judge(self.policy.min_completed)
 
     def _judge(self, min_completed: int) -> None:
+        if not self.counted:
+            return
         finished = self.succeeded + self.failed
         over = finished >= max(1, min_completed) and self.failed / finished > self.policy.threshold
         if over and self.status in ("RUNNING", "PAUSED"):
@@ -369,10 +376,9 @@ class Model:
             each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
             each.end(each.finished or "")
             each.finished = None
-            self.succeeded, self.failed = (
-                self.succeeded + (each.status == "SUCCESS"),
-                self.failed + (each.status == "FAILED"),
-            )
+            if self.counting:
+                self.succeeded += each.status == "SUCCESS"
+                self.failed += each.status == "FAILED"
         if finished:
             self.events.append("finished_restored")
         for each in self.devices:
@@ -403,7 +409,7 @@ class Model:
         if self.active_since is not None:
             self.active_since, self.active_at = None, self.now
         elif self.active_at is None:
-            known = (self.paused_at, self.started_at, self.now)
+            known = (self.paused_at, self.started_at, self.now) if self.counting else (self.now,)
             self.active_at = next(each for each in known if each is not None)
 
     def _extension(self) -> int:
@@ -469,7 +475,11 @@ class Model:
         return statuses.count("SUCCESS"), statuses.count("FAILED"), sent
 
     def reconcile(self) -> None:
-        """Set the counters right after somebody else's SQL."""
+        """Set the counters right after somebody else's SQL, but for those of a host that has left rows in progress."""
+        self.counting = True
+        left_behind = any(each.status in MOVING and each.due is None for each in self.devices)
+        if left_behind and not self.counted and self.status in ("RUNNING", "PAUSED"):
+            return
         if self.rows() != (self.succeeded, self.failed, self.sent):
             self.succeeded, self.failed, self.sent = self.rows()
             self.events.append("counters_repaired" if self.counted else "adopted")

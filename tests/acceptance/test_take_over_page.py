@@ -137,7 +137,7 @@ async def test_every_command_on_the_page(empty_database: str, mosquitto: Mosquit
         async with terminal(
             folder, **exported, OLD_WORKER=str(old.pid), OTA_TICK_INTERVAL="0.5", PYTHONUNBUFFERED="1"
         ) as reader:
-            printed = ""
+            printed, waiting = "", None
             for number, step in enumerate(steps):
                 if step.language == "sh":
                     printed = await reader.run(step.text)

@@ -204,6 +204,7 @@ OUTLOOK = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
 async def test_each_action_moves_a_campaign_as_the_table_says(host: Connection, pool: Pool, action: Action) -> None:
     number = await insert_campaign(host, 1)
     await host.execute("UPDATE ota_device_status SET status = $1", OUTLOOK.get(action, "PENDING"))
+    await host.execute("UPDATE ota_campaigns SET pending = 0, downloading = 0, installing = 0, skipped = 0")  # counted
     for status in CampaignStatus:
         await host.execute(
             "UPDATE ota_campaigns SET status = $1, failed = $2, succeeded = $3, abort_threshold = $4",
