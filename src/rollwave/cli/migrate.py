@@ -79,6 +79,9 @@ def _tell(done: Migrated, version: int) -> None:
         complain(f"hint: {done.made.hint}")
     for what in done.unrepaired:
         complain(f"warning: could not be repaired: {what}")
+    for words in done.refused:
+        complain(f"warning: {words}")
+        complain(f"hint: {words.hint}")
     if done.identity:
         say(done.identity)
     if done.undecided:

@@ -55,12 +55,14 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
     findings += [membership, schema]
     if State.PROBLEM in {membership.state, schema.state}:
         return findings
+    due = await attempt("campaigns due", _due(pool), _MIGRATE)
     return [
         *findings,
         await attempt("rights", _rights(pool), _MIGRATE),
         await attempt("row-level security", _row_level_security(pool)),
         await attempt("identity", _identity(pool)),
-        await attempt("campaigns due", _due(pool), _MIGRATE),
+        due,
+        *([await attempt("status words", _words(pool), _MIGRATE)] if due.state is State.OK else []),
         await attempt("listeners", _listeners(pool, settings)),
     ]
 
@@ -188,6 +190,21 @@ async def _identity(pool: Pool) -> Finding:
 async def _due(pool: Pool) -> Finding:
     number = await health.due_campaigns(pool)
     return ok("campaigns due", f"{number} need the engine")
+
+
+async def _words(pool: Pool) -> Finding:
+    check = "status words"
+    if refused := await health.refused_words(pool):
+        return problem(check, "; ".join(map(str, refused)), " ".join(each.hint for each in refused))
+    if unknown := await health.unknown_words(pool):
+        shown = ", ".join(f"{word} ({devices})" for word, devices in list(unknown.items())[:_SHOWN])
+        return warning(
+            check,
+            f"devices of unfinished campaigns have words that the engine does not know and ignores: {shown}",
+            "UPDATE ota_device_status to one of PENDING, DOWNLOADING, INSTALLING, SUCCESS, FAILED and SKIPPED: "
+            "without one a device gets no command and counts as nothing.",
+        )
+    return ok(check, "the tables take all of the engine's words, and no device of an unfinished campaign has another")
 
 
 async def _listeners(pool: Pool, settings: Settings) -> Finding:

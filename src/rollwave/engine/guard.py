@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignStatus, after
 from rollwave.domain.guardrail import Guardrail
-from rollwave.errors import InvalidInput
-from rollwave.log import get_logger
+from rollwave.errors import Conflict, InvalidInput
+from rollwave.log import get_logger, report
 from rollwave.store import campaigns, executions, history
 from rollwave.store.campaigns import Campaign, Standing
 from rollwave.store.database import Connection
@@ -18,6 +19,8 @@ _log = get_logger("guard")
 SKIP_AT_ONCE, SKIP_BATCH = 1000, 5000
 """Devices skipped in the stopping transaction itself, so that the stop is committed soon; and more right after it, in
 batches."""
+
+_HELD = "Correct what the reason names, then start the campaign again."
 
 SKIPPED_BECAUSE = "campaign aborted before its turn"
 
@@ -39,11 +42,16 @@ class Stopped:
             "reason": self.reason,
         }
         if self.to is CampaignStatus.PAUSED:
-            _log.error("ota_campaign_held", **fields)
+            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_HELD)
+            report(_log, "ota_campaign_held", held, **fields)
             return
         metrics.auto_aborts.inc()
-        _log.warning(
+        aborted = Conflict(f"campaign {self.standing.campaign_id} is aborted: {self.reason}")
+        report(
+            _log,
             "ota_campaign_auto_abort",
+            aborted,
+            level=logging.WARNING,
             failed=self.standing.failed,
             succeeded=self.standing.succeeded,
             threshold=self.standing.threshold,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollwave.breaker import Told
 from rollwave.errors import ConfigurationError, IdentityUndecided
-from rollwave.log import get_logger
+from rollwave.log import get_logger, report
 from rollwave.store import codecs, identity
 from rollwave.store.database import Pool, system_transaction
 
@@ -27,7 +27,7 @@ async def require(pool: Pool) -> str:
     if not found.standing.decided:
         undecided = found.undecided()
         if _told.news(found.here, str(undecided)):
-            _log.error("ota_identity_undecided", error=str(undecided), hint=undecided.hint)
+            report(_log, "ota_identity_undecided", undecided)
         raise undecided
     if _told.over(found.here):
         _log.info("ota_identity_decided", installation=found.name)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store import identity, rights
+from rollwave.store import identity, rights, words
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction, unavailable
 from rollwave.store.identity import Installation
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
@@ -151,6 +151,23 @@ async def due_campaigns(pool: Pool) -> int:
     async with _as_engine(pool) as connection:
         number: int = await connection.fetchval(_sql["due"])
     return number
+
+
+async def refused_words(pool: Pool) -> list[words.Refused]:
+    """The contract's words that a host's columns do not take.
+
+    Raises:
+        SchemaMismatch: such a column holds no text.
+    """
+    async with _as_engine(pool) as connection:
+        await words.require_text(connection)
+        return await words.refused(connection)
+
+
+async def unknown_words(pool: Pool) -> dict[str, int]:
+    """Words that are none of the contract's, in unfinished campaigns, with the number of devices."""
+    with _explained():
+        return await words.unknown(pool)
 
 
 async def slots_alive(pool: Pool, slots: int) -> list[int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import health, host_tables, identity, rights
+from rollwave.store import health, host_tables, identity, rights, words
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
@@ -53,6 +54,7 @@ class Migrated:
         repaired: rights that were not as they shall be, and now are. Empty where all were set up just now.
         unrepaired: rights that could not be made so.
         made: tables that were made, of those that a host may have; None where its own migrations cannot be confused.
+        refused: words of the contract that a host's columns do not take.
         identity: what became of the identity; empty: nothing.
         undecided: somebody has to say first what this database is.
     """
@@ -61,6 +63,7 @@ class Migrated:
     repaired: list[str]
     unrepaired: list[str]
     made: host_tables.Made | None = None
+    refused: Sequence[words.Refused] = ()
     identity: str = ""
     undecided: IdentityUndecided | None = None
 
@@ -86,7 +89,8 @@ async def migrate(
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
         ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used; or there is no login
             ``grant_to``. Nothing was changed.
-        SchemaMismatch: the database is newer than this program, or was made from other files. With
+        SchemaMismatch: the database is newer than this program, or was made from other files. A host's column of
+            status words holds no text: nothing was changed. With
             ``adopt_only``: a table of the host's is missing, and nothing was changed.
     """
     url = read_url(dsn)
@@ -108,11 +112,15 @@ async def migrate(
         before = await host_tables.look(connection)
         if adopt_only:
             before.require_all()
+        await words.require_text(connection)
         applied = await _apply_missing(connection)
         repaired, unrepaired = await rights.repair(connection, force_rls=force_rls)
         if _SETS_RIGHTS_UP in applied:
             repaired = []
-        done = Migrated(applied, repaired, unrepaired, made=before.made() if applied else None)
+        made = before.made() if applied else None
+        async with connection.transaction():
+            refused = await words.refused(connection)
+        done = Migrated(applied, repaired, unrepaired, made, refused)
         if grant_to:
             quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)
             await connection.execute(f"GRANT pulse_app TO {quoted}")

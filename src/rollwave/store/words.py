@@ -1,0 +1,126 @@
+"""The contract's words in a host's columns: which of them its types and checks refuse, and which others it writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.errors import SchemaMismatch
+from rollwave.store.database import Connection, Pool, system_transaction, tenant_transaction
+from rollwave.store.queries import load
+
+_sql = load("words")
+
+WORDS = {"ota_campaigns": [*CampaignStatus], "ota_device_status": [*ExecutionStatus]}
+
+TENANTS, ROWS = 50, 100_000
+"""How many tenants are asked for unknown words, and in how many rows of each they are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Words that a host's column does not take."""
+
+    table: str
+    words: list[str]
+    by: str
+
+    def __str__(self) -> str:
+        return f"{self.table}.status does not take {', '.join(self.words)}: {self.by}"
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return f"The engine writes these words: let {self.by} allow {', '.join(map(repr, map(str, self.words)))}."
+
+
+async def require_text(connection: Connection) -> None:
+    """Check that both columns, where there are such tables, hold text: the engine compares them with text.
+
+    Raises:
+        SchemaMismatch: one has another type, such as an enumeration.
+    """
+    for row in await connection.fetch(_sql["columns"], list(WORDS)):
+        if not row["is_text"]:
+            table = row["of_table"]
+            raise SchemaMismatch(
+                f"{table}.status has the type {row['type']}, and the engine compares it with text",
+                hint=f"ALTER TABLE {table} ALTER COLUMN status TYPE text USING status::text",
+            )
+
+
+async def refused(connection: Connection) -> list[Refused]:
+    """Which of the contract's words the types and checks of both columns refuse. No row is read or written.
+
+    The connection is in a transaction. A check that is about other columns as well is not tried.
+    """
+    found: list[Refused] = []
+    for row in await connection.fetch(_sql["columns"], list(WORDS)):
+        table = row["of_table"]
+        words = WORDS[table]
+        if await _takes(connection, table, None):  # else another column's type takes no NULL
+            if misfits := [word for word in words if not await _takes(connection, table, word)]:
+                found.append(Refused(table, [*misfits], f"its type {row['type']}"))
+            words = [word for word in words if word not in misfits]
+        found += [
+            Refused(table, failing, f"the constraint {check['name']}")
+            for check in await connection.fetch(_sql["checks"], table)
+            if (failing := await _failing(connection, row["type"], check["expression"], words))
+        ]
+    return found
+
+
+async def _takes(connection: Connection, table: str, word: str | None) -> bool:
+    try:
+        async with _savepoint(connection):
+            await connection.fetchval(
+                f"SELECT count(jsonb_populate_record(NULL::{table},"
+                " jsonb_strip_nulls(jsonb_build_object('status', $1::text))))",
+                word,
+            )
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+        return False
+    return True
+
+
+async def _failing(connection: Connection, type_: str, expression: str, words: Sequence[str]) -> list[str]:
+    """The words for which the check's expression is false; none where this login may not evaluate it."""
+    try:
+        async with _savepoint(connection):
+            failing = _sql["failing"].format(type=type_, expression=expression)
+            rows = await connection.fetch(failing, [str(word) for word in words])
+    except asyncpg.PostgresError:
+        return []
+    return [row["word"] for row in rows]
+
+
+@asynccontextmanager
+async def _savepoint(connection: Connection) -> AsyncIterator[None]:
+    """An error within the block leaves the transaction as it was, also one that asyncpg has not begun."""
+    await connection.execute("SAVEPOINT rollwave_words")
+    try:
+        yield
+    finally:
+        await connection.execute("ROLLBACK TO SAVEPOINT rollwave_words")
+
+
+async def unknown(pool: Pool) -> dict[str, int]:
+    """Words of devices in RUNNING and PAUSED campaigns that are none of the contract's, with the number of devices.
+
+    Looks at ``ROWS`` rows of each of ``TENANTS`` tenants at most.
+    """
+    async with system_transaction(pool) as connection:
+        tenants = await connection.fetch(_sql["unfinished"], TENANTS)
+    found: Counter[str] = Counter()
+    for each in tenants:
+        async with tenant_transaction(pool, each["tenant_id"]) as connection:
+            words = [str(word) for word in ExecutionStatus]
+            for row in await connection.fetch(_sql["unknown"], each["tenant_id"], each["campaigns"], ROWS, words):
+                found[row["word"]] += row["devices"]
+    return dict(found)

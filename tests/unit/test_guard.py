@@ -1,0 +1,25 @@
+"""What is logged of a campaign that was stopped, also where a handler prints no fields."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.engine.guard import Stopped
+from rollwave.store.campaigns import Standing
+
+
+@pytest.mark.parametrize("to", [CampaignStatus.PAUSED, CampaignStatus.ABORTED])
+def test_a_plain_format_shows_which_campaign_and_why(to: CampaignStatus, caplog: pytest.LogCaptureFixture) -> None:
+    standing = Standing(7, CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
+    with caplog.at_level(logging.WARNING, logger="rollwave"):
+        Stopped("north", standing, to, "rollout_rate 0 sends nothing").announce()
+    [record] = caplog.records
+    printed = logging.Formatter("%(levelname)s %(message)s").format(record)
+    assert "campaign 7" in printed
+    assert "rollout_rate 0 sends nothing" in printed
+    assert "Traceback" not in printed
+    assert (vars(record)["campaign_id"], vars(record)["tenant_id"]) == (7, "north")
+    assert vars(record)["reason"] == "rollout_rate 0 sends nothing"
