@@ -85,14 +85,15 @@ async def given_up_after(seconds: float, connection: Connection) -> AsyncIterato
         raise
 
 
-@asynccontextmanager
-async def borrowed(
-    borrowing: AbstractAsyncContextManager[PoolConnectionProxy[asyncpg.Record]],
-) -> AsyncIterator[PoolConnectionProxy[asyncpg.Record]]:
-    """A connection of a pool for the block, as ``pool.acquire()`` gives it; one that cannot be reset is closed."""
-    connection = await borrowing.__aenter__()
+async def give_back(borrowed: AbstractAsyncContextManager[Connection], connection: Connection) -> None:
+    """Leave what ``pool.acquire()`` has returned. A connection that cannot be reset is closed.
+
+    Raises:
+        TimeoutError: there was no answer.
+    """
     try:
-        yield connection
-    finally:
-        async with given_up_after(LEAVING, connection):
-            await borrowing.__aexit__(None, None, None)
+        async with asyncio.timeout(LEAVING):
+            await borrowed.__aexit__(None, None, None)
+    except (TimeoutError, asyncio.CancelledError):
+        give_up(connection)
+        raise

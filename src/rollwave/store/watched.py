@@ -13,7 +13,7 @@ import asyncpg
 from rollwave.breaker import Breaker
 from rollwave.errors import DatabaseUnavailable
 from rollwave.log import get_logger, report
-from rollwave.store.answers import LEAVING, borrowed, given_up_after
+from rollwave.store.answers import LEAVING, give_back, given_up_after
 from rollwave.store.database import Pool
 from rollwave.store.outage import hint_of, in_words, is_away
 from rollwave.store.queries import load
@@ -61,10 +61,14 @@ class WatchedPool:
             raise StillAway(f"PostgreSQL: {self.trouble}")
         began = time.monotonic()
         try:
-            async with borrowed(self._pool.acquire(timeout=timeout)) as connection:
+            borrowed = self._pool.acquire(timeout=timeout)
+            connection = await borrowed.__aenter__()
+            try:
                 if self._breaker.away_for is not None:
                     await _require_primary(connection)
                 yield connection
+            finally:
+                await give_back(borrowed, connection)
         except BaseException as error:
             await self._note(error, began)
             raise
