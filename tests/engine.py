@@ -133,7 +133,7 @@ async def listened_to(pool: Pool) -> AsyncIterator[None]:
 
 
 async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
-    """As if these had been sent to a moment ago."""
+    """As if these had been sent to a moment ago: so the campaign is counted."""
     await host.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = $3, sent_attempt = $3, started_at = now(),"
         " due_at = now() + interval '1 hour' WHERE campaign_id = $1 AND device_id = ANY ($2)",
@@ -141,7 +141,17 @@ async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, at
         devices,
         attempt,
     )
-    await host.execute("UPDATE ota_campaigns SET sent = sent + $2 WHERE id = $1", campaign, len(devices))
+    await host.execute(
+        "UPDATE ota_campaigns SET sent = sent + $2, pending = rows.pending, downloading = rows.downloading,"
+        " installing = rows.installing, skipped = rows.skipped FROM (SELECT"
+        " count(*) FILTER (WHERE status = 'PENDING') AS pending,"
+        " count(*) FILTER (WHERE status = 'DOWNLOADING') AS downloading,"
+        " count(*) FILTER (WHERE status = 'INSTALLING') AS installing,"
+        " count(*) FILTER (WHERE status = 'SKIPPED') AS skipped"
+        " FROM ota_device_status WHERE campaign_id = $1) AS rows WHERE id = $1",
+        campaign,
+        len(devices),
+    )
 
 
 async def campaign_row(connection: Connection, campaign: int, tenant: str = TENANT) -> tuple[str, int, int]:
