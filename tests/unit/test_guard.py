@@ -7,13 +7,14 @@ import logging
 import pytest
 
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.ids import CampaignId
 from rollwave.engine.guard import Stopped
 from rollwave.store.campaigns import Standing
 
 
 @pytest.mark.parametrize("to", [CampaignStatus.PAUSED, CampaignStatus.ABORTED])
 def test_a_plain_format_shows_which_campaign_and_why(to: CampaignStatus, caplog: pytest.LogCaptureFixture) -> None:
-    standing = Standing(7, CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
+    standing = Standing(CampaignId(7), CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
     with caplog.at_level(logging.WARNING, logger="rollwave"):
         Stopped("north", standing, to, "rollout_rate 0 sends nothing").announce()
     [record] = caplog.records

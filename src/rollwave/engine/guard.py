@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignStatus, after
@@ -36,7 +37,7 @@ class Stopped:
 
     def announce(self) -> None:
         """Say so in the log and the metrics. Call it after the commit, never before."""
-        fields = {
+        fields: dict[str, Any] = {
             "campaign_id": self.standing.campaign_id,
             "tenant_id": self.tenant_id,
             "reason": self.reason,
