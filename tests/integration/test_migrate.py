@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,25 @@ def test_a_login_that_does_not_exist_is_named_before_anything_is_changed(empty_d
     assert "there is no login svcc" in refused.stderr
     assert "createuser svcc" in refused.stderr
     assert schema(empty_database) == before
+
+
+@pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+def test_an_owner_without_createrole_migrates_as_the_page_says(empty_database: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/howto/run-in-production.md").read_text("utf-8")
+    (recipe,) = re.findall(r"have somebody who may run:\n\n((?:    .*\n)+)", page)
+    name = empty_database.partition("@/")[2].partition("?")[0]
+    psql(
+        empty_database,
+        f"""
+        DROP ROLE IF EXISTS owner; DROP ROLE IF EXISTS runner_of_owner;
+        CREATE ROLE owner LOGIN; CREATE ROLE runner_of_owner LOGIN;
+        ALTER DATABASE {name} OWNER TO owner; ALTER SCHEMA public OWNER TO owner""",
+    )
+    made = psql(empty_database, "SELECT rolname FROM pg_roles")
+    for statement in recipe.split(";")[:-1]:
+        if not any(f"CREATE ROLE {role} " in statement and role in made for role in ("pulse_app", "rollwave_due")):
+            psql(empty_database, statement)
+    env = {"DATABASE_URL": empty_database.replace("postgres@", "owner@", 1)}
+    migrated = rollwave("migrate", "--grant-to", "runner_of_owner", env=env)
+    assert migrated.returncode == 0, migrated.stderr
+    psql(empty_database.replace("postgres@", "runner_of_owner@", 1), "SET ROLE pulse_app")

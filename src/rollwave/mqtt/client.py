@@ -130,7 +130,8 @@ class Session:
             answer = await client.call(client.connect(broker.host, broker.port, ssl=broker.tls, timeout=timeout))
         except Exception as error:
             client.abort()
-            raise unavailable(f"no MQTT session with {broker.address}", error, hint=hint_of(error)) from error
+            hint = hint_of(error, encrypted=broker.tls is not None)
+            raise unavailable(f"no MQTT session with {broker.address}", error, hint=hint) from error
         except asyncio.CancelledError:
             client.abort()  # also where the connection had just been made
             raise

@@ -183,12 +183,16 @@ def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavail
     return BrokerUnavailable(f"{what}: {error if str(error) else type(error).__name__}", hint=hint)
 
 
-def hint_of(error: BaseException) -> str:
-    """What to do about a connection that cannot be made."""
+def hint_of(error: BaseException, *, encrypted: bool) -> str:
+    """What to do about a connection that cannot be made. ``encrypted``: it was tried with TLS."""
     if isinstance(error, ConnectRefusedError) and error.reason_code in _NO_LOGIN:
         return "Check MQTT_USERNAME, MQTT_PASSWORD or the client certificate, and that the broker knows this user."
-    if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
+    cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLCertVerificationError):
         return "Set MQTT_CA_CERT to the CA of the broker's certificate, and use a name of it in MQTT_BROKER_URL."
+    if isinstance(cause, (ConnectionResetError, ssl.SSLError)):
+        other = "without TLS: mqtt://" if encrypted else "with TLS: mqtts://"
+        return f"Check MQTT_BROKER_URL, and that the broker runs. It may want a connection {other}."
     return "Check MQTT_BROKER_URL, and that the broker runs."
 
 
