@@ -93,7 +93,7 @@ async def _failing(connection: Connection, type_: str, expression: str, words: S
     """The words for which the check's expression is false; none where this login may not evaluate it."""
     try:
         async with _savepoint(connection):
-            failing = _sql["failing"].format(type=type_, expression=expression)
+            failing = _sql["failing"].replace("varchar", type_).replace("(true)", f"({expression})")
             rows = await connection.fetch(failing, [str(word) for word in words])
     except asyncpg.PostgresError:
         return []

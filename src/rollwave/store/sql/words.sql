@@ -18,9 +18,9 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = $1::text A
 ORDER BY k.conname;
 
 -- name: failing
--- Type and expression as the catalogue has them.
-SELECT word FROM (SELECT word, word::{type} AS status FROM unnest($1::text[]) AS t (word)) AS row
-WHERE NOT ({expression});
+-- The column's type stands in place of varchar, and a check's expression in place of true.
+SELECT word FROM (SELECT word, word::varchar AS status FROM unnest($1::text[]) AS t (word)) AS row
+WHERE NOT (true);
 
 -- name: unfinished
 SELECT tenant_id, array_agg(campaign_id) AS campaigns
