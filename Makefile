@@ -29,7 +29,8 @@ lowest: setup $(LOWEST)/.ready ## unit and integration tests on PostgreSQL 18 wi
 	@scripts/system-packages
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(LOWEST)/dist . >/dev/null
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(LOWEST)/dist/*.whl
-	$(LOWEST)/bin/pytest --numprocesses=$(JOBS) --dist=worksteal $(or $(ARGS),tests/unit tests/integration -k 'not debian and not deploy')
+	$(LOWEST)/bin/pytest --numprocesses=$(JOBS) --dist=worksteal -k 'not debian and not deploy' \
+	  -W ignore::pytest.PytestUnraisableExceptionWarning $(or $(ARGS),tests/unit tests/integration)
 
 check: setup ## lint, format, types, and the direction of imports
 	$(BIN)/ruff check .

@@ -110,7 +110,10 @@ def configure(settings: Settings) -> None:
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.JSONRenderer(default=str)]
         if as_json
-        else [_for_a_terminal, structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+        else [
+            _for_a_terminal,
+            structlog.dev.ConsoleRenderer(timestamp_key="ts", exception_formatter=structlog.dev.plain_traceback),
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -191,8 +191,7 @@ async def tenant_transaction(
     what is first in line (``IN_TURN``). ``checks_at_once``: a host's deferred constraints fail the statement that
     breaks them, and not the commit.
     """
-    if not tenant_id or "\x00" in tenant_id:
-        raise InvalidInput("a transaction needs a tenant")
+    _require_tenant(tenant_id)
     begin = f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"
     wanted = ((_GENERIC_PLANS, generic_plans), (f"; {IN_TURN}", queues), (_CHECKS_AT_ONCE, checks_at_once))
     async with _transaction(pool, begin + "".join(each for each, is_wanted in wanted if is_wanted)) as connection:
@@ -258,6 +257,17 @@ _BEGIN = (
 A statement after a lock must see what the lock's last holder committed. A host's columns without a time zone hold UTC.
 Where row security is off, PostgreSQL refuses statements on tenants' rows.
 """
+
+
+def _require_tenant(tenant_id: str) -> None:
+    # Before the connection is used: on asyncpg 0.29 text that cannot be encoded leaves it waiting for ever.
+    try:
+        tenant_id.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("a tenant's id is text in UTF-8, and this one is not") from None
+    if not tenant_id or "\x00" in tenant_id:
+        raise InvalidInput("a transaction needs a tenant")
+
 
 _GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
 _CHECKS_AT_ONCE = "; SET CONSTRAINTS ALL IMMEDIATE"
