@@ -215,28 +215,38 @@ async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def as_engine(connection: Connection, settings: str, *, timeout: float = ANSWER) -> AsyncIterator[None]:
+async def as_engine(
+    connection: Connection, settings: str, *, timeout: float = ANSWER, holds_lock: bool = False
+) -> AsyncIterator[None]:
     """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own.
 
     A connection that does not answer is closed: PostgreSQL ends the transaction.
 
     Args:
         timeout: seconds for the statement that begins it, and for the one that ends it.
+        holds_lock: the session has a lock, which is not to be lost where the commit is cancelled.
     """
     try:
         with refusing_foreign_text():  # a tenant's id
             await connection.execute(f"{_BEGIN}; {settings}", timeout=timeout)
         yield
     except BaseException:
-        with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
-            async with given_up_after(LEAVING, connection):
-                await connection.execute("ROLLBACK")
+        await _roll_back(connection)
         raise
     try:
         await connection.execute("COMMIT", timeout=timeout)
-    except (TimeoutError, asyncio.CancelledError):
-        give_up(connection)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        if holds_lock and isinstance(error, asyncio.CancelledError):
+            await _roll_back(connection)
+        else:
+            give_up(connection)
         raise
+
+
+async def _roll_back(connection: Connection) -> None:
+    with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
+        async with given_up_after(LEAVING, connection):
+            await connection.execute("ROLLBACK")
 
 
 @asynccontextmanager

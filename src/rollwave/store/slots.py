@@ -44,7 +44,7 @@ class Lock:
 
         Returns what its session in the broker was subscribed to last; None: nothing yet.
         """
-        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE):
+        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE, holds_lock=True):
             topic_filter: str | None = await self._connection.fetchval(_sql["coming"], self._slot, timeout=_PATIENCE)
         return topic_filter
 
@@ -54,7 +54,7 @@ class Lock:
 
     async def beat(self, topic_filter: str) -> None:
         """Tell the database that the slot is listened to now."""
-        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE):
+        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE, holds_lock=True):
             await self._connection.execute(_sql["beat"], self._slot, CONTINUOUS, topic_filter, timeout=_PATIENCE)
 
     async def listen(self, topic_filter: str, beaten: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class Lock:
             return
         finally:
             with suppress(*CONNECTION_TROUBLE):
-                async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE):
+                async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE, holds_lock=True):
                     await self._connection.execute(_sql["hush"], self._slot, timeout=_PATIENCE)
 
 
