@@ -68,6 +68,9 @@ async def before(database: str) -> AsyncIterator[Network]:
         for task in list(network.serving):
             task.cancel()
         await asyncio.gather(*network.serving, return_exceptions=True)
+        await server.wait_closed()
+        for _ in range(3):  # a transport that is aborted closes its socket in a later turn of the loop
+            await asyncio.sleep(0)
 
 
 @pytest.fixture
