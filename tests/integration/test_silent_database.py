@@ -105,10 +105,11 @@ async def test_readiness_answers_and_the_coroutines_can_be_cancelled(
         network.silent = True
         began = time.monotonic()
         found = await readiness(pool, settings=settings)
-        assert (found["status"], time.monotonic() - began < 9.5) == ("not ready", True)
+        # Nine seconds, and three each for a rollback and for the connection's way back to its pool.
+        assert (found["status"], time.monotonic() - began < 17) == ("not ready", True)
         for task in tasks:
             task.cancel()
-        done, _ = await asyncio.wait(tasks, timeout=15)
+        done, _ = await asyncio.wait(tasks, timeout=25)
         assert done == set(tasks)
 
 
