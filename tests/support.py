@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -14,10 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import pytest
+
 from rollwave.embedded.postgres import wheel_binaries
 from tests.ports import free_port
 
-__all__ = ["Running", "end", "environment", "eventually", "free_port", "psql", "rollwave", "rollwave_running"]
+__all__ = [
+    "Running",
+    "end",
+    "environment",
+    "eventually",
+    "free_port",
+    "our_records",
+    "psql",
+    "rollwave",
+    "rollwave_running",
+]
 
 T = TypeVar("T")
 
@@ -48,6 +61,11 @@ async def end(task: asyncio.Task[Any]) -> None:
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)
     await asyncio.gather(task, return_exceptions=True)
+
+
+def our_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the engine logged. asyncio adds its own, also about tasks of an earlier test when it collects them."""
+    return [record for record in caplog.records if record.name.split(".")[0] == "rollwave"]
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from rollwave.store.database import Pool, create_pool
 from tests.engine import Connection, connect, devices, ends, insert_campaign, listened_to, succeeds
 from tests.proxy import proxy
 from tests.shipped import ShippedMosquitto
-from tests.support import end, environment, eventually, free_port
+from tests.support import end, environment, eventually, free_port, our_records
 
 SECRET = "hunter2"
 OK = {"database": "ok", "schema": "ok", "identity": "ok", "broker": "ok", "reports": "ok"}
@@ -63,7 +63,7 @@ def settings_for(broker: EmbeddedBroker | str, **more: Any) -> Settings:
 
 
 def problems(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [each for each in caplog.records if each.levelno >= logging.WARNING]
+    return [each for each in our_records(caplog) if each.levelno >= logging.WARNING]
 
 
 async def test_settings_by_argument_run_a_campaign(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:

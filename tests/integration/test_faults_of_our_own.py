@@ -24,7 +24,7 @@ from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from rollwave.store.outage import ValueRefused, is_away
 from tests.engine import TENANT, Connection, breakdown, campaign_row, connect, devices, insert_campaign, said, sent_to
-from tests.support import end, eventually
+from tests.support import end, eventually, our_records
 
 INGESTION = (
     Failpoint.RECEIVED,
@@ -117,7 +117,7 @@ async def test_an_error_beside_the_listener_is_no_outage(
     async with listening(pool, broker.url) as listener, devices(broker.url) as fleet:
         fleet.send(ask_topic(TENANT, "dev-1"), b"")
         await eventually(lambda: listener.fault == "failed: KeyError; see the log", what="it is known")
-        [told] = [record for record in caplog.records if record.levelname == "ERROR"]
+        [told] = [record for record in our_records(caplog) if record.levelname == "ERROR"]
         assert told.message == "ota_status_listener_disconnected"
         assert told.exc_info
         await eventually(lambda: listener.presence.subscribed, what="it listens again")
@@ -149,7 +149,7 @@ async def test_while_it_lasts_it_is_known(
     finally:
         await end(taking)
     assert intake.fault == "", "it is over"
-    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    told = [record for record in our_records(caplog) if record.levelname == "ERROR"]
     assert 1 <= len(told) <= 2 * tenants - 1, "once for each transaction and kind of error"
     assert all(record.exc_info for record in told), "with its traceback"
     assert [await campaign_row(host, ids[each], each) for each in names] == [("RUNNING", 1, 0)] * tenants

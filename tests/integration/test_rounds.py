@@ -24,7 +24,7 @@ from rollwave.settings import Settings
 from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
-from tests.support import eventually
+from tests.support import eventually, our_records
 
 HOUR = 3600.0
 
@@ -90,7 +90,7 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
             await eventually(lambda: sent(host, campaign, 3), timeout=20, what="all are sent to")
     finally:
         failpoints.arm(None)
-    [told] = [record for record in caplog.records if record.levelname == "ERROR"]
+    [told] = [record for record in our_records(caplog) if record.levelname == "ERROR"]
     assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 

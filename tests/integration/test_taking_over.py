@@ -313,6 +313,15 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
     assert await history(root) == ["finished_restored", "adopted"]
 
 
+async def test_nothing_is_counted_before_devices_left_in_progress_are_taken_over(root: Connection, pool: Pool) -> None:
+    """By a claim that comes before the first look, or a check of its counters."""
+    await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))
+    await Conductor(pool, Settings()).reconcile(due(RUNNING))
+    assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
+    await look(pool)
+    assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) == 0
+
+
 async def test_a_canary_counts_the_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
     claimer = Claimer(pool, Settings(), steps=1)

@@ -22,17 +22,26 @@ class Verifier:
     async def verify(self, due: Due) -> bool:
         """Compare counters and rows, and repair the difference. False: not now."""
         found = await self._compare(due)
-        return found.agree or await self._repair(due, found)
+        return found is not None and (found.agree or await self._repair(due, found))
 
     async def count(self, due: Due) -> int:
-        """Count a campaign's devices by its rows, for the first time: from now on its counters are right."""
+        """Count a campaign's devices by its rows, for the first time: from now on its counters are right.
+
+        Returns how many it has; 0 also where it cannot be counted yet.
+        """
         found = await self._compare(due)
+        if found is None:
+            return 0
         if not found.agree:
             await self._repair(due, found)
         return found.devices
 
-    async def _compare(self, due: Due) -> Comparison:
+    async def _compare(self, due: Due) -> Comparison | None:
+        """None: what a host left in progress is to be taken over first."""
         async with tenant_transaction(self._pool, due.tenant_id) as connection:
+            campaign = await campaigns.get(connection, due.tenant_id, due.campaign_id)
+            if not campaign.counted and _goes_on(campaign) and await adoption.any_left_behind(connection, campaign):
+                return None
             await campaigns.begin_counting(connection, due.tenant_id, due.campaign_id)
         async with tenant_transaction(self._pool, due.tenant_id, timeout=SCAN_TIMEOUT) as connection:
             return await campaigns.compare(connection, due.tenant_id, due.campaign_id)
@@ -58,7 +67,7 @@ class Verifier:
 
     async def _may_adopt(self, connection: Connection, campaign: Campaign, found: Comparison) -> bool:
         """Not before its devices are there, and what a host left in progress is taken over: it is judged right away."""
-        if campaign.status not in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
+        if not _goes_on(campaign):
             return True
         # A host that has written down the campaign is about to write down its devices.
         return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
@@ -91,6 +100,10 @@ class Verifier:
             detail={"succeeded": campaign.succeeded, "failed": campaign.failed},
         )
         return await guard.judge(connection, campaign.tenant_id, guard.standing_of(campaign))
+
+
+def _goes_on(campaign: Campaign) -> bool:
+    return campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}
 
 
 def _what_a_host_did(found: Comparison) -> dict[str, int]:
