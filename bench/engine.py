@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from bench.load import Key
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.claimer import Claimer
-from rollwave.engine.intake import Intake
+from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.ingest.commit import Ingest
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
 from rollwave.store import executions
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 
@@ -29,9 +28,9 @@ class Engine:
         settings = Settings().model_copy(update={"claim_batch": batch})
         self.pool = pool
         self.key = key
-        self.due = Due(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
-        self._claimer = Claimer(pool, settings, steps=1)
-        self._intake = Intake(pool, settings)
+        self.due = CampaignRef(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
+        self._claimer = Claims(pool, settings, steps=1)
+        self._intake = Ingest(pool, settings)
 
     async def claim(self) -> Sequence[Claimed]:
         """The next batch of devices, leased."""

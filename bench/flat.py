@@ -15,14 +15,14 @@ from bench.load import Key, device_name
 from bench.session import Session
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.engine import identity
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.verifier import Verifier
+from rollwave.engine.upkeep.counters import Verifier
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.mqtt.topics import STATUS_FILTER
 from rollwave.settings import Settings
-from rollwave.store import campaigns, read_models, slots
+from rollwave.store import campaigns, listeners, views
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claimed
-from rollwave.store.slots import Lock
+from rollwave.store.listeners import Lock
 
 SIZES = (10_000, 1_000_000)
 """Devices of the campaigns that the largest one is compared with."""
@@ -62,7 +62,7 @@ class Subject:
             "flat.claim": self._claim,
             "flat.mark": self._mark,
             "flat.apply": self._apply,
-            "flat.campaign": lambda: read_models.campaign(pool, *key),
+            "flat.campaign": lambda: views.campaign(pool, *key),
             "flat.devices": self._page,
             "flat.deep": lambda: self._page(cursor=device_name(self.size * 3 // 4)),
             "flat.status": lambda: self._page(ExecutionStatus.FAILED),
@@ -73,7 +73,7 @@ class Subject:
         }
 
     async def _page(self, status: ExecutionStatus | None = None, cursor: str | None = None) -> None:
-        await read_models.devices(self.engine.pool, *self.engine.key, status=status, limit=100, cursor=cursor)
+        await views.devices(self.engine.pool, *self.engine.key, status=status, limit=100, cursor=cursor)
 
     async def _claim(self) -> None:
         self.claimed = await self.engine.claim()
@@ -132,7 +132,7 @@ def _compare(session: Session, subjects: list[Subject]) -> None:
 @asynccontextmanager
 async def _listened_to(pool: Pool) -> AsyncIterator[Lock]:
     await identity.require(pool)  # as a worker does before anything else
-    async with slots.hold(pool, 0) as lock:
+    async with listeners.acquire_slot(pool, 0) as lock:
         assert lock
         await lock.announce()
         await lock.beat(STATUS_FILTER)

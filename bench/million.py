@@ -19,7 +19,7 @@ from bench.load import TABLE, TENANT, Key
 from bench.rates import PATIENCE, run, written
 from bench.session import Session
 from rollwave.domain.role import Role
-from rollwave.store import apikeys
+from rollwave.store import access
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claimed
 from tests.engine import listened_to
@@ -90,7 +90,7 @@ async def _ask(client: httpx2.AsyncClient, took: list[float]) -> None:
 
 @asynccontextmanager
 async def _serving(session: Session, database: Database) -> AsyncIterator[httpx2.AsyncClient]:
-    key = await apikeys.create(database.pool, TENANT, Role.OPERATOR)
+    key = await access.create(database.pool, TENANT, Role.OPERATOR)
     port, log = free_port(), session.lab.folder / "serve.log"
     with session.lab.broker() as at:
         env = {"DATABASE_URL": database.url, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{at.port}"}

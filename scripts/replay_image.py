@@ -202,7 +202,8 @@ def check(image: Stage) -> None:
     for command in (["--version"], ["--help"], ["serve", "--help"], ["migrate", "--help"]):
         require(image, [*image.entrypoint, *command])
     require(
-        image, ["python3", "-c", "import rollwave.api.app, rollwave.engine.worker, rollwave.fleet, rollwave.doctor"]
+        image,
+        ["python3", "-c", "import rollwave.api.app, rollwave.engine.worker.worker, rollwave.fleet, rollwave.doctor"],
     )
     wrote = "import os, pathlib, sys\nassert os.getuid() == 10001\ntry: pathlib.Path(sys.argv[1], 'x').touch()\n"
     for place in ("/", "/tmp", "/opt/rollwave", "/run"):  # noqa: S108  it must not be written to

@@ -11,7 +11,7 @@ import httpx2
 from rollwave.api.app import create_app
 from rollwave.domain.role import Role
 from rollwave.settings import Settings
-from rollwave.store import apikeys
+from rollwave.store import access
 from rollwave.store.database import Pool
 
 CUSTOMER = "/api/v1/customer"
@@ -24,7 +24,7 @@ async def calling(
     pool: Pool, tenant: str = "north", role: Role = Role.OPERATOR, *, key: str | None = None
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the customer routes that holds a key of ``tenant``."""
-    key = await apikeys.create(pool, tenant, role) if key is None else key
+    key = await access.create(pool, tenant, role) if key is None else key
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(create_app(pool, Settings()), raise_app_exceptions=False),
         base_url=f"http://test{CUSTOMER}",

@@ -14,17 +14,17 @@ from typing import Any, TypeAlias, cast
 
 import asyncpg
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import identity
-from rollwave.engine.search import NOBODY
+from rollwave.engine.dispatch.isolate import NOBODY
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
-from rollwave.store import executions, slots
-from rollwave.store.campaigns import Campaign, Due
+from rollwave.store import executions, listeners
+from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claim
@@ -105,9 +105,9 @@ async def insert_campaign(
     return campaign
 
 
-def due(campaign: int, tenant: str = TENANT) -> Due:
+def due(campaign: int, tenant: str = TENANT) -> CampaignRef:
     """A RUNNING campaign, as the engine is told of it."""
-    return Due(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
+    return CampaignRef(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
 
 
 async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
@@ -121,7 +121,7 @@ async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: in
 async def listened_to(pool: Pool) -> AsyncIterator[None]:
     """As if a listener were subscribed: it holds its slot, and says so to the database. Else nothing is sent."""
     await identity.require(pool)  # as a worker does before anything else
-    async with slots.hold(pool, 0) as lock:
+    async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
         await lock.beat("nothing")

@@ -14,7 +14,7 @@ from collections import Counter
 from unicodedata import category
 
 from rollwave.domain.ids import MAX_BIGINT, is_valid_id
-from rollwave.domain.report import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
+from rollwave.domain.reports.parse import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
 from rollwave.mqtt.topics import parse_status_topic
 
 SLOWEST = 0.050

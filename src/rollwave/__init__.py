@@ -12,16 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rollwave.engine.embedding import run_ota_campaign_tick, run_ota_status_listener, worker_loop
-    from rollwave.engine.readiness import readiness
+    from rollwave.engine.worker.embedding import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+    from rollwave.engine.worker.readiness import readiness
     from rollwave.settings import Settings
 else:
-    _HOMES = {"readiness": "rollwave.engine.readiness", "Settings": "rollwave.settings"}
+    _HOMES = {"readiness": "rollwave.engine.worker.readiness", "Settings": "rollwave.settings"}
 
     def __getattr__(name: str) -> Any:
         # Only when asked for: the command line's help need not wait for the engine.
         if name in __all__:
-            return getattr(import_module(_HOMES.get(name, "rollwave.engine.embedding")), name)
+            return getattr(import_module(_HOMES.get(name, "rollwave.engine.worker.embedding")), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

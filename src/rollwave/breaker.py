@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Hashable
 
-FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.2, 5.0
 """Seconds between two tries while it is away, at first and at most."""
 
-ONE_TRY = 10.0
+ONE_TRY_SECONDS = 10.0
 """Seconds that one try is waited for, before somebody else may try too."""
 
 
@@ -39,7 +38,7 @@ class Breaker:
             return True
         if self.pause:
             return False
-        self._next_try = time.monotonic() + ONE_TRY
+        self._next_try = time.monotonic() + ONE_TRY_SECONDS
         return True
 
     def failed(self, began: float | None = None) -> bool:
@@ -51,7 +50,7 @@ class Breaker:
         news = not self._failures
         if news:
             self._since = now
-        pause = min(MAX_PAUSE, FIRST_PAUSE * 2**self._failures)
+        pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         # Jitter, so that many workers do not come back in step.
         self._next_try = now + pause * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it
@@ -73,42 +72,3 @@ class Breaker:
         self._failures = 0
         self._worked_at = time.monotonic()
         return away_for
-
-
-class Told:
-    """What has been said of whom, so that it is said once and not at every try. Remembers the last thousand."""
-
-    def __init__(self, room: int = 1000) -> None:
-        self._said: dict[Hashable, str] = {}
-        self._room = room
-
-    def news(self, whom: Hashable, what: str) -> bool:
-        """Whether this has still to be said; it counts as said from now on."""
-        if self._said.get(whom) == what:
-            return False
-        self._said.pop(whom, None)
-        while len(self._said) >= self._room:
-            del self._said[next(iter(self._said))]
-        self._said[whom] = what
-        return True
-
-    def over(self, whom: Hashable) -> bool:
-        """It went well again: the next time is news. Returns whether anything had been said."""
-        return self._said.pop(whom, None) is not None
-
-
-class Problems:
-    """What several parts of a process meet at the same time, such as a missing schema: the first part logs it."""
-
-    def __init__(self) -> None:
-        self._met: dict[str, str] = {}
-
-    def met(self, part: str, what: str) -> bool:
-        """Note that ``part`` has met this. Returns whether to log it: no part has met it that is not over yet."""
-        is_new = what not in self._met.values()
-        self._met[part] = what
-        return is_new
-
-    def over(self, part: str) -> bool:
-        """``part`` is well again: the next time is news. Returns whether it had met anything."""
-        return self._met.pop(part, None) is not None

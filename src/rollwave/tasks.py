@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 _log = get_logger("tasks")
 
-CANCEL_AGAIN = 0.5
+CANCEL_AGAIN_SECONDS = 0.5
 """Seconds that a task gets to clean up before it is cancelled once more."""
 
 
 async def end(
-    *tasks: asyncio.Task[Any], within: float, cancel_again: float = CANCEL_AGAIN
+    *tasks: asyncio.Task[Any], within: float, cancel_again: float = CANCEL_AGAIN_SECONDS
 ) -> frozenset[asyncio.Task[Any]]:
     """Cancel ``tasks`` again and again until they are done, for ``within`` seconds at most.
 
@@ -52,7 +52,7 @@ async def end(
     return frozenset(running)
 
 
-async def immune(work: Coroutine[Any, Any, T], *, within: float, cancel_again: float = CANCEL_AGAIN) -> T:
+async def immune(work: Coroutine[Any, Any, T], *, within: float, cancel_again: float = CANCEL_AGAIN_SECONDS) -> T:
     """Await ``work`` that may lose a cancellation; one of the caller comes out as ``CancelledError`` all the same.
 
     Args:

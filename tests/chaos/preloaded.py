@@ -3,7 +3,7 @@
 import rollwave.api.ops
 import rollwave.api.server
 import rollwave.cli.serve
-import rollwave.engine.worker
+import rollwave.engine.worker.worker
 import rollwave.store.health
 import rollwave.store.migrate
 import tests.chaos.crew

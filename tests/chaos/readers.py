@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store import read_models
+from rollwave.store import views
 from rollwave.store.database import create_pool
 from rollwave.store.outage import CONNECTION_TROUBLE
 from tests.engine import Connection
@@ -35,7 +35,7 @@ class EventReader:
                     while True:
                         after = self.seen[-1] if self.seen else 0
                         limit = self._dice.randint(1, 20)
-                        page = await read_models.events(pool, self._tenant, self._campaign, after=after, limit=limit)
+                        page = await views.events(pool, self._tenant, self._campaign, after=after, limit=limit)
                         self.seen += [event["id"] for event in page]
                         self._empty_pages += not page
                         await asyncio.sleep(REST)

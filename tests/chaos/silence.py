@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from rollwave.engine.search import NOBODY
+from rollwave.engine.dispatch.isolate import NOBODY
+from rollwave.store.listeners import TAKEOVER_SECONDS
 from rollwave.store.outage import CONNECTION_TROUBLE
-from rollwave.store.slots import TAKEOVER
 from tests.engine import connect
 from tests.proxy import PUBLISH, Do, Packet
 from tests.support import end
@@ -28,7 +28,7 @@ LOOK = f"""
     SELECT (SELECT alive_at::text FROM rollwave_listener_slots WHERE slot = 0) AS alive_at,
            NOT EXISTS (SELECT FROM rollwave_listener_slots
                        WHERE slot = 0 AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
-                         AND alive_at > clock_timestamp() - interval '{TAKEOVER:.0f} seconds') AS silent
+                         AND alive_at > clock_timestamp() - interval '{TAKEOVER_SECONDS:.0f} seconds') AS silent
 """
 NEVER = (None, "-infinity")
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatcher import Dispatcher
-from rollwave.engine.listener import Listener
-from rollwave.engine.publisher import Publisher
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.ingest.listener import Listener
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, create_pool
@@ -52,8 +52,8 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
     barrier = asyncio.Barrier(WORKERS)
     dice = random.Random(4)
 
-    async def work(publisher: Publisher) -> None:
-        dispatcher = Dispatcher(pool, publisher, settings)
+    async def work(publisher: CommandSession) -> None:
+        dispatcher = Dispatch(pool, publisher, settings)
         while True:
             await barrier.wait()
             await dispatcher.dispatch(due(campaign))
@@ -62,7 +62,7 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
 
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         for _ in range(WORKERS):
-            group.create_task(work(await stack.enter_async_context(Publisher(Broker.from_settings(settings)))))
+            group.create_task(work(await stack.enter_async_context(CommandSession(Broker.from_settings(settings)))))
 
 
 async def test_on_a_barrier_neither_rate_nor_cap_is_passed_in_any_commit(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.targeting import AT_ONCE
+from rollwave.engine.upkeep.targeting import MAX_DEVICES_PER_BATCH
 from rollwave.store.database import Pool
 from tests.chaos.crew import crew
 from tests.chaos.traps import Deed, Trap
@@ -14,7 +14,7 @@ from tests.engine import breakdown, connect
 from tests.groups import add_members, create, marks, named, targeted
 from tests.support import eventually
 
-MEMBERS = 3 * AT_ONCE + 5000
+MEMBERS = 3 * MAX_DEVICES_PER_BATCH + 5000
 
 
 async def test_the_next_worker_goes_on_where_a_dead_one_was(
@@ -25,7 +25,7 @@ async def test_the_next_worker_goes_on_where_a_dead_one_was(
     async with connect(database) as host:
         everyone = named(1, MEMBERS)
         await add_members(host, everyone)
-        campaign = await create(host, pool, at_once=AT_ONCE)
+        campaign = await create(host, pool, at_once=MAX_DEVICES_PER_BATCH)
 
         async def done() -> bool:
             await workers.mend()

@@ -11,10 +11,10 @@ import pytest
 
 from rollwave.engine import failpoints
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.publisher import Publisher
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
@@ -87,8 +87,8 @@ async def test_at_most_one_batch_a_worker_goes_out(
         await stack.enter_async_context(listened_to(pool))
         workers = []
         for _ in range(WORKERS):
-            publisher = await stack.enter_async_context(Publisher(Broker.from_url(mosquitto.url)))
-            workers.append(Dispatcher(pool, publisher, settings))
+            publisher = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
+            workers.append(Dispatch(pool, publisher, settings))
         for number in range(TRIALS):
             campaign = await insert_campaign(host, DEVICES, rollout_rate=1000)
             sending = [asyncio.create_task(each.dispatch(due(campaign))) for each in workers]

@@ -10,7 +10,7 @@ import pytest
 
 from rollwave.domain.role import Role
 from rollwave.errors import Conflict, InvalidInput, NotFound
-from rollwave.store import apikeys
+from rollwave.store import access
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created
@@ -19,11 +19,11 @@ JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJub3J0aCJ9."
 
 
 async def test_a_key_that_is_not_in_force_gets_401(pool: Pool) -> None:
-    good = await apikeys.create(pool, "north", Role.ADMIN)
-    expired = await apikeys.create(pool, "north", Role.ADMIN, expires_in=timedelta(seconds=-1))
-    revoked = await apikeys.create(pool, "north", Role.ADMIN)
-    await apikeys.revoke(pool, "north", revoked.split(".")[-2])
-    await apikeys.create(pool, "south", Role.ADMIN)
+    good = await access.create(pool, "north", Role.ADMIN)
+    expired = await access.create(pool, "north", Role.ADMIN, expires_in=timedelta(seconds=-1))
+    revoked = await access.create(pool, "north", Role.ADMIN)
+    await access.revoke(pool, "north", revoked.split(".")[-2])
+    await access.create(pool, "south", Role.ADMIN)
     _, tenant, key_id, secret = good.split(".")
     wrong = {
         "none": "",
@@ -53,7 +53,7 @@ async def test_a_key_that_is_not_in_force_gets_401(pool: Pool) -> None:
 
 
 async def test_a_key_in_force_ends_in_database_time(pool: Pool) -> None:
-    key = await apikeys.create(pool, "north", Role.VIEWER, expires_in=timedelta(hours=1))
+    key = await access.create(pool, "north", Role.VIEWER, expires_in=timedelta(hours=1))
     async with calling(pool, key=key) as client:
         assert (await client.get("/firmware")).status_code == 200
         await pool.execute("UPDATE rollwave_api_keys SET expires_at = now() - interval '1 ms'")
@@ -91,7 +91,7 @@ async def test_a_tenant_id_may_hold_dots(pool: Pool) -> None:
 
 
 async def test_only_a_digest_of_the_secret_is_stored(pool: Pool) -> None:
-    key = await apikeys.create(pool, "north", Role.VIEWER, name="dashboard")
+    key = await access.create(pool, "north", Role.VIEWER, name="dashboard")
     secret = key.rpartition(".")[2]
     stored = await pool.fetchval("SELECT k::text || encode(secret_sha256, 'escape') FROM rollwave_api_keys k")
     assert secret not in stored
@@ -100,7 +100,7 @@ async def test_only_a_digest_of_the_secret_is_stored(pool: Pool) -> None:
 
 async def test_a_key_is_in_no_log(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    key = await apikeys.create(pool, "north", Role.VIEWER)
+    key = await access.create(pool, "north", Role.VIEWER)
     async with calling(pool, key=key) as client:
         await client.get("/firmware")
         await client.post("/firmware", json=FIRMWARE)
@@ -108,24 +108,24 @@ async def test_a_key_is_in_no_log(pool: Pool, caplog: pytest.LogCaptureFixture) 
 
 
 async def test_keys_are_listed_and_revoked(pool: Pool) -> None:
-    key = await apikeys.create(pool, "north", Role.VIEWER, name="dashboard")
-    await apikeys.create(pool, "south", Role.ADMIN)
-    (row,) = await apikeys.list_keys(pool, "north")
+    key = await access.create(pool, "north", Role.VIEWER, name="dashboard")
+    await access.create(pool, "south", Role.ADMIN)
+    (row,) = await access.list_keys(pool, "north")
     assert (row["name"], row["role"], row["revoked_at"]) == ("dashboard", "viewer", None)
     assert row["key_id"] in key
-    await apikeys.revoke(pool, "north", row["key_id"])
-    (revoked,) = await apikeys.list_keys(pool, "north")
-    await apikeys.revoke(pool, "north", row["key_id"])
+    await access.revoke(pool, "north", row["key_id"])
+    (revoked,) = await access.list_keys(pool, "north")
+    await access.revoke(pool, "north", row["key_id"])
     assert revoked["revoked_at"] is not None
-    assert await apikeys.list_keys(pool, "north") == [revoked]
+    assert await access.list_keys(pool, "north") == [revoked]
     with pytest.raises(NotFound):
-        await apikeys.revoke(pool, "south", row["key_id"])
+        await access.revoke(pool, "south", row["key_id"])
 
 
 @pytest.mark.parametrize("tenant", ["", " a", "a/b", "x" * 129, "n\x85rth"])
 async def test_a_tenant_must_have_an_id(pool: Pool, tenant: str) -> None:
     with pytest.raises(InvalidInput):
-        await apikeys.create(pool, tenant, Role.VIEWER)
+        await access.create(pool, tenant, Role.VIEWER)
 
 
 async def test_a_hosts_own_tenants_come_first(empty_database: str) -> None:
@@ -136,7 +136,7 @@ async def test_a_hosts_own_tenants_come_first(empty_database: str) -> None:
     await host.close()
     await migrate(empty_database)
     async with create_pool(empty_database) as pool:
-        assert await apikeys.create(pool, "north", Role.VIEWER)
+        assert await access.create(pool, "north", Role.VIEWER)
         with pytest.raises(Conflict, match="not in the table tenants"):
-            await apikeys.create(pool, "south", Role.VIEWER)
+            await access.create(pool, "south", Role.VIEWER)
         assert await pool.fetchval("SELECT count(*) FROM tenants") == 1

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.engine import targeting
+from rollwave.engine.upkeep import targeting
 from rollwave.store import campaigns
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
@@ -282,8 +282,8 @@ async def test_a_group_of_100_000_takes_no_statement_for_each_device(database: s
     logging = {"log_statement": "all", "log_parameter_max_length": "0"}
     async with asyncpg.create_pool(database, min_size=0, server_settings=logging) as pool, calling(pool) as north:
         told = (await north.post(CAMPAIGNS, json=await prepared(north, *ids))).json()
-        assert (told["total_devices"], told["targeted_devices"]) == (100_000, targeting.AT_ONCE)
-        assert told["status_breakdown"]["PENDING"] == targeting.AT_ONCE
+        assert (told["total_devices"], told["targeted_devices"]) == (100_000, targeting.MAX_DEVICES_PER_BATCH)
+        assert told["status_breakdown"]["PENDING"] == targeting.MAX_DEVICES_PER_BATCH
         for due in await campaigns.due(pool):
             while (told := (await north.get(f"{CAMPAIGNS}/{due.campaign_id}")).json())["targeted_devices"] is not None:
                 await targeting.Targeter(pool).target(due)

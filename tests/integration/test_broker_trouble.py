@@ -12,8 +12,8 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
-from rollwave.engine.dispatcher import Dispatcher
-from rollwave.engine.publisher import Publisher
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
@@ -199,8 +199,8 @@ async def test_a_broker_that_refuses_whole_batches_is_not_offered_the_campaign(
 ) -> None:
     allow(guarded, REFUSE_COMMANDS)
     campaign = await insert_campaign(host, 40, rollout_rate=1000)
-    async with Publisher(Broker.from_url(guarded.url)) as publisher:
-        await Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
+    async with CommandSession(Broker.from_url(guarded.url)) as publisher:
+        await Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
     refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
     assert 4 <= refused <= 12, "the turn ends soon"
     leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import drops
+from rollwave.engine.ingest import broker_drops
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
@@ -69,7 +69,9 @@ async def test_while_it_connects(broker: EmbeddedBroker, what: str, reachable: b
         except BrokerUnavailable:
             await asyncio.Event().wait()
 
-    went_on = [delay for delay in delays() if await lost(connect() if what == "connect" else drops.watch(at), delay)]
+    went_on = [
+        delay for delay in delays() if await lost(connect() if what == "connect" else broker_drops.watch(at), delay)
+    ]
     assert went_on == []
 
 
@@ -105,7 +107,7 @@ async def test_while_it_subscribes(broker: EmbeddedBroker) -> None:
 async def test_a_cancelled_session_is_closed_and_leaves_no_task(broker: EmbeddedBroker) -> None:
     before = asyncio.all_tasks()
     for delay in delays():
-        await lost(drops.watch(Broker.from_url(broker.url)), delay)
+        await lost(broker_drops.watch(Broker.from_url(broker.url)), delay)
     deadline = time.monotonic() + 5
     while asyncio.all_tasks() - before and time.monotonic() < deadline:
         await asyncio.wait(asyncio.all_tasks() - before, timeout=0.5)

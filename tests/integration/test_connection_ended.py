@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rollwave.engine.dispatcher import Dispatcher
-from rollwave.engine.publisher import Publisher
+from rollwave.domain.campaign import CampaignRef
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker, Protocol
 from rollwave.settings import Settings
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
 from tests.engine import (
     Connection,
@@ -295,8 +295,8 @@ class Watched:
 
 
 @pytest.fixture
-async def publisher(between: Proxy) -> AsyncIterator[Publisher]:
-    async with Publisher(Broker.from_url(between.url)) as publisher:
+async def publisher(between: Proxy) -> AsyncIterator[CommandSession]:
+    async with CommandSession(Broker.from_url(between.url)) as publisher:
         yield publisher
 
 
@@ -306,17 +306,17 @@ async def test_nothing_goes_out_after_a_stop(
     pool: Pool,
     host: Connection,
     between: Proxy,
-    publisher: Publisher,
+    publisher: CommandSession,
     monkeypatch: pytest.MonkeyPatch,
     looks: int,
 ) -> None:
     """Each part that is sent again goes after a look of its own, the second try of one device too."""
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = Dispatcher(pool, publisher, Settings())
+    dispatcher = Dispatch(pool, publisher, Settings())
     left, published = looks, 0
 
-    async def still_runs(_: Due) -> bool:
+    async def still_runs(_: CampaignRef) -> bool:
         nonlocal left, published
         left -= 1
         published = len(seen.at)
@@ -332,13 +332,13 @@ async def test_nothing_goes_out_after_a_stop(
 
 @pytest.mark.usefixtures("heard")
 async def test_an_error_of_the_look_costs_nothing_that_was_found(
-    pool: Pool, host: Connection, between: Proxy, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, host: Connection, between: Proxy, publisher: CommandSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
+    dispatcher = Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
     looks = 0
 
-    async def fails(_: Due) -> bool:
+    async def fails(_: CampaignRef) -> bool:
         nonlocal looks
         looks += 1
         if looks == 6:
@@ -355,7 +355,7 @@ async def test_an_error_of_the_look_costs_nothing_that_was_found(
 
 @pytest.mark.usefixtures("heard")
 async def test_nothing_goes_out_after_the_lease(
-    pool: Pool, host: Connection, between: Proxy, publisher: Publisher
+    pool: Pool, host: Connection, between: Proxy, publisher: CommandSession
 ) -> None:
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
@@ -363,7 +363,7 @@ async def test_nothing_goes_out_after_the_lease(
     lease = 1.2
     campaign = await insert_campaign(host, named(40, set(range(0, 40, 2))), rollout_rate=1000)
     began = time.monotonic()
-    await Dispatcher(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
+    await Dispatch(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
     between.delay = 0
     assert time.monotonic() - began < lease + 2
     assert [name for name, at in seen.at if at > began + lease + 0.5] == []
@@ -373,11 +373,11 @@ async def test_nothing_goes_out_after_the_lease(
 
 @pytest.mark.usefixtures("heard")
 async def test_a_device_that_is_known_does_not_cost_the_shared_session_again(
-    pool: Pool, host: Connection, between: Proxy, publisher: Publisher
+    pool: Pool, host: Connection, between: Proxy, publisher: CommandSession
 ) -> None:
     between.rules.append(publishing(is_bad, Do.RESET))
     campaign = await insert_campaign(host, named(3, {1}), rollout_rate=1000)
-    dispatcher = Dispatcher(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
+    dispatcher = Dispatch(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
     await dispatcher.dispatch(due(campaign))
     assert await refused(host) == {"bad-1": "connection_ended"}
     shared = await publisher.session()

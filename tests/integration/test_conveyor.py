@@ -10,16 +10,16 @@ import asyncpg
 import pytest
 
 from rollwave import metrics
+from rollwave.domain.campaign import CampaignRef
 from rollwave.engine import failpoints
 from rollwave.engine.commands import pause_campaign
-from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.publisher import Publisher
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
 from tests.servers import Mosquitto
@@ -106,10 +106,12 @@ async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatcher]:
-    monkeypatch.setattr("rollwave.engine.dispatcher.TURN", 600.0)  # a turn ends when all is sent, not by the clock
-    async with Publisher(Broker.from_url(mosquitto.url)) as publisher:
-        yield Dispatcher(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatch]:
+    monkeypatch.setattr(
+        "rollwave.engine.dispatch.pipeline.TURN_SECONDS", 600.0
+    )  # a turn ends when all is sent, not by the clock
+    async with CommandSession(Broker.from_url(mosquitto.url)) as publisher:
+        yield Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
 
 
 async def claimed(host: Connection, number: int) -> bool:
@@ -124,7 +126,7 @@ async def only_these_were_sent(host: Connection, campaign: int, number: int) -> 
 
 
 async def test_half_by_half_and_never_more_than_a_batch(
-    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatcher
+    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
@@ -145,7 +147,7 @@ async def test_half_by_half_and_never_more_than_a_batch(
     ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "in the midst of one"]
 )
 async def test_paused_it_sends_what_was_on_its_way(
-    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatcher: Dispatcher, halves: int, ahead: int
+    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch, halves: int, ahead: int
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
@@ -160,7 +162,7 @@ async def test_paused_it_sends_what_was_on_its_way(
 
 
 async def test_paused_while_a_mark_is_waited_for_it_sends_no_more(
-    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatcher: Dispatcher
+    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatcher: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
@@ -175,11 +177,11 @@ async def test_paused_while_a_mark_is_waited_for_it_sends_no_more(
 
 @pytest.mark.parametrize("asked", [1, 2], ids=["in the midst of a batch", "between batches"])
 async def test_what_cannot_be_asked_for_is_given_back(
-    host: Connection, wire: Wire, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, asked: int
+    host: Connection, wire: Wire, dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, asked: int
 ) -> None:
     times = 0
 
-    async def fails(_: Due) -> bool:
+    async def fails(_: CampaignRef) -> bool:
         nonlocal times
         times += 1
         if times == asked:
@@ -195,7 +197,7 @@ async def test_what_cannot_be_asked_for_is_given_back(
 
 
 async def test_what_is_in_flight_is_counted_even_when_it_is_broken_off(
-    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatcher
+    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
 ) -> None:
     before = metrics.claims_in_flight._value.get()
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)

@@ -13,15 +13,15 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.report import Report
+from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.claimer import Claimer
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.listener import Listener
+from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, read_models
+from rollwave.store import campaigns, executions, views
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.auditor import Auditor, auditing
@@ -189,7 +189,7 @@ async def test_waves_are_planned_over_the_rows_that_are_there(first: str, pool: 
     if first == "conductor":
         await Conductor(pool, Settings()).conduct(due(campaign))
     else:
-        await Claimer(pool, Settings(), steps=1).claim(due(campaign))
+        await Claims(pool, Settings(), steps=1).claim(due(campaign))
     waves = await host.fetch("SELECT up_to FROM ota_campaign_waves ORDER BY number")
     assert [each["up_to"] for each in waves] == [3, None]
 
@@ -287,9 +287,9 @@ async def test_a_first_count_holds_up_nobody(pool: Pool, host: Connection, monke
 
 
 async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:
-    page = await read_models.campaign(pool, "north", campaign)
-    every = await read_models.devices(pool, "north", campaign, status=None, limit=9)
-    skipped = await read_models.devices(pool, "north", campaign, status=ExecutionStatus.SKIPPED, limit=9)
+    page = await views.campaign(pool, "north", campaign)
+    every = await views.devices(pool, "north", campaign, status=None, limit=9)
+    skipped = await views.devices(pool, "north", campaign, status=ExecutionStatus.SKIPPED, limit=9)
     return page["status_breakdown"], every.total, skipped.total
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.role import Role
-from rollwave.store import apikeys, campaigns, history, idempotency, imports, quarantine
+from rollwave.store import access, campaigns, events, idempotency, imports, quarantine
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.quarantine import Sample
 from tests.engine import Connection, connect, due, insert_campaign
@@ -39,11 +39,11 @@ async def kept(root: Connection, tenant: str) -> dict[str, int]:
 
 async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
     """Have something of the tenant's in each table of ours. Returns a key of its."""
-    key = await apikeys.create(pool, tenant, Role.ADMIN, expires_in=timedelta(days=1))
+    key = await access.create(pool, tenant, Role.ADMIN, expires_in=timedelta(days=1))
     begun = await imports.begin(pool, tenant, "all", actor="test")
     async with tenant_transaction(pool, tenant) as connection:
         await quarantine.keep(connection, tenant, [Sample("dev-1", "test", b"?")])
-        await history.append(connection, tenant, campaign, "test", actor="test")
+        await events.append(connection, tenant, campaign, "test", actor="test")
         await idempotency.keep(connection, tenant, f"of {campaign}", "00", CampaignId(campaign))
         await connection.execute(
             "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) VALUES ($1, $2, 0)", tenant, campaign
@@ -93,8 +93,8 @@ async def test_of_a_host_nothing_of_its_tenant_stays(host: Host, who: str) -> No
             assert await login.fetchval("SHOW app.tenant_id") == "south"
         assert await kept(root, "north") == {}
         assert await kept(root, "south") == before
-        assert await apikeys.verify(pool, key) is None
-        assert await apikeys.verify(pool, others_key)
+        assert await access.verify(pool, key) is None
+        assert await access.verify(pool, others_key)
 
 
 async def test_of_a_host_nothing_of_its_campaign_stays(host: Host) -> None:
@@ -202,7 +202,7 @@ async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: 
         assert len(await kept(root, "north")) == len(SHARED) + 7
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}
-        assert await apikeys.verify(pool, key) is None
+        assert await access.verify(pool, key) is None
 
 
 async def test_firmware_that_a_campaign_uses_is_still_not_deleted(database: str) -> None:

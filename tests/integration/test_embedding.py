@@ -19,8 +19,8 @@ import structlog
 
 from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import kept
-from rollwave.engine.listener import Listener
+from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.worker import host_pool
 from rollwave.store.database import Pool, create_pool
 from tests.engine import Connection, connect, devices, ends, insert_campaign, listened_to, succeeds
 from tests.proxy import proxy
@@ -70,7 +70,7 @@ async def test_settings_by_argument_run_a_campaign(pool: Pool, host: Connection,
     campaign = await insert_campaign(host, 5)
     async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
         await ends(host, campaign)
-    assert kept._kept == {}, "sessions are closed with the coroutines"
+    assert host_pool._kept == {}, "sessions are closed with the coroutines"
 
 
 async def test_every_slot_is_held(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
@@ -127,17 +127,17 @@ async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, 
 async def test_a_session_is_given_up_when_ticks_have_stopped(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "IDLE", 0.3)
-    monkeypatch.setattr(kept, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(host_pool, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(host_pool, "LOOK_EVERY_SECONDS", 0.05)
     await insert_campaign(host, 1)
     async with listened_to(pool):
         await run_ota_campaign_tick(pool, settings=settings_for(broker))
-        [found] = kept._kept.values()
+        [found] = host_pool._kept.values()
         work = found._work
         assert work
         session = await work.publisher.session()
         await eventually(lambda: not session.connected, timeout=10, what="given up")
-        assert kept._kept == {}
+        assert host_pool._kept == {}
 
 
 def test_an_event_loop_that_ends_gives_up_everything(database: str, broker: EmbeddedBroker) -> None:
@@ -152,7 +152,7 @@ def test_an_event_loop_that_ends_gives_up_everything(database: str, broker: Embe
     for _ in range(2):
         began = time.monotonic()
         asyncio.run(once())
-        assert kept._kept == {}
+        assert host_pool._kept == {}
         assert time.monotonic() - began < 10
 
 

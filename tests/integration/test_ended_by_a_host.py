@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rollwave.breaker import Told
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.reconciler import Reconciler
+from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.worker.reconciler import Reconciler
+from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
-from rollwave.store import campaigns, read_models
-from rollwave.store.campaigns import Due
+from rollwave.store import campaigns, views
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
 
@@ -57,7 +56,7 @@ async def counters(host: Connection) -> dict[str, int]:
 
 async def shown(pool: Pool, campaign: int) -> dict[str, int]:
     """The breakdown on the campaign's page; its counters agree with it."""
-    page = await read_models.campaign(pool, TENANT, campaign)
+    page = await views.campaign(pool, TENANT, campaign)
     found: dict[str, int] = page["status_breakdown"]
     assert (page["succeeded"], page["failed"]) == (found["SUCCESS"], found["FAILED"])
     return {status: number for status, number in found.items() if number}
@@ -82,8 +81,8 @@ async def test_aborted_while_a_device_is_in_progress(pool: Pool, host: Connectio
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
     await work(pool)
-    reconciler = Reconciler(Conductor(pool, Settings()), Told())
-    reconciler.look(Due(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED))
+    reconciler = Reconciler(Conductor(pool, Settings()), LogOnce())
+    reconciler.look(CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED))
     await asyncio.gather(*reconciler.busy)
     assert await counters(host) == {"skipped": WAITING, "downloading": 1}
     assert await shown(pool, campaign) == {"SKIPPED": WAITING, "DOWNLOADING": 1}

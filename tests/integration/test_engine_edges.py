@@ -16,19 +16,19 @@ import pytest
 
 from rollwave import metrics
 from rollwave.domain.ids import DeviceId
-from rollwave.domain.intake import Outcome
 from rollwave.domain.refusal import Refusal
+from rollwave.domain.reports.coalesce import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.dispatcher import Dispatcher
-from rollwave.engine.intake import Intake
-from rollwave.engine.publisher import Publisher
-from rollwave.engine.tick import Ticker
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.worker.tick import Ticker
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
-from rollwave.store import executions, slots
+from rollwave.store import executions, listeners
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 from rollwave.store.migrate import migrate
@@ -74,13 +74,13 @@ def choosy(tmp_path: Path) -> Iterator[Mosquitto]:
 
 async def take_in(pool: Pool, batch: Sequence[Incoming]) -> None:
     """Have the engine take in one batch, as it would from the broker."""
-    await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 10)
+    await asyncio.wait_for(Ingest(pool, Settings()).take_in(batch), 10)
 
 
 @asynccontextmanager
 async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Ticker]:
     """The engine's sending half, tick by tick."""
-    async with Publisher(Broker.from_url(broker_url)) as publisher:
+    async with CommandSession(Broker.from_url(broker_url)) as publisher:
         ticker = Ticker(pool, publisher, Settings(OTA_TICK_INTERVAL=tick))
         yield ticker
         await ticker.drain()
@@ -107,7 +107,7 @@ async def test_a_campaign_that_comes_up_twice_in_a_batch_is_counted_and_stopped_
 async def test_what_a_device_said_first_is_written_first(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1, abort_threshold=1.0)
     await sent_to(host, campaign, ["dev-1"])
-    intake, go_on = Intake(pool, Settings()), asyncio.Event()
+    intake, go_on = Ingest(pool, Settings()), asyncio.Event()
 
     async def hold_the_first(point: failpoints.Failpoint) -> None:
         if point is failpoints.Failpoint.PARSED:
@@ -245,7 +245,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
 
     async with create_pool(database, size=12) as pool, AsyncExitStack() as stack:
         conductor = Conductor(pool, Settings())
-        lock = await stack.enter_async_context(slots.hold(pool, 0))
+        lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0))
         assert lock is not None
         await lock.announce()
 
@@ -271,7 +271,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
                 said(device, campaign, random.choice(words), attempt=random.choice([None, 1, 2]))
                 for device, campaign in random.sample(everyone, 60)
             ]
-            await Intake(pool, Settings()).take_in(batch)  # one of its own: one writes one batch at a time
+            await Ingest(pool, Settings()).take_in(batch)  # one of its own: one writes one batch at a time
 
         async def conduct() -> None:
             await conductor.conduct(due(random.choice(campaigns)))
@@ -408,13 +408,13 @@ def listens(running: Running) -> bool:
 async def test_a_slot_is_free_soon_after_its_holder_fell_silent(
     in_transaction: bool, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "CONTINUOUS", 2.0)
+    monkeypatch.setattr(listeners, "CONTINUOUS_SECONDS", 2.0)
 
     async def free() -> bool:
-        async with slots.hold(pool, 0) as lock:
+        async with listeners.acquire_slot(pool, 0) as lock:
             return lock is not None
 
-    async with slots.hold(pool, 0) as lock:
+    async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
         assert not await free()
         if in_transaction:
@@ -472,7 +472,7 @@ async def test_what_a_clock_dated_before_it_was_set_back_is_not_waited_out(
         "UPDATE ota_campaigns SET reconciled_at = now() + interval '1 day', succeeded = 7,"
         " pending = 2, downloading = 1, installing = 0, skipped = 0"
     )
-    async with slots.hold(pool, 0) as lock:
+    async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
         await lock.beat("topic")
@@ -507,8 +507,8 @@ async def test_a_device_without_time_left_is_sent_no_other_attempt(
     await sent_to(host, campaign, ["dev-1", "dev-2"])
     await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
     await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
-    async with Publisher(Broker.from_url(broker.url)) as publisher:
-        await Dispatcher(pool, publisher, Settings()).dispatch(due(campaign))
+    async with CommandSession(Broker.from_url(broker.url)) as publisher:
+        await Dispatch(pool, publisher, Settings()).dispatch(due(campaign))
     assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]
 
 

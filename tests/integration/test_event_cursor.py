@@ -12,9 +12,9 @@ import pytest
 from rollwave.domain.campaign import Action
 from rollwave.engine import commands, failpoints
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.intake import Intake
+from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
-from rollwave.store import campaigns, read_models
+from rollwave.store import campaigns, views
 from rollwave.store.database import Pool, tenant_transaction
 from tests.engine import TENANT, Connection, connect, insert_campaign, said, sent_to
 from tests.support import end, eventually
@@ -33,7 +33,7 @@ async def reading(pool: Pool, campaign: int) -> AsyncIterator[list[int]]:
 
     async def read() -> None:
         while True:
-            rows = await read_models.events(pool, TENANT, campaign, after=max(seen, default=0), limit=100)
+            rows = await views.events(pool, TENANT, campaign, after=max(seen, default=0), limit=100)
             seen.extend(row["id"] for row in rows)
             await asyncio.sleep(0)
 
@@ -69,7 +69,7 @@ async def test_a_failure_that_commits_late(pool: Pool, host: Connection, retried
     failpoints.arm(hold)
     try:
         async with reading(pool, campaign) as seen:
-            failing = asyncio.create_task(Intake(pool, Settings()).take_in([said("dev-1", campaign, "FAILED")]))
+            failing = asyncio.create_task(Ingest(pool, Settings()).take_in([said("dev-1", campaign, "FAILED")]))
             await asyncio.wait_for(written.wait(), 10)
             pausing = asyncio.create_task(commands.pause_campaign(pool, TENANT, campaign, actor="test"))
             await eventually(lambda: _done_or_waits(pausing, host), what="the operator has paused it, or waits")
@@ -90,7 +90,7 @@ async def test_a_failure_that_comes_while_the_campaign_is_moved(pool: Pool, host
             row = await campaigns.lock(connection, TENANT, campaign)
             await campaigns.move(connection, row, Action.PAUSE, tenant_id=TENANT, actor="test")
             failing = asyncio.create_task(
-                Intake(pool, Settings()).take_in([said(f"dev-{n}", campaign, "FAILED") for n in (1, 2)])
+                Ingest(pool, Settings()).take_in([said(f"dev-{n}", campaign, "FAILED") for n in (1, 2)])
             )
             await eventually(lambda: _done_or_waits(failing, host), what="the reports are committed, or wait")
         await failing
@@ -105,7 +105,7 @@ async def test_many_writers_at_once(pool: Pool, host: Connection) -> None:
 
     async def fail(some: list[str]) -> None:
         for name in some:
-            await Intake(pool, Settings()).take_in([said(name, campaign, "FAILED")])
+            await Ingest(pool, Settings()).take_in([said(name, campaign, "FAILED")])
 
     async def pause_and_start() -> None:
         for _ in range(10):

@@ -11,12 +11,12 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.report import Report
+from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.intake import Intake
-from rollwave.engine.listener import Listener
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.ingest.listener import Listener
 from rollwave.mqtt.topics import ask_topic
 from rollwave.settings import Settings
 from rollwave.store import executions
@@ -137,7 +137,7 @@ async def test_while_it_lasts_it_is_known(
     ids = {tenant: await insert_campaign(host, 2, tenant=tenant) for tenant in names}
     for campaign in ids.values():
         await sent_to(host, campaign, ["dev-1"])
-    intake = Intake(pool, Settings())
+    intake = Ingest(pool, Settings())
     failing(Failpoint.REPORTS_WRITTEN, TypeError, 1000)
     taking = asyncio.create_task(
         intake.take_in([said("dev-1", campaign, "SUCCESS", tenant=tenant) for tenant, campaign in ids.items()])
@@ -186,7 +186,7 @@ async def test_a_hosts_deferred_constraint_costs_its_own_report_alone(pool: Pool
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION picky();
     """)
     batch = [said(f"dev-{number}", campaign, "SUCCESS") for number in range(1, 5)]
-    await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 20)
+    await asyncio.wait_for(Ingest(pool, Settings()).take_in(batch), 20)
     assert await campaign_row(host, campaign) == ("RUNNING", 3, 0)
 
 

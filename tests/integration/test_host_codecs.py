@@ -18,7 +18,7 @@ from rollwave.engine import commands, identity
 from rollwave.errors import ConfigurationError
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
-from rollwave.store import apikeys, quarantine
+from rollwave.store import access, quarantine
 from rollwave.store.database import Pool, create_pool
 from tests.api import CAMPAIGNS, calling, prepared
 from tests.engine import Command, Connection, connect, devices, ends, insert_campaign, succeeds
@@ -110,8 +110,8 @@ async def _shown(database: str, broker: str, campaign: int, folder: Path) -> Non
 async def test_all_that_is_read_and_written_over_such_a_pool(database: str) -> None:
     """The API over a host's pool answers the same as over one of our own."""
     async with host_pool(database, init=all_codecs, record_class=Row) as pool, create_pool(database) as plain:
-        key = await apikeys.create(pool, "north", Role.OPERATOR, expires_in=timedelta(days=1))
-        expiry = (await apikeys.list_keys(pool, "north"))[0]["expires_at"]
+        key = await access.create(pool, "north", Role.OPERATOR, expires_in=timedelta(days=1))
+        expiry = (await access.list_keys(pool, "north"))[0]["expires_at"]
         assert abs(expiry - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
         async with calling(pool, key=key) as client:
             attributes = {"site": 'Ω \\ "x"', "floor": [1, None, {"deep": True}]}

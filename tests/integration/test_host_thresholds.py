@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.store import campaigns, read_models, together
+from rollwave.store import campaigns, many_tenants, views
 from rollwave.store.database import Pool, tenant_transaction
 from tests.engine import connect, insert_campaign
 
@@ -28,9 +28,9 @@ async def test_a_threshold_is_read_as_it_was_written(database: str, pool: Pool, 
             async with tenant_transaction(pool, "north") as connection:
                 found = await campaigns.get(connection, "north", campaign)
                 counted = await campaigns.count(connection, "north", tally)
-            async with together.transaction(pool) as connection:
-                also = await together.count(connection, {TenantId("north"): tally})
-            shown = await read_models.campaign(pool, "north", campaign)
+            async with many_tenants.transaction(pool) as connection:
+                also = await many_tenants.count(connection, {TenantId("north"): tally})
+            shown = await views.campaign(pool, "north", campaign)
             assert (
                 found.threshold == counted[0].threshold == also[0][1].threshold == shown["abort_threshold"] == threshold
             )

@@ -12,7 +12,7 @@ from rollwave.domain.ids import UNADDRESSABLE, is_valid_id
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.payload import encode_report
-from rollwave.store import apikeys
+from rollwave.store import access
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests.api import CAMPAIGNS, assert_problem, calling, prepared
@@ -123,17 +123,17 @@ async def test_bytes_that_are_no_text_name_no_device(pool: Pool, path: str) -> N
 
 async def test_a_key_names_any_tenant_and_only_in_one_way(pool: Pool) -> None:
     for tenant in ("a:b.c_d-e", TENANT, "日本", "a%2Eb", "\U0001f600" * 128):
-        key = await apikeys.create(pool, tenant, Role.VIEWER)
+        key = await access.create(pool, tenant, Role.VIEWER)
         assert key.isascii()
         assert key.isprintable()
         assert " " not in key
-        grant = await apikeys.verify(pool, key)
+        grant = await access.verify(pool, key)
         assert grant is not None
         assert grant.tenant_id == tenant
-    plain = await apikeys.create(pool, "a:b.c_d-e", Role.VIEWER)
+    plain = await access.create(pool, "a:b.c_d-e", Role.VIEWER)
     assert plain.startswith("rollwave.a:b.c_d-e.")
     for other in (plain.replace("a:b", "%61:b"), plain.replace("a:b", "a%3Ab"), plain.replace("a:b", "a%:b")):
-        assert await apikeys.verify(pool, other) is None
+        assert await access.verify(pool, other) is None
 
 
 async def test_a_tenant_sees_its_own_whatever_it_is_called(pool: Pool) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.intake import Intake
+from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests import deadlocks
@@ -41,7 +41,7 @@ async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_after_it(dat
         async with host.transaction():
             await host.execute(touch, "dev-2")
             taking_in = asyncio.create_task(
-                Intake(pool, Settings()).take_in([said(device, campaign, "SUCCESS") for device in names])
+                Ingest(pool, Settings()).take_in([said(device, campaign, "SUCCESS") for device in names])
             )
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             await eventually(lambda: looking.fetchval(waiting), what="the reports wait for dev-2")

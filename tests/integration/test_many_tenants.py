@@ -13,11 +13,11 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus as S
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.report import Report
-from rollwave.engine import together as engine_together
-from rollwave.engine.intake import Intake
+from rollwave.domain.reports.parse import Report
+from rollwave.engine.ingest import many_tenants as engine_together
+from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, together
+from rollwave.store import campaigns, executions, many_tenants
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.engine import Connection, breakdown, campaign_row, connect, insert_campaign, said, sent_to
@@ -99,8 +99,8 @@ async def test_they_do_what_a_tenants_own_transaction_does(pool: Pool, host: Con
         ]
     async with tenant_transaction(pool, ALONE, generic_plans=True) as connection:
         alone = await executions.apply_reports(connection, ALONE, said_by[ALONE], TIMES, max_attempts=3)
-    async with together.transaction(pool) as connection:
-        effects = await together.apply_reports(
+    async with many_tenants.transaction(pool) as connection:
+        effects = await many_tenants.apply_reports(
             connection, [(tenant, *each) for tenant in OTHERS for each in said_by[tenant]], TIMES
         )
     expected = [each._replace(reason=None) for each in alone]
@@ -134,8 +134,8 @@ async def test_counters_move_as_in_a_tenants_own_transaction(pool: Pool, host: C
     }
     async with tenant_transaction(pool, ALONE) as connection:
         alone = await campaigns.count(connection, ALONE, tallies.pop(ALONE))
-    async with together.transaction(pool) as connection:
-        moved = await together.count(connection, tallies)
+    async with many_tenants.transaction(pool) as connection:
+        moved = await many_tenants.count(connection, tallies)
     assert [tenant for tenant, _ in moved] == sorted(OTHERS * 2)
     for (tenant, standing), mine in zip(moved, alone * 2, strict=True):
         assert standing.campaign_id in ids[tenant]
@@ -150,12 +150,12 @@ async def test_counters_move_as_in_a_tenants_own_transaction(pool: Pool, host: C
 async def test_a_batch_of_many_tenants_is_a_transaction_or_two(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch, worth_while: int, lanes: int
 ) -> None:
-    monkeypatch.setattr(engine_together, "LANE", worth_while)
+    monkeypatch.setattr(engine_together, "TENANTS_PER_LANE", worth_while)
     tenants = [f"tenant-{number}" for number in range(40)]
     ids = {tenant: await campaign_of(host, tenant) for tenant in tenants}
     batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in tenants]
     batch += [said("dev-4", ids["tenant-7"], word, tenant="tenant-7") for word in ("DOWNLOADING", "SUCCESS")]
-    await Intake(pool, Settings()).take_in(batch)
+    await Ingest(pool, Settings()).take_in(batch)
     assert await transactions(host) == lanes
     assert [await campaign_row(host, ids[each], each) for each in tenants] == [
         ("RUNNING", 4 if each == "tenant-7" else 3, 0) for each in tenants
@@ -165,7 +165,7 @@ async def test_a_batch_of_many_tenants_is_a_transaction_or_two(
 async def test_what_a_failure_needs_is_done_beside_it(pool: Pool, host: Connection) -> None:
     ids = {tenant: await campaign_of(host, tenant, 3, abort_threshold=0.9) for tenant in TENANTS}
     batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
-    await Intake(pool, Settings()).take_in([*batch, said("dev-2", ids[ALONE], "FAILED", tenant=ALONE)])
+    await Ingest(pool, Settings()).take_in([*batch, said("dev-2", ids[ALONE], "FAILED", tenant=ALONE)])
     assert await campaign_row(host, ids[ALONE], ALONE) == ("RUNNING", 1, 1)
     history = await host.fetch("SELECT tenant_id, device_id FROM ota_campaign_history WHERE device_id IS NOT NULL")
     assert [tuple(each) for each in history] == [(ALONE, "dev-2")]
@@ -180,7 +180,7 @@ async def test_a_success_that_makes_enough_of_a_sample_stops_its_campaign_alone(
     )
     await host.execute("UPDATE ota_campaigns SET failed = 1 WHERE id = $1", ids[ALONE])
     batch = [said(device, ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS for device in ("dev-1", "dev-3")]
-    await Intake(pool, Settings()).take_in(batch)
+    await Ingest(pool, Settings()).take_in(batch)
     assert await transactions(host) == 1
     assert await campaign_row(host, ids[ALONE], ALONE) == ("ABORTED", 2, 1)
     assert await breakdown(host, ids[ALONE], ALONE) == {"SUCCESS": 2, "FAILED": 1, "SKIPPED": 3}
@@ -193,7 +193,7 @@ async def test_a_success_that_makes_enough_of_a_sample_stops_its_campaign_alone(
 async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch, worth_while: int
 ) -> None:
-    monkeypatch.setattr(engine_together, "LANE", worth_while)
+    monkeypatch.setattr(engine_together, "TENANTS_PER_LANE", worth_while)
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     await host.execute("""
         CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -201,7 +201,7 @@ async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(
         CREATE TRIGGER picky BEFORE UPDATE ON ota_device_status FOR EACH ROW EXECUTE FUNCTION picky();
     """)
     batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in TENANTS]
-    await asyncio.wait_for(Intake(pool, Settings()).take_in(batch), 20)
+    await asyncio.wait_for(Ingest(pool, Settings()).take_in(batch), 20)
     assert {tenant: (await campaign_row(host, ids[tenant], tenant))[1] for tenant in TENANTS} == {
         "north": 3,
         "south": 2,
@@ -219,8 +219,8 @@ async def test_a_row_that_somebody_holds_holds_up_its_own_tenant(database: str, 
     async with connect(database) as holder:
         async with holder.transaction():
             await holder.execute("SELECT FROM ota_device_status WHERE tenant_id = $1 FOR UPDATE", ALONE)
-            taking = asyncio.create_task(Intake(pool, Settings()).take_in(batch))
-            await eventually(others_are_written, timeout=together.PATIENCE + 10)
+            taking = asyncio.create_task(Ingest(pool, Settings()).take_in(batch))
+            await eventually(others_are_written, timeout=many_tenants.LOCK_WAIT_SECONDS + 10)
         await asyncio.wait_for(taking, 20)
     assert (await campaign_row(host, ids[ALONE], ALONE))[1] == 1
 
@@ -230,7 +230,7 @@ async def test_what_is_not_found_is_looked_for_again(pool: Pool, host: Connectio
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     written = await host.fetchval("SELECT pg_get_functiondef('rollwave_apply_reports'::regproc)")
     await host.execute(written.replace("set_config('app.tenant_id', r.tenant, true)", "1"))
-    await Intake(pool, Settings()).take_in([said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS])
+    await Ingest(pool, Settings()).take_in([said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS])
     assert [await campaign_row(host, ids[tenant], tenant) for tenant in TENANTS] == [("RUNNING", 1, 0)] * 3
 
 
@@ -246,10 +246,10 @@ async def test_row_level_security_alone_keeps_them_apart(pool: Pool, host: Conne
             assert without != written
             await host.execute(without)
     one = Report(CampaignId(7), S.SUCCESS)
-    async with together.transaction(pool) as connection:
-        effects = await together.apply_reports(connection, [(TenantId("north"), DeviceId("dev-1"), one)], TIMES)
+    async with many_tenants.transaction(pool) as connection:
+        effects = await many_tenants.apply_reports(connection, [(TenantId("north"), DeviceId("dev-1"), one)], TIMES)
         tally = Counter({(CampaignId(7), S.SUCCESS): 1})
-        standings = await together.count(connection, {TenantId("north"): tally})
+        standings = await many_tenants.count(connection, {TenantId("north"): tally})
         assert await connection.fetchval("SELECT current_setting('app.tenant_id')") == ""
         assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "nobody's"
     assert [each.became for each in effects] == [S.SUCCESS]

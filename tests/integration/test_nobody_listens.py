@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rollwave.engine.claimer import Claimer
+from rollwave.engine.dispatch.claim import Claims
 from rollwave.settings import Settings
-from rollwave.store import slots
+from rollwave.store import listeners
 from rollwave.store.database import Pool
 from tests.engine import Connection, connect, devices, due, ends, events, insert_campaign, listened_to, succeeds, worker
 from tests.proxy import Do, proxy, subscribing
@@ -30,7 +30,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def claimed(pool: Pool, campaign: int) -> int:
-    batch = await Claimer(pool, Settings(), steps=1).claim(due(campaign))
+    batch = await Claims(pool, Settings(), steps=1).claim(due(campaign))
     return len(batch.commands)
 
 
@@ -42,7 +42,8 @@ async def test_before_a_listener_was_ever_subscribed_nothing_goes(pool: Pool, ho
 
 
 @pytest.mark.parametrize(
-    ("silent_for", "goes"), [(slots.TAKEOVER - 5, True), (slots.TAKEOVER + 1, False), (3600, False), (-3600, False)]
+    ("silent_for", "goes"),
+    [(listeners.TAKEOVER_SECONDS - 5, True), (listeners.TAKEOVER_SECONDS + 1, False), (3600, False), (-3600, False)],
 )
 async def test_for_as_long_as_a_takeover_takes_sending_goes_on(
     pool: Pool, host: Connection, silent_for: float, goes: bool
@@ -61,7 +62,7 @@ async def test_for_as_long_as_a_takeover_takes_sending_goes_on(
 async def test_every_slot_must_be_listened_to(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
     async with listened_to(pool):
-        batch = await Claimer(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2), steps=1).claim(due(campaign))
+        batch = await Claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2), steps=1).claim(due(campaign))
     assert not batch.commands
 
 
@@ -69,7 +70,7 @@ async def test_while_a_listener_is_about_to_subscribe_nothing_goes(pool: Pool, h
     campaign = await insert_campaign(host, 60)
     async with listened_to(pool):
         pass
-    async with slots.hold(pool, 0) as lock:
+    async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
         assert await claimed(pool, campaign) == 0

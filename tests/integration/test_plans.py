@@ -22,12 +22,12 @@ from asyncpg.pool import PoolConnectionProxy
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.intake import tally
-from rollwave.domain.report import Report
+from rollwave.domain.reports.coalesce import tally
+from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
-from rollwave.engine.sweeper import SWEEP_LIMIT
-from rollwave.store import adoption, campaigns, executions, read_models, together
+from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK
+from rollwave.store import adoption, campaigns, executions, many_tenants, views
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
@@ -172,13 +172,15 @@ async def test_devices_that_went_silent(database: str, postgres_log: Path, pool:
         "UPDATE ota_device_status"
         " SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, started_at = now(), due_at = now()"
     )
-    half = SWEEP_LIMIT // 2
+    half = MAX_OVERDUE_PER_LOOK // 2
     async with (
         explaining(database, postgres_log) as (told, plans),
         tenant_transaction(told, "north", queues=True) as connection,
     ):
         campaign = await campaigns.lock(connection, "north", campaign_id)
-        overdue = await executions.hold_overdue(connection, campaign, everyone=False, in_all=600, limit=SWEEP_LIMIT)
+        overdue = await executions.lock_overdue(
+            connection, campaign, everyone=False, in_all=600, limit=MAX_OVERDUE_PER_LOOK
+        )
         silent = [each.device_id for each in overdue]
         again = [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
         await executions.postpone(connection, campaign, again, in_all=600)
@@ -188,8 +190,8 @@ async def test_devices_that_went_silent(database: str, postgres_log: Path, pool:
         " FROM ota_device_status"
     )
     assert counted is not None
-    assert tuple(counted) == (SWEEP_LIMIT - half, SWEEP_LIMIT)
-    assert plans.too_dear(SWEEP_LIMIT) == {}
+    assert tuple(counted) == (MAX_OVERDUE_PER_LOOK - half, MAX_OVERDUE_PER_LOOK)
+    assert plans.too_dear(MAX_OVERDUE_PER_LOOK) == {}
 
 
 WAITING, OPEN, LOOKED_FOR, KEY = (f"{EXECUTIONS}_{name}" for name in ("waiting", "open", "looked_for", "pkey"))
@@ -282,11 +284,11 @@ async def sent_and_reported(pool: Pool, crowd: CampaignId, commands: tuple[Claim
         reports = [(each.device_id, said) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
         await campaigns.count(connection, "north", tally((crowd, each.was, each.became) for each in effects))
-    async with together.transaction(pool) as connection:
+    async with many_tenants.transaction(pool) as connection:
         north = TenantId("north")
         of_many = [(north, each.device_id, said) for each in shared]
-        effects = await together.apply_reports(connection, of_many, TIMES)
-        await together.count(connection, {north: tally((crowd, each.was, each.became) for each in effects)})
+        effects = await many_tenants.apply_reports(connection, of_many, TIMES)
+        await many_tenants.count(connection, {north: tally((crowd, each.was, each.became) for each in effects)})
     assert all(each.applied for each in effects)
 
 
@@ -308,7 +310,7 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
         await executions.bring_forward(connection, campaign, longest=600, patience=60)
-        await executions.hold_overdue(connection, campaign, everyone=False, in_all=600, limit=ROWS)
+        await executions.lock_overdue(connection, campaign, everyone=False, in_all=600, limit=ROWS)
         await executions.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], in_all=600)
         await executions.fail(connection, campaign, [(silent, Reason.NO_ANSWER, "silent")])
     async with tenant_transaction(pool, "north") as connection:
@@ -319,14 +321,14 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
 
 async def looked_at(pool: Pool, crowd: CampaignId) -> None:
     await campaigns.due(pool)
-    await read_models.campaign(pool, "north", crowd)
-    await read_models.devices(pool, "north", crowd, status=None, limit=ROWS, cursor="device-2")
+    await views.campaign(pool, "north", crowd)
+    await views.devices(pool, "north", crowd, status=None, limit=ROWS, cursor="device-2")
     for _ in range(6):  # then PostgreSQL considers a plan for any state
-        for status in read_models.LOOKED_FOR:
-            await read_models.devices(pool, "north", crowd, status=status, limit=ROWS)
-        await read_models.devices(pool, "north", crowd, status=ExecutionStatus.DOWNLOADING, limit=ROWS)
+        for status in views.LOOKED_FOR:
+            await views.devices(pool, "north", crowd, status=status, limit=ROWS)
+        await views.devices(pool, "north", crowd, status=ExecutionStatus.DOWNLOADING, limit=ROWS)
         for state in (None, CampaignStatus.RUNNING, CampaignStatus.COMPLETED):
-            await read_models.campaigns(pool, "north", status=state, limit=ROWS)
+            await views.campaigns(pool, "north", status=state, limit=ROWS)
 
 
 async def test_each_hot_statement_goes_by_its_own_index(database: str, postgres_log: Path, crowd: CampaignId) -> None:

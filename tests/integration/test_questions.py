@@ -12,7 +12,7 @@ import pytest
 
 from rollwave import metrics
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.answerer import TRIES
+from rollwave.engine.dispatch.resend import MAX_TRIES
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import NOTHING_TO_DO, encode_report
@@ -94,8 +94,8 @@ async def test_a_device_over_whose_topic_the_session_ends_keeps_no_answer_from_t
             before = Counter(each.topic for each in received)
             given_up = between.connections
             await eventually(lambda: metrics.questions.labels("dropped")._value.get() > 0, what="it is given up")
-        assert max(before.values()) <= TRIES
-        assert between.connections <= given_up + TRIES
+        assert max(before.values()) <= MAX_TRIES
+        assert between.connections <= given_up + MAX_TRIES
 
 
 @pytest.mark.usefixtures("settings")

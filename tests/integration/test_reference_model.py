@@ -24,23 +24,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
-from rollwave.engine.batch import Sent
-from rollwave.engine.claimer import Claimer
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.intake import Intake
-from rollwave.engine.publisher import Publisher
-from rollwave.engine.sender import Sender
+from rollwave.engine.dispatch.batch import Sent
+from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.dispatch.delivery import Delivery
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store import campaigns, slots
-from rollwave.store.campaigns import Due
+from rollwave.store import campaigns, listeners
 from rollwave.store.database import Pool, create_pool, system_transaction
 from rollwave.store.executions import Claimed, Times
 from tests.engine import TENANT, Connection, connect, insert_campaign
@@ -78,8 +77,8 @@ class World:
     runner: asyncio.Runner
     pool: Pool
     host: Connection
-    claimer: Claimer
-    sender: Sender
+    claimer: Claims
+    sender: Delivery
     conductor: Conductor
 
     def run(self, work: Awaitable[T]) -> T:
@@ -98,8 +97,10 @@ def world(database: str) -> Iterator[World]:
             pool = await stack.enter_async_context(create_pool(database, size=3))
             host = await stack.enter_async_context(connect(database))
             await _be_heard(pool, stack)
-            publisher = Publisher(Broker.from_url("mqtt://localhost:1"))  # never opened: the broker's answers are rules
-            claimer, sender = Claimer(pool, SETTINGS, steps=1), Sender(pool, publisher, SETTINGS)
+            publisher = CommandSession(
+                Broker.from_url("mqtt://localhost:1")
+            )  # never opened: the broker's answers are rules
+            claimer, sender = Claims(pool, SETTINGS, steps=1), Delivery(pool, publisher, SETTINGS)
             return World(runner, pool, host, claimer, sender, Conductor(pool, SETTINGS))
 
         try:
@@ -110,7 +111,7 @@ def world(database: str) -> Iterator[World]:
 
 async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
     """Hold the listener's slot as a worker does; the rest of its row is a rule's to move."""
-    lock = await stack.enter_async_context(slots.hold(pool, 0))
+    lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0))
     assert lock is not None
     await lock._connection.execute("SET idle_session_timeout = 0")
     await lock.announce()
@@ -123,7 +124,7 @@ async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
 
 async def _subscribed(pool: Pool) -> bool:
     async with system_transaction(pool) as connection:
-        return await slots.listening(connection, 1) is not None
+        return await listeners.listening(connection, 1) is not None
 
 
 policies = st.builds(
@@ -198,7 +199,7 @@ class Campaign(RuleBasedStateMachine):
             self.time_passes(1)
 
     @property
-    def due(self) -> Due:
+    def due(self) -> CampaignRef:
         [due] = [each for each in self.world.run(campaigns.due(self.world.pool)) if each.campaign_id == self.campaign]
         return due
 
@@ -247,7 +248,7 @@ class Campaign(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
     @rule()
     def claim(self) -> None:
-        due = Due(TenantId(TENANT), CampaignId(self.campaign), self.due.status)
+        due = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), self.due.status)
         batch = self.world.run(self.world.claimer.claim(due))
         self.model.claim([each.device_id for each in batch.commands])
         assert all(each.attempt == self.model[each.device_id].attempt for each in batch.commands)
@@ -262,7 +263,7 @@ class Campaign(RuleBasedStateMachine):
         answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
         suspended_for = self.model.suspended_for * STEP
         times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout, suspended_for)
-        due = Due(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
+        due = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
         self.world.run(self.world.sender.settle(due, times, [answer]))
         for each in sent:
             self.model.acknowledged(each.device_id, each.attempt)
@@ -319,7 +320,7 @@ class Campaign(RuleBasedStateMachine):
     def take_in(self, *reports: tuple[str, str, int | None, int | None]) -> None:
         self.world.run(
             # One that remembers nothing of what devices said: its clock would not be the model's.
-            Intake(self.world.pool, SETTINGS).take_in(
+            Ingest(self.world.pool, SETTINGS).take_in(
                 [
                     Incoming(
                         status_topic(TENANT, device),

@@ -8,20 +8,23 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from rollwave.breaker import Told
+from rollwave.domain.campaign import CampaignRef
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import conductor, dispatcher, failpoints, rounds, tick
-from rollwave.engine.batch import Batch
-from rollwave.engine.claimer import Claimer
+from rollwave.engine import failpoints
 from rollwave.engine.commands import start_campaign
-from rollwave.engine.conductor import Conductor
+from rollwave.engine.dispatch import pipeline
+from rollwave.engine.dispatch.batch import Batch
+from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.publisher import Publisher
-from rollwave.engine.reconciler import Reconciler
-from rollwave.engine.rounds import Rounds
+from rollwave.engine.upkeep import gates
+from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.worker import loop, tick
+from rollwave.engine.worker.loop import CampaignLoop
+from rollwave.engine.worker.reconciler import Reconciler
+from rollwave.log_once import LogOnce
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
 from tests.support import eventually, our_records
@@ -41,8 +44,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
 @asynccontextmanager
 async def going_round(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    async with Publisher(Broker.from_url(broker.url)) as publisher:
-        running = asyncio.create_task(Rounds(pool, publisher, settings, stop).run())
+    async with CommandSession(Broker.from_url(broker.url)) as publisher:
+        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stop).run())
         try:
             yield
         finally:
@@ -58,7 +61,7 @@ async def listens(host: Connection) -> bool:
 async def test_a_campaign_that_is_started_calls_the_workers(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "ASK_EVERY", HOUR)
+    monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
     campaign = await insert_campaign(host, 3, status="CREATED")
     async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
         await eventually(lambda: listens(host), what="listening for calls")
@@ -97,7 +100,7 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
 async def test_a_long_campaign_gives_way_to_a_short_one(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "TURN", 0.05)
+    monkeypatch.setattr(pipeline, "TURN_SECONDS", 0.05)
     large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
     small = await insert_campaign(host, 5)
     async with going_round(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
@@ -110,7 +113,7 @@ async def test_a_long_campaign_gives_way_to_a_short_one(
 
 async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
-    claimer = Claimer(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    claimer = Claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
     first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
     assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
@@ -120,14 +123,14 @@ async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connecti
 
 async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 2)
-    conductor = Conductor(pool, Settings())
-    assert (await conductor.conduct(due(campaign))).idle == 0, "both want a command"
+    gates = Conductor(pool, Settings())
+    assert (await gates.conduct(due(campaign))).idle == 0, "both want a command"
     await sent_to(host, campaign, ["dev-1", "dev-2"])
-    assert 3500 < (await conductor.conduct(due(campaign))).idle <= 3600, "until the first deadline"
+    assert 3500 < (await gates.conduct(due(campaign))).idle <= 3600, "until the first deadline"
     await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'dev-2'")
-    assert (await conductor.conduct(due(campaign))).idle == 0, "a deadline has passed"
+    assert (await gates.conduct(due(campaign))).idle == 0, "a deadline has passed"
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
-    assert (await conductor.conduct(due(campaign))).idle == 0, "one was set back by hand"
+    assert (await gates.conduct(due(campaign))).idle == 0, "one was set back by hand"
 
 
 async def test_what_only_waits_for_its_devices_is_not_claimed_from(
@@ -135,16 +138,16 @@ async def test_what_only_waits_for_its_devices_is_not_claimed_from(
 ) -> None:
     claims = 0
 
-    async def counted(claimer: Claimer, each: Due) -> Batch:
+    async def counted(claimer: Claims, each: CampaignRef) -> Batch:
         nonlocal claims
         claims += 1
         return await claim(claimer, each)
 
-    claim = Claimer.claim
-    monkeypatch.setattr(Claimer, "claim", counted)
+    claim = Claims.claim
+    monkeypatch.setattr(Claims, "claim", counted)
     campaign = await insert_campaign(host, 2)
     await sent_to(host, campaign, ["dev-1", "dev-2"])
-    async with Publisher(Broker.from_url(broker.url)) as publisher:
+    async with CommandSession(Broker.from_url(broker.url)) as publisher:
         ticker = tick.Ticker(pool, publisher, Settings())
         assert await ticker.tick() > 0
         assert claims == 0
@@ -157,9 +160,9 @@ async def test_what_only_waits_for_its_devices_is_not_claimed_from(
 async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tick, "AT_ONCE", 1)
-    monkeypatch.setattr(conductor, "TURN", 0.01)
-    monkeypatch.setattr(conductor, "SKIP_BATCH", 5)
+    monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)
+    monkeypatch.setattr(gates, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(gates, "MAX_SKIPPED_PER_BATCH", 5)
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
     async with going_round(pool, broker, Settings()):
@@ -176,10 +179,14 @@ async def test_one_that_is_cancelled_leaves_nothing_running(
     database: str, pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     await insert_campaign(host, 3)
-    async with connect(database) as other, Publisher(Broker.from_url(broker.url)) as publisher, other.transaction():
+    async with (
+        connect(database) as other,
+        CommandSession(Broker.from_url(broker.url)) as publisher,
+        other.transaction(),
+    ):
         await other.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         before = asyncio.all_tasks()
-        running = asyncio.create_task(Rounds(pool, publisher, Settings(), asyncio.Event()).run())
+        running = asyncio.create_task(CampaignLoop(pool, publisher, Settings(), asyncio.Event()).run())
         # Not over the connection that holds the lock: in a transaction, what is waited for is looked up once.
         await eventually(lambda: waits_for_a_lock(host), what="something in hand")
         running.cancel()
@@ -198,7 +205,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
 async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
     """A stop that comes just as a comparison of counters begins."""
     campaign = await insert_campaign(host, 1)
-    reconciler = Reconciler(Conductor(pool, Settings()), Told())
+    reconciler = Reconciler(Conductor(pool, Settings()), LogOnce())
     reconciler.look(due(campaign))
     for task in reconciler.busy:
         task.cancel()

@@ -19,7 +19,7 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
-from rollwave.store import campaigns, executions, history, quarantine, waves
+from rollwave.store import campaigns, events, executions, quarantine, waves
 from rollwave.store.database import Pool
 from tests import statement_log
 from tests.engine import (
@@ -168,12 +168,12 @@ async def test_the_due_campaigns_are_the_only_thing_told_across_tenants(host: Co
 @pytest.fixture
 def no_tenant_in_sql(monkeypatch: pytest.MonkeyPatch) -> None:
     """Statements that ask for every tenant's rows."""
-    for module in (campaigns, executions, history, quarantine, waves):
+    for module in (campaigns, executions, events, quarantine, waves):
         sql = {
             name: re.sub(r"\b(\w+\.)?tenant_id = \$1", "$1::text IS NOT NULL", text)
             for name, text in module._sql.items()
         }
-        assert sql != module._sql or module is history
+        assert sql != module._sql or module is events
         monkeypatch.setattr(module, "_sql", sql)
 
 

@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.report import Report
+from rollwave.domain.reports.parse import Report
 from rollwave.engine.commands import abort_campaign
-from rollwave.engine.conductor import Conductor
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.settings import Settings
 from rollwave.store import executions
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from tests.engine import TENANT, Connection, breakdown, connect, device_row, insert_campaign
@@ -48,7 +47,7 @@ async def test_a_device_set_back_and_not_sent_to_is_skipped_by_an_abort(
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
     if by_hand:
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
-        due = Due(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
+        due = CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
         conductor = Conductor(pool, Settings.load())
         await conductor.skip_rest(due)
         await conductor.conduct(due)

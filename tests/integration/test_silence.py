@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import sweeper
-from rollwave.engine.publisher import Publisher
-from rollwave.engine.tick import Ticker
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.upkeep import deadlines
+from rollwave.engine.worker.tick import Ticker
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
 from rollwave.settings import Settings
-from rollwave.store import slots
+from rollwave.store import listeners
 from rollwave.store.database import Pool
 from tests.engine import (
     Command,
@@ -48,7 +48,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def test_many_that_went_silent_before_a_stop_are_failed_one_sweep_after_the_other(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeper, "SWEEP_LIMIT", 2)
+    monkeypatch.setattr(deadlines, "MAX_OVERDUE_PER_LOOK", 2)
     names = [f"dev-{number}" for number in range(1, 6)]
     rules: dict[str, Any] = {
         "abort_threshold": 1.0,
@@ -59,8 +59,8 @@ async def test_many_that_went_silent_before_a_stop_are_failed_one_sweep_after_th
     campaign = await insert_campaign(host, names, status="ABORTED", **rules)
     await sent_to(host, campaign, names)
     await host.execute("UPDATE ota_device_status SET due_at = now()")
-    ticker = Ticker(pool, Publisher(Broker.from_url("mqtt://localhost:1")), Settings())
-    async with slots.hold(pool, 0) as lock:
+    ticker = Ticker(pool, CommandSession(Broker.from_url("mqtt://localhost:1")), Settings())
+    async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
         listening = asyncio.create_task(lock.listen("", lambda: None))

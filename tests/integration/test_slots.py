@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rollwave.store import slots
+from rollwave.store import listeners
 from rollwave.store.database import Pool
 
 
 async def test_a_session_that_held_a_slot_is_as_it_was_before(pool: Pool) -> None:
-    async with slots.hold(pool, 0) as lock, slots.hold(pool, 0) as second:
+    async with listeners.acquire_slot(pool, 0) as lock, listeners.acquire_slot(pool, 0) as second:
         assert lock is not None
         assert second is None
         assert not await is_free(pool)

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.intake import Intake
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
-from rollwave.store.campaigns import Due
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.engine import (
@@ -66,7 +65,7 @@ async def running_campaign(host: Connection, pool: Pool) -> int:
 
 async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatus.RUNNING) -> None:
     """What a worker does every few seconds."""
-    where = Due(TenantId(TENANT), CampaignId(campaign), status)
+    where = CampaignRef(TenantId(TENANT), CampaignId(campaign), status)
     await Conductor(pool, Settings()).conduct(where)
 
 
@@ -192,7 +191,7 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count(
         await look(pool, campaign)
     assert await attempts_failed(host) == 0, "a quarter of an hour is left"
     # A word after it is answered with the time that is left in all, not with none.
-    await Intake(pool, Settings()).take_in([said(CHATTY, campaign, "INSTALLING")])
+    await Ingest(pool, Settings()).take_in([said(CHATTY, campaign, "INSTALLING")])
     await time_passes(host, campaign, HOUR / 4 + 60, looked_at=True)
     await look(pool, campaign)
     assert await attempts_failed(host) == 1
@@ -236,7 +235,7 @@ async def test_the_whole_time_of_a_device_still_ends(pool: Pool, host: Connectio
 
     async def reports_for(hours: int) -> dict[str, Any]:
         for _ in range(hours):
-            await Intake(pool, Settings()).take_in([said(CHATTY, campaign, "DOWNLOADING")])
+            await Ingest(pool, Settings()).take_in([said(CHATTY, campaign, "DOWNLOADING")])
             await time_passes(host, campaign, HOUR, looked_at=True)
             await look(pool, campaign)
         return await device_row(host, campaign, CHATTY)

@@ -11,19 +11,20 @@ from typing import TypeAlias
 import pytest
 
 from rollwave.domain import campaign as campaign_table
-from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.refusal import Refusal
-from rollwave.domain.report import Report
-from rollwave.engine import guard, sweeper
+from rollwave.domain.reports.parse import Report
+from rollwave.engine import stop
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
-from rollwave.engine.conductor import Conductor
 from rollwave.engine.rules import read_rules
+from rollwave.engine.upkeep import deadlines
+from rollwave.engine.upkeep.gates import Conductor
 from rollwave.errors import Conflict
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
-from rollwave.store.campaigns import Campaign, Due
+from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
@@ -57,7 +58,7 @@ async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> No
 
 
 async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
-    await sweeper.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+    await deadlines.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
     await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
     await take(connection, campaign, tokens=9, fresh=0)
 
@@ -67,7 +68,7 @@ async def fail_and_try_again(connection: Inside, campaign: Campaign, device: str
     await fall_silent(connection, campaign, device)
 
 
-async def stop(connection: Inside, campaign: Campaign, _device: str) -> None:
+async def skip_the_rest(connection: Inside, campaign: Campaign, _device: str) -> None:
     await executions.skip_unsent(connection, TENANT, campaign.id, limit=9, reason="stopped")
 
 
@@ -101,7 +102,7 @@ CAUSES: dict[Cause, tuple[list[Try], str]] = {
     C.RETRIED: ([fail_and_try_again], "dev-1"),
     C.SILENT: ([fall_silent], "dev-1"),
     C.EXHAUSTED: ([fall_silent], "dev-1"),
-    C.STOPPED: ([stop], "dev-1"),
+    C.STOPPED: ([skip_the_rest], "dev-1"),
     C.UNSENDABLE: ([claim], "dev/1"),
 }
 
@@ -180,7 +181,7 @@ async def test_a_command_that_the_broker_never_took_is_no_silence(host: Connecti
         row = await device_row(host, number, "dev-1")
         async with tenant_transaction(pool, TENANT) as connection:
             campaign = await campaigns.lock(connection, TENANT, number)
-            await sweeper.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+            await deadlines.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
         assert await device_row(host, number, "dev-1") == row
     assert not await host.fetchval("SELECT count(*) FROM ota_campaign_history")
 
@@ -228,11 +229,13 @@ async def act(pool: Pool, number: int, action: Action) -> bool:
             await asked[action](pool, TENANT, number, actor="operator")
             return False
         if action is A.FINISH:
-            await Conductor(pool, SETTINGS).conduct(Due(TenantId(TENANT), CampaignId(number), CampaignStatus.RUNNING))
+            await Conductor(pool, SETTINGS).conduct(
+                CampaignRef(TenantId(TENANT), CampaignId(number), CampaignStatus.RUNNING)
+            )
             return False
         async with tenant_transaction(pool, TENANT) as connection:
-            standing = guard.standing_of(await campaigns.lock(connection, TENANT, number))
-            await guard.judge(connection, TENANT, standing)
+            standing = stop.standing_of(await campaigns.lock(connection, TENANT, number))
+            await stop.judge(connection, TENANT, standing)
     except Conflict:
         return True
     return False

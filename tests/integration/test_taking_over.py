@@ -12,13 +12,13 @@ import pytest
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.report import Report
+from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import adoption
-from rollwave.engine.claimer import Claimer
-from rollwave.engine.conductor import Conductor, Step
-from rollwave.engine.guard import SKIPPED_BECAUSE
-from rollwave.engine.intake import Intake
+from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.stop import SKIPPED_BECAUSE
+from rollwave.engine.upkeep import adoption
+from rollwave.engine.upkeep.gates import Conductor, Step
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, create_pool, tenant_transaction
@@ -143,7 +143,7 @@ async def test_a_report_that_comes_first_adopts_a_device_too(root: Connection, p
         campaign = await insert_campaign(root, 1, tenant="south")
         await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", campaign)
         reports.append(said("dev-1", campaign, "DOWNLOADING", tenant="south"))
-    await Intake(pool, Settings()).take_in(reports)
+    await Ingest(pool, Settings()).take_in(reports)
     left = await root.fetchval(
         "SELECT EXTRACT(epoch FROM due_at - now())::float8 FROM ota_device_status"
         " WHERE campaign_id = $1 AND device_id = 'dev-10'",
@@ -162,7 +162,7 @@ async def test_a_report_that_comes_first_does_not_judge_a_campaign_by_a_hosts_co
         campaign = await insert_campaign(root, 1, tenant="south")
         await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", campaign)
         reports.append(said("dev-1", campaign, "DOWNLOADING", tenant="south"))
-    await Intake(pool, Settings()).take_in(reports)
+    await Ingest(pool, Settings()).take_in(reports)
     await look(pool)
     assert await campaign_row(root, RUNNING) == (("RUNNING", 10, 0) if together else ("RUNNING", 9, 1))
 
@@ -170,7 +170,7 @@ async def test_a_report_that_comes_first_does_not_judge_a_campaign_by_a_hosts_co
 async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_is_judged(
     root: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "ADOPT_LIMIT", 8)
+    monkeypatch.setattr(adoption, "MAX_ADOPTED_PER_LOOK", 8)
     await root.execute(
         "UPDATE ota_device_status SET status = 'FAILED', completed_at = now(), error_message = 'bad image'"
         " WHERE campaign_id = $1 AND device_id = 'dev-1'",
@@ -185,7 +185,7 @@ async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_i
     await root.execute(
         "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
     )
-    claimer = Claimer(pool, Settings(), steps=1)
+    claimer = Claims(pool, Settings(), steps=1)
     assert (await look(pool)).left_behind
     assert not (await claimer.claim(due(RUNNING))).commands
     await Conductor(pool, Settings()).reconcile(due(RUNNING))
@@ -213,7 +213,7 @@ async def test_a_report_in_a_pause_gives_a_device_its_time_and_not_the_pause_on_
     await root.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", RUNNING)
     south = await insert_campaign(root, 1, tenant="south")
     await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", south)
-    intake = Intake(pool, Settings())
+    intake = Ingest(pool, Settings())
     await intake.take_in([said("dev-10", RUNNING, "INSTALLING")])
     await look(pool, status=CampaignStatus.PAUSED)
     await root.execute("UPDATE ota_campaigns SET active_at = active_at - interval '1 hour' WHERE id = $1", RUNNING)
@@ -258,7 +258,7 @@ async def test_a_skipped_device_that_a_host_sends_to_is_in_progress(
     counted = await root.fetchrow("SELECT skipped, downloading, installing FROM ota_campaigns WHERE id = $1", RUNNING)
     assert counted is not None
     assert tuple(counted) == (6, 5, 4)
-    await Intake(pool, Settings()).take_in([said("dev-20", RUNNING, "SUCCESS")])
+    await Ingest(pool, Settings()).take_in([said("dev-20", RUNNING, "SUCCESS")])
     assert (await device_row(root, RUNNING, "dev-20"))["status"] == "SUCCESS"
 
 
@@ -286,7 +286,7 @@ async def test_what_was_overwritten_after_it_had_finished_is_finished(root: Conn
 async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.1 WHERE id = $1", RUNNING)
     await look(pool)
-    await Intake(pool, Settings()).take_in([said("dev-10", RUNNING, "FAILED")])
+    await Ingest(pool, Settings()).take_in([said("dev-10", RUNNING, "FAILED")])
     assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1)
     await root.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', error_message = 'no space left'"
@@ -300,9 +300,9 @@ async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: 
 
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
-    assert not (await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))).commands, "nobody has looked"
+    assert not (await Claims(pool, Settings(), steps=1).claim(due(RUNNING))).commands, "nobody has looked"
     await look(pool)
-    batch = await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))
+    batch = await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
     assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
     row = await root.fetchrow(
         "SELECT succeeded, failed, sent, pending, downloading, installing, skipped FROM ota_campaigns WHERE id = $1",
@@ -315,7 +315,7 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
 
 async def test_nothing_is_counted_before_devices_left_in_progress_are_taken_over(root: Connection, pool: Pool) -> None:
     """By a claim that comes before the first look, or a check of its counters."""
-    await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))
+    await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
     await Conductor(pool, Settings()).reconcile(due(RUNNING))
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
     await look(pool)
@@ -324,10 +324,10 @@ async def test_nothing_is_counted_before_devices_left_in_progress_are_taken_over
 
 async def test_a_canary_counts_the_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
-    claimer = Claimer(pool, Settings(), steps=1)
+    claimer = Claims(pool, Settings(), steps=1)
     await look(pool)
     assert not (await claimer.claim(due(RUNNING))).commands, "17 have been sent to, and the first wave has 2"
-    await Intake(pool, Settings()).take_in([said(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
+    await Ingest(pool, Settings()).take_in([said(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
     await look(pool)
     assert len((await claimer.claim(due(RUNNING))).commands) == 5, "all of them are done, and the gate is open"
 
@@ -363,7 +363,7 @@ async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, po
     await overwritten_later(root, "dev-1", due_at=due_at)
     await root.execute("UPDATE ota_campaigns SET suspended_lately = 0 WHERE id = $1", RUNNING)
     await overwritten_later(root, "dev-18", due_at=due_at)
-    await Intake(pool, Settings()).take_in([said("dev-1", RUNNING, "FAILED")])
+    await Ingest(pool, Settings()).take_in([said("dev-1", RUNNING, "FAILED")])
     for _ in range(3):
         await look(pool)
     assert (await device_row(root, RUNNING, "dev-1"))["status"] == "SUCCESS"
@@ -379,7 +379,7 @@ async def test_a_row_set_back_by_a_host_begins_anew(root: Connection, pool: Pool
     await root.execute(
         "UPDATE ota_device_status SET status = 'PENDING' WHERE campaign_id = $1 AND device_id = 'dev-1'", RUNNING
     )
-    commands = (await Claimer(pool, Settings(), steps=1).claim(due(RUNNING))).commands
+    commands = (await Claims(pool, Settings(), steps=1).claim(due(RUNNING))).commands
     assert "dev-1" in {each.device_id for each in commands}
     async with tenant_transaction(pool, TENANT, generic_plans=True) as connection:
         await executions.mark_sent(connection, TENANT, RUNNING, commands, Times(60, 60, 600))
@@ -433,7 +433,7 @@ async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connectio
     for _ in range(2):
         await look(pool, campaign)
         await Conductor(pool, Settings()).reconcile(due(campaign))
-        assert not (await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands
+        assert not (await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands
     await root.execute(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at)"
         " SELECT 'north', $1, 'dev-' || n, CASE n WHEN 1 THEN 'DOWNLOADING' ELSE 'PENDING' END, now()"
@@ -441,11 +441,11 @@ async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connectio
         campaign,
     )
     await look(pool, campaign)
-    assert len((await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
+    assert len((await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
     assert await history(root, campaign) == ["adopted"]
 
 
 async def test_a_campaign_of_which_nothing_was_sent_takes_the_usual_way(root: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(root, 4)
-    assert len((await Claimer(pool, Settings(), steps=1).claim(due(campaign))).commands) == 4
+    assert len((await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands) == 4
     assert await history(root, campaign) == []

@@ -16,17 +16,17 @@ import pytest
 from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.agenda import SOON
 from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
-from rollwave.engine.conductor import Conductor
-from rollwave.engine.dispatcher import Dispatcher
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.publisher import Publisher
-from rollwave.engine.targeting import Targeter
+from rollwave.engine.timing import SOON_SECONDS
+from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
-from rollwave.store import campaigns, read_models
+from rollwave.store import campaigns, views
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.queries import load
 from tests.engine import (
@@ -107,7 +107,7 @@ async def test_a_larger_one_follows_batch_by_batch(host: Connection, pool: Pool,
     campaign = await create(host, pool)
     assert await targeted(host, campaign) == named(1, 10)
     assert await marks(host, campaign) == (35, 10, "dev-00010")
-    seen = await read_models.campaign(pool, TENANT, campaign)
+    seen = await views.campaign(pool, TENANT, campaign)
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["PENDING"]) == (35, 10, 10)
     [told] = await campaigns.due(pool)
     assert (told.campaign_id, told.status) == (campaign, "CREATED")
@@ -188,7 +188,7 @@ async def test_a_batch_gives_way_to_a_host_that_writes_one_of_its_devices(
         targeting = asyncio.create_task(targeter.target(due(campaign)))
         await eventually(lambda: waits_for_a_lock(pool), what="the batch waits for the host's device")
         await host.execute("UPDATE ota_campaigns SET name = 'renamed' WHERE id = $1", campaign)
-        assert await targeting == SOON
+        assert await targeting == SOON_SECONDS
         assert await marks(host, campaign) == (35, 10, "dev-00010")
     assert await targeter.target(due(campaign)) == 0
     assert sorted(await targeted(host, campaign)) == EVERYONE
@@ -202,8 +202,8 @@ async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end
     assert await start_campaign(pool, TENANT, campaign, actor="test") == "RUNNING"
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
     settings = Settings(MQTT_BROKER_URL=broker.url)
-    async with Publisher(Broker.from_url(broker.url)) as publisher:
-        dispatcher = Dispatcher(pool, publisher, settings)
+    async with CommandSession(Broker.from_url(broker.url)) as publisher:
+        dispatcher = Dispatch(pool, publisher, settings)
         await Conductor(pool, settings).conduct(due(campaign))
         assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
@@ -279,7 +279,7 @@ async def test_an_aborted_campaign_tells_how_far_it_had_come(host: Connection, p
     await abort_campaign(pool, TENANT, campaign, actor="test")
     await targeter.target(due(campaign))
     assert await targeted(host, campaign) == named(1, 10)
-    seen = await read_models.campaign(pool, TENANT, campaign)
+    seen = await views.campaign(pool, TENANT, campaign)
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["SKIPPED"]) == (35, 10, 10)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from math import inf
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.agenda import Agenda
-from rollwave.store.campaigns import Due
+from rollwave.engine.worker.schedule import Schedule
 
-ONE, TWO = (Due(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING) for number in (1, 2))
+ONE, TWO = (CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING) for number in (1, 2))
 
 
-def agenda(*due: Due) -> Agenda:
+def agenda(*due: CampaignRef) -> Schedule:
     """One on which everything has been looked at and wants to be again at 10."""
-    agenda = Agenda()
+    agenda = Schedule()
     agenda.update(due)
     for each in due:
         agenda.begin(each)
@@ -42,7 +41,7 @@ def test_what_is_known_waits_for_its_time() -> None:
 def test_another_state_calls_for_a_look_even_while_it_is_in_hand() -> None:
     known = agenda(ONE)
     known.begin(ONE)
-    aborted = Due(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
+    aborted = CampaignRef(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
     known.update([aborted])
     assert (known.ripe(now=99.0), known.soonest) == ([], inf), "nobody is to come back for it before that"
     known.again(ONE, 20.0)

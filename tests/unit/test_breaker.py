@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from rollwave.breaker import Breaker, Told
+from rollwave.breaker import Breaker
+from rollwave.log_once import LogOnce
 
 
 def test_one_is_let_in_and_then_nobody_until_it_is_time() -> None:
@@ -37,12 +38,12 @@ def test_a_success_that_began_before_the_last_failure_is_none() -> None:
 
 
 def test_what_was_said_is_said_again_when_it_has_changed_or_gone_well() -> None:
-    told = Told(room=2)
-    assert told.news("north", "away")
-    assert not told.news("north", "away")
-    assert told.news("north", "slow")
-    told.over("north")
-    assert told.news("north", "slow")
-    assert told.news("south", "slow")
-    assert told.news("west", "slow")
-    assert told.news("north", "slow"), "forgotten for want of room"
+    told = LogOnce(room=2)
+    assert told.is_new("north", "away")
+    assert not told.is_new("north", "away")
+    assert told.is_new("north", "slow")
+    told.clear("north")
+    assert told.is_new("north", "slow")
+    assert told.is_new("south", "slow")
+    assert told.is_new("west", "slow")
+    assert told.is_new("north", "slow"), "forgotten for want of room"

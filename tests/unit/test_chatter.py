@@ -6,11 +6,11 @@ from math import inf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollwave.domain.chatter import BURST, EVERY, LEEWAY, STEP, Talk, charged
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.intake import Outcome
-from rollwave.domain.report import Report
+from rollwave.domain.reports.coalesce import Outcome
+from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.throttle import BURST, EARNED_EVERY_SECONDS, LEEWAY, PROGRESS_STEP_POINTS, Talk, charged
 
 S = ExecutionStatus
 PATIENCE = 1000.0
@@ -36,7 +36,7 @@ def flood(talk: Talk, report: Report, *, times: int, now: float = 1.0, behind: b
 def test_chatter_over_the_rate_is_left_out() -> None:
     talk = after(S.DOWNLOADING)
     assert flood(talk, said(S.DOWNLOADING), times=BURST + 5) == [None] * BURST + [Outcome.THROTTLED] * 5
-    assert flood(talk, said(S.DOWNLOADING), times=2, now=1.0 + EVERY) == [None, Outcome.THROTTLED]
+    assert flood(talk, said(S.DOWNLOADING), times=2, now=1.0 + EARNED_EVERY_SECONDS) == [None, Outcome.THROTTLED]
 
 
 def test_of_progress_percent_by_percent_a_tenth_is_written_and_it_is_never_far_behind() -> None:
@@ -44,7 +44,7 @@ def test_of_progress_percent_by_percent_a_tenth_is_written_and_it_is_never_far_b
     for progress in range(1, 101):  # ten times a second
         if talk.hear(said(S.DOWNLOADING, progress=progress), now=progress / 10, behind=False) is None:
             shown, written = progress, written + 1
-        assert progress - shown < STEP
+        assert progress - shown < PROGRESS_STEP_POINTS
     assert written <= 10
 
 

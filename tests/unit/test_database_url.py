@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from rollwave.errors import ConfigurationError
-from rollwave.store.url import CONNECT_TIMEOUT, read, remarks
+from rollwave.store.url import CONNECT_TIMEOUT_SECONDS, read, remarks
 
 URL = "postgresql://me:s%2Fecret@a:5432,b:5433/fleet"
 
 
 def test_a_url_without_parameters_stays_as_it_is() -> None:
     url = read(URL)
-    assert (url.dsn, url.pooled, url.application_name, url.connect_timeout) == (URL, False, "rollwave", CONNECT_TIMEOUT)
+    assert (url.dsn, url.pooled, url.application_name, url.connect_timeout) == (
+        URL,
+        False,
+        "rollwave",
+        CONNECT_TIMEOUT_SECONDS,
+    )
     assert "ecret" not in repr(url)
 
 
@@ -56,7 +61,7 @@ def test_names_and_times_are_honoured() -> None:
     assert read(f"{URL}?fallback_application_name=a").application_name == "a"
     assert read(f"{URL}?application_name=b&fallback_application_name=a").application_name == "b"
     assert read(f"{URL}?connect_timeout=30").connect_timeout == 30
-    assert read(f"{URL}?connect_timeout=0").connect_timeout == CONNECT_TIMEOUT, "for ever is too long"
+    assert read(f"{URL}?connect_timeout=0").connect_timeout == CONNECT_TIMEOUT_SECONDS, "for ever is too long"
     assert read(f"{URL}?connect_timeout=86400").connect_timeout == 60
 
 

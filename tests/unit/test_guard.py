@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.engine.guard import Stopped
+from rollwave.engine.stop import Stopped
 from rollwave.store.campaigns import Standing
 
 

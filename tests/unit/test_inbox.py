@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rollwave.engine.inbox import BATCH_BYTES, Inbox
+from rollwave.engine.ingest.batches import MAX_BATCH_BYTES, Inbox
 from rollwave.mqtt.client import Incoming
 
 NOT_A_MESSAGE: Any = None
@@ -28,12 +28,12 @@ async def test_a_batch_closes_by_count_and_says_that_it_is_full() -> None:
 
 
 async def test_a_batch_closes_by_bytes() -> None:
-    big = BATCH_BYTES // 2
+    big = MAX_BATCH_BYTES // 2
     inbox = await filled(Inbox(100, 1.0), big, big, 10, 10)
     assert [(len(batch.messages), batch.behind) async for batch in inbox.batches()] == [(2, True), (2, False)]
 
 
-@pytest.mark.parametrize(("inbox", "sizes"), [(Inbox(2, 1.0), [10] * 4), (Inbox(100, 1.0), [BATCH_BYTES] * 2)])
+@pytest.mark.parametrize(("inbox", "sizes"), [(Inbox(2, 1.0), [10] * 4), (Inbox(100, 1.0), [MAX_BATCH_BYTES] * 2)])
 async def test_it_is_full_at_two_batches_in_count_or_in_bytes(inbox: Inbox, sizes: list[int]) -> None:
     for size in sizes:
         await inbox.put(message(size))

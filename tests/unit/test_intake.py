@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.intake import MAX_ROUNDS, Outcome, ended, outcome, rounds, tally
-from rollwave.domain.report import Report
+from rollwave.domain.reports.coalesce import MAX_ATTEMPTS_PER_BATCH, Outcome, ended, one_per_execution, outcome, tally
+from rollwave.domain.reports.parse import Report
 
 S = ExecutionStatus
 
@@ -18,25 +18,25 @@ def said(status: ExecutionStatus, *, progress: int | None = None, attempt: int |
 def test_the_furthest_report_of_a_device_is_kept() -> None:
     device = DeviceId("a")
     batch = [(device, said(S.DOWNLOADING, progress=p)) for p in (10, 90, 40)] + [(device, said(S.SUCCESS))]
-    assert rounds(batch) == [[(device, said(S.SUCCESS))]]
-    assert rounds(batch[:3]) == [[(device, said(S.DOWNLOADING, progress=90))]]
+    assert one_per_execution(batch) == [[(device, said(S.SUCCESS))]]
+    assert one_per_execution(batch[:3]) == [[(device, said(S.DOWNLOADING, progress=90))]]
 
 
 def test_of_two_terminal_reports_the_first_counts() -> None:
     device = DeviceId("a")
-    assert rounds([(device, said(S.FAILED)), (device, said(S.SUCCESS))]) == [[(device, said(S.FAILED))]]
+    assert one_per_execution([(device, said(S.FAILED)), (device, said(S.SUCCESS))]) == [[(device, said(S.FAILED))]]
 
 
 def test_a_failure_after_a_word_is_not_told_as_the_first_word() -> None:
     device = DeviceId("a")
     batch = [(device, said(S.DOWNLOADING)), (device, said(S.FAILED)), (device, said(S.SUCCESS))]
-    assert rounds(batch) == [[batch[0]], [batch[1]]]
+    assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
 def test_other_attempts_of_one_device_go_in_rounds_of_their_own() -> None:
     device = DeviceId("a")
     batch = [(device, said(S.FAILED, attempt=1)), (device, said(S.SUCCESS, attempt=2))]
-    assert rounds(batch) == [[batch[0]], [batch[1]]]
+    assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
 reports = st.builds(
@@ -51,7 +51,7 @@ reports = st.builds(
 def test_a_round_never_holds_an_execution_twice_and_nothing_further_is_lost(
     batch: list[tuple[DeviceId, Report]],
 ) -> None:
-    result = rounds(batch)
+    result = one_per_execution(batch)
     for each in result:
         assert len({device for device, _ in each}) == len(each)
     for device, report in batch:
@@ -91,4 +91,4 @@ def test_the_tally_adds_up_what_moved() -> None:
 
 def test_a_device_that_makes_up_attempts_gets_a_few_rounds() -> None:
     batch = [(DeviceId("a"), said(S.FAILED, attempt=n)) for n in range(1, 1000)]
-    assert len(rounds(batch)) == MAX_ROUNDS
+    assert len(one_per_execution(batch)) == MAX_ATTEMPTS_PER_BATCH

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.report import Report
-from rollwave.engine.together import LANE, LANES, Said, lanes_of
+from rollwave.domain.reports.parse import Report
+from rollwave.engine.ingest.many_tenants import MAX_LANES, TENANTS_PER_LANE, Said, lanes_of
 
 SUCCESS = Report(CampaignId(1), ExecutionStatus.SUCCESS, 100)
 
@@ -19,16 +19,16 @@ def reports(tenants: int, each: int) -> list[Said]:
 
 
 def test_a_tenant_is_in_one_lane_and_nothing_is_lost() -> None:
-    said = reports(tenants=LANES * LANE + 7, each=3)
+    said = reports(tenants=MAX_LANES * TENANTS_PER_LANE + 7, each=3)
     lanes = lanes_of(said)
-    assert len(lanes) == LANES
+    assert len(lanes) == MAX_LANES
     assert sorted(each for lane in lanes for each in lane) == sorted(said)
     tenants = [{tenant for tenant, _, _ in lane} for lane in lanes]
     assert not set.intersection(*tenants)
-    assert all(len(each) >= LANE for each in tenants)
+    assert all(len(each) >= TENANTS_PER_LANE for each in tenants)
 
 
 def test_a_few_tenants_are_not_worth_a_second_lane() -> None:
-    said = reports(tenants=LANE, each=1)
+    said = reports(tenants=TENANTS_PER_LANE, each=1)
     assert lanes_of(said) == [said]
     assert lanes_of([]) == [[]]

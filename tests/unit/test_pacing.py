@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.pacing import SMALLEST_STEP, Pace, allowance
+from rollwave.domain.policy.pace import SMALLEST_STEP_DEVICES, Pace, allowance
 
 FRESH = Pace(rate=10, tick=10.0, age=None, used=0)
 
@@ -64,8 +64,14 @@ def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
 
 def test_a_rate_is_cut_into_no_more_steps_than_it_is_enough_for() -> None:
     assert allowance(replace(FRESH, steps=20), wave_left=100).tokens == 10, "few are no burst"
-    assert allowance(replace(FRESH, rate=SMALLEST_STEP * 4, steps=20), wave_left=1000).tokens == SMALLEST_STEP
-    assert allowance(replace(FRESH, rate=SMALLEST_STEP * 40, steps=20), wave_left=9999).tokens == SMALLEST_STEP * 2
+    assert (
+        allowance(replace(FRESH, rate=SMALLEST_STEP_DEVICES * 4, steps=20), wave_left=1000).tokens
+        == SMALLEST_STEP_DEVICES
+    )
+    assert (
+        allowance(replace(FRESH, rate=SMALLEST_STEP_DEVICES * 40, steps=20), wave_left=9999).tokens
+        == SMALLEST_STEP_DEVICES * 2
+    )
 
 
 @given(st.integers(1, 5000), st.floats(0.1, 100), st.integers(1, 40))
@@ -80,7 +86,9 @@ def test_in_steps_each_lets_its_share_go_and_the_window_the_whole_rate(rate: int
             assert granted.retry_in > 0
             now += granted.retry_in + tick * 1e-9
     assert used == rate
-    assert max(claims) <= max(2 * SMALLEST_STEP, -(-rate // steps)), "no more at once than a step's share, rounded up"
+    assert max(claims) <= max(2 * SMALLEST_STEP_DEVICES, -(-rate // steps)), (
+        "no more at once than a step's share, rounded up"
+    )
     assert now < tick, "all of them within the window"
     done = allowance(Pace(rate, tick, now, used, steps=steps), wave_left=10**9)
     assert (done.tokens, round(now + done.retry_in, 6)) == (0, round(tick, 6))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rollwave.engine import pipeline
-from rollwave.engine.inbox import Batch, Inbox
+from rollwave.engine.ingest import batches
+from rollwave.engine.ingest.batches import Batch, Inbox
 from rollwave.mqtt.client import Incoming
 from tests.support import eventually
 
@@ -52,7 +52,7 @@ async def until_begun(commits: Commits, *topics: str) -> None:
 
 async def test_a_batch_is_begun_while_the_one_before_it_ends_and_no_third_one() -> None:
     commits, inbox = Commits(), await filled("a", "b")
-    running = asyncio.create_task(pipeline.run(inbox, commits.commit, asyncio.Event()))
+    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
     await inbox.put(message("c"))
     await until_begun(commits, "a", "b")
@@ -71,7 +71,7 @@ async def test_a_batch_is_begun_while_the_one_before_it_ends_and_no_third_one() 
 async def test_what_is_under_way_comes_to_its_end(how: str, *, fail: bool) -> None:
     commits, inbox, stop = Commits(), await filled("a", "b"), asyncio.Event()
     commits.fail = fail
-    running = asyncio.create_task(pipeline.run(inbox, commits.commit, stop))
+    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop))
     await until_begun(commits, "a", "b")
     await inbox.put(message("c"))
     running.cancel() if how == "cancelled" else stop.set()
@@ -87,9 +87,9 @@ async def test_what_is_under_way_comes_to_its_end(how: str, *, fail: bool) -> No
 
 
 async def test_what_does_not_end_is_left_to_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "DRAIN", 0.01)
+    monkeypatch.setattr(batches, "DRAIN_SECONDS", 0.01)
     commits, inbox, stop = Commits(), await filled("a"), asyncio.Event()
-    running = asyncio.create_task(pipeline.run(inbox, commits.commit, stop))
+    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop))
     await until_begun(commits, "a")
     stop.set()
     inbox.close()
@@ -105,7 +105,7 @@ async def test_an_error_ends_it_though_no_message_comes() -> None:
     inbox = await filled("a")
     async with asyncio.timeout(5):
         with pytest.raises(LookupError):
-            await pipeline.run(inbox, fail, asyncio.Event())
+            await batches.commit_in_order(inbox, fail, asyncio.Event())
 
 
 async def test_where_both_fail_both_errors_are_read() -> None:
@@ -113,7 +113,7 @@ async def test_where_both_fail_both_errors_are_read() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
     commits, inbox = Commits(), await filled("a", "b")
     commits.fail = True
-    running = asyncio.create_task(pipeline.run(inbox, commits.commit, asyncio.Event()))
+    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
     for event in commits.may_end.values():
         event.set()
@@ -130,7 +130,7 @@ async def test_cancelled_while_it_ends_over_an_error_it_still_finishes_what_is_u
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
     commits, inbox = Commits(), await filled("a", "b")
     commits.fail = True
-    running = asyncio.create_task(pipeline.run(inbox, commits.commit, asyncio.Event()))
+    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
     commits.may_end["a"].set()
     await eventually(lambda: commits.ended == ["a"], timeout=5)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rollwave.domain.policies import OF_TENANT, Policy, policy_repairs, wanted
 from rollwave.domain.rights import Table
+from rollwave.domain.row_security import OF_TENANT, Policy, policy_repairs, wanted
 
 ADOPTED = Table("ota_campaigns", enabled=True, forced=False, of_tenants=True, adopted=True)
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from rollwave.engine import precedence
-from rollwave.engine.precedence import FEW, Precedence
+from rollwave.engine import backpressure
+from rollwave.engine.backpressure import REPORTS_NOT_WAITED_FOR, Backpressure
 
 
 async def turns(number: int = 5) -> None:
@@ -16,9 +16,9 @@ async def turns(number: int = 5) -> None:
 
 
 async def test_sending_waits_for_the_reports_of_all_batches_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "LONGEST", 3600.0)
-    reports = Precedence()
-    with reports.hearing(FEW):
+    monkeypatch.setattr(backpressure, "LONGEST_PAUSE_SECONDS", 3600.0)
+    reports = Backpressure()
+    with reports.hearing(REPORTS_NOT_WAITED_FOR):
         await asyncio.wait_for(reports.give_way(), 10)
         with reports.hearing(1):
             sending = asyncio.create_task(reports.give_way())
@@ -28,7 +28,7 @@ async def test_sending_waits_for_the_reports_of_all_batches_in_hand(monkeypatch:
 
 
 async def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precedence, "LONGEST", 0.001)
-    reports = Precedence()
-    with reports.hearing(FEW + 1):
+    monkeypatch.setattr(backpressure, "LONGEST_PAUSE_SECONDS", 0.001)
+    reports = Backpressure()
+    with reports.hearing(REPORTS_NOT_WAITED_FOR + 1):
         await asyncio.wait_for(reports.give_way(), 10)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.report import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
+from rollwave.domain.reports.parse import MAX_ATTEMPT, MAX_ERROR, Empty, Rejected, Report, parse
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

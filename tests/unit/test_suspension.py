@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.suspension import LONGEST_UNSEEN, NOTE_EVERY, UNSEEN, Activity, Change
+from rollwave.domain.suspension import LONGEST_UNSEEN_SECONDS, NOTE_EVERY_SECONDS, UNSEEN_SECONDS, Activity, Change
 
 NEVER = Activity(None, None, 0.0, 0.0)
 
@@ -15,10 +15,10 @@ NEVER = Activity(None, None, 0.0, 0.0)
         (NEVER, True, Change.ACTIVATE),
         (NEVER, False, Change.SUSPEND),
         (Activity(60, 0, 0, 0), True, Change.NONE),
-        (Activity(60, NOTE_EVERY + 1, 0, 0), True, Change.NOTE),
-        (Activity(60, UNSEEN + 1, 0, 0), True, Change.NOTE),
-        (Activity(60, LONGEST_UNSEEN + 1, 0, 0), True, Change.ACTIVATE),
-        (Activity(60, UNSEEN + 1, 0, 0), False, Change.SUSPEND),
+        (Activity(60, NOTE_EVERY_SECONDS + 1, 0, 0), True, Change.NOTE),
+        (Activity(60, UNSEEN_SECONDS + 1, 0, 0), True, Change.NOTE),
+        (Activity(60, LONGEST_UNSEEN_SECONDS + 1, 0, 0), True, Change.ACTIVATE),
+        (Activity(60, UNSEEN_SECONDS + 1, 0, 0), False, Change.SUSPEND),
         (Activity(60, 1, 0, 0), False, Change.SUSPEND),
         (Activity(None, 3600, 0, 0), True, Change.ACTIVATE),
         (Activity(None, 3600, 0, 0), False, Change.NONE),
@@ -34,7 +34,7 @@ def test_a_gap_in_listening_tells_that_nobody_was_there() -> None:
     a_minute_ago = Activity(3600, 60, 0, 0)
     assert a_minute_ago.change(active=True, heard_for=30) is Change.ACTIVATE
     assert a_minute_ago.change(active=True, heard_for=90) is Change.NOTE
-    assert Activity(3600, UNSEEN, 0, 0).change(active=True, heard_for=1) is Change.NOTE
+    assert Activity(3600, UNSEEN_SECONDS, 0, 0).change(active=True, heard_for=1) is Change.NOTE
 
 
 def test_a_host_may_look_as_seldom_as_its_tick_says() -> None:

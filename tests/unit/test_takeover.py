@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from rollwave.engine.takeover import FORGOTTEN, LONGEST_NAMED, LONGEST_SUSPECTED, STEADY, Takeovers
+from rollwave.engine.ingest.takeover import (
+    FORGOTTEN_SECONDS,
+    LONGEST_PAUSE_NAMED_SECONDS,
+    LONGEST_PAUSE_SUSPECTED_SECONDS,
+    STEADY_SECONDS,
+    Takeovers,
+)
 
 
 def test_named_takeovers_are_backed_off_ever_longer() -> None:
     takeovers = Takeovers()
     pauses = []
     for _ in range(12):
-        assert "client id it-0" in takeovers.lost("it-0", after=2 * STEADY, taken_over=True)
+        assert "client id it-0" in takeovers.lost("it-0", after=2 * STEADY_SECONDS, taken_over=True)
         pauses.append(takeovers.pause)
     assert 0.9 < pauses[0] <= 2
     assert 3.9 < pauses[2] <= 8
-    assert LONGEST_NAMED * 0.49 < pauses[-1] <= LONGEST_NAMED
+    assert LONGEST_PAUSE_NAMED_SECONDS * 0.49 < pauses[-1] <= LONGEST_PAUSE_NAMED_SECONDS
 
 
 def test_a_takeover_after_a_long_time_is_the_first_one_again() -> None:
     takeovers = Takeovers()
     for _ in range(12):
         takeovers.lost("it-0", after=1, taken_over=True)
-    takeovers.lost("it-0", after=FORGOTTEN + 1, taken_over=True)
+    takeovers.lost("it-0", after=FORGOTTEN_SECONDS + 1, taken_over=True)
     assert takeovers.pause <= 2
 
 
@@ -32,12 +38,12 @@ def test_short_sessions_are_suspected_at_the_third_and_the_pause_stays_small() -
     assert 0.9 < takeovers.pause <= 2
     for _ in range(20):
         takeovers.lost("it-0", after=0.1, taken_over=False)
-    assert LONGEST_SUSPECTED * 0.49 < takeovers.pause <= LONGEST_SUSPECTED
+    assert LONGEST_PAUSE_SUSPECTED_SECONDS * 0.49 < takeovers.pause <= LONGEST_PAUSE_SUSPECTED_SECONDS
 
 
 def test_a_good_session_starts_anew() -> None:
     takeovers = Takeovers()
     for _ in range(2):
         takeovers.lost("it-0", after=0.1, taken_over=False)
-    takeovers.lost("it-0", after=STEADY, taken_over=False)
+    takeovers.lost("it-0", after=STEADY_SECONDS, taken_over=False)
     assert takeovers.lost("it-0", after=0.1, taken_over=False) == ""

@@ -13,7 +13,7 @@ from rollwave.errors import ConfigurationError
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("LOOK_EVERY", 0.01), ("RESTART", 0.01), ("ENDING", 0.1)):
+    for name, seconds in (("LOOK_EVERY_SECONDS", 0.01), ("RESTART_SECONDS", 0.01), ("GIVE_UP_SECONDS", 0.1)):
         monkeypatch.setattr(watchdog, name, seconds)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.wave import Gate, Wave, gate, plan
+from rollwave.domain.policy.waves import Gate, Wave, gate, plan
 from rollwave.errors import InvalidInput
 
 

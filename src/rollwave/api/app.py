@@ -12,7 +12,7 @@ from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, ops_router
 from rollwave.api.routes import campaigns, firmware, imports, registry
-from rollwave.engine.readiness import database
+from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 

@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from rollwave.domain.role import Role
-from rollwave.store.apikeys import Grant, verify
+from rollwave.store.access import Grant, verify
 
 _bearer = HTTPBearer(
     auto_error=False,

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 
 from rollwave.api import problems
 from rollwave.api.application import Application
-from rollwave.engine import readiness
-from rollwave.engine.readiness import OK
+from rollwave.engine.worker import readiness
+from rollwave.engine.worker.readiness import OK
 from rollwave.metrics import join
 
 Readiness: TypeAlias = Callable[[], Awaitable[dict[str, str]]]

@@ -43,17 +43,17 @@ def create(
 
         export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant t --role admin)
     """
-    from rollwave.store import apikeys
+    from rollwave.store import access
 
-    typer.echo(with_pool(lambda pool: apikeys.create(pool, tenant, role, name=name, expires_in=expires_in)))
+    typer.echo(with_pool(lambda pool: access.create(pool, tenant, role, name=name, expires_in=expires_in)))
 
 
 @app.command("list")
 def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
     """List a tenant's keys, without their secrets."""
-    from rollwave.store import apikeys
+    from rollwave.store import access
 
-    keys = with_pool(lambda pool: apikeys.list_keys(pool, tenant))
+    keys = with_pool(lambda pool: access.list_keys(pool, tenant))
     if output is Format.JSON:
         print_json([{name: _plain(value) for name, value in key.items()} for key in keys])
         return
@@ -71,7 +71,7 @@ def revoke(
     tenant: TenantOption,
 ) -> None:
     """End a key at once."""
-    from rollwave.store import apikeys
+    from rollwave.store import access
 
     if key_id.startswith("rollwave."):
         raise InvalidInput(
@@ -79,7 +79,7 @@ def revoke(
             hint=f"`rollwave apikey list --tenant {tenant}` shows the ids: a key's is its last part but one.",
         )
 
-    with_pool(lambda pool: apikeys.revoke(pool, tenant, key_id))
+    with_pool(lambda pool: access.revoke(pool, tenant, key_id))
     say(f"key {key_id} is revoked")
 
 

@@ -12,7 +12,7 @@ from rollwave.cli.firmware_choice import find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, say, table
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.wave import Strategy
+from rollwave.domain.policy.waves import Strategy
 from rollwave.errors import InvalidInput, RollwaveError
 
 app = typer.Typer(no_args_is_help=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from rollwave.engine.worker import Worker
+    from rollwave.engine.worker.worker import Worker
     from rollwave.settings import Settings
     from rollwave.store.database import Pool
 
@@ -54,7 +54,7 @@ def worker(
     """
     require("server", "`rollwave worker`")
     from rollwave.api.ops import create_ops_app
-    from rollwave.engine.readiness import database
+    from rollwave.engine.worker.readiness import database
 
     def ops(pool: Pool, _settings: Settings, worker: Worker) -> FastAPI:
         async def checks() -> dict[str, str]:
@@ -68,13 +68,13 @@ def worker(
 async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     from rollwave import log
     from rollwave.api import server
-    from rollwave.engine.supervisor import Supervisor
-    from rollwave.engine.worker import Worker
+    from rollwave.engine.worker.supervisor import Supervisor
+    from rollwave.engine.worker.worker import Worker
     from rollwave.settings import ENGINE, Settings
     from rollwave.store.database import create_pool, unavailable
+    from rollwave.store.guarded_pool import guarded
     from rollwave.store.migrate import require_current_schema
     from rollwave.store.outage import CONNECTION_TROUBLE
-    from rollwave.store.watched import watched
 
     settings = Settings.load(ENGINE)
     log.configure(settings)
@@ -83,7 +83,7 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     # A slot's lock keeps one connection for itself, as long as it is held, and so do calls.
     size = settings.database_pool_size + settings.listener_slots + 1
     async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
-        pool = watched(bare)
+        pool = guarded(bare)
         try:
             await require_current_schema(pool)
             await _warn_of_superuser(pool)

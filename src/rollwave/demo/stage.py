@@ -20,7 +20,7 @@ from rollwave.embedded.broker import EmbeddedBroker, free_port
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.embedded.process import ServerProcess
 from rollwave.errors import RollwaveError
-from rollwave.store import apikeys
+from rollwave.store import access
 from rollwave.store.database import create_pool
 from rollwave.store.migrate import migrate
 
@@ -84,7 +84,7 @@ def data_folder(data: Path | None) -> Path:
 async def _prepare(database_url: str) -> str:
     await migrate(database_url)
     async with create_pool(database_url, size=1) as pool:
-        return await apikeys.create(pool, TENANT, Role.OPERATOR, name="demo")
+        return await access.create(pool, TENANT, Role.OPERATOR, name="demo")
 
 
 def _serve(running: ExitStack, folder: Path, database_url: str, broker_url: str) -> str:

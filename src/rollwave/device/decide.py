@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
-from rollwave.domain.report import cut
+from rollwave.domain.reports.parse import cut
 from rollwave.mqtt.payload import Command
 
 REMEMBERED = 16

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from rollwave.device.backoff import delays
 from rollwave.device.decide import Job
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
-from rollwave.domain.report import cut
+from rollwave.domain.reports.parse import cut
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Receipt, Session

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+
+from rollwave.domain.ids import CampaignId, TenantId
 
 
 class CampaignStatus(StrEnum):
@@ -31,6 +34,15 @@ class Action(StrEnum):
     TRIP = "guardrail trips"
     HOLD = "a rule cannot be read"
     FINISH = "no device left"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CampaignRef:
+    """Which campaign, and the status in which it was seen last. Two are equal that name the same campaign."""
+
+    tenant_id: TenantId
+    campaign_id: CampaignId
+    status: CampaignStatus = field(compare=False)
 
 
 _S, _A = CampaignStatus, Action

@@ -26,7 +26,7 @@ class Reason(StrEnum):
 
 MAX_ATTEMPTS = 100
 
-LONGEST = 31_536_000.0
+LONGEST_SECONDS = 31_536_000.0
 """A year: the longest time that a rule may name, in seconds."""
 
 SILENCE = frozenset({Reason.NO_ANSWER, Reason.NO_PROGRESS})
@@ -57,8 +57,8 @@ class RetryPolicy:
         if not 1 <= max_attempts <= MAX_ATTEMPTS:
             raise InvalidInput(f"max_attempts {max_attempts} is not within 1 to {MAX_ATTEMPTS}")
         for name, seconds in (("retry_delay", delay), ("retry_delay_max", max_delay)):
-            if not 0 <= seconds <= LONGEST:
-                raise InvalidInput(f"{name} {seconds} is not within 0 to {LONGEST:g} seconds")
+            if not 0 <= seconds <= LONGEST_SECONDS:
+                raise InvalidInput(f"{name} {seconds} is not within 0 to {LONGEST_SECONDS:g} seconds")
         return cls(reasons, max_attempts, delay, max_delay)
 
     def delay_after(self, reason: Reason, attempt: int, *, luck: float) -> float | None:

@@ -2,7 +2,7 @@
 
 The engine works as ``pulse_app``; ``rollwave_due`` owns the functions that find due campaigns. On tables that only
 Rollwave knows, no other role but the owner has any right. On a host's tables ``pulse_app`` is given what the
-engine needs; nothing is revoked there. Policies are in :mod:`rollwave.domain.policies`.
+engine needs; nothing is revoked there. Policies are in :mod:`rollwave.domain.row_security`.
 """
 
 from __future__ import annotations

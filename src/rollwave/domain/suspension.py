@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
-UNSEEN = 30.0
+UNSEEN_SECONDS = 30.0
 """Time between two looks that counts as active, whatever happened in it. Workers look at least every ten seconds."""
 
-LONGEST_UNSEEN = 600.0
+LONGEST_UNSEEN_SECONDS = 600.0
 """Time between two looks that counts as active where a listener was subscribed all the while: a host may look as seldom
 as it likes."""
 
-NOTE_EVERY = 5.0
+NOTE_EVERY_SECONDS = 5.0
 """Time after which it is written down again that a campaign is active."""
 
 
@@ -57,10 +57,10 @@ class Activity:
         seen_ago = self.seen_ago or 0.0
         if not active:
             return Change.SUSPEND if self.active_for is not None or self.seen_ago is None else Change.NONE
-        longest = max(LONGEST_UNSEEN, 3 * tick)
-        if self.active_for is None or seen_ago > longest or (seen_ago > UNSEEN and heard_for < seen_ago):
+        longest = max(LONGEST_UNSEEN_SECONDS, 3 * tick)
+        if self.active_for is None or seen_ago > longest or (seen_ago > UNSEEN_SECONDS and heard_for < seen_ago):
             return Change.ACTIVATE
-        return Change.NOTE if seen_ago > NOTE_EVERY or min(seen_ago, self.active_for) < 0 else Change.NONE
+        return Change.NOTE if seen_ago > NOTE_EVERY_SECONDS or min(seen_ago, self.active_for) < 0 else Change.NONE
 
     def extension(self, longest: float) -> float:
         """Seconds by which deadlines are later than they were set; ``longest``: the longest time that one is set for.

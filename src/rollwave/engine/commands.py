@@ -10,11 +10,11 @@ import asyncpg
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.engine import targeting
-from rollwave.engine.guard import SKIP_AT_ONCE, SKIPPED_BECAUSE
+from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
+from rollwave.engine.upkeep import targeting
 from rollwave.errors import Conflict
 from rollwave.store import campaigns, executions, idempotency, targets
-from rollwave.store.campaigns import SCAN_TIMEOUT
+from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.refusals import Written, fields, refusing
 
@@ -52,11 +52,11 @@ async def create_campaign(
     *,
     actor: str,
     idempotency_key: str | None = None,
-    at_once: int = targeting.AT_ONCE,
+    at_once: int = targeting.MAX_DEVICES_PER_BATCH,
 ) -> CampaignId:
     """Write down a campaign and, of its devices, the first ``at_once``, in one transaction; returns its id.
 
-    The workers target the rest, as :mod:`rollwave.engine.targeting` tells.
+    The workers target the rest, as :mod:`rollwave.engine.upkeep.targeting` tells.
 
     Raises:
         NotFound: the tenant has no such firmware or group.
@@ -81,7 +81,7 @@ async def _create(
 ) -> CampaignId:
     try:
         # A large group is counted, and one of which nothing fits the firmware is looked through.
-        async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT) as connection:
+        async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
             if idempotency_key is not None:
                 earlier = await idempotency.get(connection, tenant_id, idempotency_key)
                 if earlier is not None:
@@ -196,7 +196,7 @@ async def _move(
                 connection,
                 tenant_id,
                 campaign.id,
-                limit=SKIP_AT_ONCE,
+                limit=MAX_SKIPPED_WITH_THE_STOP,
                 reason=SKIPPED_BECAUSE,
             )
         return status

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rollwave.breaker import Told
 from rollwave.errors import ConfigurationError, IdentityUndecided
 from rollwave.log import get_logger, report
+from rollwave.log_once import LogOnce
 from rollwave.store import codecs, identity
 from rollwave.store.database import Pool, system_transaction
 
 _log = get_logger("identity")
 
-_told = Told()
+_told = LogOnce()
 """Of which databases it has been said. One memory for a process: its listener and its dispatcher both ask."""
 
 
@@ -26,10 +26,10 @@ async def require(pool: Pool) -> str:
         found = await identity.find(connection)
     if not found.standing.decided:
         undecided = found.undecided()
-        if _told.news(found.here, str(undecided)):
+        if _told.is_new(found.here, str(undecided)):
             report(_log, "ota_identity_undecided", undecided)
         raise undecided
-    if _told.over(found.here):
+    if _told.clear(found.here):
         _log.info("ota_identity_decided", installation=found.name)
     return found.name
 

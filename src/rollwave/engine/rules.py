@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from rollwave.domain import rules
-from rollwave.domain.guardrail import Guardrail
+from rollwave.domain.policy import document
+from rollwave.domain.policy.document import Rules
+from rollwave.domain.policy.guardrail import Guardrail
+from rollwave.domain.policy.waves import Strategy, Wave, plan
 from rollwave.domain.retry import RetryPolicy
-from rollwave.domain.rules import Rules
-from rollwave.domain.wave import Strategy, Wave, plan
 from rollwave.settings import Settings
 from rollwave.store import waves
 from rollwave.store.campaigns import Campaign
@@ -27,7 +27,7 @@ def read_rules(campaign: Campaign, settings: Settings) -> Rules:
     def own(value: T | None, default: T) -> T:
         return default if value is None else value
 
-    return rules.read(
+    return document.read(
         tenant_id=campaign.tenant_id,
         threshold=campaign.threshold,
         min_completed=campaign.min_completed,

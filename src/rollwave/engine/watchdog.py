@@ -12,13 +12,13 @@ from rollwave.tasks import end, failure_of, raise_if_cancelled
 
 _log = get_logger("watchdog")
 
-LOOK_EVERY = 1.0
+LOOK_EVERY_SECONDS = 1.0
 """Seconds between two looks at the work."""
 
-ENDING = 15.0
+GIVE_UP_SECONDS = 15.0
 """Maximum number of seconds for stuck work to end once it is cancelled. After that it is left behind."""
 
-RESTART = 2.0
+RESTART_SECONDS = 2.0
 """Seconds before work that failed is started again."""
 
 
@@ -55,14 +55,14 @@ async def keep_running(
         task = asyncio.create_task(work(life))
         try:
             while not task.done() and life.silent_for < silence:
-                await asyncio.wait({task}, timeout=LOOK_EVERY)
+                await asyncio.wait({task}, timeout=LOOK_EVERY_SECONDS)
         except asyncio.CancelledError:
             await end(task, within=2 * drain, cancel_again=drain)
             failure_of(task)
             raise
         if not task.done():
             _log.error("ota_task_stuck", task=name, silent_for=round(life.silent_for))
-            await end(task, within=ENDING)
+            await end(task, within=GIVE_UP_SECONDS)
         elif (failure := failure_of(task)) is None:
             raise_if_cancelled()
             if not task.cancelled():
@@ -71,4 +71,4 @@ async def keep_running(
             raise failure
         else:
             _log.error("ota_task_failed", task=name, error=f"{type(failure).__name__}: {failure}", exc_info=failure)
-        await asyncio.sleep(RESTART)
+        await asyncio.sleep(RESTART_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from rollwave.domain.report import cut
+from rollwave.domain.reports.parse import cut
 from rollwave.errors import InvalidInput
 
 NOTHING_TO_DO = b'{"action": "none"}'

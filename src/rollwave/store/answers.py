@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
-STATEMENT_TIMEOUT = 30.0
+STATEMENT_TIMEOUT_SECONDS = 30.0
 """Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
 
-ANSWER = STATEMENT_TIMEOUT + 5
+ANSWER_SECONDS = STATEMENT_TIMEOUT_SECONDS + 5
 """Seconds that the answer to a statement is waited for: by then PostgreSQL has cancelled it."""
 
-LEAVING = 3.0
+LEAVING_SECONDS = 3.0
 """Seconds for a rollback, and for the reset of a connection that goes back to its pool. Neither has much to do."""
 
 
@@ -33,23 +33,23 @@ class Answered:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def execute(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+    def execute(self, query: str, *args: Any, timeout: float = ANSWER_SECONDS) -> Coroutine[Any, Any, Any]:
         """As asyncpg's."""
         return self._connection.execute(query, *args, timeout=timeout)
 
-    def executemany(self, command: str, args: Any, *, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+    def executemany(self, command: str, args: Any, *, timeout: float = ANSWER_SECONDS) -> Coroutine[Any, Any, Any]:
         """As asyncpg's."""
         return self._connection.executemany(command, args, timeout=timeout)
 
-    def fetch(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+    def fetch(self, query: str, *args: Any, timeout: float = ANSWER_SECONDS) -> Coroutine[Any, Any, Any]:
         """As asyncpg's."""
         return self._connection.fetch(query, *args, timeout=timeout)
 
-    def fetchrow(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+    def fetchrow(self, query: str, *args: Any, timeout: float = ANSWER_SECONDS) -> Coroutine[Any, Any, Any]:
         """As asyncpg's."""
         return self._connection.fetchrow(query, *args, timeout=timeout)
 
-    def fetchval(self, query: str, *args: Any, timeout: float = ANSWER) -> Coroutine[Any, Any, Any]:
+    def fetchval(self, query: str, *args: Any, timeout: float = ANSWER_SECONDS) -> Coroutine[Any, Any, Any]:
         """As asyncpg's, for the first column."""
         return self._connection.fetchval(query, *args, timeout=timeout)
 
@@ -92,7 +92,7 @@ async def give_back(borrowed: AbstractAsyncContextManager[Connection], connectio
         TimeoutError: there was no answer.
     """
     try:
-        async with asyncio.timeout(LEAVING):
+        async with asyncio.timeout(LEAVING_SECONDS):
             await borrowed.__aexit__(None, None, None)
     except (TimeoutError, asyncio.CancelledError):
         give_up(connection)

@@ -8,15 +8,15 @@ from typing import Any
 
 import asyncpg
 
-from rollwave.domain.campaign import FINAL, Action, CampaignStatus, after
+from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.intake import Tally
-from rollwave.domain.pacing import Pace
-from rollwave.domain.suspension import UNSEEN, Activity, Change
-from rollwave.domain.wave import Wave
+from rollwave.domain.policy.pace import Pace
+from rollwave.domain.policy.waves import Wave
+from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import history
+from rollwave.store import events
 from rollwave.store.database import Connection, Pool, system_transaction
 from rollwave.store.queries import load
 
@@ -25,17 +25,8 @@ _sql = load("campaigns")
 COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing", "skipped")
 """The columns that are kept equal to what a campaign's executions say."""
 
-SCAN_TIMEOUT = 600.0
+SCAN_TIMEOUT_SECONDS = 600.0
 """Seconds that reading every row of a campaign may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A campaign that needs the engine now."""
-
-    tenant_id: TenantId
-    campaign_id: CampaignId
-    status: CampaignStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +185,11 @@ def _campaign(row: asyncpg.Record) -> Campaign:
     )
 
 
-async def due(pool: Pool) -> list[Due]:
+async def due(pool: Pool) -> list[CampaignRef]:
     """Every campaign, of every tenant, that the engine has something to do for or may have."""
     async with system_transaction(pool) as connection:
         rows = await connection.fetch(_sql["due"])
-    return [Due(row["tenant_id"], row["campaign_id"], _status(row["status"])) for row in rows]
+    return [CampaignRef(row["tenant_id"], row["campaign_id"], _status(row["status"])) for row in rows]
 
 
 async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
@@ -282,11 +273,13 @@ async def move(
         )
     if to is campaign.status:
         return to
-    moved = await connection.fetchval(_sql["move"], tenant_id, campaign_id, campaign.status, to, reason, UNSEEN, cut)
+    moved = await connection.fetchval(
+        _sql["move"], tenant_id, campaign_id, campaign.status, to, reason, UNSEEN_SECONDS, cut
+    )
     if moved is None:
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
     detail = {"from": campaign.status, "to": to, "reason": reason}
-    await history.append(connection, tenant_id, campaign_id, str(to).lower(), actor=actor, detail=detail)
+    await events.append(connection, tenant_id, campaign_id, str(to).lower(), actor=actor, detail=detail)
     return to
 
 
@@ -322,7 +315,7 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
     Raises:
         NotFound: this tenant has no such campaign.
     """
-    row = await connection.fetchrow(_sql["compare"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT)
+    row = await connection.fetchrow(_sql["compare"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT_SECONDS)
     if row is None:
         raise _missing(campaign_id)
     return Comparison(
@@ -349,7 +342,7 @@ async def repair(connection: Connection, campaign: Campaign, found: Comparison) 
     return applied is not None
 
 
-async def settle(connection: Connection, campaign: Campaign) -> None:
+async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     """Record that a campaign that is over needs the engine no more. Not applied: another worker did so first."""
     await connection.execute(_sql["settle"], campaign.tenant_id, campaign.id)
 
@@ -359,7 +352,7 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
     key = campaign.tenant_id, campaign.id
     match change:
         case Change.SUSPEND:
-            await connection.execute(_sql[change.value], *key, UNSEEN)
+            await connection.execute(_sql[change.value], *key, UNSEEN_SECONDS)
         case Change.ACTIVATE:
             await connection.execute(_sql[change.value], *key)
         case Change.NOTE:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
-VANISHED_AFTER = 5.0
+VANISHED_AFTER_SECONDS = 5.0
 """Seconds without a sign of life from the other side's network, after which a connection is given up."""
 
 _SOCKET_OPTIONS = {
@@ -22,7 +22,7 @@ _SOCKET_OPTIONS = {
     "TCP_KEEPIDLE": (socket.IPPROTO_TCP, 2),
     "TCP_KEEPINTVL": (socket.IPPROTO_TCP, 1),
     "TCP_KEEPCNT": (socket.IPPROTO_TCP, 3),
-    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, int(VANISHED_AFTER * 1000)),
+    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, int(VANISHED_AFTER_SECONDS * 1000)),
 }
 
 SERVER_SETTINGS = {

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from rollwave.errors import DatabaseUnavailable, InvalidInput
-from rollwave.store.answers import ANSWER, LEAVING, STATEMENT_TIMEOUT, answered, give_up, given_up_after
+from rollwave.store.answers import (
+    ANSWER_SECONDS,
+    LEAVING_SECONDS,
+    STATEMENT_TIMEOUT_SECONDS,
+    answered,
+    give_up,
+    given_up_after,
+)
 from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection
 from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
 from rollwave.store.pools import make_pool
@@ -26,10 +33,10 @@ else:
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
-LOCK_TIMEOUT = 5.0
+LOCK_TIMEOUT_SECONDS = 5.0
 """Seconds that a statement waits for somebody else's lock."""
 
-IDLE_TIMEOUT = 15.0
+IDLE_TIMEOUT_SECONDS = 15.0
 """Seconds after which PostgreSQL ends a transaction of ours in which nothing happens."""
 
 IN_TURN = "; ".join(
@@ -78,7 +85,7 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
         url.dsn,
         max_size=size,
         connect=Hosts(url.connect_timeout).connect,
-        command_timeout=ANSWER,
+        command_timeout=ANSWER_SECONDS,
         connection_class=WatchedConnection,
         resets=False,  # our transactions leave nothing behind, and one that was broken off is rolled back
         statement_cache_size=0 if pooled else 100,
@@ -130,7 +137,7 @@ def read_url(dsn: str) -> DatabaseUrl:
 
 async def is_direct(connection: Connection) -> bool:
     """Whether the session is PostgreSQL's own. A pooler tells its clients of a process that is not there."""
-    backend: int = await connection.fetchval("SELECT pg_backend_pid()", timeout=ANSWER)
+    backend: int = await connection.fetchval("SELECT pg_backend_pid()", timeout=ANSWER_SECONDS)
     return backend == connection.get_server_pid()
 
 
@@ -175,8 +182,8 @@ async def tenant_transaction(
     pool: Pool,
     tenant_id: str,
     *,
-    timeout: float = STATEMENT_TIMEOUT,
-    lock_timeout: float = LOCK_TIMEOUT,
+    timeout: float = STATEMENT_TIMEOUT_SECONDS,
+    lock_timeout: float = LOCK_TIMEOUT_SECONDS,
     generic_plans: bool = False,
     queues: bool = False,
     checks_at_once: bool = False,
@@ -200,7 +207,11 @@ async def tenant_transaction(
 
 @asynccontextmanager
 async def system_transaction(
-    pool: Pool, *, timeout: float = STATEMENT_TIMEOUT, lock_timeout: float = LOCK_TIMEOUT, generic_plans: bool = False
+    pool: Pool,
+    *,
+    timeout: float = STATEMENT_TIMEOUT_SECONDS,
+    lock_timeout: float = LOCK_TIMEOUT_SECONDS,
+    generic_plans: bool = False,
 ) -> AsyncIterator[Connection]:
     """A transaction as ``pulse_app`` that names no tenant: it sees no tenant's row, only what is ours alone."""
     begin = f"SET LOCAL app.tenant_id = ''; {_limit(timeout, lock_timeout)}"
@@ -216,7 +227,7 @@ async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def as_engine(
-    connection: Connection, settings: str, *, timeout: float = ANSWER, holds_lock: bool = False
+    connection: Connection, settings: str, *, timeout: float = ANSWER_SECONDS, holds_lock: bool = False
 ) -> AsyncIterator[None]:
     """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own.
 
@@ -245,7 +256,7 @@ async def as_engine(
 
 async def _roll_back(connection: Connection) -> None:
     with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
-        async with given_up_after(LEAVING, connection):
+        async with given_up_after(LEAVING_SECONDS, connection):
             await connection.execute("ROLLBACK")
 
 
@@ -283,12 +294,12 @@ _GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
 _CHECKS_AT_ONCE = "; SET CONSTRAINTS ALL IMMEDIATE"
 
 
-def _limit(timeout: float, lock_timeout: float = LOCK_TIMEOUT) -> str:
+def _limit(timeout: float, lock_timeout: float = LOCK_TIMEOUT_SECONDS) -> str:
     # A frozen process must not keep a campaign's row, nor a row that a host keeps hold us up for long.
     return (
         f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))};"
         f" SET LOCAL lock_timeout = {int(lock_timeout * 1000)};"
-        f" SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT * 1000)}"
+        f" SET LOCAL idle_in_transaction_session_timeout = {int(IDLE_TIMEOUT_SECONDS * 1000)}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.refusal import Refusal
-from rollwave.domain.report import Report
+from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection
@@ -222,7 +222,7 @@ async def bring_forward(connection: Connection, campaign: Campaign, *, longest: 
     await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, patience)
 
 
-async def hold_overdue(
+async def lock_overdue(
     connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, extension: float = 0.0, limit: int
 ) -> list[Overdue]:
     """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt.

@@ -10,9 +10,9 @@ from rollwave.errors import DatabaseUnavailable
 from rollwave.store import identity, rights, words
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction, unavailable
 from rollwave.store.identity import Installation
+from rollwave.store.listeners import CONTINUOUS_SECONDS
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away
 from rollwave.store.queries import load
-from rollwave.store.slots import CONTINUOUS
 
 _sql = load("health")
 
@@ -173,7 +173,7 @@ async def unknown_words(pool: Pool) -> dict[str, int]:
 async def slots_alive(pool: Pool, slots: int) -> list[int]:
     """Which of the first ``slots`` listener slots are listened to."""
     async with _as_engine(pool) as connection:
-        return [row["slot"] for row in await connection.fetch(_sql["slots"], slots, CONTINUOUS)]
+        return [row["slot"] for row in await connection.fetch(_sql["slots"], slots, CONTINUOUS_SECONDS)]
 
 
 async def direct(pool: Pool) -> bool:

@@ -11,12 +11,12 @@ from typing import Any
 import asyncpg
 
 from rollwave.errors import Conflict, InvalidInput, NotFound
-from rollwave.store import registry
+from rollwave.store import devices
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.devices import Description, Membership
 from rollwave.store.moments import with_moments
 from rollwave.store.queries import load
 from rollwave.store.refusals import Written, refusing
-from rollwave.store.registry import Description, Membership
 
 _sql = load("imports")
 
@@ -26,13 +26,13 @@ MAX_DEVICES = 1_000_000
 MAX_OPEN = 10
 """Imports of one tenant that are neither applied nor expired."""
 
-EXPIRES_AFTER = 3600.0
+EXPIRES_AFTER_SECONDS = 3600.0
 """Seconds without another part, after which an import is forgotten."""
 
 BATCH = 5000
 """Devices of one statement, while an import is applied. Is the FETCH of ``next_devices`` too."""
 
-TIMEOUT = 300.0
+TIMEOUT_SECONDS = 300.0
 """Seconds for one statement over the devices of an import."""
 
 
@@ -43,15 +43,15 @@ async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> dic
         InvalidInput: the group's id cannot be one in this database.
         Conflict: the tenant has ``MAX_OPEN`` imports already.
     """
-    written = registry.group_written(group_id)
-    async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=TIMEOUT) as connection:
-        await connection.execute(_sql["forget_expired"], tenant_id, timeout=TIMEOUT)
+    written = devices.group_written(group_id)
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=TIMEOUT_SECONDS) as connection:
+        await connection.execute(_sql["forget_expired"], tenant_id, timeout=TIMEOUT_SECONDS)
         if await connection.fetchval(_sql["open"], tenant_id) >= MAX_OPEN:
             raise Conflict(
                 f"there are {MAX_OPEN} imports that are neither applied nor cancelled",
-                hint=f"Apply or cancel one; each expires {EXPIRES_AFTER / 60:g} minutes after its last part.",
+                hint=f"Apply or cancel one; each expires {EXPIRES_AFTER_SECONDS / 60:g} minutes after its last part.",
             )
-        row = await connection.fetchrow(_sql["insert"], tenant_id, group_id, actor, EXPIRES_AFTER)
+        row = await connection.fetchrow(_sql["insert"], tenant_id, group_id, actor, EXPIRES_AFTER_SECONDS)
     return with_moments(row or {})
 
 
@@ -74,8 +74,8 @@ async def add(
     ids = [*described, *({*device_ids} - described.keys())]
     plain = len(ids) - len(known)
     written = [
-        *registry.members_written(ids[len(known) :]),
-        *registry.members_written([*described], [each.device_type for each in known], "devices"),
+        *devices.members_written(ids[len(known) :]),
+        *devices.members_written([*described], [each.device_type for each in known], "devices"),
     ]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         held = await _lock(connection, tenant_id, group_id, import_id)
@@ -91,7 +91,7 @@ async def add(
             raise InvalidInput(
                 f"an import may have {MAX_DEVICES:,} devices", hint="Import the devices into several groups."
             )
-        row = await connection.fetchrow(_sql["count_devices"], tenant_id, import_id, added, EXPIRES_AFTER)
+        row = await connection.fetchrow(_sql["count_devices"], tenant_id, import_id, added, EXPIRES_AFTER_SECONDS)
     return with_moments(row or {})
 
 
@@ -105,23 +105,23 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
         Conflict: it has no devices, or one of the host's own tables refuses a row.
         InvalidInput: a column of one of the host's own tables does not hold a value.
     """
-    written = registry.group_written(group_id)
+    written = devices.group_written(group_id)
     async with (
         refusing(pool, written),
-        tenant_transaction(pool, tenant_id, timeout=TIMEOUT, lock_timeout=TIMEOUT) as connection,
+        tenant_transaction(pool, tenant_id, timeout=TIMEOUT_SECONDS, lock_timeout=TIMEOUT_SECONDS) as connection,
     ):
         held = await _lock(connection, tenant_id, group_id, import_id)
         if held["applied"] is not None:
             return Membership(**json.loads(held["applied"]))
         if not held["devices"]:
             raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
-        await registry.hold_group(connection, tenant_id, group_id)
+        await devices.hold_group(connection, tenant_id, group_id)
         await connection.execute(_sql["plan_for_these_values"])
         device_ids, registered = await _register(connection, tenant_id, import_id, written)
         added, removed = await _replace_members(connection, tenant_id, group_id, device_ids, written)
         outcome = Membership(total=len(device_ids), added=added, removed=removed, registered=registered)
         await connection.execute(_sql["finish"], tenant_id, import_id, json.dumps(asdict(outcome)))
-        await registry.changed(connection, _sql["forget_devices"], tenant_id, import_id)
+        await devices.changed(connection, _sql["forget_devices"], tenant_id, import_id)
         return outcome
 
 
@@ -135,14 +135,14 @@ async def _register(
     """
     device_ids: set[str] = set()
     registered = 0
-    await connection.execute(_sql["open_devices"], tenant_id, import_id, timeout=TIMEOUT)
-    while rows := await connection.fetch(_sql["next_devices"], timeout=TIMEOUT):
+    await connection.execute(_sql["open_devices"], tenant_id, import_id, timeout=TIMEOUT_SECONDS)
+    while rows := await connection.fetch(_sql["next_devices"], timeout=TIMEOUT_SECONDS):
         ids = [row["device_id"] for row in rows]
-        written[:] = registry.members_written(ids, [row["device_type"] for row in rows])
-        registered += await registry.register(connection, tenant_id, ids)
+        written[:] = devices.members_written(ids, [row["device_type"] for row in rows])
+        registered += await devices.register(connection, tenant_id, ids)
         if known := [row for row in rows if row["described"]]:
             columns = ([row[name] for row in known] for name in ("device_id", "device_type", "attributes"))
-            await registry.describe(connection, tenant_id, *columns)
+            await devices.describe(connection, tenant_id, *columns)
         device_ids.update(ids)
     return device_ids, registered
 
@@ -151,14 +151,14 @@ async def _replace_members(
     connection: Connection, tenant_id: str, group_id: str, device_ids: set[str], written: list[Written]
 ) -> tuple[int, int]:
     """Make the devices the group's members; how many were added and removed. ``written`` is the batch in work."""
-    rows = await connection.fetch(_sql["members"], tenant_id, group_id, timeout=TIMEOUT)
+    rows = await connection.fetch(_sql["members"], tenant_id, group_id, timeout=TIMEOUT_SECONDS)
     members = {row["device_id"] for row in rows}
     added = removed = 0
     for ids in _batches(members - device_ids):
-        removed += await registry.changed(connection, _sql["remove_members"], tenant_id, group_id, ids)
+        removed += await devices.changed(connection, _sql["remove_members"], tenant_id, group_id, ids)
     for ids in _batches(device_ids - members):
-        written[:] = [*registry.group_written(group_id), *registry.members_written(ids)]
-        added += await registry.add_members(connection, tenant_id, group_id, ids)
+        written[:] = [*devices.group_written(group_id), *devices.members_written(ids)]
+        added += await devices.add_members(connection, tenant_id, group_id, ids)
     return added, removed
 
 
@@ -174,16 +174,16 @@ async def cancel(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> N
         NotFound: there is no such import, or it has expired.
         Conflict: it was applied.
     """
-    async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT, lock_timeout=TIMEOUT) as connection:
+    async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT_SECONDS, lock_timeout=TIMEOUT_SECONDS) as connection:
         held = await _lock(connection, tenant_id, group_id, import_id)
         if held["applied"] is not None:
             raise _applied(import_id)
-        await registry.changed(connection, _sql["forget_devices"], tenant_id, import_id)
+        await devices.changed(connection, _sql["forget_devices"], tenant_id, import_id)
         await connection.execute(_sql["delete"], tenant_id, import_id)
 
 
 async def _lock(connection: Connection, tenant_id: str, group_id: str, import_id: int) -> asyncpg.Record:
-    row = await connection.fetchrow(_sql["lock"], tenant_id, import_id, group_id, timeout=TIMEOUT)
+    row = await connection.fetchrow(_sql["lock"], tenant_id, import_id, group_id, timeout=TIMEOUT_SECONDS)
     if row is None:
         raise NotFound(f"no import {import_id} into group {group_id}", hint="It may have expired: begin a new one.")
     return row

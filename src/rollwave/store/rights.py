@@ -8,7 +8,6 @@ from itertools import groupby
 
 import asyncpg
 
-from rollwave.domain.policies import Policy, policy_repairs
 from rollwave.domain.rights import (
     FUNCTIONS,
     OWN,
@@ -24,6 +23,7 @@ from rollwave.domain.rights import (
     table_repairs,
     trigger_repairs,
 )
+from rollwave.domain.row_security import Policy, policy_repairs
 from rollwave.errors import DatabaseUnavailable
 from rollwave.store.database import Connection
 from rollwave.store.patience import patiently

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.ids import CampaignId
 from rollwave.store import campaigns
-from rollwave.store.campaigns import SCAN_TIMEOUT, Campaign
+from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
@@ -50,7 +50,7 @@ async def first_members(connection: Connection, tenant_id: str, group_id: str, *
 
 async def count_members(connection: Connection, tenant_id: str, group_id: str) -> int:
     """How many devices the group has."""
-    members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id, timeout=SCAN_TIMEOUT)
+    members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id, timeout=SCAN_TIMEOUT_SECONDS)
     return members
 
 
@@ -59,7 +59,7 @@ async def fits_another(
 ) -> bool:
     """Whether firmware for this type of devices fits a member that comes after the device ``after``."""
     found: bool = await connection.fetchval(
-        _sql["fits_another"], tenant_id, group_id, device_type, after, timeout=SCAN_TIMEOUT
+        _sql["fits_another"], tenant_id, group_id, device_type, after, timeout=SCAN_TIMEOUT_SECONDS
     )
     return found
 
@@ -70,7 +70,7 @@ async def begin(connection: Connection, tenant_id: str, campaign_id: CampaignId,
     await connection.execute(_sql["begin"], tenant_id, campaign_id, members, *marks, first.pending, first.skipped)
 
 
-async def hold(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> Campaign | None:
+async def lock_or_skip(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> Campaign | None:
     """Read a campaign and hold its row until the transaction ends. None: somebody else holds it, or it is gone."""
     if await connection.fetchval(_sql["hold"], tenant_id, campaign_id) is None:
         return None

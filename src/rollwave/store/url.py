@@ -14,10 +14,10 @@ from urllib.parse import unquote_plus, urlsplit
 
 from rollwave.errors import ConfigurationError
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT_SECONDS = 5.0
 """Seconds to connect; ``connect_timeout`` in the URL sets another, up to ``LONGEST_CONNECT``."""
 
-LONGEST_CONNECT = 60.0
+LONGEST_CONNECT_SECONDS = 60.0
 
 DIRECT = "Set ROLLWAVE_DATABASE_DIRECT_URL to PostgreSQL's own address, past the pooler."
 """What to do about a pooler where it must not be."""
@@ -139,7 +139,9 @@ def remarks(dsn: str, direct: str) -> list[Remark]:
 
 def _connect_timeout(text: str) -> float:
     seconds = int(text) if _SECONDS.fullmatch(text) else 0
-    return min(seconds, LONGEST_CONNECT) or CONNECT_TIMEOUT  # 0 is for ever, in which nobody would hear of a fault
+    return (
+        min(seconds, LONGEST_CONNECT_SECONDS) or CONNECT_TIMEOUT_SECONDS
+    )  # 0 is for ever, in which nobody would hear of a fault
 
 
 def _pairs(query: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rollwave.domain.wave import Wave
+from rollwave.domain.policy.waves import Wave
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load

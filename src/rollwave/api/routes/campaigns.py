@@ -22,7 +22,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.engine import commands
-from rollwave.store import read_models
+from rollwave.store import views
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
 
@@ -45,7 +45,7 @@ async def list_campaigns(
     cursor: RowCursor = None,
 ) -> CampaignList:
     """The tenant's campaigns, newest first."""
-    found = await read_models.campaigns(pool, grant.tenant_id, status=status, limit=limit, cursor=cursor)
+    found = await views.campaigns(pool, grant.tenant_id, status=status, limit=limit, cursor=cursor)
     return CampaignList.model_validate(
         {"campaigns": found.rows, "total": found.total, "next_cursor": found.next_cursor}
     )
@@ -75,13 +75,13 @@ async def create_campaign(
         idempotency_key=idempotency_key,
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
-    return CampaignDetail.model_validate(await read_models.campaign(pool, grant.tenant_id, campaign_id))
+    return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))
 
 
 @router.get("/{campaign_id}", summary="Read a campaign", responses=problems(404))
 async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber) -> CampaignDetail:
     """A campaign with its firmware, its waves and its devices by status."""
-    return CampaignDetail.model_validate(await read_models.campaign(pool, grant.tenant_id, campaign_id))
+    return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))
 
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
@@ -118,7 +118,7 @@ async def list_campaign_devices(
     cursor: TextCursor = None,
 ) -> ExecutionList:
     """Each device's progress, by device id."""
-    found = await read_models.devices(pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor)
+    found = await views.devices(pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor)
     return ExecutionList.model_validate(
         {
             "campaign_id": campaign_id,
@@ -138,6 +138,6 @@ async def list_campaign_events(
     limit: Limit = 100,
 ) -> EventList:
     """What happened to the campaign and why, oldest first."""
-    found = await read_models.events(pool, grant.tenant_id, campaign_id, after=after, limit=limit)
+    found = await views.events(pool, grant.tenant_id, campaign_id, after=after, limit=limit)
     last = found[-1]["id"] if found else after
     return EventList.model_validate({"campaign_id": campaign_id, "events": found, "next_after": last})

@@ -20,7 +20,7 @@ from rollwave.api.schemas.registry import (
     GroupList,
     MemberIn,
 )
-from rollwave.store import registry
+from rollwave.store import devices
 
 router = APIRouter(prefix="/customer", tags=["registry"], route_class=CustomerRoute)
 
@@ -34,21 +34,21 @@ async def list_devices(
     cursor: TextCursor = None,
 ) -> DeviceList:
     """The tenant's devices, by id."""
-    found = await registry.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
+    found = await devices.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
     return DeviceList.model_validate({"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor})
 
 
 @router.get("/devices/{device_id}", summary="Read a device", responses=problems(404))
 async def get_device(pool: DbPool, grant: Viewer, device_id: DeviceName) -> Device:
     """One device."""
-    return Device.model_validate(await registry.get_device(pool, grant.tenant_id, device_id))
+    return Device.model_validate(await devices.get_device(pool, grant.tenant_id, device_id))
 
 
 @router.put("/devices/{device_id}", summary="Register a device", responses=problems(409))
 async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None) -> Device:
     """Register a device, or replace what is known of it."""
     told = body or DeviceIn()
-    row = await registry.put_device(
+    row = await devices.put_device(
         pool, grant.tenant_id, device_id, device_type=told.device_type, attributes=told.attributes
     )
     return Device.model_validate(row)
@@ -57,7 +57,7 @@ async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body:
 @router.get("/device-groups", summary="List device groups", responses=problems())
 async def list_device_groups(pool: DbPool, grant: Viewer, limit: Limit = 100, cursor: TextCursor = None) -> GroupList:
     """The tenant's device groups, by id."""
-    found = await registry.find_groups(pool, grant.tenant_id, limit=limit, cursor=cursor)
+    found = await devices.find_groups(pool, grant.tenant_id, limit=limit, cursor=cursor)
     return GroupList.model_validate(
         {"device_groups": found.rows, "total": found.total, "next_cursor": found.next_cursor}
     )
@@ -68,7 +68,7 @@ async def get_device_group(
     pool: DbPool, grant: Viewer, group_id: GroupName, limit: Limit = 100, cursor: TextCursor = None
 ) -> GroupDetail:
     """A group and its members, by device id."""
-    row, members = await registry.get_group(pool, grant.tenant_id, group_id, limit=limit, cursor=cursor)
+    row, members = await devices.get_group(pool, grant.tenant_id, group_id, limit=limit, cursor=cursor)
     device_ids = [member["device_id"] for member in members.rows]
     return GroupDetail.model_validate({**row, "device_ids": device_ids, "next_cursor": members.next_cursor})
 
@@ -80,10 +80,10 @@ async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, b
     Up to 100,000 devices, in a body of up to 8 MiB; an import takes more, in parts. Campaigns that exist keep their
     devices.
     """
-    changed = await registry.put_group(pool, grant.tenant_id, group_id, body.device_ids, described(body.devices))
+    changed = await devices.put_group(pool, grant.tenant_id, group_id, body.device_ids, described(body.devices))
     return GroupChange(group_id=group_id, **asdict(changed))
 
 
-def described(devices: Iterable[MemberIn]) -> dict[str, registry.Description]:
+def described(members: Iterable[MemberIn]) -> dict[str, devices.Description]:
     """What a request says of devices, by their id."""
-    return {each.device_id: registry.Description(each.device_type, each.attributes) for each in devices}
+    return {each.device_id: devices.Description(each.device_type, each.attributes) for each in members}

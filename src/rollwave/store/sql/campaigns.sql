@@ -45,7 +45,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, 
 RETURNING id;
 
 -- name: move
--- Workers are called once it is committed (store/calls.py). A campaign that nobody has looked at for more than $6 seconds has
+-- Workers are called once it is committed (store/wake_ups.py). A campaign that nobody has looked at for more than $6 seconds has
 -- been suspended since then.
 -- $7: cut the reason to what the column holds.
 -- Not applied: the campaign is no longer in the state the decision was made on.

@@ -1,0 +1,1 @@
+"""Sending: a claim under the campaign's lock, the commands to the broker, what became of them."""

@@ -1,0 +1,269 @@
+"""Report, commit, acknowledge: a persistent session whose messages are acknowledged only once they are committed.
+
+Listening is done in numbered slots. A slot is a client id, its session in the broker, and an advisory lock in
+PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once, and the broker's queue with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from rollwave import metrics
+from rollwave.engine import identity
+from rollwave.engine.backpressure import Backpressure
+from rollwave.engine.dispatch.resend import Resender
+from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.ingest import batches, broker_drops
+from rollwave.engine.ingest.batches import Batch, Inbox
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.ingest.takeover import Takeovers
+from rollwave.engine.ingest.troubles import FAULT_PAUSE_SECONDS, Troubles
+from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.watchdog import GIVE_UP_SECONDS, Life
+from rollwave.engine.worker.concluder import Concluder
+from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided
+from rollwave.log import get_logger, trace
+from rollwave.log_once import Problems
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
+from rollwave.mqtt.topics import ASK_FILTER, STATUS_FILTER
+from rollwave.settings import Settings
+from rollwave.store import listeners
+from rollwave.store.database import Pool, direct_pool
+from rollwave.store.guarded_pool import DIRECT, guarded
+from rollwave.store.url import check_direct
+from rollwave.tasks import end, failure_of, raise_if_cancelled, run_with
+
+_log = get_logger("listener")
+
+SLOT_POLL_SECONDS = 1.0
+"""Seconds between two tries for a slot that another worker holds."""
+
+SILENCE_SECONDS = 60.0
+"""Seconds without a sign of life after which a listener is replaced. One that works gives a sign every two."""
+
+DRAIN_SECONDS = batches.DRAIN_SECONDS + 2
+"""Seconds that a listener gets, once cancelled, to finish its batch and to close its session."""
+
+MAX_MESSAGES_READ_AHEAD = 64
+"""Messages read from the broker beyond those in the inbox."""
+
+
+@dataclass(slots=True)
+class Presence:
+    """Whether reports can reach us: this worker is subscribed, or another one holds the slot."""
+
+    subscribed: bool = False
+    standby: bool = False
+
+
+class Listener:
+    """Holds one slot whenever it is free, and takes in what arrives there."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        settings: Settings,
+        *,
+        slot: int = 0,
+        precedence: Backpressure | None = None,
+        problems: Problems | None = None,
+    ) -> None:
+        """``problems``: of the process, where other parts meet the same ones.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+        """
+        self._pool = pool
+        self._settings = settings
+        self._slot = slot
+        if settings.database_direct_url is not None:
+            check_direct(settings.database_direct_url.get_secret_value())
+        self._broker = Broker.from_settings(settings)
+        problems = problems or Problems()
+        self._answerer = Resender(pool, settings, problems)
+        self._concluder = Concluder(Conductor(pool, settings))
+        self._intake = Ingest(pool, settings, self._answerer.ask)
+        self._precedence = precedence or Backpressure()
+        self._troubles = Troubles(slot, problems)
+        self._takeovers = Takeovers()
+        self._life = Life()
+        self.presence = Presence()
+
+    async def run(self, stopping: asyncio.Event | None = None, life: Life | None = None) -> None:
+        """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way.
+
+        An error ends the session with the broker, which keeps what was not acknowledged, and another session follows.
+
+        Args:
+            life: gets a sign every few seconds.
+
+        Raises:
+            ConfigurationError: the slot's lock would go through a connection pooler.
+        """
+        stop = stopping or asyncio.Event()
+        self._life = life or self._life
+        async with AsyncExitStack() as stack:
+            direct = self._settings.database_direct_url
+            # A lock belongs to a session, which a pooler would give to others too.
+            sessions = self._pool
+            if direct is not None:
+                pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
+                sessions = guarded(pool, DIRECT)
+            while not stop.is_set():
+                await self._hold_slot(stop, sessions)
+                pause = max(self._troubles.pause or SLOT_POLL_SECONDS, self._takeovers.pause)
+                await self._rest(stop, max(pause, FAULT_PAUSE_SECONDS) if self.fault else pause)
+
+    async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
+        """Wait, with signs of life: a listener that gives way to another client waits for as long as a minute."""
+        ends = time.monotonic() + seconds
+        while not stop.is_set() and (left := ends - time.monotonic()) > 0:
+            self._life.sign()
+            await _wait(stop, min(left, listeners.PULSE_SECONDS))
+
+    async def _hold_slot(self, stop: asyncio.Event, sessions: Pool) -> None:
+        """Listen for as long as the slot is ours, if it is; note what came in between."""
+        self._life.sign()
+        try:
+            installation = await identity.require(self._pool)
+            if sessions is not self._pool:
+                await identity.require_same(sessions, installation)
+            async with listeners.acquire_slot(sessions, self._slot) as lock:
+                self.presence.standby = lock is None
+                self._intake.forget()  # what an earlier session received and did not commit comes again
+                if lock is not None:
+                    await self._listen(stop, lock, installation)
+            self._troubles.over()
+        except IdentityUndecided:  # which is in the log
+            self.presence.standby = False
+            self._troubles.failed()
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, reports must come in again
+            raise_if_cancelled()
+            self._troubles.met(error)
+        finally:
+            self.presence.subscribed = False
+
+    @property
+    def away_for(self) -> float | None:
+        """Seconds for which it could neither listen nor stand by, if so."""
+        return self._troubles.away_for
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with it that is no outage, for anybody to read; empty: nothing is."""
+        return self._intake.fault or self._troubles.fault
+
+    async def _listen(self, stop: asyncio.Event, lock: listeners.Lock, installation: str) -> None:
+        client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
+        shared = f"$share/rollwave-{installation}/{STATUS_FILTER}"
+        # Several slots share the load; a single one needs nothing that a broker might not have.
+        topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
+        last = await lock.announce()
+        async with (
+            Session.connect(
+                self._broker, client_id, persistent=True, manual_ack=True, buffer=MAX_MESSAGES_READ_AHEAD
+            ) as session,
+            self._takeovers.watch(session, client_id, lock, stop),
+        ):
+            await self._take_in(session, stop, lock, topic_filter, last)
+            lost = "the slot's lock" if session.connected else "the session with the broker"
+        if not stop.is_set():
+            raise BrokerUnavailable(f"{lost} was lost")
+
+    async def _take_in(
+        self, session: Session, stop: asyncio.Event, lock: listeners.Lock, topic_filter: str, last: str | None
+    ) -> None:
+        """Commit what comes until the session is lost, the slot is, a part fails, or a stop is asked for."""
+        inbox = Inbox(self._settings.report_batch, self._settings.report_batch_wait)
+        beside = [
+            # What waits in the broker comes before its answer to a subscription: messages are taken in meanwhile.
+            _close_after(self._hold_on(session, lock, topic_filter, last), inbox),
+            _close_after(_read(session, inbox), inbox),
+            _close_after(stop.wait(), inbox),
+            self._answerer.run(),
+        ]
+        if self._slot == 0:
+            beside.append(broker_drops.watch(self._broker))
+        try:
+            await run_with(
+                batches.commit_in_order(inbox, lambda batch: self._commit(session, batch), stop),
+                *beside,
+                grace=batches.DRAIN_SECONDS + 1,
+            )
+        finally:
+            await self._concluder.cancel()
+            metrics.report_lag.set(0)
+
+    async def _hold_on(self, session: Session, lock: listeners.Lock, topic_filter: str, last: str | None) -> None:
+        """Subscribe, say that we listen, and keep the slot until it is lost."""
+        subscribing = asyncio.create_task(self._subscribe(session, topic_filter, last))
+        try:
+            while not (await asyncio.wait({subscribing}, timeout=listeners.PULSE_SECONDS))[0]:
+                self._life.sign()
+                await lock.keep()
+            subscribing.result()
+        finally:
+            await end(subscribing, within=GIVE_UP_SECONDS)
+            failure_of(subscribing)
+        await lock.beat(topic_filter)
+        _log.info(
+            "ota_status_listener_subscribed",
+            topic=topic_filter,
+            slot=self._slot,
+            session_present=session.session_present,
+        )
+        self._troubles.over(subscribed=True)
+        self.presence.subscribed = True
+        await lock.listen(topic_filter, self._life.sign)
+        self.presence.subscribed = False
+
+    async def _subscribe(self, session: Session, topic_filter: str, last: str | None) -> None:
+        # Also where the broker remembers us: it may have kept the session and not the subscription.
+        await session.subscribe(topic_filter)
+        if last is not None and last != topic_filter and session.session_present:
+            # There was another number of slots.
+            await session.unsubscribe(last, last.replace(STATUS_FILTER, ASK_FILTER))
+        try:
+            # Devices may ask what they should be doing, where the broker lets us hear them.
+            await session.subscribe(topic_filter.replace(STATUS_FILTER, ASK_FILTER))
+        except BrokerUnavailable as error:
+            if not session.connected:
+                raise
+            _log.warning("ota_questions_refused", error=str(error))
+
+    async def _commit(self, session: Session, batch: Batch) -> None:
+        with trace("batch"):
+            await reach(Failpoint.RECEIVED)
+            with self._precedence.hearing(len(batch.messages)):
+                touched = await self._intake.take_in(batch.messages, behind=batch.behind)
+            await reach(Failpoint.REPORTS_COMMITTED)
+            await session.acknowledge_all(batch.messages)
+            await reach(Failpoint.ACKNOWLEDGED)
+            for ref in touched:
+                self._concluder.begin(ref)
+
+
+async def _read(session: Session, inbox: Inbox) -> None:
+    async for incoming in session.messages():
+        await inbox.put(incoming)
+
+
+async def _close_after(work: Awaitable[object], inbox: Inbox) -> None:
+    try:
+        await work
+    finally:
+        inbox.close()
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,126 @@
+"""Stopping a campaign: when its guardrail trips, when a rule cannot be read, and when its command cannot be sent."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from rollwave import metrics
+from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.policy.guardrail import Guardrail
+from rollwave.errors import Conflict, InvalidInput
+from rollwave.log import get_logger, report
+from rollwave.store import campaigns, events, executions
+from rollwave.store.campaigns import Campaign, Standing
+from rollwave.store.database import Connection
+
+_log = get_logger("guard")
+
+MAX_SKIPPED_WITH_THE_STOP, MAX_SKIPPED_PER_BATCH = 1000, 5000
+"""Devices skipped in the stopping transaction itself, so that the stop is committed soon; and more right after it, in
+batches."""
+
+_HELD = "Correct what the reason names, then start the campaign again."
+
+SKIPPED_BECAUSE = "campaign aborted before its turn"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A campaign that this transaction stopped, to be announced once it is committed."""
+
+    tenant_id: str
+    standing: Standing
+    to: CampaignStatus
+    reason: str
+
+    def announce(self) -> None:
+        """Say so in the log and the metrics. Call it after the commit, never before."""
+        fields: dict[str, Any] = {
+            "campaign_id": self.standing.campaign_id,
+            "tenant_id": self.tenant_id,
+            "reason": self.reason,
+        }
+        if self.to is CampaignStatus.PAUSED:
+            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_HELD)
+            report(_log, "ota_campaign_held", held, **fields)
+            return
+        metrics.auto_aborts.inc()
+        aborted = Conflict(f"campaign {self.standing.campaign_id} is aborted: {self.reason}")
+        report(
+            _log,
+            "ota_campaign_auto_abort",
+            aborted,
+            level=logging.WARNING,
+            failed=self.standing.failed,
+            succeeded=self.standing.succeeded,
+            threshold=self.standing.threshold,
+            **fields,
+        )
+
+
+def may_stop(standing: Standing) -> bool:
+    """Whether :func:`judge` may have anything to do: for most campaigns there is nothing to ask the database."""
+    if after(standing.status, Action.TRIP) is None:
+        return False
+    try:
+        return Guardrail.read(standing.threshold, standing.min_completed).trips(standing.succeeded, standing.failed)
+    except InvalidInput:
+        return True
+
+
+async def judge(connection: Connection, tenant_id: str, standing: Standing, *, at_gate: bool = False) -> Stopped | None:
+    """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on.
+
+    While its counters are a host's, it is not judged by them: that is done when it is adopted.
+    """
+    if after(standing.status, Action.TRIP) is None:
+        return None
+    try:
+        guardrail = Guardrail.read(standing.threshold, standing.min_completed)
+    except InvalidInput as error:
+        return await pause_unreadable(connection, tenant_id, standing, str(error))
+    if at_gate:
+        guardrail = guardrail.at_gate()
+    if not guardrail.trips(standing.succeeded, standing.failed):
+        return None
+    if not (await campaigns.get(connection, tenant_id, standing.campaign_id)).counted:
+        return None
+    finished = standing.succeeded + standing.failed
+    reason = (
+        f"{standing.failed} of {finished} finished devices failed "
+        f"({standing.failed / finished:.1%}, over {guardrail.threshold:.1%})"
+    )
+    await campaigns.move(connection, standing, Action.TRIP, tenant_id=tenant_id, actor=events.ENGINE, reason=reason)
+    await executions.skip_unsent(
+        connection,
+        tenant_id,
+        standing.campaign_id,
+        limit=MAX_SKIPPED_WITH_THE_STOP,
+        reason=SKIPPED_BECAUSE,
+    )
+    return Stopped(tenant_id, standing, CampaignStatus.ABORTED, reason)
+
+
+async def pause_unreadable(connection: Connection, tenant_id: str, standing: Standing, reason: str) -> Stopped | None:
+    """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
+    if after(standing.status, Action.HOLD) is None:
+        return None
+    to = await campaigns.move(
+        connection, standing, Action.HOLD, tenant_id=tenant_id, actor=events.ENGINE, reason=reason
+    )
+    return Stopped(tenant_id, standing, to, reason)
+
+
+def standing_of(campaign: Campaign) -> Standing:
+    """Where a campaign stood when its row was locked."""
+    return Standing(
+        campaign.id,
+        campaign.status,
+        campaign.succeeded,
+        campaign.failed,
+        campaign.sent,
+        campaign.threshold,
+        campaign.min_completed,
+    )

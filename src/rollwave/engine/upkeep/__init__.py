@@ -1,0 +1,1 @@
+"""What moves a campaign on beside its devices: targeting, gates, deadlines, adoption, honest counters."""

@@ -1,0 +1,71 @@
+"""Devices that a host's own worker left in progress, taken over: a campaign goes on, and none of them fails for that.
+
+Whenever one is seen: when the campaign is looked at for the first time, and later where the host's worker has not been
+stopped or its SQL writes such rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import UNSENDABLE
+from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.retry import Reason
+from rollwave.engine.stop import SKIPPED_BECAUSE
+from rollwave.log import get_logger
+from rollwave.store import adoption, campaigns, events
+from rollwave.store.adoption import Adopted
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.events import FailedAttempt
+
+_log = get_logger("conductor")
+
+MAX_ADOPTED_PER_LOOK = 10_000
+"""Rows taken over in one look."""
+
+SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
+"""What the engine writes down for a device that it never sends to."""
+
+
+async def take_over(connection: Connection, campaign: Campaign, *, patience: float) -> tuple[bool, bool]:
+    """Give devices left in progress all their time from now on, and end those that had finished.
+
+    Returns whether there may be more of them, and whether any is not what it was. Then the counters are to be verified
+    before the campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the
+    campaign's lock.
+    """
+    adopted = await adoption.adopt(connection, campaign, patience=patience, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED)
+    moved = [each for each in adopted if each.became is not each.was]
+    tally: Tally = Counter()
+    for each in moved:
+        tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
+    if moved and campaign.counting:  # else they are counted with all others, and the host may have counted them before
+        await campaigns.count(connection, campaign.tenant_id, tally)
+    ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
+    if ended:
+        await _tell(connection, campaign, ended)
+    return len(adopted) == MAX_ADOPTED_PER_LOOK, bool(moved)
+
+
+async def _tell(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
+    failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
+    await events.append_failed_attempts(
+        connection,
+        campaign.tenant_id,
+        [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
+    )
+    counts = {"succeeded": len(ended) - len(failures), "failed": len(failures)}
+    await events.append(
+        connection, campaign.tenant_id, campaign.id, "finished_restored", actor=events.ENGINE, detail=counts
+    )
+    if campaign.counted:  # else it is being adopted, which is logged once it is counted
+        _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
+
+
+def _failed_attempt(campaign: Campaign, device: Adopted) -> FailedAttempt:
+    return FailedAttempt(
+        campaign.id, device.device_id, device.attempt, Reason.REPORTED, device.error, "device", final=True
+    )

@@ -1,0 +1,117 @@
+"""Counters compared with the rows of a campaign, and set right where a host or somebody else's SQL moved them."""
+
+from __future__ import annotations
+
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.engine import stop
+from rollwave.engine.stop import Stopped
+from rollwave.log import get_logger
+from rollwave.store import adoption, campaigns, events
+from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign, Comparison
+from rollwave.store.database import Connection, Pool, tenant_transaction
+
+_log = get_logger("conductor")
+
+
+class Verifier:
+    """Reads every row of a campaign, without the campaign's lock, which is taken only for what there is to repair."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def verify(self, ref: CampaignRef) -> bool:
+        """Compare counters and rows, and repair the difference. False: not now."""
+        found = await self._compare(ref)
+        return found is not None and (found.agree or await self._repair(ref, found))
+
+    async def count(self, ref: CampaignRef) -> int:
+        """Count a campaign's devices by its rows, for the first time: from now on its counters are right.
+
+        Returns how many it has; 0 also where it cannot be counted yet.
+        """
+        found = await self._compare(ref)
+        if found is None:
+            return 0
+        if not found.agree:
+            await self._repair(ref, found)
+        return found.devices
+
+    async def _compare(self, ref: CampaignRef) -> Comparison | None:
+        """None: what a host left in progress is to be taken over first."""
+        async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+            if not campaign.counted and _goes_on(campaign) and await adoption.any_left_behind(connection, campaign):
+                return None
+            await campaigns.begin_counting(connection, ref.tenant_id, ref.campaign_id)
+        async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+            return await campaigns.compare(connection, ref.tenant_id, ref.campaign_id)
+
+    async def _repair(self, ref: CampaignRef, found: Comparison) -> bool:
+        stopped: Stopped | None = None
+        adopted: dict[str, int] = {}
+        async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+            was = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
+            if not was.counted and not await self._may_adopt(connection, was, found):
+                return False
+            repaired = await campaigns.repair(connection, was, found)
+            if repaired and found.drifted and was.counted:
+                stopped = await self._tell(connection, was)
+            elif repaired and found.drifted:
+                adopted = _what_a_host_did(found)
+                stopped = await self._adopt(connection, ref, adopted)
+        if adopted:
+            _log.info("ota_campaign_adopted", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id, **adopted)
+        if stopped:
+            stopped.announce()
+        return repaired
+
+    async def _may_adopt(self, connection: Connection, campaign: Campaign, found: Comparison) -> bool:
+        """Not before its devices are there, and what a host left in progress is taken over: it is judged right away."""
+        if not _goes_on(campaign):
+            return True
+        # A host that has written down the campaign is about to write down its devices.
+        return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
+
+    async def _adopt(self, connection: Connection, ref: CampaignRef, counts: dict[str, int]) -> Stopped | None:
+        """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.
+
+        One of which nothing was sent is like any other that a host writes down.
+        """
+        await events.append(connection, ref.tenant_id, ref.campaign_id, "adopted", actor=events.ENGINE, detail=counts)
+        campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+        return await stop.judge(connection, ref.tenant_id, stop.standing_of(campaign))
+
+    async def _tell(self, connection: Connection, was: Campaign) -> Stopped | None:
+        """Have it in log and history that counters were repaired, and judge on those."""
+        campaign = await campaigns.get(connection, was.tenant_id, was.id)
+        _log.warning(
+            "ota_counters_repaired",
+            campaign_id=campaign.id,
+            tenant_id=campaign.tenant_id,
+            was=(was.succeeded, was.failed, was.sent),
+            counted=(campaign.succeeded, campaign.failed, campaign.sent),
+        )
+        await events.append(
+            connection,
+            campaign.tenant_id,
+            campaign.id,
+            "counters_repaired",
+            actor=events.ENGINE,
+            detail={"succeeded": campaign.succeeded, "failed": campaign.failed},
+        )
+        return await stop.judge(connection, campaign.tenant_id, stop.standing_of(campaign))
+
+
+def _goes_on(campaign: Campaign) -> bool:
+    return campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}
+
+
+def _what_a_host_did(found: Comparison) -> dict[str, int]:
+    rows = found.rows
+    return {
+        "waiting": rows["pending"],
+        "in_progress": rows["downloading"] + rows["installing"],
+        "succeeded": rows["succeeded"],
+        "failed": rows["failed"],
+        "skipped": rows["skipped"],
+    }

@@ -1,0 +1,195 @@
+"""For a host: one tick, the listener, and a loop, over the host's own pool. Only cancellation comes out of them.
+
+What is wrong with settings, broker, schema or pool is logged once, with its hint, and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import replace
+
+from prometheus_client import CollectorRegistry
+
+from rollwave.engine.ingest import listener
+from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.ingest.troubles import part_of
+from rollwave.engine.watchdog import Life, keep_running
+from rollwave.engine.worker.host_pool import Given, HostPool, host_pool_of
+from rollwave.errors import ConfigurationError
+from rollwave.log import TraceSource, traced_by
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+
+TICK, LOOP = "tick", "loop"
+
+RETRY_SECONDS = 2.0
+"""Seconds before a listener that met a problem tries again."""
+
+_given: ContextVar[Given | None] = ContextVar("rollwave_given", default=None)
+"""What ``worker_loop`` was given, for the ticks that it calls."""
+
+
+async def run_ota_campaign_tick(
+    pool: Pool,
+    *,
+    settings: Settings | None = None,
+    registry: CollectorRegistry | None = None,
+    trace_id: TraceSource | None = None,
+) -> None:
+    """One tick over all ``RUNNING`` campaigns. What goes wrong is logged, never raised.
+
+    Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
+    A window that opens within a twentieth of the interval is waited for, so a caller's jitter loses no tick.
+
+    Args:
+        settings: in place of the environment.
+        registry: shows the metrics. Default: prometheus_client's own registry.
+        trace_id: the host's context variable, or a function, that holds the trace id for the tick's log lines.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
+    """
+    kept = host_pool_of(pool)
+    # Ours says itself when it ends; of a loop of the host's own, nothing is known.
+    with traced_by(trace_id), kept.ticking(again=_given.get() is None):
+        try:
+            ready = await kept.ready(_with(settings, registry))
+            await _tick(kept, ready)
+        except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
+            kept.tell(TICK, error)
+        else:
+            kept.well(TICK)
+
+
+async def _tick(kept: HostPool, settings: Settings) -> None:
+    ticker, _ = await kept.dispatching(settings)
+    try:
+        wait = await ticker.tick()
+        if wait <= settings.tick_interval / 20:
+            await asyncio.sleep(wait)
+            await ticker.tick(quietly=True)
+    except BaseException:
+        await ticker.cancel()
+        raise
+
+
+async def run_ota_status_listener(
+    pool: Pool,
+    *,
+    settings: Settings | None = None,
+    registry: CollectorRegistry | None = None,
+    trace_id: TraceSource | None = None,
+) -> None:
+    """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished.
+
+    Args:
+        settings: in place of the environment.
+        registry: shows the metrics. Default: prometheus_client's own registry.
+        trace_id: the host's context variable, or a function, that holds the trace id for a batch's log lines.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
+    """
+    kept = host_pool_of(pool)
+    given = Given(settings, registry)
+    with traced_by(trace_id):
+        async with kept.used():
+            slots = (await _ready(kept, part_of(0), given)).listener_slots
+            # Each slot has to be held by somebody, as with `rollwave worker`: else nothing is sent.
+            async with asyncio.TaskGroup() as listening:  # left once each has finished its batch
+                for slot in range(slots):
+                    listening.create_task(_listen(kept, slot, given))
+
+
+async def _listen(kept: HostPool, slot: int, given: Given) -> None:
+    """Listen in one slot, with another listener after each that met a problem."""
+    part = part_of(slot)
+
+    async def listen(life: Life) -> None:
+        while True:
+            ready = await _ready(kept, part, given, life)
+            try:
+                kept.listeners[slot] = Listener(
+                    kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
+                )
+                await kept.listeners[slot].run(life=life)
+            except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
+                kept.tell(part, error)
+            life.sign()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    try:
+        await keep_running(part, listen, silence=listener.SILENCE_SECONDS, drain=listener.DRAIN_SECONDS)
+    finally:
+        kept.listeners.pop(slot, None)
+
+
+async def _ready(kept: HostPool, part: str, given: Given, life: Life | None = None) -> Settings:
+    """Wait until everything is right that is needed to listen."""
+    while True:
+        try:
+            ready = await kept.ready(given)
+            kept.require_room(ready)
+            return ready
+        except Exception as error:  # noqa: BLE001  as above
+            kept.tell(part, error)
+        if life is not None:
+            life.sign()
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def worker_loop(
+    tick: Callable[[Pool], Awaitable[None]],
+    pool: Pool,
+    interval: float | None = None,
+    *,
+    settings: Settings | None = None,
+    registry: CollectorRegistry | None = None,
+    trace_id: TraceSource | None = None,
+) -> None:
+    """Call ``tick(pool)`` every ``interval`` seconds until cancelled. An error of it is logged, and the loop goes on.
+
+    Args:
+        interval: seconds. Default: OTA_TICK_INTERVAL.
+        settings: in place of the environment, for the ticks of this loop.
+        registry: shows the metrics. Default: prometheus_client's own registry.
+        trace_id: the host's context variable, or a function, that holds the trace id for a tick's log lines.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
+    """
+    kept = host_pool_of(pool)
+    token = _given.set(Given(settings, registry))
+    try:
+        with traced_by(trace_id):
+            async with kept.used():
+                while True:
+                    started = time.monotonic()
+                    try:
+                        await tick(pool)
+                        kept.well(LOOP)
+                    except Exception as error:  # noqa: BLE001  a tick of the host's own may raise
+                        kept.tell(LOOP, error)
+                    every = _interval(settings) if interval is None else interval
+                    await asyncio.sleep(max(0.0, every - (time.monotonic() - started)))
+    finally:
+        _given.reset(token)
+
+
+def _with(settings: Settings | None, registry: CollectorRegistry | None) -> Given:
+    given = _given.get() or Given()
+    return replace(
+        given,
+        settings=given.settings if settings is None else settings,
+        registry=given.registry if registry is None else registry,
+    )
+
+
+def _interval(settings: Settings | None) -> float:
+    try:
+        return (Settings.load() if settings is None else settings).tick_interval
+    except (ConfigurationError, AttributeError):  # the tick has logged it
+        return Settings().tick_interval

@@ -1,0 +1,249 @@
+"""What is kept for each pool of a host, between two ticks and beside its listener.
+
+A host calls a tick every few seconds. What a tick needs for longer than itself is kept for its pool: the session with
+the broker, what each campaign waits for, and what was logged already. It is given up when it has not been used for a
+while, and when the event loop ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from math import inf
+
+from prometheus_client import CollectorRegistry
+
+from rollwave import metrics
+from rollwave.engine.backpressure import Backpressure
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.worker.tick import Ticker
+from rollwave.errors import ConfigurationError, IdentityUndecided, RollwaveError, SchemaMismatch
+from rollwave.log import get_logger, report
+from rollwave.log_once import LogOnce, Problems, what
+from rollwave.mqtt.broker import Broker
+from rollwave.settings import ENGINE, Settings
+from rollwave.store.database import Pool
+from rollwave.store.guarded_pool import belongs_to, guarded
+from rollwave.store.migrate import require_current_schema
+from rollwave.store.outage import is_away, is_outage
+from rollwave.store.schema import explained
+from rollwave.tasks import end, start
+
+_log = get_logger("host")
+
+IDLE_SECONDS = 60.0
+"""Seconds after the last tick for which the session with the broker is kept, and three tick intervals at least."""
+
+LOOK_EVERY_SECONDS = 1.0
+"""Seconds between two looks whether it is still used."""
+
+CLOSING_SECONDS = 15.0
+"""Maximum number of seconds to close the session."""
+
+SPARE_CONNECTIONS = 3
+"""Connections that a pool should have beside those that the listener holds. With a single one it works, slowly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a host has given by arguments. ``settings`` None: the environment; ``registry`` None: the default one."""
+
+    settings: Settings | None = None
+    registry: CollectorRegistry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What ticks with the same settings share."""
+
+    settings: Settings
+    publisher: CommandSession
+    ticker: Ticker
+
+
+class HostPool:
+    """Everything that is kept for one pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.bare = pool
+        self.pool = guarded(pool)
+        self.loop = asyncio.get_running_loop()
+        self.problems = Problems()
+        self.listeners: dict[int, Listener] = {}
+        """By the slots that this process holds or stands by for."""
+        self._told = LogOnce()
+        self.precedence = Backpressure()
+        self._work: _Work | None = None
+        self._known: tuple[Settings, Broker] | None = None
+        self._schema_is_current = False
+        self._users = 0
+        self._used_at = -inf
+        # Its log lines belong to no tick: it starts with no context variable set.
+        self._keeper = contextvars.Context().run(start, self._keep())
+
+    async def ready(self, given: Given) -> Settings:
+        """See that everything is right that is needed to work: settings, pool, schema. Returns the settings.
+
+        Raises:
+            RollwaveError: a setting, the schema or a right is missing or wrong.
+        """
+        self._join(given.registry)
+        settings = self.settings(given)
+        if not belongs_to(self.bare, self.loop):
+            raise ConfigurationError(
+                "the pool belongs to another event loop",
+                hint="Make the pool in the event loop in which it is used, and a new one for each asyncio.run().",
+            )
+        if not self._schema_is_current:
+            await require_current_schema(self.pool)
+            self._schema_is_current = True
+        return settings
+
+    def settings(self, given: Given) -> Settings:
+        """The settings, once they are known to be usable.
+
+        Raises:
+            ConfigurationError: these are no settings, one cannot be read, or a file that one names cannot be used.
+        """
+        settings: object = Settings.load() if given.settings is None else given.settings
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"settings= takes rollwave.Settings, and this is {type(settings).__name__}",
+                hint="Hand over settings=Settings(...), or leave it out to have the environment read.",
+            )
+        settings.require(ENGINE)
+        self._broker(settings)
+        return settings
+
+    def require_room(self, settings: Settings) -> None:
+        """See that listeners leave a connection of the pool to all others, the host's own among them.
+
+        Raises:
+            ConfigurationError: each connection of the pool would be a listener's.
+        """
+        size = getattr(self.bare, "get_max_size", lambda: inf)()
+        slots = settings.listener_slots
+        if settings.database_direct_url is None and size <= slots:
+            raise ConfigurationError(
+                f"the pool has {size} connections at most, and {slots} of them would be the listener's for good",
+                hint=f"Make the pool with max_size={slots + SPARE_CONNECTIONS} or more, "
+                "or set ROLLWAVE_DATABASE_DIRECT_URL.",
+            )
+
+    async def dispatching(self, settings: Settings) -> tuple[Ticker, CommandSession]:
+        """What a tick with these settings works with. The same as before, unless the settings are others."""
+        if self._work is None or settings != self._work.settings:
+            await self._close()
+            publisher = CommandSession(self._broker(settings), self.problems, self.precedence)
+            self._work = _Work(settings, publisher, Ticker(self.pool, publisher, settings, told=self._told))
+        return self._work.ticker, self._work.publisher
+
+    def settings_before(self) -> Settings | None:
+        """The settings of the last tick; None: there was none."""
+        return self._work.settings if self._work else None
+
+    def tell(self, part: str, error: Exception) -> None:
+        """Log what ``part`` has met, unless that is logged already. Only a programming error has a traceback."""
+        found = explained(error)
+        if isinstance(found, SchemaMismatch):
+            self._schema_is_current = False
+        if isinstance(found, RollwaveError):
+            # What an undecided identity is, its own check has logged.
+            if not isinstance(found, IdentityUndecided) and self.problems.met(part, what(found)):
+                report(_log, "ota_not_ready", found, part=part)
+        elif not is_away(error) and self.problems.met(part, type(error).__name__):
+            if is_outage(error):
+                _log.error("ota_tick_failed", error=f"{type(error).__name__}: {error}", part=part)
+            else:
+                report(_log, "ota_tick_failed", error, part=part)
+
+    def well(self, part: str) -> None:
+        """``part`` has done its work; log that where it could not before."""
+        if self.problems.over(part):
+            _log.info("ota_ready", part=part)
+
+    def touch(self) -> None:
+        """It is used now, and may be again."""
+        self._used_at = time.monotonic()
+
+    @contextmanager
+    def ticking(self, *, again: bool) -> Iterator[None]:
+        """For the block it is kept; and then for a while, where the tick may be called ``again``."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if again:
+                self.touch()
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """For the block it is kept; whoever leaves last gives it up, unless ticks are called beside."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users and self._left <= 0:
+                await end(self._keeper, within=CLOSING_SECONDS, cancel_again=CLOSING_SECONDS)
+
+    def _join(self, registry: CollectorRegistry | None) -> None:
+        try:
+            metrics.join(registry)
+        except ConfigurationError as error:  # nothing else depends on it
+            if self._told.is_new("registry", str(error)):
+                report(_log, "ota_metrics_not_registered", error)
+
+    def _broker(self, settings: Settings) -> Broker:
+        if self._known is None or self._known[0] != settings:
+            broker = Broker.from_settings(settings)
+            if broker.warning and self._told.is_new("broker", str(broker.warning)):
+                report(_log, "ota_setting_ignored", broker.warning, level=logging.WARNING)
+            self._known = settings, broker
+        return self._known[1]
+
+    async def _keep(self) -> None:
+        try:
+            while self._users or self._left > 0:  # noqa: ASYNC110  no event says that a host has stopped ticking
+                await asyncio.sleep(LOOK_EVERY_SECONDS)
+        finally:
+            if _kept.get(id(self.bare)) is self:
+                del _kept[id(self.bare)]
+            await self._close()
+
+    @property
+    def _left(self) -> float:
+        """Seconds until it is given up."""
+        interval = self._work.settings.tick_interval if self._work else 0.0
+        return self._used_at + max(IDLE_SECONDS, 3 * interval) - time.monotonic()
+
+    async def _close(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            await work.ticker.cancel()
+            await work.publisher.close()
+
+
+_kept: dict[int, HostPool] = {}
+"""By the ids of their pools: asyncpg's pools cannot be referred to weakly."""
+
+
+def host_pool_of(pool: Pool) -> HostPool:
+    """What is kept for ``pool`` in the running event loop.
+
+    Raises:
+        TypeError: ``pool`` is no pool.
+    """
+    if not callable(getattr(pool, "acquire", None)):
+        raise TypeError(f"an asyncpg.Pool is wanted, and this is {type(pool).__name__}")
+    found = _kept.get(id(pool))
+    if found is None or found.loop is not asyncio.get_running_loop():
+        found = _kept[id(pool)] = HostPool(pool)
+    return found

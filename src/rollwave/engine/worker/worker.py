@@ -1,0 +1,61 @@
+"""What every worker process runs: ticks, and a listener for each slot. Any number of workers may run at once."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.ingest import listener
+from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.watchdog import Life, keep_running
+from rollwave.engine.worker import readiness
+from rollwave.engine.worker.loop import CampaignLoop
+from rollwave.engine.worker.supervisor import Supervisor
+from rollwave.log_once import Problems
+from rollwave.mqtt.broker import Broker
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+from rollwave.store.guarded_pool import guarded
+
+
+class Worker:
+    """Adds its tasks to a supervisor, and tells whether it can do its work."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool = guarded(pool)
+        self._settings = settings
+        self._problems = Problems()
+        self._publisher = CommandSession(Broker.from_settings(settings), self._problems)
+        self._listeners = [self._listener(slot) for slot in range(settings.listener_slots)]
+
+    def join(self, supervisor: Supervisor) -> None:
+        """Have the supervisor run this worker."""
+        supervisor.add("dispatcher", self._dispatch)
+        for slot in range(self._settings.listener_slots):
+            supervisor.add(f"listener {slot}", partial(self._listen, slot))
+
+    async def readiness(self) -> dict[str, str]:
+        """``broker`` and ``reports``: ``ok``, or what is wrong."""
+        return await readiness.engine(self._pool, self._settings, self._publisher, self._listeners)
+
+    def _listener(self, slot: int) -> Listener:
+        return Listener(
+            self._pool,
+            self._settings,
+            slot=slot,
+            precedence=self._publisher.precedence,
+            problems=self._problems,
+        )
+
+    async def _listen(self, slot: int, stop: asyncio.Event) -> None:
+        async def listen(life: Life) -> None:
+            # Another one each time: one that was left behind may still hold what it shares with nobody.
+            self._listeners[slot] = self._listener(slot)
+            await self._listeners[slot].run(stop, life)
+
+        await keep_running(f"listener {slot}", listen, silence=listener.SILENCE_SECONDS, drain=listener.DRAIN_SECONDS)
+
+    async def _dispatch(self, stop: asyncio.Event) -> None:
+        async with self._publisher:
+            await CampaignLoop(self._pool, self._publisher, self._settings, stop).run()

@@ -1,0 +1,66 @@
+"""Problems of settings, schema, pool and broker: each is logged once in a process, with its hint."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from rollwave.errors import RollwaveError
+from rollwave.log import get_logger, report
+
+_log = get_logger("engine")
+
+
+class LogOnce:
+    """What has been said of whom, so that it is said once and not at every try. Remembers the last thousand."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self._said: dict[Hashable, str] = {}
+        self._room = room
+
+    def is_new(self, whom: Hashable, what: str) -> bool:
+        """Whether this has still to be said; it counts as said from now on."""
+        if self._said.get(whom) == what:
+            return False
+        self._said.pop(whom, None)
+        while len(self._said) >= self._room:
+            del self._said[next(iter(self._said))]
+        self._said[whom] = what
+        return True
+
+    def clear(self, whom: Hashable) -> bool:
+        """It went well again: the next time is news. Returns whether anything had been said."""
+        return self._said.pop(whom, None) is not None
+
+
+class Problems:
+    """What several parts of a process meet at the same time, such as a missing schema: the first part logs it."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, str] = {}
+
+    def met(self, part: str, what: str) -> bool:
+        """Note that ``part`` has met this. Returns whether to log it: no part has met it that is not over yet."""
+        is_new = what not in self._met.values()
+        self._met[part] = what
+        return is_new
+
+    def over(self, part: str) -> bool:
+        """``part`` is well again: the next time is news. Returns whether it had met anything."""
+        return self._met.pop(part, None) is not None
+
+
+def tell(problems: Problems, part: str, event: str, error: RollwaveError, **fields: Any) -> None:
+    """Log ``event``: as an error with its hint, or as a warning without where another part has given that hint already.
+
+    To be called when ``part`` meets the problem for the first time; it says ``problems.over`` when it is over.
+    """
+    if problems.met(part, what(error)):
+        report(_log, event, error, **fields)
+    else:
+        _log.warning(event, error=str(error), **fields)
+
+
+def what(error: RollwaveError) -> str:
+    """What tells one problem from another: what to do about it."""
+    return f"{type(error).__name__}: {error.hint or error}"

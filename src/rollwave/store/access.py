@@ -1,0 +1,112 @@
+"""API keys: ``rollwave.<tenant>.<key id>.<secret>``.
+
+A key names its tenant, so looking it up goes through the one door that everything else does. The tenant is
+percent-encoded, as a key travels in an HTTP header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote, unquote
+
+from rollwave.domain.ids import ID_RULE, is_valid_id
+from rollwave.domain.role import Role
+from rollwave.errors import Conflict, InvalidInput, NotFound
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
+from rollwave.store.outage import ValueRefused
+from rollwave.store.queries import load
+
+_sql = load("access")
+
+_key_id = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Whom a key speaks for, and what it may do."""
+
+    tenant_id: str
+    key_id: str
+    role: Role
+
+
+async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None) -> str:
+    """Make a key and return its full text, which is kept nowhere. Registers the tenant if it is new.
+
+    Raises:
+        InvalidInput: the tenant id cannot be one.
+        Conflict: the tenant has to be registered in the host's own table first.
+    """
+    if not is_valid_id(tenant_id):
+        raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint=f"Use {ID_RULE}.")
+    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    lifetime = None if expires_in is None else expires_in.total_seconds()
+    async with tenant_transaction(pool, tenant_id) as connection:
+        await _require_tenant(connection, tenant_id)
+        await connection.execute(_sql["insert"], tenant_id, key_id, name, role, _digest(secret), lifetime)
+    return f"rollwave.{_encoded(tenant_id)}.{key_id}.{secret}"
+
+
+async def _require_tenant(connection: Connection, tenant_id: str) -> None:
+    if await connection.fetchval(_sql["is_registered"], tenant_id):
+        return
+    if await connection.fetchval(_sql["are_a_hosts"]):
+        raise Conflict(
+            f"tenant {tenant_id} is not in the table tenants, which belongs to the service that made it",
+            hint="Create the tenant in that service, then create the key.",
+        )
+    await connection.execute(_sql["register"], tenant_id)
+
+
+async def verify(pool: Pool, key: str) -> Grant | None:
+    """What ``key`` grants now; None when it is no key, a wrong one, expired or revoked."""
+    # From the right: a tenant id may contain dots, the rest never does.
+    prefix, *rest = key.rsplit(".", 2)
+    brand, _, encoded = prefix.partition(".")
+    tenant_id = unquote(encoded)
+    if brand != "rollwave" or len(rest) != 2 or not is_valid_id(tenant_id) or _encoded(tenant_id) != encoded:
+        return None
+    key_id, secret = rest
+    if not _key_id.fullmatch(key_id):
+        return None
+    try:
+        async with tenant_transaction(pool, tenant_id) as connection:
+            row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
+    except ValueRefused:  # the database's encoding cannot hold such a tenant
+        return None
+    if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
+        return None
+    return Grant(tenant_id, key_id, Role(row["role"]))
+
+
+async def list_keys(pool: Pool, tenant_id: str) -> list[dict[str, Any]]:
+    """Every key of the tenant, oldest first, without its secret."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        return [with_moments(row) for row in await connection.fetch(_sql["all"], tenant_id)]
+
+
+async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:
+    """End a key at once. Revoking twice changes nothing.
+
+    Raises:
+        NotFound: this tenant has no such key.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        if await connection.fetchval(_sql["revoke"], tenant_id, key_id) is None:
+            raise NotFound(f"no API key {key_id}", hint="List the tenant's keys to see their ids.")
+
+
+def _encoded(tenant_id: str) -> str:
+    return quote(tenant_id, safe=":")
+
+
+def _digest(secret: str) -> str:
+    # A fast hash is right here: 256 random bits cannot be guessed, however many hashes a second.
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,192 @@
+"""Devices and device groups of a tenant, for those who run Rollwave on its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from rollwave.errors import NotFound
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import with_moments
+from rollwave.store.page import Page, page
+from rollwave.store.queries import load
+from rollwave.store.refusals import Written, fields, refusing
+
+_sql = load("devices")
+
+_GROUP_TIMEOUT = 60.0
+"""Seconds for one statement over a group of 100,000."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What replacing a group's members changed."""
+
+    total: int
+    added: int
+    removed: int
+    registered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a device."""
+
+    device_type: str | None
+    attributes: dict[str, Any]
+
+
+async def put_device(
+    pool: Pool, tenant_id: str, device_id: str, *, device_type: str | None, attributes: dict[str, Any]
+) -> dict[str, Any]:
+    """Register a device, or replace what is known of it.
+
+    Raises:
+        InvalidInput: a column of the host's own table does not hold a value.
+        Conflict: the host's own table refuses the row.
+    """
+    values = (tenant_id, device_id, device_type, json.dumps(attributes))
+    written = fields("devices", device_id=device_id, device_type=device_type, attributes=attributes)
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["update_device"], *values)
+        if row is None:
+            row = await connection.fetchrow(_sql["insert_device"], *values)
+    assert row is not None  # an upsert returns its row
+    return _device(with_moments(row))
+
+
+async def get_device(pool: Pool, tenant_id: str, device_id: str) -> dict[str, Any]:
+    """One device.
+
+    Raises:
+        NotFound: this tenant has no such device.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["get_device"], tenant_id, device_id)
+    if row is None:
+        raise NotFound(f"no device {device_id}", hint="List the devices to see their ids.")
+    return _device(with_moments(row))
+
+
+async def find_devices(
+    pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: str | None = None
+) -> Page:
+    """Devices by id; ``device_type`` None: of every type."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        records = await connection.fetch(_sql["devices"], tenant_id, device_type, cursor, limit + 1)
+        total = await connection.fetchval(_sql["count_devices"], tenant_id, device_type)
+    found = page(records, total, limit=limit, key="device_id")
+    return Page([_device(row) for row in found.rows], found.total, found.next_cursor)
+
+
+async def put_group(
+    pool: Pool,
+    tenant_id: str,
+    group_id: str,
+    device_ids: Iterable[str],
+    described: Mapping[str, Description] = MappingProxyType({}),
+) -> Membership:
+    """Make these devices the members of a group: all of them, and no other. New devices are registered.
+
+    Members too are the devices ``described``, of which what is known is replaced.
+
+    Raises:
+        InvalidInput: a column of one of the host's own tables does not hold a value.
+        Conflict: one of the host's own tables refuses a row.
+    """
+    plain = [*device_ids]
+    types = [each.device_type for each in described.values()]
+    wanted = sorted({*plain, *described})
+    written = [*group_written(group_id), *members_written(plain), *members_written([*described], types, "devices")]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
+        await hold_group(connection, tenant_id, group_id)
+        registered = await register(connection, tenant_id, wanted)
+        if described:
+            attributes = [json.dumps(each.attributes) for each in described.values()]
+            await describe(connection, tenant_id, list(described), types, attributes)
+        return Membership(
+            registered=registered,
+            removed=await changed(connection, _sql["remove_members"], tenant_id, group_id, wanted),
+            added=await add_members(connection, tenant_id, group_id, wanted),
+            total=len(wanted),
+        )
+
+
+def group_written(group_id: str) -> list[Written]:
+    """Where a group's id is written."""
+    return [Written(table, "group_id", [group_id], "group_id") for table in ("device_groups", "device_group_members")]
+
+
+def members_written(
+    device_ids: Sequence[str], types: Sequence[str | None] = (), field: str = "device_ids"
+) -> list[Written]:
+    """Where the members in a ``field`` of a request are written, and what it says of them."""
+    return [
+        Written("devices", "device_id", device_ids, field, quoted=True),
+        Written("device_group_members", "device_id", device_ids, field, quoted=True),
+        Written("devices", "device_type", types, field, quoted=True),
+    ]
+
+
+async def hold_group(connection: Connection, tenant_id: str, group_id: str) -> None:
+    """Hold the group until the transaction ends; make it if there is none."""
+    if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
+        await connection.execute(_sql["insert_group"], tenant_id, group_id)
+
+
+async def get_group(
+    pool: Pool, tenant_id: str, group_id: str, *, limit: int, cursor: str | None = None
+) -> tuple[dict[str, Any], Page]:
+    """A group, and its members by id.
+
+    Raises:
+        NotFound: this tenant has no such group.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        row = await connection.fetchrow(_sql["get_group"], tenant_id, group_id)
+        if row is None:
+            raise NotFound(f"no device group {group_id}", hint="List the device groups to see their ids.")
+        records = await connection.fetch(_sql["members"], tenant_id, group_id, cursor, limit + 1)
+    return with_moments(row), page(records, row["total"], limit=limit, key="device_id")
+
+
+async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page:
+    """Groups by id, each with the number of its members."""
+    async with tenant_transaction(pool, tenant_id) as connection:
+        records = await connection.fetch(_sql["groups"], tenant_id, cursor, limit + 1)
+        total = await connection.fetchval(_sql["count_groups"], tenant_id)
+    return page(records, total, limit=limit, key="group_id")
+
+
+async def register(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> int:
+    """Register the devices that are not registered yet; their number."""
+    return await changed(connection, _sql["register_devices"], tenant_id, device_ids)
+
+
+async def describe(
+    connection: Connection,
+    tenant_id: str,
+    device_ids: Sequence[str],
+    types: Sequence[str | None],
+    attributes: Sequence[str],
+) -> None:
+    """Replace what is known of registered devices; ``attributes`` are JSON."""
+    await connection.execute(_sql["describe_devices"], tenant_id, device_ids, types, attributes, timeout=_GROUP_TIMEOUT)
+
+
+async def add_members(connection: Connection, tenant_id: str, group_id: str, device_ids: Sequence[str]) -> int:
+    """Add registered devices to a group; the number of those that were not in it."""
+    return await changed(connection, _sql["add_members"], tenant_id, group_id, device_ids)
+
+
+async def changed(connection: Connection, sql: str, *values: Any) -> int:
+    """Execute a statement over a large group; the number of rows that it changed."""
+    tag = await connection.execute(sql, *values, timeout=_GROUP_TIMEOUT)
+    return int(tag.rpartition(" ")[2])
+
+
+def _device(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "attributes": json.loads(row["attributes"])}

@@ -1,0 +1,73 @@
+"""Reports of many tenants in one transaction: two statements, however many tenants they are.
+
+Both are functions of the schema, which name one tenant after the other (migration 0007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.parse import Report
+from rollwave.store import campaigns, executions
+from rollwave.store.campaigns import Standing
+from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.executions import Effect, Times
+from rollwave.store.outage import refusing_values
+from rollwave.store.queries import load
+
+_sql = load("many_tenants")
+
+LOCK_WAIT_SECONDS = 0.5
+"""Seconds for which one tenant's rows, locked by somebody else, may hold up the other tenants."""
+
+
+def transaction(pool: Pool) -> AbstractAsyncContextManager[Connection]:
+    """One that names no tenant, and waits for nobody's lock for long."""
+    return system_transaction(pool, lock_timeout=LOCK_WAIT_SECONDS, generic_plans=True)
+
+
+async def apply_reports(
+    connection: Connection, said: Sequence[tuple[TenantId, DeviceId, Report]], times: Times
+) -> list[Effect]:
+    """Take in at most one report an execution, none of them a failure; what each met and did, in the same order.
+
+    Raises:
+        ValueRefused: PostgreSQL does not take a value of one of the reports.
+    """
+    columns = (
+        [tenant_id for tenant_id, _, _ in said],
+        [report.campaign_id for _, _, report in said],
+        [device_id for _, device_id, _ in said],
+        [report.status for _, _, report in said],
+        [report.progress for _, _, report in said],
+        [report.error for _, _, report in said],
+        [report.attempt for _, _, report in said],
+    )
+    with refusing_values():
+        rows = await connection.fetch(_sql["apply_reports"], *columns, times.patience, times.in_all)
+    status = executions.STATUS.get
+    return [
+        Effect(status(row["was"]), status(row["became"]), row["attempt"], None, False, row["patience"]) for row in rows
+    ]
+
+
+async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> list[tuple[TenantId, Standing]]:
+    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands."""
+    moved = sorted(
+        {
+            (tenant_id, campaign_id)
+            for tenant_id, tally in tallies.items()
+            for (campaign_id, _), by in tally.items()
+            if by
+        }
+    )
+    by_status = [
+        [tallies[tenant_id].get((campaign_id, status), 0) for tenant_id, campaign_id in moved]
+        for status in ExecutionStatus
+    ]
+    rows = await connection.fetch(_sql["count"], [each for each, _ in moved], [each for _, each in moved], *by_status)
+    return [(row["tenant"], campaigns.standing(row)) for row in rows]
