@@ -17,7 +17,6 @@ from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.stop import skip_rest
@@ -37,6 +36,7 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -204,7 +204,7 @@ async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
     settings = Settings(MQTT_BROKER_URL=broker.url)
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        dispatcher = Dispatch(pool, publisher, settings)
+        dispatcher = dispatch(pool, publisher, settings)
         await Upkeep(pool, settings).look_after(due(campaign))
         assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
