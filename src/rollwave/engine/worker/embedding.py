@@ -14,10 +14,10 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 
 from rollwave.engine.ingest import listener
-from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.ingest.troubles import part_of
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker.host_pool import Given, HostPool, host_pool_of
+from rollwave.engine.worker.listening import make_listener
 from rollwave.errors import ConfigurationError
 from rollwave.log import TraceSource, traced_by
 from rollwave.settings import Settings
@@ -112,8 +112,8 @@ async def _listen(kept: HostPool, slot: int, given: Given) -> None:
         while True:
             ready = await _ready(kept, part, given, life)
             try:
-                kept.listeners[slot] = Listener(
-                    kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
+                kept.listeners[slot] = make_listener(
+                    kept.pool, ready, slot=slot, backpressure=kept.backpressure, problems=kept.problems
                 )
                 await kept.listeners[slot].run(life=life)
             except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work

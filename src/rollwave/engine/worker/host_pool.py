@@ -78,7 +78,7 @@ class HostPool:
         self.listeners: dict[int, Listener] = {}
         """By the slots that this process holds or stands by for."""
         self._told = LogOnce()
-        self.precedence = Backpressure()
+        self.backpressure = Backpressure()
         self._work: _Work | None = None
         self._known: tuple[Settings, Broker] | None = None
         self._schema_is_current = False
@@ -140,8 +140,8 @@ class HostPool:
         """What a tick with these settings works with. The same as before, unless the settings are others."""
         if self._work is None or settings != self._work.settings:
             await self._close()
-            publisher = CommandSession(self._broker(settings), self.problems, self.precedence)
-            self._work = _Work(settings, publisher, Ticker(self.pool, publisher, settings, told=self._told))
+            publisher = CommandSession(self._broker(settings), self.problems, self.backpressure)
+            self._work = _Work(settings, publisher, Ticker(self.pool, publisher, settings, log_once=self._told))
         return self._work.ticker, self._work.publisher
 
     def settings_before(self) -> Settings | None:
