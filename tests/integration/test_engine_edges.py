@@ -20,7 +20,6 @@ from rollwave.domain.refusal import Refusal
 from rollwave.domain.reports.coalesce import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.upkeep.gates import Upkeep
@@ -41,6 +40,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -508,7 +508,7 @@ async def test_a_device_without_time_left_is_sent_no_other_attempt(
     await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
     await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        await Dispatch(pool, publisher, Settings()).dispatch(due(campaign))
+        await dispatch(pool, publisher, Settings()).dispatch(due(campaign))
     assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]
 
 
