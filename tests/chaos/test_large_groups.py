@@ -17,7 +17,7 @@ from tests.support import eventually
 MEMBERS = 3 * MAX_DEVICES_PER_BATCH + 5000
 
 
-async def test_the_next_worker_goes_on_where_a_dead_one_was(
+async def test_a_worker_continues_the_targeting_that_a_crashed_worker_began(
     database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     traps = [Trap(Failpoint.CAMPAIGN_WRITTEN, Deed.CRASH, nth) for nth in (3, 2, 3)]

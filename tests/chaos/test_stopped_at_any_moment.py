@@ -74,7 +74,7 @@ async def carried(mosquitto: Mosquitto) -> AsyncIterator[Carried]:
         yield Carried(session)
 
 
-async def test_at_most_one_batch_a_worker_goes_out(
+async def test_after_a_stop_each_worker_sends_at_most_one_batch(
     database: str, mosquitto: Mosquitto, carried: Carried, dice: random.Random
 ) -> None:
     settings = Settings(ROLLWAVE_CLAIM_BATCH=BATCH)

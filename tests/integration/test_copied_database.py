@@ -90,7 +90,7 @@ async def begun(database: str, broker: Mosquitto, log: Path) -> int:
     return campaign
 
 
-async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_said_what_it_is(
+async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_decided(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     campaign = await begun(database, mosquitto, tmp_path / "before")
@@ -167,7 +167,7 @@ async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
         assert len(fleet.of(other, "south")) == 0
 
 
-async def test_a_database_that_was_moved_keeps_its_identity_and_goes_on(
+async def test_a_moved_database_keeps_its_identity_and_continues(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     campaign = await begun(database, mosquitto, tmp_path / "before")
@@ -197,7 +197,7 @@ async def identity(database: str) -> str:
     return psql(database, "SELECT id FROM rollwave_installation")
 
 
-async def test_what_differs_nowhere_needs_no_decision(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_an_unchanged_installation_needs_no_decision(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
     async with worker(database, mosquitto.url, tmp_path / "log"):
         pass
     before = psql(database, "TABLE rollwave_installation")
@@ -212,7 +212,7 @@ async def test_what_differs_nowhere_needs_no_decision(database: str, mosquitto: 
 
 
 @pytest.mark.parametrize("flag", ["--moved", "--copy"])
-async def test_two_decisions_at_once_take_turns(database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str) -> None:
+async def test_concurrent_decisions_take_turns(database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str) -> None:
     await begun(database, mosquitto, tmp_path / "before")
     async with copy_of(database) as copy:
         told = await asyncio.gather(
@@ -224,7 +224,7 @@ async def test_two_decisions_at_once_take_turns(database: str, mosquitto: Mosqui
         )
 
 
-async def test_nothing_is_claimed_in_a_copy_that_a_worker_was_led_to(
+async def test_a_worker_redirected_to_a_copy_claims_nothing(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     """It has asked the original what is due, and its next connection leads to the copy."""
@@ -242,7 +242,7 @@ async def test_nothing_is_claimed_in_a_copy_that_a_worker_was_led_to(
         assert psql(copy, "SELECT count(*) FROM ota_device_status WHERE attempt > sent_attempt") == "0"
 
 
-async def test_embedded_in_a_host_it_does_nothing_either(
+async def test_a_copy_embedded_in_a_host_does_nothing_until_it_is_decided(
     database: str,
     mosquitto: Mosquitto,
     tmp_path: Path,

@@ -72,7 +72,7 @@ async def sent(host: Connection, campaign: int, number: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, KeyError])
-async def test_a_programming_error_while_asking_what_is_due_ends_no_worker(
+async def test_a_programming_error_while_looking_at_campaigns_ends_no_worker(
     pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     left = 3
@@ -94,7 +94,7 @@ async def test_a_programming_error_while_asking_what_is_due_ends_no_worker(
     assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 
-async def test_a_long_campaign_gives_way_to_a_short_one(
+async def test_a_long_campaign_does_not_delay_a_short_one(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "TURN_SECONDS", 0.05)
@@ -108,7 +108,7 @@ async def test_a_long_campaign_gives_way_to_a_short_one(
             assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
 
 
-async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
+async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
     claiming = claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
     first, then = [await claiming.claim(due(campaign)) for _ in range(2)]
@@ -118,7 +118,9 @@ async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connecti
     assert len((await claiming.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
 
 
-async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_to_look(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await insert_campaign(host, 2)
     upkeep = Upkeep(pool, Settings())
     assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "both want a command"
@@ -130,7 +132,7 @@ async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool
     assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "one was set back by hand"
 
 
-async def test_a_campaign_that_only_waits_for_its_devices_is_not_claimed_from(
+async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = 0
@@ -154,7 +156,7 @@ async def test_a_campaign_that_only_waits_for_its_devices_is_not_claimed_from(
     assert await host.fetchval("SELECT attempt FROM ota_device_status WHERE device_id = 'dev-2'") == 2
 
 
-async def test_skipping_the_rest_of_an_aborted_campaign_gives_way_to_another_campaign(
+async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)

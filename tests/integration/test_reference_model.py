@@ -548,7 +548,7 @@ class Campaign(RuleBasedStateMachine):
         assert sorted(map(str, found)) == sorted(map(str, self.model.failures))
 
 
-def test_engine_and_model_agree(world: World) -> None:
+def test_the_engine_and_the_reference_model_agree(world: World) -> None:
     """MODEL_EXAMPLES=1000 for a long run; MODEL_SHRINK=1 looks, for minutes, for the shortest way to a failure."""
 
     class Here(Campaign):

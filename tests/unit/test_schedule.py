@@ -21,7 +21,7 @@ def schedule(*due: CampaignRef) -> Schedule:
     return schedule
 
 
-def test_a_new_campaign_is_looked_at_at_once() -> None:
+def test_a_new_campaign_is_looked_at_immediately() -> None:
     known = schedule(ONE)
     known.update([ONE, TWO])
     assert known.ready(now=0.0) == [TWO]
@@ -38,7 +38,7 @@ def test_a_known_campaign_waits_for_its_time() -> None:
     assert known.ready(now=10.0) == []
 
 
-def test_a_campaign_whose_status_changed_while_it_was_looked_at_is_looked_at_again_at_once() -> None:
+def test_a_campaign_that_changed_during_its_look_is_looked_at_again() -> None:
     known = schedule(ONE)
     known.begin(ONE)
     aborted = CampaignRef(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
