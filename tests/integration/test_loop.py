@@ -148,7 +148,7 @@ async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     await sent_to(host, campaign, ["dev-1", "dev-2"])
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
         ticker = tick.Ticker(pool, publisher, Settings())
-        assert await ticker.tick() > 0
+        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "and does not wait for them itself"
         assert claims == 0
         await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
         await ticker.tick()
