@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.listener import Listener
 from rollwave.mqtt.broker import Broker
@@ -29,6 +28,7 @@ from tests.engine import (
     breakdown,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     insert_campaign,
@@ -53,7 +53,7 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
     dice = random.Random(4)
 
     async def work(publisher: CommandSession) -> None:
-        dispatcher = Dispatch(pool, publisher, settings)
+        dispatcher = dispatch(pool, publisher, settings)
         while True:
             await barrier.wait()
             await dispatcher.dispatch(due(campaign))

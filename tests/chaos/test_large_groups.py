@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep.targeting import MAX_DEVICES_PER_BATCH
 from rollwave.store.database import Pool
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from tests.chaos.crew import crew
 from tests.chaos.traps import Deed, Trap
 from tests.engine import breakdown, connect

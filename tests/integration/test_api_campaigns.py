@@ -13,9 +13,10 @@ import httpx2
 import pytest
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.engine.upkeep import targeting
+from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.store import campaigns
 from rollwave.store.database import Pool
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
 from tests.support import eventually
 
@@ -286,11 +287,11 @@ async def test_creating_a_campaign_on_100_000_devices_takes_few_statements(datab
     logging = {"log_statement": "all", "log_parameter_max_length": "0"}
     async with asyncpg.create_pool(database, min_size=0, server_settings=logging) as pool, calling(pool) as north:
         told = (await north.post(CAMPAIGNS, json=await prepared(north, *ids))).json()
-        assert (told["total_devices"], told["targeted_devices"]) == (100_000, targeting.MAX_DEVICES_PER_BATCH)
-        assert told["status_breakdown"]["PENDING"] == targeting.MAX_DEVICES_PER_BATCH
+        assert (told["total_devices"], told["targeted_devices"]) == (100_000, MAX_DEVICES_PER_BATCH)
+        assert told["status_breakdown"]["PENDING"] == MAX_DEVICES_PER_BATCH
         for due in await campaigns.due(pool):
             while (told := (await north.get(f"{CAMPAIGNS}/{due.campaign_id}")).json())["targeted_devices"] is not None:
-                await targeting.Targeter(pool).target(due)
+                await Targeter(pool).target(due)
         assert told["status_breakdown"]["PENDING"] == told["total_devices"] == 100_000
         assert (await north.get("/device-groups/site")).json()["total"] == 100_000
     statements = re.findall(rb" LOG:  (?:statement|execute [^:]*): ", postgres_log.read_bytes()[before:])

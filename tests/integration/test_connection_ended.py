@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker, Protocol
 from rollwave.settings import Settings
@@ -22,6 +21,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -313,7 +313,7 @@ async def test_isolation_sends_nothing_after_a_stop(
     """Each part that is sent again goes after a look of its own, the second try of one device too."""
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = Dispatch(pool, publisher, Settings())
+    dispatcher = dispatch(pool, publisher, Settings())
     left, published = looks, 0
 
     async def still_runs(_: CampaignRef) -> bool:
@@ -335,7 +335,7 @@ async def test_an_error_during_isolation_loses_no_result_found_before_it(
     pool: Pool, host: Connection, between: Proxy, publisher: CommandSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
+    dispatcher = dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
     looks = 0
 
     async def fails(_: CampaignRef) -> bool:
@@ -363,7 +363,7 @@ async def test_isolation_sends_nothing_after_the_lease(
     lease = 1.2
     campaign = await insert_campaign(host, named(40, set(range(0, 40, 2))), rollout_rate=1000)
     began = time.monotonic()
-    await Dispatch(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
+    await dispatch(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
     between.delay = 0
     assert time.monotonic() - began < lease + 2
     assert [name for name, at in seen.at if at > began + lease + 0.5] == []
@@ -377,7 +377,7 @@ async def test_a_known_bad_device_does_not_end_the_shared_session_again(
 ) -> None:
     between.rules.append(publishing(is_bad, Do.RESET))
     campaign = await insert_campaign(host, named(3, {1}), rollout_rate=1000)
-    dispatcher = Dispatch(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
+    dispatcher = dispatch(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
     await dispatcher.dispatch(due(campaign))
     assert await refused(host) == {"bad-1": "connection_ended"}
     shared = await publisher.session()

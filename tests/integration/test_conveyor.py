@@ -21,7 +21,7 @@ from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
+from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -111,7 +111,7 @@ async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.Monke
         "rollwave.engine.dispatch.pipeline.TURN_SECONDS", 600.0
     )  # a turn ends when all is sent, not by the clock
     async with CommandSession(Broker.from_url(mosquitto.url)) as publisher:
-        yield Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+        yield dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
 
 
 async def claimed(host: Connection, number: int) -> bool:

@@ -12,8 +12,6 @@ import httpx2
 import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
-from rollwave.engine.dispatch.claim import Claims
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -21,8 +19,10 @@ from rollwave.store.database import Pool, create_pool
 from tests.engine import (
     breakdown,
     campaign_row,
+    claims,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -232,10 +232,10 @@ async def test_a_worker_redirected_to_a_copy_claims_nothing(
     async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, succeeds) as fleet:
         settings = Settings(MQTT_BROKER_URL=mosquitto.url)
         psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # its pace allows it
-        batch = await Claims(pool, settings, steps=1).claim(due(campaign))
+        batch = await claims(pool, settings).claim(due(campaign))
         assert (batch.commands, batch.skipped) == ((), 0)
         async with CommandSession(Broker.from_settings(settings)) as publisher:
-            dispatcher = Dispatch(pool, publisher, settings)
+            dispatcher = dispatch(pool, publisher, settings)
             assert not await dispatcher._still_runs(due(campaign))
             await dispatcher.dispatch(due(campaign))
         assert fleet.commands == []

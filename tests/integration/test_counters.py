@@ -15,7 +15,6 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
@@ -31,6 +30,7 @@ from tests.engine import (
     Connection,
     breakdown,
     campaign_row,
+    claims,
     connect,
     devices,
     due,
@@ -190,7 +190,7 @@ async def test_waves_are_planned_from_the_existing_rows(first: str, pool: Pool, 
     if first == "upkeep":
         await Upkeep(pool, Settings()).look_after(due(campaign))
     else:
-        await Claims(pool, Settings(), steps=1).claim(due(campaign))
+        await claims(pool, Settings()).claim(due(campaign))
     waves = await host.fetch("SELECT up_to FROM ota_campaign_waves ORDER BY number")
     assert [each["up_to"] for each in waves] == [3, None]
 

@@ -97,6 +97,16 @@ async def test_deleting_a_hosts_tenant_deletes_all_its_rows(host: Host, who: str
         assert await access.verify(pool, others_key)
 
 
+async def test_a_key_that_outlives_its_tenant_opens_nothing(host: Host) -> None:
+    """As where rows are deleted with triggers off, by a restore or by replication."""
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        key = await work_for(pool, "north", RUNNING)
+        await root.execute("SET session_replication_role = replica")
+        await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
+        assert "rollwave_api_keys" in await kept(root, "north")
+        assert await access.verify(pool, key) is None
+
+
 async def test_deleting_a_hosts_campaign_deletes_all_its_rows(host: Host) -> None:
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)

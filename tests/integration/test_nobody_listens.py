@@ -11,11 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from rollwave.engine.dispatch.claim import Claims
 from rollwave.settings import Settings
 from rollwave.store import listeners
 from rollwave.store.database import Pool
-from tests.engine import Connection, connect, devices, due, ends, events, insert_campaign, listened_to, succeeds, worker
+from tests.engine import (
+    Connection,
+    claims,
+    connect,
+    devices,
+    due,
+    ends,
+    events,
+    insert_campaign,
+    listened_to,
+    succeeds,
+    worker,
+)
 from tests.proxy import Do, proxy, subscribing
 from tests.servers import Mosquitto
 from tests.support import eventually, free_port
@@ -30,7 +41,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def claimed(pool: Pool, campaign: int) -> int:
-    batch = await Claims(pool, Settings(), steps=1).claim(due(campaign))
+    batch = await claims(pool, Settings()).claim(due(campaign))
     return len(batch.commands)
 
 
@@ -62,7 +73,7 @@ async def test_sending_continues_while_another_worker_takes_over_a_slot(
 async def test_nothing_is_sent_until_every_slot_has_a_listener(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
     async with listened_to(pool):
-        batch = await Claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2), steps=1).claim(due(campaign))
+        batch = await claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2)).claim(due(campaign))
     assert not batch.commands
 
 

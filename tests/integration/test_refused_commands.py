@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -20,6 +19,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -96,7 +96,7 @@ async def test_sending_stops_early_when_the_broker_refuses_whole_batches(
     allow(guarded, REFUSE_COMMANDS)
     campaign = await insert_campaign(host, 40, rollout_rate=1000)
     async with CommandSession(Broker.from_url(guarded.url)) as publisher:
-        await Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
+        await dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
     refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
     assert 4 <= refused <= 12, "the turn ends soon"
     leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"

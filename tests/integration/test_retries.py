@@ -12,7 +12,6 @@ import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
@@ -28,6 +27,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     insert_campaign,
@@ -277,5 +277,5 @@ async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
     await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
     await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        await Dispatch(pool, publisher, Settings()).dispatch(due(campaign))
+        await dispatch(pool, publisher, Settings()).dispatch(due(campaign))
     assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]

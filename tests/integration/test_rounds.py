@@ -26,7 +26,7 @@ from rollwave.log_once import LogOnce
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, sent_to
 from tests.support import eventually, our_records
 
 HOUR = 3600.0
@@ -113,7 +113,7 @@ async def test_a_long_campaign_does_not_delay_a_short_one(
 
 async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
-    claimer = Claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    claimer = claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
     first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
     assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20

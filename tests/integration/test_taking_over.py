@@ -14,7 +14,6 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.engine.upkeep import adoption
@@ -29,6 +28,7 @@ from tests.engine import (
     Connection,
     breakdown,
     campaign_row,
+    claims,
     connect,
     device_row,
     devices,
@@ -186,7 +186,7 @@ async def test_all_rows_are_adopted_before_the_guardrail_is_judged(
     await root.execute(
         "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
     )
-    claimer = Claims(pool, Settings(), steps=1)
+    claimer = claims(pool, Settings())
     assert (await look(pool)).left_behind
     assert not (await claimer.claim(due(RUNNING))).commands
     await Counters(pool, Settings()).reconcile(due(RUNNING))
@@ -299,9 +299,9 @@ async def test_an_overwritten_failure_is_counted_and_recorded_once(root: Connect
 
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
-    assert not (await Claims(pool, Settings(), steps=1).claim(due(RUNNING))).commands, "nobody has looked"
+    assert not (await claims(pool, Settings()).claim(due(RUNNING))).commands, "nobody has looked"
     await look(pool)
-    batch = await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
+    batch = await claims(pool, Settings()).claim(due(RUNNING))
     assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
     row = await root.fetchrow(
         "SELECT succeeded, failed, sent, pending, downloading, installing, skipped FROM ota_campaigns WHERE id = $1",
@@ -314,7 +314,7 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
 
 async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Connection, pool: Pool) -> None:
     """By a claim that comes before the first look, or a check of its counters."""
-    await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
+    await claims(pool, Settings()).claim(due(RUNNING))
     await Counters(pool, Settings()).reconcile(due(RUNNING))
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
     await look(pool)
@@ -323,7 +323,7 @@ async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Con
 
 async def test_the_canary_counts_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
-    claimer = Claims(pool, Settings(), steps=1)
+    claimer = claims(pool, Settings())
     await look(pool)
     assert not (await claimer.claim(due(RUNNING))).commands, "17 have been sent to, and the first wave has 2"
     await Ingest(pool, Settings()).take_in([said(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
@@ -378,7 +378,7 @@ async def test_a_row_that_a_host_sets_back_to_pending_starts_again(root: Connect
     await root.execute(
         "UPDATE ota_device_status SET status = 'PENDING' WHERE campaign_id = $1 AND device_id = 'dev-1'", RUNNING
     )
-    commands = (await Claims(pool, Settings(), steps=1).claim(due(RUNNING))).commands
+    commands = (await claims(pool, Settings()).claim(due(RUNNING))).commands
     assert "dev-1" in {each.device_id for each in commands}
     async with tenant_transaction(pool, TENANT, generic_plans=True) as connection:
         await executions.mark_sent(connection, TENANT, RUNNING, commands, Times(60, 60, 600))
@@ -432,7 +432,7 @@ async def test_devices_that_a_host_inserts_later_are_adopted(root: Connection, p
     for _ in range(2):
         await look(pool, campaign)
         await Counters(pool, Settings()).reconcile(due(campaign))
-        assert not (await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands
+        assert not (await claims(pool, Settings()).claim(due(campaign))).commands
     await root.execute(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at)"
         " SELECT 'north', $1, 'dev-' || n, CASE n WHEN 1 THEN 'DOWNLOADING' ELSE 'PENDING' END, now()"
@@ -440,11 +440,11 @@ async def test_devices_that_a_host_inserts_later_are_adopted(root: Connection, p
         campaign,
     )
     await look(pool, campaign)
-    assert len((await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
+    assert len((await claims(pool, Settings()).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
     assert await history(root, campaign) == ["adopted"]
 
 
 async def test_a_campaign_without_sent_devices_needs_no_adoption(root: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(root, 4)
-    assert len((await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands) == 4
+    assert len((await claims(pool, Settings()).claim(due(campaign))).commands) == 4
     assert await history(root, campaign) == []

@@ -17,7 +17,6 @@ from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.stop import skip_rest
@@ -37,6 +36,7 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -61,7 +61,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def targeter(pool: Pool) -> Targeter:
-    return Targeter(pool, at_once=BATCH)
+    return Targeter(pool, batch=BATCH)
 
 
 async def counted_right(pool: Pool, campaign: int) -> bool:
@@ -124,7 +124,7 @@ async def test_a_larger_group_is_targeted_batch_by_batch(host: Connection, pool:
 
 async def test_targeting_ends_for_a_group_that_is_a_multiple_of_the_batch(host: Connection, pool: Pool) -> None:
     campaign = await create(host, pool, at_once=7)
-    await Targeter(pool, at_once=7).target(due(campaign))
+    await Targeter(pool, batch=7).target(due(campaign))
     assert await targeted(host, campaign) == EVERYONE
     assert await marks(host, campaign) == (35, None, None)
 
@@ -136,7 +136,7 @@ async def test_many_workers_target_each_device_once(host: Connection, pool: Pool
 
     async def work() -> None:
         while await campaigns.due(pool):
-            await Targeter(pool, at_once=BATCH).target(due(campaign))
+            await Targeter(pool, batch=BATCH).target(due(campaign))
 
     await asyncio.gather(*(work() for _ in range(4)))
     assert await targeted(host, campaign) == EVERYONE + more
@@ -206,7 +206,7 @@ async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
     settings = Settings(MQTT_BROKER_URL=broker.url)
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        dispatcher = Dispatch(pool, publisher, settings)
+        dispatcher = dispatch(pool, publisher, settings)
         await Upkeep(pool, settings).look_after(due(campaign))
         assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
@@ -329,7 +329,7 @@ async def test_devices_of_another_type_are_skipped_in_every_batch(
 
 async def targeter_of_all(host: Connection, pool: Pool, *, fits: str) -> dict[str, int]:
     campaign = await create(host, pool, fits=fits)
-    await Targeter(pool, at_once=BATCH).target(due(campaign))
+    await Targeter(pool, batch=BATCH).target(due(campaign))
     return await breakdown(host, campaign)
 
 
