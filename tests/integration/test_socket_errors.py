@@ -35,7 +35,7 @@ NAMES = ["OSError", "ConnectionResetError", "TimeoutError", "IncompleteReadError
 TOPIC = "tenant/north/device/dev-1/ota/status"
 
 
-def test_it_is_not_taken_for_an_outage_of_the_database() -> None:
+def test_a_broker_error_is_not_taken_for_an_outage_of_the_database() -> None:
     assert not is_away(BrokerUnavailable("lost"))
 
 
@@ -52,7 +52,7 @@ async def living(agent: Agent) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("faulty_sockets")
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_the_agent_lives_through_every_one(
+async def test_the_device_agent_continues_after_every_socket_error(
     mosquitto: Mosquitto, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rollwave.device.connection.delays", lambda: (min(0.05, each) for each in delays()))

@@ -65,7 +65,9 @@ async def connect_and_wait(adapter: Adapter, broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("reachable", [True, False], ids=["with a broker", "without"])
-async def test_while_it_connects(adapter: Adapter, served: Served, reachable: bool) -> None:
+async def test_cancellation_is_not_lost_while_a_session_connects(
+    adapter: Adapter, served: Served, reachable: bool
+) -> None:
     at = served.broker if reachable else await nobody()
     assert [delay for delay in delays() if await lost(connect_and_wait(adapter, at), delay)] == []
 
@@ -76,7 +78,7 @@ async def leave(adapter: Adapter, broker: Broker, leaving: asyncio.Event) -> Non
     await asyncio.Event().wait()
 
 
-async def test_while_it_disconnects(adapter: Adapter, served: Served) -> None:
+async def test_cancellation_is_not_lost_while_a_session_disconnects(adapter: Adapter, served: Served) -> None:
     went_on = []
     for delay in delays():
         leaving = asyncio.Event()
@@ -87,7 +89,7 @@ async def test_while_it_disconnects(adapter: Adapter, served: Served) -> None:
     assert went_on == []
 
 
-async def test_while_it_subscribes(adapter: Adapter, served: Served) -> None:
+async def test_cancellation_is_not_lost_while_a_session_subscribes(adapter: Adapter, served: Served) -> None:
     async with adapter.connect(served.broker) as session:
 
         async def work() -> None:

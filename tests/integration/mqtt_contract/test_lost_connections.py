@@ -68,7 +68,7 @@ async def every_fault(adapter: Adapter, broker: Broker, name: str, error: Callab
 @pytest.mark.usefixtures("faulty_sockets")
 @each_error
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_a_session_raises_our_own_errors_alone(
+async def test_a_session_raises_only_broker_errors(
     adapter: Adapter, served: Served, name: str, error: Callable[[], Exception], way: str
 ) -> None:
     assert await every_fault(adapter, served.broker, name, error, way) >= 5
@@ -77,14 +77,14 @@ async def test_a_session_raises_our_own_errors_alone(
 @pytest.mark.usefixtures("faulty_sockets")
 @each_error
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_a_session_over_tls_does_so_too(
+async def test_a_session_over_tls_raises_only_broker_errors(
     adapter: Adapter, shipped_mosquitto: ShippedMosquitto, error: Callable[[], Exception], way: str
 ) -> None:
     topic = "tenant/north/device/dev-1/ota/status"
     assert await every_fault(adapter, shipped_mosquitto.login(ENGINE), topic, error, way) >= 5
 
 
-async def test_a_reset_while_an_acknowledgement_is_awaited(
+async def test_a_reset_during_an_acknowledgement_is_a_broker_error(
     adapter: Adapter, served: Served, between: Proxy, name: str
 ) -> None:
     async with adapter.connect(served.through(between.url)) as session:
@@ -98,7 +98,7 @@ async def test_a_reset_while_an_acknowledgement_is_awaited(
 
 
 @pytest.mark.parametrize("packet_kind", [CONNACK, PUBACK, SUBACK])
-async def test_a_packet_that_ends_in_the_middle(
+async def test_a_truncated_packet_is_a_broker_error(
     adapter: Adapter, served: Served, between: Proxy, name: str, packet_kind: int
 ) -> None:
     between.rules.append(to_client(packet_kind, Do.TRUNCATE))
@@ -106,7 +106,9 @@ async def test_a_packet_that_ends_in_the_middle(
         await life_of_a_session(adapter, served.through(between.url), name)
 
 
-async def test_a_callers_timeout_stays_a_timeout(adapter: Adapter, served: Served, between: Proxy, name: str) -> None:
+async def test_a_callers_timeout_is_raised_as_a_timeout(
+    adapter: Adapter, served: Served, between: Proxy, name: str
+) -> None:
     async with adapter.connect(served.through(between.url)) as session:
         between.rules.append(to_client(PUBACK, Do.HOLD))
         receipt = await session.publish(name, b"")

@@ -84,14 +84,14 @@ async def test_a_port_at_which_nobody_listens(adapter: Adapter, kind: Kind) -> N
     assert "that the broker runs" in error.hint
 
 
-async def test_a_host_name_that_no_host_can_have(adapter: Adapter) -> None:
+async def test_an_invalid_host_name_is_a_broker_error(adapter: Adapter) -> None:
     with pytest.raises(BrokerUnavailable, match="no MQTT session"):
         async with adapter.connect(Broker(host="a" * 70 + ".invalid", port=1883)):
             pass
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_the_hint_names_the_other_scheme(
+async def test_the_hint_for_a_wrong_url_scheme_names_the_other_scheme(
     adapter: Adapter, shipped_mosquitto: ShippedMosquitto, mosquitto: Mosquitto, protocol: Protocol
 ) -> None:
     """TLS spoken to a broker that speaks none, or the other way round."""
