@@ -52,23 +52,3 @@ def plan(strategy: str | None, total: int, canary_percent: float | None) -> tupl
                 f"rollout_strategy {strategy!r} is not known",
                 hint="Set rollout_strategy to linear or canary, then start the campaign again.",
             )
-
-
-class Gate(StrEnum):
-    """What the gate behind a wave says."""
-
-    SHUT = "shut"
-    """Devices of the wave are still to be sent to or in progress."""
-    OPEN = "open"
-    """Every device of the wave is terminal and the guardrail holds: go on."""
-
-
-def gate(wave: Wave, *, sent: int, unfinished: bool, more_to_send: bool) -> Gate:
-    """Judge the gate behind ``wave``.
-
-    ``sent`` is the devices sent to in all, ``unfinished`` whether any of them is not terminal,
-    ``more_to_send`` whether a device that was never sent to is left. A wave of which too few devices
-    exist is full when none is left.
-    """
-    full = not more_to_send or (wave.up_to is not None and sent >= wave.up_to)
-    return Gate.OPEN if full and not unfinished else Gate.SHUT

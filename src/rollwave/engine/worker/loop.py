@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from math import inf
 
 from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.timing import steps_of
 from rollwave.engine.worker.tick import Ticker
 from rollwave.errors import RollwaveError
 from rollwave.log import get_logger, report, trace
@@ -24,9 +25,6 @@ _log = get_logger("tick")
 ASK_EVERY_SECONDS = 1.0
 """Seconds between two questions which campaigns are due, unless somebody calls."""
 
-MAX_STEPS_PER_TICK, SHORTEST_STEP_SECONDS = 20, 0.5
-"""Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
-
 GIVE_UP_SECONDS = 5.0
 """Maximum number of seconds for the connection that hears calls to be given up."""
 
@@ -38,7 +36,7 @@ class CampaignLoop:
     """Goes on until stopped; then waits for the campaigns in hand."""
 
     def __init__(self, pool: Pool, publisher: CommandSession, settings: Settings, stop: asyncio.Event) -> None:
-        steps = max(1, min(MAX_STEPS_PER_TICK, int(settings.tick_interval / SHORTEST_STEP_SECONDS)))
+        steps = steps_of(settings.tick_interval)
         self._ticker = Ticker(pool, publisher, settings, stop.is_set, steps=steps)
         self._pool = pool
         self._settings = settings
