@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.policy.document import Policy, read_policy
 from rollwave.domain.policy.facts import Facts, Remaining
@@ -15,6 +16,7 @@ from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.domain.policy.waves import Wave
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import InvalidInput
+from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
 from rollwave.store import campaigns, waves
 from rollwave.store.campaigns import Campaign
@@ -96,6 +98,28 @@ def under_policy(row: Campaign, settings: Settings, *, devices: int | None = Non
     except InvalidInput as error:
         return CampaignUnderPolicy(row, policy, row.waves, str(error))
     return CampaignUnderPolicy(row, policy, planned, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A campaign's command ``body``, the one frozen by its first claim if there was one; or why it cannot be made."""
+
+    body: str = ""
+    unreadable: str | None = None
+
+
+def command_of(campaign: CampaignUnderPolicy) -> Command:
+    """The command that the campaign's devices are sent, once policy and firmware can be read."""
+    row = campaign.row
+    if campaign.unreadable is not None:
+        return Command(unreadable=campaign.unreadable)
+    if row.command is not None:
+        return Command(row.command)
+    try:
+        found = firmware.read(row.firmware_url, row.firmware_version, row.firmware_checksum, row.firmware_size)
+    except InvalidInput as error:
+        return Command(unreadable=str(error))
+    return Command(encode_command(row.id, found.url, found.version, found.checksum, found.size).decode())
 
 
 def _read(row: Campaign, settings: Settings) -> Policy:

@@ -7,6 +7,7 @@ to in all; its gate opens the next wave once every one of those is terminal and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +27,20 @@ class Wave:
 
     number: int
     up_to: int | None
+
+
+def name_of(number: int, waves: Sequence[Wave]) -> str:
+    """What people call a wave of these."""
+    if len(waves) == 1:
+        return "all"
+    if len(waves) == 2:
+        return ("canary", "rest")[number]
+    return f"wave {number}"
+
+
+def wave_at(place: int, waves: Sequence[Wave]) -> Wave:
+    """The wave in which the device goes before which ``place`` others go, in all."""
+    return next((each for each in waves if each.up_to is None or place < each.up_to), waves[-1])
 
 
 def plan(strategy: str | None, total: int, canary_percent: float | None) -> tuple[Wave, ...]:

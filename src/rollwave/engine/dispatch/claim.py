@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
-from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
@@ -15,12 +14,10 @@ from rollwave.domain.policy.facts import Facts
 from rollwave.engine import stop
 from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
+from rollwave.engine.locked_campaign import command_of, lock_campaign
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
-from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
 from rollwave.store import executions, listeners
 from rollwave.store.campaigns import Campaign
@@ -59,7 +56,7 @@ class Claims:
         async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
             locked = await lock_campaign(connection, ref, self._settings, devices=devices)
             campaign = locked.row
-            command = _command(locked)
+            command = command_of(locked)
             facts = locked.facts(self._settings, heard=False, steps=self._steps)
             facts = replace(facts, unreadable=command.unreadable)
             if gates.status(facts).open and gates.targeting(facts).open:
@@ -133,26 +130,3 @@ class Claims:
 
 def _times(policy: Policy, campaign: Campaign) -> Times:
     return Times(policy.answer_timeout, policy.progress_timeout, policy.device_timeout, campaign.activity.suspended_for)
-
-
-@dataclass(frozen=True, slots=True)
-class _Command:
-    """A campaign's command ``body``, the one frozen by its first claim if there was one; or why there is none."""
-
-    body: str = ""
-    unreadable: str | None = None
-
-
-def _command(locked: CampaignUnderPolicy) -> _Command:
-    campaign = locked.row
-    if locked.unreadable is not None:
-        return _Command(unreadable=locked.unreadable)
-    if campaign.command is not None:
-        return _Command(campaign.command)
-    try:
-        found = firmware.read(
-            campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum, campaign.firmware_size
-        )
-    except InvalidInput as error:
-        return _Command(unreadable=str(error))
-    return _Command(encode_command(campaign.id, found.url, found.version, found.checksum, found.size).decode())
