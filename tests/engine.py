@@ -17,12 +17,17 @@ import asyncpg
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import identity
+from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.isolate import NOBODY
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
 from rollwave.store import executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
@@ -115,6 +120,16 @@ async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: in
     return await executions.claim(
         connection, campaign, tokens=tokens, fresh=fresh, lease=60, in_all=600, opens_window=False, command="{}"
     )
+
+
+def claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
+    """What claims devices, as a worker makes it."""
+    return Claims(pool, settings, Counters(pool, settings).count, steps=steps)
+
+
+def dispatch(pool: Pool, command_session: CommandSession, settings: Settings) -> Dispatch:
+    """What sends commands, as a worker makes it."""
+    return Dispatch(pool, command_session, settings, Counters(pool, settings).count)
 
 
 @asynccontextmanager

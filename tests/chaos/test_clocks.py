@@ -63,7 +63,7 @@ def answer(command: Command) -> Sequence[bytes]:
     return [encode_report(command.campaign, "SUCCESS")]
 
 
-async def test_only_the_databases_clock_decides(
+async def test_workers_with_wrong_clocks_change_no_deadline(
     database: str, mosquitto: Mosquitto, faketime: Path, tmp_path: Path
 ) -> None:
     async with (

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.listener import Listener
 from rollwave.mqtt.broker import Broker
@@ -29,6 +28,7 @@ from tests.engine import (
     breakdown,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     insert_campaign,
@@ -53,7 +53,7 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
     dice = random.Random(4)
 
     async def work(publisher: CommandSession) -> None:
-        dispatcher = Dispatch(pool, publisher, settings)
+        dispatcher = dispatch(pool, publisher, settings)
         while True:
             await barrier.wait()
             await dispatcher.dispatch(due(campaign))
@@ -65,7 +65,7 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
             group.create_task(work(await stack.enter_async_context(CommandSession(Broker.from_settings(settings)))))
 
 
-async def test_on_a_barrier_neither_rate_nor_cap_is_passed_in_any_commit(
+async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_commit(
     database: str, host: Connection, broker: EmbeddedBroker
 ) -> None:
     rate, cap, total = 7, 10, 140
@@ -122,7 +122,7 @@ ALL_BAD = {
 }
 
 
-async def test_a_firmware_that_is_all_bad_reaches_few(
+async def test_a_bad_firmware_reaches_no_more_devices_than_the_limits_allow(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     tick = timedelta(seconds=0.5)

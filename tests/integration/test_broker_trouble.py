@@ -12,7 +12,6 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -25,6 +24,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -83,7 +83,7 @@ async def unfailed(host: Connection, campaign: int) -> None:
     assert "FAILED" not in await breakdown(host, campaign)
 
 
-async def test_a_broker_that_is_away_at_the_start(
+async def test_a_worker_waits_for_a_broker_that_is_unavailable_at_start(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     broker.stop()
@@ -100,7 +100,7 @@ async def test_a_broker_that_is_away_at_the_start(
     assert await campaign_row(host, campaign) == ("COMPLETED", 20, 0)
 
 
-async def test_no_command_goes_out_before_somebody_listens(
+async def test_no_command_is_sent_before_a_listener_is_subscribed(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     """Devices that answer at once are heard, when a worker is new to the broker and when the broker forgot it."""
@@ -119,7 +119,7 @@ async def test_no_command_goes_out_before_somebody_listens(
     assert set(Counter((each.campaign, each.device) for each in fleet.commands).values()) == {1}
 
 
-async def test_a_broker_that_dies_and_forgets_everything(
+async def test_a_campaign_ends_after_a_broker_restarts_without_its_state(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "10"}
@@ -137,7 +137,7 @@ async def test_a_broker_that_dies_and_forgets_everything(
     assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
 
 
-async def test_a_broker_that_restarts_and_remembers(
+async def test_a_campaign_ends_after_a_broker_restarts_with_its_state(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "10"}
@@ -156,7 +156,9 @@ async def test_a_broker_that_restarts_and_remembers(
     assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
 
 
-async def test_a_broker_that_freezes(database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_a_campaign_ends_after_a_broker_froze(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
     settings = {"ROLLWAVE_PUBLISH_TIMEOUT": "0.5", "ROLLWAVE_LEASE": "2"}
     async with (
         devices(mosquitto.url, succeeds) as fleet,
@@ -176,7 +178,7 @@ async def test_a_broker_that_freezes(database: str, host: Connection, mosquitto:
     assert await campaign_row(host, campaign) == ("COMPLETED", 120, 0)
 
 
-async def test_a_broker_that_refuses_every_command(
+async def test_a_broker_that_refuses_every_command_fails_no_device(
     database: str, host: Connection, guarded: Mosquitto, tmp_path: Path
 ) -> None:
     allow(guarded, REFUSE_COMMANDS)
@@ -194,20 +196,20 @@ async def test_a_broker_that_refuses_every_command(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_broker_that_refuses_whole_batches_is_not_offered_the_campaign(
+async def test_sending_stops_early_when_the_broker_refuses_whole_batches(
     pool: Pool, host: Connection, guarded: Mosquitto
 ) -> None:
     allow(guarded, REFUSE_COMMANDS)
     campaign = await insert_campaign(host, 40, rollout_rate=1000)
     async with CommandSession(Broker.from_url(guarded.url)) as publisher:
-        await Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
+        await dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
     refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
     assert 4 <= refused <= 12, "the turn ends soon"
     leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"
     assert await host.fetchval(leases) == 0, "what was claimed ahead is given back"
 
 
-async def test_refused_devices_do_not_starve_the_others(
+async def test_devices_whose_commands_are_refused_do_not_hold_up_the_others(
     database: str, host: Connection, guarded: Mosquitto, tmp_path: Path
 ) -> None:
     refused = [f"dev-{number}" for number in range(1, 6)]
@@ -240,7 +242,7 @@ async def patience_ends(host: Connection) -> None:
     await eventually(ended, what="every device's patience is over")
 
 
-async def test_silence_while_nobody_listened_is_not_the_devices(
+async def test_time_without_a_listener_does_not_fail_a_device(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     """The engine is down for longer than a device may be silent; their reports wait in the broker."""
@@ -260,7 +262,7 @@ async def test_silence_while_nobody_listened_is_not_the_devices(
     assert await campaign_row(host, campaign) == ("COMPLETED", 30, 0)
 
 
-async def test_silence_while_the_broker_was_away_is_not_the_devices(
+async def test_time_without_a_broker_does_not_fail_a_device(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "2", "OTA_MAX_ATTEMPTS": "1"}
@@ -286,7 +288,7 @@ async def own_server() -> AsyncIterator[EmbeddedPostgres]:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_database_that_restarts(
+async def test_a_campaign_ends_after_a_database_restart(
     mode: str, own_server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (

@@ -59,7 +59,9 @@ async def nobody() -> Broker:
 
 @pytest.mark.parametrize("reachable", [True, False], ids=["with a broker", "without"])
 @pytest.mark.parametrize("what", ["connect", "watch"])
-async def test_while_it_connects(broker: EmbeddedBroker, what: str, reachable: bool) -> None:
+async def test_cancellation_is_not_lost_while_a_session_connects(
+    broker: EmbeddedBroker, what: str, reachable: bool
+) -> None:
     at = Broker.from_url(broker.url) if reachable else await nobody()
 
     async def connect() -> None:
@@ -81,7 +83,7 @@ async def _leave(broker: Broker, leaving: asyncio.Event) -> None:
     await asyncio.Event().wait()
 
 
-async def test_while_it_disconnects(broker: EmbeddedBroker) -> None:
+async def test_cancellation_is_not_lost_while_a_session_disconnects(broker: EmbeddedBroker) -> None:
     at = Broker.from_url(broker.url)
     went_on = []
     for delay in delays():
@@ -93,7 +95,7 @@ async def test_while_it_disconnects(broker: EmbeddedBroker) -> None:
     assert went_on == []
 
 
-async def test_while_it_subscribes(broker: EmbeddedBroker) -> None:
+async def test_cancellation_is_not_lost_while_a_session_subscribes(broker: EmbeddedBroker) -> None:
     async with Session.connect(Broker.from_url(broker.url)) as session:
 
         async def work() -> None:

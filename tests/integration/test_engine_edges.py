@@ -20,7 +20,6 @@ from rollwave.domain.refusal import Refusal
 from rollwave.domain.reports.coalesce import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.upkeep.gates import Upkeep
@@ -41,6 +40,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -86,9 +86,7 @@ async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Tic
         await ticker.drain()
 
 
-async def test_a_campaign_that_comes_up_twice_in_a_batch_is_counted_and_stopped_once(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_campaign_with_two_rounds_in_a_batch_is_counted_and_aborted_once(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 10)
     await sent_to(host, campaign, ["dev-1", "dev-2"], attempt=2)
     await take_in(
@@ -104,7 +102,7 @@ async def test_a_campaign_that_comes_up_twice_in_a_batch_is_counted_and_stopped_
     assert await host.fetchval("SELECT count(*) FROM ota_campaign_history WHERE event = 'aborted'") == 1
 
 
-async def test_what_a_device_said_first_is_written_first(pool: Pool, host: Connection) -> None:
+async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1, abort_threshold=1.0)
     await sent_to(host, campaign, ["dev-1"])
     intake, go_on = Ingest(pool, Settings()), asyncio.Event()
@@ -127,7 +125,7 @@ async def test_what_a_device_said_first_is_written_first(pool: Pool, host: Conne
     assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", "not its first word"
 
 
-async def test_words_of_a_hosts_own_stop_nobody(pool: Pool, host: Connection) -> None:
+async def test_status_values_of_a_hosts_own_stop_no_report(pool: Pool, host: Connection) -> None:
     await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
     await host.execute("ALTER TABLE ota_campaigns DROP CONSTRAINT ota_campaigns_status_check")
     await host.execute("ALTER TABLE ota_campaigns ALTER succeeded DROP NOT NULL, ALTER failed DROP NOT NULL")
@@ -159,7 +157,7 @@ async def test_words_of_a_hosts_own_stop_nobody(pool: Pool, host: Connection) ->
 
 
 @pytest.mark.usefixtures("heard")
-async def test_refused_devices_wait_longer_each_time_and_starve_nobody(
+async def test_refused_devices_wait_longer_each_time_and_delay_no_others(
     pool: Pool, host: Connection, choosy: Mosquitto
 ) -> None:
     campaign = await insert_campaign(host, 12, rollout_rate=2)
@@ -184,7 +182,7 @@ async def test_refused_devices_wait_longer_each_time_and_starve_nobody(
         assert deadlines[number] - deadlines[number - 1] >= 0.1 * 2 ** (number - 1)
 
 
-async def test_a_row_that_a_host_keeps_locked_holds_up_its_own_campaign_alone(
+async def test_a_locked_campaign_row_delays_only_its_own_campaign(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with (
@@ -203,7 +201,7 @@ async def test_a_row_that_a_host_keeps_locked_holds_up_its_own_campaign_alone(
         await ends(host, kept)
 
 
-async def test_sigterm_ends_a_worker_whose_table_is_locked(
+async def test_sigterm_ends_a_worker_that_waits_for_a_locked_table(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with devices(mosquitto.url) as fleet:
@@ -231,7 +229,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
     )
 
 
-async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None:  # noqa: C901  one blow a function
+async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database: str, host: Connection) -> None:  # noqa: C901  one blow a function
     names = [f"dev-{number}" for number in range(40)]
     campaigns = [await insert_campaign(host, names, abort_threshold=1.0, progress_timeout=0.05) for _ in range(2)]
     for campaign in campaigns:
@@ -332,7 +330,7 @@ async def has_failed(host: Connection, campaign: int, number: int) -> bool:
 
 
 @pytest.mark.usefixtures("heard")
-async def test_set_back_long_after_it_failed_a_device_has_time_to_answer(
+async def test_a_device_set_back_long_after_it_failed_has_its_full_time_to_answer(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 1)
@@ -348,9 +346,7 @@ async def test_set_back_long_after_it_failed_a_device_has_time_to_answer(
     assert await host.fetchval("SELECT due_at > now() + interval '1 minute' FROM ota_device_status")
 
 
-async def test_reports_are_applied_where_words_do_not_fit_and_rules_cannot_be_read(
-    pool: Pool, host: Connection
-) -> None:
+async def test_reports_are_applied_despite_narrow_columns_and_unreadable_rules(pool: Pool, host: Connection) -> None:
     await host.execute("ALTER TABLE ota_device_status ALTER error_message TYPE varchar(12)")
     campaign = await insert_campaign(host, 4, abort_threshold=1.0, progress_timeout=float("nan"))
     await sent_to(host, campaign, ["dev-1", "dev-2", "dev-3"])
@@ -370,7 +366,7 @@ async def test_reports_are_applied_where_words_do_not_fit_and_rules_cannot_be_re
     assert "progress_timeout" in await host.fetchval("SELECT status_reason FROM ota_campaigns")
 
 
-async def test_the_engines_own_words_fit_a_narrow_column(
+async def test_the_engines_error_messages_fit_a_narrow_column(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     await host.execute("ALTER TABLE ota_device_status ALTER error_message TYPE varchar(12)")
@@ -381,7 +377,7 @@ async def test_the_engines_own_words_fit_a_narrow_column(
     assert (await device_row(host, campaign, "mute"))["error_message"].startswith("no report")
 
 
-async def test_a_slot_whose_holder_froze_is_taken_over(
+async def test_the_slot_of_a_frozen_worker_is_taken_over(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
@@ -405,7 +401,7 @@ def listens(running: Running) -> bool:
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
-async def test_a_slot_is_free_soon_after_its_holder_fell_silent(
+async def test_a_slot_is_free_soon_after_its_holder_became_idle(
     in_transaction: bool, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listeners, "CONTINUOUS_SECONDS", 2.0)
@@ -422,7 +418,7 @@ async def test_a_slot_is_free_soon_after_its_holder_fell_silent(
         await eventually(free, what="free again")
 
 
-async def test_two_installations_on_one_broker_keep_their_reports(
+async def test_two_installations_on_one_broker_do_not_mix_their_reports(
     database: str, empty_database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     await migrate(empty_database)
@@ -445,7 +441,9 @@ async def test_two_installations_on_one_broker_keep_their_reports(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_clock_that_was_set_back_holds_nothing_up(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_a_database_clock_set_back_does_not_stop_sending(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
     campaign = await insert_campaign(host, 6, rollout_rate=2)
     async with ticking(pool, broker.url, 60) as ticker:
         await ticker.tick()
@@ -459,7 +457,7 @@ async def test_a_clock_that_was_set_back_holds_nothing_up(pool: Pool, host: Conn
         assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}, "and the pace is kept from then on"
 
 
-async def test_what_a_clock_dated_before_it_was_set_back_is_not_waited_out(
+async def test_times_in_the_future_after_a_clock_was_set_back_are_corrected(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 3, progress_timeout=5.0, abort_threshold=1.0, max_attempts=1)
@@ -500,7 +498,7 @@ async def test_what_a_clock_dated_before_it_was_set_back_is_not_waited_out(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_device_without_time_left_is_sent_no_other_attempt(
+async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 2, device_timeout=3600.0)
@@ -508,7 +506,7 @@ async def test_a_device_without_time_left_is_sent_no_other_attempt(
     await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
     await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        await Dispatch(pool, publisher, Settings()).dispatch(due(campaign))
+        await dispatch(pool, publisher, Settings()).dispatch(due(campaign))
     assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]
 
 
@@ -517,7 +515,7 @@ async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
     return await breakdown(host, campaign) == {"DOWNLOADING": 3}
 
 
-async def test_a_transaction_that_loses_its_connection_says_so(pool: Pool, host: Connection) -> None:
+async def test_a_transaction_that_loses_its_connection_raises_that_error(pool: Pool, host: Connection) -> None:
     async def sleep() -> None:
         async with tenant_transaction(pool, TENANT) as connection:
             await connection.execute("SELECT pg_sleep(60)")

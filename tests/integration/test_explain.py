@@ -11,7 +11,6 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.gates import GateName
 from rollwave.domain.refusal import Refusal
-from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.explain import explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
 from rollwave.engine.upkeep.counters import Counters
@@ -20,7 +19,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, listened_to, take
+from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, listened_to, take
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -34,16 +33,18 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def counted_campaign(pool: Pool, host: Connection, **columns: object) -> CampaignId:
+async def counted_campaign(
+    pool: Pool, host: Connection, *, rollout_rate: int = 10, max_in_flight: int | None = None
+) -> CampaignId:
     """A running campaign over :data:`DEVICES` whose devices are counted, as they are before the first claim."""
-    campaign = CampaignId(await insert_campaign(host, DEVICES, **columns))
-    await Counters(pool, SETTINGS).count(due(campaign))
-    return campaign
+    made = await insert_campaign(host, DEVICES, rollout_rate=rollout_rate, max_in_flight=max_in_flight)
+    await Counters(pool, SETTINGS).count(due(made))
+    return CampaignId(made)
 
 
 async def claim(pool: Pool, campaign: CampaignId) -> Sequence[Claimed]:
     steps = steps_of(SETTINGS.tick_interval)
-    return (await Claims(pool, SETTINGS, steps=steps).claim(due(campaign))).commands
+    return (await claims(pool, SETTINGS, steps=steps).claim(due(campaign))).commands
 
 
 async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[GateName, int]:

@@ -26,7 +26,7 @@ from tests.engine import (
 from tests.support import eventually
 
 
-async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_after_it(database: str, pool: Pool) -> None:
+async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_again(database: str, pool: Pool) -> None:
     deadlocks.meant_in(database)
     names = ["dev-1", "dev-2"]
     async with connect(database) as host, connect(database) as looking:
@@ -58,7 +58,7 @@ async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_after_it(dat
         await eventually(counted, what="there was one")
 
 
-async def test_where_the_database_serializes_campaigns_end_as_ever(
+async def test_campaigns_complete_where_the_default_isolation_is_serializable(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with connect(database) as host:

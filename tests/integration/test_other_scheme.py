@@ -20,7 +20,7 @@ async def hint(broker: Broker) -> str:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_the_hint_names_the_other_scheme(
+async def test_the_hint_for_a_wrong_url_scheme_names_the_other_scheme(
     shipped_mosquitto: ShippedMosquitto, mosquitto: Mosquitto, protocol: Protocol
 ) -> None:
     plaintext = shipped_mosquitto.url.replace("mqtts://", "mqtt://")

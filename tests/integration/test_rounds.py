@@ -26,7 +26,7 @@ from rollwave.log_once import LogOnce
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, sent_to
 from tests.support import eventually, our_records
 
 HOUR = 3600.0
@@ -58,7 +58,7 @@ async def listens(host: Connection) -> bool:
     return count > 0
 
 
-async def test_a_campaign_that_is_started_calls_the_workers(
+async def test_starting_a_campaign_wakes_the_workers(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
@@ -75,7 +75,7 @@ async def sent(host: Connection, campaign: int, number: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, KeyError])
-async def test_a_programming_error_in_a_round_ends_no_worker(
+async def test_a_programming_error_while_looking_at_campaigns_ends_no_worker(
     pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     left = 3
@@ -97,7 +97,7 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
     assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 
-async def test_a_long_campaign_gives_way_to_a_short_one(
+async def test_a_long_campaign_does_not_delay_a_short_one(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "TURN_SECONDS", 0.05)
@@ -111,9 +111,9 @@ async def test_a_long_campaign_gives_way_to_a_short_one(
             assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
 
 
-async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
+async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
-    claimer = Claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    claimer = claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
     first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
     assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
@@ -121,7 +121,9 @@ async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connecti
     assert len((await claimer.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
 
 
-async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_to_look(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await insert_campaign(host, 2)
     upkeep = Upkeep(pool, Settings())
     assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "both want a command"
@@ -133,7 +135,7 @@ async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool
     assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "one was set back by hand"
 
 
-async def test_what_only_waits_for_its_devices_is_not_claimed_from(
+async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = 0
@@ -157,7 +159,7 @@ async def test_what_only_waits_for_its_devices_is_not_claimed_from(
     assert await host.fetchval("SELECT attempt FROM ota_device_status WHERE device_id = 'dev-2'") == 2
 
 
-async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
+async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)
@@ -175,7 +177,7 @@ async def all_are(host: Connection, campaign: int, status: str) -> bool:
     return (await breakdown(host, campaign)).keys() == {status}
 
 
-async def test_one_that_is_cancelled_leaves_nothing_running(
+async def test_a_cancelled_campaign_task_leaves_nothing_running(
     database: str, pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     await insert_campaign(host, 3)
@@ -202,7 +204,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
     return found > 0
 
 
-async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
+async def test_a_task_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
     """A stop that comes just as a comparison of counters begins."""
     campaign = await insert_campaign(host, 1)
     reconciler = Reconciler(Counters(pool, Settings()), LogOnce())

@@ -39,7 +39,7 @@ async def report(pool: Pool, campaign: int, word: ExecutionStatus, *, max_attemp
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-async def test_a_device_set_back_and_not_sent_to_is_skipped_by_an_abort(
+async def test_a_device_set_back_to_pending_and_not_sent_to_is_skipped_by_an_abort(
     host: Connection, pool: Pool, *, by_hand: bool
 ) -> None:
     campaign = await insert_campaign(host, 1)
@@ -57,7 +57,7 @@ async def test_a_device_set_back_and_not_sent_to_is_skipped_by_an_abort(
     assert await breakdown(host, campaign) == {"SKIPPED": 1}
 
 
-async def test_what_an_earlier_worker_sent_counts_as_the_first_attempt(host: Connection, pool: Pool) -> None:
+async def test_a_command_sent_by_an_older_worker_counts_as_the_first_attempt(host: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(host, 1)
     await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING'")
     await report(pool, campaign, ExecutionStatus.INSTALLING)
@@ -66,7 +66,7 @@ async def test_what_an_earlier_worker_sent_counts_as_the_first_attempt(host: Con
     assert row["due_at"], "its silence will be noticed, and be in history, like any other device's"
 
 
-async def test_a_device_that_an_earlier_worker_sent_to_gets_no_attempt_too_many(host: Connection, pool: Pool) -> None:
+async def test_a_device_sent_to_by_an_older_worker_gets_no_more_than_max_attempts(host: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(host, 1, max_attempts=1, retry_on=["reported"])
     await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING'")
     assert not (await report(pool, campaign, ExecutionStatus.FAILED)).retried

@@ -87,7 +87,7 @@ async def pool(network: Network) -> AsyncIterator[Pool]:
     pool.terminate()
 
 
-async def test_readiness_answers_and_the_coroutines_can_be_cancelled(
+async def test_with_a_silent_database_readiness_answers_and_coroutines_can_be_cancelled(
     database: str, broker: EmbeddedBroker, network: Network, pool: Pool
 ) -> None:
     settings = Settings(mqtt_broker_url=broker.url, tick_interval=0.2)
@@ -122,7 +122,9 @@ async def transact(connection: Connection, network: Network, silent_from: str) -
 
 
 @pytest.mark.parametrize("silent_from", ["BEGIN", "SELECT", "COMMIT"])
-async def test_a_transaction_ends_and_its_connection_is_closed(network: Network, pool: Pool, silent_from: str) -> None:
+async def test_a_transaction_on_a_silent_database_ends_and_closes_its_connection(
+    network: Network, pool: Pool, silent_from: str
+) -> None:
     async with pool.acquire() as connection:
         with pytest.raises(TimeoutError):
             await transact(connection, network, silent_from)

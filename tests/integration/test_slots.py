@@ -6,7 +6,7 @@ from rollwave.store import listeners
 from rollwave.store.database import Pool
 
 
-async def test_a_session_that_held_a_slot_is_as_it_was_before(pool: Pool) -> None:
+async def test_a_connection_that_held_a_slot_is_returned_unchanged(pool: Pool) -> None:
     async with listeners.acquire_slot(pool, 0) as lock, listeners.acquire_slot(pool, 0) as second:
         assert lock is not None
         assert second is None

@@ -71,7 +71,7 @@ async def every_fault(broker: Broker, error: Callable[[], Exception], way: str) 
 @pytest.mark.usefixtures("faulty_sockets")
 @each_error
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_a_session_raises_our_own_errors_alone(
+async def test_a_session_raises_only_broker_errors(
     mosquitto: Mosquitto, error: Callable[[], Exception], way: str
 ) -> None:
     assert await every_fault(Broker.from_url(mosquitto.url), error, way) >= 5
@@ -80,23 +80,23 @@ async def test_a_session_raises_our_own_errors_alone(
 @pytest.mark.usefixtures("faulty_sockets")
 @each_error
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_a_session_over_tls_does_so_too(
+async def test_a_session_over_tls_raises_only_broker_errors(
     shipped_mosquitto: ShippedMosquitto, error: Callable[[], Exception], way: str
 ) -> None:
     assert await every_fault(shipped_mosquitto.login(ENGINE), error, way) >= 5
 
 
-def test_it_is_not_taken_for_an_outage_of_the_database() -> None:
+def test_a_broker_error_is_not_taken_for_an_outage_of_the_database() -> None:
     assert not is_away(BrokerUnavailable("lost"))
 
 
-async def test_a_host_name_that_cannot_be_one() -> None:
+async def test_an_invalid_host_name_is_a_broker_error() -> None:
     with pytest.raises(BrokerUnavailable, match="no MQTT session"):
         async with Session.connect(Broker(host="a" * 70 + ".invalid", port=1883)):
             pass
 
 
-async def test_a_reset_while_an_acknowledgement_is_awaited(mosquitto: Mosquitto) -> None:
+async def test_a_reset_during_an_acknowledgement_is_a_broker_error(mosquitto: Mosquitto) -> None:
     async with proxy(mosquitto.url) as between, Session.connect(Broker.from_url(between.url)) as session:
         between.rules.append(publishing(lambda _: True, Do.RESET))
         receipt = await session.publish(TOPIC, b"")
@@ -108,14 +108,14 @@ async def test_a_reset_while_an_acknowledgement_is_awaited(mosquitto: Mosquitto)
 
 
 @pytest.mark.parametrize("kind", [2, 4, 9])
-async def test_a_packet_that_ends_in_the_middle(mosquitto: Mosquitto, kind: int) -> None:
+async def test_a_truncated_packet_is_a_broker_error(mosquitto: Mosquitto, kind: int) -> None:
     async with proxy(mosquitto.url) as between:
         between.rules.append(to_client(kind, Do.TRUNCATE))
         with pytest.raises(BrokerUnavailable):
             await life_of_a_session(Broker.from_url(between.url))
 
 
-async def test_a_callers_timeout_stays_a_timeout(mosquitto: Mosquitto) -> None:
+async def test_a_callers_timeout_is_raised_as_a_timeout(mosquitto: Mosquitto) -> None:
     async with proxy(mosquitto.url) as between, Session.connect(Broker.from_url(between.url)) as session:
         between.rules.append(to_client(PUBACK, Do.HOLD))
         receipt = await session.publish(TOPIC, b"")
@@ -140,7 +140,7 @@ async def living(agent: Agent) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("faulty_sockets")
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_the_agent_lives_through_every_one(
+async def test_the_device_agent_continues_after_every_socket_error(
     mosquitto: Mosquitto, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rollwave.device.connection.delays", lambda: (min(0.05, each) for each in delays()))

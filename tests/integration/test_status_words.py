@@ -38,7 +38,7 @@ pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirec
     ],
     ids=["devices", "campaigns", "narrow", "domain"],
 )
-async def test_a_word_that_a_column_refuses_is_named(
+async def test_a_status_that_a_column_refuses_is_named(
     empty_database: str, broker: EmbeddedBroker, alteration: str, words: list[str]
 ) -> None:
     host = await make_host(empty_database, rows=False)
@@ -48,7 +48,7 @@ async def test_a_word_that_a_column_refuses_is_named(
     assert examine(DATABASE_URL=host.root, MQTT_BROKER_URL=broker.url).says("status words", "problem", *words)
 
 
-async def test_an_enumeration_is_refused_before_anything_is_changed(empty_database: str) -> None:
+async def test_a_status_enumeration_is_refused_before_anything_is_changed(empty_database: str) -> None:
     host = await make_host(empty_database, rows=False)
     psql(
         host.root,
@@ -67,7 +67,7 @@ async def test_an_enumeration_is_refused_before_anything_is_changed(empty_databa
     assert rollwave("migrate", env=env).returncode == 0
 
 
-async def test_words_of_a_hosts_own_are_counted(empty_database: str, broker: EmbeddedBroker) -> None:
+async def test_status_values_of_a_hosts_own_are_counted(empty_database: str, broker: EmbeddedBroker) -> None:
     host = await make_host(empty_database)
     host.migrate()
     env = {"DATABASE_URL": host.root, "MQTT_BROKER_URL": broker.url}

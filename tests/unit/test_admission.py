@@ -233,7 +233,7 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
     pending = [d for d in queue.placed() if d.status is ExecutionStatus.PENDING and d.addressable]
     queue = Queue(tuple(pending))
     pending = queue.placed()
-    held = {}
+    held: dict[GateName, Waiting] = {}
     for device in pending:
         verdict = own(facts, device)
         if verdict is not None and not verdict.open:

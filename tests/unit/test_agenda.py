@@ -21,13 +21,13 @@ def agenda(*due: CampaignRef) -> Schedule:
     return agenda
 
 
-def test_what_is_new_is_looked_at_at_once() -> None:
+def test_a_new_campaign_is_looked_at_immediately() -> None:
     known = agenda(ONE)
     known.update([ONE, TWO])
     assert known.ripe(now=0.0) == [TWO]
 
 
-def test_what_is_known_waits_for_its_time() -> None:
+def test_a_known_campaign_waits_for_its_time() -> None:
     known = agenda(ONE, TWO)
     known.begin(TWO)
     known.again(TWO, 5.0)
@@ -38,7 +38,7 @@ def test_what_is_known_waits_for_its_time() -> None:
     assert known.ripe(now=10.0) == []
 
 
-def test_another_state_calls_for_a_look_even_while_it_is_in_hand() -> None:
+def test_a_campaign_that_changed_during_its_look_is_looked_at_again() -> None:
     known = agenda(ONE)
     known.begin(ONE)
     aborted = CampaignRef(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
@@ -48,7 +48,7 @@ def test_another_state_calls_for_a_look_even_while_it_is_in_hand() -> None:
     assert known.ripe(now=0.0) == [aborted]
 
 
-def test_what_is_not_due_any_more_is_forgotten() -> None:
+def test_a_campaign_that_is_not_due_any_more_is_forgotten() -> None:
     known = agenda(ONE)
     known.update([])
     known.again(ONE, 5.0)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rollwave.domain.policy.gates import GateName
 from rollwave.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_generated_parts_are_fresh() -> None:
+def test_generated_parts_of_the_docs_are_up_to_date() -> None:
     check = subprocess.run(
         [sys.executable, "-m", "scripts.generate_docs", "--check"],
         cwd=ROOT,
@@ -23,16 +24,49 @@ def test_generated_parts_are_fresh() -> None:
     assert check.returncode == 0, f"{check.stdout}: run `make docs`"
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_is_documented() -> None:
     assert [name for name, field in Settings.model_fields.items() if not (field.alias and field.description)] == []
 
 
-def test_every_guarantee_names_a_test_that_is_there() -> None:
+def test_every_gate_has_an_entry() -> None:
+    page = (ROOT / "docs" / "reference" / "gates.md").read_text()
+    entries = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert entries == list(GateName)
+
+
+def test_every_guarantee_names_an_existing_test() -> None:
     table = (ROOT / "docs" / "reference" / "guarantees.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| G")]
-    assert [row.split("|")[1].strip() for row in rows] == [f"G{number}" for number in range(1, 23)]
+    assert [row.split("|")[1].strip() for row in rows] == [f"G{number}" for number in (*range(1, 23), 25)]
     for row in rows:
         named = re.findall(r"`((?:\w+/)*\w+\.py)(?:::(\w+))?`", row)
         assert named, row
         for path, test in named:
             assert f"def {test}(" in (ROOT / "tests" / path).read_text() or not test, (path, test)
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8"))
+        if not _leads_somewhere(page, target)
+    ]
+    assert broken == []
+
+
+def test_the_start_page_names_every_page() -> None:
+    start = (ROOT / "docs" / "README.md").read_text("utf-8")
+    pages = [page.relative_to(ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")]
+    unnamed = [str(page) for page in pages if page.parts[0] not in ("adr", "README.md") and f"({page}" not in start]
+    assert unnamed == []
+
+
+def _leads_somewhere(page: Path, target: str) -> bool:
+    path, _, heading = target.partition("#")
+    file = (page.parent / path).resolve() if path else page
+    if not file.exists() or not heading:
+        return file.exists()
+    headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+    return heading in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}

@@ -10,21 +10,21 @@ from rollwave.domain.policy.pace import SMALLEST_STEP_DEVICES, Pace, tokens
 TEN_A_TICK = Pace(rate=10, interval=10.0)
 
 
-def test_the_first_interval_lets_the_rate_go() -> None:
+def test_the_first_interval_permits_the_whole_rate() -> None:
     left = tokens(TEN_A_TICK, age=None, used=0)
     assert (left.number, left.opens_interval) == (10, True)
 
 
-def test_a_used_up_interval_says_when_to_come_back() -> None:
+def test_a_used_interval_gives_the_time_of_the_next() -> None:
     left = tokens(TEN_A_TICK, age=4.0, used=10)
     assert (left.number, left.opens_interval, left.more_in) == (0, False, 6.0)
 
 
-def test_an_interval_half_used_lets_the_rest_go() -> None:
+def test_an_interval_half_used_permits_the_rest() -> None:
     assert tokens(TEN_A_TICK, age=4.0, used=7).number == 3
 
 
-def test_a_clock_that_stood_still_while_waiting_for_the_lock_opens_nothing() -> None:
+def test_a_time_read_before_the_lock_opens_no_new_interval() -> None:
     assert tokens(TEN_A_TICK, age=-0.2, used=10).number == 0
 
 
@@ -33,7 +33,7 @@ def test_a_clock_that_stood_still_while_waiting_for_the_lock_opens_nothing() -> 
     st.floats(0.1, 100),
     st.lists(st.tuples(st.floats(0, 30), st.integers(0, 100)), max_size=60),
 )
-def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
+def test_no_tick_interval_from_its_first_claim_exceeds_the_rate(
     rate: int, tick: float, steps: list[tuple[float, int]]
 ) -> None:
     now, used = 0.0, 0
@@ -53,7 +53,7 @@ def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
     assert all(later - earlier >= tick * 0.999999 for (earlier, _), (later, _) in pairwise(claims))
 
 
-def test_a_rate_is_cut_into_no_more_steps_than_it_is_enough_for() -> None:
+def test_a_small_rate_is_divided_into_fewer_steps() -> None:
     def first(rate: int) -> int:
         return tokens(Pace(rate, 10.0, steps=20), age=None, used=0).number
 
@@ -63,7 +63,7 @@ def test_a_rate_is_cut_into_no_more_steps_than_it_is_enough_for() -> None:
 
 
 @given(st.integers(1, 5000), st.floats(0.1, 100), st.integers(1, 40))
-def test_in_steps_each_lets_its_share_go_and_the_interval_the_whole_rate(rate: int, tick: float, steps: int) -> None:
+def test_each_step_permits_its_share_and_the_interval_the_whole_rate(rate: int, tick: float, steps: int) -> None:
     pace = Pace(rate, tick, steps)
     now, used, claims = 0.0, 0, list[int]()
     while used < rate:

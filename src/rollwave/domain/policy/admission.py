@@ -135,14 +135,19 @@ def count_waiting(
     if stopped is not None:
         return [Waiting(stopped, pending)]
     wave, in_flight, the_pace = admission.of_queue
-    left = max(0, pending - due - sum(each.devices for each in held.values()))
+    left, of_their_own = pending, []
+    for each in held.values():  # what was read later than ``pending`` may be more
+        of_their_own.append(replace(each, devices=min(left, each.devices)))
+        left -= of_their_own[-1].devices
+    due = min(left, due)
+    left -= due
     found = []
     for verdict in (wave, in_flight):
         passed = left if verdict.room is None else min(left, verdict.room)
         found.append(Waiting(verdict, left - passed))
         left = passed
     found.append(Waiting(_in_line(the_pace, left + due), left + due))
-    return [each for each in (*found, *held.values()) if each.devices]
+    return [each for each in (*found, *of_their_own) if each.devices]
 
 
 def _in_line(the_pace: Verdict, devices: int) -> Verdict:

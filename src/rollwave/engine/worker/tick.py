@@ -58,12 +58,13 @@ class Ticker:
         self._pool = pool
         self._interval = min(settings.tick_interval, LONGEST_REST_SECONDS)
         self._stopping = stopping
+        counters = Counters(pool, settings)
         self._upkeep = Upkeep(pool, settings)
         self._targeter = Targeter(pool)
-        self._dispatcher = Dispatch(pool, publisher, settings, stopping, steps=steps)
+        self._dispatcher = Dispatch(pool, publisher, settings, counters.count, stopping, steps=steps)
         self._limit = asyncio.Semaphore(MAX_CAMPAIGNS_IN_PARALLEL)
         self._told = told or LogOnce()
-        self._reconciler = Reconciler(Counters(pool, settings), self._told)
+        self._reconciler = Reconciler(counters, self._told)
         self._agenda = Schedule()
         self._in_hand: dict[CampaignRef, asyncio.Task[None]] = {}
         self.ripened = asyncio.Event()
