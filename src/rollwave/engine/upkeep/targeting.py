@@ -5,8 +5,8 @@ is all. The rest of a large one follows in batches, each a short transaction of 
 campaign is *being targeted*; whoever sends its commands or looks after it does so under the same lock, and leaves it
 alone.
 
-Who is in the group from the campaign's creation until it is targeted is its device, once. Who joins or leaves the group
-meanwhile may be or not. An abort ends it where it is.
+A device that is in the group from the campaign's creation until targeting ends is targeted, once. One that joins or
+leaves the group meanwhile may be or may not. An abort stops targeting where it is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = get_logger("targeting")
 LOCK_WAIT_SECONDS = 0.5
 """Seconds for which a batch waits for a device that somebody else is writing into the campaign.
 
-It holds the campaign's row, which they may change next: less than PostgreSQL takes to find that two wait in a ring.
+It holds the campaign's row, which they may change next: less than PostgreSQL takes to look for a deadlock.
 """
 
 
