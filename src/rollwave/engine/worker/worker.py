@@ -44,7 +44,7 @@ class Worker:
             self._pool,
             self._settings,
             slot=slot,
-            precedence=self._publisher.precedence,
+            precedence=self._publisher.backpressure,
             problems=self._problems,
         )
 
