@@ -64,6 +64,16 @@ def events(running: Running, name: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
+TICKS = "ota_tick_start"
+"""The log event of each look at the campaigns."""
+
+
+async def some_ticks(running: Running, number: int = 5) -> None:
+    """Wait until a worker has looked at its campaigns ``number`` more times."""
+    before = len(events(running, TICKS))
+    await eventually(lambda: len(events(running, TICKS)) > before + number, timeout=20, what="ticks")
+
+
 @asynccontextmanager
 async def connect(database: str) -> AsyncIterator[Connection]:
     """A host's own connection: no role taken, no tenant set."""

@@ -170,13 +170,12 @@ async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
         assert slow.total() <= 4, slow
         before = len(fleet.commands)
         await eventually(lambda: len(fleet.commands) > before + 10, timeout=20, what="going on")
-        assert mosquitto._process
-        mosquitto._process._server.send_signal(signal.SIGSTOP)
+        mosquitto.send_signal(signal.SIGSTOP)
         try:
             await eventually(lambda: events(it, "ota_mqtt_publish_failed"), timeout=20, what="not acknowledged")
             await lasts(outage)
         finally:
-            mosquitto._process._server.send_signal(signal.SIGCONT)
+            mosquitto.send_signal(signal.SIGCONT)
         await ends(host, campaign, timeout=60)
         assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
         assert await breakdown(host, campaign) == {"SUCCESS": 100}

@@ -12,8 +12,11 @@ import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import (
     TENANT,
@@ -24,9 +27,12 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
+    due,
     ends,
     insert_campaign,
     listened_to,
+    sent_to,
     worker,
 )
 from tests.support import eventually
@@ -260,3 +266,16 @@ async def test_without_a_listener_no_device_fails(
     first = await host.fetchval("SELECT min(at) FROM ota_campaign_history WHERE event = 'attempt_failed'")
     assert first - since >= timedelta(seconds=patience), "their patience began when somebody listened"
     assert await failed_attempts(host, "dev-1") == [(1, "no_answer", False), (2, "no_answer", True)]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 2, device_timeout=3600.0)
+    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
+    await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
+    async with CommandSession(Broker.from_url(broker.url)) as publisher:
+        await dispatch(pool, publisher, Settings()).dispatch(due(campaign))
+    assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]

@@ -1,11 +1,29 @@
-"""A host's status columns: words of the engine's that they refuse, and words of their own."""
+"""A host's status columns: values of the engine that they refuse, and values of the host's own."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from rollwave import metrics
+from rollwave.domain.reports.coalesce import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    due,
+    insert_campaign,
+    said,
+    sent_to,
+)
 from tests.host.platform import RUNNING, make_host
+from tests.in_process import ingest
 from tests.integration.test_doctor import examine
 from tests.support import psql, rollwave
 
@@ -79,3 +97,40 @@ async def test_status_values_of_a_hosts_own_are_counted(empty_database: str, bro
         f" WHERE campaign_id = {RUNNING} AND status = 'PENDING'",
     )
     assert examine(**env).says("status words", "warning", "queued (", "NULL (", "PENDING, DOWNLOADING")
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def test_status_values_of_a_hosts_own_stop_no_report(pool: Pool, host: Connection) -> None:
+    await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
+    await host.execute("ALTER TABLE ota_campaigns DROP CONSTRAINT ota_campaigns_status_check")
+    await host.execute("ALTER TABLE ota_campaigns ALTER succeeded DROP NOT NULL, ALTER failed DROP NOT NULL")
+    two = ["dev-1", "dev-2"]
+    cancelled, archived, uncounted = [await insert_campaign(host, two, abort_threshold=1.0) for _ in range(3)]
+    for campaign in (cancelled, archived, uncounted):
+        await sent_to(host, campaign, two)
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'CANCELLED' WHERE campaign_id = $1 AND device_id = 'dev-1'", cancelled
+    )
+    await host.execute("UPDATE ota_campaigns SET status = 'ARCHIVED' WHERE id = $1", archived)
+    await host.execute("UPDATE ota_campaigns SET succeeded = NULL, failed = NULL WHERE id = $1", uncounted)
+    refused = metrics.reports.labels(Outcome.INVALID.value)
+    refused_before = refused._value.get()
+    await ingest(
+        pool,
+        [said("dev-1", each, "FAILED") for each in (cancelled, archived, uncounted)]
+        + [said("dev-2", each, "SUCCESS") for each in (cancelled, archived, uncounted)],
+    )
+    assert refused._value.get() == refused_before, "nobody's report was to blame"
+    assert await breakdown(host, cancelled) == {"CANCELLED": 1, "SUCCESS": 1}
+    assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
+    assert await campaign_row(host, uncounted) == ("RUNNING", 1, 1)
+    for campaign in (cancelled, archived, uncounted):
+        await Upkeep(pool, Settings()).look_after(due(campaign))
+    assert await campaign_row(host, cancelled) == ("COMPLETED", 1, 0)
+    assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
+    assert await campaign_row(host, uncounted) == ("COMPLETED", 1, 1)

@@ -1,4 +1,4 @@
-"""A network that keeps connections to PostgreSQL open and passes nothing on, before a host's pool without a timeout."""
+"""Connections to PostgreSQL that fall silent, before a pool of a host without a timeout, or that are ended."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ import pytest
 
 from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.store.database import Connection, Pool, as_engine
-from tests.engine import connect, devices, insert_campaign, succeeds
+from rollwave.store.database import Connection, Pool, as_engine, create_pool, tenant_transaction
+from tests.engine import (
+    TENANT,
+    connect,
+    devices,
+    insert_campaign,
+    succeeds,
+)
+from tests.engine import Connection as HostConnection
 from tests.support import eventually
 
 
@@ -129,3 +136,31 @@ async def test_a_transaction_on_a_silent_database_ends_and_closes_its_connection
         with pytest.raises(TimeoutError):
             await transact(connection, network, silent_from)
         assert pool.get_size() == 0
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[HostConnection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def test_a_transaction_that_loses_its_connection_raises_that_error(database: str, host: HostConnection) -> None:
+    async with create_pool(database) as pool:
+
+        async def sleep() -> None:
+            async with tenant_transaction(pool, TENANT) as connection:
+                await connection.execute("SELECT pg_sleep(60)")
+
+        async def terminated() -> bool:
+            found = await host.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query = 'SELECT pg_sleep(60)' AND datname = current_database()"
+            )
+            return bool(found)
+
+        sleeping = asyncio.create_task(sleep())
+        await eventually(terminated, what="asleep")
+        with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
+            await sleeping
+        async with tenant_transaction(pool, TENANT) as connection:
+            assert await connection.fetchval("SELECT 1") == 1
