@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
-from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine import failpoints
 from rollwave.engine.commands import pause_campaign
@@ -22,6 +21,7 @@ from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign
+from tests.metrics import sample
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -199,11 +199,11 @@ async def test_claims_are_released_when_the_status_query_fails(
 async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
     host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
 ) -> None:
-    before = metrics.claims_in_flight._value.get()
+    before = sample("rollwave_claims_in_flight")
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
     await wire.next(BATCH)
-    assert metrics.claims_in_flight._value.get() == before + BATCH
+    assert sample("rollwave_claims_in_flight") == before + BATCH
     answers.let(1)
     await wire.next(HALF)
 
@@ -211,4 +211,4 @@ async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
         return sending.cancel() or sending.done()
 
     await eventually(lambda: broken_off() and sending.done(), what="cancelled, though it waits for answers")
-    assert metrics.claims_in_flight._value.get() == before
+    assert sample("rollwave_claims_in_flight") == before

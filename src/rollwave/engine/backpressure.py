@@ -19,7 +19,9 @@ LONGEST_PAUSE_SECONDS = 0.03
 class Backpressure:
     """Shared by a worker's listeners and its sender."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_pause: float = LONGEST_PAUSE_SECONDS) -> None:
+        """``longest_pause``: seconds for which sending gives way at a time."""
+        self._longest_pause = longest_pause
         self._reports = 0
         self._caught_up = asyncio.Event()
         self._caught_up.set()
@@ -39,7 +41,7 @@ class Backpressure:
             await asyncio.sleep(0)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._caught_up.wait(), LONGEST_PAUSE_SECONDS)
+            await asyncio.wait_for(self._caught_up.wait(), self._longest_pause)
 
     def _add(self, reports: int) -> None:
         self._reports += reports
