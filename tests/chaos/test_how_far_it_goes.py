@@ -17,7 +17,7 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.dispatch.session import CommandSession
-from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, create_pool
@@ -80,7 +80,7 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
         return ()
 
     async with create_pool(database, size=12) as pool, devices(broker.url, takes_its_time) as fleet:
-        listening = asyncio.create_task(Listener(pool, settings, slot=0).run())
+        listening = asyncio.create_task(make_listener(pool, settings).run())
         campaign = await insert_campaign(host, total, rollout_rate=rate, max_in_flight=cap)
         started = asyncio.Event()
         working = asyncio.create_task(released_together(pool, settings, campaign, started))

@@ -15,10 +15,10 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
@@ -227,7 +227,7 @@ async def test_reports_are_ingested_while_counters_are_verified(
     monkeypatch.setattr(campaigns, "compare", takes_long)
     settings = Settings(MQTT_BROKER_URL=broker.url, DATABASE_URL=database)
     ids = [await insert_campaign(host, 1) for _ in range(4)]
-    listener = Listener(pool, settings)
+    listener = make_listener(pool, settings)
     listening = asyncio.create_task(listener.run())
     try:
         await eventually(lambda: listener.presence.subscribed, timeout=20, what="subscribed")

@@ -72,7 +72,7 @@ async def test_settings_passed_as_an_argument_run_a_campaign(
     campaign = await insert_campaign(host, 5)
     async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
         await ends(host, campaign)
-    assert host_pool._kept == {}, "sessions are closed with the coroutines"
+    assert host_pool.host_pools == {}, "sessions are closed with the coroutines"
 
 
 async def test_the_listener_holds_every_slot(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
@@ -130,16 +130,14 @@ async def test_a_session_is_closed_when_ticks_have_stopped(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_pool, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(host_pool, "LOOK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(host_pool, "CHECK_EVERY_SECONDS", 0.05)
     await insert_campaign(host, 1)
     async with listened_to(pool):
         await run_ota_campaign_tick(pool, settings=settings_for(broker))
-        [found] = host_pool._kept.values()
-        work = found._work
-        assert work
-        session = await work.publisher.session()
-        await eventually(lambda: not session.connected, timeout=10, what="given up")
-        assert host_pool._kept == {}
+        [found] = host_pool.host_pools.values()
+        session = await (await found.dispatching(settings_for(broker))).command_session.session()
+        await eventually(lambda: not session.connected, timeout=10, what="closed")
+        assert host_pool.host_pools == {}
 
 
 def test_the_end_of_the_event_loop_closes_every_session(database: str, broker: EmbeddedBroker) -> None:
@@ -154,7 +152,7 @@ def test_the_end_of_the_event_loop_closes_every_session(database: str, broker: E
     for _ in range(2):
         began = time.monotonic()
         asyncio.run(once())
-        assert host_pool._kept == {}
+        assert host_pool.host_pools == {}
         assert time.monotonic() - began < 10
 
 

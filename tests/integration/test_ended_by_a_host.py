@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.gates import Upkeep
-from rollwave.engine.worker.reconciler import Reconciler
-from rollwave.log_once import LogOnce
+from rollwave.engine.worker.tick import Ticker
+from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
 from rollwave.store.database import Pool
@@ -82,9 +81,7 @@ async def test_a_campaign_aborted_by_a_host_keeps_its_devices_in_progress(pool: 
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
     await work(pool)
-    reconciler = Reconciler(Counters(pool, Settings()), LogOnce())
-    reconciler.look(CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED))
-    await asyncio.gather(*reconciler.busy)
+    await Ticker(pool, CommandSession(Broker.from_url("mqtt://localhost:1")), Settings()).tick()
     assert await counters(host) == {"skipped": WAITING, "downloading": 1}
     assert await shown(pool, campaign) == {"SKIPPED": WAITING, "DOWNLOADING": 1}
 

@@ -17,6 +17,7 @@ from rollwave.engine import failpoints
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.topics import ask_topic
 from rollwave.settings import Settings
 from rollwave.store import executions
@@ -68,7 +69,7 @@ def failing() -> Iterator[Callable[[Failpoint, type[Exception], int], None]]:
 
 @asynccontextmanager
 async def listening(pool: Pool, broker_url: str) -> AsyncIterator[Listener]:
-    listener = Listener(pool, Settings(MQTT_BROKER_URL=broker_url))
+    listener = make_listener(pool, Settings(MQTT_BROKER_URL=broker_url))
     running = asyncio.create_task(listener.run())
     try:
         await eventually(lambda: listener.presence.subscribed, what="it is subscribed")

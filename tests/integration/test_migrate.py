@@ -162,7 +162,7 @@ def test_a_login_that_does_not_exist_is_named_before_anything_is_changed(empty_d
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 def test_an_owner_without_createrole_can_migrate_as_documented(empty_database: str) -> None:
     page = (Path(__file__).parents[2] / "docs/howto/run-in-production.md").read_text("utf-8")
-    (recipe,) = re.findall(r"have somebody who may run:\n\n((?:    .*\n)+)", page)
+    (recipe,) = re.findall(r"\n\n(    CREATE ROLE pulse_app .*\n(?:    .*\n)+)", page)
     name = empty_database.partition("@/")[2].partition("?")[0]
     psql(
         empty_database,
