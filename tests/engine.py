@@ -137,9 +137,9 @@ def claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
     return Claims(pool, settings, Counters(pool, settings).count, steps=steps)
 
 
-def dispatch(pool: Pool, command_session: CommandSession, settings: Settings) -> Dispatch:
-    """What sends commands, as a worker makes it."""
-    return Dispatch(pool, command_session, settings, Counters(pool, settings).count)
+def dispatch(pool: Pool, command_session: CommandSession, settings: Settings, **options: Any) -> Dispatch:
+    """What sends commands, as a worker makes it, but for these options."""
+    return Dispatch(pool, command_session, settings, Counters(pool, settings).count, **options)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -106,12 +107,19 @@ async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatch]:
-    monkeypatch.setattr(
-        "rollwave.engine.dispatch.pipeline.TURN_SECONDS", 600.0
-    )  # a turn ends when all is sent, not by the clock
-    async with CommandSession(Broker.from_url(mosquitto.url)) as publisher:
-        yield dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+async def command_session(mosquitto: Mosquitto) -> AsyncIterator[CommandSession]:
+    async with CommandSession(Broker.from_url(mosquitto.url)) as session:
+        yield session
+
+
+def batchwise(pool: Pool, command_session: CommandSession, **options: Any) -> Dispatch:
+    """Sends in batches of BATCH. Its turn ends when all is sent, not by the clock."""
+    return dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH), turn_seconds=600.0, **options)
+
+
+@pytest.fixture
+def dispatcher(pool: Pool, command_session: CommandSession) -> Dispatch:
+    return batchwise(pool, command_session)
 
 
 async def claimed(host: Connection, number: int) -> bool:
@@ -177,7 +185,7 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
 
 @pytest.mark.parametrize("asked", [1, 2], ids=["in the midst of a batch", "between batches"])
 async def test_claims_are_released_when_the_status_query_fails(
-    host: Connection, wire: Wire, dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, asked: int
+    pool: Pool, host: Connection, wire: Wire, command_session: CommandSession, asked: int
 ) -> None:
     times = 0
 
@@ -188,10 +196,9 @@ async def test_claims_are_released_when_the_status_query_fails(
             raise asyncpg.SerializationError("could not serialize access")
         return True
 
-    monkeypatch.setattr(dispatcher, "_still_runs", fails)
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     with pytest.raises(asyncpg.SerializationError):
-        await dispatcher.dispatch(due(campaign))
+        await batchwise(pool, command_session, still_runs=fails).dispatch(due(campaign))
     assert await wire.so_far() == NAMES[: asked * HALF]
     await only_these_were_sent(host, campaign, asked * HALF)
 

@@ -48,7 +48,10 @@ class Look:
 class Upkeep:
     """Looks after one campaign at a time; any number of workers may do so at once."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, settings: Settings, *, max_adopted_per_look: int = adoption.MAX_ADOPTED_PER_LOOK
+    ) -> None:
+        self._max_adopted_per_look = max_adopted_per_look
         self._pool = pool
         self._settings = settings
         self._counters = Counters(pool, settings)
@@ -119,7 +122,9 @@ class Upkeep:
 
         ``counted``: its rows have just been counted.
         """
-        taken = await adoption.take_over(connection, campaign, progress_timeout=rules.patience)
+        taken = await adoption.take_over(
+            connection, campaign, progress_timeout=rules.patience, limit=self._max_adopted_per_look
+        )
         if taken.more:
             return Look(left_behind=True)
         if taken.any_moved or not campaign.counted:
@@ -174,7 +179,11 @@ class Upkeep:
         # Nothing is sent any more: rules that cannot be read pause nothing.
         rules = rules_or_default(campaign, self._settings)
         deadlines_run = await deadlines.note_activity(connection, campaign, rules, self._settings)
-        more = (await adoption.take_over(connection, campaign, progress_timeout=rules.patience)).more
+        more = (
+            await adoption.take_over(
+                connection, campaign, progress_timeout=rules.patience, limit=self._max_adopted_per_look
+            )
+        ).more
         if deadlines_run:
             more = (await deadlines.sweep(connection, campaign, rules, sends_on=False)).more or more
         if more:
