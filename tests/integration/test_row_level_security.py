@@ -72,6 +72,7 @@ async def insert_twins(connection: Connection) -> None:
                 VALUES ('{tenant}', 7, 'dev-1', true, '{{"of": "{tenant}"}}');
             INSERT INTO rollwave_idempotency (tenant_id, key, digest, campaign_id)
                 VALUES ('{tenant}', 'dev-1', '{tenant}', 7);
+            INSERT INTO rollwave_event_consumers (tenant_id, consumer, last_event) VALUES ('{tenant}', 'dev-1', 6);
         """)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, GivenUp
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, is_valid_id
 from rollwave.domain.policy.document import Rules
@@ -15,7 +16,6 @@ from rollwave.engine.stop import Stopped
 from rollwave.store import adoption, campaigns, events, executions
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.events import FailedAttempt
 from rollwave.store.executions import Overdue
 
 MAX_OVERDUE_PER_LOOK = 5000
@@ -46,7 +46,7 @@ async def sweep(
     again: list[tuple[DeviceId, Reason, float]] = []
     over: list[tuple[DeviceId, Reason, str]] = []
     tally: Tally = Counter()
-    failures: list[FailedAttempt] = []
+    failures: list[Entry[DeviceFailure]] = []
     for each in (each for each in overdue if not each.finished):
         reason = _reason(each)
         given_up = each.failed_for is not None
@@ -58,18 +58,9 @@ async def sweep(
         else:
             over.append((each.device_id, reason, message))
             tally.update({(campaign.id, each.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
-        failures.append(
-            FailedAttempt(
-                campaign.id,
-                each.device_id,
-                each.attempt,
-                reason,
-                message,
-                events.ENGINE,
-                final=not retried,
-                given_up=given_up,
-            )
-        )
+        kind = GivenUp if given_up else AttemptFailed
+        failed = kind(each.attempt, message, reason, final=not retried, device_id=each.device_id)
+        failures.append(Entry(campaign.id, failed, ENGINE))
     if again:
         await executions.postpone(connection, campaign, again, in_all=rules.device_timeout)
     await events.append_failed_attempts(connection, campaign.tenant_id, failures)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
+from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.document import Rules
 from rollwave.domain.policy.waves import Gate, Wave, gate
 from rollwave.domain.suspension import Change
@@ -183,18 +184,12 @@ class Conductor:
         if stopped:
             return Step(stopped)
         if outlook.finished:
-            await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=events.ENGINE)
+            await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Step(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
             await waves.pass_gate(connection, campaign, wave)
-            await events.append(
-                connection,
-                campaign.tenant_id,
-                campaign.id,
-                "wave_opened",
-                actor=events.ENGINE,
-                detail={"wave": wave + 1, "succeeded": campaign.succeeded, "failed": campaign.failed},
-            )
+            opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed)
+            await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
         return Step()
 

@@ -15,6 +15,7 @@ import time
 import asyncpg
 
 from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.events import ENGINE, CampaignCreated, CampaignTargeted
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
@@ -63,7 +64,7 @@ async def begin(
         )
     members = await targets.count_members(connection, tenant_id, group_id) if there_may_be_more else first.devices
     await targets.begin(connection, tenant_id, campaign_id, first, members=max(members, first.devices))
-    await events.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": members})
+    await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 
 class Targeter:
@@ -107,10 +108,8 @@ class Targeter:
             last = batch.devices < self._at_once
             total, seconds = await targets.advance(connection, campaign, batch, last=last)
             if last:
-                detail = {"devices": total, "seconds": round(seconds, 1)}
-                await events.append(
-                    connection, campaign.tenant_id, campaign.id, "targeted", actor=events.ENGINE, detail=detail
-                )
+                targeted = CampaignTargeted(total, round(seconds, 1))
+                await events.append(connection, campaign.tenant_id, campaign.id, targeted, actor=ENGINE)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if last:
             _log.info(
