@@ -14,7 +14,7 @@ from rollwave.engine.commands import abort_campaign, pause_campaign, start_campa
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
@@ -103,7 +103,7 @@ async def test_at_most_one_batch_a_worker_goes_out(
             await workers[0].dispatch(due(campaign))  # it has not heard of the stop
             assert await carried.until(await carried.mark()) == []
             if number % 2:
-                await Conductor(pool, settings).skip_rest(due(campaign))
+                await skip_rest(pool, due(campaign))
             await stands_as_sent(host, campaign, {*before, *late}, "SKIPPED" if number % 2 else "PENDING")
         assert sum(each > 0 for each in after) > TRIALS / 5, "many were stopped in the midst of a batch"
         await start_campaign(pool, TENANT, paused, actor="test")

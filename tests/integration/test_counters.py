@@ -17,7 +17,9 @@ from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.ingest.listener import Listener
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
@@ -142,9 +144,8 @@ async def test_a_device_claimed_and_then_skipped_is_no_drift(pool: Pool, host: C
     campaign = await insert_campaign(host, 3)
     await host.execute("UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1'")
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', sent = 1, reconciled_at = NULL")
-    conductor = Conductor(pool, Settings())
-    await conductor.skip_rest(due(campaign))
-    await conductor.reconcile(due(campaign))
+    await skip_rest(pool, due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     assert await breakdown(host, campaign) == {"SKIPPED": 3}
     assert await host.fetchval("SELECT reconciled_at IS NOT NULL FROM ota_campaigns")
     assert await host.fetch("SELECT * FROM ota_campaign_history WHERE event = 'counters_repaired'") == []
@@ -165,7 +166,7 @@ async def test_rows_that_wait_for_the_campaign_move_its_counters_as_they_are_by_
             await executions.mark_sent(connection, "north", campaign, claim.commands, times)
 
     async def skip() -> None:
-        await Conductor(pool, Settings()).skip_rest(due(campaign))
+        await skip_rest(pool, due(campaign))
 
     for work, moved in ((mark, {"downloading": 2}), (skip, {"skipped": 2})):
         async with host.transaction():
@@ -182,12 +183,12 @@ async def counted_as(host: Connection, *, pending: int) -> None:
     await host.execute("UPDATE ota_campaigns SET pending = $1, downloading = 0, installing = 0, skipped = 0", pending)
 
 
-@pytest.mark.parametrize("first", ["conductor", "claimer"])
+@pytest.mark.parametrize("first", ["upkeep", "claim"])
 async def test_waves_are_planned_over_the_rows_that_are_there(first: str, pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, rollout_strategy="canary", canary_percent=5.0)
     await counted_as(host, pending=1000)  # and a host has removed most of them since
-    if first == "conductor":
-        await Conductor(pool, Settings()).conduct(due(campaign))
+    if first == "upkeep":
+        await Upkeep(pool, Settings()).look_after(due(campaign))
     else:
         await Claims(pool, Settings(), steps=1).claim(due(campaign))
     waves = await host.fetch("SELECT up_to FROM ota_campaign_waves ORDER BY number")
@@ -260,7 +261,7 @@ async def test_a_campaign_nobody_has_counted_shows_what_its_rows_say(pool: Pool,
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED' WHERE device_id = 'dev-1'")
     rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
     assert await shown(pool, campaign) == (rows, 4, 1)
-    await Conductor(pool, Settings()).reconcile(due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     assert tuple(await counters(host)) == (3, 0, 0, 1)
     assert await host.fetch("SELECT * FROM ota_campaign_history") == [], "nothing was wrong"
     assert await shown(pool, campaign) == (rows, 4, 1)
@@ -282,7 +283,7 @@ async def test_a_first_count_holds_up_nobody(pool: Pool, host: Connection, monke
         return found
 
     monkeypatch.setattr(campaigns, "compare", overtaken)
-    await Conductor(pool, Settings()).reconcile(due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     assert tuple(await counters(host)) == (3, 0, 0, 1)
 
 

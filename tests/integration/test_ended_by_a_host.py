@@ -9,7 +9,9 @@ import pytest
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.worker.reconciler import Reconciler
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
@@ -29,20 +31,19 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def running(pool: Pool, host: Connection, devices: int = WAITING) -> int:
     """A campaign that the engine has seen, and counted."""
     campaign = await insert_campaign(host, devices)
-    conductor = Conductor(pool, Settings())
-    await conductor.conduct(due(campaign))
-    await conductor.reconcile(due(campaign))
+    await Upkeep(pool, Settings()).look_after(due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     return campaign
 
 
 async def work(pool: Pool) -> None:
     """What a worker does until nothing is due any more but what waits for a device."""
-    conductor = Conductor(pool, Settings())
+    upkeep = Upkeep(pool, Settings())
     for _ in range(3):
         for each in await campaigns.due(pool):
             if each.status is CampaignStatus.ABORTED:
-                await conductor.skip_rest(each)
-            await conductor.conduct(each)
+                await skip_rest(pool, each)
+            await upkeep.look_after(each)
 
 
 async def counters(host: Connection) -> dict[str, int]:
@@ -81,7 +82,7 @@ async def test_aborted_while_a_device_is_in_progress(pool: Pool, host: Connectio
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
     await work(pool)
-    reconciler = Reconciler(Conductor(pool, Settings()), LogOnce())
+    reconciler = Reconciler(Counters(pool, Settings()), LogOnce())
     reconciler.look(CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED))
     await asyncio.gather(*reconciler.busy)
     assert await counters(host) == {"skipped": WAITING, "downloading": 1}

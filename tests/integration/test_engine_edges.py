@@ -23,7 +23,7 @@ from rollwave.engine import failpoints
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.commit import Ingest
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.worker.tick import Ticker
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
@@ -152,7 +152,7 @@ async def test_words_of_a_hosts_own_stop_nobody(pool: Pool, host: Connection) ->
     assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
     assert await campaign_row(host, uncounted) == ("RUNNING", 1, 1)
     for campaign in (cancelled, archived, uncounted):
-        await Conductor(pool, Settings()).conduct(due(campaign))
+        await Upkeep(pool, Settings()).look_after(due(campaign))
     assert await campaign_row(host, cancelled) == ("COMPLETED", 1, 0)
     assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
     assert await campaign_row(host, uncounted) == ("COMPLETED", 1, 1)
@@ -244,7 +244,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
         return [Claimed(DeviceId(each), 2) for each in random.sample(names, 30)]
 
     async with create_pool(database, size=12) as pool, AsyncExitStack() as stack:
-        conductor = Conductor(pool, Settings())
+        upkeep = Upkeep(pool, Settings())
         lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0))
         assert lock is not None
         await lock.announce()
@@ -273,8 +273,8 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
             ]
             await Ingest(pool, Settings()).take_in(batch)  # one of its own: one writes one batch at a time
 
-        async def conduct() -> None:
-            await conductor.conduct(due(random.choice(campaigns)))
+        async def look_after() -> None:
+            await upkeep.look_after(due(random.choice(campaigns)))
 
         async def again() -> None:
             await host.execute(
@@ -296,7 +296,7 @@ async def test_nobody_waits_in_a_ring(database: str, host: Connection) -> None: 
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(lock.listen("so that deadlines run", lambda: None))
             group.create_task(end(listening))
-            for blow in (mark, mark, release, release, report, report, report, conduct, conduct, again):
+            for blow in (mark, mark, release, release, report, report, report, look_after, look_after, again):
                 group.create_task(hammer(blow))
     assert await host.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
 
@@ -365,7 +365,7 @@ async def test_reports_are_applied_where_words_do_not_fit_and_rules_cannot_be_re
     assert (await device_row(host, campaign, "dev-1"))["error_message"].startswith("xxx")
     assert (await device_row(host, campaign, "dev-2"))["error_message"] == "no space"
     assert await breakdown(host, campaign) == {"FAILED": 2, "INSTALLING": 1, "PENDING": 1}
-    await Conductor(pool, Settings()).conduct(due(campaign))
+    await Upkeep(pool, Settings()).look_after(due(campaign))
     assert await campaign_row(host, campaign) == ("PAUSED", 0, 2)
     assert "progress_timeout" in await host.fetchval("SELECT status_reason FROM ota_campaigns")
 

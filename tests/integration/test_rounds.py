@@ -10,15 +10,15 @@ import pytest
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import failpoints
+from rollwave.engine import failpoints, stop
 from rollwave.engine.commands import start_campaign
 from rollwave.engine.dispatch import pipeline
 from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep import gates
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.worker import loop, tick
 from rollwave.engine.worker.loop import CampaignLoop
 from rollwave.engine.worker.reconciler import Reconciler
@@ -43,13 +43,13 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def going_round(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
-    stop = asyncio.Event()
+    stopping = asyncio.Event()
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stop).run())
+        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stopping).run())
         try:
             yield
         finally:
-            stop.set()
+            stopping.set()
             await running
 
 
@@ -123,14 +123,14 @@ async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connecti
 
 async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 2)
-    gates = Conductor(pool, Settings())
-    assert (await gates.conduct(due(campaign))).idle == 0, "both want a command"
+    upkeep = Upkeep(pool, Settings())
+    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "both want a command"
     await sent_to(host, campaign, ["dev-1", "dev-2"])
-    assert 3500 < (await gates.conduct(due(campaign))).idle <= 3600, "until the first deadline"
+    assert 3500 < (await upkeep.look_after(due(campaign))).idle_seconds <= 3600, "until the first deadline"
     await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'dev-2'")
-    assert (await gates.conduct(due(campaign))).idle == 0, "a deadline has passed"
+    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "a deadline has passed"
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
-    assert (await gates.conduct(due(campaign))).idle == 0, "one was set back by hand"
+    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "one was set back by hand"
 
 
 async def test_what_only_waits_for_its_devices_is_not_claimed_from(
@@ -161,8 +161,8 @@ async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)
-    monkeypatch.setattr(gates, "TURN_SECONDS", 0.01)
-    monkeypatch.setattr(gates, "MAX_SKIPPED_PER_BATCH", 5)
+    monkeypatch.setattr(stop, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(stop, "MAX_SKIPPED_PER_BATCH", 5)
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
     async with going_round(pool, broker, Settings()):
@@ -205,7 +205,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
 async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
     """A stop that comes just as a comparison of counters begins."""
     campaign = await insert_campaign(host, 1)
-    reconciler = Reconciler(Conductor(pool, Settings()), LogOnce())
+    reconciler = Reconciler(Counters(pool, Settings()), LogOnce())
     reconciler.look(due(campaign))
     for task in reconciler.busy:
         task.cancel()

@@ -11,7 +11,8 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.parse import Report
 from rollwave.engine.commands import abort_campaign
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.settings import Settings
 from rollwave.store import executions
 from rollwave.store.database import Pool, tenant_transaction
@@ -48,9 +49,8 @@ async def test_a_device_set_back_and_not_sent_to_is_skipped_by_an_abort(
     if by_hand:
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
         due = CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
-        conductor = Conductor(pool, Settings.load())
-        await conductor.skip_rest(due)
-        await conductor.conduct(due)
+        await skip_rest(pool, due)
+        await Upkeep(pool, Settings.load()).look_after(due)
         assert await host.fetchval("SELECT settled_at FROM ota_campaigns"), "the engine is done with it"
     else:
         await abort_campaign(pool, TENANT, campaign, actor="operator")

@@ -11,7 +11,7 @@ from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
 from rollwave.engine.ingest.commit import Ingest
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
@@ -66,7 +66,7 @@ async def running_campaign(host: Connection, pool: Pool) -> int:
 async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatus.RUNNING) -> None:
     """What a worker does every few seconds."""
     where = CampaignRef(TenantId(TENANT), CampaignId(campaign), status)
-    await Conductor(pool, Settings()).conduct(where)
+    await Upkeep(pool, Settings()).look_after(where)
 
 
 async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:

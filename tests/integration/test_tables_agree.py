@@ -20,7 +20,7 @@ from rollwave.engine import stop
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
 from rollwave.engine.rules import read_rules
 from rollwave.engine.upkeep import deadlines
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.errors import Conflict
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
@@ -229,7 +229,7 @@ async def act(pool: Pool, number: int, action: Action) -> bool:
             await asked[action](pool, TENANT, number, actor="operator")
             return False
         if action is A.FINISH:
-            await Conductor(pool, SETTINGS).conduct(
+            await Upkeep(pool, SETTINGS).look_after(
                 CampaignRef(TenantId(TENANT), CampaignId(number), CampaignStatus.RUNNING)
             )
             return False

@@ -18,7 +18,8 @@ from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.engine.upkeep import adoption
-from rollwave.engine.upkeep.gates import Conductor, Step
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Look, Upkeep
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, create_pool, tenant_transaction
@@ -73,9 +74,9 @@ async def pool(host: Host) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def look(pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING) -> Step:
+async def look(pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING) -> Look:
     """What a worker does every few seconds."""
-    return await Conductor(pool, Settings()).conduct(replace(due(campaign), status=status))
+    return await Upkeep(pool, Settings()).look_after(replace(due(campaign), status=status))
 
 
 async def history(root: Connection, campaign: int = RUNNING) -> list[str]:
@@ -188,7 +189,7 @@ async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_i
     claimer = Claims(pool, Settings(), steps=1)
     assert (await look(pool)).left_behind
     assert not (await claimer.claim(due(RUNNING))).commands
-    await Conductor(pool, Settings()).reconcile(due(RUNNING))
+    await Counters(pool, Settings()).reconcile(due(RUNNING))
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == []
     assert not (await look(pool)).left_behind
@@ -201,7 +202,7 @@ async def test_what_a_host_has_counted_is_not_counted_again_when_it_is_restored(
     before = await campaign_row(root, RUNNING)
     async with tenant_transaction(pool, TENANT) as connection:
         campaign = await campaigns.lock(connection, TENANT, RUNNING)
-        await adoption.take_over(connection, campaign, patience=60)
+        await adoption.take_over(connection, campaign, progress_timeout=60)
     assert (await breakdown(root, RUNNING))["SUCCESS"] == 9
     assert await campaign_row(root, RUNNING) == before
 
@@ -316,7 +317,7 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
 async def test_nothing_is_counted_before_devices_left_in_progress_are_taken_over(root: Connection, pool: Pool) -> None:
     """By a claim that comes before the first look, or a check of its counters."""
     await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
-    await Conductor(pool, Settings()).reconcile(due(RUNNING))
+    await Counters(pool, Settings()).reconcile(due(RUNNING))
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
     await look(pool)
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) == 0
@@ -432,7 +433,7 @@ async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connectio
     campaign = await insert_campaign(root, 0, rollout_strategy="canary", canary_percent=50.0)
     for _ in range(2):
         await look(pool, campaign)
-        await Conductor(pool, Settings()).reconcile(due(campaign))
+        await Counters(pool, Settings()).reconcile(due(campaign))
         assert not (await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands
     await root.execute(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at)"

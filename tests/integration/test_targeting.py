@@ -20,8 +20,9 @@ from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaig
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.stop import skip_rest
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
@@ -204,7 +205,7 @@ async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end
     settings = Settings(MQTT_BROKER_URL=broker.url)
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
         dispatcher = Dispatch(pool, publisher, settings)
-        await Conductor(pool, settings).conduct(due(campaign))
+        await Upkeep(pool, settings).look_after(due(campaign))
         assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
         await dispatcher.dispatch(due(campaign))
@@ -262,10 +263,9 @@ async def test_aborted_meanwhile_it_is_targeted_no_further(host: Connection, poo
     await targeter.target(due(campaign))
     reached = len(await targeted(host, campaign))
     assert reached in {20, 30, 35}
-    conductor = Conductor(pool, Settings())
     [told] = await campaigns.due(pool)
-    await conductor.skip_rest(told)
-    await conductor.conduct(told)
+    await skip_rest(pool, told)
+    await Upkeep(pool, Settings()).look_after(told)
     assert await breakdown(host, campaign) == {"SKIPPED": reached}
     assert await campaigns.due(pool) == [], "settled"
 

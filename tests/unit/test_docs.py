@@ -36,3 +36,30 @@ def test_every_guarantee_names_a_test_that_is_there() -> None:
         assert named, row
         for path, test in named:
             assert f"def {test}(" in (ROOT / "tests" / path).read_text() or not test, (path, test)
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8"))
+        if not _leads_somewhere(page, target)
+    ]
+    assert broken == []
+
+
+def test_the_start_page_names_every_page() -> None:
+    start = (ROOT / "docs" / "README.md").read_text("utf-8")
+    pages = [page.relative_to(ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")]
+    unnamed = [str(page) for page in pages if page.parts[0] not in ("adr", "README.md") and f"({page}" not in start]
+    assert unnamed == []
+
+
+def _leads_somewhere(page: Path, target: str) -> bool:
+    path, _, heading = target.partition("#")
+    file = (page.parent / path).resolve() if path else page
+    if not file.exists() or not heading:
+        return file.exists()
+    headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+    return heading in {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}

@@ -9,6 +9,7 @@ from rollwave.domain.policy.document import Rules
 from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.domain.policy.waves import Strategy, Wave, plan
 from rollwave.domain.retry import RetryPolicy
+from rollwave.errors import InvalidInput
 from rollwave.settings import Settings
 from rollwave.store import waves
 from rollwave.store.campaigns import Campaign
@@ -43,8 +44,16 @@ def read_rules(campaign: Campaign, settings: Settings) -> Rules:
     )
 
 
+def rules_or_default(campaign: Campaign, settings: Settings) -> Rules:
+    """The campaign's rules, or where they cannot be read, the process's own: for a campaign that sends nothing more."""
+    try:
+        return read_rules(campaign, settings)
+    except InvalidInput:
+        return default_rules(settings)
+
+
 def default_rules(settings: Settings) -> Rules:
-    """The process's own, for winding down a campaign whose rules cannot be read."""
+    """The process's own."""
     return Rules(
         Guardrail(1.0),
         rate=1,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from rollwave import metrics
-from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
 from rollwave.domain.policy.guardrail import Guardrail
+from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, InvalidInput
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Campaign, Standing
-from rollwave.store.database import Connection
+from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("guard")
 
@@ -110,6 +113,23 @@ async def pause_unreadable(connection: Connection, tenant_id: str, standing: Sta
         return None
     to = await campaigns.move(connection, standing, Action.HOLD, tenant_id=tenant_id, actor=ENGINE, reason=reason)
     return Stopped(tenant_id, standing, to, reason)
+
+
+async def skip_rest(pool: Pool, ref: CampaignRef) -> bool:
+    """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
+
+    Returns whether that was all.
+    """
+    turn_ends = time.monotonic() + TURN_SECONDS
+    while time.monotonic() < turn_ends:
+        async with tenant_transaction(pool, ref.tenant_id, queues=True) as connection:
+            skipped = await executions.skip_unsent(
+                connection, ref.tenant_id, ref.campaign_id, limit=MAX_SKIPPED_PER_BATCH, reason=SKIPPED_BECAUSE
+            )
+            await reach(Failpoint.CAMPAIGN_WRITTEN)
+        if skipped < MAX_SKIPPED_PER_BATCH:
+            return True
+    return False
 
 
 def standing_of(campaign: Campaign) -> Standing:

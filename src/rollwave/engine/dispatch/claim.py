@@ -15,7 +15,7 @@ from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.rules import read_rules, read_waves
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.counters import Verifier
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import encode_command
@@ -38,7 +38,7 @@ class Claims:
         self._pool = pool
         self._settings = settings
         self._steps = steps
-        self._verifier = Verifier(pool)
+        self._counters = Counters(pool, settings)
         self._unheard_since: float | None = None
         self._told = False
 
@@ -46,7 +46,7 @@ class Claims:
         """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
         devices = None
         while (batch := await self._claim(ref, devices)) is None:
-            devices = await self._verifier.count(ref)
+            devices = await self._counters.count(ref)
         return batch
 
     async def _claim(self, ref: CampaignRef, devices: int | None) -> Batch | None:

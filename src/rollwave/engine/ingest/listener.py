@@ -22,7 +22,7 @@ from rollwave.engine.ingest.batches import Batch, Inbox
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.ingest.takeover import Takeovers
 from rollwave.engine.ingest.troubles import FAULT_PAUSE_SECONDS, Troubles
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.watchdog import GIVE_UP_SECONDS, Life
 from rollwave.engine.worker.concluder import Concluder
 from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided
@@ -86,7 +86,7 @@ class Listener:
         self._broker = Broker.from_settings(settings)
         problems = problems or Problems()
         self._answerer = Resender(pool, settings, problems)
-        self._concluder = Concluder(Conductor(pool, settings))
+        self._concluder = Concluder(Upkeep(pool, settings))
         self._intake = Ingest(pool, settings, self._answerer.ask)
         self._precedence = precedence or Backpressure()
         self._troubles = Troubles(slot, problems)

@@ -4,21 +4,51 @@ from __future__ import annotations
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.events import ENGINE, CampaignAdopted, CountersRepaired
+from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS
 from rollwave.engine import stop
+from rollwave.engine.rules import rules_or_default
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
-from rollwave.store import adoption, campaigns, events
+from rollwave.settings import Settings
+from rollwave.store import adoption, campaigns, events, executions
 from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign, Comparison
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
-_log = get_logger("conductor")
+_log = get_logger("upkeep")
+
+CLOCK_SET_BACK_MARGIN = 1.2
+"""Of the longest time that something may be due in. What is due later than that, the database's clock was set back for.
+
+Deadlines are set a little later than the longest silence that is allowed (``domain.reports.throttle.LEEWAY``).
+"""
 
 
-class Verifier:
+class Counters:
     """Reads every row of a campaign, without the campaign's lock, which is taken only for what there is to repair."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
+        self._settings = settings
+
+    async def reconcile(self, ref: CampaignRef) -> float:
+        """Every now and then, look whether counters and rows agree; if not, set them right, and judge anew.
+
+        Returns the seconds until it is time again.
+        """
+        every = self._settings.reconcile_interval
+        async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
+            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+            # A negative age is from before the database's clock was set back.
+            if 0 <= campaign.reconciled_age < every:
+                return every - campaign.reconciled_age
+            await campaigns.date_reconciliation(connection, campaign)
+            rules = rules_or_default(campaign, self._settings)
+            longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, rules.longest_wait)
+            await executions.bring_forward(
+                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, patience=rules.patience
+            )
+        await self.verify(ref)
+        return every
 
     async def verify(self, ref: CampaignRef) -> bool:
         """Compare counters and rows, and repair the difference. False: not now."""

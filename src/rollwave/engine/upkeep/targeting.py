@@ -2,7 +2,7 @@
 
 The first ``AT_ONCE`` do in the transaction that creates the campaign: of most groups, that is all. The rest of a large
 one follows in batches, each a short transaction of some worker. Until the last of them the campaign is *being
-targeted*; dispatcher and conductor, who look under the same lock, leave it alone.
+targeted*; whoever sends or looks after it does so under the same lock, and leaves it alone.
 
 Who is in the group from the campaign's creation until it is targeted is its device, once. Who joins or leaves the group
 meanwhile may be or not. An abort ends it where it is.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.log import get_logger
 from rollwave.store.outage import is_outage
 from rollwave.tasks import end, start
@@ -23,10 +23,10 @@ MAX_CONCLUDED_IN_PARALLEL = 2
 
 
 class Concluder:
-    """Conducts each campaign it is told of as a task of its own, one at a time."""
+    """Looks after each campaign it is told of as a task of its own, one at a time."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, upkeep: Upkeep) -> None:
+        self._upkeep = upkeep
         self._limit = asyncio.Semaphore(MAX_CONCLUDED_IN_PARALLEL)
         self._told: set[CampaignRef] = set()
         self._in_hand: dict[CampaignRef, asyncio.Task[None]] = {}
@@ -51,7 +51,7 @@ class Concluder:
             try:
                 async with self._limit:
                     self._told.discard(name)
-                    await self._conductor.conduct(ref)
+                    await self._upkeep.look_after(ref)
             except Exception as error:  # noqa: BLE001  the next tick does it
                 if not is_outage(error):
                     _log.exception("ota_campaign_error", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)

@@ -9,7 +9,7 @@ from math import inf
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.log import get_logger
 from rollwave.log_once import LogOnce
 from rollwave.store.outage import is_away
@@ -24,8 +24,8 @@ MAX_RECONCILED_IN_PARALLEL = 2
 class Reconciler:
     """Knows when each campaign's counters are to be compared next, and does it as a task of its own."""
 
-    def __init__(self, conductor: Conductor, told: LogOnce) -> None:
-        self._conductor = conductor
+    def __init__(self, counters: Counters, told: LogOnce) -> None:
+        self._counters = counters
         self._told = told
         self._limit = asyncio.Semaphore(MAX_RECONCILED_IN_PARALLEL)
         self._at: dict[CampaignRef, float] = {}
@@ -52,7 +52,7 @@ class Reconciler:
         wait = SOON_SECONDS
         try:
             async with self._limit:
-                wait = await self._conductor.reconcile(ref)
+                wait = await self._counters.reconcile(ref)
             self._told.clear(("ota_reconcile_failed", ref.tenant_id, ref.campaign_id))
         except Exception as error:  # noqa: BLE001  one campaign's recount stops nothing else
             tell(self._told, "ota_reconcile_failed", ref, error)

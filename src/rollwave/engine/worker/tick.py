@@ -15,8 +15,10 @@ from rollwave.engine import identity
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.stop import skip_rest
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.engine.worker.reconciler import Reconciler, tell
 from rollwave.engine.worker.schedule import Schedule
@@ -56,12 +58,12 @@ class Ticker:
         self._pool = pool
         self._interval = min(settings.tick_interval, LONGEST_REST_SECONDS)
         self._stopping = stopping
-        self._conductor = Conductor(pool, settings)
+        self._upkeep = Upkeep(pool, settings)
         self._targeter = Targeter(pool)
         self._dispatcher = Dispatch(pool, publisher, settings, stopping, steps=steps)
         self._limit = asyncio.Semaphore(MAX_CAMPAIGNS_IN_PARALLEL)
         self._told = told or LogOnce()
-        self._reconciler = Reconciler(self._conductor, self._told)
+        self._reconciler = Reconciler(Counters(pool, settings), self._told)
         self._agenda = Schedule()
         self._in_hand: dict[CampaignRef, asyncio.Task[None]] = {}
         self.ripened = asyncio.Event()
@@ -141,17 +143,17 @@ class Ticker:
     async def _do(self, ref: CampaignRef) -> float:
         """What the campaign needs now, for a turn. Returns the seconds until it wants to be looked at again."""
         try:
-            if ref.status is CampaignStatus.ABORTED and not await self._conductor.skip_rest(ref):
+            if ref.status is CampaignStatus.ABORTED and not await skip_rest(self._pool, ref):
                 return 0.0
-            step = await self._conductor.conduct(ref)
-            if step.being_targeted:
+            look = await self._upkeep.look_after(ref)
+            if look.being_targeted:
                 wait = await self._targeter.target(ref)
-            elif step.left_behind:
+            elif look.left_behind:
                 wait = 0.0
             elif ref.status is CampaignStatus.RUNNING:
-                wait = step.idle or await self._dispatcher.dispatch(ref)
+                wait = look.idle_seconds or await self._dispatcher.dispatch(ref)
             else:
-                wait = 0.0 if step.more else inf
+                wait = 0.0 if look.more else inf
             self._told.clear(("ota_campaign_error", ref.tenant_id, ref.campaign_id))
         except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
             tell(self._told, "ota_campaign_error", ref, error)
