@@ -46,13 +46,13 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
     (CampaignAborted(S.PAUSED, "no"), "aborted", {"from": "PAUSED", "to": "ABORTED", "reason": "no"}),
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
-    (CountersRepaired(5, 2), "counters_repaired", {"succeeded": 5, "failed": 2}),
+    (CountersRepaired(succeeded=5, failed=2), "counters_repaired", {"succeeded": 5, "failed": 2}),
     (
         CampaignAdopted(waiting=1, in_progress=2, succeeded=3, failed=4, skipped=5),
         "adopted",
         {"waiting": 1, "in_progress": 2, "succeeded": 3, "failed": 4, "skipped": 5},
     ),
-    (FinishedRestored(7, 0), "finished_restored", {"succeeded": 7, "failed": 0}),
+    (FinishedRestored(succeeded=7, failed=0), "finished_restored", {"succeeded": 7, "failed": 0}),
     (
         AttemptFailed(1, "disk full", Reason.REPORTED, final=False, device_id="gw-1"),
         "attempt_failed",

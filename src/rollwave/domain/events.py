@@ -1,8 +1,9 @@
 """What happens to a campaign: one dataclass for each event, and the JSON in which history keeps it.
 
 An event is a row of ``ota_campaign_history``: the word of its class is in the column ``event``, its fields are in
-``detail``. :func:`read` also takes what another version of Rollwave wrote: fields that this version does not know are
-kept in ``more``, and an event that it does not know is an :class:`Unknown`.
+``detail``. Classes list them as PostgreSQL does, short names first. :func:`read` also takes what another version of
+Rollwave wrote: fields that this version does not know are kept in ``more``, and an event that it does not know is an
+:class:`Unknown`.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ class CountersRepaired(Event):
     """The campaign's counters differed from its rows, because somebody else's SQL changed either."""
 
     word: ClassVar = "counters_repaired"
-    succeeded: Annotated[int, Stored("devices that have succeeded, by the rows")]
     failed: Annotated[int, Stored("devices that have failed, by the rows")]
+    succeeded: Annotated[int, Stored("devices that have succeeded, by the rows")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +164,11 @@ class CampaignAdopted(Event):
     """A campaign that a host had begun was counted for the first time."""
 
     word: ClassVar = "adopted"
-    waiting: Annotated[int, Stored("devices that are PENDING")]
-    in_progress: Annotated[int, Stored("devices that are DOWNLOADING or INSTALLING")]
-    succeeded: Annotated[int, Stored("devices that have succeeded")]
     failed: Annotated[int, Stored("devices that have failed")]
-    skipped: Annotated[int, Stored("devices that are SKIPPED")]
+    skipped: Annotated[int, Stored("devices that are `SKIPPED`")]
+    waiting: Annotated[int, Stored("devices that are `PENDING`")]
+    succeeded: Annotated[int, Stored("devices that have succeeded")]
+    in_progress: Annotated[int, Stored("devices that are `DOWNLOADING` or `INSTALLING`")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +176,8 @@ class FinishedRestored(Event):
     """Devices had finished before a host's worker marked them as in progress: they are finished again."""
 
     word: ClassVar = "finished_restored"
-    succeeded: Annotated[int, Stored("how many of them had succeeded")]
     failed: Annotated[int, Stored("how many of them had failed")]
+    succeeded: Annotated[int, Stored("how many of them had succeeded")]
 
 
 @dataclass(frozen=True, slots=True)

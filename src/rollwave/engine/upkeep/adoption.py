@@ -70,7 +70,7 @@ async def _tell(connection: Connection, campaign: Campaign, ended: Sequence[Adop
         campaign.tenant_id,
         [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
     )
-    restored = FinishedRestored(len(ended) - len(failures), len(failures))
+    restored = FinishedRestored(succeeded=len(ended) - len(failures), failed=len(failures))
     await events.append(connection, campaign.tenant_id, campaign.id, restored, actor=ENGINE)
     if campaign.counted:  # else it is being adopted, which is logged once it is counted
         counts = restored.to_detail()

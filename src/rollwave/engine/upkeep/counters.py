@@ -124,7 +124,7 @@ class Counters:
             was=(was.succeeded, was.failed, was.sent),
             counted=(campaign.succeeded, campaign.failed, campaign.sent),
         )
-        repaired = CountersRepaired(campaign.succeeded, campaign.failed)
+        repaired = CountersRepaired(succeeded=campaign.succeeded, failed=campaign.failed)
         await events.append(connection, campaign.tenant_id, campaign.id, repaired, actor=ENGINE)
         return await stop.judge(connection, campaign.tenant_id, stop.standing_of(campaign))
 
