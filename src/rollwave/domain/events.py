@@ -89,7 +89,7 @@ class CampaignCreated(Event):
 
 @dataclass(frozen=True, slots=True)
 class CampaignTargeted(Event):
-    """Every device of a large group is targeted: from now on the campaign may be started or sends."""
+    """Every device of a large group is targeted: from now on the campaign can be started, or sends commands."""
 
     word: ClassVar = "targeted"
     devices: Annotated[int, Stored("devices of the campaign")]
@@ -223,7 +223,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
         )
     }
 )
-"""Every event by its word, the one of the column ``event``."""
+"""Every class of events by its word, the one of the column ``event``."""
 
 MOVES: Mapping[CampaignStatus, type[CampaignMoved]] = MappingProxyType(
     {
