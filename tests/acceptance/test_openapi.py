@@ -15,7 +15,7 @@ from tests.support import environment, eventually, free_port, rollwave, rollwave
 CONFIG = "[generation]\nallow-x00 = false\n"
 
 
-async def test_the_server_does_what_its_openapi_document_says(
+async def test_the_server_behaves_as_its_openapi_document_says(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}

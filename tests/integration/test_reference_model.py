@@ -44,7 +44,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
 from rollwave.store.database import Pool, create_pool, system_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, connect, insert_campaign
+from tests.engine import TENANT, Connection, claims, connect, insert_campaign
 from tests.model import MOVING, OVER, Device, Failure, Model, Policy, named
 from tests.support import eventually
 
@@ -103,7 +103,7 @@ def world(database: str) -> Iterator[World]:
             publisher = CommandSession(
                 Broker.from_url("mqtt://localhost:1")
             )  # never opened: the broker's answers are rules
-            claimer, sender = Claims(pool, SETTINGS, steps=1), Delivery(pool, publisher, SETTINGS)
+            claimer, sender = claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
             return World(runner, pool, host, claimer, sender, Upkeep(pool, SETTINGS), Counters(pool, SETTINGS))
 
         try:
@@ -548,7 +548,7 @@ class Campaign(RuleBasedStateMachine):
         assert sorted(map(str, found)) == sorted(map(str, self.model.failures))
 
 
-def test_engine_and_model_agree(world: World) -> None:
+def test_the_engine_and_the_reference_model_agree(world: World) -> None:
     """MODEL_EXAMPLES=1000 for a long run; MODEL_SHRINK=1 looks, for minutes, for the shortest way to a failure."""
 
     class Here(Campaign):

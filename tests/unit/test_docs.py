@@ -12,7 +12,7 @@ from rollwave.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 
-def test_generated_parts_are_fresh() -> None:
+def test_generated_parts_of_the_docs_are_up_to_date() -> None:
     check = subprocess.run(
         [sys.executable, "-m", "scripts.generate_docs", "--check"],
         cwd=ROOT,
@@ -23,11 +23,11 @@ def test_generated_parts_are_fresh() -> None:
     assert check.returncode == 0, f"{check.stdout}: run `make docs`"
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_is_documented() -> None:
     assert [name for name, field in Settings.model_fields.items() if not (field.alias and field.description)] == []
 
 
-def test_every_guarantee_names_a_test_that_is_there() -> None:
+def test_every_guarantee_names_an_existing_test() -> None:
     table = (ROOT / "docs" / "reference" / "guarantees.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| G")]
     assert [row.split("|")[1].strip() for row in rows] == [f"G{number}" for number in range(1, 23)]

@@ -26,7 +26,9 @@ from rollwave.errors import InvalidInput
         (0.57, 1, 43, 57, False),
     ],
 )
-def test_trips(threshold: float, minimum: int, succeeded: int, failed: int, trips: bool) -> None:
+def test_the_guardrail_trips_over_its_threshold_with_enough_devices(
+    threshold: float, minimum: int, succeeded: int, failed: int, trips: bool
+) -> None:
     assert Guardrail.read(threshold, minimum).trips(succeeded, failed) is trips
 
 
@@ -43,13 +45,13 @@ def test_an_unreadable_minimum_is_an_error(minimum: int | None) -> None:
 
 
 @given(st.floats(0, 1), st.integers(0, 10**7), st.integers(0, 10**7))
-def test_one_more_success_never_trips_it(threshold: float, succeeded: int, failed: int) -> None:
+def test_another_success_never_trips_the_guardrail(threshold: float, succeeded: int, failed: int) -> None:
     guardrail = Guardrail.read(threshold, 1)
     if not guardrail.trips(succeeded, failed) and succeeded + failed:
         assert not guardrail.trips(succeeded + 1, failed)
 
 
-def test_at_a_gate_a_small_sample_is_the_whole_sample() -> None:
+def test_at_a_wave_gate_a_small_sample_is_judged_too() -> None:
     guardrail = Guardrail.read(0.1, 50)
     assert not guardrail.trips(0, 3)
     assert guardrail.at_gate().trips(0, 3)

@@ -16,7 +16,7 @@ def test_the_first_window_grants_the_rate() -> None:
     assert (granted.tokens, granted.fresh, granted.opens_window) == (10, 10, True)
 
 
-def test_a_used_up_window_says_when_to_come_back() -> None:
+def test_a_used_window_gives_the_time_of_the_next() -> None:
     granted = allowance(replace(FRESH, age=4.0, used=10), wave_left=100)
     assert (granted.tokens, granted.opens_window, granted.retry_in) == (0, False, 6.0)
 
@@ -25,11 +25,11 @@ def test_a_window_half_used_grants_the_rest() -> None:
     assert allowance(replace(FRESH, age=4.0, used=7), wave_left=100).tokens == 3
 
 
-def test_a_clock_that_stood_still_while_waiting_for_the_lock_opens_nothing() -> None:
+def test_a_time_read_before_the_lock_opens_no_new_window() -> None:
     assert allowance(replace(FRESH, age=-0.2, used=10), wave_left=100).tokens == 0
 
 
-def test_the_wave_and_the_cap_hold_back_new_devices_only() -> None:
+def test_wave_and_cap_limit_only_new_devices() -> None:
     granted = allowance(replace(FRESH, in_flight=4, max_in_flight=5), wave_left=100)
     assert (granted.tokens, granted.fresh) == (10, 1)
     assert allowance(FRESH, wave_left=2).fresh == 2
@@ -41,7 +41,7 @@ def test_the_wave_and_the_cap_hold_back_new_devices_only() -> None:
     st.floats(0.1, 100),
     st.lists(st.tuples(st.floats(0, 30), st.integers(0, 100)), max_size=60),
 )
-def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
+def test_no_tick_interval_from_its_first_claim_exceeds_the_rate(
     rate: int, tick: float, steps: list[tuple[float, int]]
 ) -> None:
     now, used = 0.0, 0
@@ -62,7 +62,7 @@ def test_no_tick_long_span_sees_more_than_the_rate_from_its_first_claim(
     assert all(later - earlier >= tick * 0.999999 for (earlier, _), (later, _) in pairwise(claims))
 
 
-def test_a_rate_is_cut_into_no_more_steps_than_it_is_enough_for() -> None:
+def test_a_small_rate_is_divided_into_fewer_steps() -> None:
     assert allowance(replace(FRESH, steps=20), wave_left=100).tokens == 10, "few are no burst"
     assert (
         allowance(replace(FRESH, rate=SMALLEST_STEP_DEVICES * 4, steps=20), wave_left=1000).tokens
@@ -75,7 +75,7 @@ def test_a_rate_is_cut_into_no_more_steps_than_it_is_enough_for() -> None:
 
 
 @given(st.integers(1, 5000), st.floats(0.1, 100), st.integers(1, 40))
-def test_in_steps_each_lets_its_share_go_and_the_window_the_whole_rate(rate: int, tick: float, steps: int) -> None:
+def test_each_step_permits_its_share_and_the_window_the_whole_rate(rate: int, tick: float, steps: int) -> None:
     now, used, claims = 0.0, 0, list[int]()
     while used < rate:
         granted = allowance(Pace(rate, tick, now if claims else None, used, steps=steps), wave_left=10**9)

@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 import asyncpg
 
 from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.engine.upkeep import targeting
 from rollwave.errors import Conflict
-from rollwave.store import campaigns, executions, idempotency, targets
+from rollwave.store import campaigns, events, executions, idempotency, targets
 from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS
-from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.refusals import Written, fields, refusing
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ async def create_campaign(
     *,
     actor: str,
     idempotency_key: str | None = None,
-    at_once: int = targeting.MAX_DEVICES_PER_BATCH,
+    at_once: int = MAX_DEVICES_PER_BATCH,
 ) -> CampaignId:
     """Write down a campaign and, of its devices, the first ``at_once``, in one transaction; returns its id.
 
@@ -82,39 +83,9 @@ async def _create(
     try:
         # A large group is counted, and one of which nothing fits the firmware is looked through.
         async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
-            if idempotency_key is not None:
-                earlier = await idempotency.get(connection, tenant_id, idempotency_key)
-                if earlier is not None:
-                    return _same_request(earlier, new)
-            device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
-            await campaigns.require_group(connection, tenant_id, new.target_group_id)
-            campaign_id = await campaigns.insert(
-                connection,
-                tenant_id,
-                new.name,
-                new.firmware_version_id,
-                new.target_group_id,
-                new.rollout_strategy,
-                new.rollout_rate,
-                new.abort_threshold,
-                new.abort_min_completed,
-                new.canary_percent,
-                new.max_in_flight,
-                new.progress_timeout,
-                new.answer_timeout,
-                new.device_timeout,
-                new.max_attempts,
-                new.retry_on,
-                new.retry_delay,
-                new.retry_delay_max,
-                actor,
+            return await _insert(
+                connection, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
             )
-            if idempotency_key is not None:
-                await idempotency.keep(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
-            await targeting.begin(
-                connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
-            )
-            return campaign_id
     except (asyncpg.UniqueViolationError, asyncpg.ExclusionViolationError):
         # Another request may have committed just now: one with this key, which may have met a key of the host's first.
         if idempotency_key is None:
@@ -128,6 +99,71 @@ async def _create(
         async with tenant_transaction(pool, tenant_id) as connection:  # the firmware may have been deleted just now
             await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
         raise
+
+
+async def _insert(
+    connection: Connection, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None, at_once: int
+) -> CampaignId:
+    if idempotency_key is not None:
+        earlier = await idempotency.get(connection, tenant_id, idempotency_key)
+        if earlier is not None:
+            return _same_request(earlier, new)
+    device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+    await campaigns.require_group(connection, tenant_id, new.target_group_id)
+    campaign_id = await campaigns.insert(
+        connection,
+        tenant_id,
+        new.name,
+        new.firmware_version_id,
+        new.target_group_id,
+        new.rollout_strategy,
+        new.rollout_rate,
+        new.abort_threshold,
+        new.abort_min_completed,
+        new.canary_percent,
+        new.max_in_flight,
+        new.progress_timeout,
+        new.answer_timeout,
+        new.device_timeout,
+        new.max_attempts,
+        new.retry_on,
+        new.retry_delay,
+        new.retry_delay_max,
+        actor,
+    )
+    if idempotency_key is not None:
+        await idempotency.keep(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
+    await _target_first(
+        connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
+    )
+    return campaign_id
+
+
+async def _target_first(
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: CampaignId,
+    group_id: str,
+    device_type: str | None,
+    *,
+    at_once: int,
+    actor: str,
+) -> None:
+    """Target the campaign's first devices. ``device_type`` of the firmware, None: any."""
+    first = await targets.insert(connection, tenant_id, campaign_id, group_id, device_type, limit=at_once)
+    there_may_be_more = first.up_to is not None and first.devices == at_once
+    fits = first.pending or (
+        there_may_be_more
+        and await targets.fits_another(connection, tenant_id, group_id, device_type, after=first.up_to or "")
+    )
+    if not fits:
+        raise Conflict(
+            f"group {group_id} has no device that this firmware fits",
+            hint="Add devices to the group, or choose firmware of their device type.",
+        )
+    members = await targets.count_members(connection, tenant_id, group_id) if there_may_be_more else first.devices
+    await targets.begin(connection, tenant_id, campaign_id, first, members=max(members, first.devices))
+    await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 
 def _same_request(earlier: tuple[CampaignId, str], new: NewCampaign) -> CampaignId:

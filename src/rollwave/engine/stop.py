@@ -19,13 +19,13 @@ from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Campaign, Standing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
-_log = get_logger("guard")
+_log = get_logger("stop")
 
 MAX_SKIPPED_WITH_THE_STOP, MAX_SKIPPED_PER_BATCH = 1000, 5000
 """Devices skipped in the stopping transaction itself, so that the stop is committed soon; and more right after it, in
 batches."""
 
-_HELD = "Correct what the reason names, then start the campaign again."
+_PAUSED_HINT = "Correct what the reason names, then start the campaign again."
 
 SKIPPED_BECAUSE = "campaign aborted before its turn"
 
@@ -47,7 +47,7 @@ class Stopped:
             "reason": self.reason,
         }
         if self.to is CampaignStatus.PAUSED:
-            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_HELD)
+            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
             report(_log, "ota_campaign_held", held, **fields)
             return
         metrics.auto_aborts.inc()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from math import inf
+from typing import TypeAlias
 
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
@@ -15,7 +17,6 @@ from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.rules import read_rules, read_waves
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.counters import Counters
 from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import encode_command
@@ -30,15 +31,18 @@ _log = get_logger("dispatcher")
 LISTENER_START_SECONDS = 3.0
 """Seconds that a listener may take to subscribe before it is logged that sending waits for it."""
 
+Count: TypeAlias = Callable[[CampaignRef], Awaitable[int]]
+"""Counts a campaign's devices by its rows, for the first time. Returns how many; 0: it cannot be counted yet."""
+
 
 class Claims:
     """Claims one campaign's devices, as far as its pace, waves and caps allow now."""
 
-    def __init__(self, pool: Pool, settings: Settings, *, steps: int) -> None:
+    def __init__(self, pool: Pool, settings: Settings, count: Count, *, steps: int) -> None:
         self._pool = pool
         self._settings = settings
         self._steps = steps
-        self._counters = Counters(pool, settings)
+        self._count = count
         self._unheard_since: float | None = None
         self._told = False
 
@@ -46,7 +50,7 @@ class Claims:
         """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
         devices = None
         while (batch := await self._claim(ref, devices)) is None:
-            devices = await self._counters.count(ref)
+            devices = await self._count(ref)
         return batch
 
     async def _claim(self, ref: CampaignRef, devices: int | None) -> Batch | None:

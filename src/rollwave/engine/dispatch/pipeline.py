@@ -15,7 +15,7 @@ from functools import partial
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.engine.dispatch.batch import Batch, Sent
-from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
@@ -40,15 +40,19 @@ class Dispatch:
         pool: Pool,
         publisher: CommandSession,
         settings: Settings,
+        count: Count,
         stopping: Callable[[], bool] = lambda: False,
         *,
         steps: int = 1,
     ) -> None:
-        """``steps``: parts in which a tick's devices go out, one after the other; 1: all at once."""
+        """``count``: counts a campaign's devices, where nobody has.
+
+        ``steps``: parts in which a tick's devices go out, one after the other; 1: all at once.
+        """
         self._pool = pool
         self._settings = settings
         self._publisher = publisher
-        self._claimer = Claims(pool, settings, steps=steps)
+        self._claimer = Claims(pool, settings, count, steps=steps)
         self._sender = Delivery(pool, publisher, settings)
         self._stopping = stopping
 

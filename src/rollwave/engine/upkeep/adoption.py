@@ -59,11 +59,11 @@ async def take_over(connection: Connection, campaign: Campaign, *, progress_time
         await campaigns.count(connection, campaign.tenant_id, tally)
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
-        await _tell(connection, campaign, ended)
+        await _record_finished(connection, campaign, ended)
     return TakenOver(more=len(adopted) == MAX_ADOPTED_PER_LOOK, any_moved=bool(moved))
 
 
-async def _tell(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
+async def _record_finished(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
     failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
     await events.append_failed_attempts(
         connection,

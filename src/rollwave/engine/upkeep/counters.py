@@ -51,7 +51,7 @@ class Counters:
         return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: not now."""
+        """Compare counters and rows, and repair the difference. False: what a host left is taken over first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 
@@ -86,10 +86,10 @@ class Counters:
                 return False
             repaired = await campaigns.repair(connection, was, found)
             if repaired and found.drifted and was.counted:
-                stopped = await self._tell(connection, was)
+                stopped = await self._record_repair(connection, was)
             elif repaired and found.drifted:
                 adopted = _what_a_host_did(found)
-                stopped = await self._adopt(connection, ref, adopted)
+                stopped = await self._record_adoption(connection, ref, adopted)
         if adopted:
             _log.info(
                 "ota_campaign_adopted", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id, **adopted.to_detail()
@@ -105,7 +105,9 @@ class Counters:
         # A host that has written down the campaign is about to write down its devices.
         return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
 
-    async def _adopt(self, connection: Connection, ref: CampaignRef, adopted: CampaignAdopted) -> Stopped | None:
+    async def _record_adoption(
+        self, connection: Connection, ref: CampaignRef, adopted: CampaignAdopted
+    ) -> Stopped | None:
         """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.
 
         One of which nothing was sent is like any other that a host writes down.
@@ -114,7 +116,7 @@ class Counters:
         campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
         return await stop.judge(connection, ref.tenant_id, stop.standing_of(campaign))
 
-    async def _tell(self, connection: Connection, was: Campaign) -> Stopped | None:
+    async def _record_repair(self, connection: Connection, was: Campaign) -> Stopped | None:
         """Have it in log and history that counters were repaired, and judge on those."""
         campaign = await campaigns.get(connection, was.tenant_id, was.id)
         _log.warning(

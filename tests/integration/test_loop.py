@@ -1,4 +1,4 @@
-"""When a worker looks at a campaign: called at once, in steps, and in turn with others."""
+"""A worker's loop: when it looks at a campaign, and how campaigns take turns."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.worker import loop, tick
 from rollwave.engine.worker.loop import CampaignLoop
-from rollwave.engine.worker.reconciler import Reconciler
-from rollwave.log_once import LogOnce
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, sent_to
 from tests.support import eventually, our_records
 
 HOUR = 3600.0
@@ -42,7 +39,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def going_round(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
+async def loop_running(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
         running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stopping).run())
@@ -58,13 +55,13 @@ async def listens(host: Connection) -> bool:
     return count > 0
 
 
-async def test_a_campaign_that_is_started_calls_the_workers(
+async def test_starting_a_campaign_wakes_the_workers(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
     campaign = await insert_campaign(host, 3, status="CREATED")
-    async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
-        await eventually(lambda: listens(host), what="listening for calls")
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
         assert await breakdown(host, campaign) == {"PENDING": 3}
         await start_campaign(pool, TENANT, campaign, actor="test")
         await eventually(lambda: sent(host, campaign, 1), timeout=20, what="the first of them sent")
@@ -75,7 +72,7 @@ async def sent(host: Connection, campaign: int, number: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, KeyError])
-async def test_a_programming_error_in_a_round_ends_no_worker(
+async def test_a_programming_error_while_looking_at_campaigns_ends_no_worker(
     pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     left = 3
@@ -89,7 +86,7 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
     failpoints.arm(fail)
     try:
         campaign = await insert_campaign(host, 3)
-        async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=0.1)):
+        async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=0.1)):
             await eventually(lambda: sent(host, campaign, 3), timeout=20, what="all are sent to")
     finally:
         failpoints.arm(None)
@@ -97,13 +94,13 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
     assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 
-async def test_a_long_campaign_gives_way_to_a_short_one(
+async def test_a_long_campaign_does_not_delay_a_short_one(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "TURN_SECONDS", 0.05)
     large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
     small = await insert_campaign(host, 5)
-    async with going_round(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
+    async with loop_running(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
         await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
         for each in large:
             found = await breakdown(host, each)
@@ -111,17 +108,19 @@ async def test_a_long_campaign_gives_way_to_a_short_one(
             assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
 
 
-async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
+async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
-    claimer = Claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
-    first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
+    claiming = claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    first, then = [await claiming.claim(due(campaign)) for _ in range(2)]
     assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
-    assert len((await claimer.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
+    assert len((await claiming.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
 
 
-async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_to_look(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await insert_campaign(host, 2)
     upkeep = Upkeep(pool, Settings())
     assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "both want a command"
@@ -133,15 +132,15 @@ async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool
     assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "one was set back by hand"
 
 
-async def test_what_only_waits_for_its_devices_is_not_claimed_from(
+async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = 0
 
-    async def counted(claimer: Claims, each: CampaignRef) -> Batch:
+    async def counted(claiming: Claims, each: CampaignRef) -> Batch:
         nonlocal claims
         claims += 1
-        return await claim(claimer, each)
+        return await claim(claiming, each)
 
     claim = Claims.claim
     monkeypatch.setattr(Claims, "claim", counted)
@@ -157,7 +156,7 @@ async def test_what_only_waits_for_its_devices_is_not_claimed_from(
     assert await host.fetchval("SELECT attempt FROM ota_device_status WHERE device_id = 'dev-2'") == 2
 
 
-async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
+async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)
@@ -165,7 +164,7 @@ async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
     monkeypatch.setattr(stop, "MAX_SKIPPED_PER_BATCH", 5)
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
-    async with going_round(pool, broker, Settings()):
+    async with loop_running(pool, broker, Settings()):
         await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
         assert (await breakdown(host, aborted))["PENDING"] > 0, "it was not waited for"
         await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")
@@ -175,7 +174,7 @@ async def all_are(host: Connection, campaign: int, status: str) -> bool:
     return (await breakdown(host, campaign)).keys() == {status}
 
 
-async def test_one_that_is_cancelled_leaves_nothing_running(
+async def test_a_cancelled_loop_leaves_nothing_running(
     database: str, pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     await insert_campaign(host, 3)
@@ -191,7 +190,9 @@ async def test_one_that_is_cancelled_leaves_nothing_running(
         await eventually(lambda: waits_for_a_lock(host), what="something in hand")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        left = {task for task in asyncio.all_tasks() - before if "Ticker" in repr(task) or "Reconciler" in repr(task)}
+        left = {
+            task for task in asyncio.all_tasks() - before if "KeyedTasks" in repr(task) or "CampaignLoop" in repr(task)
+        }
         assert left == set()
 
 
@@ -200,13 +201,3 @@ async def waits_for_a_lock(host: Connection) -> bool:
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     return found > 0
-
-
-async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
-    """A stop that comes just as a comparison of counters begins."""
-    campaign = await insert_campaign(host, 1)
-    reconciler = Reconciler(Counters(pool, Settings()), LogOnce())
-    reconciler.look(due(campaign))
-    for task in reconciler.busy:
-        task.cancel()
-    await eventually(lambda: not reconciler.busy, timeout=5)
