@@ -307,13 +307,11 @@ async def test_isolation_sends_nothing_after_a_stop(
     host: Connection,
     between: Proxy,
     command_session: CommandSession,
-    monkeypatch: pytest.MonkeyPatch,
     looks: int,
 ) -> None:
     """The campaign is checked before each part that is sent again, and before the second try of one device."""
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatching = dispatch(pool, command_session, Settings())
     left, published = looks, 0
 
     async def still_runs(_: CampaignRef) -> bool:
@@ -322,7 +320,7 @@ async def test_isolation_sends_nothing_after_a_stop(
         published = len(seen.at)
         return left >= 0
 
-    monkeypatch.setattr(dispatching, "_still_runs", still_runs)
+    dispatching = dispatch(pool, command_session, Settings(), still_runs=still_runs)
     campaign = await insert_campaign(host, named(8, {0}), rollout_rate=1000)
     await dispatching.dispatch(due(campaign))
     assert left < 0
@@ -332,10 +330,9 @@ async def test_isolation_sends_nothing_after_a_stop(
 
 @pytest.mark.usefixtures("heard")
 async def test_an_error_during_isolation_loses_no_result_found_before_it(
-    pool: Pool, host: Connection, between: Proxy, command_session: CommandSession, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, host: Connection, between: Proxy, command_session: CommandSession
 ) -> None:
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatching = dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=20))
     looks = 0
 
     async def fails(_: CampaignRef) -> bool:
@@ -345,7 +342,7 @@ async def test_an_error_during_isolation_loses_no_result_found_before_it(
             raise LookupError("the database says no")
         return True
 
-    monkeypatch.setattr(dispatching, "_still_runs", fails)
+    dispatching = dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=20), still_runs=fails)
     campaign = await insert_campaign(host, named(10, {0}), rollout_rate=1000)
     with pytest.raises(LookupError):
         await dispatching.dispatch(due(campaign))

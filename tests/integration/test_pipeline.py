@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import asyncpg
 import pytest
 
-from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine import failpoints
 from rollwave.engine.commands import pause_campaign
@@ -22,6 +22,7 @@ from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign
+from tests.metrics import sample
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -106,12 +107,19 @@ async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def dispatching(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatch]:
-    monkeypatch.setattr(
-        "rollwave.engine.dispatch.pipeline.TURN_SECONDS", 600.0
-    )  # a turn ends when all is sent, not by the clock
-    async with CommandSession(Broker.from_url(mosquitto.url)) as command_session:
-        yield dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+async def command_session(mosquitto: Mosquitto) -> AsyncIterator[CommandSession]:
+    async with CommandSession(Broker.from_url(mosquitto.url)) as session:
+        yield session
+
+
+def batchwise(pool: Pool, command_session: CommandSession, **options: Any) -> Dispatch:
+    """Sends in batches of BATCH. Its turn ends when all is sent, not by the clock."""
+    return dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH), turn_seconds=600.0, **options)
+
+
+@pytest.fixture
+def dispatching(pool: Pool, command_session: CommandSession) -> Dispatch:
+    return batchwise(pool, command_session)
 
 
 async def claimed(host: Connection, number: int) -> bool:
@@ -177,7 +185,7 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
 
 @pytest.mark.parametrize("asked", [1, 2], ids=["within a batch", "between batches"])
 async def test_claims_are_released_when_the_status_query_fails(
-    host: Connection, wire: Wire, dispatching: Dispatch, monkeypatch: pytest.MonkeyPatch, asked: int
+    pool: Pool, host: Connection, wire: Wire, command_session: CommandSession, asked: int
 ) -> None:
     times = 0
 
@@ -188,10 +196,9 @@ async def test_claims_are_released_when_the_status_query_fails(
             raise asyncpg.SerializationError("could not serialize access")
         return True
 
-    monkeypatch.setattr(dispatching, "_still_runs", fails)
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     with pytest.raises(asyncpg.SerializationError):
-        await dispatching.dispatch(due(campaign))
+        await batchwise(pool, command_session, still_runs=fails).dispatch(due(campaign))
     assert await wire.so_far() == NAMES[: asked * HALF]
     await only_these_were_sent(host, campaign, asked * HALF)
 
@@ -199,11 +206,11 @@ async def test_claims_are_released_when_the_status_query_fails(
 async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
     host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
 ) -> None:
-    before = metrics.claims_in_flight._value.get()
+    before = sample("rollwave_claims_in_flight")
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     await wire.next(BATCH)
-    assert metrics.claims_in_flight._value.get() == before + BATCH
+    assert sample("rollwave_claims_in_flight") == before + BATCH
     answers.let(1)
     await wire.next(HALF)
 
@@ -211,4 +218,4 @@ async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
         return sending.cancel() or sending.done()
 
     await eventually(lambda: broken_off() and sending.done(), what="cancelled, though it waits for answers")
-    assert metrics.claims_in_flight._value.get() == before
+    assert sample("rollwave_claims_in_flight") == before

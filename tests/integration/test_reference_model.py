@@ -114,9 +114,8 @@ def world(database: str) -> Iterator[World]:
 
 async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
     """Hold the listener's slot as a worker does; the rest of its row is a rule's to move."""
-    lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0))
+    lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0, idle_seconds=86_400))
     assert lock is not None
-    await lock._connection.execute("SET idle_session_timeout = 0")
     await lock.announce()
     listening = asyncio.create_task(lock.listen("", lambda: None))
 

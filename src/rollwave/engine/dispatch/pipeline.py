@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
@@ -37,6 +38,10 @@ SHORTEST_WAIT_SECONDS = 0.01
 """Minimum number of seconds until a campaign is looked at again."""
 
 
+StillRuns: TypeAlias = Callable[[CampaignRef], Awaitable[bool]]
+"""Whether more of a campaign may go."""
+
+
 class Dispatch:
     """Sends one campaign's commands, as far as its pace, waves and caps allow now."""
 
@@ -49,12 +54,17 @@ class Dispatch:
         stopping: Callable[[], bool] = lambda: False,
         *,
         steps: int = 1,
+        turn_seconds: float = TURN_SECONDS,
+        still_runs: StillRuns | None = None,
     ) -> None:
         """``count``: counts a campaign's devices, where nobody has.
 
         ``steps``: parts in which a tick's devices go out, one after the other; 1: all at once.
+        ``still_runs``: asked before each half batch; None: the database is, by :meth:`still_runs`.
         """
         self._pool = pool
+        self._turn_seconds = turn_seconds
+        self._ask_whether_it_runs = still_runs or self.still_runs
         self._settings = settings
         self._command_session = command_session
         self._claims = Claims(pool, settings, count, steps=steps)
@@ -70,9 +80,12 @@ class Dispatch:
             await self._command_session.session()
         except BrokerUnavailable:
             return SOON_SECONDS
-        wait, turn_ends = SOON_SECONDS, time.monotonic() + TURN_SECONDS
+        wait, turn_ends = SOON_SECONDS, time.monotonic() + self._turn_seconds
         pipeline = Pipeline(
-            self._delivery, ref, max_unanswered=self._settings.claim_batch, still_runs=partial(self._still_runs, ref)
+            self._delivery,
+            ref,
+            max_unanswered=self._settings.claim_batch,
+            still_runs=partial(self._ask_whether_it_runs, ref),
         )
         try:
             while not self._stopping():
@@ -92,7 +105,7 @@ class Dispatch:
             await self._announce(ref, pipeline.taken)
         return wait
 
-    async def _still_runs(self, ref: CampaignRef) -> bool:
+    async def still_runs(self, ref: CampaignRef) -> bool:
         """Whether more may go: the campaign has not been stopped since, and reports can come in."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
