@@ -50,7 +50,7 @@ class Counters:
         return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: not now, as what a host left comes first."""
+        """Compare counters and rows, and repair the difference. False: rows that a host left are taken over first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 
