@@ -209,4 +209,4 @@ async def test_a_page_of_events_is_found_by_its_index(pool: Pool, host: Host) ->
         for name, values in arguments.items():
             rows = await connection.fetch(f"EXPLAIN {load('events')[name]}", *values)
             plan = "\n".join(row[0] for row in rows)
-            assert "using ota_campaign_history_of_tenant" in plan, plan
+            assert "ota_campaign_history_of_tenant" in plan, plan
