@@ -13,7 +13,7 @@ from rollwave.domain.events import ENGINE
 from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import TURN_SECONDS
-from rollwave.errors import Conflict, InvalidInput
+from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Campaign, Standing
@@ -70,7 +70,7 @@ def may_stop(standing: Standing) -> bool:
         return False
     try:
         return Guardrail.read(standing.threshold, standing.min_completed).trips(standing.succeeded, standing.failed)
-    except InvalidInput:
+    except UnreadableRow:
         return True
 
 
@@ -83,7 +83,7 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
         return None
     try:
         guardrail = Guardrail.read(standing.threshold, standing.min_completed)
-    except InvalidInput as error:
+    except UnreadableRow as error:
         return await pause_unreadable(connection, tenant_id, standing, str(error))
     if at_gate:
         guardrail = guardrail.at_gate()
@@ -115,19 +115,21 @@ async def pause_unreadable(connection: Connection, tenant_id: str, standing: Sta
     return Stopped(tenant_id, standing, to, reason)
 
 
-async def skip_rest(pool: Pool, ref: CampaignRef) -> bool:
+async def skip_rest(
+    pool: Pool, ref: CampaignRef, *, turn_seconds: float = TURN_SECONDS, per_batch: int = MAX_SKIPPED_PER_BATCH
+) -> bool:
     """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
 
     Returns whether that was all.
     """
-    turn_ends = time.monotonic() + TURN_SECONDS
+    turn_ends = time.monotonic() + turn_seconds
     while time.monotonic() < turn_ends:
         async with tenant_transaction(pool, ref.tenant_id, queues=True) as connection:
             skipped = await executions.skip_unsent(
-                connection, ref.tenant_id, ref.campaign_id, limit=MAX_SKIPPED_PER_BATCH, reason=SKIPPED_BECAUSE
+                connection, ref.tenant_id, ref.campaign_id, limit=per_batch, reason=SKIPPED_BECAUSE
             )
             await reach(Failpoint.CAMPAIGN_WRITTEN)
-        if skipped < MAX_SKIPPED_PER_BATCH:
+        if skipped < per_batch:
             return True
     return False
 

@@ -26,10 +26,9 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest import apply
 from rollwave.engine.ingest.apply import pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
-from rollwave.engine.ingest.many_tenants import ManyTenants
-from rollwave.engine.rules import default_rules, read_rules
+from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
-from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
@@ -48,14 +47,20 @@ class Ingest:
     """Keeps nothing between batches but what its sorter remembers, and need not."""
 
     def __init__(
-        self, pool: Pool, settings: Settings, on_question: Callable[[TenantId, DeviceId], None] | None = None
+        self,
+        pool: Pool,
+        settings: Settings,
+        on_question: Callable[[TenantId, DeviceId], None] | None = None,
+        *,
+        tenants_per_lane: int = TENANTS_PER_LANE,
     ) -> None:
+        """``tenants_per_lane``: tenants for which another transaction at the same time is worth while."""
         self._sorter = Classifier(on_question)
         self._pool = pool
         self._settings = settings
         self._delays = Delays()
         self._unsent = UnsentReports()
-        self._together = ManyTenants(pool, settings, self._sorter, self._unsent)
+        self._together = ManyTenants(pool, settings, self._sorter, self._unsent, tenants_per_lane=tenants_per_lane)
         self._turn = asyncio.Lock()
 
     @property
@@ -235,17 +240,15 @@ class Ingest:
         """Set the delay of each device that gets another attempt, by its campaign's policy."""
         for campaign_id in {each.campaign_id for each in retried}:
             campaign = await campaigns.get(connection, tenant_id, campaign_id)
-            try:
-                rules = read_rules(campaign, self._settings)
-            except InvalidInput:
-                rules = default_rules(self._settings)  # it is about to be held; the device just must not be lost
+            # One whose policy cannot be read is about to be paused; the device just must not be lost.
+            policy = under_policy(campaign, self._settings).policy
             delays = []
             for each in retried:
                 if each.campaign_id == campaign_id and each.event.cause is not None:
                     luck = random.random()  # noqa: S311  spreads load only
-                    delay = rules.retry.delay_of(each.event.attempt, luck=luck)
+                    delay = policy.retry.delay_of(each.event.attempt, luck=luck)
                     delays.append((DeviceId(each.event.device_id), each.event.cause, delay))
-            await executions.postpone(connection, campaign, delays, in_all=rules.device_timeout)
+            await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:

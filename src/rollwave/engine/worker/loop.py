@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, suppress
 from math import inf
 
 from rollwave.engine.dispatch.session import CommandSession
-from rollwave.engine.worker.tick import Ticker
+from rollwave.engine.timing import steps_of
+from rollwave.engine.worker.tick import TURNS, Ticker, Turns
 from rollwave.errors import RollwaveError
 from rollwave.log import get_logger, report, trace
 from rollwave.log_once import LogOnce
@@ -24,9 +25,6 @@ _log = get_logger("tick")
 ASK_EVERY_SECONDS = 1.0
 """Seconds between two questions which campaigns are due, unless the worker is woken."""
 
-MAX_STEPS_PER_TICK, SHORTEST_STEP_SECONDS = 20, 0.5
-"""Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
-
 GIVE_UP_SECONDS = 5.0
 """Maximum number of seconds for the connection that hears wake-ups to be given up."""
 
@@ -40,7 +38,17 @@ LISTEN_AGAIN_SECONDS = 5.0
 class CampaignLoop:
     """Goes on until stopped; then waits for the campaigns in hand."""
 
-    def __init__(self, pool: Pool, command_session: CommandSession, settings: Settings, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        command_session: CommandSession,
+        settings: Settings,
+        stop: asyncio.Event,
+        *,
+        ask_every_seconds: float = ASK_EVERY_SECONDS,
+        turns: Turns = TURNS,
+    ) -> None:
+        self._ask_every_seconds = min(ask_every_seconds, settings.tick_interval)
         self._pool = pool
         self._settings = settings
         self._stop = stop
@@ -50,8 +58,10 @@ class CampaignLoop:
         """A campaign was moved since the database was asked."""
         self._log_once = LogOnce()
         self._asked_at = self._tick_logged_at = -inf
-        steps = max(1, min(MAX_STEPS_PER_TICK, int(settings.tick_interval / SHORTEST_STEP_SECONDS)))
-        self._ticker = Ticker(pool, command_session, settings, stop.is_set, on_scheduled=self._wake.set, steps=steps)
+        steps = steps_of(settings.tick_interval)
+        self._ticker = Ticker(
+            pool, command_session, settings, stop.is_set, on_scheduled=self._wake.set, steps=steps, turns=turns
+        )
 
     async def run(self) -> None:
         """Work until stopped."""
@@ -67,7 +77,7 @@ class CampaignLoop:
             await self._ticker.cancel()
 
     async def _look_at_campaigns(self) -> None:
-        every = min(ASK_EVERY_SECONDS, self._settings.tick_interval)
+        every = self._ask_every_seconds
         while True:
             self._wake.clear()
             if self._stop.is_set():
