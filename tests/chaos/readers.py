@@ -1,6 +1,6 @@
-"""Readers while faults happen: of events, each asking for what comes after the last it saw, and of why devices wait.
+"""Readers of a campaign: of its events, each after the last that it saw, and of why its devices wait.
 
-Readers of a campaign read as the API does, those of a tenant as a consumer of all its events.
+Those of a campaign read events as the API does, those of a tenant as a consumer of all its events.
 """
 
 from __future__ import annotations
