@@ -10,6 +10,7 @@ from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
@@ -29,7 +30,7 @@ class Engine:
         self.pool = pool
         self.key = key
         self.due = CampaignRef(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
-        self._claimer = Claims(pool, settings, steps=1)
+        self._claimer = Claims(pool, settings, Counters(pool, settings).count, steps=1)
         self._intake = Ingest(pool, settings)
 
     async def claim(self) -> Sequence[Claimed]:

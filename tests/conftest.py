@@ -77,7 +77,7 @@ def _lacks_server(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     params = item.callspec.params if hasattr(item, "callspec") else {}
     return (
-        (any("mosquitto" in name for name in fixtures) and debian_mosquitto() is None)
+        (any("mosquitto" in name for name in (*fixtures, *map(str, params.values()))) and debian_mosquitto() is None)
         or ("stack" in fixtures and not (debian_mosquitto() and debian_postgres()))
         or any(tool in fixtures and shutil.which(name) is None for tool, name in TOOLS.items())
         or ("debian" in params.values() and debian_postgres() is None)

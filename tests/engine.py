@@ -17,12 +17,17 @@ import asyncpg
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import identity
+from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.isolate import NOBODY
+from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
 from rollwave.store import executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
@@ -57,6 +62,16 @@ def events(running: Running, name: str) -> list[dict[str, Any]]:
     """What it has logged under this event name."""
     lines = [line for line in running.output().splitlines() if f'"{name}"' in line]
     return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+TICKS = "ota_tick_start"
+"""The log event of each look at the campaigns."""
+
+
+async def some_ticks(running: Running, number: int = 5) -> None:
+    """Wait until a worker has looked at its campaigns ``number`` more times."""
+    before = len(events(running, TICKS))
+    await eventually(lambda: len(events(running, TICKS)) > before + number, timeout=20, what="ticks")
 
 
 @asynccontextmanager
@@ -115,6 +130,16 @@ async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: in
     return await executions.claim(
         connection, campaign, tokens=tokens, fresh=fresh, lease=60, in_all=600, opens_window=False, command="{}"
     )
+
+
+def claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
+    """What claims devices, as a worker makes it."""
+    return Claims(pool, settings, Counters(pool, settings).count, steps=steps)
+
+
+def dispatch(pool: Pool, command_session: CommandSession, settings: Settings) -> Dispatch:
+    """What sends commands, as a worker makes it."""
+    return Dispatch(pool, command_session, settings, Counters(pool, settings).count)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
-CONNECT, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 3, 4, 8, 9, 14
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 14
 ANSWERED_WITHIN = 2.0
 """Seconds in which the broker should have answered what came before a packet over which the proxy ends a connection."""
 
@@ -32,9 +32,9 @@ class Do(enum.Enum):
     HOLD = enum.auto()  # until :meth:`Proxy.release`
     CLOSE = enum.auto()  # FIN, once what came before is answered
     RESET = enum.auto()  # RST at once: answers on their way are lost
-    DISCONNECT = enum.auto()  # the broker's DISCONNECT 0x87 (not authorized; MQTT 5), then FIN, as CLOSE
+    DISCONNECT = enum.auto()  # the broker's DISCONNECT with the proxy's reason (MQTT 5), then FIN, as CLOSE
     TRUNCATE = enum.auto()  # its first half, then FIN
-    REFUSE = enum.auto()  # a SUBSCRIBE: SUBACK 0x87 (0x80 on MQTT 3.1.1) for each of its filters
+    REFUSE = enum.auto()  # a CONNECT, SUBSCRIBE or PUBLISH (MQTT 5): answered with the proxy's reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Proxy:
 
     url: str
     rules: list[Rule] = field(default_factory=list)
+    reason: int = 0x87
+    """Reason code of MQTT with which packets are refused and clients disconnected. 0x87 is "not authorized"."""
     delay: float = 0.0
     """Seconds by which each packet is delayed, in each direction."""
     refusing: bool = False
@@ -221,7 +223,7 @@ class _Link:
             case Do.HOLD:
                 self._held.append((target, packet.raw))
             case Do.REFUSE:
-                await self._client.write(self._suback(packet))
+                await self._client.write(self._refusal(packet))
             case Do.TRUNCATE:
                 await target.write(packet.raw[: -(-len(packet.raw) // 2)])
                 self.end(Do.CLOSE)
@@ -229,7 +231,7 @@ class _Link:
             case Do.CLOSE | Do.DISCONNECT:
                 await self._previous_answered()
                 if do is Do.DISCONNECT and self._version == 5:
-                    await self._client.write(bytes([DISCONNECT << 4, 1, 0x87]))
+                    await self._client.write(bytes([DISCONNECT << 4, 1, self._proxy.reason]))
                 self.end(Do.CLOSE)
                 return False
             case Do.RESET:
@@ -276,11 +278,18 @@ class _Link:
             place += 1  # its options
         return tuple(found)
 
-    def _suback(self, subscribe: Packet) -> bytes:
-        number = _body(subscribe.raw)[:2]
-        codes = bytes([0x87 if self._version == 5 else 0x80]) * len(subscribe.topics)
-        body = number + (b"\0" if self._version == 5 else b"") + codes
-        return bytes([SUBACK << 4, len(body)]) + body
+    def _refusal(self, packet: Packet) -> bytes:
+        """What a broker answers to a packet that it refuses."""
+        body, reason, mqtt_5 = _body(packet.raw), bytes([self._proxy.reason]), self._version == 5
+        if packet.kind == CONNECT:
+            kind, answer = CONNACK, b"\0" + reason + (b"\0" if mqtt_5 else b"")
+        elif packet.kind == PUBLISH:
+            end_of_topic = _text(body, 0)[1]
+            kind, answer = PUBACK, body[end_of_topic : end_of_topic + 2] + reason + b"\0"
+        else:
+            codes = (reason if mqtt_5 else b"\x80") * len(packet.topics)
+            kind, answer = SUBACK, body[:2] + (b"\0" if mqtt_5 else b"") + codes
+        return bytes([kind << 4, len(answer)]) + answer
 
 
 def _body(raw: bytes) -> bytes:

@@ -88,10 +88,14 @@ class Mosquitto:
         if self._process is not None:
             self._process.stop()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the running server: SIGSTOP freezes it, SIGCONT continues it."""
+        assert self.pid
+        os.kill(self.pid, number)
+
     def reload(self) -> None:
         """Have it read its logins and its ACL again."""
-        assert self.pid
-        os.kill(self.pid, signal.SIGHUP)
+        self.send_signal(signal.SIGHUP)
 
     def crash(self) -> None:
         """End it with nothing written down since the last orderly stop."""

@@ -149,7 +149,7 @@ async def test_a_campaign_typed_into_psql_completes(engine: Engine) -> None:
     assert len(engine.watch.commands()) == 3
 
 
-async def test_failures_abort_it_and_spare_the_rest(engine: Engine) -> None:
+async def test_a_campaign_typed_into_psql_aborts_on_failures_and_skips_the_remaining_devices(engine: Engine) -> None:
     engine.sql(REGISTRY)
     engine.sql("""
         INSERT INTO firmware_versions (tenant_id, version, file_url) VALUES ('north', '3.0', 'http://files.invalid/3');

@@ -32,7 +32,7 @@ COMMANDS = (
 """Every command, by its words."""
 
 
-def test_no_command_is_missing_here() -> None:
+def test_these_tests_cover_every_command() -> None:
     named = {group.name for group in app.registered_groups} | {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }
@@ -40,7 +40,7 @@ def test_no_command_is_missing_here() -> None:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself_and_knows_its_flags(words: list[str]) -> None:
+def test_every_command_has_help_and_refuses_unknown_flags(words: list[str]) -> None:
     explained = CliRunner().invoke(app, [*words, "--help"])
     assert explained.exit_code == 0
     assert f"Usage: rollwave {' '.join(words)}" in explained.stdout
@@ -48,7 +48,7 @@ def test_every_command_explains_itself_and_knows_its_flags(words: list[str]) -> 
     assert (mistaken.exit_code, mistaken.stdout) == (2, "")
 
 
-def test_help_comes_at_once_and_teaches() -> None:
+def test_help_is_printed_quickly_and_shows_the_first_commands() -> None:
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = rollwave("--help")
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -60,7 +60,7 @@ def test_help_comes_at_once_and_teaches() -> None:
 
 
 @pytest.mark.parametrize("words", [["--nope"], ["nope"], ["campaign", "list", "--nope"]], ids=" ".join)
-def test_an_unknown_flag_is_a_mistake_in_usage(words: list[str]) -> None:
+def test_an_unknown_flag_is_a_usage_error(words: list[str]) -> None:
     done = rollwave(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
@@ -78,7 +78,7 @@ def test_an_unknown_flag_is_a_mistake_in_usage(words: list[str]) -> None:
         (["device-group", "list"], "ROLLWAVE_API_KEY"),
     ],
 )
-def test_a_setting_that_is_missing_is_named_in_one_line(words: list[str], setting: str) -> None:
+def test_a_missing_setting_is_named_in_one_line(words: list[str], setting: str) -> None:
     done = rollwave(*words)
     assert (done.returncode, done.stdout) == (1, "")
     error, hint = done.stderr.splitlines()
@@ -86,7 +86,7 @@ def test_a_setting_that_is_missing_is_named_in_one_line(words: list[str], settin
     assert hint.startswith("hint: ")
 
 
-def test_servers_that_are_away_are_explained() -> None:
+def test_unavailable_servers_are_named_in_the_error() -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     for words, env in (
         (["migrate"], {"DATABASE_URL": f"postgresql://me:secret@{nowhere}/name"}),
@@ -101,7 +101,7 @@ def test_servers_that_are_away_are_explained() -> None:
 
 @pytest.mark.parametrize("value", ["socks://me:secret@127.0.0.1:1080/", "socks5://127.0.0.1:1080", "http://a:b:c"])
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTP_PROXY"])
-def test_a_proxy_that_cannot_be_used_is_named_in_one_line(variable: str, value: str) -> None:
+def test_an_invalid_proxy_is_named_in_one_line(variable: str, value: str) -> None:
     done = rollwave("campaign", "list", env={"ROLLWAVE_API_KEY": "key", "NO_PROXY": "", variable: value})
     assert (done.returncode, done.stdout) == (1, "")
     error, hint = done.stderr.splitlines()
@@ -110,7 +110,7 @@ def test_a_proxy_that_cannot_be_used_is_named_in_one_line(variable: str, value: 
     assert "secret" not in done.stderr
 
 
-def test_a_dead_proxy_is_named_with_its_variable() -> None:
+def test_an_unreachable_proxy_is_named_with_the_variable_that_sets_it() -> None:
     proxy = f"http://me:secret@127.0.0.1:{free_port()}"
     env = {"ROLLWAVE_API_URL": "http://api.example", "ROLLWAVE_API_KEY": "key", "HTTP_PROXY": proxy, "NO_PROXY": ""}
     done = rollwave("campaign", "list", env=env)
@@ -124,7 +124,7 @@ def test_a_dead_proxy_is_named_with_its_variable() -> None:
     assert "secret" not in done.stderr
 
 
-async def test_migrating_says_what_it_did(empty_database: str) -> None:
+async def test_migrate_prints_what_it_did(empty_database: str) -> None:
     env = {"DATABASE_URL": empty_database}
     first = rollwave("migrate", env=env).stdout.splitlines()
     assert first[0] == "applied 0001_what_was_here.sql"
@@ -136,7 +136,7 @@ async def test_migrating_says_what_it_did(empty_database: str) -> None:
     assert "the database is at schema 9999" in refused.stderr
 
 
-async def test_keys_are_made_listed_and_revoked(database: str) -> None:
+async def test_api_keys_are_created_listed_and_revoked(database: str) -> None:
     env = {"DATABASE_URL": database}
     made = rollwave("apikey", "create", "--tenant", "north", "--role", "viewer", "--expires-in", "90d", env=env)
     assert made.stderr == ""
@@ -151,7 +151,7 @@ async def test_keys_are_made_listed_and_revoked(database: str) -> None:
     assert rollwave("apikey", "create", "--tenant", "no/rth", "--role", "viewer", env=env).returncode == 1
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+def test_writing_help_to_a_closed_pipe_prints_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     program = rollwave("--version").args[0]
@@ -160,7 +160,7 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert done.stderr == ""
 
 
-async def test_ctrl_c_leaves_without_a_traceback(tmp_path: Path) -> None:
+async def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
     # Whoever listens here accepts and never answers: the command hangs in a request.
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         env = {"ROLLWAVE_API_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}", "ROLLWAVE_API_KEY": "key"}
@@ -182,7 +182,7 @@ async def test_ctrl_c_leaves_without_a_traceback(tmp_path: Path) -> None:
         (b"firmware", ["--checksum", "d41d8cd98f00b204e9800998ecf8427e"], "is an MD5 sum"),
     ],
 )
-def test_a_file_that_every_device_would_refuse_is_not_registered(
+def test_firmware_that_every_device_would_refuse_is_not_registered(
     tmp_path: Path, content: bytes, options: list[str], told: str
 ) -> None:
     path = tmp_path / "fw.bin"

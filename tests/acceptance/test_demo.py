@@ -36,7 +36,7 @@ def processes(place: Path) -> list[str]:
     return found
 
 
-async def test_the_story_comes_out_right_and_only_the_data_stays(place: Path) -> None:
+async def test_the_demo_completes_one_campaign_aborts_the_other_and_leaves_only_its_data(place: Path) -> None:
     began = time.monotonic()
     done = rollwave("demo", env={"TMPDIR": str(place)}, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -51,7 +51,9 @@ async def test_the_story_comes_out_right_and_only_the_data_stays(place: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["starting the engine", "DOWNLOADING"])
-async def test_broken_off_it_stops_everything(place: Path, tmp_path: Path, moment: str, number: signal.Signals) -> None:
+async def test_a_signal_stops_the_demo_and_all_its_processes(
+    place: Path, tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
     async with rollwave_running(
         "demo", log=tmp_path / "log", env={"TMPDIR": str(place), "PYTHONUNBUFFERED": "1"}
     ) as demo:
@@ -64,7 +66,7 @@ async def test_broken_off_it_stops_everything(place: Path, tmp_path: Path, momen
     await eventually(lambda: processes(place) == [])
 
 
-def test_a_folder_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
+def test_the_demo_explains_why_it_cannot_use_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = rollwave("demo", "--data", str(tmp_path / "file" / "data"))
     assert (done.returncode, done.stdout) == (1, "")

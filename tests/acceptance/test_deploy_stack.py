@@ -119,7 +119,7 @@ def run(stack: Stack, service: str, *arguments: str, key: str = "") -> str:
     return done.stdout
 
 
-async def test_every_command_of_the_readme(
+async def test_every_command_in_the_deployment_readme_works(
     stack: Stack, running: dict[str, Running], database: EmbeddedPostgres
 ) -> None:
     await all_ready(stack)
@@ -145,7 +145,7 @@ async def test_every_command_of_the_readme(
     await stops_in_order(running)
 
 
-async def test_a_device_on_its_own_login_and_a_broker_that_goes(
+async def test_a_device_with_its_own_login_updates_and_survives_a_broker_restart(
     stack: Stack,
     running: dict[str, Running],
     stack_mosquitto: StackMosquitto,

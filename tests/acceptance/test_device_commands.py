@@ -34,7 +34,7 @@ async def stopped(running: Running, number: signal.Signals = signal.SIGTERM) -> 
     return await running.process.wait()
 
 
-async def test_a_device_updates_itself_survives_sigkill_and_stops_on_sigterm(
+async def test_device_run_updates_survives_sigkill_and_stops_on_sigterm(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -57,7 +57,7 @@ async def test_a_device_updates_itself_survives_sigkill_and_stops_on_sigterm(
     assert all(json.loads(line)["ts"] for line in device.output().splitlines())
 
 
-async def test_a_fleet_ends_when_all_have_reported_and_prints_its_tally(
+async def test_a_fleet_ends_when_all_devices_have_reported_and_prints_the_totals(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -73,7 +73,7 @@ async def test_a_fleet_ends_when_all_have_reported_and_prints_its_tally(
     assert 0 < tally["failed"] < 20
 
 
-async def test_a_fleet_stops_on_ctrl_c_with_its_tally(broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_fleet_stops_on_ctrl_c_and_prints_the_totals(broker: EmbeddedBroker, tmp_path: Path) -> None:
     arguments = ["fleet", "--tenant", TENANT, "--devices", "5", "--url", broker.url]
     async with rollwave_running(*arguments, log=tmp_path / "log") as fleet:
         await eventually(lambda: "fleet_progress" in fleet.output(), what="running")
@@ -82,7 +82,7 @@ async def test_a_fleet_stops_on_ctrl_c_with_its_tally(broker: EmbeddedBroker, tm
 
 
 @pytest.mark.parametrize(("wanted", "code"), [([], 0), (["--commands", "1"], 4)])
-def test_a_fleet_stops_when_its_time_is_up(broker: EmbeddedBroker, wanted: list[str], code: int) -> None:
+def test_a_fleet_stops_when_its_given_time_is_over(broker: EmbeddedBroker, wanted: list[str], code: int) -> None:
     done = rollwave("fleet", "--tenant", TENANT, "--devices", "5", "--url", broker.url, "--for", "0.3", *wanted)
     assert done.returncode == code
     assert "commands" in done.stdout
@@ -98,7 +98,9 @@ def test_a_fleet_stops_when_its_time_is_up(broker: EmbeddedBroker, wanted: list[
         (["device", "run", "--tenant", "north", "--device", "d", "--install", "'oops"], 1, "hint: "),
     ],
 )
-def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+def test_wrong_arguments_of_device_commands_are_explained(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
     state = ["--state", str(tmp_path)] if arguments[0] == "device" else []
     done = rollwave(*arguments, *state, env={"MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"})
     assert done.returncode == code

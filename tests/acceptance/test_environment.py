@@ -23,7 +23,7 @@ UNREADABLE = {
 }
 
 
-async def test_a_worker_runs_with_every_variable_empty(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_worker_treats_empty_variables_as_unset(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     empty = dict.fromkeys(VARIABLES, "") | {"ROLLWAVE_API_URL": "http://[", "LOG_LEVEL": "loud", "LOG_FORMAT": " "}
     for name in ("DATABASE_URL", "MQTT_BROKER_URL"):
         del empty[name]
@@ -33,7 +33,7 @@ async def test_a_worker_runs_with_every_variable_empty(database: str, broker: Em
         assert "LOG_LEVEL" in ignored["error"]
 
 
-def test_commands_do_not_mind_what_they_do_not_use(database: str, broker: EmbeddedBroker) -> None:
+def test_commands_ignore_invalid_settings_that_they_do_not_use(database: str, broker: EmbeddedBroker) -> None:
     env = UNREADABLE | {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}
     assert rollwave("migrate", env=env).stdout.startswith("up to date")
     made = rollwave("apikey", "create", "--tenant", "t", "--role", "viewer", env=env)
@@ -46,7 +46,7 @@ def test_commands_do_not_mind_what_they_do_not_use(database: str, broker: Embedd
 
 
 @pytest.mark.parametrize("command", ["worker", "serve"])
-def test_a_worker_stops_at_its_start(command: str, database: str, broker: EmbeddedBroker) -> None:
+def test_a_worker_with_an_invalid_setting_does_not_start(command: str, database: str, broker: EmbeddedBroker) -> None:
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url, "OTA_MAX_ATTEMPTS": "many"}
     told = rollwave(command, env=env)
     assert told.returncode == 1
@@ -54,7 +54,9 @@ def test_a_worker_stops_at_its_start(command: str, database: str, broker: Embedd
     assert "many" not in told.stderr
 
 
-async def test_doctor_tells_every_one_and_looks_on(database: str, broker: EmbeddedBroker) -> None:
+async def test_doctor_reports_every_invalid_setting_and_continues_its_checks(
+    database: str, broker: EmbeddedBroker
+) -> None:
     env = UNREADABLE | {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}
     told = await asyncio.to_thread(rollwave, "doctor", "-o", "json", env=env)
     found = json.loads(told.stdout)["findings"]

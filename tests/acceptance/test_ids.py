@@ -24,7 +24,7 @@ async def south(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncI
         yield Installation(north.database, north.broker, north.env | {"ROLLWAVE_API_KEY": key})
 
 
-async def test_a_campaign_over_devices_as_people_call_them(south: Installation, tmp_path: Path) -> None:
+async def test_a_campaign_completes_on_devices_with_all_kinds_of_ids(south: Installation, tmp_path: Path) -> None:
     table = tmp_path / "devices.csv"
     table.write_text(f"device_id\nPump 1\nPump 2\n{AGENT}\n", encoding="utf-8")
     assert f"group {GROUP}: 3 devices" in south.do("device-group", "import", GROUP, str(table))
@@ -75,7 +75,7 @@ async def test_a_campaign_over_devices_as_people_call_them(south: Installation, 
         ("fleet", "--tenant", " a", "--devices", "1"),
     ],
 )
-def test_an_id_that_is_none_is_a_mistake_of_usage(words: tuple[str, ...]) -> None:
+def test_an_invalid_id_is_a_usage_error(words: tuple[str, ...]) -> None:
     refused = rollwave(*words)
     assert refused.returncode == 2
     assert "1 to 128 characters" in " ".join(refused.stderr.replace("│", " ").split())

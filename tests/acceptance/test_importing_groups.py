@@ -20,7 +20,7 @@ async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncI
         yield installation
 
 
-async def test_a_large_file_is_imported_in_parts_or_not_at_all(north: Installation, tmp_path: Path) -> None:
+async def test_a_large_group_file_is_imported_in_parts_or_not_at_all(north: Installation, tmp_path: Path) -> None:
     def table(devices: int, more: str = "") -> str:
         file = tmp_path / "devices.csv"
         rows = "".join(f"DEV-{number};gateway;north, hall {number % 9};{'x' * 150}\r\n" for number in range(devices))
@@ -44,7 +44,7 @@ async def test_a_large_file_is_imported_in_parts_or_not_at_all(north: Installati
 
 
 @pytest.mark.parametrize("at", ["sending", "applying"])
-async def test_ctrl_c_in_mid_import_leaves_one_membership_or_the_other(
+async def test_ctrl_c_during_an_import_leaves_the_old_or_the_new_members(
     north: Installation, tmp_path: Path, at: str
 ) -> None:
     north.do("device-group", "put", "all", "old-1")

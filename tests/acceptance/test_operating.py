@@ -36,7 +36,7 @@ def prepared(north: Installation, tmp_path: Path, devices: int) -> None:
     north.do("firmware", "add", URL, "--version", "2.0")
 
 
-async def test_a_campaign_from_a_file_to_its_end(north: Installation, tmp_path: Path) -> None:
+async def test_a_campaign_on_a_group_imported_from_a_file_completes(north: Installation, tmp_path: Path) -> None:
     prepared(north, tmp_path, 6)
     artifact = tmp_path / "fw.bin"
     artifact.write_bytes(b"firmware")
@@ -59,10 +59,16 @@ async def test_a_campaign_from_a_file_to_its_end(north: Installation, tmp_path: 
     listed = json.loads(north.do("campaign", "devices", "1", "-o", "json", "--limit", "2"))
     assert (len(listed["devices"]), listed["total"]) == (2, 6)
     assert "2 of 6; --limit shows more" in north.do("campaign", "devices", "1", "--limit", "2")
+    explained = north.do("campaign", "explain", "1", "dev-1")
+    assert explained.splitlines()[0] == "dev-1 is SUCCESS, and is not sent to now"
+    assert "it runs the firmware" in explained
+    assert north.do("campaign", "waiting", "1").splitlines() == ["No device is PENDING."]
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
 
 
-async def test_a_large_group_is_targeted_while_one_looks_on_or_not(north: Installation, tmp_path: Path) -> None:
+async def test_create_waits_for_targeting_of_a_large_group_up_to_its_timeout(
+    north: Installation, tmp_path: Path
+) -> None:
     prepared(north, tmp_path, 12_000)
     words = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all", "--start"]
     so_far = "targeting 10,000 of 12,000 devices"
@@ -85,7 +91,9 @@ async def test_a_large_group_is_targeted_while_one_looks_on_or_not(north: Instal
     assert "campaign 4: 12,000 devices targeted" in seen
 
 
-async def test_aborting_needs_a_yes_and_is_told_by_the_exit_code(north: Installation, tmp_path: Path) -> None:
+async def test_abort_asks_for_confirmation_and_watch_exits_with_a_code_for_aborted(
+    north: Installation, tmp_path: Path
+) -> None:
     prepared(north, tmp_path, 3)
     north.do("campaign", "create", "spring", "--firmware", "2.0", "--group", "all")
     assert north.run("campaign", "watch", "1", "--timeout", "0").returncode == 4
@@ -103,7 +111,9 @@ async def test_aborting_needs_a_yes_and_is_told_by_the_exit_code(north: Installa
     assert again.stderr.startswith("error: ")
 
 
-async def test_watching_outlives_an_api_that_is_away(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_watch_continues_after_an_outage_of_the_api(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     port = free_port()
     async with AsyncExitStack() as watching:
         async with installed(database, broker.url, tmp_path / "serve.log", port=port) as north:
@@ -119,7 +129,7 @@ async def test_watching_outlives_an_api_that_is_away(database: str, broker: Embe
             assert await watch.process.wait() == 3
 
 
-async def test_what_a_device_writes_cannot_drive_the_terminal(north: Installation, tmp_path: Path) -> None:
+async def test_control_characters_in_a_devices_error_are_not_printed_raw(north: Installation, tmp_path: Path) -> None:
     prepared(north, tmp_path, 1)
     north.do("campaign", "create", "\x1b]0;title\x07", "--firmware", "2.0", "--group", "all")
     psql(north.database, r"UPDATE ota_device_status SET error_message = E'\x1b[2J[bold]<b>\u202e'")
@@ -128,7 +138,7 @@ async def test_what_a_device_writes_cannot_drive_the_terminal(north: Installatio
     assert r"\x1b[2J[bold]<b>\u202e" in north.do("campaign", "devices", "1")
 
 
-async def test_a_file_with_mistakes_writes_nothing(north: Installation, tmp_path: Path) -> None:
+async def test_a_group_file_with_mistakes_changes_nothing(north: Installation, tmp_path: Path) -> None:
     table = tmp_path / "devices.csv"
     table.write_text("device_id\ndev-1\ndev#2\ndev-1\n")
     refused = north.run("device-group", "import", "all", str(table))
@@ -140,7 +150,7 @@ async def test_a_file_with_mistakes_writes_nothing(north: Installation, tmp_path
     assert north.run("device-group", "import", "all", str(tmp_path / "none.csv")).returncode == 1
 
 
-async def test_a_firmware_is_chosen_by_its_version_or_its_id_and_told(north: Installation) -> None:
+async def test_create_accepts_a_firmware_version_or_id_and_prints_the_one_chosen(north: Installation) -> None:
     north.do("device-group", "put", "all", "dev-1")
     for version, kind in (("4.2.0", None), ("4.2.0", "gateway"), ("2", None), ("20260115", None)):
         north.do("firmware", "add", URL, "--version", version, *(["--device-type", kind] if kind else []))
@@ -171,7 +181,7 @@ async def test_a_firmware_is_chosen_by_its_version_or_its_id_and_told(north: Ins
     assert json.loads(north.do("campaign", "list", "-o", "json"))["total"] == 5
 
 
-async def test_registering_again_says_which_it_was(north: Installation) -> None:
+async def test_registering_firmware_again_prints_the_existing_one(north: Installation) -> None:
     words = ["firmware", "add", URL, "--version", "2.0", "--size", "8"]
     assert north.do(*words) == f"firmware 1: 2.0 at {URL}\n"
     assert north.do(*words) == f"firmware 1: 2.0 at {URL} (registered before)\n"
@@ -181,7 +191,7 @@ async def test_registering_again_says_which_it_was(north: Installation) -> None:
     assert "another file_size_bytes" in other.stderr
 
 
-async def test_arguments_that_could_be_read_otherwise_are_refused(north: Installation, tmp_path: Path) -> None:
+async def test_ambiguous_arguments_are_refused(north: Installation, tmp_path: Path) -> None:
     table = tmp_path / "devices.csv"
     table.write_text("device_id\ndev-1\n")
     given = north.run("device-group", "put", "all", str(table))
@@ -197,7 +207,7 @@ async def test_arguments_that_could_be_read_otherwise_are_refused(north: Install
     assert north.run("quarantine", "list", "--tenant", "").returncode == 1
 
 
-async def test_what_the_api_refuses_is_explained(north: Installation) -> None:
+async def test_refusals_of_the_api_are_explained(north: Installation) -> None:
     viewer = rollwave("apikey", "create", "--tenant", TENANT, "--role", "viewer", env=north.env).stdout.strip()
     for words, key, told in (
         (["firmware", "list"], "rollwave.north.0123456789abcdef.nothing", "ROLLWAVE_API_KEY"),

@@ -102,7 +102,9 @@ def empty() -> Iterator[EmptyEnvironment]:
     shutil.rmtree(folder)
 
 
-def test_the_wheel_has_the_sql_and_the_sdist_all_that_a_clone_has(packages: Packages, tmp_path: Path) -> None:
+def test_the_wheel_contains_the_sql_and_the_sdist_every_file_of_the_repository(
+    packages: Packages, tmp_path: Path
+) -> None:
     _build(tmp_path, "--wheel")
     built, here = _names(packages.wheel), _names(_only(tmp_path, "*.whl"))
     assert built == here  # of the sdist, as of the clone
@@ -126,7 +128,7 @@ def _names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-async def test_a_host_needs_the_plain_package_and_every_command_names_its_extra(
+async def test_a_host_needs_no_extra_and_each_command_names_the_extra_that_it_needs(
     packages: Packages, empty: EmptyEnvironment, database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     empty.install(packages.wheel)

@@ -12,7 +12,7 @@ from tests.support import environment, eventually, psql, rollwave, rollwave_runn
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
-async def test_a_campaign_by_hand(empty_database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_the_readmes_campaign_by_hand_works(empty_database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
     (sql,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
     (report,) = re.findall(r"^mosquitto_pub .*$", README, re.MULTILINE)
     settings = {"DATABASE_URL": empty_database, "MQTT_BROKER_URL": mosquitto.url, "OTA_TICK_INTERVAL": "0.2"}
@@ -26,7 +26,7 @@ async def test_a_campaign_by_hand(empty_database: str, mosquitto: Mosquitto, tmp
         await eventually(lambda: psql(empty_database, "SELECT status FROM ota_campaigns") == "COMPLETED")
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_in_the_docs_has_a_target() -> None:
     root = Path(__file__).parents[2]
     targets = re.findall(r"\]\((?!http)([^)#]+)", README)
     assert [target for target in targets if not (root / target).exists()] == []

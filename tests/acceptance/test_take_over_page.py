@@ -115,7 +115,9 @@ def schema(host: Host) -> list[str]:
     return [line for line in dump.splitlines() if not re.match(r"\\(un)?restrict ", line)]
 
 
-async def test_every_command_on_the_page(empty_database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_every_command_on_the_take_over_page_works(
+    empty_database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
     host = await make_host(empty_database)
     before = schema(host)
     folder = tmp_path / "reader"

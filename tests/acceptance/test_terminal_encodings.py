@@ -62,7 +62,7 @@ LISTS = (
 
 
 @pytest.mark.parametrize("terminal", TERMINALS)
-async def test_every_list_is_printed(north: Installation, terminal: str) -> None:
+async def test_every_list_is_printed_in_every_terminal_encoding(north: Installation, terminal: str) -> None:
     for words in LISTS:
         done = on(terminal, north, *words)
         assert (done.returncode, done.stderr) == (0, b""), words
@@ -73,7 +73,9 @@ async def test_every_list_is_printed(north: Installation, terminal: str) -> None
 
 
 @pytest.mark.parametrize("terminal", TERMINALS)
-async def test_errors_help_and_watching_are_printed(north: Installation, terminal: str, tmp_path: Path) -> None:
+async def test_errors_help_and_watch_are_printed_in_every_terminal_encoding(
+    north: Installation, terminal: str, tmp_path: Path
+) -> None:
     watched = on(terminal, north, "campaign", "watch", "1", "--timeout", "0")
     assert (watched.returncode, watched.stderr) == (4, b"")
     seen = seen_on_a_terminal(terminal, north, "campaign", "watch", "1", "--timeout", "0")

@@ -16,7 +16,7 @@ from tests.support import eventually, free_port, rollwave, rollwave_running
 CA = "/nowhere/ca.pem"
 
 
-async def test_a_ca_beside_a_plaintext_url_is_worth_a_warning(
+async def test_a_worker_warns_about_a_ca_certificate_with_a_plaintext_url(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -29,7 +29,9 @@ async def test_a_ca_beside_a_plaintext_url_is_worth_a_warning(
         assert page.count(f"# TYPE {name}") == 1, name
 
 
-async def test_so_it_is_for_devices_and_the_doctor(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_devices_and_doctor_warn_about_a_ca_certificate_with_a_plaintext_url(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url, "MQTT_CA_CERT": CA}
     fleet = rollwave("fleet", "--tenant", "north", "--devices", "1", "--for", "0.1", "-o", "json", env=settings)
     assert fleet.returncode == 0, fleet.stderr
@@ -53,7 +55,9 @@ async def test_so_it_is_for_devices_and_the_doctor(database: str, broker: Embedd
     ],
     ids=["a CA file that is missing", "websockets", "a number that is none", "a direct URL that is none"],
 )
-async def test_a_worker_that_cannot_work_does_not_start(database: str, settings: dict[str, str], hint: str) -> None:
+async def test_a_worker_with_settings_that_cannot_work_does_not_start(
+    database: str, settings: dict[str, str], hint: str
+) -> None:
     done = await asyncio.to_thread(rollwave, "worker", env={"DATABASE_URL": database} | settings)
     assert done.returncode == 1
     assert hint in done.stderr
@@ -64,7 +68,7 @@ async def test_a_worker_that_cannot_work_does_not_start(database: str, settings:
 @pytest.mark.parametrize(
     "command", [["worker"], ["serve", "--port", "0"], ["apikey", "create", "--tenant", "north", "--role", "viewer"]]
 )
-def test_a_forgotten_migration(empty_database: str, command: list[str]) -> None:
+def test_the_api_and_worker_name_a_missing_migration(empty_database: str, command: list[str]) -> None:
     done = rollwave(*command, env={"DATABASE_URL": empty_database})
     assert done.returncode == 1
     # The role is of the whole server: another database may have it made already.

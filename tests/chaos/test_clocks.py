@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -63,7 +62,7 @@ def answer(command: Command) -> Sequence[bytes]:
     return [encode_report(command.campaign, "SUCCESS")]
 
 
-async def test_only_the_databases_clock_decides(
+async def test_workers_with_wrong_clocks_change_no_deadline(
     database: str, mosquitto: Mosquitto, faketime: Path, tmp_path: Path
 ) -> None:
     async with (
@@ -85,11 +84,11 @@ async def test_only_the_databases_clock_decides(
         watching = asyncio.create_task(watch(second, windows))
         try:
             await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="under way")
-            signal_to(mosquitto, signal.SIGSTOP)  # now each has a batch in hand, claimed and not acknowledged
+            mosquitto.send_signal(signal.SIGSTOP)  # now each has a batch in hand, claimed and not acknowledged
             try:
                 leases = await eventually(lambda: claimed(host), what="both have claimed")
             finally:
-                signal_to(mosquitto, signal.SIGCONT)
+                mosquitto.send_signal(signal.SIGCONT)
             assert all(each <= timedelta(seconds=LEASE) for each in leases), leases
             ahead.process.kill()  # what it has claimed goes again when its lease ends, not a day later
             await ends(host, campaign, timeout=45)
@@ -118,11 +117,6 @@ async def claimed(host: Connection) -> list[timedelta]:
     )
     leases = [row["lease"] for row in rows if row["lease"] > timedelta(0)]
     return leases if len(leases) > RATE else []
-
-
-def signal_to(broker: Mosquitto, number: signal.Signals) -> None:
-    assert broker._process
-    os.kill(broker._process.pid, number)
 
 
 async def watch(host: Connection, windows: set[datetime]) -> None:

@@ -74,7 +74,7 @@ def in_its_place(host: str) -> socket.socket:
     return silent
 
 
-async def test_a_replica_takes_over(pair: Pair, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_workers_continue_on_a_promoted_replica(pair: Pair, mosquitto: Mosquitto, tmp_path: Path) -> None:
     url = f"postgresql://postgres@{pair.primary_host}:5432,{pair.replica_host}:5432/postgres"
     async with (
         devices(mosquitto.url, succeeds) as fleet,
@@ -96,7 +96,9 @@ async def test_a_replica_takes_over(pair: Pair, mosquitto: Mosquitto, tmp_path: 
         assert it.process.returncode is None
 
 
-async def test_a_worker_leaves_a_server_that_takes_no_writes(pair: Pair, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_a_worker_reconnects_when_its_server_becomes_read_only(
+    pair: Pair, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
     """Its address led to the replica for a while. What it has open to there stays open, and is not used again."""
     health = free_port()
     async with address(pair.primary_host) as (virtual, port), devices(mosquitto.url, succeeds) as fleet:

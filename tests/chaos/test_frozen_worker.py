@@ -14,7 +14,7 @@ from tests.support import eventually
 SETTINGS = {"ROLLWAVE_LEASE": "1", "OTA_TICK_INTERVAL": "0.1", "OTA_MAX_ATTEMPTS": "50"}
 
 
-async def test_it_wakes_after_its_lease_to_a_campaign_that_went_on(
+async def test_a_worker_frozen_past_its_lease_sends_no_command_a_second_time(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with (
@@ -36,7 +36,9 @@ async def test_it_wakes_after_its_lease_to_a_campaign_that_went_on(
         assert {command.attempt for command in fleet.commands} == {1}
 
 
-async def test_it_wakes_after_an_abort_and_sends_no_more(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_worker_frozen_during_an_abort_sends_nothing_after_it_wakes(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     async with (
         connect(database) as host,
         devices(broker.url, mute) as fleet,

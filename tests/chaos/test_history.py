@@ -94,7 +94,7 @@ async def lead_a_busy_life(pool: Pool, host: Connection, campaigns: Sequence[int
         await host.execute("UPDATE ota_campaigns SET max_in_flight = NULL WHERE id = $1", never_retries)
 
 
-async def test_a_replay_of_history_is_the_state(
+async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
     database: str, pool: Pool, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     dice = random.Random(SEED)

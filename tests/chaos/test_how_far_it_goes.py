@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
-from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, create_pool
@@ -29,6 +28,7 @@ from tests.engine import (
     breakdown,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     insert_campaign,
@@ -53,7 +53,7 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
     dice = random.Random(4)
 
     async def work(publisher: CommandSession) -> None:
-        dispatcher = Dispatch(pool, publisher, settings)
+        dispatcher = dispatch(pool, publisher, settings)
         while True:
             await barrier.wait()
             await dispatcher.dispatch(due(campaign))
@@ -65,7 +65,7 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
             group.create_task(work(await stack.enter_async_context(CommandSession(Broker.from_settings(settings)))))
 
 
-async def test_on_a_barrier_neither_rate_nor_cap_is_passed_in_any_commit(
+async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_commit(
     database: str, host: Connection, broker: EmbeddedBroker
 ) -> None:
     rate, cap, total = 7, 10, 140
@@ -80,7 +80,7 @@ async def test_on_a_barrier_neither_rate_nor_cap_is_passed_in_any_commit(
         return ()
 
     async with create_pool(database, size=12) as pool, devices(broker.url, takes_its_time) as fleet:
-        listening = asyncio.create_task(Listener(pool, settings, slot=0).run())
+        listening = asyncio.create_task(make_listener(pool, settings).run())
         campaign = await insert_campaign(host, total, rollout_rate=rate, max_in_flight=cap)
         started = asyncio.Event()
         working = asyncio.create_task(released_together(pool, settings, campaign, started))
@@ -122,7 +122,7 @@ ALL_BAD = {
 }
 
 
-async def test_a_firmware_that_is_all_bad_reaches_few(
+async def test_a_bad_firmware_reaches_no_more_devices_than_the_limits_allow(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     tick = timedelta(seconds=0.5)

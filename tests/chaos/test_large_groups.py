@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep.targeting import MAX_DEVICES_PER_BATCH
 from rollwave.store.database import Pool
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from tests.chaos.crew import crew
 from tests.chaos.traps import Deed, Trap
 from tests.engine import breakdown, connect
@@ -17,7 +17,7 @@ from tests.support import eventually
 MEMBERS = 3 * MAX_DEVICES_PER_BATCH + 5000
 
 
-async def test_the_next_worker_goes_on_where_a_dead_one_was(
+async def test_a_worker_continues_the_targeting_that_a_crashed_worker_began(
     database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     traps = [Trap(Failpoint.CAMPAIGN_WRITTEN, Deed.CRASH, nth) for nth in (3, 2, 3)]

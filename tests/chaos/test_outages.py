@@ -70,7 +70,7 @@ async def unready(port: int) -> dict[str, str]:
     return {name: each for name, each in checks.items() if each != "ok"}
 
 
-async def test_what_is_away_is_said_once_and_named_by_readyz(
+async def test_an_outage_is_logged_once_and_named_by_readyz(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
     """Several campaigns and tenants, hundreds of tries: a few lines when it goes, a few when it is back."""
@@ -148,7 +148,7 @@ async def only(port: int, *names: str) -> bool:
     return found.keys() == set(names) and all(" for " in each for each in found.values())
 
 
-async def test_a_slow_database_and_a_slow_broker(
+async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
     """Statements that are cancelled, and a broker that stands still: both answer nothing, and neither is gone."""
@@ -170,20 +170,19 @@ async def test_a_slow_database_and_a_slow_broker(
         assert slow.total() <= 4, slow
         before = len(fleet.commands)
         await eventually(lambda: len(fleet.commands) > before + 10, timeout=20, what="going on")
-        assert mosquitto._process
-        mosquitto._process._server.send_signal(signal.SIGSTOP)
+        mosquitto.send_signal(signal.SIGSTOP)
         try:
             await eventually(lambda: events(it, "ota_mqtt_publish_failed"), timeout=20, what="not acknowledged")
             await lasts(outage)
         finally:
-            mosquitto._process._server.send_signal(signal.SIGCONT)
+            mosquitto.send_signal(signal.SIGCONT)
         await ends(host, campaign, timeout=60)
         assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
         assert await breakdown(host, campaign) == {"SUCCESS": 100}
         assert {command.attempt for command in fleet.commands} == {1}
 
 
-async def test_a_database_that_crashes_every_few_seconds(
+async def test_a_database_that_crashes_every_few_seconds_loses_no_report(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
     """Devices say it once: a report that was acknowledged and not kept would leave its device unfinished."""

@@ -119,7 +119,7 @@ def said(name: str, campaign: int, status: str, progress: int | None = None) -> 
     return status_topic(TENANT, name), encode_report(campaign, status, progress)
 
 
-async def test_ten_times_what_can_be_taken_in_costs_neither_memory_nor_a_last_word(
+async def test_reports_at_ten_times_capacity_cost_no_memory_and_no_final_report(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     names = [f"dev-{number}" for number in range(2000)]
@@ -155,7 +155,7 @@ async def test_ten_times_what_can_be_taken_in_costs_neither_memory_nor_a_last_wo
         assert (await campaign_row(host, campaign))[1:] == (len(told) - failed, failed)
 
 
-async def test_large_messages_are_held_by_their_bytes(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_waiting_messages_are_limited_by_their_bytes(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
     async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
         campaign = await insert_sent(host, ["dev-1", "dev-2"])
         before = it.memory("VmRSS")
@@ -173,7 +173,9 @@ async def test_large_messages_are_held_by_their_bytes(database: str, mosquitto: 
         assert events(it.running, "ota_status_listener_disconnected") == []
 
 
-async def test_one_device_that_floods_holds_nobody_up(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_a_device_that_floods_does_not_delay_other_devices(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
     names = [f"dev-{number}" for number in range(300)]
     async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
         campaign = await insert_sent(host, [*names, "loud"])
@@ -220,7 +222,7 @@ async def test_one_device_that_floods_holds_nobody_up(database: str, mosquitto: 
         assert await host.fetchval("SELECT count(*) FROM ota_quarantine") <= 5 + seconds / 10 + 1
 
 
-async def test_what_the_broker_drops_is_seen(database: str, tmp_path: Path) -> None:
+async def test_messages_dropped_by_the_broker_are_counted(database: str, tmp_path: Path) -> None:
     with Mosquitto(tmp_path, config="max_queued_messages 100\nsys_interval 1\n") as broker:
         async with connect(database) as host, measured(database, broker, tmp_path / "first.log") as first:
             campaign = await insert_sent(host, ["dev-1"])
@@ -234,7 +236,7 @@ async def test_what_the_broker_drops_is_seen(database: str, tmp_path: Path) -> N
                 await second.has_taken(100)
 
 
-async def test_a_listener_that_comes_back_to_a_long_queue_takes_it_in(
+async def test_a_listener_that_reconnects_ingests_a_long_queue(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with connect(database) as host:

@@ -64,7 +64,7 @@ def server(networks: dict[str, Network]) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-async def test_a_partition_heals_without_loss(
+async def test_a_network_partition_loses_no_report(
     networks: dict[str, Network], server: EmbeddedPostgres, tmp_path: Path, outage: float
 ) -> None:
     async with asyncio.TaskGroup() as group:

@@ -26,7 +26,9 @@ HOSTS_OWN_TRIGGER = """
 """
 
 
-async def test_neighbours_keep_their_rhythm(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_campaigns_that_fail_do_not_delay_other_campaigns(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     settings = {"OTA_TICK_INTERVAL": str(TICK.total_seconds())}
     async with (
         connect(database) as host,

@@ -11,16 +11,15 @@ import pytest
 
 from rollwave.engine import failpoints
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import create_pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, listened_to
+from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign, listened_to
 from tests.servers import Mosquitto
 
 WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 120
@@ -75,7 +74,7 @@ async def carried(mosquitto: Mosquitto) -> AsyncIterator[Carried]:
         yield Carried(session)
 
 
-async def test_at_most_one_batch_a_worker_goes_out(
+async def test_after_a_stop_each_worker_sends_at_most_one_batch(
     database: str, mosquitto: Mosquitto, carried: Carried, dice: random.Random
 ) -> None:
     settings = Settings(ROLLWAVE_CLAIM_BATCH=BATCH)
@@ -88,7 +87,7 @@ async def test_at_most_one_batch_a_worker_goes_out(
         workers = []
         for _ in range(WORKERS):
             publisher = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
-            workers.append(Dispatch(pool, publisher, settings))
+            workers.append(dispatch(pool, publisher, settings))
         for number in range(TRIALS):
             campaign = await insert_campaign(host, DEVICES, rollout_rate=1000)
             sending = [asyncio.create_task(each.dispatch(due(campaign))) for each in workers]
@@ -103,7 +102,7 @@ async def test_at_most_one_batch_a_worker_goes_out(
             await workers[0].dispatch(due(campaign))  # it has not heard of the stop
             assert await carried.until(await carried.mark()) == []
             if number % 2:
-                await Conductor(pool, settings).skip_rest(due(campaign))
+                await skip_rest(pool, due(campaign))
             await stands_as_sent(host, campaign, {*before, *late}, "SKIPPED" if number % 2 else "PENDING")
         assert sum(each > 0 for each in after) > TRIALS / 5, "many were stopped in the midst of a batch"
         await start_campaign(pool, TENANT, paused, actor="test")

@@ -9,7 +9,7 @@ from tests.servers import Mosquitto
 DEVICES = 2000
 
 
-async def test_counters_are_the_fleets_own_tally(mosquitto: Mosquitto) -> None:
+async def test_counters_equal_what_twenty_thousand_devices_reported(mosquitto: Mosquitto) -> None:
     async with ground() as here:
         outcome = await roll_out(here, mosquitto, DEVICES, print)
     assert outcome.right, outcome

@@ -206,7 +206,7 @@ async def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
-async def test_nothing_is_lost_and_the_host_goes_on_as_before(host: Host, root: Connection) -> None:
+async def test_adoption_changes_no_row_and_the_hosts_statements_still_work(host: Host, root: Connection) -> None:
     before = await contents(root)
     assert "now at schema" in host.migrate()
     assert await contents(root) == before
@@ -242,7 +242,7 @@ async def work_as_before(login: Connection) -> None:
     await transaction.rollback()
 
 
-async def test_a_campaign_that_the_host_began_is_brought_to_its_end(
+async def test_a_campaign_that_the_host_started_completes_after_adoption(
     host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     host.migrate("--grant-to", "runner")
@@ -273,7 +273,7 @@ async def is_installing(root: Connection) -> bool:
     return bool((await device_row(root, HALFWAY, "dev-6"))["status"] == "INSTALLING")
 
 
-async def test_a_long_error_fits_the_hosts_column(
+async def test_a_long_device_error_is_cut_to_the_hosts_column(
     host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     host.migrate("--grant-to", "runner")
@@ -288,7 +288,7 @@ async def has_failed(root: Connection, device: str) -> bool:
     return bool((await device_row(root, HALFWAY, device))["status"] == "FAILED")
 
 
-async def test_forced_on_request_the_host_needs_a_tenant_too(
+async def test_with_forced_row_security_the_host_needs_a_tenant_too(
     host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     before = await contents(root)
@@ -312,7 +312,7 @@ async def test_forced_on_request_the_host_needs_a_tenant_too(
         await ends(root, HALFWAY)
 
 
-async def test_pulse_app_is_confined_from_the_start(host: Host, root: Connection) -> None:
+async def test_pulse_app_sees_only_its_tenant_right_after_adoption(host: Host, root: Connection) -> None:
     host.migrate()
     for table in CONTRACT:
         async with root.transaction():
@@ -331,7 +331,7 @@ async def test_a_hosts_own_policies_stay_in_force(host: Host, root: Connection) 
         assert await root.fetchval("SELECT string_agg(DISTINCT tenant_id, ',') FROM devices") == "north"
 
 
-async def test_a_table_with_duplicate_versions_is_adopted_and_gains_no_more(host: Host, root: Connection) -> None:
+async def test_a_table_with_duplicate_versions_is_adopted_and_accepts_no_new_ones(host: Host, root: Connection) -> None:
     await root.execute(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
         " VALUES ('north', '2.0', 'https://files.invalid/2', NULL), ('north', '2.0', 'https://files.invalid/2b', '')"
@@ -353,12 +353,12 @@ async def test_a_table_with_duplicate_versions_is_adopted_and_gains_no_more(host
     assert await contents(root) == before
 
 
-async def test_versions_that_are_unique_stay_so(host: Host, root: Connection) -> None:
+async def test_unique_versions_stay_unique_after_adoption(host: Host, root: Connection) -> None:
     host.migrate()
     assert await root.fetchval("SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'rollwave_firmware_version')")
 
 
-async def test_every_statement_can_be_prepared(host: Host, root: Connection) -> None:
+async def test_every_statement_can_be_prepared_on_adopted_tables(host: Host, root: Connection) -> None:
     host.migrate()
     for file in (files("rollwave.store") / "sql").iterdir():
         for name, sql in load(file.name.removesuffix(".sql")).items():
@@ -368,7 +368,7 @@ async def test_every_statement_can_be_prepared(host: Host, root: Connection) -> 
                 pytest.fail(f"{file.name}: {name}: {error}")
 
 
-async def test_the_api_speaks_over_adopted_tables(host: Host, tmp_path: Path) -> None:
+async def test_the_api_works_on_adopted_tables(host: Host, tmp_path: Path) -> None:
     host.migrate("--grant-to", "runner")
     key = rollwave("apikey", "create", "--tenant", "north", "--role", "admin", env={"DATABASE_URL": host.runner})
     assert key.returncode == 0, key.stderr
@@ -406,7 +406,7 @@ async def test_the_api_speaks_over_adopted_tables(host: Host, tmp_path: Path) ->
         assert all(answer.status_code in {404, 422} for answer in answers), [each.text for each in answers]
 
 
-async def test_a_large_group_of_the_hosts_is_targeted_in_batches(
+async def test_a_large_group_in_adopted_tables_is_targeted_in_batches(
     host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     host.migrate("--grant-to", "runner")
@@ -426,7 +426,9 @@ async def test_a_large_group_of_the_hosts_is_targeted_in_batches(
     assert await groups.marks(root, campaign) == (35, None, None)
 
 
-async def test_a_host_that_has_some_of_the_tables(empty_database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_adoption_adds_the_tables_that_the_host_lacks(
+    empty_database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     half = await make_host(
         empty_database, HOST_TABLES + "INSERT INTO tenants (tenant_id, name) VALUES ('north', 'North')"
     )
@@ -445,7 +447,7 @@ async def test_a_host_that_has_some_of_the_tables(empty_database: str, broker: E
             await ends(root, await insert_campaign(root, 12))
 
 
-async def test_an_owner_without_superuser_adopts_its_own(host: Host, root: Connection) -> None:
+async def test_a_table_owner_without_superuser_can_adopt(host: Host, root: Connection) -> None:
     before = await contents(root)
     for role in ("pulse_app", "rollwave_due"):
         if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):

@@ -18,7 +18,7 @@ from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJub3J0aCJ9."
 
 
-async def test_a_key_that_is_not_in_force_gets_401(pool: Pool) -> None:
+async def test_an_unknown_expired_or_revoked_key_gets_401(pool: Pool) -> None:
     good = await access.create(pool, "north", Role.ADMIN)
     expired = await access.create(pool, "north", Role.ADMIN, expires_in=timedelta(seconds=-1))
     revoked = await access.create(pool, "north", Role.ADMIN)
@@ -52,7 +52,7 @@ async def test_a_key_that_is_not_in_force_gets_401(pool: Pool) -> None:
         assert (await client.get("/firmware", headers={"Authorization": f"bearer {good}"})).status_code == 200
 
 
-async def test_a_key_in_force_ends_in_database_time(pool: Pool) -> None:
+async def test_an_api_key_expires_by_the_databases_clock(pool: Pool) -> None:
     key = await access.create(pool, "north", Role.VIEWER, expires_in=timedelta(hours=1))
     async with calling(pool, key=key) as client:
         assert (await client.get("/firmware")).status_code == 200
@@ -64,7 +64,7 @@ async def test_a_key_in_force_ends_in_database_time(pool: Pool) -> None:
     ("role", "may_change"),
     [(Role.VIEWER, False), (Role.OPERATOR, True), (Role.APPROVER, True), (Role.ADMIN, True)],
 )
-async def test_a_viewer_reads_and_changes_nothing(pool: Pool, role: Role, may_change: bool) -> None:
+async def test_a_viewer_key_can_read_and_change_nothing(pool: Pool, role: Role, may_change: bool) -> None:
     async with calling(pool, "north") as operator:
         path = await created(operator)
     writes = [
@@ -85,12 +85,12 @@ async def test_a_viewer_reads_and_changes_nothing(pool: Pool, role: Role, may_ch
     assert {answer.status_code == 403 for answer in answers} == {not may_change}
 
 
-async def test_a_tenant_id_may_hold_dots(pool: Pool) -> None:
+async def test_an_api_key_works_for_a_tenant_id_with_dots(pool: Pool) -> None:
     async with calling(pool, "north.site-1.a:b_c") as client:
         assert (await client.post("/firmware", json=FIRMWARE)).json()["tenant_id"] == "north.site-1.a:b_c"
 
 
-async def test_only_a_digest_of_the_secret_is_stored(pool: Pool) -> None:
+async def test_only_a_digest_of_an_api_key_is_stored(pool: Pool) -> None:
     key = await access.create(pool, "north", Role.VIEWER, name="dashboard")
     secret = key.rpartition(".")[2]
     stored = await pool.fetchval("SELECT k::text || encode(secret_sha256, 'escape') FROM rollwave_api_keys k")
@@ -98,7 +98,7 @@ async def test_only_a_digest_of_the_secret_is_stored(pool: Pool) -> None:
     assert len(secret) == 43  # 256 bits
 
 
-async def test_a_key_is_in_no_log(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_api_keys_are_never_logged(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     key = await access.create(pool, "north", Role.VIEWER)
     async with calling(pool, key=key) as client:
@@ -107,7 +107,7 @@ async def test_a_key_is_in_no_log(pool: Pool, caplog: pytest.LogCaptureFixture) 
     assert key.rpartition(".")[2] not in caplog.text
 
 
-async def test_keys_are_listed_and_revoked(pool: Pool) -> None:
+async def test_api_keys_are_listed_and_revoked(pool: Pool) -> None:
     key = await access.create(pool, "north", Role.VIEWER, name="dashboard")
     await access.create(pool, "south", Role.ADMIN)
     (row,) = await access.list_keys(pool, "north")
@@ -123,12 +123,12 @@ async def test_keys_are_listed_and_revoked(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["", " a", "a/b", "x" * 129, "n\x85rth"])
-async def test_a_tenant_must_have_an_id(pool: Pool, tenant: str) -> None:
+async def test_an_api_key_needs_a_tenant_id(pool: Pool, tenant: str) -> None:
     with pytest.raises(InvalidInput):
         await access.create(pool, tenant, Role.VIEWER)
 
 
-async def test_a_hosts_own_tenants_come_first(empty_database: str) -> None:
+async def test_an_api_key_is_only_created_for_a_tenant_of_the_host(empty_database: str) -> None:
     host = await asyncpg.connect(empty_database)
     await host.execute(
         "CREATE TABLE tenants (tenant_id text, plan text NOT NULL); INSERT INTO tenants VALUES ('north', 'gold')"

@@ -158,14 +158,14 @@ async def test_an_error_names_the_field_and_not_the_value(north: httpx2.AsyncCli
     assert "hunter2" not in json.dumps(problem)
 
 
-async def test_what_is_not_trimmed_is_named(north: httpx2.AsyncClient) -> None:
+async def test_a_value_with_surrounding_whitespace_is_refused_by_field(north: httpx2.AsyncClient) -> None:
     for field, value in (("version", "2.1.0\r"), ("file_url", "https://h/f\n"), ("device_type", "gateway ")):
         problem = assert_problem(await north.post("/firmware", json=FIRMWARE | {field: value}), 422, "invalid-input")
         assert [error["field"] for error in problem["errors"]] == [field]
     assert (await north.post("/firmware", json=FIRMWARE | {"version": "2.1.0 (spring) \u00fc"})).status_code == 201
 
 
-async def test_a_signed_url_of_8000_characters_is_kept_as_it_is(north: httpx2.AsyncClient) -> None:
+async def test_a_signed_url_of_8000_characters_is_stored_unchanged(north: httpx2.AsyncClient) -> None:
     url = "https://files.example/fw.bin?signature=" + "a%2F" * 1990 + "b"
     assert len(url) == 8000
     made = await north.post("/firmware", json=FIRMWARE | {"file_url": url})
@@ -176,7 +176,7 @@ async def test_a_signed_url_of_8000_characters_is_kept_as_it_is(north: httpx2.As
     assert_problem(await north.post("/firmware", json=FIRMWARE | {"file_url": f"{url}x"}), 422, "invalid-input")
 
 
-async def test_a_body_full_of_mistakes_gets_a_short_answer(north: httpx2.AsyncClient) -> None:
+async def test_a_body_with_very_many_errors_gets_a_short_response(north: httpx2.AsyncClient) -> None:
     answer = await north.put("/device-groups/site", json={"device_ids": ["a/b"] * 50_000})
     assert len(assert_problem(answer, 422, "invalid-input")["errors"]) == 20
 
@@ -197,11 +197,11 @@ async def test_a_body_full_of_mistakes_gets_a_short_answer(north: httpx2.AsyncCl
     ],
     ids=lambda body: repr(body[:20]),
 )
-async def test_a_body_that_is_no_object_gets_422(north: httpx2.AsyncClient, body: bytes) -> None:
+async def test_a_body_that_is_not_an_object_gets_422(north: httpx2.AsyncClient, body: bytes) -> None:
     assert_problem(await north.post("/firmware", content=body, headers=JSON), 422, "invalid-input")
 
 
-async def test_a_body_must_say_that_it_is_json(north: httpx2.AsyncClient) -> None:
+async def test_a_body_without_a_json_content_type_gets_422(north: httpx2.AsyncClient) -> None:
     body = json.dumps(FIRMWARE)
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         answer = await north.post("/firmware", content=body, headers={"Content-Type": kind})
@@ -233,18 +233,18 @@ async def test_a_bad_value_in_a_url_gets_422(north: httpx2.AsyncClient, path: st
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 201, "é"])
-async def test_an_idempotency_key_is_printable(north: httpx2.AsyncClient, key: str) -> None:
+async def test_an_idempotency_key_must_be_printable(north: httpx2.AsyncClient, key: str) -> None:
     headers = {b"Idempotency-Key": key.encode()}
     answer = await north.post(CAMPAIGNS, json=await prepared(north), headers=headers)
     assert_problem(answer, 422, "invalid-input")
 
 
-async def test_what_does_not_exist_gets_404(north: httpx2.AsyncClient) -> None:
+async def test_unknown_paths_and_ids_get_404(north: httpx2.AsyncClient) -> None:
     for path in ("/nothing", "/devices/a%2Fb", "http://test/api/v2/customer/firmware", "http://test/docs"):
         assert_problem(await north.get(path), 404, "not-found")
 
 
-async def test_a_method_that_is_not_there_gets_405_with_those_that_are(north: httpx2.AsyncClient) -> None:
+async def test_an_unsupported_method_gets_405_and_the_allowed_methods(north: httpx2.AsyncClient) -> None:
     for path, allowed in {
         "/firmware": "GET, HEAD, POST",
         "/firmware/1": "DELETE, GET, HEAD",
@@ -272,12 +272,12 @@ async def test_a_body_that_is_too_large_gets_413(north: httpx2.AsyncClient, chun
             assert_problem(answer, status, "invalid-input" if status == 422 else "body-too-large")
 
 
-async def test_a_bug_is_answered_without_its_details(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_an_internal_error_gets_500_without_details(pool: Pool, north: httpx2.AsyncClient) -> None:
     await pool.execute("ALTER TABLE firmware_versions RENAME COLUMN description TO gone")
     assert assert_problem(await north.get("/firmware"), 500, "internal-error").keys() == {"type", "title", "status"}
 
 
-async def test_the_detail_names_the_first_field_and_how_it_is_wrong(north: httpx2.AsyncClient) -> None:
+async def test_the_detail_names_the_first_invalid_field_and_the_reason(north: httpx2.AsyncClient) -> None:
     problem = assert_problem(await north.post("/firmware", json={**FIRMWARE, "version": ""}), 422, "invalid-input")
     assert problem["detail"] == f"version: {problem['errors'][0]['detail']}"
     problem = assert_problem(await north.post("/firmware", json={"version": ""}), 422, "invalid-input")

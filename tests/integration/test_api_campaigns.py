@@ -13,9 +13,10 @@ import httpx2
 import pytest
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.engine.upkeep import targeting
+from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.store import campaigns
 from rollwave.store.database import Pool
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
 from tests.support import eventually
 
@@ -26,7 +27,7 @@ async def north(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def test_a_new_campaign_tells_all_of_itself(north: httpx2.AsyncClient) -> None:
+async def test_a_new_campaign_is_returned_with_all_its_fields(north: httpx2.AsyncClient) -> None:
     body = await prepared(north)
     answer = await north.post(CAMPAIGNS, json=body)
     campaign = answer.json()
@@ -58,7 +59,7 @@ async def test_a_new_campaign_tells_all_of_itself(north: httpx2.AsyncClient) -> 
     assert (await north.get(f"http://test{answer.headers['Location']}")).json() == campaign
 
 
-async def test_every_rule_can_be_set(north: httpx2.AsyncClient) -> None:
+async def test_every_rule_of_a_campaign_can_be_set(north: httpx2.AsyncClient) -> None:
     rules = {
         "rollout_strategy": "canary",
         "rollout_rate": 7.0,  # JSON has one kind of number
@@ -73,7 +74,7 @@ async def test_every_rule_can_be_set(north: httpx2.AsyncClient) -> None:
     assert rules.items() <= answer.json().items()
 
 
-async def test_a_campaign_is_started_paused_and_aborted(north: httpx2.AsyncClient) -> None:
+async def test_a_campaign_can_be_started_paused_and_aborted(north: httpx2.AsyncClient) -> None:
     path = await created(north)
     campaign_id = int(path.rpartition("/")[2])
     moves = ["start", "start", "pause", "pause", "start", "abort", "abort"]
@@ -88,7 +89,7 @@ async def test_a_campaign_is_started_paused_and_aborted(north: httpx2.AsyncClien
     assert campaign["started_at"] <= campaign["completed_at"]
 
 
-async def test_a_campaign_that_was_not_started_cannot_pause(north: httpx2.AsyncClient) -> None:
+async def test_a_campaign_that_was_not_started_cannot_be_paused(north: httpx2.AsyncClient) -> None:
     assert_problem(await north.post(f"{await created(north)}/pause"), 409, "conflict")
 
 
@@ -98,7 +99,7 @@ async def test_the_reason_of_an_abort_is_kept(north: httpx2.AsyncClient) -> None
     assert (await north.get(path)).json()["status_reason"] == "battery drain"
 
 
-async def test_of_pause_and_abort_at_once_one_wins(north: httpx2.AsyncClient) -> None:
+async def test_of_a_concurrent_pause_and_abort_the_abort_is_final(north: httpx2.AsyncClient) -> None:
     path = await created(north)
     await north.post(f"{path}/start")
     paused, aborted = await asyncio.gather(north.post(f"{path}/pause"), north.post(f"{path}/abort"))
@@ -107,7 +108,7 @@ async def test_of_pause_and_abort_at_once_one_wins(north: httpx2.AsyncClient) ->
     assert (await north.get(path)).json()["status"] == "ABORTED"
 
 
-async def test_a_group_without_devices_is_a_conflict(north: httpx2.AsyncClient) -> None:
+async def test_a_campaign_on_an_empty_group_is_a_conflict(north: httpx2.AsyncClient) -> None:
     body = await prepared(north)
     await north.put("/device-groups/site", json={"device_ids": []})
     assert_problem(await north.post(CAMPAIGNS, json=body), 409, "conflict")
@@ -115,11 +116,15 @@ async def test_a_group_without_devices_is_a_conflict(north: httpx2.AsyncClient) 
 
 
 @pytest.mark.parametrize("missing", [{"firmware_version_id": 999}, {"target_group_id": "no such group"}])
-async def test_what_a_campaign_names_must_exist(north: httpx2.AsyncClient, missing: dict[str, Any]) -> None:
+async def test_a_campaign_needs_an_existing_firmware_and_group(
+    north: httpx2.AsyncClient, missing: dict[str, Any]
+) -> None:
     assert_problem(await north.post(CAMPAIGNS, json=await prepared(north) | missing), 404, "not-found")
 
 
-async def test_firmware_deleted_meanwhile_does_not_exist(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_a_campaign_whose_firmware_is_deleted_during_creation_gets_404(
+    pool: Pool, north: httpx2.AsyncClient
+) -> None:
     body = await prepared(north)
     async with pool.acquire() as operator:
         async with operator.transaction():
@@ -133,7 +138,7 @@ async def waits_for_a_lock(pool: Pool) -> bool:
     return bool(await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
 
 
-async def test_an_idempotency_key_stands_for_one_request(north: httpx2.AsyncClient) -> None:
+async def test_an_idempotency_key_reused_for_another_request_is_a_conflict(north: httpx2.AsyncClient) -> None:
     body, key = await prepared(north), {"Idempotency-Key": "rollout-2026-11"}
     first = await north.post(CAMPAIGNS, json=body, headers=key)
     again = await north.post(CAMPAIGNS, json=body, headers=key)
@@ -142,7 +147,7 @@ async def test_an_idempotency_key_stands_for_one_request(north: httpx2.AsyncClie
     assert (await north.get(CAMPAIGNS)).json()["total"] == 1
 
 
-async def test_an_idempotency_key_used_twice_at_once_makes_one_campaign(north: httpx2.AsyncClient) -> None:
+async def test_concurrent_requests_with_one_idempotency_key_create_one_campaign(north: httpx2.AsyncClient) -> None:
     body, key = await prepared(north), {"Idempotency-Key": "twice"}
     answers = await asyncio.gather(*(north.post(CAMPAIGNS, json=body, headers=key) for _ in range(6)))
     assert {answer.status_code for answer in answers} == {201}
@@ -158,7 +163,7 @@ async def test_an_idempotency_key_belongs_to_its_tenant(pool: Pool, north: httpx
             assert (await client.get(CAMPAIGNS)).json()["total"] == 1
 
 
-async def test_campaigns_are_listed_by_state_in_pages(north: httpx2.AsyncClient) -> None:
+async def test_campaigns_are_listed_by_status_in_pages(north: httpx2.AsyncClient) -> None:
     paths = [await created(north) for _ in range(3)]
     await north.post(f"{paths[0]}/start")
     running = (await north.get(CAMPAIGNS, params={"status": "RUNNING"})).json()
@@ -170,7 +175,7 @@ async def test_campaigns_are_listed_by_state_in_pages(north: httpx2.AsyncClient)
     assert (first["total"], rest["total"], rest["next_cursor"]) == (3, 3, None)
 
 
-async def test_devices_are_listed_by_state_in_pages(north: httpx2.AsyncClient) -> None:
+async def test_a_campaigns_devices_are_listed_by_status_in_pages(north: httpx2.AsyncClient) -> None:
     ids = [f"d{number}" for number in range(7)]
     path = f"{await created(north, *ids)}/devices"
     first = (await north.get(path, params={"limit": 4, "status": "PENDING"})).json()
@@ -193,7 +198,7 @@ async def test_devices_are_listed_by_state_in_pages(north: httpx2.AsyncClient) -
     assert (none["devices"], none["total"]) == ([], 0)
 
 
-async def test_a_cursor_may_be_any_device_id(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_a_page_cursor_may_be_any_device_id(pool: Pool, north: httpx2.AsyncClient) -> None:
     """Hosts write rows themselves: their ids need not be ours."""
     path = await created(north)
     campaign_id = int(path.rpartition("/")[2])
@@ -207,7 +212,7 @@ async def test_a_cursor_may_be_any_device_id(pool: Pool, north: httpx2.AsyncClie
     assert [row["device_id"] for row in first["devices"] + rest["devices"]] == ["d1", "d2", "d3", "zz\n", "zé/+#&%"]
 
 
-async def test_events_can_be_watched(north: httpx2.AsyncClient) -> None:
+async def test_events_are_returned_after_a_cursor(north: httpx2.AsyncClient) -> None:
     path = await created(north)
     seen = (await north.get(f"{path}/events")).json()
     assert [each["event"] for each in seen["events"]] == ["created"]
@@ -220,7 +225,7 @@ async def test_events_can_be_watched(north: httpx2.AsyncClient) -> None:
     assert (nothing["events"], nothing["next_after"]) == ([], news["next_after"])
 
 
-async def test_another_tenants_campaign_does_not_exist(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_another_tenants_campaign_gets_404(pool: Pool, north: httpx2.AsyncClient) -> None:
     path = await created(north)
     async with calling(pool, "south") as south:
         for read in ("", "/devices", "/events"):
@@ -231,7 +236,7 @@ async def test_another_tenants_campaign_does_not_exist(pool: Pool, north: httpx2
     assert (await north.get(path)).json()["status"] == "CREATED"
 
 
-async def test_twin_tenants_with_equal_ids_see_their_own(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_tenants_with_equal_ids_see_only_their_own_campaigns(pool: Pool, north: httpx2.AsyncClient) -> None:
     """Ids need not be unique over tenants: only the tenant in the key tells these two apart."""
     async with calling(pool, "south") as south:
         path = await created(north)
@@ -256,7 +261,7 @@ async def test_twin_tenants_with_equal_ids_see_their_own(pool: Pool, north: http
         assert {each["event"] for each in (await south.get(f"{path}/events")).json()["events"]} == {"running"}
 
 
-async def test_a_row_written_by_hand_can_be_read(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_a_campaign_row_inserted_by_sql_can_be_read(pool: Pool, north: httpx2.AsyncClient) -> None:
     firmware_id = (await north.post("/firmware", json=FIRMWARE)).json()["id"]
     campaign_id = await pool.fetchval(
         "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, abort_threshold, started_at)"
@@ -268,7 +273,7 @@ async def test_a_row_written_by_hand_can_be_read(pool: Pool, north: httpx2.Async
     assert campaign["waves"] == []
 
 
-async def test_older_hosts_call_without_the_prefix(north: httpx2.AsyncClient) -> None:
+async def test_paths_without_the_prefix_work_for_older_hosts(north: httpx2.AsyncClient) -> None:
     path = await created(north)
     plain = await north.get(f"http://test/customer{path}")
     assert plain.json() == (await north.get(path)).json()
@@ -276,18 +281,55 @@ async def test_older_hosts_call_without_the_prefix(north: httpx2.AsyncClient) ->
     assert_problem(await north.get("http://test/customer/firmware/999"), 404, "not-found")
 
 
-async def test_a_group_of_100_000_takes_no_statement_for_each_device(database: str, postgres_log: Path) -> None:
+async def test_creating_a_campaign_on_100_000_devices_takes_few_statements(database: str, postgres_log: Path) -> None:
     ids = [f"device-{number:06}" for number in range(100_000)]
     before = postgres_log.stat().st_size
     logging = {"log_statement": "all", "log_parameter_max_length": "0"}
     async with asyncpg.create_pool(database, min_size=0, server_settings=logging) as pool, calling(pool) as north:
         told = (await north.post(CAMPAIGNS, json=await prepared(north, *ids))).json()
-        assert (told["total_devices"], told["targeted_devices"]) == (100_000, targeting.MAX_DEVICES_PER_BATCH)
-        assert told["status_breakdown"]["PENDING"] == targeting.MAX_DEVICES_PER_BATCH
+        assert (told["total_devices"], told["targeted_devices"]) == (100_000, MAX_DEVICES_PER_BATCH)
+        assert told["status_breakdown"]["PENDING"] == MAX_DEVICES_PER_BATCH
         for due in await campaigns.due(pool):
             while (told := (await north.get(f"{CAMPAIGNS}/{due.campaign_id}")).json())["targeted_devices"] is not None:
-                await targeting.Targeter(pool).target(due)
+                await Targeter(pool).target(due)
         assert told["status_breakdown"]["PENDING"] == told["total_devices"] == 100_000
         assert (await north.get("/device-groups/site")).json()["total"] == 100_000
     statements = re.findall(rb" LOG:  (?:statement|execute [^:]*): ", postgres_log.read_bytes()[before:])
     assert 0 < len(statements) < 1000
+
+
+async def test_devices_of_a_campaign_that_was_not_started_wait_for_that(north: httpx2.AsyncClient) -> None:
+    path = await created(north)
+    answer = (await north.get(f"{path}/waiting")).json()
+    assert answer.pop("as_of").endswith("Z")
+    campaign_id = int(path.rpartition("/")[2])
+    text = "the campaign has not been started"
+    reason = {"reason": "status", "devices": 3, "until": None, "detail": {"status": "CREATED"}, "text": text}
+    assert answer == {"campaign_id": campaign_id, "pending": 3, "waiting": [reason]}
+
+
+async def test_a_device_is_explained_gate_by_gate(north: httpx2.AsyncClient) -> None:
+    path = await created(north)
+    answer = (await north.get(f"{path}/devices/d1/explain")).json()
+    checks = answer.pop("checks")
+    assert answer == {
+        "campaign_id": int(path.rpartition("/")[2]),
+        "device_id": "d1",
+        "status": "PENDING",
+        "attempt": 0,
+        "wave": "all",
+        "may_go_now": False,
+        "may_go_at": None,
+        "history": [],
+    }
+    assert [check["gate"] for check in checks] == ["status", "targeting", "listener", "wave", "in_flight", "pace"]
+    assert {check["gate"] for check in checks if not check["open"]} == {"status", "listener"}
+    assert checks[0].keys() == {"gate", "open", "until", "text", "detail"}
+
+
+async def test_nobody_is_told_why_the_devices_of_another_wait(north: httpx2.AsyncClient, pool: Pool) -> None:
+    path = await created(north)
+    async with calling(pool, "south") as south:
+        assert_problem(await south.get(f"{path}/waiting"), 404, "not-found")
+        assert_problem(await south.get(f"{path}/devices/d1/explain"), 404, "not-found")
+    assert_problem(await north.get(f"{path}/devices/nobody/explain"), 404, "not-found")

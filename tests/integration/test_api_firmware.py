@@ -20,7 +20,7 @@ async def north(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.mark.parametrize("written", ["AB" * 32, "sha256:" + "ab" * 32, "SHA256:" + "AB" * 32])
-async def test_what_is_registered_comes_back_as_a_row(north: httpx2.AsyncClient, written: str) -> None:
+async def test_registered_firmware_is_returned_as_a_row(north: httpx2.AsyncClient, written: str) -> None:
     body = {**FIRMWARE, "file_size_bytes": 7, "device_type": "gateway", "description": "Faster boot"}
     answer = await north.post("/firmware", json={**body, "checksum_sha256": written})
     row = answer.json()
@@ -37,12 +37,14 @@ async def test_what_is_registered_comes_back_as_a_row(north: httpx2.AsyncClient,
 
 
 @pytest.mark.parametrize("none", [{}, {"checksum_sha256": None}, {"checksum_sha256": ""}])
-async def test_a_checksum_is_optional(north: httpx2.AsyncClient, none: dict[str, str | None]) -> None:
+async def test_firmware_can_be_registered_without_a_checksum(
+    north: httpx2.AsyncClient, none: dict[str, str | None]
+) -> None:
     answer = await north.post("/firmware", json={"version": "1", "file_url": "http://h/f", **none})
     assert (answer.status_code, answer.json()["checksum_sha256"]) == (201, None)
 
 
-async def test_the_list_is_filtered_and_comes_in_pages(north: httpx2.AsyncClient) -> None:
+async def test_firmware_is_listed_with_filters_in_pages(north: httpx2.AsyncClient) -> None:
     for version in range(5):
         await north.post("/firmware", json={**FIRMWARE, "version": str(version), "device_type": "gateway"})
     await north.post("/firmware", json={**FIRMWARE, "version": "other"})
@@ -58,7 +60,7 @@ async def test_the_list_is_filtered_and_comes_in_pages(north: httpx2.AsyncClient
     assert seen == ["4", "3", "2", "1", "0"]
 
 
-async def test_firmware_is_forgotten_unless_a_campaign_uses_it(north: httpx2.AsyncClient) -> None:
+async def test_firmware_is_deleted_unless_a_campaign_uses_it(north: httpx2.AsyncClient) -> None:
     body = await prepared(north)
     other = await north.post("/firmware", json={**FIRMWARE, "version": "2.2.0"})
     used, unused = body["firmware_version_id"], other.json()["id"]
@@ -70,7 +72,7 @@ async def test_firmware_is_forgotten_unless_a_campaign_uses_it(north: httpx2.Asy
     assert (await north.get(f"/firmware/{used}")).status_code == 200
 
 
-async def test_another_tenants_firmware_does_not_exist(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_another_tenants_firmware_gets_404(pool: Pool, north: httpx2.AsyncClient) -> None:
     campaign = await prepared(north)
     path = f"/firmware/{campaign['firmware_version_id']}"
     async with calling(pool, "south") as south:
@@ -86,7 +88,7 @@ FULL = FIRMWARE | {"file_size_bytes": 7, "device_type": "gateway", "description"
 
 
 @pytest.mark.parametrize("body", [FIRMWARE, FULL, FIRMWARE | {"checksum_sha256": ""}], ids=["short", "full", "bare"])
-async def test_registering_the_same_again_answers_with_the_same_row(
+async def test_registering_the_same_firmware_again_returns_the_same_row(
     north: httpx2.AsyncClient, body: dict[str, object]
 ) -> None:
     first = await north.post("/firmware", json=body)
@@ -109,7 +111,7 @@ async def test_registering_the_same_again_answers_with_the_same_row(
     ],
     ids=str,
 )
-async def test_the_same_version_with_anything_else_is_a_conflict(
+async def test_the_same_version_with_other_values_is_a_conflict(
     north: httpx2.AsyncClient, other: dict[str, object]
 ) -> None:
     row = (await north.post("/firmware", json=FULL)).json()
@@ -119,7 +121,9 @@ async def test_the_same_version_with_anything_else_is_a_conflict(
     assert (await north.get("/firmware")).json()["firmware_versions"] == [row]
 
 
-async def test_each_device_type_and_none_has_its_own_row(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_a_version_has_one_row_for_each_device_type_and_one_without(
+    pool: Pool, north: httpx2.AsyncClient
+) -> None:
     bodies = [FIRMWARE, FIRMWARE | {"device_type": "gateway"}, FIRMWARE | {"device_type": "sensor"}]
     answers = [await north.post("/firmware", json=body) for body in bodies]
     assert [answer.status_code for answer in answers] == [201, 201, 201]
@@ -134,7 +138,9 @@ async def test_each_device_type_and_none_has_its_own_row(pool: Pool, north: http
 
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["unique index", "none"])
-async def test_twenty_at_once_get_one_row(pool: Pool, north: httpx2.AsyncClient, indexed: bool) -> None:
+async def test_twenty_concurrent_registrations_make_one_row(
+    pool: Pool, north: httpx2.AsyncClient, indexed: bool
+) -> None:
     if not indexed:
         await pool.execute("DROP INDEX rollwave_firmware_version")
     answers = await asyncio.gather(*(north.post("/firmware", json=FULL) for _ in range(20)))
@@ -146,7 +152,7 @@ async def test_twenty_at_once_get_one_row(pool: Pool, north: httpx2.AsyncClient,
     assert sorted(answer.status_code for answer in others) == [201, *[409] * 7]
 
 
-async def test_what_a_hosts_own_key_refuses_is_a_conflict(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_a_violation_of_the_hosts_unique_key_is_a_conflict(pool: Pool, north: httpx2.AsyncClient) -> None:
     await pool.execute("CREATE UNIQUE INDEX theirs ON firmware_versions (tenant_id, version)")
     assert (await north.post("/firmware", json=FIRMWARE)).status_code == 201
     other = FIRMWARE | {"device_type": "gateway"}

@@ -43,7 +43,9 @@ async def left_over(pool: Pool) -> tuple[int, int]:
     return row[0], row[1]
 
 
-async def test_parts_become_the_members_when_they_are_applied(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_the_parts_of_an_import_become_the_members_when_it_is_applied(
+    pool: Pool, north: httpx2.AsyncClient
+) -> None:
     await north.put("/devices/a", json={"device_type": "gateway", "attributes": {"site": "north"}})
     await north.put(GROUP, json={"device_ids": ["a", "old"]})
     made = await north.post(f"{GROUP}/imports")
@@ -90,7 +92,7 @@ async def devices(client: httpx2.AsyncClient) -> list[dict[str, Any]]:
     return rows
 
 
-async def test_a_cancelled_import_leaves_nothing(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_a_cancelled_import_leaves_no_rows(pool: Pool, north: httpx2.AsyncClient) -> None:
     path = await begun(north)
     await north.post(f"{path}/devices", json={"device_ids": ["a"]})
     assert (await north.delete(path)).status_code == 204
@@ -105,7 +107,7 @@ async def test_a_cancelled_import_leaves_nothing(pool: Pool, north: httpx2.Async
     assert (await north.get("/devices")).json()["total"] == 0
 
 
-async def test_an_import_without_devices_does_not_empty_a_group(north: httpx2.AsyncClient) -> None:
+async def test_applying_an_import_without_devices_does_not_empty_the_group(north: httpx2.AsyncClient) -> None:
     await north.put(GROUP, json={"device_ids": ["a"]})
     assert_problem(await north.post(f"{await begun(north)}/apply"), 409, "conflict")
     assert await members(north) == ["a"]
@@ -122,7 +124,9 @@ async def test_an_import_expires_an_hour_after_its_last_part(pool: Pool, north: 
     assert await left_over(pool) == (1, 0)
 
 
-async def test_imports_are_bounded(north: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_has_a_maximum_number_of_devices(
+    north: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [await begun(north) for _ in range(imports.MAX_OPEN)]
     assert_problem(await north.post(f"{GROUP}/imports"), 409, "conflict")
     await north.delete(paths[0])
@@ -135,7 +139,7 @@ async def test_imports_are_bounded(north: httpx2.AsyncClient, monkeypatch: pytes
     assert_problem(await north.post(f"{paths[2]}/devices", json=too_many), 422, "invalid-input")
 
 
-async def test_another_tenant_or_group_has_no_such_import(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_an_import_is_not_found_in_another_tenant_or_group(pool: Pool, north: httpx2.AsyncClient) -> None:
     path = await begun(north)
     await north.post(f"{path}/devices", json={"device_ids": ["a"]})
     elsewhere = path.replace("site", "other")
@@ -147,7 +151,7 @@ async def test_another_tenant_or_group_has_no_such_import(pool: Pool, north: htt
     assert (await north.post(f"{path}/apply")).json()["total"] == 1
 
 
-async def test_the_membership_switches_at_once_or_not_at_all(database: str, north: httpx2.AsyncClient) -> None:
+async def test_applying_an_import_replaces_all_members_in_one_step(database: str, north: httpx2.AsyncClient) -> None:
     await north.put(GROUP, json={"device_ids": ["old-1", "old-2"]})
     path = await begun(north)
     await north.post(f"{path}/devices", json={"devices": [{"device_id": "new-1", "device_type": "x"}]})
@@ -162,7 +166,7 @@ async def test_the_membership_switches_at_once_or_not_at_all(database: str, nort
     assert await members(north) == ["new-1"]
 
 
-async def test_cancelling_waits_for_who_is_applying(database: str, north: httpx2.AsyncClient) -> None:
+async def test_cancelling_waits_for_a_running_apply(database: str, north: httpx2.AsyncClient) -> None:
     path = await begun(north)
     await north.post(f"{path}/devices", json={"device_ids": ["a"]})
     async with connect(database) as host:

@@ -46,7 +46,7 @@ async def test_head_answers_as_get_does_without_a_body(pool: Pool, path: str) ->
         assert "Content-Length" in head.headers
 
 
-async def test_head_on_readyz_says_that_it_is_not_ready() -> None:
+async def test_head_on_readyz_returns_503_when_not_ready() -> None:
     async with asking(create_ops_app(not_ready)) as client:
         head = await client.head("/readyz")
     assert (head.status_code, head.content) == (503, b"")
@@ -99,7 +99,7 @@ async def test_a_trailing_slash_on_operations_is_the_same_route() -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
-async def test_no_other_path_is_guessed(north: httpx2.AsyncClient) -> None:
+async def test_other_variants_of_a_path_get_404(north: httpx2.AsyncClient) -> None:
     for path in ("/firmware//", "//firmware", "/devices/a%2F", "/devices/a%2F/", "/nothing/", "http://test/"):
         assert_problem(await north.get(path), 404, "not-found")
     answer = await north.patch("/firmware/")
@@ -107,6 +107,6 @@ async def test_no_other_path_is_guessed(north: httpx2.AsyncClient) -> None:
     assert answer.headers["Allow"] == "GET, HEAD, POST"
 
 
-async def test_the_document_names_neither(north: httpx2.AsyncClient) -> None:
+async def test_the_openapi_document_lists_neither_head_nor_trailing_slashes(north: httpx2.AsyncClient) -> None:
     paths = (await north.get("http://test/openapi.json")).json()["paths"]
     assert [path for path in paths if path.endswith("/") or "head" in paths[path]] == []

@@ -81,7 +81,7 @@ async def test_putting_a_group_replaces_its_members(north: httpx2.AsyncClient) -
     assert (await north.get("/devices")).json()["total"] == 3
 
 
-async def test_a_group_can_be_put_with_what_is_known_of_its_devices(north: httpx2.AsyncClient) -> None:
+async def test_a_group_can_be_put_with_types_and_attributes_of_its_devices(north: httpx2.AsyncClient) -> None:
     await north.put("/devices/a", json={"device_type": "gateway"})
     told = {"device_id": "b", "device_type": "sensor", "attributes": {"site": "north"}}
     body = {"device_ids": ["a"], "devices": [told | {"device_type": "overruled"}, told]}
@@ -104,7 +104,7 @@ async def test_groups_and_members_are_listed_in_pages(north: httpx2.AsyncClient)
     assert_problem(await north.get("/device-groups/south"), 404, "not-found")
 
 
-async def test_one_group_put_by_many_at_once_ends_as_one_of_them(north: httpx2.AsyncClient) -> None:
+async def test_concurrent_puts_of_a_group_leave_the_members_of_one_of_them(north: httpx2.AsyncClient) -> None:
     lists = [[f"d{number + shift}" for number in range(200)] for shift in range(8)]
     answers = await asyncio.gather(
         *(
@@ -117,7 +117,7 @@ async def test_one_group_put_by_many_at_once_ends_as_one_of_them(north: httpx2.A
     assert members in [sorted(ids) for ids in lists]
 
 
-async def test_twin_tenants_have_devices_of_their_own(pool: Pool, north: httpx2.AsyncClient) -> None:
+async def test_tenants_with_equal_device_ids_see_only_their_own_devices(pool: Pool, north: httpx2.AsyncClient) -> None:
     await north.put("/device-groups/site", json={"device_ids": ["d1"]})
     async with calling(pool, "south") as south:
         assert_problem(await south.get("/devices/d1"), 404, "not-found")
@@ -128,7 +128,7 @@ async def test_twin_tenants_have_devices_of_their_own(pool: Pool, north: httpx2.
     assert (await north.get("/device-groups/site")).json()["device_ids"] == ["d1"]
 
 
-async def test_a_hosts_table_that_wants_more_says_so(empty_database: str) -> None:
+async def test_a_required_column_of_the_host_is_named_in_the_conflict(empty_database: str) -> None:
     host = await asyncpg.connect(empty_database)
     await host.execute(
         "CREATE TABLE devices (tenant_id text, device_id text, serial text NOT NULL,"

@@ -45,7 +45,7 @@ def accepts(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-async def test_ready_when_every_check_is_ok(pool: Pool) -> None:
+async def test_readyz_succeeds_when_every_check_is_ok(pool: Pool) -> None:
     answers = {"broker": "ok"}
 
     async def readiness() -> dict[str, str]:
@@ -62,7 +62,7 @@ async def test_ready_when_every_check_is_ok(pool: Pool) -> None:
         assert (await client.get("/livez")).json()["status"] == "ok"
 
 
-async def test_a_schema_of_another_version_is_not_ready(pool: Pool) -> None:
+async def test_readyz_fails_on_a_schema_of_another_version(pool: Pool) -> None:
     await pool.execute(
         "UPDATE rollwave_migrations SET version = 1000 WHERE version = (SELECT max(version) FROM rollwave_migrations)"
     )
@@ -83,7 +83,7 @@ async def test_operations_need_no_key_and_metrics_are_prometheus_text(pool: Pool
     assert "rollwave_devices_dispatched_total" in metrics.text
 
 
-async def test_a_worker_serves_operations_alone() -> None:
+async def test_a_worker_serves_health_and_metrics_only() -> None:
     async def readiness() -> dict[str, str]:
         return {"broker": "ok"}
 
@@ -94,7 +94,7 @@ async def test_a_worker_serves_operations_alone() -> None:
         assert_problem(await client.get("/api/v1/customer/firmware"), 404, "not-found")
 
 
-async def test_a_connection_goes_on_after_head() -> None:
+async def test_a_connection_stays_usable_after_head() -> None:
     async def readiness() -> dict[str, str]:
         return {"broker": "ok"}
 
@@ -105,7 +105,7 @@ async def test_a_connection_goes_on_after_head() -> None:
             assert head.headers["Content-Type"] == get.headers["Content-Type"]
 
 
-async def test_a_database_that_is_away_is_503_and_then_back(postgres: EmbeddedPostgres) -> None:
+async def test_an_unavailable_database_gives_503_until_it_is_back(postgres: EmbeddedPostgres) -> None:
     with EmbeddedPostgres(postgres.data_dir.with_name("away")) as server:
         await migrate(server.url)
         async with create_pool(server.url) as pool, calling(pool) as client:
@@ -122,7 +122,7 @@ async def test_a_database_that_is_away_is_503_and_then_back(postgres: EmbeddedPo
             assert (await client.post("/firmware", json=FIRMWARE)).status_code == 201
 
 
-async def test_a_port_that_is_taken_is_a_clear_error(pool: Pool) -> None:
+async def test_an_occupied_port_is_a_clear_error(pool: Pool) -> None:
     app = create_app(pool, Settings())
     async with serving(app) as (url, _):
         port = int(url.rpartition(":")[2])
@@ -132,18 +132,18 @@ async def test_a_port_that_is_taken_is_a_clear_error(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("host", ["256.0.0.1", "no such host", "192.0.2.1"])
-async def test_an_address_that_is_not_ours_is_a_clear_error(pool: Pool, host: str) -> None:
+async def test_an_address_of_another_machine_is_a_clear_error(pool: Pool, host: str) -> None:
     with pytest.raises(ConfigurationError, match=host):
         await serve(create_app(pool, Settings()), host, 0)
 
 
-async def test_the_server_leaves_signals_alone(pool: Pool) -> None:
+async def test_the_server_installs_no_signal_handlers(pool: Pool) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     async with serving(create_app(pool, Settings())):
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-async def test_a_request_in_hand_is_answered_before_the_server_stops() -> None:
+async def test_a_running_request_is_answered_before_the_server_stops() -> None:
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
     async def readiness() -> dict[str, str]:
@@ -164,7 +164,7 @@ async def test_a_request_in_hand_is_answered_before_the_server_stops() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_sender_of_10_mb_hears_the_answer(pool: Pool, chunked: bool) -> None:
+async def test_a_client_that_sends_10_mb_receives_the_413(pool: Pool, chunked: bool) -> None:
     def body() -> bytes | AsyncIterator[bytes]:
         return chunks() if chunked else b"x" * 160 * 65_536
 

@@ -182,7 +182,7 @@ TOPICS = {
 
 
 @pytest.mark.parametrize("name", TOPICS)
-async def test_topics_that_are_none_change_nothing(listening: Listening, name: str) -> None:
+async def test_invalid_topics_change_nothing(listening: Listening, name: str) -> None:
     device = listening.device("DOWNLOADING")
     before = listening.sql("SELECT count(*), max(id) FROM ota_device_status")
     topic = TOPICS[name].format(device=device).encode("utf-8", "surrogateescape")
@@ -234,7 +234,7 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("name", REJECTED)
-async def test_payloads_that_are_no_report_are_counted_and_sampled(listening: Listening, name: str) -> None:
+async def test_invalid_payloads_are_counted_and_sampled(listening: Listening, name: str) -> None:
     device = listening.device("DOWNLOADING")
     before = listening.taken()
     listening.report(device, REJECTED[name])
@@ -266,7 +266,7 @@ IGNORED = {
 
 
 @pytest.mark.parametrize("name", IGNORED)
-async def test_reports_that_come_to_nothing_are_counted(listening: Listening, name: str) -> None:
+async def test_reports_that_change_nothing_are_counted_by_outcome(listening: Listening, name: str) -> None:
     status, payload = IGNORED[name]
     device = listening.device(status)
     before, counted = listening.row(device), listening.taken()
@@ -316,7 +316,7 @@ SANITISED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", SANITISED)
-async def test_what_can_be_read_is_applied_and_the_rest_cleaned(listening: Listening, name: str) -> None:
+async def test_readable_parts_of_a_report_are_applied_and_the_rest_sanitised(listening: Listening, name: str) -> None:
     payload, expected = SANITISED[name]
     device = listening.device("DOWNLOADING")
     listening.report(device, payload)
@@ -326,7 +326,7 @@ async def test_what_can_be_read_is_applied_and_the_rest_cleaned(listening: Liste
 
 
 @pytest.mark.parametrize("attempt", [1, "1", 1.0, " 1.0"])
-async def test_an_attempt_in_any_writing_is_the_one_that_was_sent(listening: Listening, attempt: object) -> None:
+async def test_an_attempt_number_is_recognised_in_any_notation(listening: Listening, attempt: object) -> None:
     device = listening.device("DOWNLOADING")
     listening.sql(f"UPDATE ota_device_status SET attempt = 1, sent_attempt = 1 WHERE device_id = '{device}'")
     listening.report(device, body("SUCCESS", attempt=attempt))
@@ -334,7 +334,7 @@ async def test_an_attempt_in_any_writing_is_the_one_that_was_sent(listening: Lis
     assert listening.row(device) == "SUCCESS|100|"
 
 
-async def test_a_device_that_floods_keeps_nobody_waiting_and_its_last_word_counts(listening: Listening) -> None:
+async def test_a_device_that_floods_delays_no_other_and_its_final_report_counts(listening: Listening) -> None:
     loud = listening.device("DOWNLOADING", 0)
     for number in range(400):
         listening.report(loud, body("DOWNLOADING", progress=number % 100))
@@ -343,7 +343,7 @@ async def test_a_device_that_floods_keeps_nobody_waiting_and_its_last_word_count
     assert listening.row(loud) == "SUCCESS|100|"
 
 
-async def test_samples_are_bounded(listening: Listening) -> None:
+async def test_the_number_of_quarantined_samples_is_limited(listening: Listening) -> None:
     device = listening.device("DOWNLOADING")
     for _ in range(300):
         listening.report(device, b"{")
@@ -352,7 +352,7 @@ async def test_samples_are_bounded(listening: Listening) -> None:
     assert int(listening.sql("SELECT max(octet_length(payload)) FROM ota_quarantine")) <= 4096
 
 
-async def test_counters_still_equal_the_rows(listening: Listening) -> None:
+async def test_counters_equal_the_rows_after_bad_input(listening: Listening) -> None:
     await listening.good_one()
 
     def agree() -> bool:
@@ -416,7 +416,7 @@ GOOD_RULES = """
 """
 
 
-async def test_rules_that_cannot_be_read_hold_the_campaign(
+async def test_rules_that_cannot_be_read_pause_the_campaign(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with (
@@ -448,7 +448,9 @@ async def test_rules_that_cannot_be_read_hold_the_campaign(
                 await ends(host, campaign)
 
 
-async def test_a_rule_that_becomes_unreadable_on_the_way(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     async with (
         connect(database) as host,
         devices(broker.url) as fleet,

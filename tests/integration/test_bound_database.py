@@ -24,7 +24,7 @@ from tests.servers import Mosquitto
 from tests.support import environment, eventually, psql, rollwave
 
 
-async def test_copies_of_what_was_never_used_have_an_identity_of_their_own(
+async def test_a_copy_of_an_unused_installation_gets_its_own_identity(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
@@ -48,7 +48,7 @@ UNDO = """
 
 
 @pytest.mark.parametrize("flag", ["", "--copy"])
-async def test_an_installation_that_is_upgraded_is_bound_where_it_is(
+async def test_an_upgraded_installation_is_bound_to_its_present_database(
     database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str
 ) -> None:
     await begun(database, mosquitto, tmp_path / "before")
@@ -62,7 +62,7 @@ async def test_an_installation_that_is_upgraded_is_bound_where_it_is(
         pass
 
 
-async def test_rows_of_a_dump_that_were_added_to_a_new_schema_have_to_be_decided(
+async def test_rows_of_a_dump_inserted_into_a_new_schema_need_a_decision(
     database: str, empty_database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     campaign = await begun(database, mosquitto, tmp_path / "before")
@@ -88,7 +88,7 @@ async def test_rows_of_a_dump_that_were_added_to_a_new_schema_have_to_be_decided
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-async def test_where_postgres_does_not_tell_which_database_it_is_nothing_is_sent(
+async def test_without_a_system_identifier_from_postgresql_nothing_is_sent(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     psql(database, "DROP ROLE IF EXISTS rollwave_modest; CREATE ROLE rollwave_modest LOGIN NOINHERIT")
@@ -121,7 +121,7 @@ def doctor(database: str, broker: Mosquitto) -> dict[str, str]:
     return dict(found)
 
 
-async def test_the_doctor_says_that_a_copy_has_to_be_decided(
+async def test_the_doctor_reports_a_copy_that_needs_a_decision(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     await begun(database, mosquitto, tmp_path / "before")
@@ -133,7 +133,7 @@ async def test_the_doctor_says_that_a_copy_has_to_be_decided(
 
 
 @pytest.mark.parametrize("postgres", ["debian"], indirect=True)
-async def test_a_dump_that_is_restored_twice_makes_two_copies(
+async def test_a_dump_restored_twice_gives_two_copies(
     database: str, postgres: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     campaign = await begun(database, mosquitto, tmp_path / "before")

@@ -53,14 +53,16 @@ async def test_engine_and_device_log_in_with_their_certificates(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_without_a_certificate_nobody_comes_in(closed_mosquitto: ShippedMosquitto, protocol: Protocol) -> None:
+async def test_the_broker_refuses_connections_without_a_certificate(
+    closed_mosquitto: ShippedMosquitto, protocol: Protocol
+) -> None:
     broker = Broker.from_url(closed_mosquitto.url, ca_cert=str(closed_mosquitto.ca_cert), protocol=protocol)
     with pytest.raises(BrokerUnavailable):
         async with Session.connect(broker) as session:
             await session.subscribe("anything")
 
 
-def test_the_doctor_shows_the_engines_certificate_and_never_as_a_devices(
+def test_the_doctor_never_uses_the_engines_certificate_for_a_device(
     database: str, closed_mosquitto: ShippedMosquitto, tmp_path: Path
 ) -> None:
     env = {"DATABASE_URL": database, **settings(closed_mosquitto, client_certificate(tmp_path, ENGINE))}
@@ -72,7 +74,7 @@ def test_the_doctor_shows_the_engines_certificate_and_never_as_a_devices(
     assert "warning  devices: not tried: without a client certificate" in told
 
 
-def test_the_doctor_says_when_they_are_set_for_plaintext(database: str, tmp_path: Path) -> None:
+def test_the_doctor_warns_about_certificates_with_a_plaintext_url(database: str, tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": "mqtt://localhost:1"}
     told = rollwave("doctor", env=env | {"MQTT_CLIENT_CERT": str(certificate), "MQTT_CLIENT_KEY": str(key)}).stdout
@@ -86,7 +88,7 @@ def mosquitto_certificate(tmp_path: Path) -> ClientCertificate:
     return client_certificate(tmp_path, DEVICES[0])
 
 
-def test_files_that_cannot_be_used_are_named_with_their_setting(
+def test_unusable_certificate_files_are_named_with_their_setting(
     mosquitto_certificate: ClientCertificate, tmp_path: Path
 ) -> None:
     cert, key = str(mosquitto_certificate.cert), str(mosquitto_certificate.key)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker, Protocol
 from rollwave.settings import Settings
@@ -22,6 +21,7 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -77,7 +77,7 @@ def named(number: int, bad: set[int]) -> list[str]:
     ],
     ids=["alone", "after one", "among five", "the first five", "four", "one of a thousand", "three of a thousand"],
 )
-async def test_it_waits_alone(
+async def test_a_device_whose_command_ends_the_session_waits_alone(
     database: str,
     host: Connection,
     mosquitto: Mosquitto,
@@ -126,7 +126,7 @@ async def test_it_waits_alone(
 
 
 @pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET], ids=lambda ending: ending.name)
-async def test_it_waits_alone_on_mqtt_3_1_1(
+async def test_a_device_whose_command_ends_the_session_waits_alone_on_mqtt_3_1_1(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path, ending: Do
 ) -> None:
     between.rules.append(publishing(is_bad, ending))
@@ -147,7 +147,7 @@ async def test_it_waits_alone_on_mqtt_3_1_1(
         await eventually(found, what="the device is known")
 
 
-async def test_other_campaigns_are_not_held_up(
+async def test_a_device_that_ends_the_session_does_not_delay_other_campaigns(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:
     between.rules.append(publishing(is_bad, Do.RESET))
@@ -159,7 +159,7 @@ async def test_other_campaigns_are_not_held_up(
         assert {*await refused(host)} <= {*named(10, set(range(10)))}
 
 
-async def test_nobody_is_blamed_for_an_outage(
+async def test_no_device_is_suspected_after_an_outage(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:
     """Connections end at any moment, and the broker is away for a while: that is not over any device."""
@@ -176,7 +176,7 @@ async def test_nobody_is_blamed_for_an_outage(
         assert (blamed, await refused(host)) == ({}, {})
 
 
-async def test_no_size_is_blamed_where_sessions_end_by_themselves(
+async def test_a_session_that_ends_by_itself_is_not_taken_for_a_size_limit(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:
     """By chance only large messages are cut off: the session that took a small one ends a moment later as well."""
@@ -205,7 +205,7 @@ async def test_no_size_is_blamed_where_sessions_end_by_themselves(
         await ends(host, campaign)
 
 
-async def test_nobody_is_blamed_where_sessions_end_whatever_is_published(
+async def test_no_device_is_suspected_when_every_session_ends(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:
     between.rules.append(publishing(lambda topic: topic.endswith("/ota"), Do.CLOSE))
@@ -227,7 +227,7 @@ def narrow(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 @pytest.mark.parametrize("number", [1, 2, 50])
-async def test_a_command_that_is_too_large_holds_its_campaign(
+async def test_a_command_larger_than_the_broker_accepts_pauses_its_campaign(
     database: str, host: Connection, narrow: Mosquitto, tmp_path: Path, protocol: Protocol, number: int
 ) -> None:
     settings = {"ROLLWAVE_MQTT_PROTOCOL": protocol}
@@ -256,7 +256,7 @@ async def test_a_command_that_is_too_large_holds_its_campaign(
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 @pytest.mark.parametrize(("letter", "url"), [("x", 1260), ("\u00fc", 1200)], ids=["ASCII", "two bytes each"])
-async def test_a_device_whose_id_makes_it_too_large_waits_alone(
+async def test_a_device_whose_id_makes_the_command_too_large_waits_alone(
     database: str, host: Connection, narrow: Mosquitto, tmp_path: Path, protocol: Protocol, letter: str, url: int
 ) -> None:
     long_id = letter * 128
@@ -302,7 +302,7 @@ async def publisher(between: Proxy) -> AsyncIterator[CommandSession]:
 
 @pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("looks", range(5))
-async def test_nothing_goes_out_after_a_stop(
+async def test_isolation_sends_nothing_after_a_stop(
     pool: Pool,
     host: Connection,
     between: Proxy,
@@ -313,7 +313,7 @@ async def test_nothing_goes_out_after_a_stop(
     """Each part that is sent again goes after a look of its own, the second try of one device too."""
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = Dispatch(pool, publisher, Settings())
+    dispatcher = dispatch(pool, publisher, Settings())
     left, published = looks, 0
 
     async def still_runs(_: CampaignRef) -> bool:
@@ -331,11 +331,11 @@ async def test_nothing_goes_out_after_a_stop(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_an_error_of_the_look_costs_nothing_that_was_found(
+async def test_an_error_during_isolation_loses_no_result_found_before_it(
     pool: Pool, host: Connection, between: Proxy, publisher: CommandSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
+    dispatcher = dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
     looks = 0
 
     async def fails(_: CampaignRef) -> bool:
@@ -354,7 +354,7 @@ async def test_an_error_of_the_look_costs_nothing_that_was_found(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_nothing_goes_out_after_the_lease(
+async def test_isolation_sends_nothing_after_the_lease(
     pool: Pool, host: Connection, between: Proxy, publisher: CommandSession
 ) -> None:
     seen = Watched(between)
@@ -363,7 +363,7 @@ async def test_nothing_goes_out_after_the_lease(
     lease = 1.2
     campaign = await insert_campaign(host, named(40, set(range(0, 40, 2))), rollout_rate=1000)
     began = time.monotonic()
-    await Dispatch(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
+    await dispatch(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
     between.delay = 0
     assert time.monotonic() - began < lease + 2
     assert [name for name, at in seen.at if at > began + lease + 0.5] == []
@@ -372,12 +372,12 @@ async def test_nothing_goes_out_after_the_lease(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_device_that_is_known_does_not_cost_the_shared_session_again(
+async def test_a_known_bad_device_does_not_end_the_shared_session_again(
     pool: Pool, host: Connection, between: Proxy, publisher: CommandSession
 ) -> None:
     between.rules.append(publishing(is_bad, Do.RESET))
     campaign = await insert_campaign(host, named(3, {1}), rollout_rate=1000)
-    dispatcher = Dispatch(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
+    dispatcher = dispatch(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
     await dispatcher.dispatch(due(campaign))
     assert await refused(host) == {"bad-1": "connection_ended"}
     shared = await publisher.session()

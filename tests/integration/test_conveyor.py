@@ -21,7 +21,7 @@ from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign
+from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -111,7 +111,7 @@ async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.Monke
         "rollwave.engine.dispatch.pipeline.TURN_SECONDS", 600.0
     )  # a turn ends when all is sent, not by the clock
     async with CommandSession(Broker.from_url(mosquitto.url)) as publisher:
-        yield Dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+        yield dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
 
 
 async def claimed(host: Connection, number: int) -> bool:
@@ -125,7 +125,7 @@ async def only_these_were_sent(host: Connection, campaign: int, number: int) -> 
     assert await host.fetchval(leases) == 0, "what was claimed and not sent is given back"
 
 
-async def test_half_by_half_and_never_more_than_a_batch(
+async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
     host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
@@ -146,7 +146,7 @@ async def test_half_by_half_and_never_more_than_a_batch(
 @pytest.mark.parametrize(
     ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "in the midst of one"]
 )
-async def test_paused_it_sends_what_was_on_its_way(
+async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
     pool: Pool, host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch, halves: int, ahead: int
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
@@ -161,7 +161,7 @@ async def test_paused_it_sends_what_was_on_its_way(
     await only_these_were_sent(host, campaign, halves * HALF)
 
 
-async def test_paused_while_a_mark_is_waited_for_it_sends_no_more(
+async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
     pool: Pool, host: Connection, wire: Wire, marks: Held, dispatcher: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
@@ -176,7 +176,7 @@ async def test_paused_while_a_mark_is_waited_for_it_sends_no_more(
 
 
 @pytest.mark.parametrize("asked", [1, 2], ids=["in the midst of a batch", "between batches"])
-async def test_what_cannot_be_asked_for_is_given_back(
+async def test_claims_are_released_when_the_status_query_fails(
     host: Connection, wire: Wire, dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, asked: int
 ) -> None:
     times = 0
@@ -196,7 +196,7 @@ async def test_what_cannot_be_asked_for_is_given_back(
     await only_these_were_sent(host, campaign, asked * HALF)
 
 
-async def test_what_is_in_flight_is_counted_even_when_it_is_broken_off(
+async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
     host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
 ) -> None:
     before = metrics.claims_in_flight._value.get()

@@ -12,8 +12,6 @@ import httpx2
 import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
-from rollwave.engine.dispatch.claim import Claims
-from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
@@ -21,8 +19,10 @@ from rollwave.store.database import Pool, create_pool
 from tests.engine import (
     breakdown,
     campaign_row,
+    claims,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -90,7 +90,7 @@ async def begun(database: str, broker: Mosquitto, log: Path) -> int:
     return campaign
 
 
-async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_said_what_it_is(
+async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_decided(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     campaign = await begun(database, mosquitto, tmp_path / "before")
@@ -167,7 +167,7 @@ async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
         assert len(fleet.of(other, "south")) == 0
 
 
-async def test_a_database_that_was_moved_keeps_its_identity_and_goes_on(
+async def test_a_moved_database_keeps_its_identity_and_continues(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     campaign = await begun(database, mosquitto, tmp_path / "before")
@@ -197,7 +197,7 @@ async def identity(database: str) -> str:
     return psql(database, "SELECT id FROM rollwave_installation")
 
 
-async def test_what_differs_nowhere_needs_no_decision(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_an_unchanged_installation_needs_no_decision(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
     async with worker(database, mosquitto.url, tmp_path / "log"):
         pass
     before = psql(database, "TABLE rollwave_installation")
@@ -212,7 +212,7 @@ async def test_what_differs_nowhere_needs_no_decision(database: str, mosquitto: 
 
 
 @pytest.mark.parametrize("flag", ["--moved", "--copy"])
-async def test_two_decisions_at_once_take_turns(database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str) -> None:
+async def test_concurrent_decisions_take_turns(database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str) -> None:
     await begun(database, mosquitto, tmp_path / "before")
     async with copy_of(database) as copy:
         told = await asyncio.gather(
@@ -224,7 +224,7 @@ async def test_two_decisions_at_once_take_turns(database: str, mosquitto: Mosqui
         )
 
 
-async def test_nothing_is_claimed_in_a_copy_that_a_worker_was_led_to(
+async def test_a_worker_redirected_to_a_copy_claims_nothing(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     """It has asked the original what is due, and its next connection leads to the copy."""
@@ -232,17 +232,17 @@ async def test_nothing_is_claimed_in_a_copy_that_a_worker_was_led_to(
     async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, succeeds) as fleet:
         settings = Settings(MQTT_BROKER_URL=mosquitto.url)
         psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # its pace allows it
-        batch = await Claims(pool, settings, steps=1).claim(due(campaign))
+        batch = await claims(pool, settings).claim(due(campaign))
         assert (batch.commands, batch.skipped) == ((), 0)
         async with CommandSession(Broker.from_settings(settings)) as publisher:
-            dispatcher = Dispatch(pool, publisher, settings)
+            dispatcher = dispatch(pool, publisher, settings)
             assert not await dispatcher._still_runs(due(campaign))
             await dispatcher.dispatch(due(campaign))
         assert fleet.commands == []
         assert psql(copy, "SELECT count(*) FROM ota_device_status WHERE attempt > sent_attempt") == "0"
 
 
-async def test_embedded_in_a_host_it_does_nothing_either(
+async def test_a_copy_embedded_in_a_host_does_nothing_until_it_is_decided(
     database: str,
     mosquitto: Mosquitto,
     tmp_path: Path,

@@ -15,9 +15,10 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.claim import Claims
-from rollwave.engine.ingest.listener import Listener
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
@@ -29,6 +30,7 @@ from tests.engine import (
     Connection,
     breakdown,
     campaign_row,
+    claims,
     connect,
     devices,
     due,
@@ -91,7 +93,7 @@ async def counted(host: Connection, campaign: int, tenant: str = "north") -> tup
     return found.get("SUCCESS", 0), found.get("FAILED", 0)
 
 
-async def test_an_auditor_would_notice(host: Connection) -> None:
+async def test_the_auditor_detects_wrong_counters_and_transitions(host: Connection) -> None:
     await insert_campaign(host, 3)
     auditor = Auditor()
     await auditor.look(host)
@@ -114,7 +116,7 @@ async def test_an_auditor_would_notice(host: Connection) -> None:
         assert len(auditor.wrong) > seen, change
 
 
-async def test_a_hosts_own_sql_is_reconciled(
+async def test_counters_are_reconciled_after_a_hosts_sql(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_RECONCILE_INTERVAL": "0.5"}
@@ -138,19 +140,18 @@ async def test_a_hosts_own_sql_is_reconciled(
         await ends_aborted_on(host, campaign)
 
 
-async def test_a_device_claimed_and_then_skipped_is_no_drift(pool: Pool, host: Connection) -> None:
+async def test_a_device_claimed_and_then_skipped_causes_no_drift(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 3)
     await host.execute("UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1'")
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', sent = 1, reconciled_at = NULL")
-    conductor = Conductor(pool, Settings())
-    await conductor.skip_rest(due(campaign))
-    await conductor.reconcile(due(campaign))
+    await skip_rest(pool, due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     assert await breakdown(host, campaign) == {"SKIPPED": 3}
     assert await host.fetchval("SELECT reconciled_at IS NOT NULL FROM ota_campaigns")
     assert await host.fetch("SELECT * FROM ota_campaign_history WHERE event = 'counters_repaired'") == []
 
 
-async def test_rows_that_wait_for_the_campaign_move_its_counters_as_they_are_by_then(
+async def test_rows_that_wait_for_the_campaigns_lock_are_counted_by_their_later_state(
     pool: Pool, host: Connection
 ) -> None:
     campaign = await insert_campaign(host, 4)
@@ -165,7 +166,7 @@ async def test_rows_that_wait_for_the_campaign_move_its_counters_as_they_are_by_
             await executions.mark_sent(connection, "north", campaign, claim.commands, times)
 
     async def skip() -> None:
-        await Conductor(pool, Settings()).skip_rest(due(campaign))
+        await skip_rest(pool, due(campaign))
 
     for work, moved in ((mark, {"downloading": 2}), (skip, {"skipped": 2})):
         async with host.transaction():
@@ -182,14 +183,14 @@ async def counted_as(host: Connection, *, pending: int) -> None:
     await host.execute("UPDATE ota_campaigns SET pending = $1, downloading = 0, installing = 0, skipped = 0", pending)
 
 
-@pytest.mark.parametrize("first", ["conductor", "claimer"])
-async def test_waves_are_planned_over_the_rows_that_are_there(first: str, pool: Pool, host: Connection) -> None:
+@pytest.mark.parametrize("first", ["upkeep", "claim"])
+async def test_waves_are_planned_from_the_existing_rows(first: str, pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, rollout_strategy="canary", canary_percent=5.0)
     await counted_as(host, pending=1000)  # and a host has removed most of them since
-    if first == "conductor":
-        await Conductor(pool, Settings()).conduct(due(campaign))
+    if first == "upkeep":
+        await Upkeep(pool, Settings()).look_after(due(campaign))
     else:
-        await Claims(pool, Settings(), steps=1).claim(due(campaign))
+        await claims(pool, Settings()).claim(due(campaign))
     waves = await host.fetch("SELECT up_to FROM ota_campaign_waves ORDER BY number")
     assert [each["up_to"] for each in waves] == [3, None]
 
@@ -201,7 +202,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
     return waits
 
 
-async def test_of_two_who_found_the_same_difference_one_repairs_it(pool: Pool, host: Connection) -> None:
+async def test_of_two_workers_that_find_one_difference_one_repairs_it(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 4)
     await counted_as(host, pending=1)
     async with tenant_transaction(pool, "north") as connection:
@@ -213,7 +214,7 @@ async def test_of_two_who_found_the_same_difference_one_repairs_it(pool: Pool, h
     assert tuple(await counters(host)) == (3, 0, 0, 1)
 
 
-async def test_reports_are_taken_in_while_campaigns_are_verified(
+async def test_reports_are_ingested_while_counters_are_verified(
     database: str, host: Connection, pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare, comparing, go_on = campaigns.compare, [], asyncio.Event()
@@ -226,7 +227,7 @@ async def test_reports_are_taken_in_while_campaigns_are_verified(
     monkeypatch.setattr(campaigns, "compare", takes_long)
     settings = Settings(MQTT_BROKER_URL=broker.url, DATABASE_URL=database)
     ids = [await insert_campaign(host, 1) for _ in range(4)]
-    listener = Listener(pool, settings)
+    listener = make_listener(pool, settings)
     listening = asyncio.create_task(listener.run())
     try:
         await eventually(lambda: listener.presence.subscribed, timeout=20, what="subscribed")
@@ -255,12 +256,12 @@ async def counters(host: Connection) -> asyncpg.Record:
     return row
 
 
-async def test_a_campaign_nobody_has_counted_shows_what_its_rows_say(pool: Pool, host: Connection) -> None:
+async def test_an_uncounted_campaign_shows_counts_from_its_rows(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 4)
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED' WHERE device_id = 'dev-1'")
     rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
     assert await shown(pool, campaign) == (rows, 4, 1)
-    await Conductor(pool, Settings()).reconcile(due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     assert tuple(await counters(host)) == (3, 0, 0, 1)
     assert await host.fetch("SELECT * FROM ota_campaign_history") == [], "nothing was wrong"
     assert await shown(pool, campaign) == (rows, 4, 1)
@@ -268,7 +269,9 @@ async def test_a_campaign_nobody_has_counted_shows_what_its_rows_say(pool: Pool,
     assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), "read from the counters, never below none"
 
 
-async def test_a_first_count_holds_up_nobody(pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_first_count_blocks_no_other_transaction(
+    pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     campaign = await insert_campaign(host, 4)
     compare = campaigns.compare
 
@@ -282,7 +285,7 @@ async def test_a_first_count_holds_up_nobody(pool: Pool, host: Connection, monke
         return found
 
     monkeypatch.setattr(campaigns, "compare", overtaken)
-    await Conductor(pool, Settings()).reconcile(due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     assert tuple(await counters(host)) == (3, 0, 0, 1)
 
 
@@ -298,7 +301,7 @@ async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:
     [("SUCCESS", "status = 'COMPLETED', succeeded = 4"), ("SKIPPED", "status = 'ABORTED', settled_at = now()")],
     ids=["completed", "settled"],
 )
-async def test_what_a_worker_of_an_older_version_ended_shows_what_its_rows_say(
+async def test_a_campaign_ended_by_an_older_worker_shows_counts_from_its_rows(
     pool: Pool, host: Connection, devices: str, ended: str
 ) -> None:
     campaign = await insert_campaign(host, 4)
@@ -316,7 +319,7 @@ async def ends_aborted_on(host: Connection, campaign: int) -> None:
     await eventually(aborted, what="failures set by hand trip the guardrail")
 
 
-async def test_counters_are_true_before_it_is_completed(
+async def test_counters_are_correct_before_a_campaign_completes(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_RECONCILE_INTERVAL": "60"}
@@ -364,7 +367,7 @@ async def has_failed(host: Connection, campaign: int, number: int) -> bool:
     return (await breakdown(host, campaign)).get("FAILED", 0) >= number
 
 
-async def test_a_host_that_pauses_aborts_and_starts_by_sql(
+async def test_a_host_can_pause_abort_and_start_a_campaign_by_sql(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", OTA_TICK_INTERVAL="0.3"):
@@ -394,7 +397,7 @@ async def test_a_host_that_pauses_aborts_and_starts_by_sql(
 
 @pytest.mark.parametrize("postgres", ["debian"], indirect=True)
 @pytest.mark.parametrize("work", ["mark_sent", "release", "apply_reports"])
-async def test_rows_are_held_in_one_order_whatever_collation_a_hosts_column_has(
+async def test_rows_are_locked_in_one_order_whatever_collation_a_hosts_column_has(
     work: str, pool: Pool, host: Connection
 ) -> None:
     await host.execute('ALTER TABLE ota_device_status ALTER COLUMN device_id TYPE text COLLATE "und-x-icu"')

@@ -47,7 +47,7 @@ def pgbouncer(database: str) -> Iterator[PgBouncer]:
 
 
 @pytest.mark.parametrize("parameters", UNDERSTOOD + POSTGRESQL_ONLY)
-async def test_parameters_that_are_understood(parameters: str, database: str) -> None:
+async def test_supported_url_parameters_are_accepted(parameters: str, database: str) -> None:
     url = f"{database}&{parameters}"
     for make in (create_pool(url), direct_pool(url)):
         async with make as pool:
@@ -55,7 +55,7 @@ async def test_parameters_that_are_understood(parameters: str, database: str) ->
     assert (await migrate(url)).applied == []
 
 
-async def test_the_name_in_the_url_is_the_connections(database: str) -> None:
+async def test_the_application_name_in_the_url_is_used(database: str) -> None:
     for url in (f"{database}&application_name=mine", f"{database}&fallback_application_name=mine"):
         for make in (create_pool(url), direct_pool(url)):
             async with make as pool:
@@ -63,7 +63,7 @@ async def test_the_name_in_the_url_is_the_connections(database: str) -> None:
 
 
 @pytest.mark.parametrize("parameters", UNDERSTOOD)
-async def test_the_same_through_a_pooler(parameters: str, pgbouncer: PgBouncer) -> None:
+async def test_supported_url_parameters_are_accepted_through_a_pooler(parameters: str, pgbouncer: PgBouncer) -> None:
     async with create_pool(f"{pgbouncer.url}?{parameters}", pooled=True) as pool:
         assert await pool.fetchval("SELECT 1") == 1
 
@@ -75,7 +75,9 @@ async def test_pgbouncer_true_turns_prepared_statements_off(pgbouncer: PgBouncer
 
 
 @pytest.mark.parametrize("parameter", REFUSED)
-async def test_others_are_refused_by_their_name(parameter: str, database: str, pgbouncer: PgBouncer) -> None:
+async def test_unsupported_url_parameters_are_refused_by_name(
+    parameter: str, database: str, pgbouncer: PgBouncer
+) -> None:
     for url in (f"{database}&{parameter}", f"{pgbouncer.url}?{parameter}"):
         with pytest.raises((DatabaseUnavailable, ConfigurationError)) as refused:
             async with create_pool(url, pooled=True):
@@ -96,7 +98,9 @@ async def test_others_are_refused_by_their_name(parameter: str, database: str, p
         ("sslmode=require&sslrootcert={missing}", "PEM"),
     ],
 )
-async def test_certificates_that_cannot_be_used(parameters: str, hint: str, database: str, tmp_path: Path) -> None:
+async def test_unusable_certificates_are_a_configuration_error(
+    parameters: str, hint: str, database: str, tmp_path: Path
+) -> None:
     (tmp_path / "not_pem").write_text("no certificate")
     files = {"not_pem": tmp_path / "not_pem", "missing": tmp_path / "missing"}
     with pytest.raises((DatabaseUnavailable, ConfigurationError)) as refused:
@@ -105,7 +109,7 @@ async def test_certificates_that_cannot_be_used(parameters: str, hint: str, data
     assert hint in refused.value.hint
 
 
-async def test_what_a_pooler_does_not_know_is_named(pgbouncer: PgBouncer) -> None:
+async def test_a_parameter_that_a_pooler_refuses_is_named(pgbouncer: PgBouncer) -> None:
     with pytest.raises(DatabaseUnavailable, match="options") as refused:
         async with create_pool(f"{pgbouncer.url}?options=-c%20search_path%3Dpublic", pooled=True):
             pass
@@ -116,7 +120,7 @@ async def test_what_a_pooler_does_not_know_is_named(pgbouncer: PgBouncer) -> Non
     assert DIRECT in refused.value.hint
 
 
-async def test_a_worker_says_once_what_it_ignores(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_worker_logs_ignored_url_parameters_once(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     url = f"{database}&pgbouncer=true&channel_binding=require"
     async with worker(url, broker.url, tmp_path / "log") as running:
         await eventually(lambda: events(running, "ota_status_listener_subscribed"), what="it listens")
@@ -124,7 +128,7 @@ async def test_a_worker_says_once_what_it_ignores(database: str, broker: Embedde
     assert sorted(told) == ["channel_binding=require", "pgbouncer=true:"]
 
 
-async def test_a_pooler_that_the_url_names_needs_the_other_url(
+async def test_a_url_that_names_a_pooler_requires_the_direct_url(
     pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker
 ) -> None:
     settings = {"DATABASE_URL": f"{pgbouncer.url}?pgbouncer=true", "MQTT_BROKER_URL": broker.url}
@@ -139,7 +143,7 @@ async def test_a_pooler_that_the_url_names_needs_the_other_url(
     assert doctor.returncode == 0, doctor.stdout
 
 
-async def test_doctor_tells_what_is_ignored(database: str, broker: EmbeddedBroker) -> None:
+async def test_the_doctor_reports_ignored_url_parameters(database: str, broker: EmbeddedBroker) -> None:
     settings = {"DATABASE_URL": f"{database}&channel_binding=require", "MQTT_BROKER_URL": broker.url}
     doctor = await asyncio.to_thread(rollwave, "doctor", env=settings)
     assert doctor.returncode == 0, doctor.stdout

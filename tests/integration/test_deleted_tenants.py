@@ -75,7 +75,7 @@ async def host(request: pytest.FixtureRequest, empty_database: str) -> Host:
 
 
 @pytest.mark.parametrize("who", ["superuser", "owner"])
-async def test_of_a_host_nothing_of_its_tenant_stays(host: Host, who: str) -> None:
+async def test_deleting_a_hosts_tenant_deletes_all_its_rows(host: Host, who: str) -> None:
     async with connect(host.root) as root, create_pool(host.service) as pool:
         key = await work_for(pool, "north", RUNNING)
         other = await insert_campaign(root, 2, tenant="south")
@@ -97,7 +97,17 @@ async def test_of_a_host_nothing_of_its_tenant_stays(host: Host, who: str) -> No
         assert await access.verify(pool, others_key)
 
 
-async def test_of_a_host_nothing_of_its_campaign_stays(host: Host) -> None:
+async def test_a_key_that_outlives_its_tenant_opens_nothing(host: Host) -> None:
+    """As where rows are deleted with triggers off, by a restore or by replication."""
+    async with connect(host.root) as root, create_pool(host.service) as pool:
+        key = await work_for(pool, "north", RUNNING)
+        await root.execute("SET session_replication_role = replica")
+        await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
+        assert "rollwave_api_keys" in await kept(root, "north")
+        assert await access.verify(pool, key) is None
+
+
+async def test_deleting_a_hosts_campaign_deletes_all_its_rows(host: Host) -> None:
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)
         async with connect(host.owner) as owner:
@@ -106,7 +116,7 @@ async def test_of_a_host_nothing_of_its_campaign_stays(host: Host) -> None:
         assert due(RUNNING) not in await campaigns.due(pool)
 
 
-async def test_who_deletes_needs_no_right_on_what_is_ours(host: Host) -> None:
+async def test_deleting_a_tenant_needs_no_rights_on_engine_tables(host: Host) -> None:
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)
         await root.execute("GRANT DELETE ON tenants TO host_reports")
@@ -117,7 +127,7 @@ async def test_who_deletes_needs_no_right_on_what_is_ours(host: Host) -> None:
         assert await kept(root, "north") == {}
 
 
-async def test_a_session_in_which_row_level_security_is_an_error_deletes_it_too(host: Host) -> None:
+async def test_a_session_with_row_security_off_can_delete_a_tenant(host: Host) -> None:
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)
         async with connect(host.owner) as owner:
@@ -127,7 +137,7 @@ async def test_a_session_in_which_row_level_security_is_an_error_deletes_it_too(
 
 
 @pytest.mark.parametrize("table", ["tenants", "ota_campaigns"])
-async def test_of_a_host_that_truncates_nothing_stays(host: Host, table: str) -> None:
+async def test_truncating_a_hosts_tenants_deletes_all_their_rows(host: Host, table: str) -> None:
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)
         await work_for(pool, "south", await insert_campaign(root, 2, tenant="south"))
@@ -146,7 +156,7 @@ async def test_of_a_host_that_truncates_nothing_stays(host: Host, table: str) ->
                 assert (await kept(root, "south")).keys() == before.keys() - OF_CAMPAIGNS - SHARED | {"tenants"}
 
 
-async def test_a_tenant_in_two_rows_is_there_until_both_are_deleted(empty_database: str) -> None:
+async def test_a_tenant_with_two_rows_exists_until_both_are_deleted(empty_database: str) -> None:
     psql(empty_database, "CREATE TABLE tenants (tenant_id varchar(64), region text)")
     psql(empty_database, "INSERT INTO tenants VALUES ('north', 'a'), ('north', 'b')")
     assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
@@ -159,7 +169,7 @@ async def test_a_tenant_in_two_rows_is_there_until_both_are_deleted(empty_databa
         assert await kept(root, "north") == {}, "what a host has not made goes too"
 
 
-async def test_where_only_the_tenants_are_a_hosts_it_may_truncate_them(empty_database: str) -> None:
+async def test_a_host_that_owns_only_the_tenants_table_may_truncate_it(empty_database: str) -> None:
     psql(empty_database, "CREATE TABLE tenants (tenant_id text PRIMARY KEY); INSERT INTO tenants VALUES ('north')")
     assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
     async with connect(empty_database) as root, create_pool(empty_database) as pool:
@@ -168,7 +178,7 @@ async def test_where_only_the_tenants_are_a_hosts_it_may_truncate_them(empty_dat
         assert await kept(root, "north") == {}
 
 
-async def test_what_somebody_names_as_ours_is_not_taken_for_it(host: Host) -> None:
+async def test_a_temporary_table_with_the_name_of_an_engine_table_is_not_touched(host: Host) -> None:
     """Else a trigger of the caller's would work with the rights of our tables' owner."""
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)
@@ -181,7 +191,7 @@ async def test_what_somebody_names_as_ours_is_not_taken_for_it(host: Host) -> No
         assert "rollwave_group_import_devices" not in await kept(root, "north")
 
 
-async def test_a_hosts_table_may_be_in_partitions(empty_database: str) -> None:
+async def test_tenants_can_be_deleted_from_a_partitioned_table(empty_database: str) -> None:
     psql(empty_database, "CREATE TABLE tenants (tenant_id text) PARTITION BY HASH (tenant_id)")
     psql(empty_database, "CREATE TABLE only_part PARTITION OF tenants FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
     psql(empty_database, "INSERT INTO tenants VALUES ('north')")
@@ -192,7 +202,7 @@ async def test_a_hosts_table_may_be_in_partitions(empty_database: str) -> None:
         assert await kept(root, "north") == {}
 
 
-async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: Pool) -> None:
+async def test_deleting_a_tenant_of_a_standalone_installation_deletes_all_its_rows(database: str, pool: Pool) -> None:
     async with connect(database) as root:
         campaign = await insert_campaign(root, 3)
         await root.execute("INSERT INTO devices (tenant_id, device_id) VALUES ('north', 'dev-1')")
@@ -205,14 +215,14 @@ async def test_of_an_installation_of_its_own_nothing_stays(database: str, pool: 
         assert await access.verify(pool, key) is None
 
 
-async def test_firmware_that_a_campaign_uses_is_still_not_deleted(database: str) -> None:
+async def test_firmware_in_use_still_cannot_be_deleted(database: str) -> None:
     async with connect(database) as root:
         await insert_campaign(root, 3)
         with pytest.raises(Exception, match="violates foreign key"):
             await root.execute("DELETE FROM firmware_versions")
 
 
-async def test_what_was_left_before_is_deleted_by_the_migration(empty_database: str) -> None:
+async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_database: str) -> None:
     """Of an installation that was made before there were such foreign keys."""
     host = await make_host(empty_database)
     host.migrate("--grant-to", "host_service")
@@ -238,7 +248,7 @@ async def migrated_again(root: Connection, url: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-async def test_an_installation_with_rows_is_migrated_and_then_deletes_them(database: str, pool: Pool) -> None:
+async def test_an_upgraded_installation_deletes_the_rows_of_deleted_tenants(database: str, pool: Pool) -> None:
     async with connect(database) as root:
         campaign = await insert_campaign(root, 3)
         await work_for(pool, "north", campaign)

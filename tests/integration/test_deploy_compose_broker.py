@@ -49,7 +49,7 @@ async def heard(session: Session, last: str) -> set[str]:
 
 
 @pytest.mark.usefixtures("stack_mosquitto")
-async def test_a_device_has_its_own_topics_and_no_other(stack: Stack) -> None:
+async def test_a_device_login_can_use_only_its_own_topics(stack: Stack) -> None:
     device, engine = stack.login(DEVICE), stack.login(ENGINE)
     assert await taken(device, status_topic(*OWN))
     assert await taken(device, ask_topic(*OWN))
@@ -66,7 +66,7 @@ async def test_a_device_has_its_own_topics_and_no_other(stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("stack_mosquitto")
-async def test_the_simulated_fleet_is_the_devices_of_one_tenant(stack: Stack) -> None:
+async def test_the_fleet_login_can_act_for_devices_of_one_tenant(stack: Stack) -> None:
     fleet, engine = stack.login(FLEET), stack.login(ENGINE)
     assert await taken(fleet, status_topic("demo", "dev-7"))
     assert not await taken(fleet, status_topic("north", "pump-1"))
@@ -78,7 +78,7 @@ async def test_the_simulated_fleet_is_the_devices_of_one_tenant(stack: Stack) ->
         assert await heard(session, command_topic("demo", "dev-7")) == {command_topic("demo", "dev-7")}
 
 
-async def test_a_login_that_was_made_later_works_after_a_hangup(stack: Stack, stack_mosquitto: StackMosquitto) -> None:
+async def test_a_new_login_works_after_a_sighup(stack: Stack, stack_mosquitto: StackMosquitto) -> None:
     stack.prepare("--device", "demo", "pump 9")
     late = stack.login("demo/device/pump 9")
     with pytest.raises(BrokerUnavailable):
@@ -94,7 +94,7 @@ async def test_a_login_that_was_made_later_works_after_a_hangup(stack: Stack, st
     await eventually(let_in, what="the broker knows the new login")
 
 
-def test_what_is_there_stays(stack: Stack) -> None:
+def test_preparing_again_keeps_existing_secrets(stack: Stack) -> None:
     before = {path.name: path.read_bytes() for path in stack.secrets.iterdir()}
     first = stack.prepare("--device", "demo", "pump-1")
     stack.prepare()
@@ -104,7 +104,7 @@ def test_what_is_there_stays(stack: Stack) -> None:
     assert after | {"mosquitto.logins": b""} == before | {"mosquitto.logins": b""}
 
 
-def test_secrets_are_for_one_user_alone(stack: Stack) -> None:
+def test_secret_files_are_readable_by_one_user_only(stack: Stack) -> None:
     assert stat.S_IMODE(stack.secrets.stat().st_mode) == 0o700
     open_files = {path.name for path in stack.secrets.iterdir() if path.stat().st_mode & 0o077}
     assert open_files == {"ca.crt"}

@@ -25,14 +25,14 @@ def errors(compose: Mapping[str, Any]) -> list[str]:
     return [error.message for error in jsonschema_rs.validator_for(SCHEMA).iter_errors(compose)]
 
 
-def test_the_schema_of_compose_files() -> None:
+def test_the_compose_file_is_valid_by_the_compose_schema() -> None:
     assert errors(COMPOSE) == []
     misspelt = {"services": {"serve": {**SERVICES["serve"], "read-only": True}}}
     assert errors(misspelt), "the schema catches nothing"
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_confined(name: str) -> None:
+def test_every_service_runs_without_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -44,20 +44,20 @@ def test_every_service_is_confined(name: str) -> None:
     assert "build" in service or service["user"].split(":")[0] != "0" or service["network_mode"] == "none"
 
 
-def test_programs_that_need_temporary_files_have_a_place_for_them() -> None:
+def test_read_only_services_have_a_temporary_file_system() -> None:
     # mosquitto_passwd and PostgreSQL end with an error on a root that is wholly read-only.
     for name in ("install-keys", "postgres", "grafana"):
         assert "/tmp" in SERVICES[name]["tmpfs"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_only_the_broker_is_open_to_other_machines(name: str) -> None:
+def test_only_the_brokers_port_is_reachable_from_other_machines(name: str) -> None:
     published = SERVICES[name].get("ports", [])
     assert name == "mosquitto" or all(port.startswith("127.0.0.1:") for port in published)
     assert ("database" in SERVICES[name].get("networks", [])) == (name in {"postgres", "migrate", "serve", "worker"})
 
 
-def test_what_others_wait_for_has_a_health_check_or_ends() -> None:
+def test_a_service_that_others_wait_for_has_a_health_check_or_ends() -> None:
     waited_for = {
         (name, each["condition"]) for s in SERVICES.values() for name, each in s.get("depends_on", {}).items()
     }
@@ -69,19 +69,19 @@ def test_what_others_wait_for_has_a_health_check_or_ends() -> None:
             assert "test" in SERVICES[name]["healthcheck"]
 
 
-def test_no_secret_is_in_the_file() -> None:
+def test_the_compose_file_contains_no_secret() -> None:
     for service in SERVICES.values():
         assert not {name for name in service.get("environment", {}) if "PASSWORD" in name or name == "DATABASE_URL"}
 
 
-def test_settings_have_the_names_that_rollwave_reads(stack: Stack) -> None:
+def test_settings_in_the_compose_file_have_names_that_rollwave_reads(stack: Stack) -> None:
     known = {field.alias for field in Settings.model_fields.values()}
     for name, service in SERVICES.items():
         if service["image"].startswith("rollwave:"):
             assert stack.settings(name).keys() <= known, name
 
 
-def test_every_file_that_is_named_is_there_once_prepared(stack: Stack) -> None:
+def test_every_file_that_compose_mounts_exists_after_preparation(stack: Stack) -> None:
     files = [config["file"] for config in COMPOSE["configs"].values()]
     files += [f if isinstance(f, str) else f["path"] for s in SERVICES.values() for f in s.get("env_file", ())]
     for file in files:

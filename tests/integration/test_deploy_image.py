@@ -16,7 +16,7 @@ ROOT = DEPLOY.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
-def test_the_linter_has_nothing_to_say(tmp_path: Path) -> None:
+def test_the_dockerfile_passes_its_linter(tmp_path: Path) -> None:
     hadolint = Tool("hadolint")
     assert hadolint.run("--no-color", ROOT / "Dockerfile") == ""
     bad = tmp_path / "Dockerfile"
@@ -24,7 +24,7 @@ def test_the_linter_has_nothing_to_say(tmp_path: Path) -> None:
     assert hadolint.tried(bad).returncode != 0
 
 
-def test_the_result_is_what_runs_and_no_more() -> None:
+def test_the_image_contains_only_what_runs() -> None:
     build, _, result = DOCKERFILE.partition("\nFROM ")[2].partition("\nFROM ")
     assert "--require-hashes" in build
     for word in ("pip", "python3-venv", "gcc", "build-essential"):
@@ -35,7 +35,7 @@ def test_the_result_is_what_runs_and_no_more() -> None:
     assert "HEALTHCHECK" in result
 
 
-def test_what_is_copied_is_in_the_context() -> None:
+def test_every_copied_file_is_in_the_build_context() -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {
         name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()
@@ -44,7 +44,7 @@ def test_what_is_copied_is_in_the_context() -> None:
     assert all((ROOT / name).exists() for name in sent)
 
 
-def test_the_build_tools_are_all_of_those_that_the_wheel_needs() -> None:
+def test_the_image_installs_all_build_tools_that_the_wheel_needs() -> None:
     listed = re.search(r"/\^\(([\w|-]+)\)==/", DOCKERFILE)
     assert listed
     locked = (ROOT / "requirements.txt").read_text()
@@ -52,7 +52,7 @@ def test_the_build_tools_are_all_of_those_that_the_wheel_needs() -> None:
         assert re.search(rf"^{name}==", locked, re.MULTILINE), name
 
 
-def test_one_version_everywhere() -> None:
+def test_the_version_of_the_image_is_the_same_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"ARG VERSION={version}\n" in DOCKERFILE
     images = {service["image"] for service in read_compose()["services"].values()}

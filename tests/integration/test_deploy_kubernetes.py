@@ -28,7 +28,7 @@ WORKLOADS = {doc["metadata"]["name"]: doc for doc in MANIFESTS if doc["kind"] in
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_schemas_of_kubernetes(version: str, tmp_path: Path) -> None:
+def test_the_manifests_are_valid_by_the_kubernetes_schemas(version: str, tmp_path: Path) -> None:
     validate = Tool("kubernetes-validate")
     everything = tmp_path / "all.yaml"
     everything.write_text(yaml.safe_dump_all([*MANIFESTS, *documents(EXAMPLE)]))
@@ -39,7 +39,7 @@ def test_the_schemas_of_kubernetes(version: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [BASE, EXAMPLE], ids=["base", "example"])
-def test_kustomize_is_told_of_every_file(folder: Path) -> None:
+def test_the_kustomization_lists_every_file(folder: Path) -> None:
     listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     files = {file.name for file in folder.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"}
     assert {name for name in listed if name.endswith(".yaml")} == files
@@ -47,7 +47,7 @@ def test_kustomize_is_told_of_every_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_pods_are_confined(name: str) -> None:
+def test_every_pod_runs_without_privileges(name: str) -> None:
     pod = WORKLOADS[name]["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"] == {
@@ -67,7 +67,7 @@ def test_pods_are_confined(name: str) -> None:
 
 
 @pytest.mark.parametrize("component", ["serve", "worker"])
-def test_a_deployment_is_replaced_in_order(component: str) -> None:
+def test_deployments_have_probes_rolling_updates_and_matching_selectors(component: str) -> None:
     deployment = WORKLOADS[f"rollwave-{component}"]
     pod = deployment["spec"]["template"]["spec"]
     [container] = pod["containers"]
@@ -85,7 +85,7 @@ def test_a_deployment_is_replaced_in_order(component: str) -> None:
         assert selector["matchLabels"].items() <= labels
 
 
-def test_the_network_policy_holds_for_every_pod_and_the_service_finds_its_own() -> None:
+def test_the_network_policy_selects_every_pod_and_the_service_its_pods() -> None:
     [policy] = [doc["spec"] for doc in MANIFESTS if doc["kind"] == "NetworkPolicy"]
     for workload in WORKLOADS.values():
         assert (
@@ -100,14 +100,14 @@ def test_the_network_policy_holds_for_every_pod_and_the_service_finds_its_own() 
     assert chosen == ["rollwave-serve"]
 
 
-def test_names_are_resolved_wherever_the_clusters_dns_is() -> None:
+def test_the_network_policy_allows_dns_on_all_common_ports() -> None:
     [policy] = [doc["spec"] for doc in MANIFESTS if doc["kind"] == "NetworkPolicy"]
     anywhere = [each["ports"] for each in policy["egress"] if "to" not in each]
     allowed = {(port["protocol"], port["port"]) for ports in anywhere for port in ports}
     assert allowed >= {(protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)}
 
 
-def test_secrets_are_named_and_not_there() -> None:
+def test_secrets_are_referenced_and_not_included() -> None:
     assert "Secret" not in {doc["kind"] for doc in MANIFESTS}
     example = {doc["metadata"]["name"]: doc["stringData"] for doc in documents(EXAMPLE) if doc["kind"] == "Secret"}
     named = {

@@ -35,16 +35,16 @@ def exposed() -> set[str]:
     return names
 
 
-def test_the_rules_and_the_configuration_are_valid(promtool: Tool) -> None:
+def test_the_alert_rules_and_the_configuration_are_valid(promtool: Tool) -> None:
     assert f"{len(RULES)} rules found" in promtool.run("check", "rules", PROMETHEUS / "alerts.yml")
     promtool.run("check", "config", PROMETHEUS / "prometheus.yml")
 
 
-def test_the_alerts_fire_when_they_should(promtool: Tool) -> None:
+def test_the_alerts_fire_in_their_test_cases(promtool: Tool) -> None:
     promtool.run("test", "rules", "alerts_test.yml", folder=PROMETHEUS)
 
 
-def test_each_alert_has_a_case_and_says_what_to_do() -> None:
+def test_each_alert_has_a_test_case_and_says_what_to_do() -> None:
     cases = (PROMETHEUS / "alerts_test.yml").read_text()
     for rule in RULES:
         assert rule["alert"] in cases
@@ -52,14 +52,14 @@ def test_each_alert_has_a_case_and_says_what_to_do() -> None:
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
-def test_the_queries_of_the_dashboard_are_valid(promtool: Tool, tmp_path: Path) -> None:
+def test_the_dashboards_queries_are_valid(promtool: Tool, tmp_path: Path) -> None:
     rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(queries())]
     file = tmp_path / "queries.yml"
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
     assert f"{len(rules)} rules found" in promtool.run("check", "rules", file)
 
 
-def test_every_metric_exists() -> None:
+def test_every_metric_in_rules_and_dashboard_exists() -> None:
     asked = {
         name for text in (*queries(), *(rule["expr"] for rule in RULES)) for name in re.findall(r"\brollwave_\w+", text)
     }
@@ -67,7 +67,7 @@ def test_every_metric_exists() -> None:
     assert asked - exposed() == set()
 
 
-def test_outcomes_that_alerts_need_are_counted_from_zero() -> None:
+def test_outcomes_that_alerts_use_are_exported_from_zero() -> None:
     # Prometheus sees no increase where a series begins with its first count.
     counted = {sample.labels["outcome"] for metric in metrics.reports.collect() for sample in metric.samples}
     named = {
@@ -76,14 +76,14 @@ def test_outcomes_that_alerts_need_are_counted_from_zero() -> None:
     assert named | {"applied"} <= counted
 
 
-def test_outcomes_in_the_rules_are_outcomes_of_reports() -> None:
+def test_outcomes_in_the_rules_are_known_report_outcomes() -> None:
     documented = (DEPLOY.parent / "docs" / "reference" / "observability.md").read_text()
     for rule in RULES:
         for outcome in re.findall(r'outcome=~"([^"]+)"', rule["expr"]):
             assert all(f"`{each}`" in documented for each in outcome.split("|"))
 
 
-def test_the_dashboard_and_its_source_go_together() -> None:
+def test_the_dashboard_matches_its_source() -> None:
     [source] = yaml.safe_load((GRAFANA / "datasource.yml").read_text())["datasources"]
     panels: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
     assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}

@@ -37,7 +37,9 @@ async def heard_until(session: Session, topic: str) -> list[str]:
 
 
 @pytest.mark.parametrize("own", [OWN, ("Süd 1", "gerät@7 a..b")], ids=["plain", "as people call them"])
-async def test_own_topics_work_both_ways(shipped_mosquitto: ShippedMosquitto, own: tuple[str, str]) -> None:
+async def test_a_device_can_use_its_own_topics_in_both_directions(
+    shipped_mosquitto: ShippedMosquitto, own: tuple[str, str]
+) -> None:
     engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, "/device/".join(own)))
     for topic_filter in (STATUS_FILTER, f"$share/rollwave-0/{STATUS_FILTER}"):
         async with Session.connect(engine) as up, Session.connect(device) as down:
@@ -51,7 +53,9 @@ async def test_own_topics_work_both_ways(shipped_mosquitto: ShippedMosquitto, ow
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=["device", "tenant", "as people call them"])
-async def test_another_ones_topics_are_closed(shipped_mosquitto: ShippedMosquitto, other: tuple[str, str]) -> None:
+async def test_a_device_cannot_use_topics_of_another_device(
+    shipped_mosquitto: ShippedMosquitto, other: tuple[str, str]
+) -> None:
     engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
     for topic in (status_topic(*other), ask_topic(*other), command_topic(*other), command_topic(*OWN), "anything"):
         assert not await publishes(device, topic), topic
@@ -65,7 +69,7 @@ async def test_another_ones_topics_are_closed(shipped_mosquitto: ShippedMosquitt
         assert set(await heard_until(session, command_topic(*OWN))) == {command_topic(*OWN)}
 
 
-async def test_the_engines_queue_outlives_a_restart(shipped_mosquitto: ShippedMosquitto) -> None:
+async def test_the_engines_queued_messages_survive_a_broker_restart(shipped_mosquitto: ShippedMosquitto) -> None:
     engine, device = (shipped_mosquitto.login(user) for user in (ENGINE, DEVICES[0]))
     async with Session.connect(engine, "slot-0", persistent=True) as session:
         await session.subscribe(STATUS_FILTER)
@@ -80,7 +84,9 @@ async def test_the_engines_queue_outlives_a_restart(shipped_mosquitto: ShippedMo
             assert [(await anext(messages)).payload for _ in range(2)] == [b"before", b"after"]
 
 
-async def test_the_engine_sends_no_reports_and_nobody_comes_unknown(shipped_mosquitto: ShippedMosquitto) -> None:
+async def test_the_engine_cannot_publish_reports_and_unknown_logins_are_refused(
+    shipped_mosquitto: ShippedMosquitto,
+) -> None:
     assert not await publishes(shipped_mosquitto.login(ENGINE), status_topic(*OWN))
     ca_cert = str(shipped_mosquitto.ca_cert)
     for stranger in (
@@ -91,7 +97,9 @@ async def test_the_engine_sends_no_reports_and_nobody_comes_unknown(shipped_mosq
             await publishes(stranger, "anything")
 
 
-async def test_the_engine_alone_hears_what_was_dropped(shipped_mosquitto: ShippedMosquitto, tmp_path: Path) -> None:
+async def test_only_the_engine_can_read_the_count_of_dropped_messages(
+    shipped_mosquitto: ShippedMosquitto, tmp_path: Path
+) -> None:
     shipped_mosquitto.stop()
     with (tmp_path / "mosquitto.conf").open("a") as config:
         config.write("max_queued_messages 2\nsys_interval 1\n")

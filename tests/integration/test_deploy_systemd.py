@@ -31,14 +31,14 @@ def units(tmp_path: Path) -> list[Path]:
     return made
 
 
-def test_systemd_has_nothing_to_say(systemd_analyze: Tool, units: list[Path]) -> None:
+def test_the_units_pass_systemds_verification(systemd_analyze: Tool, units: list[Path]) -> None:
     for unit in units:
         assert systemd_analyze.run("verify", "--man=no", unit) == ""
     units[0].write_text(units[0].read_text().replace("ProtectHome", "ProtectHoome"))
     assert "ProtectHoome" in systemd_analyze.tried("verify", "--man=no", units[0]).stdout
 
 
-def test_what_they_expose_is_small(systemd_analyze: Tool, units: list[Path]) -> None:
+def test_the_units_have_a_small_exposure_score(systemd_analyze: Tool, units: list[Path]) -> None:
     for unit in units:
         systemd_analyze.run("security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE}", unit)
     units[0].write_text(units[0].read_text().replace("CapabilityBoundingSet=\n", ""))
@@ -46,12 +46,12 @@ def test_what_they_expose_is_small(systemd_analyze: Tool, units: list[Path]) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in UNITS if "migrate" not in name])
-def test_a_stop_leaves_time_to_drain(name: str) -> None:
+def test_the_units_give_a_worker_time_to_drain(name: str) -> None:
     assert "\nTimeoutStopSec=35\n" in (FOLDER / name).read_text()
 
 
 @pytest.mark.parametrize("name", ["engine", "owner"])
-def test_the_files_of_settings_have_names_that_rollwave_reads(name: str) -> None:
+def test_environment_files_have_names_that_rollwave_reads(name: str) -> None:
     lines = [line for line in (FOLDER / f"{name}.env.example").read_text().splitlines() if not line.startswith("#")]
     assert {line.partition("=")[0] for line in lines} <= {field.alias for field in Settings.model_fields.values()}
     assert f"/etc/rollwave/{name}.env" in "".join((FOLDER / unit).read_text() for unit in UNITS)

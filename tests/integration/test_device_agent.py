@@ -52,7 +52,7 @@ async def agent(url: str, folder: Path, *, protocol: Protocol = "5", **options: 
         assert isinstance(ending, asyncio.CancelledError)
 
 
-async def test_an_update_from_command_to_success(
+async def test_a_device_reports_every_step_from_command_to_success(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -65,7 +65,7 @@ async def test_an_update_from_command_to_success(
     assert installed.read_bytes() == CONTENT
 
 
-async def test_a_command_repeated_is_answered_and_not_run_again(
+async def test_a_repeated_command_is_answered_and_not_run_again(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -94,7 +94,7 @@ async def test_a_failed_installation_is_reported_and_run_again_for_a_newer_attem
     assert len(server.requests) == 2
 
 
-async def test_bytes_that_do_not_match_the_checksum_are_a_failure(
+async def test_a_file_that_does_not_match_its_checksum_is_a_failure(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -105,7 +105,7 @@ async def test_bytes_that_do_not_match_the_checksum_are_a_failure(
     assert "INSTALLING" not in wire.statuses(DEVICE)
 
 
-async def test_the_size_of_a_command_is_checked(
+async def test_a_file_of_another_size_than_the_commands_is_a_failure(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -128,7 +128,7 @@ async def test_without_attempts_on_mqtt_3_a_repeat_after_success_is_answered(
     assert len(server.requests) == 1
 
 
-async def test_a_3_1_1_device_of_a_broker_that_drops_the_attempt_for_it(
+async def test_a_device_on_mqtt_3_1_1_runs_each_attempt_without_its_number(
     mosquitto: Mosquitto, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -140,7 +140,7 @@ async def test_a_3_1_1_device_of_a_broker_that_drops_the_attempt_for_it(
     assert len(server.requests) == 1
 
 
-async def test_the_broker_restarts_in_mid_download(
+async def test_an_update_completes_over_a_broker_restart_during_the_download(
     broker: EmbeddedBroker, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -160,7 +160,7 @@ async def test_the_broker_restarts_in_mid_download(
     assert len(server.requests) == 2
 
 
-async def test_the_device_restarts_in_mid_download(
+async def test_an_update_completes_over_a_device_restart_during_the_download(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -176,7 +176,7 @@ async def test_the_device_restarts_in_mid_download(
     assert server.requests == [None, f"bytes={held}-"]
 
 
-async def test_an_outcome_the_broker_did_not_take_is_reported_after_a_restart(
+async def test_an_outcome_that_the_broker_did_not_accept_is_reported_after_a_restart(
     broker: EmbeddedBroker, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -194,7 +194,7 @@ async def test_an_outcome_the_broker_did_not_take_is_reported_after_a_restart(
     assert len(server.requests) == 1
 
 
-async def test_commands_wait_for_a_device_that_is_away(
+async def test_commands_wait_for_a_disconnected_device(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -205,7 +205,7 @@ async def test_commands_wait_for_a_device_that_is_away(
         await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
 
 
-async def test_the_present_campaign_is_finished_before_the_newest_is_taken(
+async def test_the_running_campaign_is_finished_before_the_newest_is_started(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -220,7 +220,7 @@ async def test_the_present_campaign_is_finished_before_the_newest_is_taken(
     assert ended == [7, 9]
 
 
-async def test_what_is_no_command_disturbs_nothing(
+async def test_invalid_commands_are_ignored(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -243,7 +243,7 @@ async def test_what_is_no_command_disturbs_nothing(
     assert {report["campaign_id"] for report in wire.reports[DEVICE]} <= {5, 6, 7}
 
 
-async def test_two_devices_of_one_name_do_not_stop_each_other_for_good(
+async def test_two_devices_with_one_id_do_not_block_each_other_for_ever(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)

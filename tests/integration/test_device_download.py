@@ -34,7 +34,7 @@ async def client() -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def test_a_download_that_breaks_off_is_resumed_where_it_was(
+async def test_an_interrupted_download_is_resumed_at_its_last_byte(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -54,7 +54,7 @@ async def test_a_download_that_breaks_off_is_resumed_where_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["fw.bin"]
 
 
-async def test_another_process_resumes_what_a_killed_one_left(
+async def test_a_new_process_resumes_the_download_of_a_killed_one(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -66,7 +66,7 @@ async def test_another_process_resumes_what_a_killed_one_left(
     assert (tmp_path / "fw.bin").read_bytes() == CONTENT
 
 
-async def test_what_was_fetched_of_another_url_or_version_is_not_used(
+async def test_parts_of_another_url_or_version_are_not_used(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -86,7 +86,7 @@ async def test_what_was_fetched_of_another_url_or_version_is_not_used(
 
 
 @pytest.mark.parametrize(("ranges", "etag"), [(False, True), (True, False)])
-async def test_without_ranges_or_a_validator_it_starts_again(
+async def test_without_ranges_or_a_validator_a_download_starts_again(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, ranges: bool, etag: bool
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -96,7 +96,7 @@ async def test_without_ranges_or_a_validator_it_starts_again(
     assert (tmp_path / "fw.bin").read_bytes() == CONTENT
 
 
-async def test_other_bytes_than_promised_are_not_kept(
+async def test_bytes_with_a_wrong_checksum_are_deleted(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, actual = server.put(CONTENT)
@@ -105,14 +105,14 @@ async def test_other_bytes_than_promised_are_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_busy_server_is_asked_again(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_a_busy_server_is_tried_again(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     url, checksum = server.put(CONTENT)
     server.script.statuses = [503, 429]
     await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) == 3
 
 
-async def test_a_server_that_says_no_is_not_asked_again(
+async def test_a_server_that_refuses_is_not_tried_again(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     with pytest.raises(DownloadFailed, match="HTTP 404"):
@@ -121,7 +121,7 @@ async def test_a_server_that_says_no_is_not_asked_again(
 
 
 @pytest.mark.parametrize("etag", ["fixed", True])
-async def test_pieces_of_two_files_are_dropped_for_one_from_the_start(
+async def test_parts_of_two_different_files_are_replaced_by_a_fresh_download(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, etag: bool | str
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -137,7 +137,7 @@ async def test_pieces_of_two_files_are_dropped_for_one_from_the_start(
 
 
 @pytest.mark.parametrize("total", [len(CONTENT) - 1, len(CONTENT) + 5])
-async def test_a_rest_of_another_length_is_of_another_file(
+async def test_a_resumed_part_of_another_total_length_is_discarded(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, total: int
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -151,7 +151,7 @@ async def test_a_rest_of_another_length_is_of_another_file(
     assert (tmp_path / "fw.bin").read_bytes() == other
 
 
-async def test_pieces_are_dropped_once_and_no_more(
+async def test_a_resumed_file_with_a_wrong_checksum_is_downloaded_anew_once(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -164,7 +164,7 @@ async def test_pieces_are_dropped_once_and_no_more(
 
 @pytest.mark.parametrize("size", [None, 7])
 @pytest.mark.parametrize("length", [True, False])
-async def test_an_empty_file_is_never_a_firmware(
+async def test_an_empty_file_is_never_accepted(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, size: int | None, length: bool
 ) -> None:
     url, checksum = server.put(b"")
@@ -176,7 +176,7 @@ async def test_an_empty_file_is_never_a_firmware(
 
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("held", [len(CONTENT) // 2, len(CONTENT) + 1])
-async def test_more_or_less_than_promised_is_another_file(
+async def test_a_file_of_another_size_than_expected_is_refused(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, length: bool, held: int
 ) -> None:
     url, _ = server.put((CONTENT * 2)[:held])
@@ -187,7 +187,7 @@ async def test_more_or_less_than_promised_is_another_file(
     assert len(server.requests) == 1 or not length
 
 
-async def test_half_a_file_is_completed_where_its_size_is_known(
+async def test_half_a_file_is_completed_when_its_size_is_known(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -206,7 +206,7 @@ async def test_half_a_file_is_completed_where_its_size_is_known(
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "br", "gzip, identity"])
-async def test_an_encoding_that_nobody_asked_for_is_refused(
+async def test_an_unrequested_content_encoding_is_refused(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, encoding: str
 ) -> None:
     url, _ = server.put(gzip.compress(CONTENT))
@@ -216,13 +216,15 @@ async def test_an_encoding_that_nobody_asked_for_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_identity_is_no_encoding(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_the_content_encoding_identity_is_accepted(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
     url, checksum = server.put(CONTENT)
     server.script.headers = {"Content-Encoding": "identity"}
     await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
 
 
-async def test_a_login_page_is_no_firmware_unless_the_checksum_says_so(
+async def test_a_web_page_is_refused_unless_the_checksum_matches(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     page = b"<html>Log in</html>"
@@ -235,14 +237,16 @@ async def test_a_login_page_is_no_firmware_unless_the_checksum_says_so(
     await fetch(client, Promise(named), tmp_path / "fw.bin", limits=QUICK)
 
 
-async def test_tls_that_fails(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_a_tls_failure_fails_the_download(
+    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
     url, _ = server.put(CONTENT)
     with pytest.raises(DownloadFailed, match="broke off"):
         await fetch(client, Promise(url.replace("http:", "https:")), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-async def test_a_refusal_is_told_from_other_failures(
+async def test_an_http_refusal_has_its_own_error(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, status: int
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -252,7 +256,7 @@ async def test_a_refusal_is_told_from_other_failures(
 
 
 @pytest.mark.parametrize("to", ["/fw.bin", "file:///etc/passwd", "http://["])
-async def test_redirects_are_bounded_and_stay_on_http(
+async def test_redirects_are_limited_and_stay_on_http(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, to: str
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -264,13 +268,13 @@ async def test_redirects_are_bounded_and_stay_on_http(
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "", "http://[", "x", "http://", "HTTP://\x00"])
-async def test_what_is_no_http_url_is_not_followed(client: httpx2.AsyncClient, tmp_path: Path, url: str) -> None:
+async def test_a_url_that_is_not_http_is_refused(client: httpx2.AsyncClient, tmp_path: Path, url: str) -> None:
     with pytest.raises((DownloadFailed, ValueError)):
         await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("length", [True, False])
-async def test_no_more_bytes_come_than_allowed(
+async def test_a_download_stops_at_the_maximum_number_of_bytes(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path, length: bool
 ) -> None:
     url, _ = server.put(CONTENT)
@@ -279,16 +283,14 @@ async def test_no_more_bytes_come_than_allowed(
         await fetch(client, Promise(url), tmp_path / "fw.bin", limits=Limits(size=1000))
 
 
-async def test_a_download_that_stands_still_ends(
-    server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
-) -> None:
+async def test_a_stalled_download_is_ended(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     url, _ = server.put(CONTENT)
     server.script.hold_at = 1000
     with pytest.raises(DownloadFailed, match=r"not complete after 0\.2 s"):
         await fetch(client, Promise(url), tmp_path / "fw.bin", limits=Limits(seconds=0.2))
 
 
-async def test_nothing_listening(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_a_server_that_refuses_connections_fails_the_download(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="broke off"):
         await fetch(client, Promise("http://127.0.0.1:9/fw"), tmp_path / "fw.bin", limits=QUICK)
 
@@ -307,7 +309,7 @@ def shared_server() -> Iterator[ArtifactServer]:
     ranges=st.booleans(),
     etag=st.booleans(),
 )
-def test_whatever_the_cuts_the_bytes_are_those_served_or_there_are_none(
+def test_after_any_interruptions_the_file_is_complete_or_absent(
     shared_server: ArtifactServer,
     content: bytes,
     cuts: list[int],

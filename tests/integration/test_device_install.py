@@ -25,11 +25,11 @@ def artifact(tmp_path: Path) -> Path:
     return path
 
 
-async def test_without_a_hook_there_is_nothing_to_do(artifact: Path) -> None:
+async def test_without_an_installer_an_installation_succeeds(artifact: Path) -> None:
     await Installer().install(artifact, COMMAND)
 
 
-async def test_the_hook_is_told_what_to_install(artifact: Path, tmp_path: Path) -> None:
+async def test_the_installer_gets_the_file_and_version(artifact: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = "$ROLLWAVE_FILE $ROLLWAVE_VERSION $ROLLWAVE_CAMPAIGN $HOME"
     hook = f"""sh -c 'cp "$0" {out}; echo {told} >> {out}' {{path}}"""
@@ -37,7 +37,7 @@ async def test_the_hook_is_told_what_to_install(artifact: Path, tmp_path: Path) 
     assert out.read_text() == f"bytes{artifact} 2.0.0 7 {os.environ['HOME']}\n"
 
 
-async def test_no_shell_reads_the_version(artifact: Path, tmp_path: Path) -> None:
+async def test_the_version_is_not_interpreted_by_a_shell(artifact: Path, tmp_path: Path) -> None:
     version = f"$(touch {tmp_path}/oops); touch {tmp_path}/oops"
     await Installer("env").install(artifact, Command(7, "http://host/fw", version, ""))
     assert not (tmp_path / "oops").exists()
@@ -51,23 +51,23 @@ async def test_no_shell_reads_the_version(artifact: Path, tmp_path: Path) -> Non
         ("sh -c 'kill -9 $$'", "install failed (exit -9)"),
     ],
 )
-async def test_a_hook_that_fails_gives_its_last_line_as_the_reason(artifact: Path, hook: str, reason: str) -> None:
+async def test_a_failing_installer_gives_its_last_line_as_the_reason(artifact: Path, hook: str, reason: str) -> None:
     with pytest.raises(InstallFailed) as caught:
         await Installer(hook).install(artifact, COMMAND)
     assert str(caught.value) == reason
 
 
-async def test_a_hook_that_is_not_there(artifact: Path) -> None:
+async def test_a_missing_installer_is_a_failed_installation(artifact: Path) -> None:
     with pytest.raises(InstallFailed, match=r"exit 127.*no-such-program"):
         await Installer("no-such-program {path}").install(artifact, COMMAND)
 
 
-async def test_a_version_that_no_environment_can_hold(artifact: Path) -> None:
+async def test_a_version_with_a_nul_character_is_a_failed_installation(artifact: Path) -> None:
     with pytest.raises(InstallFailed, match="cannot be started"):
         await Installer("true").install(artifact, Command(7, "http://host/fw", "2\x000", ""))
 
 
-async def test_a_hook_that_hangs_is_ended_with_its_children(artifact: Path, tmp_path: Path) -> None:
+async def test_a_hanging_installer_is_killed_with_its_children(artifact: Path, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     hook = f"sh -c 'sleep 60 & echo $! > {pid}; wait'"
     with pytest.raises(InstallFailed, match=r"not done after 2\.5 s"):
@@ -75,24 +75,24 @@ async def test_a_hook_that_hangs_is_ended_with_its_children(artifact: Path, tmp_
     await eventually(lambda: not _alive(int(pid.read_text())))
 
 
-async def test_a_daemon_left_behind_does_not_hold_the_device_up(artifact: Path) -> None:
+async def test_a_daemon_started_by_the_installer_does_not_block_the_device(artifact: Path) -> None:
     async with asyncio.timeout(5):
         await Installer("sh -c 'sleep 20 & exit 0'").install(artifact, COMMAND)
 
 
-async def test_an_installer_that_prints_without_end_fills_no_disk(artifact: Path) -> None:
+async def test_an_installer_that_prints_endlessly_does_not_fill_the_disk(artifact: Path) -> None:
     prints = "head -c 40000000 /dev/zero; sleep 1; echo; stat -L -c %s /proc/self/fd/1"
     with pytest.raises(InstallFailed, match=r"exit 4\): \d+$") as caught:
         await Installer(f"sh -c '{prints}; exit 4'").install(artifact, COMMAND)
     assert int(str(caught.value).split()[-1]) < 1000
 
 
-async def test_an_installer_that_prints_bytes(artifact: Path) -> None:
+async def test_installer_output_that_is_not_utf_8_is_accepted(artifact: Path) -> None:
     with pytest.raises(InstallFailed, match=r"^install failed \(exit 1\): .*\ufffd"):
         await Installer("sh -c 'head -c 5000 /dev/urandom; printf \"\\377x\"; exit 1'").install(artifact, COMMAND)
 
 
-async def test_without_room_for_its_output_the_installer_still_runs(
+async def test_an_installer_runs_without_disk_space_for_its_output(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
@@ -101,7 +101,7 @@ async def test_without_room_for_its_output_the_installer_still_runs(
         await Installer("sh -c 'echo why; exit 3'").install(artifact, COMMAND)
 
 
-def test_quotes_that_do_not_match_are_a_configuration_error() -> None:
+def test_unbalanced_quotes_in_the_hook_are_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError):
         Installer("sh -c 'oops")
 

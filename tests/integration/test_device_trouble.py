@@ -104,7 +104,7 @@ async def test_an_artifact_larger_than_the_disk_is_reported_and_the_next_one_ins
         await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
 
 
-async def test_a_disk_filled_by_others_leaves_room_for_what_the_device_remembers(
+async def test_a_full_disk_leaves_space_for_the_devices_state(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -119,7 +119,7 @@ async def test_a_disk_filled_by_others_leaves_room_for_what_the_device_remembers
         assert [job.command.campaign_id for job in device.state.finished] == [7, 6]
 
 
-async def test_a_disk_that_was_full_from_the_first(
+async def test_a_disk_that_is_full_from_the_start_is_reported(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -137,7 +137,7 @@ async def test_a_disk_that_was_full_from_the_first(
         await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
 
 
-async def test_what_cannot_be_remembered_is_not_installed(
+async def test_an_update_is_not_installed_if_the_state_cannot_be_saved(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -151,7 +151,7 @@ async def test_what_cannot_be_remembered_is_not_installed(
     assert not (tmp_path / "installed").exists()
 
 
-async def test_the_directory_vanishes(
+async def test_an_update_fails_if_its_state_directory_vanishes_and_the_next_succeeds(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -179,7 +179,7 @@ async def test_the_directory_vanishes(
         {"signature": "of another version"},
     ],
 )
-async def test_a_state_of_another_version_does_not_stop_it(
+async def test_a_state_file_of_another_version_is_read_as_far_as_possible(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, command: dict[str, object]
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -196,7 +196,7 @@ async def test_a_state_of_another_version_does_not_stop_it(
     assert ran == ([7, 8] if "signature" in command else [8])
 
 
-async def test_an_artifact_changed_under_an_installation_is_fetched_again(
+async def test_an_artifact_changed_during_an_installation_is_downloaded_again(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     """As a loss of power may leave it."""
@@ -209,7 +209,7 @@ async def test_an_artifact_changed_under_an_installation_is_fetched_again(
     assert (tmp_path / "installed").read_bytes() == CONTENT
 
 
-async def test_a_proxy_that_cannot_be_used(
+async def test_an_invalid_proxy_fails_the_download(
     broker: EmbeddedBroker,
     wire: Wire,
     server: ArtifactServer,
@@ -228,7 +228,7 @@ async def test_a_proxy_that_cannot_be_used(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_an_error_longer_than_the_broker_takes_gets_out(
+async def test_an_error_longer_than_the_broker_accepts_is_shortened(
     server: ArtifactServer, tmp_path: Path, protocol: Protocol
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -256,7 +256,9 @@ def left_behind(*campaigns: int) -> str:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_a_broker_that_takes_a_hundred_bytes_takes_the_barest_report(tmp_path: Path, protocol: Protocol) -> None:
+async def test_a_broker_that_accepts_a_hundred_bytes_gets_the_shortest_report(
+    tmp_path: Path, protocol: Protocol
+) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "state.json").write_text(left_behind(7, 8))
     with Mosquitto(tmp_path, config="max_packet_size 100\n") as broker:
@@ -269,7 +271,7 @@ async def test_a_broker_that_takes_a_hundred_bytes_takes_the_barest_report(tmp_p
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_a_report_that_no_broker_can_take_holds_up_no_other(tmp_path: Path, protocol: Protocol) -> None:
+async def test_a_report_that_is_too_large_does_not_block_later_ones(tmp_path: Path, protocol: Protocol) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "state.json").write_text(left_behind(10**15, 7))  # the older one goes first
     with Mosquitto(tmp_path, config="max_packet_size 85\n") as broker:
@@ -319,7 +321,7 @@ async def refused(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-async def test_what_the_server_refuses_is_asked_about_and_tried_once_more(
+async def test_a_refused_download_asks_for_the_command_and_is_tried_once_more(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, status: int
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -328,7 +330,7 @@ async def test_what_the_server_refuses_is_asked_about_and_tried_once_more(
     assert len(server.requests) == 2
 
 
-async def test_what_is_refused_twice_is_final(
+async def test_a_download_refused_twice_is_a_failure(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -338,20 +340,20 @@ async def test_what_is_refused_twice_is_final(
     assert len(server.requests) == 2
 
 
-async def test_what_is_not_wanted_any_more_is_not_tried_again(
+async def test_a_download_that_is_no_longer_wanted_is_not_tried_again(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     assert await refused(broker, wire, server, tmp_path, [403], NOTHING_TO_DO) == (["FAILED"], 1)
     assert len(server.requests) == 1
 
 
-async def test_without_an_answer_it_is_tried_once_more(
+async def test_without_an_answer_a_refused_download_is_tried_once_more(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     assert await refused(broker, wire, server, tmp_path, [403]) == (["SUCCESS"], 1)
 
 
-async def test_an_answer_in_other_words_counts(
+async def test_a_repeated_command_with_a_new_url_is_tried(
     broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
 ) -> None:
     fresh, checksum = server.put(CONTENT, "fresh.bin")

@@ -60,7 +60,7 @@ def engine_login(broker: ShippedMosquitto) -> dict[str, str]:
     }
 
 
-async def test_a_database_that_goes_away_in_the_middle_of_a_check_is_away(database: str) -> None:
+async def test_the_doctor_reports_a_database_lost_during_a_check_as_unavailable(database: str) -> None:
     async with create_pool(database) as pool, connect(database) as host:
 
         async def is_cut_off() -> None:
@@ -72,7 +72,9 @@ async def test_a_database_that_goes_away_in_the_middle_of_a_check_is_away(databa
             await is_cut_off()
 
 
-async def test_a_healthy_installation(database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path) -> None:
+async def test_the_doctor_finds_no_problem_in_a_healthy_installation(
+    database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path
+) -> None:
     env = engine_login(shipped_mosquitto)
     log = tmp_path / "worker.log"
     async with worker(database, shipped_mosquitto.url, log, **env) as running:
@@ -91,7 +93,7 @@ async def test_a_healthy_installation(database: str, shipped_mosquitto: ShippedM
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-async def test_a_login_of_the_engines_own_needs_no_warning(
+async def test_the_doctor_does_not_warn_about_the_engines_own_login(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     psql(database, "DROP ROLE IF EXISTS rollwave_modest; CREATE ROLE rollwave_modest LOGIN NOINHERIT")
@@ -112,7 +114,7 @@ async def test_a_login_of_the_engines_own_needs_no_warning(
     assert examine(**env).says("login", "warning", "BYPASSRLS")
 
 
-def test_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) -> None:
+def test_the_doctor_reports_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) -> None:
     told = examine(DATABASE_URL=empty_database, MQTT_BROKER_URL=broker.url)
     assert told.says("schema", "problem", "there is none", "rollwave migrate")
     assert "row-level security" not in told.findings
@@ -166,7 +168,7 @@ def test_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) 
     ],
     ids=["old", "newer", "rls-off", "not-forced", "leak", "missing", "due", "others"],
 )
-def test_a_damaged_schema(
+def test_the_doctor_reports_a_damaged_schema(
     database: str, broker: EmbeddedBroker, damage: str, check: str, state: str, words: list[str]
 ) -> None:
     psql(database, damage)
@@ -177,7 +179,7 @@ def test_a_damaged_schema(
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-def test_adopted_tables_are_told_of(empty_database: str, broker: EmbeddedBroker) -> None:
+def test_the_doctor_lists_adopted_tables(empty_database: str, broker: EmbeddedBroker) -> None:
     psql(empty_database, "CREATE TABLE tenants (tenant_id text PRIMARY KEY)")
     env = {"DATABASE_URL": empty_database, "MQTT_BROKER_URL": broker.url}
     assert rollwave("migrate", env=env).returncode == 0
@@ -186,7 +188,7 @@ def test_adopted_tables_are_told_of(empty_database: str, broker: EmbeddedBroker)
     assert examine(**env).says("row-level security", "ok")
 
 
-def test_what_cannot_be_reached(database: str, broker: EmbeddedBroker) -> None:
+def test_the_doctor_reports_unreachable_servers(database: str, broker: EmbeddedBroker) -> None:
     told = examine(DATABASE_URL=database, MQTT_BROKER_URL=f"mqtt://127.0.0.1:{free_port()}")
     assert told.says("broker", "problem", "MQTT_BROKER_URL")
     told = examine(MQTT_BROKER_URL=broker.url)
@@ -202,7 +204,9 @@ def test_what_cannot_be_reached(database: str, broker: EmbeddedBroker) -> None:
     assert told.says("broker", "ok")
 
 
-def test_a_broker_that_keeps_the_engine_out(database: str, shipped_mosquitto: ShippedMosquitto) -> None:
+def test_the_doctor_reports_a_broker_that_refuses_the_engine(
+    database: str, shipped_mosquitto: ShippedMosquitto
+) -> None:
     env = engine_login(shipped_mosquitto)
     told = examine(DATABASE_URL=database, **env | {"MQTT_PASSWORD": "mistyped"})
     assert told.says("broker", "problem", "MQTT_PASSWORD")
@@ -227,7 +231,7 @@ def test_a_broker_that_keeps_the_engine_out(database: str, shipped_mosquitto: Sh
     ],
     ids=["everything", "listening", "reports", "commands", "too-little"],
 )
-def test_a_broker_whose_acl_is_wrong(database: str, tmp_path: Path, acl: str, wrong: set[str]) -> None:
+def test_the_doctor_reports_wrong_broker_permissions(database: str, tmp_path: Path, acl: str, wrong: set[str]) -> None:
     engine = "user rollwave\ntopic write tenant/+/device/+/ota\ntopic read tenant/+/device/+/ota/status\n"
     users = "".join(f"user {user}\n{acl}" for user in (A, B) if "topic" in acl)
     with ShippedMosquitto(tmp_path, acl=f"{acl if not users else ''}{users}{engine}") as broker:
@@ -237,7 +241,7 @@ def test_a_broker_whose_acl_is_wrong(database: str, tmp_path: Path, acl: str, wr
     assert all("deploy/" in each["mend"] for each in told.findings.values() if each["state"] == "problem")
 
 
-def test_a_broker_that_retains_reports(database: str, tmp_path: Path) -> None:
+def test_the_doctor_reports_retained_reports(database: str, tmp_path: Path) -> None:
     with ShippedMosquitto(tmp_path, retain=True) as broker:
         told = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
         again = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
@@ -247,7 +251,7 @@ def test_a_broker_that_retains_reports(database: str, tmp_path: Path) -> None:
     assert again.states() == told.states(), "nothing of it stayed in the broker"
 
 
-def test_devices_are_named_so_that_they_can_be_told(
+def test_devices_are_named_so_that_the_doctor_can_tell_them_apart(
     database: str, shipped_mosquitto: ShippedMosquitto, tmp_path: Path
 ) -> None:
     env = {"DATABASE_URL": database, **engine_login(shipped_mosquitto)}
@@ -279,7 +283,7 @@ def test_devices_are_named_so_that_they_can_be_told(
     ],
     ids=["shipped", "shipped-with-devices", "open", "denied", "denied-with-devices"],
 )
-def test_on_mqtt_3_only_what_arrives_tells_that_the_engine_may_publish(
+def test_on_mqtt_3_the_doctor_checks_publishing_by_what_arrives(
     database: str, tmp_path: Path, acl: str | None, logins: tuple[str, ...], state: str, words: list[str]
 ) -> None:
     with ShippedMosquitto(tmp_path, acl=acl) as broker:

@@ -48,7 +48,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-async def test_no_server_outlives_its_owner(data_dir: Path, end: signal.Signals) -> None:
+async def test_no_server_outlives_the_process_that_started_it(data_dir: Path, end: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(data_dir)],
         env=environment(TMPDIR=str(data_dir.parent)),
@@ -63,7 +63,7 @@ async def test_no_server_outlives_its_owner(data_dir: Path, end: signal.Signals)
     await eventually(lambda: not any(map(alive, pids)), what="both servers are gone")
 
 
-async def test_a_crash_of_postgres_loses_no_commit(data_dir: Path) -> None:
+async def test_a_crash_of_the_embedded_postgres_loses_no_commit(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         psql(server.url, "CREATE TABLE kept AS SELECT 7 AS n")
         server.stop("immediate")
@@ -75,7 +75,7 @@ async def test_a_crash_of_postgres_loses_no_commit(data_dir: Path) -> None:
         assert psql(again.url, "SELECT n FROM kept") == "7"
 
 
-async def test_the_databases_of_two_tests_are_apart(database: str, empty_database: str, postgres_log: Path) -> None:
+async def test_two_tests_have_separate_databases(database: str, empty_database: str, postgres_log: Path) -> None:
     count = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
     assert int(psql(database, count)) > 0
     assert psql(empty_database, count) == "0"
@@ -83,7 +83,7 @@ async def test_the_databases_of_two_tests_are_apart(database: str, empty_databas
 
 
 @pytest.mark.parametrize("postgres", ["debian"], indirect=True)
-async def test_the_oldest_postgres_we_promise_takes_the_schema(database: str) -> None:
+async def test_the_oldest_supported_postgres_accepts_the_schema(database: str) -> None:
     connection = await asyncpg.connect(database)
     try:
         assert connection.get_server_version().major >= 15
@@ -92,13 +92,13 @@ async def test_the_oldest_postgres_we_promise_takes_the_schema(database: str) ->
         await connection.close()
 
 
-def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:
+def test_an_embedded_server_that_cannot_start_says_why(data_dir: Path) -> None:
     with pytest.raises(RollwaveError, match=r"PostgreSQL did not start: .+") as caught:
         EmbeddedPostgres(data_dir, settings={"wal_level": "none such"}).__enter__()
     assert str(data_dir) in caught.value.hint
 
 
-def test_the_broker_comes_back_on_its_ports(broker: EmbeddedBroker) -> None:
+def test_the_embedded_broker_restarts_on_its_ports(broker: EmbeddedBroker) -> None:
     for _ in range(2):
         for url in (broker.url, broker.url_v4):
             socket.create_connection((HOST, int(url.rpartition(":")[2]))).close()
@@ -107,12 +107,12 @@ def test_the_broker_comes_back_on_its_ports(broker: EmbeddedBroker) -> None:
         broker.start()
 
 
-def test_a_taken_port_is_named(broker: EmbeddedBroker) -> None:
+def test_an_occupied_port_is_named(broker: EmbeddedBroker) -> None:
     with pytest.raises(RollwaveError, match=f"port {broker.port} of {HOST} is taken"):
         EmbeddedBroker(broker.port).__enter__()
 
 
-def test_mosquitto_comes_back_on_its_port(mosquitto: Mosquitto) -> None:
+def test_mosquitto_restarts_on_its_port(mosquitto: Mosquitto) -> None:
     mosquitto.crash()
     mosquitto.start()
     socket.create_connection((HOST, mosquitto.port)).close()

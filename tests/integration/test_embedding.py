@@ -66,14 +66,16 @@ def problems(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [each for each in our_records(caplog) if each.levelno >= logging.WARNING]
 
 
-async def test_settings_by_argument_run_a_campaign(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_settings_passed_as_an_argument_run_a_campaign(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
     campaign = await insert_campaign(host, 5)
     async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
         await ends(host, campaign)
-    assert host_pool._kept == {}, "sessions are closed with the coroutines"
+    assert host_pool.host_pools == {}, "sessions are closed with the coroutines"
 
 
-async def test_every_slot_is_held(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_the_listener_holds_every_slot(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     """Else nothing would be sent: reports of the slot that nobody holds would wait."""
     campaign = await insert_campaign(host, 5)
     settings = settings_for(broker, listener_slots=2)
@@ -84,7 +86,7 @@ async def test_every_slot_is_held(pool: Pool, host: Connection, broker: Embedded
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-async def test_a_pool_that_the_listener_would_take_whole(
+async def test_a_pool_that_the_listener_would_use_up_is_refused(
     database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, slots: int
 ) -> None:
     """Nobody would get a connection any more, the host itself included."""
@@ -99,7 +101,7 @@ async def test_a_pool_that_the_listener_would_take_whole(
     assert vars(told)["hint"].startswith(f"Make the pool with max_size={slots + 3} or more")
 
 
-async def test_a_pool_with_one_connection_more_is_enough(
+async def test_a_pool_with_one_connection_more_than_slots_is_enough(
     database: str, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 5)
@@ -111,7 +113,7 @@ async def test_a_pool_with_one_connection_more_is_enough(
         await ends(host, campaign)
 
 
-async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_a_hosts_own_loop_reuses_one_broker_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(host, 8, rollout_rate=1)
     async with proxy(broker.url) as between, listened_to(pool):
         settings = settings_for(between.url)
@@ -124,23 +126,21 @@ async def test_a_hosts_own_loop_keeps_its_session(pool: Pool, host: Connection, 
         assert between.connections == 1
 
 
-async def test_a_session_is_given_up_when_ticks_have_stopped(
+async def test_a_session_is_closed_when_ticks_have_stopped(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_pool, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(host_pool, "LOOK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(host_pool, "CHECK_EVERY_SECONDS", 0.05)
     await insert_campaign(host, 1)
     async with listened_to(pool):
         await run_ota_campaign_tick(pool, settings=settings_for(broker))
-        [found] = host_pool._kept.values()
-        work = found._work
-        assert work
-        session = await work.publisher.session()
-        await eventually(lambda: not session.connected, timeout=10, what="given up")
-        assert host_pool._kept == {}
+        [found] = host_pool.host_pools.values()
+        session = await (await found.dispatching(settings_for(broker))).command_session.session()
+        await eventually(lambda: not session.connected, timeout=10, what="closed")
+        assert host_pool.host_pools == {}
 
 
-def test_an_event_loop_that_ends_gives_up_everything(database: str, broker: EmbeddedBroker) -> None:
+def test_the_end_of_the_event_loop_closes_every_session(database: str, broker: EmbeddedBroker) -> None:
     """Two loops, one after the other, each with a pool of its own; nothing holds up their end."""
 
     async def once() -> None:
@@ -152,11 +152,11 @@ def test_an_event_loop_that_ends_gives_up_everything(database: str, broker: Embe
     for _ in range(2):
         began = time.monotonic()
         asyncio.run(once())
-        assert host_pool._kept == {}
+        assert host_pool.host_pools == {}
         assert time.monotonic() - began < 10
 
 
-async def test_a_pool_of_another_event_loop(
+async def test_a_pool_of_another_event_loop_is_an_error(
     database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     def make() -> Pool:
@@ -177,7 +177,7 @@ async def test_a_pool_of_another_event_loop(
 
 
 @pytest.mark.parametrize("state", ["closed", "not awaited"])
-async def test_a_pool_that_cannot_be_used(
+async def test_an_unusable_pool_is_logged_with_a_hint(
     database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, state: str
 ) -> None:
     pool = asyncpg.create_pool(database, min_size=0)
@@ -205,7 +205,7 @@ async def test_a_pool_that_cannot_be_used(
         "postgresql://rollwave:{secret}@127.0.0.1:{port}/fleet",
     ],
 )
-async def test_a_direct_url_that_leads_nowhere(
+async def test_an_unreachable_direct_url_is_logged_with_a_hint(
     pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:
     settings = settings_for(broker, database_direct_url=url.format(secret=SECRET, port=free_port()))
@@ -218,7 +218,7 @@ async def test_a_direct_url_that_leads_nowhere(
     assert SECRET not in caplog.text + repr(vars(told))
 
 
-async def test_a_broker_that_does_not_let_us_in(
+async def test_a_broker_that_refuses_the_login_ends_nothing_of_the_host(
     pool: Pool, shipped_mosquitto: ShippedMosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each reason has a hint of its own."""
@@ -234,14 +234,14 @@ async def test_a_broker_that_does_not_let_us_in(
             assert SECRET not in caplog.text
 
 
-async def test_what_is_no_pool_is_a_programming_error() -> None:
+async def test_an_argument_that_is_not_a_pool_is_a_programming_error() -> None:
     nothing: Any = None
     for work in (run_ota_campaign_tick(nothing), run_ota_status_listener(nothing)):
         with pytest.raises(TypeError, match=r"asyncpg\.Pool is wanted, and this is NoneType"):
             await work
 
 
-async def test_a_tick_of_the_hosts_own_may_fail(
+async def test_an_error_in_the_hosts_own_tick_does_not_end_the_loop(
     pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     ticks = 0
@@ -261,7 +261,9 @@ async def test_a_tick_of_the_hosts_own_may_fail(
     assert (told.message, bool(told.exc_info and told.exc_info[2])) == ("ota_tick_failed", True)
 
 
-async def test_a_problem_is_an_exception_with_its_hint_too(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_problem_is_logged_once_with_its_exception_and_hint(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
     """A host whose format prints no fields sees what is wrong and what to do."""
     for _ in range(3):
         await run_ota_campaign_tick(pool)
@@ -274,7 +276,7 @@ async def test_a_problem_is_an_exception_with_its_hint_too(pool: Pool, caplog: p
     ]
 
 
-async def test_settings_of_another_kind(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_argument_that_is_not_settings_is_an_error(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     settings: Any = {"mqtt_broker_url": "mqtt://h"}
     tasks = [
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, settings=settings)),
@@ -290,7 +292,7 @@ async def test_settings_of_another_kind(pool: Pool, caplog: pytest.LogCaptureFix
     assert (await readiness(pool, settings=settings))["checks"]["settings"].endswith("this is dict")
 
 
-async def test_a_listener_is_left_when_every_slot_has_ended(
+async def test_the_listener_ends_when_every_slot_has_ended(
     pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch in hand is finished in each, however long one of them takes."""
@@ -323,7 +325,7 @@ async def test_metrics_are_in_the_registry_that_the_host_names(pool: Pool, broke
     assert b"process_" not in prometheus_client.generate_latest(registry)
 
 
-async def test_a_registry_with_other_metrics_of_these_names_stops_nothing(
+async def test_a_registry_with_metrics_of_the_same_names_stops_nothing(
     pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = prometheus_client.CollectorRegistry()
@@ -357,7 +359,7 @@ asyncio.run(main())
 """
 
 
-def test_by_default_they_are_on_the_hosts_own_page(database: str, broker: EmbeddedBroker) -> None:
+def test_metrics_are_in_the_hosts_default_registry(database: str, broker: EmbeddedBroker) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PAGE, database],
         env=environment(MQTT_BROKER_URL=broker.url),
@@ -368,7 +370,7 @@ def test_by_default_they_are_on_the_hosts_own_page(database: str, broker: Embedd
     assert (done.returncode, done.stderr) == (0, "")
 
 
-async def test_readiness_says_what_readyz_would(database: str, pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_readiness_returns_what_readyz_returns(database: str, pool: Pool, broker: EmbeddedBroker) -> None:
     settings = settings_for(broker)
     before = await readiness(pool, settings=settings)
     assert before["status"] == "not ready"
@@ -384,7 +386,9 @@ async def test_readiness_says_what_readyz_would(database: str, pool: Pool, broke
             assert each == {"status": "ok", "checks": OK}
 
 
-async def test_readiness_raises_nothing(empty_database: str, database: str, pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_readiness_raises_no_error(
+    empty_database: str, database: str, pool: Pool, broker: EmbeddedBroker
+) -> None:
     nothing: Any = None
     assert (await readiness(nothing))["checks"] == {"checks": "failed: TypeError; see the log"}
     assert (await readiness(pool))["checks"]["settings"].startswith("MQTT_BROKER_URL")
@@ -399,7 +403,7 @@ async def test_readiness_raises_nothing(empty_database: str, database: str, pool
     assert (await readiness(closed, settings=settings_for(broker)))["status"] == "not ready"
 
 
-async def test_the_hosts_trace_id_is_used(
+async def test_the_hosts_trace_id_is_in_the_logs(
     pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="rollwave")
@@ -418,7 +422,7 @@ async def test_the_hosts_trace_id_is_used(
     assert [vars(each)["trace_id"] for each in caplog.records if each.message == "ota_tick_start"] == ["4711"]
 
 
-async def test_the_hosts_own_bindings_are_kept_whatever_their_names(
+async def test_the_hosts_log_context_is_kept(
     pool: Pool, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="rollwave")
@@ -439,7 +443,7 @@ class _Plain(asyncio.SelectorEventLoop):
         return await super().create_connection(protocol_factory, host, port, ssl=ssl, family=family)
 
 
-def test_an_event_loop_of_another_kind(database: str, broker: EmbeddedBroker) -> None:
+def test_an_event_loop_without_happy_eyeballs_works(database: str, broker: EmbeddedBroker) -> None:
     async def run() -> None:
         pool = asyncpg.create_pool(database, min_size=0)
         await pool

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.upkeep.gates import Conductor
-from rollwave.engine.worker.reconciler import Reconciler
-from rollwave.log_once import LogOnce
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.stop import skip_rest
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.worker.tick import Ticker
+from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
 from rollwave.store.database import Pool
@@ -29,20 +30,19 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def running(pool: Pool, host: Connection, devices: int = WAITING) -> int:
     """A campaign that the engine has seen, and counted."""
     campaign = await insert_campaign(host, devices)
-    conductor = Conductor(pool, Settings())
-    await conductor.conduct(due(campaign))
-    await conductor.reconcile(due(campaign))
+    await Upkeep(pool, Settings()).look_after(due(campaign))
+    await Counters(pool, Settings()).reconcile(due(campaign))
     return campaign
 
 
 async def work(pool: Pool) -> None:
     """What a worker does until nothing is due any more but what waits for a device."""
-    conductor = Conductor(pool, Settings())
+    upkeep = Upkeep(pool, Settings())
     for _ in range(3):
         for each in await campaigns.due(pool):
             if each.status is CampaignStatus.ABORTED:
-                await conductor.skip_rest(each)
-            await conductor.conduct(each)
+                await skip_rest(pool, each)
+            await upkeep.look_after(each)
 
 
 async def counters(host: Connection) -> dict[str, int]:
@@ -62,7 +62,7 @@ async def shown(pool: Pool, campaign: int) -> dict[str, int]:
     return {status: number for status, number in found.items() if number}
 
 
-async def test_rows_skipped_and_the_campaign_aborted(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_aborted_by_a_host_with_skipped_rows_is_counted(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host)
     async with host.transaction():
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
@@ -74,22 +74,22 @@ async def test_rows_skipped_and_the_campaign_aborted(pool: Pool, host: Connectio
     assert await shown(pool, campaign) == {"SKIPPED": WAITING}
 
 
-async def test_aborted_while_a_device_is_in_progress(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_aborted_by_a_host_keeps_its_devices_in_progress(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host, WAITING + 1)
     await sent_to(host, campaign, ["dev-1"])
     async with host.transaction():
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
     await work(pool)
-    reconciler = Reconciler(Conductor(pool, Settings()), LogOnce())
-    reconciler.look(CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED))
-    await asyncio.gather(*reconciler.busy)
+    await Ticker(pool, CommandSession(Broker.from_url("mqtt://localhost:1")), Settings()).tick()
     assert await counters(host) == {"skipped": WAITING, "downloading": 1}
     assert await shown(pool, campaign) == {"SKIPPED": WAITING, "DOWNLOADING": 1}
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
-async def test_completed_or_called_by_a_word_of_its_own(pool: Pool, host: Connection, status: str) -> None:
+async def test_a_campaign_that_a_host_ended_is_counted_and_no_longer_due(
+    pool: Pool, host: Connection, status: str
+) -> None:
     await host.execute("ALTER TABLE ota_campaigns DROP CONSTRAINT ota_campaigns_status_check")
     campaign = await running(pool, host)
     async with host.transaction():
@@ -106,7 +106,7 @@ async def test_completed_or_called_by_a_word_of_its_own(pool: Pool, host: Connec
     assert await shown(pool, campaign) == expected
 
 
-async def test_what_a_host_changes_once_it_is_over_is_shown(pool: Pool, host: Connection) -> None:
+async def test_rows_that_a_host_changes_after_the_end_are_shown(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host)
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
     await work(pool)
@@ -116,7 +116,7 @@ async def test_what_a_host_changes_once_it_is_over_is_shown(pool: Pool, host: Co
 
 
 @pytest.mark.usefixtures("heard")
-async def test_one_that_a_host_starts_again_can_be_aborted_again(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_that_a_host_starts_again_can_be_aborted_again(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host)
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
     await work(pool)

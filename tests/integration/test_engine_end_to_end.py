@@ -114,7 +114,9 @@ async def campaign_row(pool: Pool, campaign: int) -> tuple[str, int, int]:
 
 
 @pytest.mark.usefixtures("settings")
-async def test_a_good_campaign_completes(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_a_campaign_completes_when_all_devices_succeed(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
     campaign = await insert_campaign(pool, 25)
     async with devices(broker, ["DOWNLOADING", "INSTALLING", "SUCCESS"]) as received, running(pool):
         await ends(host, campaign, "COMPLETED")
@@ -129,7 +131,9 @@ async def test_a_good_campaign_completes(pool: Pool, host: Connection, broker: E
 
 
 @pytest.mark.usefixtures("settings")
-async def test_a_bad_campaign_aborts_and_spares_the_rest(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_a_failing_campaign_aborts_and_skips_the_remaining_devices(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
     campaign = await insert_campaign(pool, 50, columns=", max_in_flight", values=", 10")
     async with devices(broker, ["FAILED"]) as received, running(pool):
         await ends(host, campaign, "ABORTED")
@@ -142,7 +146,7 @@ async def test_a_bad_campaign_aborts_and_spares_the_rest(pool: Pool, host: Conne
 
 
 @pytest.mark.usefixtures("settings")
-async def test_canary_waits_for_its_first_share(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+async def test_the_second_wave_waits_for_the_canary(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(pool, 40, rate=1000, columns=", rollout_strategy", values=", 'canary'")
     async with devices(broker, {}) as received, running(pool):
         await eventually(lambda: len(received) == 2, what="the canary's two devices")

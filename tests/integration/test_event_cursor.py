@@ -56,7 +56,9 @@ async def campaign_of_two(host: Connection, retry_on: list[str]) -> int:
 
 
 @pytest.mark.parametrize("retried", [True, False])
-async def test_a_failure_that_commits_late(pool: Pool, host: Connection, retried: bool) -> None:
+async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
+    pool: Pool, host: Connection, retried: bool
+) -> None:
     """A report's transaction has written its event and not committed, when an operator pauses the campaign."""
     campaign = await campaign_of_two(host, retry_on=["reported", "rejected"] if retried else [])
     go_on, written = asyncio.Event(), asyncio.Event()
@@ -82,7 +84,7 @@ async def test_a_failure_that_commits_late(pool: Pool, host: Connection, retried
     assert len(seen) == 2
 
 
-async def test_a_failure_that_comes_while_the_campaign_is_moved(pool: Pool, host: Connection) -> None:
+async def test_a_cursor_skips_no_failure_that_comes_during_a_status_change(pool: Pool, host: Connection) -> None:
     """An operator's transaction has written its event and not committed, when reports come in."""
     campaign = await campaign_of_two(host, retry_on=["reported", "rejected"])
     async with reading(pool, campaign) as seen:
@@ -98,7 +100,7 @@ async def test_a_failure_that_comes_while_the_campaign_is_moved(pool: Pool, host
     assert len(seen) == 3
 
 
-async def test_many_writers_at_once(pool: Pool, host: Connection) -> None:
+async def test_a_cursor_skips_no_event_of_many_concurrent_writers(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, abort_threshold=1.0, retry_on=["reported", "rejected"], max_attempts=100)
     names = [f"dev-{number}" for number in range(1, 61)]
     await sent_to(host, campaign, names)

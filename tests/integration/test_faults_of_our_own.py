@@ -17,6 +17,7 @@ from rollwave.engine import failpoints
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.topics import ask_topic
 from rollwave.settings import Settings
 from rollwave.store import executions
@@ -68,7 +69,7 @@ def failing() -> Iterator[Callable[[Failpoint, type[Exception], int], None]]:
 
 @asynccontextmanager
 async def listening(pool: Pool, broker_url: str) -> AsyncIterator[Listener]:
-    listener = Listener(pool, Settings(MQTT_BROKER_URL=broker_url))
+    listener = make_listener(pool, Settings(MQTT_BROKER_URL=broker_url))
     running = asyncio.create_task(listener.run())
     try:
         await eventually(lambda: listener.presence.subscribed, what="it is subscribed")
@@ -103,7 +104,7 @@ async def _succeeded(host: Connection, campaign: int, number: int) -> bool:
     return (await campaign_row(host, campaign))[1] == number
 
 
-async def test_an_error_beside_the_listener_is_no_outage(
+async def test_an_error_of_another_task_is_not_taken_for_an_outage(
     pool: Pool,
     host: Connection,
     broker: EmbeddedBroker,
@@ -126,7 +127,7 @@ async def test_an_error_beside_the_listener_is_no_outage(
 
 
 @pytest.mark.parametrize("tenants", [1, 2])
-async def test_while_it_lasts_it_is_known(
+async def test_a_programming_error_is_named_while_it_lasts(
     pool: Pool,
     host: Connection,
     failing: Callable[[Failpoint, type[Exception], int], None],
@@ -155,7 +156,7 @@ async def test_while_it_lasts_it_is_known(
     assert [await campaign_row(host, ids[each], each) for each in names] == [("RUNNING", 1, 0)] * tenants
 
 
-async def test_only_postgresql_refuses_a_value(pool: Pool, host: Connection) -> None:
+async def test_only_postgresqls_error_about_a_value_drops_a_report(pool: Pool, host: Connection) -> None:
     """Not the driver, which raises the same class for an argument that it cannot send."""
     campaign = await insert_campaign(host, 1)
     await sent_to(host, campaign, ["dev-1"])
@@ -175,7 +176,7 @@ async def test_only_postgresql_refuses_a_value(pool: Pool, host: Connection) -> 
         await write(1)
 
 
-async def test_a_hosts_deferred_constraint_costs_its_own_report_alone(pool: Pool, host: Connection) -> None:
+async def test_a_violated_deferred_constraint_drops_only_its_own_report(pool: Pool, host: Connection) -> None:
     """It speaks at the commit, of all that was written."""
     campaign = await insert_campaign(host, 4)
     await sent_to(host, campaign, [f"dev-{number}" for number in range(1, 5)])
@@ -190,7 +191,7 @@ async def test_a_hosts_deferred_constraint_costs_its_own_report_alone(pool: Pool
     assert await campaign_row(host, campaign) == ("RUNNING", 3, 0)
 
 
-async def test_a_statement_called_wrongly_is_no_outage(host: Connection) -> None:
+async def test_a_wrongly_called_statement_is_not_taken_for_an_outage(host: Connection) -> None:
     with pytest.raises(asyncpg.InterfaceError) as caught:
         await host.fetchval("SELECT $1::int")
     assert not is_away(caught.value)

@@ -30,7 +30,9 @@ async def campaign_over(host: Connection, **columns: object) -> int:
     return campaign
 
 
-async def test_what_hosts_write_is_sent_in_one_form(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_firmware_rows_written_by_hosts_are_sent_in_one_form(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     plain = {"firmware_url": "https://a.invalid/f", "checksum": "", "action": "update"}
     rows: list[tuple[dict[str, object], dict[str, Any]]] = [
         ({"checksum_sha256": f"sha256:{DIGEST.upper()}"}, {"checksum": DIGEST}),
@@ -63,7 +65,7 @@ async def test_what_hosts_write_is_sent_in_one_form(database: str, broker: Embed
         ("file_url", "https://a.invalid/\x1bf", "control character"),
     ],
 )
-async def test_what_no_device_could_use_holds_the_campaign(
+async def test_firmware_that_no_device_could_use_pauses_the_campaign(
     database: str, broker: EmbeddedBroker, tmp_path: Path, column: str, value: str, reason: str
 ) -> None:
     async with connect(database) as host, devices(broker.url, succeeds) as fleet:

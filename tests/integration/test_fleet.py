@@ -58,7 +58,7 @@ async def test_two_thousand_devices_each_download_and_report_once(
     assert all(report["attempt"] == 1 for reports in wire.reports.values() for report in reports)
 
 
-async def test_the_devices_that_the_seed_breaks_are_those_that_misbehave(broker: EmbeddedBroker, wire: Wire) -> None:
+async def test_the_devices_chosen_by_the_seed_are_those_that_fail(broker: EmbeddedBroker, wire: Wire) -> None:
     rates = FaultRates(fail=0.3, fail_stage=Stage.DOWNLOAD, mute=0.2, duplicate=0.3, reorder=0.3)
     profiles = {device: profile(5, device, rates) for device in IDS}
     mute = {device for device in IDS if (fault := profiles[device].fault) and fault.silent}
@@ -85,7 +85,7 @@ def _reports(fails: bool, duplicate: bool) -> int:
     return (2 if fails else 3) * (2 if duplicate else 1)
 
 
-async def test_a_release_can_be_bad_for_some(broker: EmbeddedBroker, wire: Wire) -> None:
+async def test_a_release_can_fail_on_some_devices(broker: EmbeddedBroker, wire: Wire) -> None:
     def behaviour(device_id: str, command: Command) -> Fault | None:
         bad = command.version == "2.2.0" and device_id.endswith("1")
         return Fault(Stage.INSTALL, "no driver for revision B") if bad else None
@@ -118,7 +118,9 @@ async def test_a_repeated_command_is_a_duplicate_and_a_newer_attempt_after_a_fai
     assert (simulated.tally.commands, simulated.tally.duplicates, simulated.tally.failed) == (3, 1, 1)
 
 
-async def test_a_bad_artifact_is_reported(broker: EmbeddedBroker, wire: Wire, server: ArtifactServer) -> None:
+async def test_a_simulated_device_reports_a_bad_artifact(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer
+) -> None:
     url, _ = server.put(CONTENT)
     async with fleet(broker, FleetPlan(TENANT, IDS)) as simulated:
         await simulated.ready
@@ -137,7 +139,7 @@ async def test_a_bad_artifact_is_reported(broker: EmbeddedBroker, wire: Wire, se
     assert wire.outcomes("dev-6") == ["SUCCESS"]
 
 
-async def test_it_comes_back_with_the_broker_and_says_what_it_had_to_say(
+async def test_a_fleet_reconnects_after_a_broker_restart_and_sends_its_waiting_reports(
     broker: EmbeddedBroker, server: ArtifactServer
 ) -> None:
     url, checksum = server.put(CONTENT)
@@ -158,7 +160,9 @@ async def test_it_comes_back_with_the_broker_and_says_what_it_had_to_say(
             await eventually(lambda: wire.outcomes("dev-2") == ["SUCCESS"])
 
 
-async def test_leaving_leaves_nothing_behind(broker: EmbeddedBroker, wire: Wire, server: ArtifactServer) -> None:
+async def test_closing_a_fleet_leaves_no_session_or_task(
+    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer
+) -> None:
     url, checksum = server.put(CONTENT)
     server.script.hold_at = 1000
     before = asyncio.all_tasks()
@@ -172,7 +176,7 @@ async def test_leaving_leaves_nothing_behind(broker: EmbeddedBroker, wire: Wire,
         assert not session.session_present
 
 
-async def test_leaving_while_the_broker_is_away(broker: EmbeddedBroker) -> None:
+async def test_a_fleet_can_be_closed_while_the_broker_is_unavailable(broker: EmbeddedBroker) -> None:
     async with asyncio.timeout(10), fleet(broker, FleetPlan(TENANT, IDS)) as simulated:
         await simulated.ready
         broker.stop()

@@ -46,7 +46,7 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("way", GIVEN)
-async def test_its_own_rules_hold_for_it_as_before(host: Host, root: Connection, way: str) -> None:
+async def test_the_hosts_own_policies_still_apply_to_it(host: Host, root: Connection, way: str) -> None:
     await root.execute(GIVEN[way])
     async with connect(host.service) as service:
         await service.execute("SET ROLE pulse_app; SET app.is_admin = 'on'")
@@ -59,7 +59,7 @@ async def test_its_own_rules_hold_for_it_as_before(host: Host, root: Connection,
     assert keys.returncode == 0, keys.stderr
 
 
-async def test_what_it_may_not_do_to_tenants_is_not_given_for_a_grant_on_columns(host: Host, root: Connection) -> None:
+async def test_a_grant_on_columns_of_tenants_gives_no_further_rights(host: Host, root: Connection) -> None:
     await root.execute(f"{TAKEN}; GRANT INSERT (tenant_id), SELECT ON tenants TO pulse_app")
     host.migrate()
     assert not await root.fetchval("SELECT has_table_privilege('pulse_app', 'tenants', 'INSERT')")
@@ -71,7 +71,7 @@ WITHOUT = "; ".join(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table 
 LATER = "tenant_id = current_setting('host.tenant', true)"
 
 
-async def test_policies_that_it_makes_later_have_effect(host: Host, root: Connection) -> None:
+async def test_policies_that_the_host_creates_later_have_effect(host: Host, root: Connection) -> None:
     await root.execute(WITHOUT)
     host.migrate("--grant-to", "rollwave_worker")
     async with connect(host.reports) as reports:
@@ -94,7 +94,7 @@ async def test_policies_that_it_makes_later_have_effect(host: Host, root: Connec
         assert await worker.fetchval("SELECT count(*) FROM devices") > 0
 
 
-async def test_policies_that_had_no_effect_before_have_none(host: Host, root: Connection) -> None:
+async def test_policies_that_had_no_effect_before_adoption_have_none_after(host: Host, root: Connection) -> None:
     await root.execute(WITHOUT)
     theirs = await everything(root)
     logins = {"host_reports": host.reports, "host_owner": host.owner}
@@ -104,7 +104,7 @@ async def test_policies_that_had_no_effect_before_have_none(host: Host, root: Co
     assert differences(before, await tried(logins, theirs, role=AS)) == {}
 
 
-async def test_a_login_that_may_not_make_things_in_the_schema_is_told_who_can_let_it(empty_database: str) -> None:
+async def test_a_login_without_create_on_the_schema_is_told_who_can_grant_it(empty_database: str) -> None:
     name = empty_database.partition("@/")[2].partition("?")[0]
     for login in ("schema_owner", "migrates"):
         psql(empty_database, f"DROP ROLE IF EXISTS {login}")

@@ -107,7 +107,7 @@ async def _shown(database: str, broker: str, campaign: int, folder: Path) -> Non
     assert "COMPLETED" in watched
 
 
-async def test_all_that_is_read_and_written_over_such_a_pool(database: str) -> None:
+async def test_a_pool_with_codecs_reads_and_writes_every_value(database: str) -> None:
     """The API over a host's pool answers the same as over one of our own."""
     async with host_pool(database, init=all_codecs, record_class=Row) as pool, create_pool(database) as plain:
         key = await access.create(pool, "north", Role.OPERATOR, expires_in=timedelta(days=1))
@@ -149,7 +149,7 @@ async def test_all_that_is_read_and_written_over_such_a_pool(database: str) -> N
                 assert (await client.get(f"http://test{name}")).status_code == 200
 
 
-async def test_history_that_was_encoded_twice_is_read(pool: Pool, host: Connection) -> None:
+async def test_history_that_was_encoded_as_json_twice_is_read(pool: Pool, host: Connection) -> None:
     """As an earlier version wrote it over a pool with the jsonb codec."""
     campaign = await insert_campaign(host, 1)
     detail = {"from": "RUNNING", "to": "ABORTED", "reason": 'she said "no"'}
@@ -163,7 +163,9 @@ async def test_history_that_was_encoded_twice_is_read(pool: Pool, host: Connecti
     assert [each["detail"] for each in await _events(pool, campaign)] == [detail, detail]
 
 
-async def test_what_is_no_report_is_kept_byte_for_byte(database: str, broker: EmbeddedBroker) -> None:
+async def test_an_invalid_report_is_stored_byte_for_byte_over_a_pool_with_codecs(
+    database: str, broker: EmbeddedBroker
+) -> None:
     payload = bytes(range(256))
     async with (
         connect(database) as host,

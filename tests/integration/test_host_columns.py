@@ -17,7 +17,8 @@ from rollwave.api.schemas.campaigns import Abort, CampaignIn
 from rollwave.api.schemas.firmware import FirmwareIn
 from rollwave.api.schemas.registry import DeviceIn
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.engine.commands import create_campaign
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import create_pool
 from tests.api import CAMPAIGNS, CUSTOMER, assert_problem
 from tests.engine import connect
@@ -119,7 +120,7 @@ def _largest_of(field: str, schema: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(("model", "field", "value"), list(_largest()))
-def test_the_largest_value_of_each_field_fits_or_is_refused_by_name(
+def test_the_largest_value_of_each_field_is_stored_or_refused_by_name(
     narrow: Narrow, model: type[BaseModel], field: str, value: Any
 ) -> None:
     fits = _fits(narrow.host, TABLES[model], COLUMNS.get((model, field), field), value)
@@ -168,7 +169,7 @@ def test_a_version_is_registered_once_for_its_type(narrow: Narrow, again: str) -
     assert narrow.firmware(version=f"2.5 {again}", device_type="valve").status_code == 201
 
 
-def test_a_key_of_the_hosts_own_is_a_conflict(narrow: Narrow) -> None:
+def test_a_violated_unique_key_of_the_host_is_a_conflict(narrow: Narrow) -> None:
     assert narrow.firmware(file_url="https://files.invalid/once").status_code == 201
     problem = assert_problem(narrow.firmware(file_url="https://files.invalid/once"), 409, "conflict")
     assert "firmware_versions" in problem["detail"]
@@ -179,7 +180,7 @@ def test_a_key_of_the_hosts_own_is_a_conflict(narrow: Narrow) -> None:
         assert "ota_campaigns" in problem["detail"]
 
 
-def test_a_key_of_the_hosts_own_is_not_taken_for_an_idempotency_key(narrow: Narrow) -> None:
+def test_a_unique_key_of_the_host_is_not_taken_for_an_idempotency_key(narrow: Narrow) -> None:
     assert narrow.campaign(name="once").status_code == 201
     body = {"name": "once", "firmware_version_id": 1, "target_group_id": "all"}
     answer = narrow.http.post(CAMPAIGNS, json=body, headers={"Idempotency-Key": "k1"})
@@ -187,7 +188,9 @@ def test_a_key_of_the_hosts_own_is_not_taken_for_an_idempotency_key(narrow: Narr
 
 
 @pytest.mark.parametrize("name", ["of one name, at once", "pilot at once"])
-async def test_one_idempotency_key_makes_one_campaign_beside_a_key_of_the_hosts_own(narrow: Narrow, name: str) -> None:
+async def test_one_idempotency_key_creates_one_campaign_despite_a_unique_key_of_the_host(
+    narrow: Narrow, name: str
+) -> None:
     psql(narrow.host.root, "UPDATE ota_campaigns SET name = 'renamed ' || id WHERE name LIKE 'pilot%'")
     new = NewCampaign(name, 1, "all")
     async with create_pool(narrow.host.worker, size=8) as pool:
@@ -196,7 +199,7 @@ async def test_one_idempotency_key_makes_one_campaign_beside_a_key_of_the_hosts_
     psql(narrow.host.root, f"UPDATE ota_campaigns SET name = 'renamed ' || id WHERE name = '{name}'")
 
 
-def test_a_check_names_the_field_that_it_is_about(narrow: Narrow) -> None:
+def test_a_violated_check_names_its_field(narrow: Narrow) -> None:
     narrow.refused(narrow.firmware(version="3.0-beta"), "version", "no_betas", "firmware_versions")
     narrow.refused(
         narrow.http.put("/devices/dev-1", json={"device_type": "prototype 3"}), "device_type", "no_prototypes"
@@ -205,11 +208,11 @@ def test_a_check_names_the_field_that_it_is_about(narrow: Narrow) -> None:
     narrow.refused(narrow.campaign(rollout_strategy="canary", rollout_rate=2000), "rollout_strategy", "linear_only")
 
 
-def test_a_foreign_key_names_the_field_that_it_is_about(narrow: Narrow) -> None:
+def test_a_violated_foreign_key_names_its_field(narrow: Narrow) -> None:
     narrow.refused(narrow.firmware(device_type="fridge"), "device_type", "known_kind")
 
 
-def test_a_domain_names_the_field_that_is_of_it(narrow: Narrow) -> None:
+def test_a_violated_domain_names_its_field(narrow: Narrow) -> None:
     psql(
         narrow.host.root,
         "INSERT INTO device_groups (tenant_id, group_id) VALUES ('north', 'a b') ON CONFLICT DO NOTHING",
@@ -218,7 +221,7 @@ def test_a_domain_names_the_field_that_is_of_it(narrow: Narrow) -> None:
     narrow.refused(narrow.campaign(target_group_id="a b"), "target_group_id", "short_id")
 
 
-def test_what_a_trigger_says_is_passed_on(narrow: Narrow) -> None:
+def test_the_error_message_of_a_hosts_trigger_is_passed_on(narrow: Narrow) -> None:
     problem = assert_problem(narrow.firmware(description="unsigned"), 409, "conflict")
     assert "firmware must be signed" in problem["detail"]
     problem = assert_problem(narrow.http.put("/devices/unaudited", json={}), 409, "conflict")
@@ -227,14 +230,14 @@ def test_what_a_trigger_says_is_passed_on(narrow: Narrow) -> None:
     assert "group_log" in problem["detail"]
 
 
-def test_a_campaign_that_a_trigger_does_not_let_start_is_as_it_was(narrow: Narrow) -> None:
+def test_a_campaign_that_a_trigger_refuses_to_start_is_unchanged(narrow: Narrow) -> None:
     path = narrow.created(name="holiday season")
     problem = assert_problem(narrow.http.post(f"{path}/start"), 409, "conflict")
     assert "no rollouts on holidays" in problem["detail"]
     assert narrow.http.get(path).json()["status"] == "CREATED"
 
 
-def test_firmware_that_the_host_uses_is_not_deleted(narrow: Narrow) -> None:
+def test_firmware_that_a_table_of_the_host_references_is_not_deleted(narrow: Narrow) -> None:
     used = narrow.firmware().json()["id"]
     psql(narrow.host.root, f"INSERT INTO shipped VALUES ({used})")
     problem = assert_problem(narrow.http.delete(f"/firmware/{used}"), 409, "conflict")
@@ -244,7 +247,7 @@ def test_firmware_that_the_host_uses_is_not_deleted(narrow: Narrow) -> None:
     assert "an auditor keeps this firmware" in problem["detail"]
 
 
-def test_the_words_of_the_engine_are_cut_to_what_fits(narrow: Narrow) -> None:
+def test_texts_of_the_engine_are_cut_to_the_hosts_columns(narrow: Narrow) -> None:
     path = narrow.created()
     assert narrow.http.post(f"{path}/start").json()["status"] == "RUNNING"
     assert narrow.http.post(f"{path}/pause").json()["status"] == "PAUSED"
@@ -267,7 +270,7 @@ def test_ids_that_are_too_long_are_named(narrow: Narrow) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 4321, 9999])
-def test_of_many_members_the_one_that_does_not_fit_is_named(narrow: Narrow, place: int) -> None:
+def test_of_many_group_members_the_one_that_is_too_long_is_named(narrow: Narrow, place: int) -> None:
     ids = [f"many-{number}" for number in range(10_000)]
     ids[place] = f"{place}{LONG}"
     answer = narrow.http.put("/device-groups/many", json={"device_ids": ids})
@@ -278,7 +281,7 @@ def test_of_many_members_the_one_that_does_not_fit_is_named(narrow: Narrow, plac
     assert narrow.http.get("/device-groups/many").status_code == 404
 
 
-def test_of_what_is_said_of_members_the_type_that_does_not_fit_is_named(narrow: Narrow) -> None:
+def test_of_many_device_types_the_one_that_is_too_long_is_named(narrow: Narrow) -> None:
     described = [{"device_id": f"dev-{number}", "device_type": "pump"} for number in range(1, 9)]
     described[5]["device_type"] = "t" * 60
     answer = narrow.http.put("/device-groups/few", json={"device_ids": [], "devices": described})
@@ -288,7 +291,7 @@ def test_of_what_is_said_of_members_the_type_that_does_not_fit_is_named(narrow: 
     narrow.refused(answer, "devices", "no_prototypes")
 
 
-def test_of_an_import_the_member_that_does_not_fit_is_named(narrow: Narrow) -> None:
+def test_an_import_names_the_member_that_is_too_long(narrow: Narrow) -> None:
     path = "/device-groups/imported/imports"
     path = f"{path}/{narrow.http.post(path).json()['import_id']}"
     for part in range(3):
@@ -301,7 +304,7 @@ def test_of_an_import_the_member_that_does_not_fit_is_named(narrow: Narrow) -> N
     assert narrow.http.delete(path).status_code == 204
 
 
-def test_a_member_that_no_campaign_can_hold_is_named(narrow: Narrow) -> None:
+def test_a_group_member_too_long_for_the_campaign_tables_is_named(narrow: Narrow) -> None:
     member = "m" * 90
     assert narrow.http.put("/device-groups/wide", json={"device_ids": ["dev-1", member]}).is_success
     problem = assert_problem(narrow.campaign(target_group_id="wide"), 409, "conflict")
@@ -309,7 +312,7 @@ def test_a_member_that_no_campaign_can_hold_is_named(narrow: Narrow) -> None:
 
 
 @pytest.mark.parametrize("number", [2**31 - 1, 2**31, 2**53 - 1])
-def test_ids_beyond_the_hosts_own_are_not_found(narrow: Narrow, number: int) -> None:
+def test_ids_larger_than_the_hosts_integer_type_are_not_found(narrow: Narrow, number: int) -> None:
     for method, path in (
         ("GET", f"{CAMPAIGNS}/{number}"),
         ("GET", f"{CAMPAIGNS}/{number}/devices"),
@@ -326,7 +329,7 @@ def test_ids_beyond_the_hosts_own_are_not_found(narrow: Narrow, number: int) -> 
         assert narrow.http.get(path, params={"cursor": number}).is_success
 
 
-def test_the_command_line_says_it_in_one_line(narrow: Narrow, tmp_path: Path) -> None:
+def test_the_command_line_names_the_refused_field_in_one_line(narrow: Narrow, tmp_path: Path) -> None:
     ids = tmp_path / "devices.csv"
     ids.write_text(f"device_id\ndev-1\n{LONG}\n")
     for field, arguments in (
@@ -342,7 +345,7 @@ def test_the_command_line_says_it_in_one_line(narrow: Narrow, tmp_path: Path) ->
         assert errors[0].startswith(f"error: {field}: ")
 
 
-def test_a_key_for_a_tenant_that_the_host_cannot_hold_is_one_line(narrow: Narrow) -> None:
+def test_an_api_key_for_a_tenant_id_too_long_for_the_host_is_refused_in_one_line(narrow: Narrow) -> None:
     done = narrow.installation.run("apikey", "create", "--tenant", LONG, "--role", "viewer")
     assert done.returncode == 1
     assert not done.stdout

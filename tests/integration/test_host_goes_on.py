@@ -67,12 +67,16 @@ async def one_problem(running: Running, hint: str) -> str:
     ],
     ids=["a number that is none", "websockets", "a CA file that is missing"],
 )
-async def test_wrong_settings(database: str, tmp_path: Path, settings: dict[str, str], hint: str) -> None:
+async def test_wrong_settings_do_not_stop_the_host(
+    database: str, tmp_path: Path, settings: dict[str, str], hint: str
+) -> None:
     async with hosting(database, tmp_path, OWN, **settings) as host:
         assert (await one_problem(host, hint)).startswith("ERROR rollwave.")
 
 
-async def test_a_usual_compose_file_is_worth_a_warning(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_settings_of_a_usual_compose_file_are_logged_as_a_warning(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     settings = {
         "MQTT_BROKER_URL": broker.url.replace("mqtt://", "tcp://"),
         "MQTT_CA_CERT": "/nowhere/ca.pem",
@@ -85,7 +89,9 @@ async def test_a_usual_compose_file_is_worth_a_warning(database: str, broker: Em
 
 
 @in_either_loop
-async def test_a_forgotten_migration(empty_database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
+async def test_a_missing_migration_does_not_stop_the_host(
+    empty_database: str, broker: EmbeddedBroker, tmp_path: Path, loop: str
+) -> None:
     platform = await make_host(empty_database)
     async with hosting(platform.service, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
         await one_problem(host, "Run `rollwave migrate`.")
@@ -93,7 +99,9 @@ async def test_a_forgotten_migration(empty_database: str, broker: EmbeddedBroker
         await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
 
 
-async def test_a_login_that_may_not(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_login_without_rights_does_not_stop_the_host(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     login = database.replace("postgres@", "host_nobody@", 1)
     async with connect(database) as root:
         await root.execute(
@@ -111,12 +119,14 @@ async def test_a_login_that_may_not(database: str, broker: EmbeddedBroker, tmp_p
 
 
 @in_either_loop
-async def test_a_pooler(pgbouncer: PgBouncer, broker: EmbeddedBroker, tmp_path: Path, loop: str) -> None:
+async def test_a_pooler_in_the_database_url_does_not_stop_the_host(
+    pgbouncer: PgBouncer, broker: EmbeddedBroker, tmp_path: Path, loop: str
+) -> None:
     async with hosting(pgbouncer.url, tmp_path, loop, "--pooler", MQTT_BROKER_URL=broker.url) as host:
         await one_problem(host, f"Set {DIRECT}")
 
 
-async def test_a_direct_url_to_another_database(
+async def test_a_direct_url_to_another_database_does_not_stop_the_host(
     pgbouncer: PgBouncer, empty_database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     await migrate(empty_database)
@@ -126,7 +136,7 @@ async def test_a_direct_url_to_another_database(
 
 
 @in_either_loop
-async def test_a_broker_that_is_away(database: str, tmp_path: Path, loop: str) -> None:
+async def test_an_unavailable_broker_does_not_stop_the_host(database: str, tmp_path: Path, loop: str) -> None:
     """It is missed twice, by commands and by reports: the first to miss it says why."""
     port = free_port()
     url = f"mqtt://127.0.0.1:{port}"
@@ -145,7 +155,7 @@ async def test_a_broker_that_is_away(database: str, tmp_path: Path, loop: str) -
 
 
 @in_either_loop
-async def test_a_database_that_is_away(
+async def test_an_unavailable_database_does_not_stop_the_host(
     postgres: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path, loop: str
 ) -> None:
     with EmbeddedPostgres(postgres.data_dir.with_name(f"away {loop}")) as server:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirec
 
 
 @pytest.mark.parametrize("options", [(), ("--own-loop",)], ids=["our loop", "the host's loop"])
-async def test_what_waits_is_sent_to(
+async def test_a_hosts_process_sends_to_the_devices_that_wait(
     empty_database: str, broker: EmbeddedBroker, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     host = await make_host(empty_database)

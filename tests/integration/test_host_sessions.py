@@ -59,7 +59,7 @@ async def host(empty_database: str) -> Host:
 
 
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
-async def test_each_transaction_sets_what_it_depends_on(host: Host, isolation: str) -> None:
+async def test_each_transaction_sets_the_settings_that_it_depends_on(host: Host, isolation: str) -> None:
     wanted = {"TimeZone": "UTC", "transaction_isolation": "read committed", "row_security": "on"}
     async with host_pool(host.service, server_settings=SETTINGS | {"default_transaction_isolation": isolation}) as pool:
         async with tenant_transaction(pool, "north") as connection:
@@ -84,7 +84,9 @@ async def _left_by_the_host(connection: Any) -> None:
     ],
     ids=["settings", "serializable", "repeatable read", "left behind"],
 )
-async def test_campaigns_run_in_any_session(host: Host, broker: EmbeddedBroker, how: dict[str, Any]) -> None:
+async def test_campaigns_complete_under_any_session_settings_of_the_host(
+    host: Host, broker: EmbeddedBroker, how: dict[str, Any]
+) -> None:
     async with (
         connect(host.root) as root,
         devices(broker.url, succeeds) as fleet,
@@ -111,7 +113,9 @@ async def _in_zone(host: Host, zone: str, *, of_role: bool = False) -> None:
 
 
 @pytest.mark.parametrize("zone_of", ["the database", "the role", "the pool"])
-async def test_times_are_right_to_the_second(host: Host, broker: EmbeddedBroker, zone_of: str) -> None:
+async def test_times_are_correct_to_the_second_under_any_session_settings(
+    host: Host, broker: EmbeddedBroker, zone_of: str
+) -> None:
     how: Mapping[str, Any] = {"server_settings": {"timezone": KOLKATA}} if zone_of == "the pool" else {}
     if not how:
         await _in_zone(host, KOLKATA, of_role=zone_of == "the role")
@@ -149,7 +153,7 @@ async def _times(url: str, campaign: int, **how: Any) -> dict[str, str]:
     }
 
 
-async def test_a_change_of_zone_in_mid_campaign_fails_no_device(
+async def test_a_time_zone_change_during_a_campaign_fails_no_device(
     host: Host, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     """What was written in one zone is no 13 hours older in another."""

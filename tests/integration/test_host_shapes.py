@@ -86,7 +86,7 @@ ALTER TABLE firmware_versions ADD label label DEFAULT 'none', ALTER device_type 
         (NOT_NEW, GROUP, 422, "device_ids: 'new-1' "),
     ],
 )
-async def test_a_write_is_done_or_refused_by_name(
+async def test_a_write_succeeds_or_names_the_refused_column(
     empty_database: str, alteration: str, request_: Request, status: int, words: str
 ) -> None:
     host = await make_host(empty_database)
@@ -105,7 +105,7 @@ ALTER TABLE firmware_versions ALTER device_type TYPE kind USING 'pump';
 ALTER TABLE devices ADD device_type kind DEFAULT 'valve'"""
 
 
-async def test_what_is_asked_of_columns_that_are_enumerations_is_answered(empty_database: str) -> None:
+async def test_filters_on_enumeration_columns_are_answered(empty_database: str) -> None:
     host = await make_host(empty_database)
     async with connect(host.owner) as owner:
         await owner.execute(ENUMERATIONS)
@@ -127,7 +127,7 @@ async def test_what_is_asked_of_columns_that_are_enumerations_is_answered(empty_
         assert set(statuses.values()) == {"SKIPPED"}
 
 
-async def test_a_type_that_does_not_fit_is_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unsuitable_column_type_is_logged(empty_database: str, caplog: pytest.LogCaptureFixture) -> None:
     host = await make_host(empty_database)
     async with connect(host.owner) as owner:
         await owner.execute(KINDS)

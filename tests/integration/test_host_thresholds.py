@@ -16,7 +16,7 @@ WRITTEN = (0.1, 0.7, 1 / 3, 0.30000000000000004)
 
 
 @pytest.mark.parametrize("column", ["double precision", "real", "numeric", "numeric(4, 3)"])
-async def test_a_threshold_is_read_as_it_was_written(database: str, pool: Pool, column: str) -> None:
+async def test_an_abort_threshold_is_read_as_it_was_stored(database: str, pool: Pool, column: str) -> None:
     async with connect(database) as host:
         await host.execute(
             f"ALTER TABLE ota_campaigns ALTER abort_threshold TYPE {column}, ALTER canary_percent TYPE {column}"

@@ -64,15 +64,19 @@ async def whole_campaign(database: str, broker_url: str, log: Path) -> None:
         assert not events(running, "ota_status_bad_topic")
 
 
-async def test_a_whole_campaign_over_mosquitto(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
+async def test_a_campaign_with_unusual_ids_completes_over_mosquitto(
+    database: str, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
     await whole_campaign(database, mosquitto.url, tmp_path / "log")
 
 
-async def test_a_whole_campaign_over_the_embedded_broker(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_campaign_with_unusual_ids_completes_over_the_embedded_broker(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     await whole_campaign(database, broker.url, tmp_path / "log")
 
 
-async def test_postgresql_and_python_have_one_rule(pool: Pool) -> None:
+async def test_postgresql_and_python_accept_the_same_ids(pool: Pool) -> None:
     odd = [*range(1, 0x300), 0x1680, 0x180E, *range(0x1FF0, 0x2080), 0x3000, 0xFDCF, *range(0xFDD0, 0xFDF2), 0xFEFF]
     odd += [plane * 0x10000 + last for plane in range(17) for last in (0xFFFD, 0xFFFE, 0xFFFF)]
     texts = [text for each in map(chr, odd) for text in (each, f"{each}a", f"a{each}", f"a{each}b")]
@@ -86,7 +90,7 @@ async def test_postgresql_and_python_have_one_rule(pool: Pool) -> None:
     assert any(row["addressable"] for row in rows)
 
 
-async def test_the_api_takes_and_gives_every_id(pool: Pool) -> None:
+async def test_the_api_accepts_and_returns_every_valid_id(pool: Pool) -> None:
     async with calling(pool, TENANT) as client:
         for each in IDS:
             path = f"/devices/{encoded(each)}"
@@ -115,13 +119,13 @@ def encoded(text: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/devices/a%FFb", "/devices/%C3", "/device-groups/%ED%A0%80"])
-async def test_bytes_that_are_no_text_name_no_device(pool: Pool, path: str) -> None:
+async def test_invalid_utf_8_in_a_path_is_no_device(pool: Pool, path: str) -> None:
     async with calling(pool) as client:
         assert_problem(await client.get(path), 422, "invalid-input")
         assert_problem(await client.put(path, json={"device_ids": []}), 422, "invalid-input")
 
 
-async def test_a_key_names_any_tenant_and_only_in_one_way(pool: Pool) -> None:
+async def test_an_api_key_encodes_any_tenant_id_in_exactly_one_way(pool: Pool) -> None:
     for tenant in ("a:b.c_d-e", TENANT, "日本", "a%2Eb", "\U0001f600" * 128):
         key = await access.create(pool, tenant, Role.VIEWER)
         assert key.isascii()
@@ -136,7 +140,7 @@ async def test_a_key_names_any_tenant_and_only_in_one_way(pool: Pool) -> None:
         assert await access.verify(pool, other) is None
 
 
-async def test_a_tenant_sees_its_own_whatever_it_is_called(pool: Pool) -> None:
+async def test_a_tenant_sees_its_own_rows_whatever_its_id(pool: Pool) -> None:
     names = [TENANT, TENANT.upper(), "x' OR '1'='1", "\\'", "\\", "e\u0301", "\u00e9"]
     for name in names:
         async with calling(pool, name) as client:
@@ -147,7 +151,7 @@ async def test_a_tenant_sees_its_own_whatever_it_is_called(pool: Pool) -> None:
             assert device["attributes"] == {"of": name}
 
 
-def test_bytes_that_are_no_text_are_no_tenant(database: str) -> None:
+def test_invalid_utf_8_in_a_key_is_no_tenant(database: str) -> None:
     for words in (("quarantine", "list"), ("apikey", "list"), ("apikey", "create", "--role", "viewer")):
         refused = rollwave(*words, "--tenant", "a\udcff", env={"DATABASE_URL": database})
         assert (refused.returncode, refused.stderr.startswith("error: ")) == (1, True), refused.stderr
@@ -162,7 +166,7 @@ async def latin1(postgres_url: str) -> AsyncIterator[str]:
     psql(postgres_url, "DROP DATABASE latin1 WITH (FORCE)")
 
 
-async def test_a_database_in_latin1_takes_what_it_can_and_is_stopped_by_nothing(
+async def test_a_latin1_database_stores_what_it_can_and_the_engine_continues(
     latin1: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def chatty(command: Command) -> Sequence[bytes]:
@@ -184,7 +188,7 @@ async def test_a_database_in_latin1_takes_what_it_can_and_is_stopped_by_nothing(
         assert not events(running, "ota_campaign_error")
 
 
-async def test_over_http_a_database_in_latin1_refuses_what_it_cannot_hold(latin1: str) -> None:
+async def test_over_http_a_latin1_database_refuses_what_it_cannot_store(latin1: str) -> None:
     missing = "\U0001f600"
     async with create_pool(latin1) as pool, calling(pool) as north:
         assert (await north.put("/devices/gerät@1", json={"device_type": "pümp"})).status_code == 200
@@ -222,7 +226,7 @@ async def test_over_http_a_database_in_latin1_refuses_what_it_cannot_hold(latin1
         assert_problem(answer, 401, "unauthorized")
 
 
-async def test_reports_of_devices_not_sent_to_are_told_of_once_in_a_while(
+async def test_reports_of_devices_not_sent_to_are_logged_at_intervals(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with (

@@ -69,7 +69,9 @@ async def transactions(host: Connection) -> int:
     return number
 
 
-async def test_they_do_what_a_tenants_own_transaction_does(pool: Pool, host: Connection) -> None:
+async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactions(
+    pool: Pool, host: Connection
+) -> None:
     states = list(product(["CANCELLED", *S], PASTS, DUE, [0, 50]))
     cases = [(f"dev-{n}-{m}", state, report) for n, state in enumerate(states) for m, report in enumerate(REPORTS)]
     cases = cases[::7]  # every state meets every kind of report, not every report
@@ -123,7 +125,9 @@ async def _rows(host: Connection, tenant: str) -> list[tuple[object, ...]]:
     return [tuple(row) for row in rows]
 
 
-async def test_counters_move_as_in_a_tenants_own_transaction(pool: Pool, host: Connection) -> None:
+async def test_many_tenants_at_once_move_counters_as_a_single_tenants_transaction_does(
+    pool: Pool, host: Connection
+) -> None:
     counted = {"pending": 5, "downloading": 5, "installing": 5, "skipped": 5}
     ids = {
         tenant: [await insert_campaign(host, 0, tenant=tenant, **each) for each in (counted, {})] for tenant in TENANTS
@@ -147,7 +151,7 @@ async def test_counters_move_as_in_a_tenants_own_transaction(pool: Pool, host: C
 
 
 @pytest.mark.parametrize(("worth_while", "lanes"), [(100, 1), (20, 2)])
-async def test_a_batch_of_many_tenants_is_a_transaction_or_two(
+async def test_a_batch_of_many_tenants_takes_one_or_two_transactions(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch, worth_while: int, lanes: int
 ) -> None:
     monkeypatch.setattr(engine_together, "TENANTS_PER_LANE", worth_while)
@@ -162,7 +166,7 @@ async def test_a_batch_of_many_tenants_is_a_transaction_or_two(
     ]
 
 
-async def test_what_a_failure_needs_is_done_beside_it(pool: Pool, host: Connection) -> None:
+async def test_a_failure_among_many_tenants_is_counted_and_recorded(pool: Pool, host: Connection) -> None:
     ids = {tenant: await campaign_of(host, tenant, 3, abort_threshold=0.9) for tenant in TENANTS}
     batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
     await Ingest(pool, Settings()).take_in([*batch, said("dev-2", ids[ALONE], "FAILED", tenant=ALONE)])
@@ -171,7 +175,7 @@ async def test_what_a_failure_needs_is_done_beside_it(pool: Pool, host: Connecti
     assert [tuple(each) for each in history] == [(ALONE, "dev-2")]
 
 
-async def test_a_success_that_makes_enough_of_a_sample_stops_its_campaign_alone(pool: Pool, host: Connection) -> None:
+async def test_a_success_that_completes_the_sample_aborts_only_its_own_campaign(pool: Pool, host: Connection) -> None:
     ids = {tenant: await insert_campaign(host, 6, tenant=tenant, abort_min_completed=3) for tenant in TENANTS}
     for tenant in TENANTS:
         await sent_to(host, ids[tenant], ["dev-1", "dev-2", "dev-3"])
@@ -190,7 +194,7 @@ async def test_a_success_that_makes_enough_of_a_sample_stops_its_campaign_alone(
 
 
 @pytest.mark.parametrize("worth_while", [100, 1], ids=["one lane", "two lanes"])
-async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(
+async def test_a_value_that_postgresql_refuses_drops_no_report_of_other_tenants(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch, worth_while: int
 ) -> None:
     monkeypatch.setattr(engine_together, "TENANTS_PER_LANE", worth_while)
@@ -209,7 +213,7 @@ async def test_a_value_that_is_refused_costs_the_other_tenants_nothing(
     }
 
 
-async def test_a_row_that_somebody_holds_holds_up_its_own_tenant(database: str, pool: Pool, host: Connection) -> None:
+async def test_a_locked_row_delays_only_its_own_tenant(database: str, pool: Pool, host: Connection) -> None:
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
 
@@ -225,7 +229,7 @@ async def test_a_row_that_somebody_holds_holds_up_its_own_tenant(database: str, 
     assert (await campaign_row(host, ids[ALONE], ALONE))[1] == 1
 
 
-async def test_what_is_not_found_is_looked_for_again(pool: Pool, host: Connection) -> None:
+async def test_rows_not_found_in_the_shared_transaction_are_looked_up_again(pool: Pool, host: Connection) -> None:
     """As on Citus, which does not pass on what ``set_config`` names."""
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     written = await host.fetchval("SELECT pg_get_functiondef('rollwave_apply_reports'::regproc)")
@@ -235,7 +239,9 @@ async def test_what_is_not_found_is_looked_for_again(pool: Pool, host: Connectio
 
 
 @pytest.mark.parametrize("stripped", [False, True])
-async def test_row_level_security_alone_keeps_them_apart(pool: Pool, host: Connection, stripped: bool) -> None:
+async def test_row_level_security_alone_separates_the_tenants_of_one_transaction(
+    pool: Pool, host: Connection, stripped: bool
+) -> None:
     await insert_twins(host)
     await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1")
     if stripped:

@@ -34,7 +34,7 @@ def schema(url: str) -> str:
     )
 
 
-def test_it_may_be_repeated(empty_database: str) -> None:
+def test_a_migration_can_be_repeated(empty_database: str) -> None:
     first = rollwave("migrate", env={"DATABASE_URL": empty_database})
     assert (first.returncode, "now at schema" in first.stdout + first.stderr) == (0, True)
     before = schema(empty_database)
@@ -43,7 +43,7 @@ def test_it_may_be_repeated(empty_database: str) -> None:
     assert schema(empty_database) == before
 
 
-async def test_it_holds_up_nobody_while_it_waits_for_a_table(empty_database: str, tmp_path: Path) -> None:
+async def test_a_migration_that_waits_for_a_lock_blocks_no_other_session(empty_database: str, tmp_path: Path) -> None:
     """A transaction that reads for long keeps the table; all others go on reading meanwhile."""
     async with connect(empty_database) as reader, connect(empty_database) as other:
         await at_version(reader, 8)
@@ -61,7 +61,7 @@ async def test_it_holds_up_nobody_while_it_waits_for_a_table(empty_database: str
             assert await asyncio.wait_for(running.process.wait(), 60) == 0, running.output()
 
 
-async def test_three_at_once_take_turns(empty_database: str, database: str, tmp_path: Path) -> None:
+async def test_three_concurrent_migrations_take_turns(empty_database: str, database: str, tmp_path: Path) -> None:
     async def migrate(number: int) -> str:
         log = tmp_path / str(number)
         async with rollwave_running("migrate", log=log, env={"DATABASE_URL": empty_database}) as running:
@@ -84,7 +84,7 @@ async def test_three_at_once_take_turns(empty_database: str, database: str, tmp_
     ],
     ids=["newer", "edited"],
 )
-async def test_it_refuses_what_it_does_not_know(
+async def test_migrate_refuses_a_schema_that_it_does_not_know(
     database: str, broker: EmbeddedBroker, tampering: str, complaint: str, tmp_path: Path
 ) -> None:
     psql(database, tampering)
@@ -116,7 +116,7 @@ def explains(running: Running, complaint: str) -> bool:
     return complaint in output and "error: " in output and "hint: " in output and "Traceback" not in output
 
 
-def test_without_a_database_it_says_what_to_set() -> None:
+def test_migrate_without_a_database_url_names_the_setting() -> None:
     for env in ({}, {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}):
         refused = rollwave("migrate", env=env)
         assert refused.returncode == 1
@@ -124,7 +124,7 @@ def test_without_a_database_it_says_what_to_set() -> None:
         assert "Traceback" not in refused.stderr
 
 
-async def test_it_runs_beside_workers(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_migration_can_run_beside_workers(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     async with (
         connect(database) as host,
         devices(broker.url, succeeds),
@@ -138,7 +138,7 @@ async def test_it_runs_beside_workers(database: str, broker: EmbeddedBroker, tmp
         assert '"level": "error"' not in working.output()
 
 
-async def test_a_failed_file_leaves_nothing_behind(empty_database: str) -> None:
+async def test_a_failed_migration_file_is_rolled_back(empty_database: str) -> None:
     async with connect(empty_database) as host:
         await host.execute("CREATE VIEW ota_campaigns AS SELECT 1 AS id")  # ours cannot be added to it
         refused = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
@@ -160,7 +160,7 @@ def test_a_login_that_does_not_exist_is_named_before_anything_is_changed(empty_d
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-def test_an_owner_without_createrole_migrates_as_the_page_says(empty_database: str) -> None:
+def test_an_owner_without_createrole_can_migrate_as_documented(empty_database: str) -> None:
     page = (Path(__file__).parents[2] / "docs/howto/run-in-production.md").read_text("utf-8")
     (recipe,) = re.findall(r"\n\n(    CREATE ROLE pulse_app .*\n(?:    .*\n)+)", page)
     name = empty_database.partition("@/")[2].partition("?")[0]

@@ -9,7 +9,8 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from rollwave.domain.rights import SHARED
-from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.engine.commands import create_campaign
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import create_pool
 from tests.engine import connect
 from tests.host.platform import RUNNING, make_host
@@ -31,7 +32,7 @@ JSON_TYPES = {
 }
 
 
-def test_adopt_only_makes_nothing_before_the_host_has(empty_database: str) -> None:
+def test_adopt_only_creates_nothing_before_the_host_has_its_tables(empty_database: str) -> None:
     psql(empty_database, "CREATE TABLE tenants (tenant_id text PRIMARY KEY); CREATE TABLE alembic_version (n text)")
     before = schema(empty_database)
     refused = rollwave("migrate", "--adopt-only", env={"DATABASE_URL": empty_database})
@@ -61,7 +62,9 @@ async def test_adopt_only_adopts(empty_database: str) -> None:
     ],
     ids=["empty", "others", "migrator", "some"],
 )
-def test_tables_that_a_host_may_want_to_make_are_told_of(empty_database: str, before: str, words: list[str]) -> None:
+def test_migrate_names_tables_that_the_host_may_want_to_create(
+    empty_database: str, before: str, words: list[str]
+) -> None:
     psql(empty_database, before)
     done = rollwave("migrate", env={"DATABASE_URL": empty_database})
     assert done.returncode == 0, done.stderr
@@ -71,14 +74,14 @@ def test_tables_that_a_host_may_want_to_make_are_told_of(empty_database: str, be
     assert "made the tables" not in again.stderr + again.stdout
 
 
-async def test_what_the_hint_says_undoes_it(empty_database: str) -> None:
+async def test_the_statements_in_the_hint_undo_the_migration(empty_database: str) -> None:
     said = rollwave("migrate", env={"DATABASE_URL": empty_database}).stderr
     psql(empty_database, said.partition("remove them (")[2].partition("), run")[0])
     host = await make_host(empty_database)
     assert "now at schema" in host.migrate("--adopt-only")
 
 
-async def test_what_a_hosts_rows_gain_can_be_written_as_json(empty_database: str) -> None:
+async def test_columns_added_to_a_hosts_rows_can_be_written_as_json(empty_database: str) -> None:
     """A host answers with SELECT *, and its framework turns the row into JSON."""
     host = await make_host(empty_database)
     async with connect(host.root) as root, create_pool(host.root) as pool:
@@ -98,7 +101,7 @@ async def test_what_a_hosts_rows_gain_can_be_written_as_json(empty_database: str
             assert JSONResponse(jsonable_encoder([dict(row) for row in rows])).status_code == 200
 
 
-async def test_idempotency_keys_of_before_are_kept(empty_database: str) -> None:
+async def test_idempotency_keys_survive_the_migration(empty_database: str) -> None:
     host = await make_host(empty_database)
     new = NewCampaign("again", 2, "all")
     async with connect(host.root) as root:
@@ -121,7 +124,7 @@ async def test_idempotency_keys_of_before_are_kept(empty_database: str) -> None:
             assert await create_campaign(pool, "north", new, actor="test", idempotency_key="k") == other
 
 
-async def test_a_tenant_of_the_hosts_is_registered_by_the_host(empty_database: str) -> None:
+async def test_a_tenant_in_a_hosts_table_is_created_only_by_the_host(empty_database: str) -> None:
     host = await make_host(empty_database)
     host.migrate("--grant-to", "rollwave_worker")
     async with connect(host.root) as root:

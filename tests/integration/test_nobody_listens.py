@@ -11,11 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from rollwave.engine.dispatch.claim import Claims
 from rollwave.settings import Settings
 from rollwave.store import listeners
 from rollwave.store.database import Pool
-from tests.engine import Connection, connect, devices, due, ends, events, insert_campaign, listened_to, succeeds, worker
+from tests.engine import (
+    Connection,
+    claims,
+    connect,
+    devices,
+    due,
+    ends,
+    events,
+    insert_campaign,
+    listened_to,
+    succeeds,
+    worker,
+)
 from tests.proxy import Do, proxy, subscribing
 from tests.servers import Mosquitto
 from tests.support import eventually, free_port
@@ -30,11 +41,11 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def claimed(pool: Pool, campaign: int) -> int:
-    batch = await Claims(pool, Settings(), steps=1).claim(due(campaign))
+    batch = await claims(pool, Settings()).claim(due(campaign))
     return len(batch.commands)
 
 
-async def test_before_a_listener_was_ever_subscribed_nothing_goes(pool: Pool, host: Connection) -> None:
+async def test_nothing_is_sent_before_the_first_listener_is_subscribed(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
     assert await claimed(pool, campaign) == 0
     async with listened_to(pool):
@@ -45,7 +56,7 @@ async def test_before_a_listener_was_ever_subscribed_nothing_goes(pool: Pool, ho
     ("silent_for", "goes"),
     [(listeners.TAKEOVER_SECONDS - 5, True), (listeners.TAKEOVER_SECONDS + 1, False), (3600, False), (-3600, False)],
 )
-async def test_for_as_long_as_a_takeover_takes_sending_goes_on(
+async def test_sending_continues_while_another_worker_takes_over_a_slot(
     pool: Pool, host: Connection, silent_for: float, goes: bool
 ) -> None:
     campaign = await insert_campaign(host, 60)
@@ -59,14 +70,14 @@ async def test_for_as_long_as_a_takeover_takes_sending_goes_on(
     assert await claimed(pool, campaign) == (10 if goes else 0)
 
 
-async def test_every_slot_must_be_listened_to(pool: Pool, host: Connection) -> None:
+async def test_nothing_is_sent_until_every_slot_has_a_listener(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
     async with listened_to(pool):
-        batch = await Claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2), steps=1).claim(due(campaign))
+        batch = await claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2)).claim(due(campaign))
     assert not batch.commands
 
 
-async def test_while_a_listener_is_about_to_subscribe_nothing_goes(pool: Pool, host: Connection) -> None:
+async def test_nothing_is_sent_while_a_listener_is_about_to_subscribe(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
     async with listened_to(pool):
         pass
@@ -89,7 +100,7 @@ def readiness(port: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("trial", range(2))
-async def test_a_listener_that_the_broker_refuses_comes_back_and_then_commands_go(
+async def test_commands_are_sent_once_a_refused_listener_is_subscribed(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path, trial: int
 ) -> None:
     """The broker refuses the engine's subscriptions; then its rules are put right, and it restarts."""

@@ -31,7 +31,7 @@ DATABASES = (
 BROKERS = ("mqtt://rollwave:{secret}@127.0.0.1:{port}", "mqtt://rollwave:{secret}@h:no", "http://rollwave:{secret}@h")
 
 
-async def test_no_message_shows_a_url() -> None:
+async def test_no_error_message_shows_a_url() -> None:
     for url in DATABASES:
         with pytest.raises((DatabaseUnavailable, ConfigurationError)) as refused:
             async with create_pool(url.format(secret=SECRET, port=free_port())):
@@ -47,7 +47,7 @@ async def test_no_message_shows_a_url() -> None:
         assert SECRET not in f"{away.value} {away.value.hint}", url
 
 
-def test_nor_does_a_worker_that_cannot_start() -> None:
+def test_a_worker_that_cannot_start_logs_no_password() -> None:
     env = {"DATABASE_URL": DATABASES[3].format(secret=SECRET), "MQTT_PASSWORD": SECRET, "LOG_LEVEL": "DEBUG"}
     done = rollwave("worker", env=env)
     assert (done.returncode, SECRET in done.stdout + done.stderr) == (1, False), done

@@ -26,7 +26,7 @@ class _Older(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_a_campaign_is_created_by_an_older_api() -> None:
+def test_the_command_line_creates_a_campaign_over_an_older_api() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Older) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"

@@ -22,7 +22,9 @@ OTHER_FIRMWARE = """
 """
 
 
-async def test_what_was_sent_first_is_sent_for_good(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_a_campaign_sends_its_first_command_unchanged_after_the_firmware_row_is_edited(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "1", "OTA_MAX_ATTEMPTS": "2", "ROLLWAVE_CLAIM_BATCH": "3"}
     rules: dict[str, Any] = {
         "abort_threshold": 1.0,

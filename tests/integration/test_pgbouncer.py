@@ -28,7 +28,7 @@ def pgbouncer(database: str) -> Iterator[PgBouncer]:
         yield pooler
 
 
-async def test_a_campaign_through_it_with_two_workers(
+async def test_a_campaign_completes_through_pgbouncer_with_two_workers(
     pgbouncer: PgBouncer, database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     settings = {DIRECT: database, "ROLLWAVE_LEASE": "2"}
@@ -54,7 +54,7 @@ async def test_a_campaign_through_it_with_two_workers(
     assert {command.attempt for command in fleet.commands} == {1}
 
 
-async def test_a_hosts_own_pool_over_it(
+async def test_a_hosts_pool_through_pgbouncer_works(
     pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"MQTT_BROKER_URL": broker.url, "OTA_TICK_INTERVAL": "0.2", DIRECT: database}.items():
@@ -78,7 +78,7 @@ async def test_a_hosts_own_pool_over_it(
         assert await campaign_row(host, campaign) == ("COMPLETED", 30, 0)
 
 
-async def test_a_lock_never_goes_through_it(
+async def test_session_locks_are_never_taken_through_pgbouncer(
     pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two workers might have it at once, and neither would know."""
@@ -99,7 +99,7 @@ async def test_a_lock_never_goes_through_it(
     assert [DIRECT in vars(each)["hint"] for each in caplog.records if each.message == "ota_not_ready"] == [True]
 
 
-async def test_prepared_statements_that_it_mixes_up(
+async def test_mixed_up_prepared_statements_are_logged_with_a_hint(
     pgbouncer: PgBouncer, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A host that made its pool as for PostgreSQL itself."""
@@ -114,7 +114,7 @@ async def test_prepared_statements_that_it_mixes_up(
     assert all("statement_cache_size=0" in each for each in hints)
 
 
-async def test_commands_say_that_it_stands_in_the_way(
+async def test_commands_that_pgbouncer_breaks_name_the_direct_url(
     pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker
 ) -> None:
     settings = {"DATABASE_URL": pgbouncer.url, "MQTT_BROKER_URL": broker.url}

@@ -145,7 +145,9 @@ async def campaign_id(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
     return await insert(pool, "north", DEVICES)
 
 
-async def test_a_campaign_that_nobody_analyzed(database: str, postgres_log: Path, campaign_id: CampaignId) -> None:
+async def test_statements_on_tables_without_statistics_read_few_rows(
+    database: str, postgres_log: Path, campaign_id: CampaignId
+) -> None:
     half = BATCH // 2
     async with explaining(database, postgres_log) as (pool, plans):
         async with tenant_transaction(pool, "north", queues=True) as connection:
@@ -167,7 +169,9 @@ async def test_a_campaign_that_nobody_analyzed(database: str, postgres_log: Path
     assert plans.too_dear(BATCH) == {}
 
 
-async def test_devices_that_went_silent(database: str, postgres_log: Path, pool: Pool, campaign_id: CampaignId) -> None:
+async def test_overdue_devices_are_found_by_an_index(
+    database: str, postgres_log: Path, pool: Pool, campaign_id: CampaignId
+) -> None:
     await pool.execute(
         "UPDATE ota_device_status"
         " SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, started_at = now(), due_at = now()"
@@ -331,7 +335,7 @@ async def looked_at(pool: Pool, crowd: CampaignId) -> None:
             await views.campaigns(pool, "north", status=state, limit=ROWS)
 
 
-async def test_each_hot_statement_goes_by_its_own_index(database: str, postgres_log: Path, crowd: CampaignId) -> None:
+async def test_each_frequent_statement_uses_its_own_index(database: str, postgres_log: Path, crowd: CampaignId) -> None:
     async with explaining(database, postgres_log) as (pool, plans):
         for _ in range(2):
             campaign, commands = await claimed(pool, crowd)

@@ -18,7 +18,9 @@ BAD = (
 )
 
 
-async def test_bad_messages_are_shown_and_forgotten(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_quarantined_messages_are_listed_and_purged(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     env = {"DATABASE_URL": database}
     async with (
         connect(database) as host,

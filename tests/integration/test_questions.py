@@ -56,7 +56,7 @@ async def ask(session: Session, *device_ids: str) -> None:
 
 
 @pytest.mark.usefixtures("settings")
-async def test_the_same_attempt_again_or_nothing(pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_a_device_that_asks_gets_its_attempt_again_or_nothing_to_do(pool: Pool, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(pool, 2)
     async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
         await eventually(lambda: len(received) == 2, what="both are sent to")
@@ -79,7 +79,7 @@ async def test_the_same_attempt_again_or_nothing(pool: Pool, broker: EmbeddedBro
     assert {row["attempt"] for row in attempts} == {1}
 
 
-async def test_a_device_over_whose_topic_the_session_ends_keeps_no_answer_from_the_others(
+async def test_a_device_that_ends_the_session_delays_no_answer_to_others(
     pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxy(mosquitto.url) as between:
@@ -99,7 +99,7 @@ async def test_a_device_over_whose_topic_the_session_ends_keeps_no_answer_from_t
 
 
 @pytest.mark.usefixtures("settings")
-async def test_a_stopped_campaign_sends_nothing_to_who_asks(pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_a_stopped_campaign_sends_no_command_to_a_device_that_asks(pool: Pool, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(pool, 1)
     async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
         await eventually(lambda: _statuses_are(pool, campaign, {"DOWNLOADING": 1}))
@@ -110,7 +110,7 @@ async def test_a_stopped_campaign_sends_nothing_to_who_asks(pool: Pool, broker: 
 
 
 @pytest.mark.usefixtures("settings")
-async def test_a_fleet_that_comes_back_at_once_is_answered_at_a_pace(pool: Pool, broker: EmbeddedBroker) -> None:
+async def test_many_devices_that_ask_at_once_are_answered_at_a_limited_rate(pool: Pool, broker: EmbeddedBroker) -> None:
     """Two thousand devices ask three times each: every one is answered, at no more than the rate."""
     async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
         loop = asyncio.get_running_loop()

@@ -32,7 +32,9 @@ from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest.commit import Ingest
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.stop import skip_rest
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
@@ -42,7 +44,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
 from rollwave.store.database import Pool, create_pool, system_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, connect, insert_campaign
+from tests.engine import TENANT, Connection, claims, connect, insert_campaign
 from tests.model import MOVING, OVER, Device, Failure, Model, Policy, named
 from tests.support import eventually
 
@@ -79,7 +81,8 @@ class World:
     host: Connection
     claimer: Claims
     sender: Delivery
-    conductor: Conductor
+    upkeep: Upkeep
+    counters: Counters
 
     def run(self, work: Awaitable[T]) -> T:
         async def wait() -> T:
@@ -100,8 +103,8 @@ def world(database: str) -> Iterator[World]:
             publisher = CommandSession(
                 Broker.from_url("mqtt://localhost:1")
             )  # never opened: the broker's answers are rules
-            claimer, sender = Claims(pool, SETTINGS, steps=1), Delivery(pool, publisher, SETTINGS)
-            return World(runner, pool, host, claimer, sender, Conductor(pool, SETTINGS))
+            claimer, sender = claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
+            return World(runner, pool, host, claimer, sender, Upkeep(pool, SETTINGS), Counters(pool, SETTINGS))
 
         try:
             yield runner.run(build())
@@ -369,8 +372,8 @@ class Campaign(RuleBasedStateMachine):
     def conduct(self) -> None:
         due = self.due
         if self.model.status == "ABORTED":
-            self.world.run(self.world.conductor.skip_rest(due))
-        self.world.run(self.world.conductor.conduct(due))
+            self.world.run(skip_rest(self.world.pool, due))
+        self.world.run(self.world.upkeep.look_after(due))
         self.model.conduct()
 
     def conduct_if_due(self) -> None:
@@ -402,7 +405,7 @@ class Campaign(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") or self.unsettled())
     @rule()
     def reconcile(self) -> None:
-        self.world.run(self.world.conductor.reconcile(self.due))
+        self.world.run(self.world.counters.reconcile(self.due))
         self.model.reconcile_and_judge()
         self.uncounted.clear()
 
@@ -545,7 +548,7 @@ class Campaign(RuleBasedStateMachine):
         assert sorted(map(str, found)) == sorted(map(str, self.model.failures))
 
 
-def test_engine_and_model_agree(world: World) -> None:
+def test_the_engine_and_the_reference_model_agree(world: World) -> None:
     """MODEL_EXAMPLES=1000 for a long run; MODEL_SHRINK=1 looks, for minutes, for the shortest way to a failure."""
 
     class Here(Campaign):

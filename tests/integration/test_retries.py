@@ -12,8 +12,11 @@ import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.dispatch.session import CommandSession
+from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import (
     TENANT,
@@ -24,9 +27,12 @@ from tests.engine import (
     connect,
     device_row,
     devices,
+    dispatch,
+    due,
     ends,
     insert_campaign,
     listened_to,
+    sent_to,
     worker,
 )
 from tests.support import eventually
@@ -56,7 +62,7 @@ async def is_now(host: Connection, campaign: int, device: str, **expected: Any) 
     return all(row[name] == value for name, value in expected.items())
 
 
-async def test_a_reported_failure_is_tried_again_and_counted_when_attempts_are_over(
+async def test_a_reported_failure_is_retried_and_counted_after_the_last_attempt(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def answer(command: Command) -> Sequence[bytes]:
@@ -90,7 +96,7 @@ async def test_a_reported_failure_is_tried_again_and_counted_when_attempts_are_o
     assert (await device_row(host, campaign, "mends"))["error_message"] is None
 
 
-async def test_after_its_failure_an_attempt_has_nothing_more_to_say(
+async def test_reports_of_an_attempt_after_its_failure_change_nothing(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
@@ -118,7 +124,7 @@ async def test_after_its_failure_an_attempt_has_nothing_more_to_say(
     assert await failed_attempts(host, "talks") == [(1, "reported", False)]
 
 
-async def test_rejected_means_that_failure_was_the_first_word(
+async def test_a_failure_that_is_the_first_report_has_the_cause_rejected(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def answer(command: Command) -> Sequence[bytes]:
@@ -143,7 +149,7 @@ async def test_rejected_means_that_failure_was_the_first_word(
 
 
 @pytest.mark.parametrize("listed", ["no_answer", "no_progress"])
-async def test_silence_before_and_after_the_first_word_are_two_things(
+async def test_silence_before_the_first_report_and_after_it_are_two_causes(
     listed: str, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def answer(command: Command) -> Sequence[bytes]:
@@ -170,7 +176,7 @@ async def test_silence_before_and_after_the_first_word_are_two_things(
     assert row["completed_at"] - row["started_at"] >= timedelta(seconds=patience)
 
 
-async def test_a_devices_whole_time_ends_whatever_it_says(
+async def test_a_device_that_keeps_reporting_fails_at_its_device_timeout(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     in_all, patience = 5.0, 4.5
@@ -191,7 +197,7 @@ async def test_a_devices_whole_time_ends_whatever_it_says(
     assert await campaign_row(host, campaign) == ("COMPLETED", 0, 1)
 
 
-async def test_no_other_attempt_follows_when_a_devices_whole_time_is_over_before_it(
+async def test_no_retry_is_made_that_would_begin_after_the_device_timeout(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def answer(command: Command) -> Sequence[bytes]:
@@ -222,7 +228,7 @@ async def test_no_other_attempt_follows_when_a_devices_whole_time_is_over_before
     assert {tuple(row) for row in given_up} == {("says", "overdue"), ("silent", "overdue")}
 
 
-async def test_while_nobody_listens_nobody_fails(
+async def test_without_a_listener_no_device_fails(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
@@ -260,3 +266,16 @@ async def test_while_nobody_listens_nobody_fails(
     first = await host.fetchval("SELECT min(at) FROM ota_campaign_history WHERE event = 'attempt_failed'")
     assert first - since >= timedelta(seconds=patience), "their patience began when somebody listened"
     assert await failed_attempts(host, "dev-1") == [(1, "no_answer", False), (2, "no_answer", True)]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    campaign = await insert_campaign(host, 2, device_timeout=3600.0)
+    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
+    await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
+    async with CommandSession(Broker.from_url(broker.url)) as publisher:
+        await dispatch(pool, publisher, Settings()).dispatch(due(campaign))
+    assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]

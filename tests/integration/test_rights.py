@@ -62,7 +62,7 @@ async def migrate(host: Host, root: Connection, migrator: str) -> None:
 
 
 @pytest.mark.parametrize("migrator", ["root", "owner"])
-async def test_nobody_may_do_more_or_less_to_a_hosts_tables(host: Host, root: Connection, migrator: str) -> None:
+async def test_migrating_changes_nobodys_rights_on_a_hosts_tables(host: Host, root: Connection, migrator: str) -> None:
     theirs = await everything(root)
     before = await tried(actors(host), theirs, role=AS)
     assert before[Tried("pulse_app", "tenant north", "tenants", "DELETE")] == "0 rows"
@@ -70,7 +70,7 @@ async def test_nobody_may_do_more_or_less_to_a_hosts_tables(host: Host, root: Co
     assert differences(before, await tried(actors(host), theirs, role=AS)) == {}
 
 
-async def test_what_an_earlier_version_gave_away_is_taken_back(host: Host, root: Connection) -> None:
+async def test_rights_that_an_earlier_version_granted_are_revoked(host: Host, root: Connection) -> None:
     theirs = await everything(root)
     before = await tried(actors(host), theirs, role=AS)
     await at_version(root, 13)
@@ -80,7 +80,7 @@ async def test_what_an_earlier_version_gave_away_is_taken_back(host: Host, root:
     assert differences(before, await tried(actors(host), theirs, role=AS)) == {}
 
 
-async def test_a_pulse_app_that_the_host_gave_nothing_gets_what_the_engine_needs(host: Host, root: Connection) -> None:
+async def test_a_pulse_app_without_rights_gets_those_that_the_engine_needs(host: Host, root: Connection) -> None:
     await root.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM pulse_app")
     await root.execute("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM pulse_app")
     theirs = await everything(root)
@@ -102,7 +102,7 @@ async def test_a_pulse_app_that_the_host_gave_nothing_gets_what_the_engine_needs
 
 
 @pytest.mark.parametrize("migrator", ["root", "owner"])
-async def test_what_is_ours_is_nobody_elses(host: Host, root: Connection, migrator: str) -> None:
+async def test_only_the_engines_roles_have_rights_on_engine_tables(host: Host, root: Connection, migrator: str) -> None:
     theirs = await everything(root)
     await migrate(host, root, migrator)
     ours = less(await everything(root), theirs)
@@ -145,7 +145,7 @@ def less(all_there_is: Objects, theirs: Objects) -> Objects:
     )
 
 
-async def test_tables_that_we_make_are_not_given_away_by_default(empty_database: str) -> None:
+async def test_engine_tables_are_not_granted_by_default_privileges(empty_database: str) -> None:
     psql(empty_database, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN; CREATE ROLE reader")
     psql(empty_database, "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO stranger")
     try:

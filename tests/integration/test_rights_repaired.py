@@ -53,7 +53,7 @@ def restored(server: EmbeddedPostgres, into: EmbeddedPostgres, owner: str, folde
 
 @pytest.mark.parametrize("owner", ["postgres", "keeper"])
 @pytest.mark.parametrize("kind", ["embedded", "debian"])
-async def test_a_dump_without_rights_in_a_new_cluster(
+async def test_rights_are_repaired_after_restoring_a_dump_without_rights(
     kind: str, owner: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     bin_dir = debian_postgres() if kind == "debian" else None
@@ -126,7 +126,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 @pytest.mark.parametrize("fault", DAMAGES)
-def test_each_is_told_by_the_doctor_and_repaired(database: str, fault: str) -> None:
+def test_each_missing_right_is_reported_by_the_doctor_and_repaired(database: str, fault: str) -> None:
     psql(database, DAMAGES[fault])
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
     told = rollwave("doctor", env=env).stdout
@@ -137,7 +137,7 @@ def test_each_is_told_by_the_doctor_and_repaired(database: str, fault: str) -> N
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-def test_what_the_engine_lacks_is_told_when_it_starts(database: str) -> None:
+def test_missing_rights_are_logged_when_the_engine_starts(database: str) -> None:
     assert starts(database) == ""
     psql(database, "REVOKE INSERT ON ota_campaign_history, ota_campaign_waves FROM pulse_app")
     said = starts(database)
@@ -150,7 +150,7 @@ def test_what_the_engine_lacks_is_told_when_it_starts(database: str) -> None:
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-async def test_a_table_that_the_host_made_anew_gets_its_rights_again(empty_database: str) -> None:
+async def test_a_table_that_the_host_created_again_gets_its_rights_again(empty_database: str) -> None:
     host = await make_host(empty_database)
     host.migrate()
     async with connect(host.owner) as owner:
@@ -171,7 +171,7 @@ async def test_a_table_that_the_host_made_anew_gets_its_rights_again(empty_datab
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-async def test_triggers_that_a_host_has_lost_are_made_again(empty_database: str) -> None:
+async def test_missing_triggers_on_a_hosts_tables_are_created_again(empty_database: str) -> None:
     """A table that it makes anew has none."""
     host = await make_host(empty_database)
     host.migrate()
@@ -197,7 +197,7 @@ async def test_triggers_that_a_host_has_lost_are_made_again(empty_database: str)
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
-async def test_where_a_hosts_tables_take_no_triggers_it_is_said_and_nothing_else_fails(empty_database: str) -> None:
+async def test_host_tables_that_refuse_triggers_are_reported_and_nothing_else_fails(empty_database: str) -> None:
     """As distributed tables of Citus, which refuse them with the same SQLSTATE."""
     host = await make_host(empty_database)
     psql(

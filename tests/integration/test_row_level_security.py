@@ -94,7 +94,7 @@ async def as_pulse_app(connection: Connection, tenant: str | None) -> AsyncItera
         await transaction.rollback()
 
 
-async def test_every_tenant_table_is_guarded(host: Connection) -> None:
+async def test_every_tenant_table_has_forced_row_level_security(host: Connection) -> None:
     rows = await host.fetch(
         "SELECT relname, relrowsecurity, relforcerowsecurity, EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)"
         " FROM pg_class c WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
@@ -107,7 +107,7 @@ async def test_every_tenant_table_is_guarded(host: Connection) -> None:
 
 
 @pytest.mark.parametrize("tenant", [None, "", "nobody"])
-async def test_without_its_tenant_nothing_is_seen(host: Connection, tenant: str | None) -> None:
+async def test_without_a_tenant_no_row_is_seen(host: Connection, tenant: str | None) -> None:
     await insert_twins(host)
     for table in await tenant_tables(host):
         assert await host.fetchval(f"SELECT count(*) FROM {table}"), f"{table} is empty, so nothing is shown here"
@@ -115,7 +115,7 @@ async def test_without_its_tenant_nothing_is_seen(host: Connection, tenant: str 
             assert await host.fetchval(f"SELECT count(*) FROM {table}") == 0, table
 
 
-async def test_a_setting_that_ended_with_its_transaction_shows_nothing(host: Connection) -> None:
+async def test_a_tenant_setting_that_ended_with_its_transaction_shows_no_row(host: Connection) -> None:
     await insert_twins(host)
     async with as_pulse_app(host, "north"):
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 6
@@ -123,7 +123,7 @@ async def test_a_setting_that_ended_with_its_transaction_shows_nothing(host: Con
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 0
 
 
-async def test_a_tenant_sees_and_writes_its_own_rows_alone(host: Connection) -> None:
+async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> None:
     await insert_twins(host)
     for table in await tenant_tables(host):
         async with as_pulse_app(host, "north"):
@@ -145,7 +145,7 @@ async def test_a_tenant_sees_and_writes_its_own_rows_alone(host: Connection) -> 
                     assert (await host.execute(change)).endswith(" 0"), change
 
 
-async def test_the_due_campaigns_are_the_only_thing_told_across_tenants(host: Connection) -> None:
+async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Connection) -> None:
     told = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
     await insert_twins(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
@@ -178,7 +178,7 @@ def no_tenant_in_sql(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_tenant_in_sql")
-async def test_it_holds_with_the_tenant_stripped_from_the_sql(
+async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
@@ -378,7 +378,9 @@ TOUCH = "SELECT count(*) FROM devices"
         (["BEGIN", TAKE_ROLE, NAME_TENANT, "RESET ROLE", TOUCH, "COMMIT"], "not as pulse_app"),
     ],
 )
-async def test_the_judge_sees_what_is_wrong(logged: Logged, statements: list[str], complaint: str | None) -> None:
+async def test_the_statement_log_check_detects_wrong_statements(
+    logged: Logged, statements: list[str], complaint: str | None
+) -> None:
     lines, tables = await carried_out(logged, statements)
     verdict = statement_log.judge(lines, tables)
     if complaint is None:
@@ -406,7 +408,7 @@ async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[state
     return await logged.lines(url, began), ["devices"]
 
 
-async def test_the_judge_compares_the_tenant(logged: Logged) -> None:
+async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> None:
     url = logged.server.url
     await carried_out(logged, [])
     began = await logged.mark(url)
@@ -435,7 +437,9 @@ def bare_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
         shutil.rmtree(folder)
 
 
-async def test_no_superuser_is_needed(bare_server: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_the_engine_needs_no_superuser(
+    bare_server: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     async with owned_database(bare_server) as (url, runner), connect(url) as host:
         async with devices(broker.url, succeeds), worker(runner, broker.url, tmp_path / "log"):
             good = await insert_campaign(host, 20)

@@ -45,7 +45,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def test_many_that_went_silent_before_a_stop_are_failed_one_sweep_after_the_other(
+async def test_many_silent_devices_of_a_stopped_campaign_are_failed_in_several_sweeps(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines, "MAX_OVERDUE_PER_LOOK", 2)
@@ -74,7 +74,7 @@ async def test_many_that_went_silent_before_a_stop_are_failed_one_sweep_after_th
         await end(listening)
 
 
-async def test_mute_devices_are_sent_to_three_times_then_fail(
+async def test_silent_devices_are_sent_to_three_times_then_fail(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
@@ -100,7 +100,7 @@ async def test_mute_devices_are_sent_to_three_times_then_fail(
     assert [tuple(row) for row in attempts] == [(f"dev-{n}", attempt) for n in range(1, 5) for attempt in (1, 2, 3)]
 
 
-async def test_silent_devices_trip_the_guardrail_like_any_failure(
+async def test_silent_devices_trip_the_guardrail_as_any_failure_does(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
@@ -135,7 +135,7 @@ async def test_progress_keeps_a_device_alive(
     assert await campaign_row(host, campaign) == ("COMPLETED", 2, 1)
 
 
-async def test_a_device_that_answers_at_last_is_taken_at_its_word(
+async def test_a_device_that_reports_late_is_counted_by_its_report(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def answer(command: Command) -> list[bytes]:
@@ -196,7 +196,7 @@ async def is_aborted(host: Connection, campaign: int) -> bool:
     return (await campaign_row(host, campaign))[0] == "ABORTED"
 
 
-async def test_a_campaigns_own_patience_goes_before_the_settings(
+async def test_a_campaigns_own_timeouts_override_the_settings(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"OTA_PROGRESS_TIMEOUT": "600", "OTA_MAX_ATTEMPTS": "5"}
@@ -209,7 +209,7 @@ async def test_a_campaigns_own_patience_goes_before_the_settings(
     assert await breakdown(host, patient) == {"DOWNLOADING": 2}
 
 
-async def test_rows_left_in_progress_by_hand_end_too(
+async def test_rows_set_in_progress_by_sql_end_too(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):

@@ -1,12 +1,30 @@
-"""A listener slot's lock, on a pooled connection that nobody resets."""
+"""A listener slot's lock: its connection is returned unchanged, and others get the slot of a worker that hangs."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
 from rollwave.store import listeners
 from rollwave.store.database import Pool
+from tests.engine import (
+    Connection,
+    connect,
+    devices,
+    ends,
+    events,
+    insert_campaign,
+    succeeds,
+    worker,
+)
+from tests.servers import Mosquitto
+from tests.support import Running, eventually
 
 
-async def test_a_session_that_held_a_slot_is_as_it_was_before(pool: Pool) -> None:
+async def test_a_connection_that_held_a_slot_is_returned_unchanged(pool: Pool) -> None:
     async with listeners.acquire_slot(pool, 0) as lock, listeners.acquire_slot(pool, 0) as second:
         assert lock is not None
         assert second is None
@@ -19,3 +37,50 @@ async def test_a_session_that_held_a_slot_is_as_it_was_before(pool: Pool) -> Non
 async def is_free(pool: Pool) -> bool:
     locks: int = await pool.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
     return locks == 0
+
+
+async def test_the_slot_of_a_frozen_worker_is_taken_over(
+    database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    async with (
+        devices(mosquitto.url, succeeds) as fleet,
+        worker(database, mosquitto.url, tmp_path / "first") as frozen,
+        worker(database, mosquitto.url, tmp_path / "second", logs="ota_tick_start") as other,
+    ):
+        assert not listens(other)
+        frozen.process.send_signal(signal.SIGSTOP)
+        campaign = await insert_campaign(host, 10)
+        await eventually(lambda: len(fleet.of(campaign)) == 10, timeout=10, what="the other sends meanwhile")
+        await eventually(lambda: listens(other), timeout=25, what="taken over")
+        await ends(host, campaign, timeout=10)
+        frozen.process.send_signal(signal.SIGCONT)
+        await ends(host, await insert_campaign(host, 10))
+        assert len(events(other, "ota_status_listener_subscribed")) == 1, "and kept"
+
+
+def listens(running: Running) -> bool:
+    return bool(events(running, "ota_status_listener_subscribed"))
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_a_slot_is_free_soon_after_its_holder_became_idle(
+    in_transaction: bool, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "CONTINUOUS_SECONDS", 2.0)
+
+    async def free() -> bool:
+        async with listeners.acquire_slot(pool, 0) as lock:
+            return lock is not None
+
+    async with listeners.acquire_slot(pool, 0) as lock:
+        assert lock is not None
+        assert not await free()
+        if in_transaction:
+            await lock._connection.execute("BEGIN")
+        await eventually(free, what="free again")
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection

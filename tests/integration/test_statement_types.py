@@ -57,7 +57,7 @@ async def exchanged(connection: Connection, sql: str) -> set[str]:
 
 
 @pytest.mark.parametrize("columns", ["ours", "a host's"])
-async def test_every_statement_exchanges_plain_types(empty_database: str, columns: str) -> None:
+async def test_every_statement_uses_only_built_in_types(empty_database: str, columns: str) -> None:
     if columns == "a host's":
         host = await make_host(empty_database, rows=False)
         async with connect(host.owner) as owner:

@@ -152,7 +152,7 @@ def _timeless(row: asyncpg.Record) -> list[object]:
     return ["some time" if name == "took" or name.endswith("_at") else value for name, value in row.items()]
 
 
-async def test_what_is_stripped_reads_and_changes_nothing_of_a_twins(host: Connection) -> None:
+async def test_a_statement_without_its_tenant_predicate_touches_no_row_of_another_tenant(host: Connection) -> None:
     tables = re.compile(rf"\b({'|'.join(await tenant_tables(host))})\b")
     theirs = await outcome(host, "", "SELECT $1::text", guarded=True)
     number = would_leak = 0

@@ -11,7 +11,7 @@ from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
 from rollwave.engine.ingest.commit import Ingest
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
@@ -66,7 +66,7 @@ async def running_campaign(host: Connection, pool: Pool) -> int:
 async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatus.RUNNING) -> None:
     """What a worker does every few seconds."""
     where = CampaignRef(TenantId(TENANT), CampaignId(campaign), status)
-    await Conductor(pool, Settings()).conduct(where)
+    await Upkeep(pool, Settings()).look_after(where)
 
 
 async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
@@ -181,7 +181,7 @@ async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> Non
         without_a_listener,
     ],
 )
-async def test_time_in_which_nothing_may_be_sent_does_not_count(
+async def test_time_in_which_nothing_may_be_sent_does_not_count_towards_deadlines(
     pool: Pool, host: Connection, suspended: Callable[[Pool, Connection, int], Awaitable[None]]
 ) -> None:
     campaign = await running_campaign(host, pool)
@@ -202,7 +202,7 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_host_that_looks_once_a_minute_finds_who_is_silent(pool: Pool, host: Connection) -> None:
+async def test_a_host_that_ticks_once_a_minute_finds_silent_devices(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     for _ in range(32):
         await time_passes(host, campaign, 60)
@@ -211,7 +211,7 @@ async def test_a_host_that_looks_once_a_minute_finds_who_is_silent(pool: Pool, h
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_pause_right_after_the_first_command_counts_as_one(pool: Pool, host: Connection) -> None:
+async def test_a_pause_right_after_the_first_command_extends_deadlines(pool: Pool, host: Connection) -> None:
     """Before any worker has looked at it again: the worker that sent it died."""
     campaign = await insert_campaign(host, 2, progress_timeout=HOUR / 2, device_timeout=float(DAY), abort_threshold=0.1)
     async with tenant_transaction(pool, TENANT) as connection:
@@ -227,7 +227,7 @@ async def test_a_pause_right_after_the_first_command_counts_as_one(pool: Pool, h
 
 
 @pytest.mark.usefixtures("heard")
-async def test_the_whole_time_of_a_device_still_ends(pool: Pool, host: Connection) -> None:
+async def test_the_device_timeout_still_ends_after_a_pause(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     await host.execute(
         "UPDATE ota_campaigns SET abort_threshold = 1.0, progress_timeout = 7200 WHERE id = $1", campaign
@@ -250,7 +250,7 @@ async def test_the_whole_time_of_a_device_still_ends(pool: Pool, host: Connectio
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_campaign_that_is_aborted_after_a_pause_still_ends(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_aborted_after_a_pause_still_ends(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
     await time_passes(host, campaign, WEEKEND)

@@ -18,9 +18,9 @@ from rollwave.domain.refusal import Refusal
 from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
-from rollwave.engine.rules import read_rules
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.upkeep import deadlines
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.errors import Conflict
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
@@ -58,7 +58,7 @@ async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> No
 
 
 async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
-    await deadlines.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+    await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
     await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
     await take(connection, campaign, tokens=9, fresh=0)
 
@@ -108,7 +108,7 @@ CAUSES: dict[Cause, tuple[list[Try], str]] = {
 
 
 @pytest.mark.parametrize("cause", list(Cause))
-async def test_each_cause_reaches_exactly_the_tables_targets(host: Connection, pool: Pool, cause: Cause) -> None:
+async def test_each_cause_leads_to_exactly_the_states_in_the_table(host: Connection, pool: Pool, cause: Cause) -> None:
     tries, device = CAUSES[cause]
     number = await insert_campaign(
         host,
@@ -172,7 +172,7 @@ async def test_a_late_answer_of_the_broker_changes_nothing(host: Connection, poo
         assert await device_row(host, number, "dev-1") == row, (status, attempt)
 
 
-async def test_a_command_that_the_broker_never_took_is_no_silence(host: Connection, pool: Pool) -> None:
+async def test_a_command_that_the_broker_never_accepted_is_not_counted_as_silence(host: Connection, pool: Pool) -> None:
     """A second attempt whose lease has run out: it goes again, and no attempt of the device has failed."""
     number = await insert_campaign(host, 1, max_attempts=2)
     for status in sorted(IN_PROGRESS):
@@ -181,12 +181,12 @@ async def test_a_command_that_the_broker_never_took_is_no_silence(host: Connecti
         row = await device_row(host, number, "dev-1")
         async with tenant_transaction(pool, TENANT) as connection:
             campaign = await campaigns.lock(connection, TENANT, number)
-            await deadlines.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+            await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
         assert await device_row(host, number, "dev-1") == row
     assert not await host.fetchval("SELECT count(*) FROM ota_campaign_history")
 
 
-async def test_the_rank_in_sql_is_the_tables(host: Connection) -> None:
+async def test_the_state_order_in_sql_is_the_tables(host: Connection) -> None:
     ranks = {status: await host.fetchval("SELECT ota_status_rank($1)", status) for status in S}
     assert ranks == dict(RANK)
     assert await host.fetchval("SELECT ota_status_rank('CANCELLED')") is None, "a word of the host's own is nowhere"
@@ -202,7 +202,9 @@ OUTLOOK = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
 
 
 @pytest.mark.parametrize("action", list(Action))
-async def test_each_action_moves_a_campaign_as_the_table_says(host: Connection, pool: Pool, action: Action) -> None:
+async def test_each_action_changes_a_campaigns_status_by_the_table(
+    host: Connection, pool: Pool, action: Action
+) -> None:
     number = await insert_campaign(host, 1)
     await host.execute("UPDATE ota_device_status SET status = $1", OUTLOOK.get(action, "PENDING"))
     await host.execute("UPDATE ota_campaigns SET pending = 0, downloading = 0, installing = 0, skipped = 0")  # counted
@@ -229,7 +231,7 @@ async def act(pool: Pool, number: int, action: Action) -> bool:
             await asked[action](pool, TENANT, number, actor="operator")
             return False
         if action is A.FINISH:
-            await Conductor(pool, SETTINGS).conduct(
+            await Upkeep(pool, SETTINGS).look_after(
                 CampaignRef(TenantId(TENANT), CampaignId(number), CampaignStatus.RUNNING)
             )
             return False
@@ -248,7 +250,7 @@ def drawn(name: str) -> set[tuple[str, str, str]]:
     return set(re.findall(r"^ +([A-Z]+) --> ([A-Z]+): (.+)$", part, re.MULTILINE))
 
 
-def test_the_diagrams_have_exactly_the_tables_edges() -> None:
+def test_the_diagrams_have_exactly_the_tables_transitions() -> None:
     assert drawn("execution") == {
         (status, to, cause) for (status, cause), targets in TRANSITIONS.items() for to in targets
     }
@@ -257,7 +259,7 @@ def test_the_diagrams_have_exactly_the_tables_edges() -> None:
     }
 
 
-def test_the_diagrams_begin_and_end_where_the_tables_do() -> None:
+def test_the_diagrams_have_the_tables_first_and_final_states() -> None:
     text = ARCHITECTURE.read_text("utf-8")
     assert set(re.findall(r"([A-Z]+) --> \[\*\]", text)) == TERMINAL | campaign_table.FINAL
     assert set(re.findall(r"\[\*\] --> ([A-Z]+)", text)) == {S.PENDING, CampaignStatus.CREATED}

@@ -105,7 +105,7 @@ async def rival(broker_url: str, protocol: Literal["3.1.1", "5"]) -> AsyncIterat
         await end(insisting)
 
 
-async def test_a_takeover_is_named_and_the_listener_gives_way(
+async def test_a_session_takeover_is_logged_and_the_listener_waits(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
@@ -122,7 +122,7 @@ async def test_a_takeover_is_named_and_the_listener_gives_way(
 
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
-async def test_where_the_broker_does_not_say_it_short_sessions_are_suspected(
+async def test_repeated_short_sessions_are_logged_as_a_suspected_takeover(
     database: str, mosquitto: Mosquitto, tmp_path: Path, protocol: Literal["3.1.1", "5"]
 ) -> None:
     settings = {"ROLLWAVE_MQTT_CLIENT_ID": NAME, "ROLLWAVE_MQTT_PROTOCOL": protocol}

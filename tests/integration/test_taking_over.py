@@ -14,11 +14,11 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.engine.upkeep import adoption
-from rollwave.engine.upkeep.gates import Conductor, Step
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Look, Upkeep
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, create_pool, tenant_transaction
@@ -28,6 +28,7 @@ from tests.engine import (
     Connection,
     breakdown,
     campaign_row,
+    claims,
     connect,
     device_row,
     devices,
@@ -73,9 +74,9 @@ async def pool(host: Host) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def look(pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING) -> Step:
+async def look(pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING) -> Look:
     """What a worker does every few seconds."""
-    return await Conductor(pool, Settings()).conduct(replace(due(campaign), status=status))
+    return await Upkeep(pool, Settings()).look_after(replace(due(campaign), status=status))
 
 
 async def history(root: Connection, campaign: int = RUNNING) -> list[str]:
@@ -89,7 +90,7 @@ async def rows_of(root: Connection, *campaigns: int) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("began", [True, False])
-async def test_devices_left_in_progress_for_days_fail_nobody(
+async def test_devices_left_in_progress_for_days_are_not_failed_at_adoption(
     host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path, *, began: bool
 ) -> None:
     """``began``: the host's campaign has a started_at."""
@@ -167,7 +168,7 @@ async def test_a_report_that_comes_first_does_not_judge_a_campaign_by_a_hosts_co
     assert await campaign_row(root, RUNNING) == (("RUNNING", 10, 0) if together else ("RUNNING", 9, 1))
 
 
-async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_is_judged(
+async def test_all_rows_are_adopted_before_the_guardrail_is_judged(
     root: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adoption, "MAX_ADOPTED_PER_LOOK", 8)
@@ -185,10 +186,10 @@ async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_i
     await root.execute(
         "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
     )
-    claimer = Claims(pool, Settings(), steps=1)
+    claimer = claims(pool, Settings())
     assert (await look(pool)).left_behind
     assert not (await claimer.claim(due(RUNNING))).commands
-    await Conductor(pool, Settings()).reconcile(due(RUNNING))
+    await Counters(pool, Settings()).reconcile(due(RUNNING))
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == []
     assert not (await look(pool)).left_behind
@@ -197,18 +198,16 @@ async def test_more_rows_than_one_look_takes_over_are_all_taken_over_before_it_i
     assert (await claimer.claim(due(RUNNING))).commands
 
 
-async def test_what_a_host_has_counted_is_not_counted_again_when_it_is_restored(root: Connection, pool: Pool) -> None:
+async def test_a_device_that_the_host_counted_is_not_counted_again_when_restored(root: Connection, pool: Pool) -> None:
     before = await campaign_row(root, RUNNING)
     async with tenant_transaction(pool, TENANT) as connection:
         campaign = await campaigns.lock(connection, TENANT, RUNNING)
-        await adoption.take_over(connection, campaign, patience=60)
+        await adoption.take_over(connection, campaign, progress_timeout=60)
     assert (await breakdown(root, RUNNING))["SUCCESS"] == 9
     assert await campaign_row(root, RUNNING) == before
 
 
-async def test_a_report_in_a_pause_gives_a_device_its_time_and_not_the_pause_on_top(
-    root: Connection, pool: Pool
-) -> None:
+async def test_a_report_during_a_pause_sets_a_deadline_without_adding_the_pause(root: Connection, pool: Pool) -> None:
     """The first device reports before anybody has looked, the second one and a third in the pause."""
     await root.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", RUNNING)
     south = await insert_campaign(root, 1, tenant="south")
@@ -262,7 +261,7 @@ async def test_a_skipped_device_that_a_host_sends_to_is_in_progress(
     assert (await device_row(root, RUNNING, "dev-20"))["status"] == "SUCCESS"
 
 
-async def test_what_was_overwritten_after_it_had_finished_is_finished(root: Connection, pool: Pool) -> None:
+async def test_a_finished_device_that_the_host_overwrote_is_restored(root: Connection, pool: Pool) -> None:
     await root.execute(
         "UPDATE ota_device_status SET error_message = 'no space left', progress_pct = 40"
         " WHERE campaign_id = $1 AND device_id = 'dev-5'",
@@ -283,7 +282,7 @@ async def test_what_was_overwritten_after_it_had_finished_is_finished(root: Conn
     assert await history(root) == ["attempt_failed", "finished_restored", "adopted"]
 
 
-async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: Connection, pool: Pool) -> None:
+async def test_an_overwritten_failure_is_counted_and_recorded_once(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.1 WHERE id = $1", RUNNING)
     await look(pool)
     await Ingest(pool, Settings()).take_in([said("dev-10", RUNNING, "FAILED")])
@@ -300,9 +299,9 @@ async def test_a_failure_that_was_overwritten_is_counted_and_told_of_once(root: 
 
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
-    assert not (await Claims(pool, Settings(), steps=1).claim(due(RUNNING))).commands, "nobody has looked"
+    assert not (await claims(pool, Settings()).claim(due(RUNNING))).commands, "nobody has looked"
     await look(pool)
-    batch = await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
+    batch = await claims(pool, Settings()).claim(due(RUNNING))
     assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
     row = await root.fetchrow(
         "SELECT succeeded, failed, sent, pending, downloading, installing, skipped FROM ota_campaigns WHERE id = $1",
@@ -313,18 +312,18 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
     assert await history(root) == ["finished_restored", "adopted"]
 
 
-async def test_nothing_is_counted_before_devices_left_in_progress_are_taken_over(root: Connection, pool: Pool) -> None:
+async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Connection, pool: Pool) -> None:
     """By a claim that comes before the first look, or a check of its counters."""
-    await Claims(pool, Settings(), steps=1).claim(due(RUNNING))
-    await Conductor(pool, Settings()).reconcile(due(RUNNING))
+    await claims(pool, Settings()).claim(due(RUNNING))
+    await Counters(pool, Settings()).reconcile(due(RUNNING))
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
     await look(pool)
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) == 0
 
 
-async def test_a_canary_counts_the_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
+async def test_the_canary_counts_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
-    claimer = Claims(pool, Settings(), steps=1)
+    claimer = claims(pool, Settings())
     await look(pool)
     assert not (await claimer.claim(due(RUNNING))).commands, "17 have been sent to, and the first wave has 2"
     await Ingest(pool, Settings()).take_in([said(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
@@ -374,12 +373,12 @@ async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, po
     assert (found["DOWNLOADING"], found["INSTALLING"]) == (4, 4)
 
 
-async def test_a_row_set_back_by_a_host_begins_anew(root: Connection, pool: Pool) -> None:
+async def test_a_row_that_a_host_sets_back_to_pending_starts_again(root: Connection, pool: Pool) -> None:
     await look(pool)
     await root.execute(
         "UPDATE ota_device_status SET status = 'PENDING' WHERE campaign_id = $1 AND device_id = 'dev-1'", RUNNING
     )
-    commands = (await Claims(pool, Settings(), steps=1).claim(due(RUNNING))).commands
+    commands = (await claims(pool, Settings()).claim(due(RUNNING))).commands
     assert "dev-1" in {each.device_id for each in commands}
     async with tenant_transaction(pool, TENANT, generic_plans=True) as connection:
         await executions.mark_sent(connection, TENANT, RUNNING, commands, Times(60, 60, 600))
@@ -400,7 +399,7 @@ async def test_a_row_set_back_by_a_host_begins_anew(root: Connection, pool: Pool
     )
 
 
-async def test_rows_of_the_past_are_left_alone_also_if_the_hosts_tables_are_forced(
+async def test_ended_campaigns_are_migrated_without_adoption_also_under_forced_row_security(
     empty_database: str,
 ) -> None:
     host = await make_host(empty_database)
@@ -428,12 +427,12 @@ async def test_a_campaign_that_a_host_inserts_later_is_adopted_when_it_is_seen(r
     assert await history(root, campaign) == ["adopted"]
 
 
-async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connection, pool: Pool) -> None:
+async def test_devices_that_a_host_inserts_later_are_adopted(root: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(root, 0, rollout_strategy="canary", canary_percent=50.0)
     for _ in range(2):
         await look(pool, campaign)
-        await Conductor(pool, Settings()).reconcile(due(campaign))
-        assert not (await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands
+        await Counters(pool, Settings()).reconcile(due(campaign))
+        assert not (await claims(pool, Settings()).claim(due(campaign))).commands
     await root.execute(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at)"
         " SELECT 'north', $1, 'dev-' || n, CASE n WHEN 1 THEN 'DOWNLOADING' ELSE 'PENDING' END, now()"
@@ -441,11 +440,11 @@ async def test_a_campaign_whose_devices_a_host_writes_down_later(root: Connectio
         campaign,
     )
     await look(pool, campaign)
-    assert len((await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
+    assert len((await claims(pool, Settings()).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
     assert await history(root, campaign) == ["adopted"]
 
 
-async def test_a_campaign_of_which_nothing_was_sent_takes_the_usual_way(root: Connection, pool: Pool) -> None:
+async def test_a_campaign_without_sent_devices_needs_no_adoption(root: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(root, 4)
-    assert len((await Claims(pool, Settings(), steps=1).claim(due(campaign))).commands) == 4
+    assert len((await claims(pool, Settings()).claim(due(campaign))).commands) == 4
     assert await history(root, campaign) == []

@@ -16,17 +16,18 @@ import pytest
 from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
-from rollwave.engine.dispatch.pipeline import Dispatch
+from rollwave.engine.commands import abort_campaign, create_campaign, pause_campaign, start_campaign
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.stop import skip_rest
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.queries import load
 from tests.engine import (
@@ -36,6 +37,7 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
+    dispatch,
     due,
     ends,
     events,
@@ -60,7 +62,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def targeter(pool: Pool) -> Targeter:
-    return Targeter(pool, at_once=BATCH)
+    return Targeter(pool, batch=BATCH)
 
 
 async def counted_right(pool: Pool, campaign: int) -> bool:
@@ -103,7 +105,7 @@ async def test_a_group_that_fits_one_batch_is_complete_when_it_is_created(
     assert await campaigns.due(pool) == []
 
 
-async def test_a_larger_one_follows_batch_by_batch(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_a_larger_group_is_targeted_batch_by_batch(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
     assert await targeted(host, campaign) == named(1, 10)
     assert await marks(host, campaign) == (35, 10, "dev-00010")
@@ -121,9 +123,9 @@ async def test_a_larger_one_follows_batch_by_batch(host: Connection, pool: Pool,
     assert len(await targeted(host, campaign)) == 35
 
 
-async def test_a_group_that_is_a_multiple_of_the_batch_ends_too(host: Connection, pool: Pool) -> None:
+async def test_targeting_ends_for_a_group_that_is_a_multiple_of_the_batch(host: Connection, pool: Pool) -> None:
     campaign = await create(host, pool, at_once=7)
-    await Targeter(pool, at_once=7).target(due(campaign))
+    await Targeter(pool, batch=7).target(due(campaign))
     assert await targeted(host, campaign) == EVERYONE
     assert await marks(host, campaign) == (35, None, None)
 
@@ -135,7 +137,7 @@ async def test_many_workers_target_each_device_once(host: Connection, pool: Pool
 
     async def work() -> None:
         while await campaigns.due(pool):
-            await Targeter(pool, at_once=BATCH).target(due(campaign))
+            await Targeter(pool, batch=BATCH).target(due(campaign))
 
     await asyncio.gather(*(work() for _ in range(4)))
     assert await targeted(host, campaign) == EVERYONE + more
@@ -143,7 +145,9 @@ async def test_many_workers_target_each_device_once(host: Connection, pool: Pool
     assert [event for event, _ in await history(host, campaign)] == ["created", "targeted"]
 
 
-async def test_a_batch_that_is_not_committed_is_done_again(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_a_targeting_batch_that_was_rolled_back_is_repeated(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
     campaign = await create(host, pool)
 
     async def die(point: Failpoint) -> None:
@@ -160,7 +164,7 @@ async def test_a_batch_that_is_not_committed_is_done_again(host: Connection, poo
     assert await targeted(host, campaign) == EVERYONE
 
 
-async def test_an_execution_that_somebody_else_wrote_is_left_as_it_is(
+async def test_an_execution_that_a_host_inserted_is_left_unchanged(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
     campaign = await create(host, pool)
@@ -175,7 +179,7 @@ async def test_an_execution_that_somebody_else_wrote_is_left_as_it_is(
     assert await marks(host, campaign) == (35, None, None)
 
 
-async def test_a_batch_gives_way_to_a_host_that_writes_one_of_its_devices(
+async def test_a_targeting_batch_does_not_block_a_host_that_writes_one_of_its_devices(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
     """The host changes the campaign next, which the batch holds: nobody is broken off in a ring."""
@@ -195,7 +199,7 @@ async def test_a_batch_gives_way_to_a_host_that_writes_one_of_its_devices(
 
 
 @pytest.mark.usefixtures("heard")
-async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end(
+async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
     host: Connection, pool: Pool, targeter: Targeter, broker: EmbeddedBroker
 ) -> None:
     campaign = await create(host, pool, rollout_strategy="canary", canary_percent=20.0)
@@ -203,8 +207,8 @@ async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
     settings = Settings(MQTT_BROKER_URL=broker.url)
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        dispatcher = Dispatch(pool, publisher, settings)
-        await Conductor(pool, settings).conduct(due(campaign))
+        dispatcher = dispatch(pool, publisher, settings)
+        await Upkeep(pool, settings).look_after(due(campaign))
         assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
         await dispatcher.dispatch(due(campaign))
@@ -217,7 +221,7 @@ async def test_started_meanwhile_it_sends_nothing_plans_nothing_and_does_not_end
     )
 
 
-async def test_workers_of_an_older_version_see_it_once_it_is_targeted(
+async def test_workers_of_an_older_version_see_a_campaign_only_once_targeted(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
     """They do not know the mark: they would plan waves over the first batch, send it, and conclude."""
@@ -240,7 +244,9 @@ async def due_to_an_older_version(host: Connection) -> list[tuple[object, ...]]:
         return [tuple(row) for row in await host.fetch("SELECT * FROM rollwave_due_campaigns()")]
 
 
-async def test_paused_meanwhile_it_is_targeted_all_the_same(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_a_campaign_paused_during_targeting_is_targeted_to_the_end(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
     campaign = await create(host, pool)
     await start_campaign(pool, TENANT, campaign, actor="test")
     await pause_campaign(pool, TENANT, campaign, actor="test")
@@ -249,7 +255,9 @@ async def test_paused_meanwhile_it_is_targeted_all_the_same(host: Connection, po
     assert await campaign_row(host, campaign) == ("PAUSED", 0, 0)
 
 
-async def test_aborted_meanwhile_it_is_targeted_no_further(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_a_campaign_aborted_during_targeting_is_targeted_no_further(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
     campaign = await create(host, pool)
     with held_open() as (written, go_on):
         targeting = asyncio.create_task(targeter.target(due(campaign)))
@@ -262,10 +270,9 @@ async def test_aborted_meanwhile_it_is_targeted_no_further(host: Connection, poo
     await targeter.target(due(campaign))
     reached = len(await targeted(host, campaign))
     assert reached in {20, 30, 35}
-    conductor = Conductor(pool, Settings())
     [told] = await campaigns.due(pool)
-    await conductor.skip_rest(told)
-    await conductor.conduct(told)
+    await skip_rest(pool, told)
+    await Upkeep(pool, Settings()).look_after(told)
     assert await breakdown(host, campaign) == {"SKIPPED": reached}
     assert await campaigns.due(pool) == [], "settled"
 
@@ -274,7 +281,9 @@ async def waits_for_a_lock(host: Connection | Pool) -> bool:
     return bool(await host.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
 
 
-async def test_an_aborted_campaign_tells_how_far_it_had_come(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_an_aborted_campaign_shows_how_many_devices_were_targeted(
+    host: Connection, pool: Pool, targeter: Targeter
+) -> None:
     campaign = await create(host, pool)
     await abort_campaign(pool, TENANT, campaign, actor="test")
     await targeter.target(due(campaign))
@@ -283,7 +292,7 @@ async def test_an_aborted_campaign_tells_how_far_it_had_come(host: Connection, p
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["SKIPPED"]) == (35, 10, 10)
 
 
-async def test_who_is_in_the_group_all_the_while_is_targeted(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_devices_in_the_group_throughout_are_targeted(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
     joined = ["dev-00001x", "dev-00034x", "dev-00034y", "dev-00034z"]
     await add_members(host, joined)
@@ -295,7 +304,7 @@ async def test_who_is_in_the_group_all_the_while_is_targeted(host: Connection, p
     assert len(found) == len(set(found)) == (await marks(host, campaign))[0]
 
 
-async def test_a_group_that_was_emptied_meanwhile_ends_it(host: Connection, pool: Pool, targeter: Targeter) -> None:
+async def test_emptying_the_group_during_targeting_ends_it(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
     await host.execute("DELETE FROM device_group_members")
     await host.execute("DELETE FROM device_groups")
@@ -303,7 +312,7 @@ async def test_a_group_that_was_emptied_meanwhile_ends_it(host: Connection, pool
     assert await marks(host, campaign) == (10, None, None)
 
 
-async def test_devices_of_another_type_are_skipped_wherever_they_are(
+async def test_devices_of_another_type_are_skipped_in_every_batch(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
     pumps = ["pump-1", "pump-2"]
@@ -321,18 +330,18 @@ async def test_devices_of_another_type_are_skipped_wherever_they_are(
 
 async def targeter_of_all(host: Connection, pool: Pool, *, fits: str) -> dict[str, int]:
     campaign = await create(host, pool, fits=fits)
-    await Targeter(pool, at_once=BATCH).target(due(campaign))
+    await Targeter(pool, batch=BATCH).target(due(campaign))
     return await breakdown(host, campaign)
 
 
-async def test_a_large_group_that_no_firmware_fits_is_a_conflict(host: Connection, pool: Pool) -> None:
+async def test_a_large_group_without_a_matching_device_is_a_conflict(host: Connection, pool: Pool) -> None:
     with pytest.raises(Conflict, match="no device that this firmware fits"):
         await create(host, pool, fits="pump")
     assert not await host.fetchval("SELECT count(*) FROM ota_campaigns")
     assert not await host.fetchval("SELECT count(*) FROM ota_device_status")
 
 
-async def test_a_large_group_may_take_long_to_be_looked_through(host: Connection, database: str) -> None:
+async def test_searching_a_large_group_for_matching_devices_may_take_long(host: Connection, database: str) -> None:
     """The look at the last device stands for millions: it takes longer than other statements may."""
     await host.execute("""
         CREATE FUNCTION takes_long() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
@@ -346,7 +355,7 @@ async def test_a_large_group_may_take_long_to_be_looked_through(host: Connection
             await create(host, hurried, fits="pump")
 
 
-async def test_a_key_that_is_used_again_meanwhile_names_the_same_campaign(host: Connection, pool: Pool) -> None:
+async def test_an_idempotency_key_reused_during_targeting_names_the_same_campaign(host: Connection, pool: Pool) -> None:
     campaign = await create(host, pool)
     row = await host.fetchrow("SELECT firmware_version_id FROM ota_campaigns")
     assert row
@@ -356,7 +365,7 @@ async def test_a_key_that_is_used_again_meanwhile_names_the_same_campaign(host: 
     assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 2 * BATCH
 
 
-async def test_a_worker_targets_what_is_left_and_brings_it_to_its_end(
+async def test_a_worker_finishes_targeting_and_the_campaign(
     host: Connection, database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     campaign = await create(host, pool)
@@ -369,7 +378,7 @@ async def test_a_worker_targets_what_is_left_and_brings_it_to_its_end(
     assert told["seconds"] > 0
 
 
-async def test_others_are_not_held_up(
+async def test_targeting_does_not_delay_other_campaigns(
     host: Connection, database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     large = await create(host, pool)
@@ -386,7 +395,7 @@ async def is_targeted(host: Connection, campaign: int) -> bool:
     return (await marks(host, campaign))[1] is None
 
 
-async def test_a_host_that_ticks_by_itself_targets_too(
+async def test_a_hosts_own_tick_targets_too(
     host: Connection, pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
@@ -397,7 +406,7 @@ async def test_a_host_that_ticks_by_itself_targets_too(
 
 
 @on_both
-async def test_a_batch_costs_the_same_wherever_it_is(host: Connection) -> None:
+async def test_a_targeting_batch_costs_the_same_at_any_position(host: Connection) -> None:
     """The place is in the index's condition, members are not sorted, and each device's type is looked up."""
     await add_members(host, named(100, 20_000))
     for name in ("half", "third"):

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirec
 
 
 @pytest.mark.parametrize("place", ["pg_temp", "public"])
-async def test_nothing_that_the_caller_made_works_as_the_owner(empty_database: str, place: str) -> None:
+async def test_tables_and_operators_of_the_caller_do_not_run_as_the_owner(empty_database: str, place: str) -> None:
     """Neither what it named as a table of ours, nor an operator that fits better than PostgreSQL's own."""
     psql(
         empty_database, "CREATE TABLE tenants (tenant_id varchar(64)); INSERT INTO tenants VALUES ('north'), ('south')"

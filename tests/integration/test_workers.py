@@ -79,7 +79,7 @@ async def watch_pace(host: Connection, campaign: int, windows: dict[datetime, in
 
 
 @pytest.mark.parametrize("number", [2, 4])
-async def test_the_rate_is_the_campaigns_however_many_work(
+async def test_the_rate_holds_for_a_campaign_with_any_number_of_workers(
     number: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     rate, tick, total = 20, 0.6, 110
@@ -128,7 +128,7 @@ async def test_campaigns_of_several_tenants_run_side_by_side(
         assert not any('"level": "error"' in each.output() for each in running)
 
 
-async def test_the_others_carry_on_when_one_is_killed(
+async def test_the_other_workers_continue_when_one_is_killed(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
@@ -150,7 +150,7 @@ async def test_the_others_carry_on_when_one_is_killed(
     assert await breakdown(host, campaign) == {"SUCCESS": 400}
 
 
-async def test_the_listeners_slot_moves_on_with_what_was_queued(
+async def test_a_listener_slot_is_taken_over_with_its_queued_reports(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with devices(mosquitto.url) as fleet, workers(2, database, mosquitto.url, tmp_path) as running:
@@ -169,7 +169,7 @@ async def test_the_listeners_slot_moves_on_with_what_was_queued(
     assert await campaign_row(host, campaign) == ("COMPLETED", 50, 0)
 
 
-async def test_slots_are_shared_and_inherited(
+async def test_listener_slots_are_shared_and_taken_over(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_LISTENER_SLOTS": "3"}
@@ -191,7 +191,7 @@ def held_slots(*running: Running) -> set[int]:
     return {event["slot"] for each in running for event in events(each, "ota_status_listener_subscribed")}
 
 
-async def test_more_slots_than_connections(
+async def test_one_worker_holds_more_listener_slots_than_its_pool_has_connections(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_LISTENER_SLOTS": "4", "ROLLWAVE_DATABASE_POOL_SIZE": "3"}
@@ -200,7 +200,7 @@ async def test_more_slots_than_connections(
         await ends(host, await insert_campaign(host, 10))
 
 
-async def test_sigterm_drains_and_loses_nothing(
+async def test_a_worker_drains_on_sigterm_and_loses_no_report(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with devices(broker.url, says("DOWNLOADING", "SUCCESS")) as fleet:
@@ -225,7 +225,7 @@ CLAIMED = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND a
 MANY, AT_ONCE = 6000, 3000
 
 
-async def test_what_a_killed_worker_had_claimed_is_sent_within_its_lease_and_ten_seconds(
+async def test_claims_of_a_killed_worker_are_sent_within_the_lease_and_ten_seconds(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
@@ -251,7 +251,7 @@ async def test_what_a_killed_worker_had_claimed_is_sent_within_its_lease_and_ten
         assert {command.attempt for command in fleet.of(campaign)} == {1}
 
 
-async def test_sigterm_in_the_midst_of_a_batch_finishes_it(
+async def test_a_worker_finishes_its_batch_on_sigterm(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
@@ -267,7 +267,9 @@ async def test_sigterm_in_the_midst_of_a_batch_finishes_it(
         assert set(fleet.times_sent(campaign).values()) == {1}
 
 
-async def test_sigterm_ends_an_idle_worker_and_a_standby(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
+async def test_sigterm_ends_an_idle_worker_and_a_worker_without_a_slot(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     async with workers(2, database, broker.url, tmp_path, OTA_TICK_INTERVAL="60") as running:
         for each in running:
             each.process.terminate()

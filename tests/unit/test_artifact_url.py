@@ -56,7 +56,7 @@ def refusal(url: str) -> str | None:
         ("", "Should begin with http:// or https://"),
     ],
 )
-def test_each_mistake_is_named(url: str, told: str) -> None:
+def test_each_mistake_in_a_url_is_named(url: str, told: str) -> None:
     assert refusal(url) == told
 
 
@@ -69,12 +69,12 @@ def test_each_mistake_is_named(url: str, told: str) -> None:
         "HTTP://[::1]:80/a?b=c#d",
     ],
 )
-def test_what_was_corrected_is_taken(url: str) -> None:
+def test_a_corrected_url_is_accepted(url: str) -> None:
     assert refusal(url) is None
 
 
 @given(st.text(max_size=12))
-def test_following_the_advice_leads_to_a_url(path: str) -> None:
+def test_following_the_hints_leads_to_a_valid_url(path: str) -> None:
     url = f"https://h/{path}x"
     for _ in range(len(path) + 1):
         told = refusal(url)
@@ -88,7 +88,7 @@ def test_following_the_advice_leads_to_a_url(path: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_refused_in_words_or_taken(text: str) -> None:
+def test_any_text_is_accepted_or_refused_with_a_reason(text: str) -> None:
     for url in (text, f"https://{text}", f"https://{text}/a"):
         told = refusal(url)
         assert told is None or told.startswith("Should ")

@@ -30,7 +30,7 @@ COSTS = Measured(
 )
 
 
-def test_every_line_has_a_key_of_its_own() -> None:
+def test_every_measurement_has_its_own_key() -> None:
     assert len(BY_KEY) == len(PLAN)
 
 
@@ -46,15 +46,15 @@ def test_a_time_above_its_target_is_missed_by_a_ratio() -> None:
     assert Row(line, (100.0,), "").verdict == "met"
 
 
-def test_a_line_without_a_target_has_no_verdict() -> None:
+def test_a_measurement_without_a_target_has_no_verdict() -> None:
     assert Row(BY_KEY["claim.bare"], (1.0,), "").verdict == ""
 
 
-def test_the_worst_of_several_aborts_counts() -> None:
+def test_the_slowest_of_several_aborts_counts() -> None:
     assert Row(BY_KEY["abort.last"], (10.0, 700.0, 20.0), "").verdict == "MISSED: 1.40 x the target"
 
 
-def test_a_report_survives_being_written_down() -> None:
+def test_a_bench_report_is_the_same_after_writing_and_reading() -> None:
     report = Report()
     report.add("flat.claim", 1.25, "1.0 / 1.1 / 1.25 ms")
     report.add("flat.claim", 1.75)
@@ -64,12 +64,12 @@ def test_a_report_survives_being_written_down() -> None:
     assert again.details == report.details
 
 
-def test_a_key_that_is_not_in_the_plan_is_a_mistake() -> None:
+def test_a_measurement_that_is_not_in_the_plan_is_an_error() -> None:
     with pytest.raises(AssertionError, match="nothing"):
         Report().add("nothing.such", 1.0)
 
 
-def test_the_table_follows_the_plan_and_marks_what_is_missed() -> None:
+def test_the_table_follows_the_plan_and_marks_missed_targets() -> None:
     report = Report()
     report.add("memory.load", 250.0)
     report.add("start.median", 42.0)
@@ -82,7 +82,7 @@ def test_the_table_follows_the_plan_and_marks_what_is_missed() -> None:
     ]
 
 
-def test_the_picture_has_a_bar_for_each_rate() -> None:
+def test_the_chart_has_a_bar_for_each_rate() -> None:
     report = Report()
     for key in ("dispatch.bare/mosquitto", "dispatch/mosquitto", "dispatch.naive/mosquitto", "ingest/iotcore"):
         report.add(key, 1000.0)
@@ -90,23 +90,23 @@ def test_the_picture_has_a_bar_for_each_rate() -> None:
     assert len(bars) == 1 + 4  # and the ground they stand on
 
 
-def test_a_burst_is_all_of_a_tick_and_an_even_pace_a_tenth() -> None:
+def test_a_burst_is_a_whole_ticks_rate_and_an_even_pace_a_tenth() -> None:
     assert largest_share([(50, 1000)], width=100, of=1000) == 1.0
     even = [(at, 1) for at in range(2000)]
     assert largest_share(even, width=100, of=1000) == 0.1
 
 
-def test_the_largest_share_is_found_wherever_it_begins() -> None:
+def test_the_largest_share_in_a_window_is_found_at_any_start() -> None:
     assert largest_share([(0, 1), (95, 3), (130, 4), (260, 2)], width=100, of=10) == 0.7
 
 
-def test_growth_is_the_slope_once_warm() -> None:
+def test_memory_growth_is_the_slope_after_the_warm_up() -> None:
     samples = [Sample(at=60.0 * n, memory=0.0, lag=0.0, table=0.0) for n in range(61)]
     values = [100.0 if n < 10 else 50.0 + n / 60 for n in range(61)]
     assert growth(samples, values) == pytest.approx(1.0)
 
 
-def test_what_a_million_in_an_hour_takes() -> None:
+def test_the_sizing_of_a_million_devices_in_an_hour_is_computed() -> None:
     found = need(1_000_000, 3600, COSTS, Assumed(words=12, busy=0.5))
     assert found.commands == pytest.approx(277.8, abs=0.1)
     assert found.reports == pytest.approx(3333, abs=1)
@@ -123,7 +123,7 @@ def test_a_hundred_times_the_devices_take_a_hundred_times_the_cores() -> None:
     assert 99 * little.postgres_cores - 100 <= much.postgres_cores <= 100 * little.postgres_cores
 
 
-def test_dearer_reports_need_more_slots_and_workers() -> None:
+def test_costlier_reports_need_more_slots_and_workers() -> None:
     cheap = need(100_000_000, 3600, COSTS, Assumed())
     dear = need(100_000_000, 3600, replace(COSTS, report_worker=80.0), Assumed())
     assert dear.slots > cheap.slots
@@ -131,7 +131,7 @@ def test_dearer_reports_need_more_slots_and_workers() -> None:
     assert dear.postgres_cores == cheap.postgres_cores
 
 
-def test_the_model_reads_what_the_bench_writes() -> None:
+def test_the_sizing_model_reads_the_reports_of_the_bench() -> None:
     run = {"microseconds": {"workers": 1.0, "postgres": 2.0, "broker": 3.0, "devices": 4.0}, "wal": 5.0}
     measured = Measured.of(
         {

@@ -8,7 +8,7 @@ from rollwave.breaker import Breaker
 from rollwave.log_once import LogOnce
 
 
-def test_one_is_let_in_and_then_nobody_until_it_is_time() -> None:
+def test_after_a_failure_the_breaker_admits_no_call_until_its_pause_is_over() -> None:
     breaker = Breaker()
     assert breaker.admits()
     assert breaker.failed()
@@ -19,7 +19,7 @@ def test_one_is_let_in_and_then_nobody_until_it_is_time() -> None:
     assert breaker.admits()
 
 
-def test_a_failure_that_began_before_the_last_success_is_no_news() -> None:
+def test_a_failure_that_began_before_the_last_success_is_ignored() -> None:
     breaker = Breaker()
     began = time.monotonic()
     breaker.worked()
@@ -27,7 +27,7 @@ def test_a_failure_that_began_before_the_last_success_is_no_news() -> None:
     assert breaker.away_for is None
 
 
-def test_a_success_that_began_before_the_last_failure_is_none() -> None:
+def test_a_success_that_began_before_the_last_failure_is_ignored() -> None:
     breaker = Breaker()
     began = time.monotonic()
     assert breaker.failed()
@@ -37,7 +37,7 @@ def test_a_success_that_began_before_the_last_failure_is_none() -> None:
     assert breaker.away_for is None
 
 
-def test_what_was_said_is_said_again_when_it_has_changed_or_gone_well() -> None:
+def test_a_message_is_logged_again_when_it_changed_or_was_cleared() -> None:
     told = LogOnce(room=2)
     assert told.is_new("north", "away")
     assert not told.is_new("north", "away")

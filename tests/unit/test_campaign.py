@@ -13,7 +13,7 @@ def test_nothing_leaves_a_final_state() -> None:
     assert {S.COMPLETED, S.ABORTED} == FINAL
 
 
-def test_asking_twice_gives_the_same_answer() -> None:
+def test_repeating_an_action_changes_nothing() -> None:
     for action, state in ((A.START, S.RUNNING), (A.PAUSE, S.PAUSED), (A.ABORT, S.ABORTED)):
         assert after(state, action) is state
 
@@ -23,11 +23,11 @@ def test_a_campaign_that_was_never_started_cannot_pause_complete_or_trip() -> No
         assert after(S.CREATED, action) is None
 
 
-def test_start_after_abort_is_refused() -> None:
+def test_an_aborted_campaign_cannot_be_started() -> None:
     assert after(S.ABORTED, A.START) is None
 
 
-def test_every_state_can_be_reached_and_left_to_a_final_one() -> None:
+def test_every_state_can_be_reached_and_leads_to_a_final_one() -> None:
     reached = {S.CREATED}
     while more := {to for (status, _), to in TRANSITIONS.items() if status in reached} - reached:
         reached |= more

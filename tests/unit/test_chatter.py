@@ -33,13 +33,13 @@ def flood(talk: Talk, report: Report, *, times: int, now: float = 1.0, behind: b
     return [talk.hear(report, now=now, behind=behind) for _ in range(times)]
 
 
-def test_chatter_over_the_rate_is_left_out() -> None:
+def test_repeated_reports_over_the_rate_are_throttled() -> None:
     talk = after(S.DOWNLOADING)
     assert flood(talk, said(S.DOWNLOADING), times=BURST + 5) == [None] * BURST + [Outcome.THROTTLED] * 5
     assert flood(talk, said(S.DOWNLOADING), times=2, now=1.0 + EARNED_EVERY_SECONDS) == [None, Outcome.THROTTLED]
 
 
-def test_of_progress_percent_by_percent_a_tenth_is_written_and_it_is_never_far_behind() -> None:
+def test_of_progress_by_single_percents_every_tenth_is_written() -> None:
     talk, shown, written = after(S.DOWNLOADING), 0, 0
     for progress in range(1, 101):  # ten times a second
         if talk.hear(said(S.DOWNLOADING, progress=progress), now=progress / 10, behind=False) is None:
@@ -48,19 +48,19 @@ def test_of_progress_percent_by_percent_a_tenth_is_written_and_it_is_never_far_b
     assert written <= 10
 
 
-def test_progress_that_is_taken_back_buys_nothing() -> None:
+def test_progress_that_goes_down_and_up_again_is_throttled() -> None:
     talk = after(S.DOWNLOADING)
     words = [said(S.DOWNLOADING, progress=each) for each in (100, 0) * 50]
     assert sum(talk.hear(each, now=1.0, behind=False) is None for each in words) == 1 + BURST
 
 
-def test_so_is_going_back_and_forth() -> None:
+def test_alternating_between_states_is_throttled() -> None:
     talk = after(S.DOWNLOADING, S.INSTALLING)
     words = [said(S.DOWNLOADING), said(S.INSTALLING)] * BURST
     assert [talk.hear(each, now=1.0, behind=False) for each in words][BURST:] == [Outcome.THROTTLED] * BURST
 
 
-def test_what_is_no_chatter_is_never_left_out() -> None:
+def test_new_states_and_attempts_are_never_throttled() -> None:
     for news in (
         said(S.INSTALLING),
         said(S.SUCCESS),
@@ -73,32 +73,32 @@ def test_what_is_no_chatter_is_never_left_out() -> None:
         assert talk.hear(news, now=1.0, behind=True) is None
 
 
-def test_after_a_failure_another_attempt_may_begin() -> None:
+def test_after_a_failure_the_next_attempt_is_not_throttled() -> None:
     talk = after(S.DOWNLOADING)
     flood(talk, said(S.DOWNLOADING), times=100)
     assert talk.hear(said(S.FAILED), now=1.0, behind=True) is None
     assert talk.hear(said(S.DOWNLOADING), now=1.0, behind=True) is None
 
 
-def test_behind_a_device_that_was_just_written_is_not_written_again() -> None:
+def test_under_load_a_device_that_was_just_written_is_not_written_again() -> None:
     talk = after(S.DOWNLOADING)
     assert flood(talk, said(S.DOWNLOADING), times=3, behind=True) == [Outcome.SHED] * 3
     assert talk.hear(said(S.DOWNLOADING), now=PATIENCE * LEEWAY, behind=True) is None
 
 
-def test_behind_a_device_of_which_nothing_was_written_is() -> None:
+def test_under_load_a_device_without_a_recent_write_is_written() -> None:
     talk = Talk()
     assert flood(talk, said(S.DOWNLOADING), times=BURST + 2, behind=True) == [None] * (BURST + 1) + [Outcome.THROTTLED]
 
 
-def test_bad_messages_are_sampled_now_and_then() -> None:
+def test_bad_messages_are_sampled_at_a_limited_rate() -> None:
     talk = Talk()
     assert [talk.may_be_sampled(0.0, every=10.0, burst=2) for _ in range(4)] == [True, True, False, False]
     assert [talk.may_be_sampled(10.0, every=10.0, burst=2) for _ in range(2)] == [True, False]
 
 
 @given(st.lists(st.floats(0, 100), max_size=50))
-def test_an_allowance_lets_through_its_burst_and_one_each_time(gaps: list[float]) -> None:
+def test_an_allowance_permits_its_burst_and_then_one_per_interval(gaps: list[float]) -> None:
     account, now, through = -inf, 0.0, 0
     for gap in gaps:
         now += gap
@@ -136,7 +136,7 @@ words = st.tuples(
 
 @given(st.lists(words, max_size=200), st.sampled_from([0.02, 1.0, 30.0]))
 @example([(S.DOWNLOADING, 0.01, True)] * 200, 1.0)
-def test_whatever_is_left_out_the_row_ends_the_same_and_no_deadline_comes_sooner_than_the_patience(
+def test_throttling_never_changes_the_final_row_or_shortens_a_deadline(
     told: list[tuple[ExecutionStatus, float, bool]], patience: float
 ) -> None:
     talk, now = Talk(), 0.0

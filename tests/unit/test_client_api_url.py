@@ -20,7 +20,7 @@ from rollwave.errors import ConfigurationError
         ("HTTP://h", "HTTP://h"),
     ],
 )
-def test_addresses_that_are_understood(written: str, used: str) -> None:
+def test_valid_api_urls_are_accepted(written: str, used: str) -> None:
     with Api(written, "key") as api:
         assert api._url == used
 
@@ -37,7 +37,7 @@ def test_addresses_that_are_understood(written: str, used: str) -> None:
         "h/a?k=hunter2",
     ],
 )
-def test_what_is_none_is_refused_and_not_quoted(url: str) -> None:
+def test_an_invalid_api_url_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Api(url, "key")
     told = f"{refused.value} {refused.value.hint}"

@@ -41,7 +41,7 @@ def snapshot(
     threshold=st.integers(0, 99).map(lambda percent: percent / 100),
     least=st.integers(1, 100),
 )
-def test_failures_to_trip_is_what_the_guardrail_takes(
+def test_the_failures_to_trip_agree_with_the_guardrail(
     succeeded: int, failed: int, threshold: float, least: int
 ) -> None:
     seen = snapshot(SUCCESS=succeeded, FAILED=failed, threshold=threshold, least=least)
@@ -53,17 +53,17 @@ def test_failures_to_trip_is_what_the_guardrail_takes(
 
 
 @pytest.mark.parametrize("threshold", [1.0, None])
-def test_a_guardrail_that_nothing_can_trip_counts_nothing(threshold: float | None) -> None:
+def test_a_guardrail_that_cannot_trip_shows_no_failures_to_trip(threshold: float | None) -> None:
     assert snapshot(FAILED=5, threshold=threshold).failures_to_trip is None
 
 
-def test_an_aborted_campaign_is_over_before_it_is_settled() -> None:
+def test_an_aborted_campaign_is_over_before_its_devices_are_finished() -> None:
     assert snapshot("ABORTED", INSTALLING=1, SKIPPED=9).over
     assert not snapshot("ABORTED", INSTALLING=1, SKIPPED=9).settled
     assert snapshot("ABORTED", FAILED=1, SKIPPED=9).settled
 
 
-def test_rate_and_forecast_look_at_the_last_half_minute_alone() -> None:
+def test_rate_and_forecast_use_the_last_half_minute() -> None:
     meter = Meter(span=30.0)
     for now, done in ((0, 0), (60, 0), (70, 50), (80, 100)):
         meter.see(now, snapshot(SUCCESS=done, PENDING=300 - done))
@@ -72,12 +72,12 @@ def test_rate_and_forecast_look_at_the_last_half_minute_alone() -> None:
     assert meter.eta(snapshot("PAUSED", SUCCESS=100, PENDING=200)) is None
 
 
-def test_counts_name_the_states_that_have_devices() -> None:
+def test_counts_show_only_states_that_have_devices() -> None:
     assert counts(snapshot(SUCCESS=3, PENDING=1)) == "1 PENDING · 3 SUCCESS"
     assert counts(snapshot()) == "no devices"
 
 
-def test_while_a_campaign_is_targeted_its_counts_say_how_far_that_is() -> None:
+def test_counts_show_the_progress_of_targeting() -> None:
     assert (
         counts(snapshot(PENDING=430_000, targeted=430_000)) == "targeting 430,000 of 1,000,000 devices · 430000 PENDING"
     )

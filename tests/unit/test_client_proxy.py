@@ -40,7 +40,9 @@ API = "http://api.example:8080"
     ],
     ids=str,
 )
-def test_which_variable_counts(environment: dict[str, str], url: str, variable: str | None) -> None:
+def test_the_proxy_comes_from_the_variable_for_the_scheme(
+    environment: dict[str, str], url: str, variable: str | None
+) -> None:
     found = Proxy.leading_to(url, environment)
     assert (found and found.variable) == variable
 
@@ -53,7 +55,7 @@ def test_which_variable_counts(environment: dict[str, str], url: str, variable: 
     ],
 )
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTP_PROXY"])
-def test_one_that_cannot_be_used_is_named_and_not_quoted(variable: str, value: str) -> None:
+def test_an_invalid_proxy_is_named_and_not_quoted(variable: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{variable} ") as caught:
         Proxy.leading_to(API, {variable: value})
     assert variable in caught.value.hint

@@ -24,24 +24,24 @@ from rollwave.client.view import Bar
         ("[bold]µ 漢 ✔[/bold]", "[bold]µ 漢 ✔[/bold]"),
     ],
 )
-def test_control_characters_are_spelled_out(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
 @given(st.text())
-def test_what_is_shown_holds_nothing_to_obey(text: str) -> None:
+def test_escaped_text_contains_no_control_character(text: str) -> None:
     shown = visible(text)
     assert shown.isprintable()
     assert visible(shown) == shown
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0, "0 s"), (42.4, "42 s"), (170, "3 min"), (7500, "2 h 05")])
-def test_durations_as_people_say_them(seconds: float, told: str) -> None:
+def test_durations_are_shown_in_plain_units(seconds: float, told: str) -> None:
     assert duration(seconds) == told
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=6))
-def test_a_bar_fills_its_width_whatever_the_parts(counts: list[int]) -> None:
+def test_a_progress_bar_always_fills_its_width(counts: list[int]) -> None:
     console = Console(width=40, file=io.StringIO(), record=True, force_terminal=True)
     console.print(Bar([(count, "green") for count in counts]))
     assert len(console.export_text().rstrip("\n")) == (40 if sum(counts) else 0)

@@ -39,7 +39,7 @@ def drawn(causes: Counter[str], **changes: object) -> str:
     return console.export_text()
 
 
-def test_progress_forecast_and_the_way_to_the_guardrail() -> None:
+def test_progress_forecast_and_failures_to_the_guardrail_are_shown() -> None:
     seen = drawn(Counter())
     assert "[bold]spring\\x1b[2J  firmware 2.1.0" in seen
     assert "47 SUCCESS   3 FAILED   50 PENDING" in seen
@@ -47,7 +47,7 @@ def test_progress_forecast_and_the_way_to_the_guardrail() -> None:
     assert "wave 2 of 2 · 50 of 100 devices done · 5.0 a second · about 10 s to go" in seen
 
 
-def test_failures_are_grouped_by_cause_the_most_frequent_first() -> None:
+def test_failures_are_grouped_by_cause_with_the_most_frequent_first() -> None:
     seen = drawn(Counter({"a": 1, "disk full": 40, "b": 2, "c": 3, "d": 1})).splitlines()
     assert [line.strip() for line in seen if " failed" in line][1:] == [
         "40 failed: disk full",
@@ -67,7 +67,7 @@ def test_failures_are_grouped_by_cause_the_most_frequent_first() -> None:
         ({"abort_threshold": 0.0, "status_breakdown": {}}, "0 % failed, trips above 0 %: 1 more failure in a row"),
     ],
 )
-def test_the_guardrail_in_words(changes: dict[str, object], told: str) -> None:
+def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], told: str) -> None:
     assert guardrail(Snapshot.read(DOCUMENT | changes)) == told
 
 
@@ -84,5 +84,5 @@ def test_the_guardrail_in_words(changes: dict[str, object], told: str) -> None:
         ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),
     ],
 )
-def test_events_as_sentences(event: str, device_id: str | None, detail: dict[str, Any], told: str) -> None:
+def test_events_are_shown_as_sentences(event: str, device_id: str | None, detail: dict[str, Any], told: str) -> None:
     assert Event(1, datetime.now(UTC), event, "engine", device_id, detail).sentence == told

@@ -12,7 +12,7 @@ from rollwave.store.url import CONNECT_TIMEOUT_SECONDS, read, remarks
 URL = "postgresql://me:s%2Fecret@a:5432,b:5433/fleet"
 
 
-def test_a_url_without_parameters_stays_as_it_is() -> None:
+def test_a_url_without_parameters_is_unchanged() -> None:
     url = read(URL)
     assert (url.dsn, url.pooled, url.application_name, url.connect_timeout) == (
         URL,
@@ -32,7 +32,7 @@ def test_a_url_without_parameters_stays_as_it_is() -> None:
         *("client_encoding=utf8", "client_encoding=latin1"),
     ],
 )
-def test_parameters_that_mean_nothing_here_are_dropped(parameter: str) -> None:
+def test_parameters_without_meaning_here_are_dropped(parameter: str) -> None:
     assert read(f"{URL}?{parameter}") == read(URL)
     before, after = f"{URL}?sslmode=require", "options=-c%20a%3Db"
     assert read(f"{before}&{parameter}&{after}").dsn == f"{before}&{after}"
@@ -51,12 +51,12 @@ def test_other_parameters_are_left_to_postgresql(parameter: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["true", "True", "1"])
-def test_pgbouncer_true_is_a_pooler(value: str) -> None:
+def test_pgbouncer_true_means_a_pooler(value: str) -> None:
     url = read(f"{URL}?pgbouncer={value}&sslmode=require")
     assert (url.dsn, url.pooled) == (f"{URL}?sslmode=require", True)
 
 
-def test_names_and_times_are_honoured() -> None:
+def test_application_name_and_connect_timeout_are_used() -> None:
     assert read(f"{URL}?application_name=my+fleet").application_name == "my fleet"
     assert read(f"{URL}?fallback_application_name=a").application_name == "a"
     assert read(f"{URL}?application_name=b&fallback_application_name=a").application_name == "b"
@@ -66,7 +66,7 @@ def test_names_and_times_are_honoured() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql+psycopg2", "postgres", "POSTGRESQL"])
-def test_schemes_of_other_libraries(scheme: str) -> None:
+def test_url_schemes_of_other_libraries_are_accepted(scheme: str) -> None:
     assert read(URL.replace("postgresql", scheme)).dsn == URL
 
 
@@ -79,24 +79,24 @@ def test_schemes_of_other_libraries(scheme: str) -> None:
         ("sslcert=/no/such/file", "sslcert"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named_by_its_parameter(parameter: str, named: str) -> None:
+def test_an_invalid_value_is_named_by_its_parameter(parameter: str, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named) as refused:
         read(f"{URL}?{parameter}")
     assert "ecret" not in f"{refused.value} {refused.value.hint}"
 
 
-def test_files_that_are_there(tmp_path: Path) -> None:
+def test_existing_certificate_files_are_used(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     assert read(f"{URL}?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem").dsn.endswith("/ca.pem")
 
 
 @pytest.mark.parametrize("query", ["foo", "a@b=c", "=x"])
-def test_what_is_no_parameter_may_be_part_of_a_password(query: str) -> None:
+def test_an_invalid_query_is_not_quoted_as_it_may_be_part_of_a_password(query: str) -> None:
     with pytest.raises(ValueError, match=r"^not a parameter$"):
         read(f"{URL}?{query}")
 
 
-def test_what_matters_is_remarked() -> None:
+def test_risky_url_parameters_give_a_remark_with_a_hint() -> None:
     assert remarks(URL, URL) == []
     binding, weaker = f"{URL}?channel_binding=require&sslmode=require", f"{URL}?channel_binding=prefer"
     for urls in ((binding, binding), (URL, binding), (binding, URL)):

@@ -23,7 +23,7 @@ def ended(status: ExecutionStatus, attempt: int | None = 1, campaign: int = 7) -
     return finish(decide(State(), command(campaign), attempt).state, status, "why")
 
 
-def test_a_new_campaign_starts() -> None:
+def test_a_command_of_a_new_campaign_is_started() -> None:
     decision = decide(State(), command(7), 1)
     assert decision.verdict is Verdict.START
     assert decision.state.running == Job(command(7), 1)
@@ -42,13 +42,13 @@ def test_a_new_campaign_starts() -> None:
         (FAILED, None, None, Verdict.START),
     ],
 )
-def test_a_repeat_of_a_finished_campaign(
+def test_a_repeat_of_a_finished_campaign_is_answered_with_its_outcome(
     status: ExecutionStatus, known: int | None, attempt: int | None, verdict: Verdict
 ) -> None:
     assert decide(ended(status, known), command(7), attempt).verdict is verdict
 
 
-def test_an_answer_carries_the_newer_attempt_and_has_to_be_delivered_again() -> None:
+def test_an_answer_has_the_newer_attempt_and_is_delivered_again() -> None:
     state = delivered(ended(SUCCESS), 7, 1)
     assert state.finished[0].delivered
     decision = decide(state, command(7), 3)
@@ -65,7 +65,7 @@ def test_a_repeat_of_the_running_attempt_is_ignored_and_a_newer_one_is_adopted()
     assert decision.state.running == Job(command(7), 2, INSTALLING)
 
 
-def test_of_the_campaigns_that_come_while_one_runs_the_newest_is_next() -> None:
+def test_of_campaigns_received_while_one_runs_the_newest_is_next() -> None:
     state = decide(State(), command(7), 1).state
     for campaign in (8, 9):
         decision = decide(state, command(campaign), 1)
@@ -89,7 +89,7 @@ def test_a_late_repeat_of_an_older_campaign_does_not_bring_its_firmware_back() -
         (replace(command(7), campaign_id=2**63), False),
     ],
 )
-def test_what_is_no_command_for_this_device_is_ignored(bad: Command, retained: bool) -> None:
+def test_a_command_that_is_not_for_this_device_is_ignored(bad: Command, retained: bool) -> None:
     decision = decide(State(), bad, 1, retained=retained)
     assert (decision.verdict, decision.state) == (Verdict.IGNORE, State())
     assert decision.reason
@@ -100,7 +100,7 @@ events = st.lists(st.one_of(orders, st.sampled_from([SUCCESS, FAILED])), max_siz
 
 
 @given(events)
-def test_each_attempt_is_run_once_and_nothing_after_success(
+def test_each_attempt_is_run_once_and_none_after_success(
     events: list[tuple[int, int] | ExecutionStatus],
 ) -> None:
     state, ran, succeeded = State(), list[int](), set[int]()

@@ -27,7 +27,7 @@ jobs = st.builds(
 
 
 @given(st.builds(State, st.none() | jobs, st.none() | jobs, st.lists(jobs, max_size=3).map(tuple)))
-def test_what_is_saved_is_what_is_loaded(state: State) -> None:
+def test_saved_state_is_loaded_unchanged(state: State) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Memory(Path(folder)).save(state)
         assert Memory(Path(folder)).load() == state
@@ -47,12 +47,12 @@ def test_what_is_saved_is_what_is_loaded(state: State) -> None:
         '{"running": [], "finished": 5}',
     ],
 )
-def test_a_file_that_makes_no_sense_counts_as_none(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_state_file_counts_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
     assert Memory(tmp_path).load() == State()
 
 
-def test_a_directory_that_cannot_be_made_is_an_error_with_a_hint(tmp_path: Path) -> None:
+def test_a_state_directory_that_cannot_be_created_is_an_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError) as caught:
         Memory(tmp_path / "file" / "state")

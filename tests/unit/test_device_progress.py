@@ -22,13 +22,13 @@ def test_a_slow_download_is_reported_once_a_second() -> None:
     assert [percent for percent in reported if percent is not None] == list(range(1, 50))
 
 
-def test_without_a_length_there_is_nothing_to_report() -> None:
+def test_without_a_known_length_no_progress_is_reported() -> None:
     assert Throttle().due(5, None, 100.0) is None
     assert Throttle().due(0, 0, 100.0) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.floats(0, 5)), max_size=200))
-def test_reports_only_rise_and_are_never_dense(steps: list[tuple[int, float]]) -> None:
+def test_progress_reports_only_rise_and_keep_a_distance(steps: list[tuple[int, float]]) -> None:
     throttle, now, last, at = Throttle(), 0.0, 0, 0.0
     for done, passed in steps:
         now += passed

@@ -16,13 +16,13 @@ def test_columns_beyond_id_and_type_are_attributes() -> None:
     ]
 
 
-def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_no_mistakes() -> None:
+def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_accepted() -> None:
     devices, mistakes = read_devices(b"\xef\xbb\xbfdevice_id\r\n\r\ngw-1\r\n gw-2 \r\n")
     assert mistakes == []
     assert [device.device_id for device in devices] == ["gw-1", "gw-2"]
 
 
-def test_ids_are_what_people_call_their_devices() -> None:
+def test_every_valid_device_id_is_accepted() -> None:
     content = 'device_id\nPump 7\ngerät@1\na..b\n"a,b ""c"""\ne\u0301\n\u00e9\n\U0001f469\u200d\U0001f527\n'
     devices, mistakes = read_devices(content.encode())
     assert mistakes == []
@@ -31,7 +31,7 @@ def test_ids_are_what_people_call_their_devices() -> None:
     ]
 
 
-def test_each_mistake_is_named_with_its_line() -> None:
+def test_each_mistake_is_named_with_its_line_number() -> None:
     content = b'device_id,note\ngw-1,"two\nlines"\ngw/2,x\ngw-1,again\n\nshort\n' + b"x" * 129 + b",long\n"
     _, mistakes = read_devices(content)
     assert [mistake.line for mistake in mistakes] == [4, 5, 7, 8]
@@ -57,7 +57,7 @@ def test_each_mistake_is_named_with_its_line() -> None:
         (b"device_id,a\ngw-1,\x00\n", 2, "NUL"),
     ],
 )
-def test_a_file_that_is_no_list_of_devices(content: bytes, line: int, what: str) -> None:
+def test_a_file_that_is_not_a_device_list_is_refused(content: bytes, line: int, what: str) -> None:
     _, mistakes = read_devices(content)
     assert [mistake.line for mistake in mistakes] == [line]
     assert what in mistakes[0].what
@@ -85,7 +85,7 @@ NORTH = [Device("gw-1", "gateway", {"Site": "north, hall 2"}), Device("gw-2", No
     ids=range(12),
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_what_spreadsheets_write_is_understood(text: str, encoding: str) -> None:
+def test_files_written_by_spreadsheets_are_accepted(text: str, encoding: str) -> None:
     assert read_devices(text.encode(encoding)) == (NORTH, [])
 
 
@@ -98,5 +98,5 @@ def test_lines_are_counted_as_an_editor_counts_them(encoding: str, end: str) -> 
     assert mistakes[1].what == "device id gw-1 is a duplicate of line 4"
 
 
-def test_a_comma_in_an_attributes_name_does_not_part_columns() -> None:
+def test_a_quoted_comma_in_a_header_does_not_split_the_column() -> None:
     assert read_devices(b"device_id;site,rev\ngw-1;x\n") == ([Device("gw-1", None, {"site,rev": "x"})], [])

@@ -13,7 +13,7 @@ from rollwave.errors import BrokerUnavailable, InvalidInput
 @pytest.mark.parametrize(
     ("theirs", "apart"), [(100.0, 0.0), (100.4, 0.0), (101.0, 0.0), (104.0, 3.0), (97.0, 3.0), (-26.0, 126.0)]
 )
-def test_a_slow_answer_is_no_difference_of_clocks(theirs: float, apart: float) -> None:
+def test_a_slow_answer_is_not_taken_for_a_clock_difference(theirs: float, apart: float) -> None:
     assert seconds_apart(100.0, theirs, 101.0) == pytest.approx(apart)
 
 
@@ -26,7 +26,7 @@ def test_a_slow_answer_is_no_difference_of_clocks(theirs: float, apart: float) -
         ("Süd 1/device/gerät@1", None, ("Süd 1", "gerät@1")),
     ],
 )
-def test_a_user_name_tells_which_device_it_is(username: str, tenant: str | None, told: tuple[str, str]) -> None:
+def test_a_user_name_gives_tenant_and_device(username: str, tenant: str | None, told: tuple[str, str]) -> None:
     device = Device.of(username, "hidden", tenant)
     assert (device.tenant, device.name) == told
     assert "hidden" not in repr(device)
@@ -36,12 +36,12 @@ def test_a_user_name_tells_which_device_it_is(username: str, tenant: str | None,
     ("username", "tenant"),
     [("dev-1", None), ("a/b", "north"), ("+/device/#", None), ("/device/", None), ("dev-1", "a/b"), ("a/b/c/d", None)],
 )
-def test_a_user_name_that_tells_nothing_is_refused(username: str, tenant: str | None) -> None:
+def test_a_user_name_without_tenant_and_device_is_refused(username: str, tenant: str | None) -> None:
     with pytest.raises(InvalidInput):
         Device.of(username, "hidden", tenant)
 
 
-async def test_an_error_becomes_a_problem_with_its_mend() -> None:
+async def test_an_error_becomes_a_problem_with_its_fix() -> None:
     async def broken() -> Finding:
         raise BrokerUnavailable("gone", hint="start it")
 

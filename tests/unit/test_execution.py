@@ -11,17 +11,17 @@ def test_nothing_leaves_a_terminal_state() -> None:
     assert not [move for move in TRANSITIONS if move[0] in TERMINAL]
 
 
-def test_only_sending_again_may_step_back() -> None:
+def test_only_a_resend_may_go_back_to_an_earlier_state() -> None:
     for (status, cause), targets in TRANSITIONS.items():
         for to in targets:
             assert cause in (C.SILENT, C.RETRIED) or RANK[to] > RANK[status], (status, cause, to)
 
 
-def test_a_report_moves_to_exactly_the_further_reportable_states() -> None:
+def test_a_report_can_only_move_a_device_to_later_reportable_states() -> None:
     for status in set(S) - TERMINAL:
         assert TRANSITIONS[status, C.REPORTED] == {to for to in REPORTABLE if RANK[to] > RANK[status]}
 
 
-def test_skipped_is_for_devices_never_sent_to() -> None:
+def test_only_devices_never_sent_to_can_be_skipped() -> None:
     assert {status for (status, _), targets in TRANSITIONS.items() if S.SKIPPED in targets} == {S.PENDING}
     assert not may_move(S.DOWNLOADING, C.STOPPED, S.SKIPPED)

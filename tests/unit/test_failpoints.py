@@ -12,7 +12,7 @@ SOURCES = sorted(Path(rollwave.__file__).parent.rglob("*.py"))
 ALLOWED = {"Failpoint", "reach"}
 
 
-def test_nothing_in_the_program_arms_one() -> None:
+def test_the_program_itself_arms_no_failpoint() -> None:
     imported = set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -23,6 +23,6 @@ def test_nothing_in_the_program_arms_one() -> None:
     assert imported == ALLOWED
 
 
-def test_every_one_is_somewhere_in_the_engine() -> None:
+def test_every_failpoint_is_reached_somewhere_in_the_engine() -> None:
     text = "".join(path.read_text() for path in SOURCES)
     assert [point.name for point in Failpoint if f"reach(Failpoint.{point.name})" not in text] == []

@@ -9,12 +9,12 @@ from decimal import Decimal
 import pytest
 
 from rollwave.domain.firmware import Firmware, read, read_checksum
-from rollwave.errors import InvalidInput
+from rollwave.errors import InvalidInput, UnreadableRow
 
 DIGEST = hashlib.sha256(b"firmware").hexdigest()
 
 
-def test_a_row_as_it_should_be() -> None:
+def test_a_valid_firmware_row_is_read() -> None:
     assert read("https://h/fw", "2.1.0", DIGEST, 8) == Firmware("https://h/fw", "2.1.0", DIGEST, 8)
 
 
@@ -30,12 +30,12 @@ def test_a_row_as_it_should_be() -> None:
         f"{DIGEST[:32]} {DIGEST[32:]}",
     ],
 )
-def test_the_ways_in_which_hosts_write_a_sha256(written: str) -> None:
+def test_every_common_notation_of_a_sha256_is_read(written: str) -> None:
     assert read_checksum(written) == DIGEST
 
 
 @pytest.mark.parametrize("none", [None, "", " ", "\n"])
-def test_no_checksum(none: str | None) -> None:
+def test_a_firmware_row_without_checksum_is_read(none: str | None) -> None:
     assert read_checksum(none) == ""
 
 
@@ -56,19 +56,19 @@ def test_no_checksum(none: str | None) -> None:
         (f"sha512:{DIGEST}", "not a SHA-256"),
     ],
 )
-def test_what_is_no_sha256_is_named(written: str, kind: str) -> None:
+def test_an_invalid_sha256_is_named(written: str, kind: str) -> None:
     with pytest.raises(InvalidInput, match=f"checksum_sha256 is {kind}"):
         read_checksum(written)
 
 
 @pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t", "\u00a0"])
-def test_blanks_around_url_and_version_are_dropped(around: str) -> None:
+def test_blanks_around_url_and_version_are_stripped(around: str) -> None:
     found = read(f"{around}https://h/fw{around}", f"{around}2.1 beta{around}", None, None)
     assert (found.url, found.version) == ("https://h/fw", "2.1 beta")
 
 
 @pytest.mark.parametrize("url", ["HTTPS://h/fw", "http://h", "https://[::1]:8443/fw", "https://h/fw 1.bin?sig=a%2Fb"])
-def test_urls_that_devices_can_follow(url: str) -> None:
+def test_urls_that_devices_can_follow_are_accepted(url: str) -> None:
     assert read(url, "1", None, None).url == url
 
 
@@ -88,11 +88,11 @@ def test_urls_that_devices_can_follow(url: str) -> None:
         ("https:h/fw", "not an http or https URL"),
     ],
 )
-def test_urls_that_no_device_can_follow(url: str | None, why: str) -> None:
-    with pytest.raises(InvalidInput, match=why):
+def test_urls_that_no_device_can_follow_are_refused(url: str | None, why: str) -> None:
+    with pytest.raises(UnreadableRow, match=why):
         read(url, "1", None, None)
 
 
 @pytest.mark.parametrize("size", [None, 0, -1, True, "8", 8.5, Decimal(8)])
-def test_a_size_that_is_not_known(size: object) -> None:
+def test_an_unknown_size_is_accepted(size: object) -> None:
     assert read("https://h/fw", "1", None, size).size is None

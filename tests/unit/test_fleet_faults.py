@@ -17,16 +17,16 @@ IDS = [f"dev-{number}" for number in range(5000)]
 
 
 @given(st.integers(), st.text(min_size=1, max_size=20))
-def test_a_profile_depends_on_seed_and_id_alone(seed: int, device_id: str) -> None:
+def test_a_devices_faults_depend_only_on_seed_and_id(seed: int, device_id: str) -> None:
     assert profile(seed, device_id, RATES) == profile(seed, device_id, RATES)
 
 
-def test_another_seed_breaks_other_devices() -> None:
+def test_another_seed_chooses_other_devices() -> None:
     broken = [{each for each in IDS if profile(seed, each, RATES).fault} for seed in (1, 2)]
     assert broken[0] != broken[1]
 
 
-def test_the_shares_are_those_asked_for() -> None:
+def test_the_shares_of_faulty_devices_are_those_requested() -> None:
     profiles = [profile(1, each, RATES) for each in IDS]
     silent = sum(each.fault is not None and each.fault.silent for each in profiles) / len(IDS)
     failing = sum(each.fault is not None and not each.fault.silent for each in profiles) / len(IDS)
@@ -36,7 +36,7 @@ def test_the_shares_are_those_asked_for() -> None:
     assert sum(each.pace >= 5 for each in profiles) / len(IDS) == pytest.approx(0.2, abs=0.03)
 
 
-def test_rates_of_nothing_and_of_everything() -> None:
+def test_fault_rates_of_zero_and_one_affect_none_and_all() -> None:
     assert not any(profile(1, each, FaultRates()).fault for each in IDS)
     assert all(profile(1, each, FaultRates(fail=1.0)).fault == Fault(Stage.INSTALL) for each in IDS)
 
@@ -57,7 +57,7 @@ HEALTHY = [Step(S.DOWNLOADING, 0), Step(S.INSTALLING), Step(S.SUCCESS, 100)]
         (Fault(Stage.INSTALL, silent=True), HEALTHY[:2]),
     ],
 )
-async def test_a_fault_ends_a_job_at_its_stage(fault: Fault | None, steps: list[Step]) -> None:
+async def test_a_fault_ends_an_update_at_its_stage(fault: Fault | None, steps: list[Step]) -> None:
     assert [step async for step in live(fault, _nothing, _nothing)] == steps
 
 

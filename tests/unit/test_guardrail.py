@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwave.domain.policy.guardrail import Guardrail
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 @pytest.mark.parametrize(
@@ -26,30 +26,32 @@ from rollwave.errors import InvalidInput
         (0.57, 1, 43, 57, False),
     ],
 )
-def test_trips(threshold: float, minimum: int, succeeded: int, failed: int, trips: bool) -> None:
+def test_the_guardrail_trips_over_its_threshold_with_enough_devices(
+    threshold: float, minimum: int, succeeded: int, failed: int, trips: bool
+) -> None:
     assert Guardrail.read(threshold, minimum).trips(succeeded, failed) is trips
 
 
 @pytest.mark.parametrize("threshold", [None, math.nan, math.inf, -0.1, 1.01])
 def test_an_unreadable_threshold_is_an_error_and_not_a_pass(threshold: float | None) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UnreadableRow):
         Guardrail.read(threshold, 1)
 
 
 @pytest.mark.parametrize("minimum", [None, 0, -1])
 def test_an_unreadable_minimum_is_an_error(minimum: int | None) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UnreadableRow):
         Guardrail.read(0.1, minimum)
 
 
 @given(st.floats(0, 1), st.integers(0, 10**7), st.integers(0, 10**7))
-def test_one_more_success_never_trips_it(threshold: float, succeeded: int, failed: int) -> None:
+def test_another_success_never_trips_the_guardrail(threshold: float, succeeded: int, failed: int) -> None:
     guardrail = Guardrail.read(threshold, 1)
     if not guardrail.trips(succeeded, failed) and succeeded + failed:
         assert not guardrail.trips(succeeded + 1, failed)
 
 
-def test_at_a_gate_a_small_sample_is_the_whole_sample() -> None:
+def test_at_a_wave_gate_a_small_sample_is_judged_too() -> None:
     guardrail = Guardrail.read(0.1, 50)
     assert not guardrail.trips(0, 3)
     assert guardrail.at_gate().trips(0, 3)

@@ -26,7 +26,7 @@ HERE, THERE = "7300000000000000001/16384", "7300000000000000001/16390"
         (None, [None], False, Standing.UNREADABLE),
     ],
 )
-def test_it_is_judged_by_where_it_is_bound(
+def test_a_databases_standing_depends_on_where_it_is_bound(
     here: str | None, bound_to: list[str | None], used: bool, expected: Standing
 ) -> None:
     found = standing(here, bound_to, used=used)

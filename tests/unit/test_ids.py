@@ -59,7 +59,7 @@ ILLEGAL = [
 
 
 @given(st.text(CHARACTERS | st.characters(), max_size=6))
-def test_all_say_the_same(text: str) -> None:
+def test_all_definitions_of_a_valid_id_agree(text: str) -> None:
     assert is_valid_id(text) == addressable(text)
     if is_valid_id(text):
         assert may_be_one(text)
@@ -68,31 +68,31 @@ def test_all_say_the_same(text: str) -> None:
 
 
 @given(st.text(CHARACTERS | st.characters(), max_size=6).filter(lambda text: text.isprintable()))
-def test_what_can_be_seen_is_judged_by_the_rule_alone(text: str) -> None:
+def test_for_printable_ids_the_published_pattern_is_exact(text: str) -> None:
     assert is_valid_id(text) == may_be_one(text)
 
 
 @pytest.mark.parametrize("text", LEGAL, ids=ascii)
-def test_what_people_call_their_devices(text: str) -> None:
+def test_common_device_ids_are_valid(text: str) -> None:
     assert is_valid_id(text)
     assert addressable(text)
     assert re.search(ID_PATTERN, text)
 
 
 @pytest.mark.parametrize("text", ILLEGAL, ids=ascii)
-def test_what_is_no_id(text: str) -> None:
+def test_invalid_ids_are_refused(text: str) -> None:
     assert not is_valid_id(text)
     assert not addressable(text)
 
 
 @given(st.text(CHARACTERS | st.characters(codec="utf-8"), max_size=6))
-def test_the_pattern_for_others_says_it_too(text: str) -> None:
+def test_the_published_pattern_agrees(text: str) -> None:
     """A JSON text in UTF-8 has no lone surrogate, which is what the pattern cannot speak of."""
     if not any(category(each) == "Cs" for each in text):
         assert (re.search(f"{ID_PATTERN[:-1]}\\Z", text) is not None) == is_valid_id(text)
 
 
-def test_ids_are_compared_as_they_are_given() -> None:
+def test_ids_are_compared_exactly() -> None:
     composed, decomposed = "\u00e9", "e\u0301"
     assert is_valid_id(composed)
     assert is_valid_id(decomposed)

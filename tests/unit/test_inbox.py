@@ -22,7 +22,7 @@ async def filled(inbox: Inbox, *sizes: int) -> Inbox:
     return inbox
 
 
-async def test_a_batch_closes_by_count_and_says_that_it_is_full() -> None:
+async def test_a_batch_closes_by_count_and_is_marked_full() -> None:
     inbox = await filled(Inbox(3, 1.0), *[10] * 5)
     assert [(len(batch.messages), batch.behind) async for batch in inbox.batches()] == [(3, True), (2, False)]
 
@@ -34,7 +34,7 @@ async def test_a_batch_closes_by_bytes() -> None:
 
 
 @pytest.mark.parametrize(("inbox", "sizes"), [(Inbox(2, 1.0), [10] * 4), (Inbox(100, 1.0), [MAX_BATCH_BYTES] * 2)])
-async def test_it_is_full_at_two_batches_in_count_or_in_bytes(inbox: Inbox, sizes: list[int]) -> None:
+async def test_the_queue_is_full_at_two_batches_by_count_or_bytes(inbox: Inbox, sizes: list[int]) -> None:
     for size in sizes:
         await inbox.put(message(size))
     one_more = asyncio.create_task(inbox.put(message()))
@@ -45,13 +45,13 @@ async def test_it_is_full_at_two_batches_in_count_or_in_bytes(inbox: Inbox, size
         await one_more
 
 
-async def test_what_is_there_when_it_closes_is_handed_out() -> None:
+async def test_waiting_messages_are_handed_out_after_closing() -> None:
     inbox = await filled(Inbox(1, 1.0), 10, 10)
     inbox.close()
     assert [len(batch.messages) async for batch in inbox.batches()] == [1, 1]
 
 
-async def test_whoever_waits_for_a_batch_hears_that_it_is_closed() -> None:
+async def test_closing_wakes_a_consumer_that_waits_for_a_batch() -> None:
     inbox = Inbox(1, 1.0)
     waiting = asyncio.create_task(anext(inbox.batches(), None))
     await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def test_whoever_waits_for_a_batch_hears_that_it_is_closed() -> None:
         assert await waiting is None
 
 
-async def test_a_single_message_waits_for_no_more() -> None:
+async def test_a_single_message_does_not_wait_for_others() -> None:
     inbox = Inbox(1000, 60.0)
     await inbox.put(message())
     async with asyncio.timeout(5):
@@ -69,7 +69,7 @@ async def test_a_single_message_waits_for_no_more() -> None:
             inbox.close()
 
 
-async def test_messages_that_keep_coming_are_not_waited_for_longer_than_its_patience() -> None:
+async def test_a_batch_closes_after_its_maximum_wait_while_messages_keep_coming() -> None:
     inbox = Inbox(1_000_000, 0.05)
 
     async def keep_coming() -> None:

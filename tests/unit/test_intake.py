@@ -27,13 +27,13 @@ def test_of_two_terminal_reports_the_first_counts() -> None:
     assert one_per_execution([(device, said(S.FAILED)), (device, said(S.SUCCESS))]) == [[(device, said(S.FAILED))]]
 
 
-def test_a_failure_after_a_word_is_not_told_as_the_first_word() -> None:
+def test_a_failure_after_another_report_is_not_the_first_report() -> None:
     device = DeviceId("a")
     batch = [(device, said(S.DOWNLOADING)), (device, said(S.FAILED)), (device, said(S.SUCCESS))]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
-def test_other_attempts_of_one_device_go_in_rounds_of_their_own() -> None:
+def test_other_attempts_of_one_device_go_in_separate_rounds() -> None:
     device = DeviceId("a")
     batch = [(device, said(S.FAILED, attempt=1)), (device, said(S.SUCCESS, attempt=2))]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
@@ -48,7 +48,7 @@ reports = st.builds(
 
 
 @given(st.lists(st.tuples(st.sampled_from([DeviceId("a"), DeviceId("b")]), reports)))
-def test_a_round_never_holds_an_execution_twice_and_nothing_further_is_lost(
+def test_a_round_has_an_execution_once_and_no_later_state_is_lost(
     batch: list[tuple[DeviceId, Report]],
 ) -> None:
     result = one_per_execution(batch)
@@ -59,7 +59,7 @@ def test_a_round_never_holds_an_execution_twice_and_nothing_further_is_lost(
         assert any(RANK[k.status] >= RANK[report.status] for k in kept)
 
 
-def test_outcomes_have_names() -> None:
+def test_every_outcome_has_a_name() -> None:
     done = said(S.SUCCESS)
     assert outcome(done, was=None, attempt=None, applied=False) is Outcome.UNKNOWN
     assert outcome(done, was=S.PENDING, attempt=0, applied=False) is Outcome.NOT_SENT
@@ -73,7 +73,7 @@ def test_outcomes_have_names() -> None:
     assert outcome(said(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
 
 
-def test_the_tally_adds_up_what_moved() -> None:
+def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
     one, two = CampaignId(1), CampaignId(2)
     moved = tally(
         [
@@ -89,6 +89,6 @@ def test_the_tally_adds_up_what_moved() -> None:
     assert ended(tally([(one, S.PENDING, S.INSTALLING)])) == set()
 
 
-def test_a_device_that_makes_up_attempts_gets_a_few_rounds() -> None:
+def test_reports_with_many_invented_attempts_take_few_rounds() -> None:
     batch = [(DeviceId("a"), said(S.FAILED, attempt=n)) for n in range(1, 1000)]
     assert len(one_per_execution(batch)) == MAX_ATTEMPTS_PER_BATCH

@@ -18,7 +18,7 @@ def reports(tenants: int, each: int) -> list[Said]:
     ]
 
 
-def test_a_tenant_is_in_one_lane_and_nothing_is_lost() -> None:
+def test_a_tenant_is_in_exactly_one_lane_and_no_report_is_lost() -> None:
     said = reports(tenants=MAX_LANES * TENANTS_PER_LANE + 7, each=3)
     lanes = lanes_of(said)
     assert len(lanes) == MAX_LANES
@@ -28,7 +28,7 @@ def test_a_tenant_is_in_one_lane_and_nothing_is_lost() -> None:
     assert all(len(each) >= TENANTS_PER_LANE for each in tenants)
 
 
-def test_a_few_tenants_are_not_worth_a_second_lane() -> None:
+def test_a_few_tenants_share_one_lane() -> None:
     said = reports(tenants=TENANTS_PER_LANE, each=1)
     assert lanes_of(said) == [said]
     assert lanes_of([]) == [[]]

@@ -24,7 +24,7 @@ def test_a_host_gets_plain_records(caplog: pytest.LogCaptureFixture) -> None:
     assert (vars(record)["running_campaigns"], vars(record)["trace_id"]) == (3, trace_id)
 
 
-def test_our_commands_print_one_json_object_a_line(
+def test_commands_log_one_json_object_per_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, ours = logging.getLogger(), logging.getLogger("rollwave")
@@ -47,7 +47,7 @@ def fails(words: str) -> None:
     raise ValueError(words)
 
 
-def test_nothing_that_others_wrote_drives_the_terminal(
+def test_control_characters_from_outside_are_escaped_in_logs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, ours = logging.getLogger(), logging.getLogger("rollwave")
@@ -68,7 +68,7 @@ def test_nothing_that_others_wrote_drives_the_terminal(
     assert all(line.isprintable() for line in re.sub(r"\x1b\[[0-9]+m", "", shown).split("\n")), "but for its colours"
 
 
-def test_a_hosts_empty_variable_has_our_trace_id_for_the_block() -> None:
+def test_an_empty_host_trace_id_is_replaced_within_the_block() -> None:
     variable: ContextVar[str] = ContextVar("trace_id", default="")
     with log.traced_by(variable):
         with log.trace("tick") as trace_id:
@@ -79,7 +79,7 @@ def test_a_hosts_empty_variable_has_our_trace_id_for_the_block() -> None:
             assert trace_id == "of the host"
 
 
-def test_a_function_that_fails_stops_nothing() -> None:
+def test_a_failing_trace_id_function_does_not_stop_logging() -> None:
     def fail() -> str:
         raise LookupError("none")
 
@@ -87,14 +87,14 @@ def test_a_function_that_fails_stops_nothing() -> None:
         assert trace_id.startswith("tick-")
 
 
-def test_fields_named_like_a_records_own_get_another_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_fields_named_like_log_record_attributes_are_renamed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="rollwave"):
         log.get_logger("tick").info("ota_tick_start", name="a", message="b", asctime="c")
     [record] = caplog.records
     assert (vars(record)["name_"], vars(record)["message_"], vars(record)["asctime_"]) == ("a", "b", "c")
 
 
-def test_a_hint_reaches_every_kind_of_handler(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hint_is_in_the_output_of_every_handler(caplog: pytest.LogCaptureFixture) -> None:
     """With fields, and without: as a note of the exception. Only an error that is not ours has its traceback."""
     log.report(log.get_logger("tick"), "ota_tick_failed", SchemaMismatch("no schema", hint="Run it."))
     error = SchemaMismatch("no schema", hint="Run it.")
@@ -113,7 +113,7 @@ def factory() -> Iterator[Callable[[Callable[..., logging.LogRecord]], None]]:
     logging.setLogRecordFactory(before)
 
 
-def test_a_hosts_record_factory_may_set_what_it_likes(
+def test_a_hosts_record_factory_may_set_any_attribute(
     caplog: pytest.LogCaptureFixture, factory: Callable[[Callable[..., logging.LogRecord]], None]
 ) -> None:
     plain = logging.getLogRecordFactory()

@@ -19,11 +19,11 @@ def test_a_time_is_exact_to_the_microsecond(microseconds: int) -> None:
     assert moment(microseconds / 1_000_000) == EPOCH + timedelta(microseconds=microseconds)
 
 
-def test_what_no_datetime_can_hold_is_the_nearest_one() -> None:
+def test_a_time_outside_datetimes_range_is_the_nearest_one() -> None:
     assert moment(inf) == moment(1e15) == datetime.max.replace(tzinfo=UTC)
     assert moment(-inf) == datetime.min.replace(tzinfo=UTC)
 
 
-def test_times_are_told_by_their_columns() -> None:
+def test_time_columns_are_recognised_by_name() -> None:
     row = {"at": 0.0, "due_at": None, "created_at": 1.5, "attempt": 1, "seconds": 2.0}
     assert with_moments(row) == row | {"at": EPOCH, "created_at": EPOCH.replace(second=1, microsecond=500_000)}

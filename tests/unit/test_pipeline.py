@@ -50,7 +50,7 @@ async def until_begun(commits: Commits, *topics: str) -> None:
     assert commits.begun == list(topics)
 
 
-async def test_a_batch_is_begun_while_the_one_before_it_ends_and_no_third_one() -> None:
+async def test_at_most_two_batches_are_committed_at_once() -> None:
     commits, inbox = Commits(), await filled("a", "b")
     running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
@@ -68,7 +68,7 @@ async def test_a_batch_is_begun_while_the_one_before_it_ends_and_no_third_one() 
 
 @pytest.mark.parametrize("fail", [False, True], ids=["which goes well", "which fails"])
 @pytest.mark.parametrize("how", ["stopped", "cancelled"])
-async def test_what_is_under_way_comes_to_its_end(how: str, *, fail: bool) -> None:
+async def test_running_commits_are_finished_on_a_stop(how: str, *, fail: bool) -> None:
     commits, inbox, stop = Commits(), await filled("a", "b"), asyncio.Event()
     commits.fail = fail
     running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop))
@@ -86,7 +86,7 @@ async def test_what_is_under_way_comes_to_its_end(how: str, *, fail: bool) -> No
         assert isinstance(running.exception(), LookupError) == fail
 
 
-async def test_what_does_not_end_is_left_to_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_does_not_end_in_time_is_left_unacknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "DRAIN_SECONDS", 0.01)
     commits, inbox, stop = Commits(), await filled("a"), asyncio.Event()
     running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop))
@@ -98,7 +98,7 @@ async def test_what_does_not_end_is_left_to_the_broker(monkeypatch: pytest.Monke
     assert commits.ended == []
 
 
-async def test_an_error_ends_it_though_no_message_comes() -> None:
+async def test_an_error_ends_the_batches_even_without_a_new_message() -> None:
     async def fail(_batch: Batch) -> None:
         raise LookupError
 
@@ -108,7 +108,7 @@ async def test_an_error_ends_it_though_no_message_comes() -> None:
             await batches.commit_in_order(inbox, fail, asyncio.Event())
 
 
-async def test_where_both_fail_both_errors_are_read() -> None:
+async def test_when_two_commits_fail_both_errors_are_retrieved() -> None:
     unread: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
     commits, inbox = Commits(), await filled("a", "b")
@@ -125,7 +125,7 @@ async def test_where_both_fail_both_errors_are_read() -> None:
     assert unread == []
 
 
-async def test_cancelled_while_it_ends_over_an_error_it_still_finishes_what_is_under_way() -> None:
+async def test_cancelled_after_an_error_it_still_finishes_running_commits() -> None:
     unread: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
     commits, inbox = Commits(), await filled("a", "b")

@@ -30,7 +30,7 @@ ADOPTED = Table("ota_campaigns", enabled=True, forced=False, of_tenants=True, ad
         (Table("rollwave_migrations", enabled=True, forced=False, of_tenants=False), {"rollwave_engine"}),
     ],
 )
-def test_what_a_table_shall_have(table: Table, names: set[str]) -> None:
+def test_every_tenant_table_has_the_expected_policies(table: Table, names: set[str]) -> None:
     assert {policy.name for policy in wanted(table)} == names
     assert policy_repairs(table, wanted(table)) == []
 
@@ -45,7 +45,7 @@ def test_what_a_table_shall_have(table: Table, names: set[str]) -> None:
         ("(tenant_id = current_setting('app.tenant'::text, true))", False),
     ],
 )
-def test_an_expression_is_compared_without_what_postgresql_adds(shown: str, same: bool) -> None:
+def test_an_expression_is_compared_without_postgresqls_additions(shown: str, same: bool) -> None:
     found = Policy("rollwave_tenant", using=shown, check=shown)
     assert found.like(Policy("rollwave_tenant", using=OF_TENANT, check=OF_TENANT)) is same
 
@@ -68,12 +68,12 @@ DUE_OF_VARCHAR = (
 
 
 @pytest.mark.parametrize("shown", [DUE_OF_TEXT, DUE_OF_VARCHAR], ids=["text", "varchar"])
-def test_due_campaigns_as_postgresql_shows_them(shown: str) -> None:
+def test_the_due_campaigns_policy_is_recognised_in_postgresqls_form(shown: str) -> None:
     due = next(policy for policy in wanted(ADOPTED) if policy.name == "rollwave_due")
     assert due.like(Policy("rollwave_due", "SELECT", "rollwave_due", using=shown))
 
 
-def test_a_policy_for_others_is_another_one() -> None:
+def test_a_policy_for_another_role_is_a_different_policy() -> None:
     own = replace(ADOPTED, adopted=False, forced=True)
     found = [replace(policy, role="PUBLIC, anon") for policy in wanted(own)]
     assert [each.fault for each in policy_repairs(own, found)] == [
@@ -82,7 +82,7 @@ def test_a_policy_for_others_is_another_one() -> None:
     ]
 
 
-def test_a_host_that_makes_policies_of_its_own_does_not_stop_the_engine() -> None:
+def test_a_hosts_own_policies_do_not_stop_the_engine() -> None:
     """It works until the next `rollwave migrate`, which drops what lets everybody in."""
     repairs = policy_repairs(replace(ADOPTED, had_row_security=True), wanted(ADOPTED))
     assert not any(each.needed for each in repairs)

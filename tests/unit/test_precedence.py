@@ -15,7 +15,7 @@ async def turns(number: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_sending_waits_for_the_reports_of_all_batches_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sending_waits_for_the_reports_of_all_running_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "LONGEST_PAUSE_SECONDS", 3600.0)
     reports = Backpressure()
     with reports.hearing(REPORTS_NOT_WAITED_FOR):
@@ -27,7 +27,7 @@ async def test_sending_waits_for_the_reports_of_all_batches_in_hand(monkeypatch:
         await asyncio.wait_for(sending, 10)
 
 
-async def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sending_waits_for_reports_no_longer_than_the_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "LONGEST_PAUSE_SECONDS", 0.001)
     reports = Backpressure()
     with reports.hearing(REPORTS_NOT_WAITED_FOR + 1):

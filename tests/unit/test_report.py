@@ -25,7 +25,7 @@ def body(**changes: Any) -> bytes:
     return json.dumps({"campaign_id": 7, "status": "DOWNLOADING"} | changes).encode()
 
 
-def test_the_contracts_four_keys() -> None:
+def test_the_four_keys_of_the_contract_are_read() -> None:
     said = parse(b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": 75, "error": "slow"}')
     assert said == Report(CampaignId(7), ExecutionStatus.DOWNLOADING, 75, "slow")
 
@@ -59,11 +59,11 @@ def test_the_contracts_four_keys() -> None:
         b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": NaN}',
     ],
 )
-def test_turned_away(payload: bytes) -> None:
+def test_invalid_payloads_are_rejected(payload: bytes) -> None:
     assert isinstance(parse(payload), Rejected)
 
 
-def test_empty_is_nothing_said() -> None:
+def test_an_empty_payload_is_parsed_as_empty() -> None:
     assert parse(b"") == Empty()
 
 
@@ -76,13 +76,13 @@ def test_empty_is_nothing_said() -> None:
         *(("\u0667\u0665", None), ("9" * 5000, None)),
     ],
 )
-def test_progress_is_sanitised_and_the_status_stands(progress: object, read: int | None) -> None:
+def test_invalid_progress_is_sanitised_and_the_status_kept(progress: object, read: int | None) -> None:
     said = parse(body(progress=progress))
     assert isinstance(said, Report)
     assert said.progress == read
 
 
-def test_success_is_complete_whatever_it_says() -> None:
+def test_success_always_has_progress_100() -> None:
     said = parse(body(status="success", progress=10))
     assert isinstance(said, Report)
     assert (said.status, said.progress) == (ExecutionStatus.SUCCESS, 100)
@@ -100,20 +100,20 @@ def test_success_is_complete_whatever_it_says() -> None:
         ("<script>alert(1)</script>\x1b[31m", "<script>alert(1)</script>\x1b[31m"),
     ],
 )
-def test_error_is_sanitised_and_the_status_stands(error: object, read: str | None) -> None:
+def test_an_invalid_error_is_sanitised_and_the_status_kept(error: object, read: str | None) -> None:
     said = parse(body(status="FAILED", error=error))
     assert isinstance(said, Report)
     assert said.error == read
 
 
-def test_a_long_error_of_wide_letters_is_cut_to_bytes() -> None:
+def test_a_long_error_is_cut_by_its_bytes() -> None:
     said = parse(body(status="FAILED", error="\U0001f525" * 2000))
     assert isinstance(said, Report)
     assert said.error is not None
     assert len(said.error.encode()) <= MAX_ERROR
 
 
-def test_nul_characters_take_no_room_in_an_error() -> None:
+def test_nul_characters_are_removed_before_an_error_is_cut() -> None:
     said = parse(body(status="FAILED", error="\x00" * 2000 + "x"))
     assert isinstance(said, Report)
     assert said.error == "x"
@@ -132,9 +132,7 @@ def test_unknown_keys_are_ignored() -> None:
         *((MAX_ATTEMPT + 1, None), (1e308, None), (10**30, None), ("9" * 5000, None), ("inf", None)),
     ],
 )
-def test_an_attempt_that_cannot_be_read_counts_as_not_given_and_the_status_stands(
-    attempt: object, read: int | None
-) -> None:
+def test_an_unreadable_attempt_counts_as_not_given_and_the_status_is_kept(attempt: object, read: int | None) -> None:
     said = parse(body(status="SUCCESS", attempt=attempt))
     assert said == Report(CampaignId(7), ExecutionStatus.SUCCESS, 100, None, read)
     assert isinstance(said, Report)
@@ -153,7 +151,7 @@ def test_an_optional_key_never_costs_the_status(key: str, value: object) -> None
 
 
 @pytest.mark.parametrize("key", OPTIONAL)
-def test_a_deep_value_of_one_costs_the_status_only_where_no_parser_could_read_it(key: str) -> None:
+def test_a_deeply_nested_value_costs_the_status_only_if_unparseable(key: str) -> None:
     """Writing an object as JSON takes more of the stack than reading it does."""
     for depth in range(900, 1000):
         value = b'{"a":' * depth + b"1" + b"}" * depth
@@ -168,7 +166,7 @@ def test_a_deep_value_of_one_costs_the_status_only_where_no_parser_could_read_it
     )
 )
 @example(b'{"campaign_id": 7, "status": "FAILED", "error": "\\ud83d"}')
-def test_never_raises_and_what_it_accepts_can_be_stored(payload: bytes) -> None:
+def test_parsing_never_raises_and_its_result_can_be_stored(payload: bytes) -> None:
     said = parse(payload)
     if isinstance(said, Report):
         assert 0 < said.campaign_id < 2**63

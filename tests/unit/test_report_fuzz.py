@@ -25,19 +25,19 @@ def nothing_of_other_tests_is_collected_meanwhile() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_nothing_raises_and_all_that_is_accepted_can_be_stored(seed: int) -> None:
+def test_mutated_reports_never_raise_and_accepted_ones_can_be_stored(seed: int) -> None:
     luck = random.Random(seed)
     became = {fuzz.one(luck)[1] for _ in range(2500)}
     assert became == {"report", "rejected", "undecodable", "empty", "status topic", "no status topic"}
 
 
 @pytest.mark.parametrize("payload", fuzz.PAYLOADS + fuzz.LARGE, ids=lambda payload: repr(payload[:24]))
-def test_every_class_of_bad_payload(payload: bytes) -> None:
+def test_every_class_of_bad_payload_is_handled(payload: bytes) -> None:
     fuzz._checked(payload, is_topic=False)
 
 
 @given(st.text())
-def test_any_topic(topic: str) -> None:
+def test_random_topics_never_raise(topic: str) -> None:
     fuzz.check_topic(topic)
 
 
@@ -45,11 +45,11 @@ ids = st.text(min_size=1, max_size=128).filter(is_valid_id)
 
 
 @given(ids, ids)
-def test_a_status_topic_comes_back_as_it_was_made(tenant: str, device: str) -> None:
+def test_a_status_topic_is_parsed_to_the_ids_it_was_made_from(tenant: str, device: str) -> None:
     assert parse_status_topic(status_topic(tenant, device)) == (tenant, device)
 
 
 @given(st.binary(max_size=200), st.integers())
-def test_any_bytes_and_any_mutation_of_them(data: bytes, seed: int) -> None:
+def test_random_and_mutated_payloads_never_raise(data: bytes, seed: int) -> None:
     fuzz.check_payload(data)
     fuzz.check_payload(fuzz.mutated(random.Random(seed), data))

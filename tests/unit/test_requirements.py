@@ -44,13 +44,13 @@ def pinned(file: str) -> dict[str, Version]:
         ("requirements-lowest.txt", ["demo", "test"]),
     ],
 )
-def test_every_direct_dependency_is_pinned_to_a_version_that_may_be(file: str, extras: list[str]) -> None:
+def test_every_direct_dependency_is_pinned_to_an_allowed_version(file: str, extras: list[str]) -> None:
     pins = pinned(file)
     for need in wanted(*extras):
         assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"{file}: {need}: run `make lock`"
 
 
-def test_a_server_has_nothing_but_what_the_tests_have_run_with() -> None:
+def test_the_server_requirements_are_the_tested_versions() -> None:
     server, everything = pinned("requirements-server.txt"), pinned("requirements.txt")
     assert server.items() <= everything.items()
     only_elsewhere = {need.name for need in wanted("dev")} - {need.name for need in wanted("server")}
@@ -65,7 +65,7 @@ def test_the_lowest_versions_are_the_lower_bounds() -> None:
         assert pins[canonicalize_name(need.name)] == Version(bound.version), f"{need}: run `make lock`"
 
 
-def test_a_command_checks_for_what_its_extra_adds() -> None:
+def test_a_command_checks_for_the_packages_of_its_extra() -> None:
     for extra, modules in BRINGS.items():
         own = {need.name.replace("-", "_") for need in map(Requirement, PROJECT["optional-dependencies"][extra])}
         assert own - {PROJECT["name"]} == set(modules)
@@ -81,7 +81,7 @@ def test_versions_that_hosts_pin_are_allowed(pin: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-server.txt", "requirements-lowest.txt"])
-def test_no_list_says_where_packages_come_from_and_every_one_has_a_hash(file: str) -> None:
+def test_requirement_files_name_no_index_and_hash_every_package(file: str) -> None:
     text = (ROOT / file).read_text("utf-8")
     assert "://" not in text
     assert not re.search(r"^--", text, re.MULTILINE)

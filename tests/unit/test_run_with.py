@@ -45,13 +45,13 @@ def run(main: Coroutine[Any, Any, None], *beside: Coroutine[Any, Any, None]) -> 
     return asyncio.wait_for(run_with(main, *beside, grace=GRACE, within=2.0), 10)
 
 
-async def test_what_runs_beside_ends_with_the_main_work() -> None:
+async def test_companion_tasks_end_with_the_main_work() -> None:
     stubborn = Stubborn(1)
     await run(nothing(), stubborn.work(), nothing())
     assert stubborn.cancelled == 2
 
 
-async def test_work_that_never_ends_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
+async def test_work_that_ignores_cancellation_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:
     stubborn = Stubborn(1000)
     await run(nothing(), stubborn.work())
     assert [record.message for record in caplog.records] == ["ota_task_stuck"]
@@ -60,7 +60,7 @@ async def test_work_that_never_ends_is_left_behind(caplog: pytest.LogCaptureFixt
         task.cancel()
 
 
-async def test_an_error_beside_it_ends_the_main_work_in_good_order() -> None:
+async def test_an_error_of_a_companion_task_ends_the_main_work_cleanly() -> None:
     finished = False
 
     async def main() -> None:
@@ -82,7 +82,7 @@ async def test_several_errors_are_all_raised() -> None:
     assert {type(each) for each in causes(caught.value)} == {ValueError, KeyError}
 
 
-async def test_a_cancellation_is_passed_on() -> None:
+async def test_a_cancellation_is_passed_to_the_main_work() -> None:
     stubborn = Stubborn(1)
     running = asyncio.create_task(run_with(for_ever(), stubborn.work(), grace=GRACE, within=2.0))
     await asyncio.sleep(0)
@@ -93,7 +93,7 @@ async def test_a_cancellation_is_passed_on() -> None:
     assert stubborn.cancelled == 2
 
 
-async def test_the_error_of_a_task_that_nobody_waits_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_error_of_an_abandoned_task_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     task = start(fails(KeyError("lost")))
     await asyncio.wait({task})
     await asyncio.sleep(0)

@@ -36,14 +36,14 @@ def logging_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", "\t\r\n"])
 @pytest.mark.parametrize("variable", FIELDS)
-def test_empty_is_unset(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     default = getattr(Settings.load(), FIELDS[variable])
     monkeypatch.setenv(variable, value)
     assert getattr(Settings.load(ENGINE), FIELDS[variable]) == default
     assert Settings.load().faults() == Settings.load().tolerated() == []
 
 
-def test_an_empty_direct_url_is_no_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_direct_url_means_no_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://h/d")
     monkeypatch.setenv("ROLLWAVE_DATABASE_DIRECT_URL", "")
     settings = Settings.load()
@@ -51,13 +51,13 @@ def test_an_empty_direct_url_is_no_pooler(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("variable", NUMBERS)
-def test_blanks_around_a_number_mean_nothing(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blanks_around_a_number_are_ignored(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     default = Settings.model_fields[FIELDS[variable]].default
     monkeypatch.setenv(variable, f"  {default}\n")
     assert getattr(Settings.load(), FIELDS[variable]) == default
 
 
-def test_blanks_around_a_url_mean_nothing_and_in_a_password_something(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blanks_around_a_url_are_ignored_and_in_a_password_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MQTT_BROKER_URL", "mqtt://h \n")
     monkeypatch.setenv("MQTT_PASSWORD", " pass word ")
     settings = Settings.load()
@@ -73,7 +73,7 @@ def test_blanks_around_a_url_mean_nothing_and_in_a_password_something(monkeypatc
         *(("CRITICAL", "CRITICAL"), ("fatal", "CRITICAL"), ("error", "ERROR"), ("notset", "DEBUG")),
     ],
 )
-def test_log_levels(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_levels_are_read_in_any_case(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", written)
     assert Settings.load().log_level == read
 
@@ -81,7 +81,7 @@ def test_log_levels(written: str, read: str, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("written", "read"), [("JSON", "json"), ("text", "console"), ("Console", "console"), ("AUTO", "auto")]
 )
-def test_log_formats(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_formats_are_read_in_any_case(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_FORMAT", written)
     assert Settings.load().log_format == read
 
@@ -93,7 +93,7 @@ def test_log_formats(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -
         *(("3.1.1", "3.1.1"), ("v3.1.1", "3.1.1"), ("311", "3.1.1"), ("mqttv311", "3.1.1"), ("4", "3.1.1")),
     ],
 )
-def test_protocols(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mqtt_protocol_versions_are_read(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLWAVE_MQTT_PROTOCOL", written)
     assert Settings.load().mqtt_protocol == read
 
@@ -111,7 +111,7 @@ def test_protocols(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("ROLLWAVE_MQTT_CLIENT_ID", SECRET * 20),
     ],
 )
-def test_what_cannot_be_read_stops_only_what_needs_it(
+def test_an_invalid_variable_stops_only_the_code_that_needs_it(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_stops_only_what_needs_it(
     assert value not in repr(settings)
 
 
-def test_every_fault_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_invalid_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in NUMBERS:
         monkeypatch.setenv(variable, "many")
     assert sorted(str(fault).split()[0] for fault in Settings.load().faults()) == NUMBERS
@@ -138,7 +138,7 @@ def test_every_fault_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "used"), [("LOG_LEVEL", "INFO"), ("LOG_FORMAT", "auto")], ids=["LOG_LEVEL", "LOG_FORMAT"]
 )
-def test_how_to_log_is_never_worth_stopping(
+def test_an_invalid_log_setting_never_stops_the_program(
     variable: str, used: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, SECRET)
@@ -162,7 +162,7 @@ def test_only_the_documented_variables_are_read(name: str, monkeypatch: pytest.M
         assert getattr(Settings.load(), name) == getattr(Settings(), name) == Settings.model_fields[name].default
 
 
-def test_an_attribute_that_is_no_setting_is_none() -> None:
+def test_an_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError):
         getattr(Settings(), "no_such_setting")  # noqa: B009  as a program that was not checked does
 
@@ -182,7 +182,7 @@ def test_settings_given_in_a_program_are_read_as_the_environment_is() -> None:
         setattr(settings, "tick_interval", 3.0)  # noqa: B010  as a program that was not checked does
 
 
-def test_what_a_program_gives_wrong_stops_only_what_needs_it() -> None:
+def test_an_invalid_argument_stops_only_the_code_that_needs_it() -> None:
     """Where it is used it is logged: a host that makes its settings wrong is not stopped while it starts."""
     settings = Settings(tick_interval="soon", log_level="loud")
     assert settings.log_level == "INFO"

@@ -26,24 +26,24 @@ NEVER = Activity(None, None, 0.0, 0.0)
         (Activity(60, -3600, 0, 0), True, Change.NOTE),
     ],
 )
-def test_what_a_look_changes(activity: Activity, active: bool, change: Change) -> None:
+def test_what_each_look_changes_in_the_suspension(activity: Activity, active: bool, change: Change) -> None:
     assert activity.change(active=active) is change
 
 
-def test_a_gap_in_listening_tells_that_nobody_was_there() -> None:
+def test_a_gap_between_two_looks_counts_as_a_suspension() -> None:
     a_minute_ago = Activity(3600, 60, 0, 0)
     assert a_minute_ago.change(active=True, heard_for=30) is Change.ACTIVATE
     assert a_minute_ago.change(active=True, heard_for=90) is Change.NOTE
     assert Activity(3600, UNSEEN_SECONDS, 0, 0).change(active=True, heard_for=1) is Change.NOTE
 
 
-def test_a_host_may_look_as_seldom_as_its_tick_says() -> None:
+def test_looks_as_rare_as_the_tick_interval_are_no_suspension() -> None:
     an_hour_ago = Activity(86_400, 3600, 0, 0)
     assert an_hour_ago.change(active=True) is Change.ACTIVATE
     assert an_hour_ago.change(active=True, tick=3600) is Change.NOTE
 
 
-def test_deadlines_are_later_by_a_suspension_until_all_were_set_since() -> None:
+def test_deadlines_are_extended_until_all_were_set_after_the_suspension() -> None:
     assert Activity(0, 0, 500, 100).extension(60) == 100
     assert Activity(59, 0, 500, 100).extension(60) == 100
     assert Activity(60, 0, 500, 100).extension(60) == 0

@@ -11,7 +11,7 @@ from rollwave.engine.ingest.takeover import (
 )
 
 
-def test_named_takeovers_are_backed_off_ever_longer() -> None:
+def test_each_reported_takeover_lengthens_the_pause() -> None:
     takeovers = Takeovers()
     pauses = []
     for _ in range(12):
@@ -22,7 +22,7 @@ def test_named_takeovers_are_backed_off_ever_longer() -> None:
     assert LONGEST_PAUSE_NAMED_SECONDS * 0.49 < pauses[-1] <= LONGEST_PAUSE_NAMED_SECONDS
 
 
-def test_a_takeover_after_a_long_time_is_the_first_one_again() -> None:
+def test_a_takeover_after_a_long_time_counts_as_the_first() -> None:
     takeovers = Takeovers()
     for _ in range(12):
         takeovers.lost("it-0", after=1, taken_over=True)
@@ -30,7 +30,7 @@ def test_a_takeover_after_a_long_time_is_the_first_one_again() -> None:
     assert takeovers.pause <= 2
 
 
-def test_short_sessions_are_suspected_at_the_third_and_the_pause_stays_small() -> None:
+def test_the_third_short_session_is_suspected_and_the_pause_stays_small() -> None:
     takeovers = Takeovers()
     assert [takeovers.lost("it-0", after=0.1, taken_over=False), takeovers.pause] == ["", 0.0]
     assert [takeovers.lost("it-0", after=0.1, taken_over=False), takeovers.pause] == ["", 0.0]
@@ -41,7 +41,7 @@ def test_short_sessions_are_suspected_at_the_third_and_the_pause_stays_small() -
     assert LONGEST_PAUSE_SUSPECTED_SECONDS * 0.49 < takeovers.pause <= LONGEST_PAUSE_SUSPECTED_SECONDS
 
 
-def test_a_good_session_starts_anew() -> None:
+def test_a_long_session_resets_the_count() -> None:
     takeovers = Takeovers()
     for _ in range(2):
         takeovers.lost("it-0", after=0.1, taken_over=False)

@@ -34,7 +34,7 @@ class Stubborn:
         return task
 
 
-async def test_nothing_to_end() -> None:
+async def test_ending_no_tasks_returns_at_once() -> None:
     assert await end(within=0.1) == frozenset()
 
 
@@ -46,7 +46,7 @@ async def test_a_task_that_is_done_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("loses", [0, 1, 5])
-async def test_cancelled_until_it_ends(loses: int) -> None:
+async def test_a_task_is_cancelled_until_it_ends(loses: int) -> None:
     stubborn = Stubborn(loses)
     task = await stubborn.task()
     assert await end(task, within=5, cancel_again=0.01) == frozenset()
@@ -71,7 +71,7 @@ async def test_a_task_is_not_cancelled_again_while_it_cleans_up() -> None:
     assert cleaned == [True]
 
 
-async def test_what_does_not_end_is_returned_in_time() -> None:
+async def test_tasks_that_do_not_end_are_returned_after_the_timeout() -> None:
     hopeless, willing = Stubborn(10**9), Stubborn(0)
     tasks = [await hopeless.task(), await willing.task()]
     began = time.monotonic()
@@ -82,7 +82,7 @@ async def test_what_does_not_end_is_returned_in_time() -> None:
     assert await end(*tasks, within=1) == frozenset()
 
 
-async def test_errors_stay_in_the_tasks() -> None:
+async def test_errors_of_cancelled_tasks_are_not_raised() -> None:
     async def fails() -> None:
         try:
             await asyncio.Event().wait()
@@ -96,7 +96,7 @@ async def test_errors_stay_in_the_tasks() -> None:
 
 
 @pytest.mark.parametrize("loses", [1, 10**9], ids=["one that ends", "one that does not"])
-async def test_cancelled_itself_it_ends_the_tasks_first(loses: int) -> None:
+async def test_cancelling_the_caller_ends_the_tasks_first(loses: int) -> None:
     stubborn = Stubborn(loses)
     task = await stubborn.task()
     ending = asyncio.create_task(end(task, within=0.2, cancel_again=0.02))
@@ -109,7 +109,7 @@ async def test_cancelled_itself_it_ends_the_tasks_first(loses: int) -> None:
     await end(task, within=1)
 
 
-async def test_immune_gives_the_result_or_the_error() -> None:
+async def test_immune_returns_the_result_or_raises_the_error() -> None:
     async def fails() -> None:
         raise KeyError("no")
 
@@ -119,7 +119,7 @@ async def test_immune_gives_the_result_or_the_error() -> None:
 
 
 @pytest.mark.parametrize("loses", [0, 3, 10**9])
-async def test_a_cancelled_caller_is_cancelled_whatever_it_awaits(loses: int) -> None:
+async def test_a_caller_is_cancelled_whatever_it_awaits(loses: int) -> None:
     stubborn = Stubborn(loses)
     task = asyncio.create_task(immune(stubborn.work(), within=0.1, cancel_again=0.01))
     await stubborn.begun.wait()
@@ -130,7 +130,7 @@ async def test_a_cancelled_caller_is_cancelled_whatever_it_awaits(loses: int) ->
     assert task.cancelled()
 
 
-async def test_a_callers_timeout_is_the_callers() -> None:
+async def test_a_callers_timeout_is_raised_to_the_caller() -> None:
     stubborn = Stubborn(2)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):

@@ -17,7 +17,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watchdog, name, seconds)
 
 
-async def test_work_that_fails_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_work_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
     runs = 0
 
     async def work(_life: Life) -> None:
@@ -32,7 +32,7 @@ async def test_work_that_fails_is_started_again(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize("obeys", [True, False])
-async def test_work_without_a_sign_of_life_is_replaced(caplog: pytest.LogCaptureFixture, obeys: bool) -> None:
+async def test_work_without_a_heartbeat_is_replaced(caplog: pytest.LogCaptureFixture, obeys: bool) -> None:
     runs, released = 0, asyncio.Event()
 
     async def work(_life: Life) -> None:
@@ -51,7 +51,7 @@ async def test_work_without_a_sign_of_life_is_replaced(caplog: pytest.LogCapture
     assert [record.message for record in caplog.records] == ["ota_task_stuck"]
 
 
-async def test_work_that_shows_life_goes_on() -> None:
+async def test_work_with_a_regular_heartbeat_continues() -> None:
     runs = 0
 
     async def work(life: Life) -> None:
@@ -65,7 +65,7 @@ async def test_work_that_shows_life_goes_on() -> None:
     assert runs == 1
 
 
-async def test_settings_that_do_not_serve_are_told() -> None:
+async def test_a_configuration_error_ends_the_watchdog() -> None:
     async def work(_life: Life) -> None:
         raise ConfigurationError("no")
 
@@ -73,7 +73,7 @@ async def test_settings_that_do_not_serve_are_told() -> None:
         await keep_running("work", work, silence=5, drain=1)
 
 
-async def test_a_cancellation_leaves_time_to_finish() -> None:
+async def test_a_cancellation_leaves_the_work_time_to_finish() -> None:
     finished = False
 
     async def work(_life: Life) -> None:

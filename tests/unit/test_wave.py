@@ -2,38 +2,24 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.policy.waves import Gate, Wave, gate, plan
-from rollwave.errors import InvalidInput
+from rollwave.domain.policy.waves import Wave, plan
+from rollwave.errors import UnreadableRow
 
 
-def test_linear_is_one_wave_over_all() -> None:
+def test_linear_plans_one_wave_over_all_devices() -> None:
     assert plan("linear", 1000, None) == (Wave(0, None),)
 
 
 @pytest.mark.parametrize(
     ("total", "percent", "first"), [(1000, 5, 50), (1, 5, 1), (0, 5, 1), (30, 5, 2), (10, 100, 10)]
 )
-def test_canary_is_a_first_share_and_the_rest(total: int, percent: float, first: int) -> None:
+def test_canary_plans_a_first_share_and_the_rest(total: int, percent: float, first: int) -> None:
     assert plan("canary", total, percent) == (Wave(0, first), Wave(1, None))
 
 
 @pytest.mark.parametrize(
     ("strategy", "percent"), [("big-bang", 5), (None, 5), ("canary", None), ("canary", 0), ("canary", 101)]
 )
-def test_a_strategy_that_cannot_be_read_is_an_error(strategy: str | None, percent: float | None) -> None:
-    with pytest.raises(InvalidInput):
+def test_an_unreadable_strategy_is_an_error(strategy: str | None, percent: float | None) -> None:
+    with pytest.raises(UnreadableRow):
         plan(strategy, 100, percent)
-
-
-@pytest.mark.parametrize(
-    ("sent", "unfinished", "more", "says"),
-    [
-        (5, False, True, Gate.OPEN),
-        (5, True, True, Gate.SHUT),
-        (4, False, True, Gate.SHUT),
-        (4, False, False, Gate.OPEN),  # fewer devices exist than the wave would hold
-        (0, False, True, Gate.SHUT),
-    ],
-)
-def test_gate(sent: int, unfinished: bool, more: bool, says: Gate) -> None:
-    assert gate(Wave(0, 5), sent=sent, unfinished=unfinished, more_to_send=more) is says

@@ -17,7 +17,7 @@ from rollwave.mqtt.payload import Command, decode_command, encode_command, encod
 from rollwave.mqtt.topics import parse_status_topic, status_topic
 
 
-def test_a_command_is_the_contracts_to_the_byte() -> None:
+def test_a_command_is_encoded_byte_for_byte_as_in_the_contract() -> None:
     assert encode_command(7, "https://h/fw.bin", "2.1.0", None) == (
         b'{"campaign_id": 7, "firmware_url": "https://h/fw.bin", '
         b'"version": "2.1.0", "checksum": "", "action": "update"}'
@@ -28,19 +28,19 @@ TEXTS = st.text().map(lambda text: text.encode("utf-8", "replace").decode())
 
 
 @given(st.integers(1, 2**63 - 1), TEXTS, TEXTS, TEXTS, st.none() | st.integers(1, 2**63 - 1))
-def test_a_device_reads_what_the_engine_writes(
+def test_a_device_parses_the_engines_command(
     campaign: int, url: str, version: str, checksum: str, size: int | None
 ) -> None:
     command = decode_command(encode_command(campaign, url, version, checksum, size))
     assert command == Command(campaign, url, version, checksum, "update", size)
 
 
-def test_a_size_that_is_known_comes_last() -> None:
+def test_a_known_size_is_the_last_key() -> None:
     assert encode_command(7, "https://h/f", "1", None, 8).endswith(b'"action": "update", "size": 8}')
 
 
 @pytest.mark.parametrize("size", [None, 0, -1, True, "8", 8.5, [], 1e400])
-def test_a_size_that_cannot_be_read_does_not_cost_the_command(size: object) -> None:
+def test_an_unreadable_size_does_not_invalidate_the_command(size: object) -> None:
     body = json.loads(encode_command(7, "https://h/f", "1", None)) | {"size": size}
     assert decode_command(json.dumps(body).encode()) == Command(7, "https://h/f", "1", "")
 
@@ -56,14 +56,14 @@ def test_a_size_that_cannot_be_read_does_not_cost_the_command(size: object) -> N
         ("\x1b[31mbad\x85", " [31mbad "),
     ],
 )
-def test_an_errors_text_is_cut_to_a_kilobyte(error: str, kept: str) -> None:
+def test_a_reports_error_is_cut_to_a_kilobyte(error: str, kept: str) -> None:
     body = encode_report(7, "FAILED", error=error)
     assert json.loads(body)["error"] == kept
     assert len(body) < 1100
 
 
 @pytest.mark.parametrize("payload", [b"", b"null", b"{}", b"[]", json.dumps({"campaign_id": "7"}).encode(), b"\xff"])
-def test_what_is_no_command(payload: bytes) -> None:
+def test_invalid_commands_are_refused(payload: bytes) -> None:
     with pytest.raises(InvalidInput):
         decode_command(payload)
 
@@ -85,18 +85,18 @@ def test_what_is_no_command(payload: bytes) -> None:
         "",
     ],
 )
-def test_a_topic_that_is_none(topic: str) -> None:
+def test_an_invalid_topic_is_refused(topic: str) -> None:
     assert parse_status_topic(topic) is None
 
 
 @given(st.text())
-def test_a_topic_comes_back_as_it_went(device: str) -> None:
+def test_a_topic_is_parsed_to_the_ids_it_was_made_from(device: str) -> None:
     found = parse_status_topic(status_topic("north", device))
     assert found == (("north", device) if is_valid_id(device) else None)
 
 
 @pytest.mark.parametrize("device", ["a.b", "a:b", "A-1_2.3", "d" * 128])
-def test_ids_that_may_be(device: str) -> None:
+def test_valid_ids_are_accepted_in_topics(device: str) -> None:
     assert is_valid_id(device)
 
 
@@ -107,13 +107,13 @@ def test_ids_that_may_be(device: str) -> None:
         *("mqtt://h h", "mqtt://me:hunter2@[::1", "me:hunter2@:1883", "mqtt://h:1883,other:hunter2"),
     ],
 )
-def test_a_broker_url_that_is_none(url: str) -> None:
+def test_an_invalid_broker_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Broker.from_url(url)
     assert "hunter2" not in f"{refused.value} {refused.value.hint}"
 
 
-def test_websockets_are_named() -> None:
+def test_websocket_urls_are_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="ws://"):
         Broker.from_url("ws://h:8080")
 
@@ -137,7 +137,7 @@ def test_websockets_are_named() -> None:
         ("mqtts://h", "h", 8883, True),
     ],
 )
-def test_broker_urls_as_other_clients_write_them(url: str, host: str, port: int, tls: bool) -> None:
+def test_broker_urls_of_other_clients_are_accepted(url: str, host: str, port: int, tls: bool) -> None:
     broker = Broker.from_url(url)
     assert (broker.host, broker.port, broker.tls is not None) == (host, port, tls)
 
@@ -152,7 +152,7 @@ def test_a_ca_file_that_is_missing_is_an_error_and_never_plaintext(tmp_path: Pat
 
 
 @pytest.mark.parametrize("url", ["mqtt://h", "tcp://h", "h:1883", "h"])
-def test_a_ca_beside_a_url_that_asks_for_plaintext_is_worth_a_warning(url: str, tmp_path: Path) -> None:
+def test_a_ca_certificate_with_a_plaintext_url_gives_a_warning(url: str, tmp_path: Path) -> None:
     broker = Broker.from_url(url, ca_cert=str(tmp_path / "ca.pem"))
     assert broker.tls is None
     assert broker.warning is not None
@@ -161,25 +161,25 @@ def test_a_ca_beside_a_url_that_asks_for_plaintext_is_worth_a_warning(url: str, 
     assert Broker.from_url(url).warning is None
 
 
-def test_a_client_certificate_is_never_left_out(tmp_path: Path) -> None:
+def test_a_client_certificate_is_never_ignored(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="plaintext"):
         Broker.from_url("mqtt://h", client_cert=str(tmp_path / "cert.pem"), client_key=str(tmp_path / "key.pem"))
 
 
-def test_credentials_never_show() -> None:
+def test_credentials_are_never_shown() -> None:
     broker = Broker.from_url("mqtt://me:s%2Fecret@h")
     assert (broker.username, broker.password) == ("me", "s/ecret")
     assert "ecret" not in repr(broker)
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70, "a\x00b"])
-def test_a_host_name_that_no_host_can_have(host: str) -> None:
+def test_an_impossible_host_name_is_refused(host: str) -> None:
     with pytest.raises(ConfigurationError, match="MQTT_BROKER_URL cannot be used"):
         Broker.from_url(f"mqtt://{host}:1883")
 
 
 @pytest.mark.parametrize("host", ["[::1]", "bücher.example", "broker.example.", "with_underscore", "a" * 63])
-def test_host_names_that_hosts_have(host: str) -> None:
+def test_common_host_names_are_accepted(host: str) -> None:
     assert Broker.from_url(f"mqtt://{host}:1883").host == host.strip("[]")
 
 
@@ -193,13 +193,13 @@ def test_host_names_that_hosts_have(host: str) -> None:
         ({"username": "a", "password": "b" * 65_536}, "MQTT_PASSWORD"),
     ],
 )
-def test_a_login_that_mqtt_does_not_know(login: dict[str, Any], named: str) -> None:
+def test_a_login_that_mqtt_cannot_encode_is_refused(login: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match="MQTT") as raised:
         Broker.from_url("mqtt://h", **login)
     assert named in raised.value.hint
     assert "hunter2" not in f"{raised.value} {raised.value.hint}"
 
 
-def test_logins_that_mqtt_knows() -> None:
+def test_logins_that_mqtt_can_encode_are_accepted() -> None:
     for login in ({"password": "b"}, {"username": "a", "password": "\x00", "protocol": "3.1.1"}, {"username": "ä"}):
         assert Broker.from_url("mqtt://h", **cast("dict[str, Any]", login)).host == "h"

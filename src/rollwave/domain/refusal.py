@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+LONGEST_REFUSAL_SECONDS = 600.0
+"""Seconds that a device which the broker refuses waits before its command is tried again, at most."""
+
 
 class Refusal(StrEnum):
     """What is stored of a device that waits for it (``refused_for``), until a command of its own is taken."""

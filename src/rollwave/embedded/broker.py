@@ -38,6 +38,7 @@ next_connection_delay_ms = 1
     max_payload_size = 1048576
     max_inflight_count = 1000
     dynamic_filters = true
+    {extra}
 """
 
 # rumqttd logs every packet as an error; only a panic is worth keeping.
@@ -52,14 +53,16 @@ IotCoreBroker(config_path=sys.argv[1]).run_forever()
 class EmbeddedBroker:
     """A broker with an MQTT 5 and an MQTT 3.1.1 listener, running inside ``with``.
 
-    The ports are chosen once (``port=0``: a free one), so that the broker comes back where it was.
+    The ports are chosen once (``port=0``: a free one), so that the broker comes back where it was. ``extra`` is more
+    of rumqttd's configuration for each listener's connections, in TOML.
 
     Raises:
         RollwaveError: the wheel is not installed, or a port is taken.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, extra: str = "") -> None:
         require("demo", "the embedded MQTT broker")
+        self._extra = extra
         self.port = port or free_port()
         self._port_v4 = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="rollwave-"))
@@ -97,8 +100,8 @@ class EmbeddedBroker:
         config = self._folder / "rumqttd.toml"
         config.write_text(
             _ROUTER
-            + _LISTENER.format(version="v5", host=HOST, port=self.port)
-            + _LISTENER.format(version="v4", host=HOST, port=self._port_v4)
+            + _LISTENER.format(version="v5", host=HOST, port=self.port, extra=self._extra)
+            + _LISTENER.format(version="v4", host=HOST, port=self._port_v4, extra=self._extra)
         )
         self._process = ServerProcess([sys.executable, "-c", _SERVE, str(config)], log=self.log)
         self._process.wait_until(

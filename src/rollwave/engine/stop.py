@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from rollwave import metrics
-from rollwave.domain.campaign import Action, CampaignStatus, after
+from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.policy.guardrail import Guardrail
-from rollwave.errors import Conflict, InvalidInput
+from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.timing import TURN_SECONDS
+from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, events, executions
 from rollwave.store.campaigns import Campaign, Standing
-from rollwave.store.database import Connection
+from rollwave.store.database import Connection, Pool, tenant_transaction
 
-_log = get_logger("guard")
+_log = get_logger("stop")
 
 MAX_SKIPPED_WITH_THE_STOP, MAX_SKIPPED_PER_BATCH = 1000, 5000
 """Devices skipped in the stopping transaction itself, so that the stop is committed soon; and more right after it, in
 batches."""
 
-_HELD = "Correct what the reason names, then start the campaign again."
+_PAUSED_HINT = "Correct what the reason names, then start the campaign again."
 
 SKIPPED_BECAUSE = "campaign aborted before its turn"
 
@@ -43,7 +46,7 @@ class Stopped:
             "reason": self.reason,
         }
         if self.to is CampaignStatus.PAUSED:
-            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_HELD)
+            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
             report(_log, "ota_campaign_held", held, **fields)
             return
         metrics.auto_aborts.inc()
@@ -66,7 +69,7 @@ def may_stop(standing: Standing) -> bool:
         return False
     try:
         return Guardrail.read(standing.threshold, standing.min_completed).trips(standing.succeeded, standing.failed)
-    except InvalidInput:
+    except UnreadableRow:
         return True
 
 
@@ -79,7 +82,7 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
         return None
     try:
         guardrail = Guardrail.read(standing.threshold, standing.min_completed)
-    except InvalidInput as error:
+    except UnreadableRow as error:
         return await pause_unreadable(connection, tenant_id, standing, str(error))
     if at_gate:
         guardrail = guardrail.at_gate()
@@ -111,6 +114,23 @@ async def pause_unreadable(connection: Connection, tenant_id: str, standing: Sta
         connection, standing, Action.HOLD, tenant_id=tenant_id, actor=events.ENGINE, reason=reason
     )
     return Stopped(tenant_id, standing, to, reason)
+
+
+async def skip_rest(pool: Pool, ref: CampaignRef) -> bool:
+    """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
+
+    Returns whether that was all.
+    """
+    turn_ends = time.monotonic() + TURN_SECONDS
+    while time.monotonic() < turn_ends:
+        async with tenant_transaction(pool, ref.tenant_id, queues=True) as connection:
+            skipped = await executions.skip_unsent(
+                connection, ref.tenant_id, ref.campaign_id, limit=MAX_SKIPPED_PER_BATCH, reason=SKIPPED_BECAUSE
+            )
+            await reach(Failpoint.CAMPAIGN_WRITTEN)
+        if skipped < MAX_SKIPPED_PER_BATCH:
+            return True
+    return False
 
 
 def standing_of(campaign: Campaign) -> Standing:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 
 import asyncpg
 
 from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.pace import Pace
 from rollwave.domain.policy.waves import Wave
 from rollwave.domain.reports.coalesce import Tally
 from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events
 from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.moments import moment
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
@@ -72,6 +74,9 @@ class Campaign:
     targeted_up_to: str | None
     waves: tuple[Wave, ...]
     """None yet: it has not been planned."""
+    status_reason: str | None
+    read_at: datetime
+    """When the row was read, by the database's clock."""
     at_home: bool
     """This database is the one that the installation belongs to. False: nothing may be sent."""
 
@@ -80,17 +85,34 @@ class Campaign:
         """Not every device is an execution yet: nothing may be sent, planned or concluded before."""
         return self.targeted_devices is not None and self.status not in FINAL
 
-    def pace(self, *, tick: float, in_flight: int = 0, steps: int = 1) -> Pace:
-        """What pacing needs of the row."""
-        return Pace(
-            rate=self.rate or 0,
-            tick=tick,
-            age=self.pace_age,
-            used=self.pace_used,
-            in_flight=in_flight,
-            max_in_flight=self.max_in_flight,
-            steps=steps,
-        )
+
+@dataclass(frozen=True, slots=True)
+class NewCampaign:
+    """A campaign to be created. Times are seconds; None takes the engine's settings.
+
+    ``abort_threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rollout_rate`` devices per tick.
+    """
+
+    name: str
+    firmware_version_id: int
+    target_group_id: str
+    rollout_strategy: str = "linear"
+    rollout_rate: int = 10
+    abort_threshold: float = 0.1
+    abort_min_completed: int = 1
+    canary_percent: float = 5.0
+    max_in_flight: int | None = None
+    progress_timeout: float | None = None
+    answer_timeout: float | None = None
+    device_timeout: float | None = None
+    max_attempts: int | None = None
+    retry_on: list[str] | None = None
+    retry_delay: float | None = None
+    retry_delay_max: float | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of the values, in hex: equal for equal requests."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +203,8 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         targeted_devices=row["targeted_devices"],
         targeted_up_to=row["targeted_up_to"],
         waves=tuple(Wave(number, up_to) for number, up_to in enumerate(row["waves"])),
+        status_reason=row["status_reason"],
+        read_at=moment(row["read_at"]),
         at_home=row["at_home"],
     )
 
@@ -241,9 +265,10 @@ async def require_group(connection: Connection, tenant_id: str, group_id: str) -
         raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
 
 
-async def insert(connection: Connection, tenant_id: str, *values: Any) -> CampaignId:
-    """Write down a new campaign; ``values`` follow the statement's parameters after the tenant."""
-    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values)
+async def insert(connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str) -> CampaignId:
+    """Insert a campaign in the state CREATED; returns its id. The statement has the fields' order."""
+    values = (getattr(new, each.name) for each in fields(new))
+    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by)
     return campaign_id
 
 

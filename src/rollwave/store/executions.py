@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
-from rollwave.domain.refusal import Refusal
+from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS, Refusal
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
@@ -181,7 +181,9 @@ async def release(
 
     The delay doubles with each ``refusal``. Not applied: the lease had ended, and another worker has the device now.
     """
-    await connection.execute(_sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refusal)
+    await connection.execute(
+        _sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refusal, LONGEST_REFUSAL_SECONDS
+    )
 
 
 async def apply_reports(

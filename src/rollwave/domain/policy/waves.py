@@ -7,10 +7,11 @@ to in all; its gate opens the next wave once every one of those is terminal and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 class Strategy(StrEnum):
@@ -28,47 +29,41 @@ class Wave:
     up_to: int | None
 
 
+def name_of(number: int, waves: Sequence[Wave]) -> str:
+    """What people call a wave of these."""
+    if len(waves) == 1:
+        return "all"
+    if len(waves) == 2:
+        return ("canary", "rest")[number]
+    return f"wave {number}"
+
+
+def wave_at(place: int, waves: Sequence[Wave]) -> Wave:
+    """The wave in which the device goes before which ``place`` others go, in all."""
+    return next((each for each in waves if each.up_to is None or place < each.up_to), waves[-1])
+
+
 def plan(strategy: str | None, total: int, canary_percent: float | None) -> tuple[Wave, ...]:
     """Split ``total`` devices into waves.
 
     Linear is one wave. Canary is a first share of ``canary_percent`` (rounded up, at least 1 device), then the rest.
 
     Raises:
-        InvalidInput: the strategy is not known, or the percentage is not over 0 and up to 100.
+        UnreadableRow: the strategy is not known, or the percentage is not over 0 and up to 100.
     """
     match strategy:
         case Strategy.LINEAR:
             return (Wave(0, None),)
         case Strategy.CANARY:
             if canary_percent is None or not 0 < canary_percent <= 100:
-                raise InvalidInput(
+                raise UnreadableRow(
                     f"canary_percent {canary_percent} is not over 0 and up to 100",
                     hint="Set canary_percent to a share such as 5, then start the campaign again.",
                 )
             first = max(1, math.ceil(total * canary_percent / 100))
             return (Wave(0, first), Wave(1, None))
         case _:
-            raise InvalidInput(
+            raise UnreadableRow(
                 f"rollout_strategy {strategy!r} is not known",
                 hint="Set rollout_strategy to linear or canary, then start the campaign again.",
             )
-
-
-class Gate(StrEnum):
-    """What the gate behind a wave says."""
-
-    SHUT = "shut"
-    """Devices of the wave are still to be sent to or in progress."""
-    OPEN = "open"
-    """Every device of the wave is terminal and the guardrail holds: go on."""
-
-
-def gate(wave: Wave, *, sent: int, unfinished: bool, more_to_send: bool) -> Gate:
-    """Judge the gate behind ``wave``.
-
-    ``sent`` is the devices sent to in all, ``unfinished`` whether any of them is not terminal,
-    ``more_to_send`` whether a device that was never sent to is left. A wave of which too few devices
-    exist is full when none is left.
-    """
-    full = not more_to_send or (wave.up_to is not None and sent >= wave.up_to)
-    return Gate.OPEN if full and not unfinished else Gate.SHUT

@@ -13,11 +13,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from rollwave import metrics
-from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.policy.admission import admit
 from rollwave.engine.dispatch.batch import Batch, Sent
-from rollwave.engine.dispatch.claim import Claims
+from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
@@ -40,15 +42,19 @@ class Dispatch:
         pool: Pool,
         publisher: CommandSession,
         settings: Settings,
+        count: Count,
         stopping: Callable[[], bool] = lambda: False,
         *,
         steps: int = 1,
     ) -> None:
-        """``steps``: parts in which a tick's devices go out, one after the other; 1: all at once."""
+        """``count``: counts a campaign's devices, where nobody has.
+
+        ``steps``: parts in which a tick's devices go out, one after the other; 1: all at once.
+        """
         self._pool = pool
         self._settings = settings
         self._publisher = publisher
-        self._claimer = Claims(pool, settings, steps=steps)
+        self._claimer = Claims(pool, settings, count, steps=steps)
         self._sender = Delivery(pool, publisher, settings)
         self._stopping = stopping
 
@@ -87,9 +93,10 @@ class Dispatch:
     async def _still_runs(self, ref: CampaignRef) -> bool:
         """Whether more may go: the campaign has not been stopped since, and reports can come in."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+            row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             heard = await listeners.heard(connection, self._settings.listener_slots)
-        return heard and campaign.status is CampaignStatus.RUNNING and campaign.at_home
+        campaign = under_policy(row, self._settings)
+        return admit(campaign.policy, campaign.facts(self._settings, heard=heard)).sends
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from rollwave import metrics
+from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.engine import identity
 from rollwave.engine.backpressure import Backpressure
-from rollwave.engine.dispatch.resend import Resender
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest import batches, broker_drops
 from rollwave.engine.ingest.batches import Batch, Inbox
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.ingest.takeover import Takeovers
 from rollwave.engine.ingest.troubles import FAULT_PAUSE_SECONDS, Troubles
-from rollwave.engine.upkeep.gates import Conductor
 from rollwave.engine.watchdog import GIVE_UP_SECONDS, Life
-from rollwave.engine.worker.concluder import Concluder
 from rollwave.errors import BrokerUnavailable, ConfigurationError, IdentityUndecided
 from rollwave.log import get_logger, trace
 from rollwave.log_once import Problems
@@ -70,10 +70,19 @@ class Listener:
         settings: Settings,
         *,
         slot: int = 0,
-        precedence: Backpressure | None = None,
+        backpressure: Backpressure | None = None,
         problems: Problems | None = None,
+        on_settled: Callable[[Sequence[CampaignRef]], None] = lambda _: None,
+        on_question: Callable[[TenantId, DeviceId], None] | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """``problems``: of the process, where other parts meet the same ones.
+        """A listener that takes in reports, and passes on what they set going.
+
+        Args:
+            problems: of the process, where other parts meet the same ones.
+            on_settled: is told of campaigns in which every device sent to is terminal now: they may go on.
+            on_question: is told of a device that asks what it should be doing.
+            beside: work that goes on beside each session with the broker. An error of it ends the session.
 
         Raises:
             ConfigurationError: a setting cannot be used.
@@ -85,10 +94,10 @@ class Listener:
             check_direct(settings.database_direct_url.get_secret_value())
         self._broker = Broker.from_settings(settings)
         problems = problems or Problems()
-        self._answerer = Resender(pool, settings, problems)
-        self._concluder = Concluder(Conductor(pool, settings))
-        self._intake = Ingest(pool, settings, self._answerer.ask)
-        self._precedence = precedence or Backpressure()
+        self._on_settled = on_settled
+        self._beside = beside
+        self._intake = Ingest(pool, settings, on_question)
+        self._backpressure = backpressure or Backpressure()
         self._troubles = Troubles(slot, problems)
         self._takeovers = Takeovers()
         self._life = Life()
@@ -187,8 +196,9 @@ class Listener:
             _close_after(self._hold_on(session, lock, topic_filter, last), inbox),
             _close_after(_read(session, inbox), inbox),
             _close_after(stop.wait(), inbox),
-            self._answerer.run(),
         ]
+        if self._beside is not None:
+            beside.append(self._beside())
         if self._slot == 0:
             beside.append(broker_drops.watch(self._broker))
         try:
@@ -198,7 +208,6 @@ class Listener:
                 grace=batches.DRAIN_SECONDS + 1,
             )
         finally:
-            await self._concluder.cancel()
             metrics.report_lag.set(0)
 
     async def _hold_on(self, session: Session, lock: listeners.Lock, topic_filter: str, last: str | None) -> None:
@@ -241,13 +250,12 @@ class Listener:
     async def _commit(self, session: Session, batch: Batch) -> None:
         with trace("batch"):
             await reach(Failpoint.RECEIVED)
-            with self._precedence.hearing(len(batch.messages)):
+            with self._backpressure.hearing(len(batch.messages)):
                 touched = await self._intake.take_in(batch.messages, behind=batch.behind)
             await reach(Failpoint.REPORTS_COMMITTED)
             await session.acknowledge_all(batch.messages)
             await reach(Failpoint.ACKNOWLEDGED)
-            for ref in touched:
-                self._concluder.begin(ref)
+            self._on_settled(touched)
 
 
 async def _read(session: Session, inbox: Inbox) -> None:

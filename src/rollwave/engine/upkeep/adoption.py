@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
@@ -21,23 +22,35 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.events import FailedAttempt
 
-_log = get_logger("conductor")
+_log = get_logger("upkeep")
 
 MAX_ADOPTED_PER_LOOK = 10_000
-"""Rows taken over in one look."""
+"""Devices taken over in one look."""
 
 SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
 """What the engine writes down for a device that it never sends to."""
 
 
-async def take_over(connection: Connection, campaign: Campaign, *, patience: float) -> tuple[bool, bool]:
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """What taking over came to: there may be ``more`` such devices, and of these, ``any_moved`` to another state.
+
+    Then the counters are to be verified before the campaign is judged: such a device may have been counted before the
+    host's worker wrote over it.
+    """
+
+    more: bool
+    any_moved: bool
+
+
+async def take_over(connection: Connection, campaign: Campaign, *, progress_timeout: float) -> TakenOver:
     """Give devices left in progress all their time from now on, and end those that had finished.
 
-    Returns whether there may be more of them, and whether any is not what it was. Then the counters are to be verified
-    before the campaign is judged: such a device may have been counted before the host's worker wrote over it. Needs the
-    campaign's lock.
+    Needs the campaign's lock.
     """
-    adopted = await adoption.adopt(connection, campaign, patience=patience, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED)
+    adopted = await adoption.adopt(
+        connection, campaign, patience=progress_timeout, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED
+    )
     moved = [each for each in adopted if each.became is not each.was]
     tally: Tally = Counter()
     for each in moved:
@@ -46,11 +59,11 @@ async def take_over(connection: Connection, campaign: Campaign, *, patience: flo
         await campaigns.count(connection, campaign.tenant_id, tally)
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
-        await _tell(connection, campaign, ended)
-    return len(adopted) == MAX_ADOPTED_PER_LOOK, bool(moved)
+        await _record_finished(connection, campaign, ended)
+    return TakenOver(more=len(adopted) == MAX_ADOPTED_PER_LOOK, any_moved=bool(moved))
 
 
-async def _tell(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
+async def _record_finished(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
     failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
     await events.append_failed_attempts(
         connection,

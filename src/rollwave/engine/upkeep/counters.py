@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS
 from rollwave.engine import stop
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
-from rollwave.store import adoption, campaigns, events
+from rollwave.settings import Settings
+from rollwave.store import adoption, campaigns, events, executions
 from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign, Comparison
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
-_log = get_logger("conductor")
+_log = get_logger("upkeep")
+
+CLOCK_SET_BACK_MARGIN = 1.2
+"""A row that is due later than this many times the longest wait was dated before the database's clock was set back.
+
+More than 1 + ``domain.reports.throttle.LEEWAY``, by which deadlines are later than the silence that is allowed.
+"""
 
 
-class Verifier:
+class Counters:
     """Reads every row of a campaign, without the campaign's lock, which is taken only for what there is to repair."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
+        self._settings = settings
+
+    async def reconcile(self, ref: CampaignRef) -> float:
+        """If it is time to, compare counters and rows, repair the difference, and judge the campaign on that.
+
+        Returns the seconds until it is time again.
+        """
+        every = self._settings.reconcile_interval
+        async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
+            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+            # A negative age is from before the database's clock was set back.
+            if 0 <= campaign.reconciled_age < every:
+                return every - campaign.reconciled_age
+            await campaigns.date_reconciliation(connection, campaign)
+            policy = under_policy(campaign, self._settings).policy
+            longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait)
+            await executions.bring_forward(
+                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, patience=policy.progress_timeout
+            )
+        await self.verify(ref)
+        return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: not now."""
+        """Compare counters and rows, and repair the difference. False: not now, as what a host left comes first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 
@@ -55,10 +85,10 @@ class Verifier:
                 return False
             repaired = await campaigns.repair(connection, was, found)
             if repaired and found.drifted and was.counted:
-                stopped = await self._tell(connection, was)
+                stopped = await self._record_repair(connection, was)
             elif repaired and found.drifted:
                 adopted = _what_a_host_did(found)
-                stopped = await self._adopt(connection, ref, adopted)
+                stopped = await self._record_adoption(connection, ref, adopted)
         if adopted:
             _log.info("ota_campaign_adopted", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id, **adopted)
         if stopped:
@@ -72,7 +102,9 @@ class Verifier:
         # A host that has written down the campaign is about to write down its devices.
         return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
 
-    async def _adopt(self, connection: Connection, ref: CampaignRef, counts: dict[str, int]) -> Stopped | None:
+    async def _record_adoption(
+        self, connection: Connection, ref: CampaignRef, counts: dict[str, int]
+    ) -> Stopped | None:
         """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.
 
         One of which nothing was sent is like any other that a host writes down.
@@ -81,7 +113,7 @@ class Verifier:
         campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
         return await stop.judge(connection, ref.tenant_id, stop.standing_of(campaign))
 
-    async def _tell(self, connection: Connection, was: Campaign) -> Stopped | None:
+    async def _record_repair(self, connection: Connection, was: Campaign) -> Stopped | None:
         """Have it in log and history that counters were repaired, and judge on those."""
         campaign = await campaigns.get(connection, was.tenant_id, was.id)
         _log.warning(

@@ -1,34 +1,89 @@
-"""Devices whose deadline has passed: another attempt after a delay, or the end. Each failed attempt has its history."""
+"""Whether a campaign's deadlines run now, and what becomes of devices whose deadline has passed.
+
+Such a device gets another attempt after a delay, or the end. Each failed attempt has its history.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import DeviceId, is_valid_id
-from rollwave.domain.policy.document import Rules
+from rollwave.domain.ids import CampaignId, is_valid_id
+from rollwave.domain.policy.document import Policy
 from rollwave.domain.reports.coalesce import Tally
 from rollwave.domain.retry import Reason
+from rollwave.domain.suspension import Change
 from rollwave.engine import stop
 from rollwave.engine.stop import Stopped
-from rollwave.store import adoption, campaigns, events, executions
+from rollwave.settings import Settings
+from rollwave.store import adoption, campaigns, events, executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.events import FailedAttempt
 from rollwave.store.executions import Overdue
+from rollwave.store.listeners import Listening
 
 MAX_OVERDUE_PER_LOOK = 5000
+"""Devices judged in one look."""
+
+CATCH_UP_SECONDS = 10.0
+"""Seconds in which a new listener is sure to have taken in what was queued for it."""
 
 NO_OTHER = "an attempt failed, and the campaign was stopped before the next"
 
 
-async def sweep(
-    connection: Connection, campaign: Campaign, rules: Rules, *, sends_on: bool
-) -> tuple[bool, bool, Stopped | None]:
-    """Judge the devices that are overdue.
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What judging overdue devices came to.
 
-    Returns whether any failed for good, whether there may be more of them, and the campaign if that stopped it.
+    ``any_failed`` for good; there may be ``more`` that are overdue; the campaign was ``stopped`` for those that failed.
+    """
+
+    any_failed: bool
+    more: bool
+    stopped: Stopped | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """An overdue device whose attempt has failed, and the seconds until the next one; None: it has failed for good."""
+
+    device: Overdue
+    reason: Reason
+    message: str
+    retry_in: float | None
+
+
+async def note_activity(connection: Connection, campaign: Campaign, policy: Policy, settings: Settings) -> bool:
+    """Write down whether the campaign is active. Returns whether devices may be judged by their deadlines now.
+
+    Deadlines stand still while a campaign is suspended. One that becomes active is judged at the next look.
+    """
+    number = settings.listener_slots
+    heard, listening = await listeners.heard(connection, number), await listeners.listening(connection, number)
+    active = heard and campaign.status is not CampaignStatus.PAUSED
+    heard_for = listening.without_gap if listening else 0.0
+    change = campaign.activity.change(active=active, heard_for=heard_for, tick=settings.tick_interval)
+    await campaigns.note_activity(connection, campaign, change, longest=policy.longest_deadline)
+    return active and change is not Change.ACTIVATE and _have_been_heard(listening, policy)
+
+
+def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
+    """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
+
+    So neither an outage of broker or database, nor the time it takes to catch up with the queue after one, nor a
+    change of listeners, fails a device.
+    """
+    longest = policy.longest_silence
+    return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
+
+
+async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, sends_on: bool) -> Swept:
+    """Judge the devices that are overdue.
 
     Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
     """
@@ -36,48 +91,55 @@ async def sweep(
         connection,
         campaign,
         everyone=not sends_on,
-        in_all=rules.device_timeout,
-        extension=campaign.activity.extension(rules.longest_deadline),
+        in_all=policy.device_timeout,
+        extension=campaign.activity.extension(policy.longest_deadline),
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in overdue if each.finished]:
         await adoption.leave(connection, campaign, finished)
     more = len(overdue) == MAX_OVERDUE_PER_LOOK or bool(finished)
-    again: list[tuple[DeviceId, Reason, float]] = []
-    over: list[tuple[DeviceId, Reason, str]] = []
-    tally: Tally = Counter()
-    failures: list[FailedAttempt] = []
-    for each in (each for each in overdue if not each.finished):
-        reason = _reason(each)
-        given_up = each.failed_for is not None
-        delay = None if given_up else rules.retry.delay_after(reason, each.attempt, luck=random.random())  # noqa: S311  spreads load only
-        retried = sends_on and delay is not None and is_valid_id(each.device_id)
-        message = _message(reason, rules, each.attempt) if reason is not each.failed_for else NO_OTHER
-        if retried and delay is not None:
-            again.append((each.device_id, reason, delay))
-        else:
-            over.append((each.device_id, reason, message))
-            tally.update({(campaign.id, each.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
-        failures.append(
-            FailedAttempt(
-                campaign.id,
-                each.device_id,
-                each.attempt,
-                reason,
-                message,
-                events.ENGINE,
-                final=not retried,
-                given_up=given_up,
-            )
-        )
+    judged = [_judge(each, policy, sends_on=sends_on) for each in overdue if not each.finished]
+    again = [(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None]
     if again:
-        await executions.postpone(connection, campaign, again, in_all=rules.device_timeout)
-    await events.append_failed_attempts(connection, campaign.tenant_id, failures)
-    if not over:
-        return False, more, None
-    await executions.fail(connection, campaign, over)
+        await executions.postpone(connection, campaign, again, in_all=policy.device_timeout)
+    history = [_failed_attempt(campaign.id, each) for each in judged]
+    await events.append_failed_attempts(connection, campaign.tenant_id, history)
+    failed = [each for each in judged if each.retry_in is None]
+    if not failed:
+        return Swept(any_failed=False, more=more)
+    return Swept(any_failed=True, more=more, stopped=await _fail(connection, campaign, failed))
+
+
+async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Judged]) -> Stopped | None:
+    """Fail the devices, count them, and judge the campaign by that."""
+    await executions.fail(connection, campaign, [(each.device.device_id, each.reason, each.message) for each in failed])
+    tally: Tally = Counter()
+    for each in failed:
+        tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
     [standing] = await campaigns.count(connection, campaign.tenant_id, tally)
-    return True, more, await stop.judge(connection, campaign.tenant_id, standing)
+    return await stop.judge(connection, campaign.tenant_id, standing)
+
+
+def _judge(device: Overdue, policy: Policy, *, sends_on: bool) -> _Judged:
+    reason = _reason(device)
+    message = NO_OTHER if reason is device.failed_for else _message(reason, policy, device.attempt)
+    retry_in = None
+    if sends_on and device.failed_for is None and is_valid_id(device.device_id):
+        retry_in = policy.retry.delay_after(reason, device.attempt, luck=random.random())  # noqa: S311  spreads load only
+    return _Judged(device, reason, message, retry_in)
+
+
+def _failed_attempt(campaign_id: CampaignId, judged: _Judged) -> FailedAttempt:
+    return FailedAttempt(
+        campaign_id,
+        judged.device.device_id,
+        judged.device.attempt,
+        judged.reason,
+        judged.message,
+        events.ENGINE,
+        final=judged.retry_in is None,
+        given_up=judged.device.failed_for is not None,
+    )
 
 
 def _reason(overdue: Overdue) -> Reason:
@@ -88,12 +150,12 @@ def _reason(overdue: Overdue) -> Reason:
     return Reason.NO_PROGRESS if overdue.heard else Reason.NO_ANSWER
 
 
-def _message(reason: Reason, rules: Rules, attempt: int) -> str:
+def _message(reason: Reason, policy: Policy, attempt: int) -> str:
     sends = f"sent {attempt} time{'s' if attempt > 1 else ''}"
     match reason:
         case Reason.OVERDUE:
-            return f"not done within the {rules.device_timeout:g} s that a device has in all; {sends}"
+            return f"not done within the {policy.device_timeout:g} s that a device has in all; {sends}"
         case Reason.NO_ANSWER:
-            return f"no report within {rules.answer_within:g} s of the command; {sends}"
+            return f"no report within {policy.answer_timeout:g} s of the command; {sends}"
         case _:
-            return f"no further report within {rules.patience:g} s; {sends}"
+            return f"no further report within {policy.progress_timeout:g} s; {sends}"

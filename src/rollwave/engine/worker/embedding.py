@@ -14,16 +14,20 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry
 
 from rollwave.engine.ingest import listener
-from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.ingest.troubles import part_of
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker.host_pool import Given, HostPool, host_pool_of
+from rollwave.engine.worker.listening import make_listener
 from rollwave.errors import ConfigurationError
 from rollwave.log import TraceSource, traced_by
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 TICK, LOOP = "tick", "loop"
+"""Parts of a process, as its problems name them."""
+
+WAITED_FOR_SHARE = 0.05
+"""Of a tick interval: a campaign that is to be looked at within that time is waited for."""
 
 RETRY_SECONDS = 2.0
 """Seconds before a listener that met a problem tries again."""
@@ -52,23 +56,23 @@ async def run_ota_campaign_tick(
     Raises:
         TypeError: ``pool`` is no pool.
     """
-    kept = host_pool_of(pool)
+    host = host_pool_of(pool)
     # Ours says itself when it ends; of a loop of the host's own, nothing is known.
-    with traced_by(trace_id), kept.ticking(again=_given.get() is None):
+    with traced_by(trace_id), host.used_by_a_tick(again=_given.get() is None):
         try:
-            ready = await kept.ready(_with(settings, registry))
-            await _tick(kept, ready)
+            ready = await host.require_ready(_with(settings, registry))
+            await _tick(host, ready)
         except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
-            kept.tell(TICK, error)
+            host.log_problem(TICK, error)
         else:
-            kept.well(TICK)
+            host.log_recovery(TICK)
 
 
-async def _tick(kept: HostPool, settings: Settings) -> None:
-    ticker, _ = await kept.dispatching(settings)
+async def _tick(host: HostPool, settings: Settings) -> None:
+    ticker = (await host.dispatching(settings)).ticker
     try:
         wait = await ticker.tick()
-        if wait <= settings.tick_interval / 20:
+        if wait <= WAITED_FOR_SHARE * settings.tick_interval:
             await asyncio.sleep(wait)
             await ticker.tick(quietly=True)
     except BaseException:
@@ -93,49 +97,49 @@ async def run_ota_status_listener(
     Raises:
         TypeError: ``pool`` is no pool.
     """
-    kept = host_pool_of(pool)
+    host = host_pool_of(pool)
     given = Given(settings, registry)
     with traced_by(trace_id):
-        async with kept.used():
-            slots = (await _ready(kept, part_of(0), given)).listener_slots
+        async with host.used():
+            slots = (await _ready(host, part_of(0), given)).listener_slots
             # Each slot has to be held by somebody, as with `rollwave worker`: else nothing is sent.
             async with asyncio.TaskGroup() as listening:  # left once each has finished its batch
                 for slot in range(slots):
-                    listening.create_task(_listen(kept, slot, given))
+                    listening.create_task(_listen(host, slot, given))
 
 
-async def _listen(kept: HostPool, slot: int, given: Given) -> None:
+async def _listen(host: HostPool, slot: int, given: Given) -> None:
     """Listen in one slot, with another listener after each that met a problem."""
     part = part_of(slot)
 
     async def listen(life: Life) -> None:
         while True:
-            ready = await _ready(kept, part, given, life)
+            ready = await _ready(host, part, given, life)
             try:
-                kept.listeners[slot] = Listener(
-                    kept.pool, ready, slot=slot, precedence=kept.precedence, problems=kept.problems
+                host.listeners[slot] = make_listener(
+                    host.pool, ready, slot=slot, backpressure=host.backpressure, problems=host.problems
                 )
-                await kept.listeners[slot].run(life=life)
+                await host.listeners[slot].run(life=life)
             except Exception as error:  # noqa: BLE001  a host's gather would end all of its other work
-                kept.tell(part, error)
+                host.log_problem(part, error)
             life.sign()
             await asyncio.sleep(RETRY_SECONDS)
 
     try:
         await keep_running(part, listen, silence=listener.SILENCE_SECONDS, drain=listener.DRAIN_SECONDS)
     finally:
-        kept.listeners.pop(slot, None)
+        host.listeners.pop(slot, None)
 
 
-async def _ready(kept: HostPool, part: str, given: Given, life: Life | None = None) -> Settings:
+async def _ready(host: HostPool, part: str, given: Given, life: Life | None = None) -> Settings:
     """Wait until everything is right that is needed to listen."""
     while True:
         try:
-            ready = await kept.ready(given)
-            kept.require_room(ready)
+            ready = await host.require_ready(given)
+            host.require_spare_connections(ready)
             return ready
         except Exception as error:  # noqa: BLE001  as above
-            kept.tell(part, error)
+            host.log_problem(part, error)
         if life is not None:
             life.sign()
         await asyncio.sleep(RETRY_SECONDS)
@@ -161,18 +165,18 @@ async def worker_loop(
     Raises:
         TypeError: ``pool`` is no pool.
     """
-    kept = host_pool_of(pool)
+    host = host_pool_of(pool)
     token = _given.set(Given(settings, registry))
     try:
         with traced_by(trace_id):
-            async with kept.used():
+            async with host.used():
                 while True:
                     started = time.monotonic()
                     try:
                         await tick(pool)
-                        kept.well(LOOP)
+                        host.log_recovery(LOOP)
                     except Exception as error:  # noqa: BLE001  a tick of the host's own may raise
-                        kept.tell(LOOP, error)
+                        host.log_problem(LOOP, error)
                     every = _interval(settings) if interval is None else interval
                     await asyncio.sleep(max(0.0, every - (time.monotonic() - started)))
     finally:

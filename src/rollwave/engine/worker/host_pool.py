@@ -1,8 +1,8 @@
 """What is kept for each pool of a host, between two ticks and beside its listener.
 
 A host calls a tick every few seconds. What a tick needs for longer than itself is kept for its pool: the session with
-the broker, what each campaign waits for, and what was logged already. It is given up when it has not been used for a
-while, and when the event loop ends.
+the broker, when each campaign is to be looked at, and what was logged already. It is closed when it has not been used
+for a while, and when the event loop ends.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from rollwave.tasks import end, start
 
 _log = get_logger("host")
 
-IDLE_SECONDS = 60.0
-"""Seconds after the last tick for which the session with the broker is kept, and three tick intervals at least."""
+IDLE_SECONDS, IDLE_TICKS = 60.0, 3
+"""Seconds, or tick intervals where those are longer, for which the session is kept after the last tick."""
 
-LOOK_EVERY_SECONDS = 1.0
-"""Seconds between two looks whether it is still used."""
+CHECK_EVERY_SECONDS = 1.0
+"""Seconds between two checks whether it is still used."""
 
 CLOSING_SECONDS = 15.0
 """Maximum number of seconds to close the session."""
@@ -59,11 +59,11 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Dispatching:
     """What ticks with the same settings share."""
 
     settings: Settings
-    publisher: CommandSession
+    command_session: CommandSession
     ticker: Ticker
 
 
@@ -71,31 +71,32 @@ class HostPool:
     """Everything that is kept for one pool."""
 
     def __init__(self, pool: Pool) -> None:
-        self.bare = pool
         self.pool = guarded(pool)
+        self._unguarded = pool
         self.loop = asyncio.get_running_loop()
         self.problems = Problems()
         self.listeners: dict[int, Listener] = {}
         """By the slots that this process holds or stands by for."""
-        self._told = LogOnce()
-        self.precedence = Backpressure()
-        self._work: _Work | None = None
-        self._known: tuple[Settings, Broker] | None = None
+        self.backpressure = Backpressure()
+        self._log_once = LogOnce()
+        self._dispatching: Dispatching | None = None
+        self._broker: tuple[Settings, Broker] | None = None
+        """The broker of the settings that were checked last."""
         self._schema_is_current = False
         self._users = 0
         self._used_at = -inf
         # Its log lines belong to no tick: it starts with no context variable set.
-        self._keeper = contextvars.Context().run(start, self._keep())
+        self._closing = contextvars.Context().run(start, self._close_when_idle())
 
-    async def ready(self, given: Given) -> Settings:
+    async def require_ready(self, given: Given) -> Settings:
         """See that everything is right that is needed to work: settings, pool, schema. Returns the settings.
 
         Raises:
             RollwaveError: a setting, the schema or a right is missing or wrong.
         """
-        self._join(given.registry)
-        settings = self.settings(given)
-        if not belongs_to(self.bare, self.loop):
+        self._join_registry(given.registry)
+        settings = self.read_settings(given)
+        if not belongs_to(self._unguarded, self.loop):
             raise ConfigurationError(
                 "the pool belongs to another event loop",
                 hint="Make the pool in the event loop in which it is used, and a new one for each asyncio.run().",
@@ -105,7 +106,7 @@ class HostPool:
             self._schema_is_current = True
         return settings
 
-    def settings(self, given: Given) -> Settings:
+    def read_settings(self, given: Given) -> Settings:
         """The settings, once they are known to be usable.
 
         Raises:
@@ -118,16 +119,16 @@ class HostPool:
                 hint="Hand over settings=Settings(...), or leave it out to have the environment read.",
             )
         settings.require(ENGINE)
-        self._broker(settings)
+        self._broker_of(settings)
         return settings
 
-    def require_room(self, settings: Settings) -> None:
+    def require_spare_connections(self, settings: Settings) -> None:
         """See that listeners leave a connection of the pool to all others, the host's own among them.
 
         Raises:
             ConfigurationError: each connection of the pool would be a listener's.
         """
-        size = getattr(self.bare, "get_max_size", lambda: inf)()
+        size = getattr(self._unguarded, "get_max_size", lambda: inf)()
         slots = settings.listener_slots
         if settings.database_direct_url is None and size <= slots:
             raise ConfigurationError(
@@ -136,19 +137,21 @@ class HostPool:
                 "or set ROLLWAVE_DATABASE_DIRECT_URL.",
             )
 
-    async def dispatching(self, settings: Settings) -> tuple[Ticker, CommandSession]:
+    async def dispatching(self, settings: Settings) -> Dispatching:
         """What a tick with these settings works with. The same as before, unless the settings are others."""
-        if self._work is None or settings != self._work.settings:
+        if self._dispatching is None or settings != self._dispatching.settings:
             await self._close()
-            publisher = CommandSession(self._broker(settings), self.problems, self.precedence)
-            self._work = _Work(settings, publisher, Ticker(self.pool, publisher, settings, told=self._told))
-        return self._work.ticker, self._work.publisher
+            session = CommandSession(self._broker_of(settings), self.problems, self.backpressure)
+            ticker = Ticker(self.pool, session, settings, log_once=self._log_once)
+            self._dispatching = Dispatching(settings, session, ticker)
+        return self._dispatching
 
-    def settings_before(self) -> Settings | None:
+    @property
+    def last_settings(self) -> Settings | None:
         """The settings of the last tick; None: there was none."""
-        return self._work.settings if self._work else None
+        return self._dispatching.settings if self._dispatching else None
 
-    def tell(self, part: str, error: Exception) -> None:
+    def log_problem(self, part: str, error: Exception) -> None:
         """Log what ``part`` has met, unless that is logged already. Only a programming error has a traceback."""
         found = explained(error)
         if isinstance(found, SchemaMismatch):
@@ -163,17 +166,17 @@ class HostPool:
             else:
                 report(_log, "ota_tick_failed", error, part=part)
 
-    def well(self, part: str) -> None:
+    def log_recovery(self, part: str) -> None:
         """``part`` has done its work; log that where it could not before."""
         if self.problems.over(part):
             _log.info("ota_ready", part=part)
 
-    def touch(self) -> None:
+    def note_use(self) -> None:
         """It is used now, and may be again."""
         self._used_at = time.monotonic()
 
     @contextmanager
-    def ticking(self, *, again: bool) -> Iterator[None]:
+    def used_by_a_tick(self, *, again: bool) -> Iterator[None]:
         """For the block it is kept; and then for a while, where the tick may be called ``again``."""
         self._users += 1
         try:
@@ -181,57 +184,57 @@ class HostPool:
         finally:
             self._users -= 1
             if again:
-                self.touch()
+                self.note_use()
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[None]:
-        """For the block it is kept; whoever leaves last gives it up, unless ticks are called beside."""
+        """For the block it is kept; whoever leaves last closes it, unless ticks are called beside."""
         self._users += 1
         try:
             yield
         finally:
             self._users -= 1
-            if not self._users and self._left <= 0:
-                await end(self._keeper, within=CLOSING_SECONDS, cancel_again=CLOSING_SECONDS)
+            if not self._users and self._seconds_left <= 0:
+                await end(self._closing, within=CLOSING_SECONDS, cancel_again=CLOSING_SECONDS)
 
-    def _join(self, registry: CollectorRegistry | None) -> None:
+    def _join_registry(self, registry: CollectorRegistry | None) -> None:
         try:
             metrics.join(registry)
         except ConfigurationError as error:  # nothing else depends on it
-            if self._told.is_new("registry", str(error)):
+            if self._log_once.is_new("registry", str(error)):
                 report(_log, "ota_metrics_not_registered", error)
 
-    def _broker(self, settings: Settings) -> Broker:
-        if self._known is None or self._known[0] != settings:
+    def _broker_of(self, settings: Settings) -> Broker:
+        if self._broker is None or self._broker[0] != settings:
             broker = Broker.from_settings(settings)
-            if broker.warning and self._told.is_new("broker", str(broker.warning)):
+            if broker.warning and self._log_once.is_new("broker", str(broker.warning)):
                 report(_log, "ota_setting_ignored", broker.warning, level=logging.WARNING)
-            self._known = settings, broker
-        return self._known[1]
+            self._broker = settings, broker
+        return self._broker[1]
 
-    async def _keep(self) -> None:
+    async def _close_when_idle(self) -> None:
         try:
-            while self._users or self._left > 0:  # noqa: ASYNC110  no event says that a host has stopped ticking
-                await asyncio.sleep(LOOK_EVERY_SECONDS)
+            while self._users or self._seconds_left > 0:  # noqa: ASYNC110  no event says that a host has stopped ticking
+                await asyncio.sleep(CHECK_EVERY_SECONDS)
         finally:
-            if _kept.get(id(self.bare)) is self:
-                del _kept[id(self.bare)]
+            if host_pools.get(id(self._unguarded)) is self:
+                del host_pools[id(self._unguarded)]
             await self._close()
 
     @property
-    def _left(self) -> float:
-        """Seconds until it is given up."""
-        interval = self._work.settings.tick_interval if self._work else 0.0
-        return self._used_at + max(IDLE_SECONDS, 3 * interval) - time.monotonic()
+    def _seconds_left(self) -> float:
+        """Until it is closed, unless it is used meanwhile."""
+        interval = self._dispatching.settings.tick_interval if self._dispatching else 0.0
+        return self._used_at + max(IDLE_SECONDS, IDLE_TICKS * interval) - time.monotonic()
 
     async def _close(self) -> None:
-        work, self._work = self._work, None
-        if work is not None:
-            await work.ticker.cancel()
-            await work.publisher.close()
+        dispatching, self._dispatching = self._dispatching, None
+        if dispatching is not None:
+            await dispatching.ticker.cancel()
+            await dispatching.command_session.close()
 
 
-_kept: dict[int, HostPool] = {}
+host_pools: dict[int, HostPool] = {}
 """By the ids of their pools: asyncpg's pools cannot be referred to weakly."""
 
 
@@ -243,7 +246,7 @@ def host_pool_of(pool: Pool) -> HostPool:
     """
     if not callable(getattr(pool, "acquire", None)):
         raise TypeError(f"an asyncpg.Pool is wanted, and this is {type(pool).__name__}")
-    found = _kept.get(id(pool))
+    found = host_pools.get(id(pool))
     if found is None or found.loop is not asyncio.get_running_loop():
-        found = _kept[id(pool)] = HostPool(pool)
+        found = host_pools[id(pool)] = HostPool(pool)
     return found

@@ -61,15 +61,15 @@ async def readiness(pool: Pool, *, settings: Settings | None = None) -> Readines
 
 
 async def _checks(pool: Pool, given: Settings | None) -> dict[str, str]:
-    kept = host_pool_of(pool)
-    kept.touch()
-    checks = await database(kept.pool)
+    host = host_pool_of(pool)
+    host.note_use()
+    checks = await database(host.pool)
     try:
-        settings = kept.settings(Given(given or kept.settings_before()))
+        settings = host.read_settings(Given(given or host.last_settings))
     except ConfigurationError as error:
         return checks | {"settings": str(error)}
-    _, publisher = await kept.dispatching(settings)
-    return checks | await engine(kept.pool, settings, publisher, kept.listeners.values())
+    dispatching = await host.dispatching(settings)
+    return checks | await engine(host.pool, settings, dispatching.command_session, host.listeners.values())
 
 
 def verdict(checks: dict[str, str]) -> Readiness:
@@ -103,18 +103,18 @@ async def database(pool: Pool) -> dict[str, str]:
 
 
 async def engine(
-    pool: Pool, settings: Settings, publisher: CommandSession, listeners: Collection[Listener]
+    pool: Pool, settings: Settings, command_session: CommandSession, listeners: Collection[Listener]
 ) -> dict[str, str]:
     """Whether commands can go out and reports come in. To stand by for another worker's slot is ok."""
-    return {"broker": await _broker(publisher), "reports": await _reports(pool, settings, listeners)}
+    return {"broker": await _broker(command_session), "reports": await _reports(pool, settings, listeners)}
 
 
-async def _broker(publisher: CommandSession) -> str:
+async def _broker(command_session: CommandSession) -> str:
     try:
         async with asyncio.timeout(BROKER_SECONDS):
-            await publisher.session()
+            await command_session.session()
     except (BrokerUnavailable, TimeoutError):
-        return f"cannot be reached, for {publisher.away_for or BROKER_SECONDS:.0f} s"
+        return f"cannot be reached, for {command_session.away_for or BROKER_SECONDS:.0f} s"
     return OK
 
 

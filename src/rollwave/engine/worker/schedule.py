@@ -21,47 +21,46 @@ class Schedule:
 
     def update(self, due: Sequence[CampaignRef]) -> None:
         """What is due now. Whatever is new here, or in another state than it was, is to be looked at at once."""
-        before, self._due = self._due, {each: each for each in due}
-        self._at = {name: at for name, at in self._at.items() if name in self._due}
-        for name, each in self._due.items():
-            if name not in before or before[name].status is not each.status:
-                self._put(name, -inf)
+        before, self._due = self._due, {ref: ref for ref in due}
+        self._at = {ref: at for ref, at in self._at.items() if ref in self._due}
+        for ref in due:
+            if ref not in before or before[ref].status is not ref.status:
+                self._put(ref, -inf)
 
     def all(self) -> list[CampaignRef]:
         """All that is due."""
         return list(self._due.values())
 
-    def ripe(self, now: float) -> list[CampaignRef]:
+    def ready(self, now: float) -> list[CampaignRef]:
         """What is to be looked at by ``now``, once: it is to begin, and to come again."""
         found = []
-        while self.soonest <= now:
-            _, name = heappop(self._queue)
-            del self._at[name]
-            found.append(self._due[name])
+        while self.next_at <= now:
+            _, ref = heappop(self._queue)
+            del self._at[ref]
+            found.append(self._due[ref])
         return found
 
     def begin(self, ref: CampaignRef) -> None:
-        """It is being looked at, and not ripe before it has been."""
+        """It is being looked at, and not ready before it has been."""
         self._in_hand.add(ref)
         self._at.pop(ref, None)
 
     def again(self, ref: CampaignRef, at: float) -> None:
         """It is to be looked at again, unless something has called for that sooner."""
-        name = ref
-        self._in_hand.discard(name)
-        if name in self._due:
-            self._put(name, min(at, self._at.get(name, inf)))
+        self._in_hand.discard(ref)
+        if ref in self._due:
+            self._put(ref, min(at, self._at.get(ref, inf)))
 
     @property
-    def soonest(self) -> float:
+    def next_at(self) -> float:
         """When the next look is due; infinite: there is nothing to look at."""
         while self._queue:
-            at, name = self._queue[0]
-            if self._at.get(name) == at and name not in self._in_hand:
+            at, ref = self._queue[0]
+            if self._at.get(ref) == at and ref not in self._in_hand:
                 return at
             heappop(self._queue)
         return inf
 
-    def _put(self, name: CampaignRef, at: float) -> None:
-        self._at[name] = at
-        heappush(self._queue, (at, name))
+    def _put(self, ref: CampaignRef, at: float) -> None:
+        self._at[ref] = at
+        heappush(self._queue, (at, ref))

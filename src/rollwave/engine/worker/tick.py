@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections import Counter
@@ -15,22 +14,21 @@ from rollwave.engine import identity
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.stop import skip_rest
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
-from rollwave.engine.worker.reconciler import Reconciler, tell
+from rollwave.engine.worker.keyed_tasks import KeyedTasks
 from rollwave.engine.worker.schedule import Schedule
 from rollwave.log import get_logger, trace
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.database import Pool
-from rollwave.tasks import start
+from rollwave.store.outage import is_away
 
 _log = get_logger("tick")
-
-CANCEL_AGAIN_SECONDS = 1.0
-"""Seconds after which what is still being tidied up is broken off too."""
 
 LONGEST_REST_SECONDS = 10.0
 """Seconds for which a campaign is not looked at, at most."""
@@ -38,42 +36,55 @@ LONGEST_REST_SECONDS = 10.0
 MAX_CAMPAIGNS_IN_PARALLEL = 4
 """Campaigns worked on at the same time, each with at most three connections of the pool."""
 
+MAX_RECONCILED_IN_PARALLEL = 2
+"""Campaigns reconciled at the same time."""
+
+RECONCILED = frozenset({CampaignStatus.RUNNING, CampaignStatus.PAUSED, CampaignStatus.ABORTED})
+
 
 class Ticker:
-    """Conducts and dispatches every due campaign, so that one campaign's error or delay never stops another's."""
+    """Looks after every campaign that is due and sends for it. One campaign's error or delay never stops another's."""
 
     def __init__(
         self,
         pool: Pool,
-        publisher: CommandSession,
+        command_session: CommandSession,
         settings: Settings,
         stopping: Callable[[], bool] = lambda: False,
-        told: LogOnce | None = None,
         *,
+        on_scheduled: Callable[[], None] = lambda: None,
+        log_once: LogOnce | None = None,
         steps: int = 1,
     ) -> None:
-        """``steps``: parts in which a tick's devices go out, one after the other; 1: all at once."""
+        """Work for all campaigns of a database.
+
+        Args:
+            stopping: whether to begin nothing more.
+            on_scheduled: called when a campaign has been worked on, and it is known when it is to be looked at again.
+            steps: parts in which a tick's devices go out, one after the other; 1: all at once.
+        """
         self._pool = pool
         self._interval = min(settings.tick_interval, LONGEST_REST_SECONDS)
         self._stopping = stopping
-        self._conductor = Conductor(pool, settings)
+        self._on_scheduled = on_scheduled
+        self._log_once = log_once or LogOnce()
+        self._counters = Counters(pool, settings)
+        self._upkeep = Upkeep(pool, settings)
         self._targeter = Targeter(pool)
-        self._dispatcher = Dispatch(pool, publisher, settings, stopping, steps=steps)
-        self._limit = asyncio.Semaphore(MAX_CAMPAIGNS_IN_PARALLEL)
-        self._told = told or LogOnce()
-        self._reconciler = Reconciler(self._conductor, self._told)
-        self._agenda = Schedule()
-        self._in_hand: dict[CampaignRef, asyncio.Task[None]] = {}
-        self.ripened = asyncio.Event()
-        """Set when a campaign has been looked at, and it is known when it wants to be again."""
+        self._dispatch = Dispatch(pool, command_session, settings, self._counters.count, stopping, steps=steps)
+        self._schedule = Schedule()
+        self._work = KeyedTasks(self._work_on, in_parallel=MAX_CAMPAIGNS_IN_PARALLEL)
+        self._reconciling = KeyedTasks(self._reconcile, in_parallel=MAX_RECONCILED_IN_PARALLEL)
+        """Beside everything else: of a very large campaign it takes seconds."""
+        self._reconciled_again_at: dict[CampaignRef, float] = {}
 
     async def tick(self, *, quietly: bool = False) -> float:
         """One pass over every due campaign. Returns the seconds until one of them wants another look."""
         with trace("tick"):
             await self.ask(quietly=quietly)
-            self._take_in_hand(self._agenda.all())
-            while self._busy:
-                await asyncio.wait(self._busy)
+            self._begin(self._schedule.all())
+            await self._work.drain()
+            await self._reconciling.drain()
         return self.wait
 
     async def ask(self, *, quietly: bool = False) -> None:
@@ -85,75 +96,87 @@ class Ticker:
             metrics.campaigns.labels(status.value).set(by_status[status])
         if not quietly:
             _log.info("ota_tick_start", running_campaigns=by_status[CampaignStatus.RUNNING])
-        self._agenda.update(due)
-        self._reconciler.update(due)
+        self._schedule.update(due)
+        names = set(due)
+        self._reconciled_again_at = {ref: at for ref, at in self._reconciled_again_at.items() if ref in names}
 
     def look(self) -> None:
         """Begin with the campaigns whose time has come; those still in hand are left be."""
-        self._take_in_hand(self._agenda.ripe(time.monotonic()))
+        self._begin(self._schedule.ready(time.monotonic()))
 
     @property
     def wait(self) -> float:
         """Seconds until the next campaign wants a look; infinite: none does."""
-        return max(0.0, self._agenda.soonest - time.monotonic())
+        return max(0.0, self._schedule.next_at - time.monotonic())
 
     async def drain(self) -> None:
         """Wait for the campaigns in hand; what is being compared is left."""
-        for task in self._reconciler.busy:
-            task.cancel()
-        while self._busy:
-            await asyncio.wait(self._busy)
+        await self._work.drain()
+        await self._reconciling.cancel()
 
     async def cancel(self) -> None:
         """Leave the campaigns in hand; what was claimed for them goes again when its lease ends."""
-        while self._busy:
-            for task in self._busy:
-                task.cancel()
-            await asyncio.wait(self._busy, timeout=CANCEL_AGAIN_SECONDS)
+        try:
+            await self._work.cancel()
+        finally:
+            await self._reconciling.cancel()
 
-    @property
-    def _busy(self) -> list[asyncio.Task[None]]:
-        # One that was cancelled before it began never tidies up after itself.
-        return [*(task for task in self._in_hand.values() if not task.done()), *self._reconciler.busy]
+    def _begin(self, refs: Iterable[CampaignRef]) -> None:
+        for ref in refs:
+            if ref not in self._work:
+                self._schedule.begin(ref)
+                self._work.start(ref)
 
-    def _take_in_hand(self, ripe: Iterable[CampaignRef]) -> None:
-        for ref in ripe:
-            if ref not in self._in_hand:
-                self._agenda.begin(ref)
-                self._in_hand[ref] = start(self._look_after(ref))
-
-    async def _look_after(self, ref: CampaignRef) -> None:
+    async def _work_on(self, ref: CampaignRef) -> None:
+        """Turn after turn while there is more to do, for an interval at most; then have it looked at again."""
         # Not all of them again at the same moment: spread, so that reports are not held up meanwhile.
         wait = self._interval * random.uniform(0.5, 1.0)  # noqa: S311  spreads load only
-        turn, ends = 0.0, time.monotonic() + self._interval
+        wanted_in, ends = 0.0, time.monotonic() + self._interval
         try:
-            while not turn and not self._stopping() and time.monotonic() < ends:
-                async with self._limit:
+            while not wanted_in and not self._stopping() and time.monotonic() < ends:
+                async with self._work.turn(ref):
                     with metrics.tick_seconds.time():
-                        turn = await self._do(ref)
-            wait = min(wait, turn)
+                        wanted_in = await self._do(ref)
+            wait = min(wait, wanted_in)
         finally:
-            self._in_hand.pop(ref, None)
-            self._agenda.again(ref, time.monotonic() + wait)
-            self.ripened.set()
-        self._reconciler.look(ref)
+            self._schedule.again(ref, time.monotonic() + wait)
+            self._on_scheduled()
+        if ref.status in RECONCILED and self._reconciled_again_at.get(ref, -inf) <= time.monotonic():
+            self._reconciling.start(ref)
 
     async def _do(self, ref: CampaignRef) -> float:
         """What the campaign needs now, for a turn. Returns the seconds until it wants to be looked at again."""
         try:
-            if ref.status is CampaignStatus.ABORTED and not await self._conductor.skip_rest(ref):
+            if ref.status is CampaignStatus.ABORTED and not await skip_rest(self._pool, ref):
                 return 0.0
-            step = await self._conductor.conduct(ref)
-            if step.being_targeted:
+            look = await self._upkeep.look_after(ref)
+            if look.being_targeted:
                 wait = await self._targeter.target(ref)
-            elif step.left_behind:
+            elif look.left_behind:
                 wait = 0.0
             elif ref.status is CampaignStatus.RUNNING:
-                wait = step.idle or await self._dispatcher.dispatch(ref)
+                wait = look.idle_seconds or await self._dispatch.dispatch(ref)
             else:
-                wait = 0.0 if step.more else inf
-            self._told.clear(("ota_campaign_error", ref.tenant_id, ref.campaign_id))
+                wait = 0.0 if look.more else inf
+            self._log_once.clear(("ota_campaign_error", ref.tenant_id, ref.campaign_id))
         except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
-            tell(self._told, "ota_campaign_error", ref, error)
+            self._log_failure("ota_campaign_error", ref, error)
             return SOON_SECONDS
         return wait
+
+    async def _reconcile(self, ref: CampaignRef) -> None:
+        wait = SOON_SECONDS
+        try:
+            async with self._reconciling.turn(ref):
+                wait = await self._counters.reconcile(ref)
+            self._log_once.clear(("ota_reconcile_failed", ref.tenant_id, ref.campaign_id))
+        except Exception as error:  # noqa: BLE001  one campaign's recount stops nothing else
+            self._log_failure("ota_reconcile_failed", ref, error)
+        finally:
+            self._reconciled_again_at[ref] = time.monotonic() + wait
+
+    def _log_failure(self, event: str, ref: CampaignRef, error: Exception) -> None:
+        """Once for each campaign and kind of error, until it goes well. That the database is away, the pool says."""
+        key = (event, ref.tenant_id, ref.campaign_id)
+        if not is_away(error) and self._log_once.is_new(key, type(error).__name__):
+            _log.exception(event, campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from rollwave.engine.backpressure import Backpressure
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest import listener
 from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker import readiness
+from rollwave.engine.worker.listening import make_listener
 from rollwave.engine.worker.loop import CampaignLoop
 from rollwave.engine.worker.supervisor import Supervisor
 from rollwave.log_once import Problems
@@ -26,7 +28,8 @@ class Worker:
         self._pool = pool = guarded(pool)
         self._settings = settings
         self._problems = Problems()
-        self._publisher = CommandSession(Broker.from_settings(settings), self._problems)
+        self._backpressure = Backpressure()
+        self._command_session = CommandSession(Broker.from_settings(settings), self._problems, self._backpressure)
         self._listeners = [self._listener(slot) for slot in range(settings.listener_slots)]
 
     def join(self, supervisor: Supervisor) -> None:
@@ -37,15 +40,11 @@ class Worker:
 
     async def readiness(self) -> dict[str, str]:
         """``broker`` and ``reports``: ``ok``, or what is wrong."""
-        return await readiness.engine(self._pool, self._settings, self._publisher, self._listeners)
+        return await readiness.engine(self._pool, self._settings, self._command_session, self._listeners)
 
     def _listener(self, slot: int) -> Listener:
-        return Listener(
-            self._pool,
-            self._settings,
-            slot=slot,
-            precedence=self._publisher.precedence,
-            problems=self._problems,
+        return make_listener(
+            self._pool, self._settings, slot=slot, backpressure=self._backpressure, problems=self._problems
         )
 
     async def _listen(self, slot: int, stop: asyncio.Event) -> None:
@@ -57,5 +56,5 @@ class Worker:
         await keep_running(f"listener {slot}", listen, silence=listener.SILENCE_SECONDS, drain=listener.DRAIN_SECONDS)
 
     async def _dispatch(self, stop: asyncio.Event) -> None:
-        async with self._publisher:
-            await CampaignLoop(self._pool, self._publisher, self._settings, stop).run()
+        async with self._command_session:
+            await CampaignLoop(self._pool, self._command_session, self._settings, stop).run()

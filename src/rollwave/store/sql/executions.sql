@@ -133,7 +133,7 @@ WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
 -- name: release
 -- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it does not
--- take them while it takes others ($6: domain.refusal), that doubles each time, up to ten minutes: a refused device must
+-- take them while it takes others ($6: domain.refusal), that doubles each time, up to $7 seconds: a refused device must
 -- not hold up its neighbours.
 -- Not applied: the lease had ended and another worker has it.
 WITH unsent AS (
@@ -153,7 +153,7 @@ UPDATE ota_device_status
 SET refusals = CASE WHEN $6::text IS NULL THEN refusals ELSE LEAST(refusals + 1, 16) END,
     refused_for = COALESCE($6, refused_for),
     due_at = statement_timestamp()
-             + make_interval(secs => CASE WHEN $6 IS NULL THEN $5 ELSE LEAST(600, $5 * 2 ^ refusals) END)
+             + make_interval(secs => CASE WHEN $6 IS NULL THEN $5 ELSE LEAST($7, $5 * 2 ^ refusals) END)
 WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
   AND device_id = ANY (ARRAY(SELECT device_id FROM held));
 

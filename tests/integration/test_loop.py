@@ -1,4 +1,4 @@
-"""When a worker looks at a campaign: called at once, in steps, and in turn with others."""
+"""A worker's loop: when it looks at a campaign, and how campaigns take turns."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ import pytest
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import failpoints
+from rollwave.engine import failpoints, stop
 from rollwave.engine.commands import start_campaign
 from rollwave.engine.dispatch import pipeline
 from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep import gates
-from rollwave.engine.upkeep.gates import Conductor
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.worker import loop, tick
 from rollwave.engine.worker.loop import CampaignLoop
-from rollwave.engine.worker.reconciler import Reconciler
-from rollwave.log_once import LogOnce
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, sent_to
 from tests.support import eventually, our_records
 
 HOUR = 3600.0
@@ -42,14 +39,14 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def going_round(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
-    stop = asyncio.Event()
+async def loop_running(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
+    stopping = asyncio.Event()
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stop).run())
+        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stopping).run())
         try:
             yield
         finally:
-            stop.set()
+            stopping.set()
             await running
 
 
@@ -58,16 +55,38 @@ async def listens(host: Connection) -> bool:
     return count > 0
 
 
-async def test_a_campaign_that_is_started_calls_the_workers(
+async def test_starting_a_campaign_wakes_the_workers(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
     campaign = await insert_campaign(host, 3, status="CREATED")
-    async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
-        await eventually(lambda: listens(host), what="listening for calls")
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
         assert await breakdown(host, campaign) == {"PENDING": 3}
         await start_campaign(pool, TENANT, campaign, actor="test")
         await eventually(lambda: sent(host, campaign, 1), timeout=20, what="the first of them sent")
+
+
+async def test_a_stop_ends_a_loop_that_has_nothing_to_do(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
+    async with asyncio.timeout(20), loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
+
+
+async def test_a_campaign_is_looked_at_again_in_its_time_though_nothing_wakes_the_worker(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick of 16 seconds has 20 steps of 80 devices."""
+    monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
+    campaign = await insert_campaign(host, 150, status="CREATED", rollout_rate=1600)
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=16)):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
+        await start_campaign(pool, TENANT, campaign, actor="test")
+        await eventually(
+            lambda: sent(host, campaign, 150), timeout=8, what="two steps, half a tick before the next question"
+        )
 
 
 async def sent(host: Connection, campaign: int, number: int) -> bool:
@@ -75,7 +94,7 @@ async def sent(host: Connection, campaign: int, number: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, KeyError])
-async def test_a_programming_error_in_a_round_ends_no_worker(
+async def test_a_programming_error_while_looking_at_campaigns_ends_no_worker(
     pool: Pool, host: Connection, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     left = 3
@@ -89,7 +108,7 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
     failpoints.arm(fail)
     try:
         campaign = await insert_campaign(host, 3)
-        async with going_round(pool, broker, Settings(OTA_TICK_INTERVAL=0.1)):
+        async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=0.1)):
             await eventually(lambda: sent(host, campaign, 3), timeout=20, what="all are sent to")
     finally:
         failpoints.arm(None)
@@ -97,13 +116,13 @@ async def test_a_programming_error_in_a_round_ends_no_worker(
     assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 
-async def test_a_long_campaign_gives_way_to_a_short_one(
+async def test_a_long_campaign_does_not_delay_a_short_one(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "TURN_SECONDS", 0.05)
     large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
     small = await insert_campaign(host, 5)
-    async with going_round(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
+    async with loop_running(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
         await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
         for each in large:
             found = await breakdown(host, each)
@@ -111,37 +130,39 @@ async def test_a_long_campaign_gives_way_to_a_short_one(
             assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
 
 
-async def test_a_window_lets_each_step_have_its_share(pool: Pool, host: Connection) -> None:
+async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
-    claimer = Claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
-    first, then = [await claimer.claim(due(campaign)) for _ in range(2)]
+    claiming = claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    first, then = [await claiming.claim(due(campaign)) for _ in range(2)]
     assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
-    assert len((await claimer.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
+    assert len((await claiming.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
 
 
-async def test_a_campaign_that_only_waits_for_its_devices_says_for_how_long(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_to_look(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await insert_campaign(host, 2)
-    gates = Conductor(pool, Settings())
-    assert (await gates.conduct(due(campaign))).idle == 0, "both want a command"
+    upkeep = Upkeep(pool, Settings())
+    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "both want a command"
     await sent_to(host, campaign, ["dev-1", "dev-2"])
-    assert 3500 < (await gates.conduct(due(campaign))).idle <= 3600, "until the first deadline"
+    assert 3500 < (await upkeep.look_after(due(campaign))).idle_seconds <= 3600, "until the first deadline"
     await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'dev-2'")
-    assert (await gates.conduct(due(campaign))).idle == 0, "a deadline has passed"
+    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "a deadline has passed"
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
-    assert (await gates.conduct(due(campaign))).idle == 0, "one was set back by hand"
+    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "one was set back by hand"
 
 
-async def test_what_only_waits_for_its_devices_is_not_claimed_from(
+async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims = 0
 
-    async def counted(claimer: Claims, each: CampaignRef) -> Batch:
+    async def counted(claiming: Claims, each: CampaignRef) -> Batch:
         nonlocal claims
         claims += 1
-        return await claim(claimer, each)
+        return await claim(claiming, each)
 
     claim = Claims.claim
     monkeypatch.setattr(Claims, "claim", counted)
@@ -149,7 +170,7 @@ async def test_what_only_waits_for_its_devices_is_not_claimed_from(
     await sent_to(host, campaign, ["dev-1", "dev-2"])
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
         ticker = tick.Ticker(pool, publisher, Settings())
-        assert await ticker.tick() > 0
+        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "and does not wait for them itself"
         assert claims == 0
         await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
         await ticker.tick()
@@ -157,15 +178,15 @@ async def test_what_only_waits_for_its_devices_is_not_claimed_from(
     assert await host.fetchval("SELECT attempt FROM ota_device_status WHERE device_id = 'dev-2'") == 2
 
 
-async def test_what_is_left_of_an_aborted_campaign_is_skipped_in_turn(
+async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)
-    monkeypatch.setattr(gates, "TURN_SECONDS", 0.01)
-    monkeypatch.setattr(gates, "MAX_SKIPPED_PER_BATCH", 5)
+    monkeypatch.setattr(stop, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(stop, "MAX_SKIPPED_PER_BATCH", 5)
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
-    async with going_round(pool, broker, Settings()):
+    async with loop_running(pool, broker, Settings()):
         await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
         assert (await breakdown(host, aborted))["PENDING"] > 0, "it was not waited for"
         await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")
@@ -175,7 +196,7 @@ async def all_are(host: Connection, campaign: int, status: str) -> bool:
     return (await breakdown(host, campaign)).keys() == {status}
 
 
-async def test_one_that_is_cancelled_leaves_nothing_running(
+async def test_a_cancelled_loop_leaves_nothing_running(
     database: str, pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     await insert_campaign(host, 3)
@@ -191,7 +212,9 @@ async def test_one_that_is_cancelled_leaves_nothing_running(
         await eventually(lambda: waits_for_a_lock(host), what="something in hand")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        left = {task for task in asyncio.all_tasks() - before if "Ticker" in repr(task) or "Reconciler" in repr(task)}
+        left = {
+            task for task in asyncio.all_tasks() - before if "KeyedTasks" in repr(task) or "CampaignLoop" in repr(task)
+        }
         assert left == set()
 
 
@@ -200,13 +223,3 @@ async def waits_for_a_lock(host: Connection) -> bool:
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     return found > 0
-
-
-async def test_what_is_cancelled_before_it_began_is_not_waited_for(pool: Pool, host: Connection) -> None:
-    """A stop that comes just as a comparison of counters begins."""
-    campaign = await insert_campaign(host, 1)
-    reconciler = Reconciler(Conductor(pool, Settings()), LogOnce())
-    reconciler.look(due(campaign))
-    for task in reconciler.busy:
-        task.cancel()
-    await eventually(lambda: not reconciler.busy, timeout=5)

@@ -1,21 +1,21 @@
-"""A cancellation always comes out of a session, whatever the MQTT library is doing at that moment."""
+"""A cancelled call always raises ``CancelledError``, whatever the MQTT library is doing at that moment."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.ingest import broker_drops
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
-from rollwave.mqtt.client import Session
 from rollwave.tasks import end
+from tests.integration.mqtt_contract.adapters import Adapter
+from tests.integration.mqtt_contract.brokers import Served
+from tests.support import eventually
 
 TRIALS, STEP = 250, 0.00002
 """Moments at which a call is cancelled: from its start to 5 ms after it, in which a session on loopback is made."""
@@ -35,7 +35,7 @@ def delays() -> Iterator[float]:
 
 
 async def lost(work: Coroutine[Any, Any, None] | asyncio.Task[None], delay: float) -> bool:
-    """Cancel it after a while. True: it went on."""
+    """Cancel ``work`` after ``delay`` seconds. True: the cancellation was lost, and the work went on."""
     task = work if isinstance(work, asyncio.Task) else asyncio.create_task(work)
     await asyncio.sleep(delay)
     if task.done():
@@ -57,44 +57,40 @@ async def nobody() -> Broker:
     return Broker.from_url(f"mqtt://127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("reachable", [True, False], ids=["with a broker", "without"])
-@pytest.mark.parametrize("what", ["connect", "watch"])
-async def test_while_it_connects(broker: EmbeddedBroker, what: str, reachable: bool) -> None:
-    at = Broker.from_url(broker.url) if reachable else await nobody()
-
-    async def connect() -> None:
-        try:
-            async with Session.connect(at):
-                await asyncio.Event().wait()
-        except BrokerUnavailable:
+async def connect_and_wait(adapter: Adapter, broker: Broker) -> None:
+    with suppress(BrokerUnavailable):
+        async with adapter.connect(broker):
             await asyncio.Event().wait()
-
-    went_on = [
-        delay for delay in delays() if await lost(connect() if what == "connect" else broker_drops.watch(at), delay)
-    ]
-    assert went_on == []
+    await asyncio.Event().wait()
 
 
-async def _leave(broker: Broker, leaving: asyncio.Event) -> None:
-    async with Session.connect(broker):
+@pytest.mark.parametrize("reachable", [True, False], ids=["with a broker", "without"])
+async def test_cancellation_is_not_lost_while_a_session_connects(
+    adapter: Adapter, served: Served, reachable: bool
+) -> None:
+    at = served.broker if reachable else await nobody()
+    assert [delay for delay in delays() if await lost(connect_and_wait(adapter, at), delay)] == []
+
+
+async def leave(adapter: Adapter, broker: Broker, leaving: asyncio.Event) -> None:
+    async with adapter.connect(broker):
         leaving.set()
     await asyncio.Event().wait()
 
 
-async def test_while_it_disconnects(broker: EmbeddedBroker) -> None:
-    at = Broker.from_url(broker.url)
+async def test_cancellation_is_not_lost_while_a_session_disconnects(adapter: Adapter, served: Served) -> None:
     went_on = []
     for delay in delays():
         leaving = asyncio.Event()
-        task = asyncio.create_task(_leave(at, leaving))
+        task = asyncio.create_task(leave(adapter, served.broker, leaving))
         await leaving.wait()
         if await lost(task, delay):
             went_on.append(delay)
     assert went_on == []
 
 
-async def test_while_it_subscribes(broker: EmbeddedBroker) -> None:
-    async with Session.connect(Broker.from_url(broker.url)) as session:
+async def test_cancellation_is_not_lost_while_a_session_subscribes(adapter: Adapter, served: Served) -> None:
+    async with adapter.connect(served.broker) as session:
 
         async def work() -> None:
             while True:
@@ -104,11 +100,8 @@ async def test_while_it_subscribes(broker: EmbeddedBroker) -> None:
         assert [delay for delay in delays() if await lost(work(), delay)] == []
 
 
-async def test_a_cancelled_session_is_closed_and_leaves_no_task(broker: EmbeddedBroker) -> None:
+async def test_a_cancelled_session_is_closed_and_leaves_no_task(adapter: Adapter, served: Served) -> None:
     before = asyncio.all_tasks()
     for delay in delays():
-        await lost(broker_drops.watch(Broker.from_url(broker.url)), delay)
-    deadline = time.monotonic() + 5
-    while asyncio.all_tasks() - before and time.monotonic() < deadline:
-        await asyncio.wait(asyncio.all_tasks() - before, timeout=0.5)
-    assert asyncio.all_tasks() - before == set()
+        await lost(connect_and_wait(adapter, served.broker), delay)
+    await eventually(lambda: asyncio.all_tasks() == before, timeout=5, what="no task is left")

@@ -1,11 +1,29 @@
-"""A host's status columns: words of the engine's that they refuse, and words of their own."""
+"""A host's status columns: values of the engine that they refuse, and values of the host's own."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from rollwave import metrics
+from rollwave.domain.reports.coalesce import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    due,
+    insert_campaign,
+    said,
+    sent_to,
+)
 from tests.host.platform import RUNNING, make_host
+from tests.in_process import ingest
 from tests.integration.test_doctor import examine
 from tests.support import psql, rollwave
 
@@ -38,7 +56,7 @@ pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirec
     ],
     ids=["devices", "campaigns", "narrow", "domain"],
 )
-async def test_a_word_that_a_column_refuses_is_named(
+async def test_a_status_that_a_column_refuses_is_named(
     empty_database: str, broker: EmbeddedBroker, alteration: str, words: list[str]
 ) -> None:
     host = await make_host(empty_database, rows=False)
@@ -48,7 +66,7 @@ async def test_a_word_that_a_column_refuses_is_named(
     assert examine(DATABASE_URL=host.root, MQTT_BROKER_URL=broker.url).says("status words", "problem", *words)
 
 
-async def test_an_enumeration_is_refused_before_anything_is_changed(empty_database: str) -> None:
+async def test_a_status_enumeration_is_refused_before_anything_is_changed(empty_database: str) -> None:
     host = await make_host(empty_database, rows=False)
     psql(
         host.root,
@@ -67,7 +85,7 @@ async def test_an_enumeration_is_refused_before_anything_is_changed(empty_databa
     assert rollwave("migrate", env=env).returncode == 0
 
 
-async def test_words_of_a_hosts_own_are_counted(empty_database: str, broker: EmbeddedBroker) -> None:
+async def test_status_values_of_a_hosts_own_are_counted(empty_database: str, broker: EmbeddedBroker) -> None:
     host = await make_host(empty_database)
     host.migrate()
     env = {"DATABASE_URL": host.root, "MQTT_BROKER_URL": broker.url}
@@ -79,3 +97,40 @@ async def test_words_of_a_hosts_own_are_counted(empty_database: str, broker: Emb
         f" WHERE campaign_id = {RUNNING} AND status = 'PENDING'",
     )
     assert examine(**env).says("status words", "warning", "queued (", "NULL (", "PENDING, DOWNLOADING")
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def test_status_values_of_a_hosts_own_stop_no_report(pool: Pool, host: Connection) -> None:
+    await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
+    await host.execute("ALTER TABLE ota_campaigns DROP CONSTRAINT ota_campaigns_status_check")
+    await host.execute("ALTER TABLE ota_campaigns ALTER succeeded DROP NOT NULL, ALTER failed DROP NOT NULL")
+    two = ["dev-1", "dev-2"]
+    cancelled, archived, uncounted = [await insert_campaign(host, two, abort_threshold=1.0) for _ in range(3)]
+    for campaign in (cancelled, archived, uncounted):
+        await sent_to(host, campaign, two)
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'CANCELLED' WHERE campaign_id = $1 AND device_id = 'dev-1'", cancelled
+    )
+    await host.execute("UPDATE ota_campaigns SET status = 'ARCHIVED' WHERE id = $1", archived)
+    await host.execute("UPDATE ota_campaigns SET succeeded = NULL, failed = NULL WHERE id = $1", uncounted)
+    refused = metrics.reports.labels(Outcome.INVALID.value)
+    refused_before = refused._value.get()
+    await ingest(
+        pool,
+        [said("dev-1", each, "FAILED") for each in (cancelled, archived, uncounted)]
+        + [said("dev-2", each, "SUCCESS") for each in (cancelled, archived, uncounted)],
+    )
+    assert refused._value.get() == refused_before, "nobody's report was to blame"
+    assert await breakdown(host, cancelled) == {"CANCELLED": 1, "SUCCESS": 1}
+    assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
+    assert await campaign_row(host, uncounted) == ("RUNNING", 1, 1)
+    for campaign in (cancelled, archived, uncounted):
+        await Upkeep(pool, Settings()).look_after(due(campaign))
+    assert await campaign_row(host, cancelled) == ("COMPLETED", 1, 0)
+    assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
+    assert await campaign_row(host, uncounted) == ("COMPLETED", 1, 1)

@@ -1,4 +1,4 @@
-"""A network that keeps connections to PostgreSQL open and passes nothing on, before a host's pool without a timeout."""
+"""Connections to PostgreSQL that fall silent, before a pool of a host without a timeout, or that are ended."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ import pytest
 
 from rollwave import Settings, readiness, run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.store.database import Connection, Pool, as_engine
-from tests.engine import connect, devices, insert_campaign, succeeds
+from rollwave.store.database import Connection, Pool, as_engine, create_pool, tenant_transaction
+from tests.engine import (
+    TENANT,
+    connect,
+    devices,
+    insert_campaign,
+    succeeds,
+)
+from tests.engine import Connection as HostConnection
 from tests.support import eventually
 
 
@@ -87,7 +94,7 @@ async def pool(network: Network) -> AsyncIterator[Pool]:
     pool.terminate()
 
 
-async def test_readiness_answers_and_the_coroutines_can_be_cancelled(
+async def test_with_a_silent_database_readiness_answers_and_coroutines_can_be_cancelled(
     database: str, broker: EmbeddedBroker, network: Network, pool: Pool
 ) -> None:
     settings = Settings(mqtt_broker_url=broker.url, tick_interval=0.2)
@@ -122,8 +129,38 @@ async def transact(connection: Connection, network: Network, silent_from: str) -
 
 
 @pytest.mark.parametrize("silent_from", ["BEGIN", "SELECT", "COMMIT"])
-async def test_a_transaction_ends_and_its_connection_is_closed(network: Network, pool: Pool, silent_from: str) -> None:
+async def test_a_transaction_on_a_silent_database_ends_and_closes_its_connection(
+    network: Network, pool: Pool, silent_from: str
+) -> None:
     async with pool.acquire() as connection:
         with pytest.raises(TimeoutError):
             await transact(connection, network, silent_from)
         assert pool.get_size() == 0
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[HostConnection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def test_a_transaction_that_loses_its_connection_raises_that_error(database: str, host: HostConnection) -> None:
+    async with create_pool(database) as pool:
+
+        async def sleep() -> None:
+            async with tenant_transaction(pool, TENANT) as connection:
+                await connection.execute("SELECT pg_sleep(60)")
+
+        async def terminated() -> bool:
+            found = await host.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query = 'SELECT pg_sleep(60)' AND datname = current_database()"
+            )
+            return bool(found)
+
+        sleeping = asyncio.create_task(sleep())
+        await eventually(terminated, what="asleep")
+        with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
+            await sleeping
+        async with tenant_transaction(pool, TENANT) as connection:
+            assert await connection.fetchval("SELECT 1") == 1

@@ -13,7 +13,9 @@ from rollwave.store.campaigns import Standing
 
 
 @pytest.mark.parametrize("to", [CampaignStatus.PAUSED, CampaignStatus.ABORTED])
-def test_a_plain_format_shows_which_campaign_and_why(to: CampaignStatus, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_plain_log_format_shows_the_campaign_and_the_reason(
+    to: CampaignStatus, caplog: pytest.LogCaptureFixture
+) -> None:
     standing = Standing(CampaignId(7), CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
     with caplog.at_level(logging.WARNING, logger="rollwave"):
         Stopped("north", standing, to, "rollout_rate 0 sends nothing").announce()

@@ -1,0 +1,83 @@
+"""One task for each campaign that there is work for: never two for the same one, and a limited number at work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rollwave.domain.campaign import CampaignRef
+from rollwave.log import get_logger
+from rollwave.tasks import end, start
+
+_log = get_logger("worker")
+
+CANCEL_AGAIN_SECONDS = 1.0
+"""Seconds after which what is still being tidied up is cancelled too."""
+
+CANCELLED_SECONDS = 15.0
+"""Maximum number of seconds for cancelled work to end. After that it is left behind."""
+
+
+class KeyedTasks:
+    """Does ``work`` for campaigns, as a task of each campaign's own.
+
+    The work takes a ``turn`` for each part of it, and of all tasks only ``in_parallel`` have one at the same time. It
+    handles its own errors: one that it lets out is logged, and ends it.
+    """
+
+    def __init__(self, work: Callable[[CampaignRef], Coroutine[Any, Any, None]], *, in_parallel: int) -> None:
+        self._work = work
+        self._turns = asyncio.Semaphore(in_parallel)
+        self._tasks: dict[CampaignRef, asyncio.Task[None]] = {}
+        self._asked_again: set[CampaignRef] = set()
+
+    def __contains__(self, ref: CampaignRef) -> bool:
+        """Whether the campaign's task is running."""
+        task = self._tasks.get(ref)
+        return task is not None and not task.done()
+
+    def start(self, ref: CampaignRef) -> None:
+        """Start the campaign's task, unless it is running."""
+        if ref not in self:
+            self._tasks[ref] = start(self._run(ref))
+
+    def start_or_repeat(self, ref: CampaignRef) -> None:
+        """Start the campaign's task. If it has had its turn already, the work is done once more after that."""
+        if ref in self:
+            self._asked_again.add(ref)
+        self.start(ref)
+
+    @asynccontextmanager
+    async def turn(self, ref: CampaignRef) -> AsyncIterator[None]:
+        """Wait for a turn, and have it for the block. Whoever asks from now on asks for another."""
+        async with self._turns:
+            self._asked_again.discard(ref)
+            yield
+
+    async def drain(self) -> None:
+        """Wait until every task has ended."""
+        while running := self._running:
+            await asyncio.wait(running)
+
+    async def cancel(self, within: float = CANCELLED_SECONDS) -> None:
+        """End every task. Waits for that, for ``within`` seconds at most."""
+        self._asked_again.clear()
+        for task in await end(*self._running, within=within, cancel_again=CANCEL_AGAIN_SECONDS):
+            _log.error("ota_task_stuck", task=task.get_name(), work=repr(task.get_coro()))
+
+    @property
+    def _running(self) -> list[asyncio.Task[None]]:
+        # A task that was cancelled before it began never removes itself.
+        return [task for task in self._tasks.values() if not task.done()]
+
+    async def _run(self, ref: CampaignRef) -> None:
+        try:
+            await self._work(ref)
+            while ref in self._asked_again:
+                self._asked_again.discard(ref)
+                await self._work(ref)
+        finally:
+            self._asked_again.discard(ref)
+            del self._tasks[ref]

@@ -1,0 +1,67 @@
+"""Publishing and receiving with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from rollwave.mqtt.client import Incoming, Receipt, Session
+from tests.proxy import Packet
+
+LAST = b"last"
+"""The payload of a message that a test publishes after all others: where it arrives, nothing else will."""
+
+WITHIN_SECONDS = 15.0
+
+
+async def publish(session: Session, topic: str, payloads: Sequence[bytes]) -> None:
+    """Publish each, and return when the broker has acknowledged all."""
+    for receipt in [await session.publish(topic, payload) for payload in payloads]:
+        await receipt.acknowledged()
+
+
+async def received(messages: AsyncIterator[Incoming], number: int) -> list[Incoming]:
+    """The next messages.
+
+    Raises:
+        StopAsyncIteration: the session has ended.
+        TimeoutError: they do not come.
+    """
+    async with asyncio.timeout(WITHIN_SECONDS):
+        return [await anext(messages) for _ in range(number)]
+
+
+async def received_until_last(messages: AsyncIterator[Incoming]) -> list[Incoming]:
+    """All messages before the one that is ``LAST``."""
+    before = []
+    while (message := (await received(messages, 1))[0]).payload != LAST:
+        before.append(message)
+    return before
+
+
+async def ended(session: Session) -> list[Incoming]:
+    """Wait for the end of the session; what it had received before."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        return [message async for message in session.messages()]
+
+
+async def settled(receipt: Receipt) -> Receipt:
+    """The receipt, once the broker has answered or the session has ended."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        await receipt.settled()
+    return receipt
+
+
+def body_of(packet: Packet) -> bytes:
+    """What follows the fixed header of a packet."""
+    place = 1
+    while packet.raw[place] & 0x80:
+        place += 1
+    return packet.raw[place + 1 :]
+
+
+def packet_id(packet: Packet) -> int:
+    """The number by which a PUBLISH at QoS 1 and its PUBACK belong together."""
+    body = body_of(packet)
+    place = 2 + int.from_bytes(body[:2]) if packet.topics else 0
+    return int.from_bytes(body[place : place + 2])

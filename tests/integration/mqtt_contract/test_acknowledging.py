@@ -1,0 +1,100 @@
+"""Manual acknowledgement: what was not acknowledged comes again to the next session of the same client id."""
+
+from __future__ import annotations
+
+import pytest
+
+from rollwave.errors import BrokerUnavailable
+from tests.integration.mqtt_contract.adapters import Adapter
+from tests.integration.mqtt_contract.brokers import Served
+from tests.integration.mqtt_contract.helpers import (
+    LAST,
+    ended,
+    packet_id,
+    publish,
+    received,
+    received_until_last,
+)
+from tests.proxy import PUBACK, PUBLISH, Packet, Proxy
+from tests.support import eventually
+
+PAYLOADS = [b"%d" % number for number in range(6)]
+
+
+async def test_what_is_not_acknowledged_comes_again_and_the_rest_does_not(
+    adapter: Adapter, served: Served, name: str
+) -> None:
+    async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
+        await session.subscribe(name)
+        await publish(session, name, PAYLOADS)
+        first = await received(session.messages(), len(PAYLOADS))
+        await session.acknowledge(first[0])
+        await session.acknowledge_all(first[1:3])
+        await publish(session, name, [LAST])  # the broker has read what was acknowledged before it
+    async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
+        again = await received_until_last(session.messages())
+        assert [message.payload for message in again] == PAYLOADS[3:]
+        await session.acknowledge_all(again)
+
+
+async def test_what_an_aborted_session_had_received_comes_again(adapter: Adapter, served: Served, name: str) -> None:
+    async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
+        await session.subscribe(name)
+        await publish(session, name, PAYLOADS)
+        incoming = await received(session.messages(), 3)
+        session.abort()
+        await ended(session)
+        with pytest.raises(BrokerUnavailable):
+            await session.acknowledge_all(incoming)
+    async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
+        again = await received(session.messages(), len(PAYLOADS))
+        assert [message.payload for message in again] == PAYLOADS
+
+
+async def test_a_message_that_waits_in_the_buffer_is_not_acknowledged(
+    adapter: Adapter, served: Served, name: str
+) -> None:
+    """Also where nobody has taken it from the session: only the caller acknowledges."""
+    async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
+        await session.subscribe(name)
+        await publish(session, name, PAYLOADS)
+    async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
+        again = await received(session.messages(), len(PAYLOADS))
+        assert [message.payload for message in again] == PAYLOADS
+
+
+async def test_acknowledgements_go_out_in_the_order_received(
+    adapter: Adapter, served: Served, between: Proxy, name: str
+) -> None:
+    sent: list[int] = []
+    acknowledged: list[int] = []
+
+    def note(packet: Packet) -> None:
+        if packet.kind == PUBLISH and not packet.to_broker:
+            sent.append(packet_id(packet))
+        elif packet.kind == PUBACK and packet.to_broker:
+            acknowledged.append(packet_id(packet))
+
+    between.rules.append(note)
+    broker = served.through(between.url)
+    async with adapter.connect(broker, name, persistent=True, manual_ack=True) as session:
+        await session.subscribe(name)
+        async with adapter.connect(served.broker) as publisher:
+            await publish(publisher, name, [b"%d" % number for number in range(200)])
+        messages = session.messages()
+        for _ in range(4):
+            await session.acknowledge_all(await received(messages, 50))
+        await eventually(lambda: len(acknowledged) == 200, what="acknowledged")
+    assert acknowledged == sent
+
+
+async def test_without_manual_acknowledgement_what_was_received_does_not_come_again(
+    adapter: Adapter, served: Served, name: str
+) -> None:
+    async with adapter.connect(served.broker, name, persistent=True) as session:
+        await session.subscribe(name)
+        await publish(session, name, PAYLOADS)
+        await received(session.messages(), len(PAYLOADS))
+    async with adapter.connect(served.broker, name, persistent=True) as session:
+        await publish(session, name, [LAST])
+        assert await received_until_last(session.messages()) == []

@@ -1,0 +1,94 @@
+"""Bounds: a session reads no further than its buffer, and what a broker does with packets over its limit."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rollwave.errors import BrokerUnavailable, MessageTooLarge
+from tests.integration.mqtt_contract.adapters import Adapter
+from tests.integration.mqtt_contract.brokers import Kind, Served, on, on_mqtt_5
+from tests.integration.mqtt_contract.helpers import ended, publish, received, settled
+from tests.proxy import PUBLISH, Packet, Proxy
+
+MESSAGES, MESSAGE_BYTES = 3000, 10_000
+NETWORK_BYTES = 13_000_000
+"""What two sockets and a proxy may hold of messages on their way, at most."""
+
+
+async def flood(adapter: Adapter, served: Served, between: Proxy, name: str, *, buffer: int) -> None:
+    """A session that takes nothing lets the broker keep the messages, while another one gets all; then it gets all."""
+    passed = 0
+
+    def note(packet: Packet) -> None:
+        nonlocal passed
+        passed += packet.kind == PUBLISH and not packet.to_broker
+
+    between.rules.append(note)
+    async with (
+        adapter.connect(served.through(between.url), name, persistent=True, manual_ack=True, buffer=buffer) as slow,
+        adapter.connect(served.broker) as fast,
+        adapter.connect(served.broker) as publisher,
+    ):
+        await slow.subscribe(name)
+        await fast.subscribe(name)
+        payloads = [b"%d" % number + b" " * MESSAGE_BYTES for number in range(MESSAGES)]
+        reading = asyncio.create_task(received(fast.messages(), MESSAGES))
+        await publish(publisher, name, payloads)
+        await reading
+        assert passed * MESSAGE_BYTES < NETWORK_BYTES
+        assert slow.connected
+        messages = slow.messages()
+        taken = []
+        for _ in range(MESSAGES):
+            incoming = (await received(messages, 1))[0]
+            taken.append(incoming.payload)
+            await slow.acknowledge(incoming)
+        assert taken == payloads
+
+
+async def test_a_session_that_takes_nothing_stops_reading(
+    adapter: Adapter, served: Served, between: Proxy, name: str
+) -> None:
+    await flood(adapter, served, between, name, buffer=10)
+
+
+@on_mqtt_5()
+async def test_a_session_stops_reading_at_so_many_bytes_too(
+    adapter: Adapter, served: Served, between: Proxy, name: str
+) -> None:
+    """Where the broker can be told how large a packet may be."""
+    await flood(adapter, served, between, name, buffer=MESSAGES)
+
+
+@on(lambda able: able.announces_limit)
+async def test_a_message_over_the_limit_that_the_broker_has_announced(
+    adapter: Adapter, kind: Kind, name: str, tmp_path: Path
+) -> None:
+    """It is not sent, and the session stands."""
+    limit = kind.abilities.takes_bytes
+    with kind.start(tmp_path, small_packets=True) as served:
+        async with adapter.connect(served.broker) as session:
+            with pytest.raises(MessageTooLarge, match=f"at most {limit} bytes, and the message alone has {limit}"):
+                await session.publish(name, b"x" * limit, attempt=1)
+            receipt = await session.publish(name, b"x" * (limit - 100), attempt=1)
+            assert (await settled(receipt)).taken
+            assert session.connected
+
+
+@on(lambda able: not able.announces_limit)
+async def test_a_message_over_a_limit_that_the_broker_has_not_announced(
+    adapter: Adapter, kind: Kind, name: str, tmp_path: Path
+) -> None:
+    """The broker ends the connection: the message is neither taken nor refused."""
+    with kind.start(tmp_path, small_packets=True) as served:
+        async with adapter.connect(served.broker) as session:
+            receipt = await settled(await session.publish(name, b"x" * (kind.abilities.takes_bytes + 1)))
+            assert (receipt.taken, receipt.refused) == (False, False)
+            await ended(session)
+            with pytest.raises(BrokerUnavailable):
+                await session.publish(name, b"small")
+        async with adapter.connect(served.broker) as session:
+            assert (await settled(await session.publish(name, b"small"))).taken

@@ -1,0 +1,68 @@
+"""Reports of one device, or of one campaign, that arrive together: each is counted once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rollwave.engine import failpoints
+from rollwave.engine.ingest.commit import Ingest
+from rollwave.settings import Settings
+from rollwave.store.database import Pool
+from tests.engine import (
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    insert_campaign,
+    said,
+    sent_to,
+)
+from tests.in_process import ingest
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def test_a_campaign_with_two_rounds_in_a_batch_is_counted_and_aborted_once(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 10)
+    await sent_to(host, campaign, ["dev-1", "dev-2"], attempt=2)
+    await ingest(
+        pool,
+        [
+            said("dev-1", campaign, "FAILED"),
+            said("dev-2", campaign, "SUCCESS", attempt=1),
+            said("dev-2", campaign, "FAILED", attempt=2),
+        ],
+    )
+    assert await campaign_row(host, campaign) == ("ABORTED", 0, 2)
+    assert await breakdown(host, campaign) == {"FAILED": 2, "SKIPPED": 8}
+    assert await host.fetchval("SELECT count(*) FROM ota_campaign_history WHERE event = 'aborted'") == 1
+
+
+async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, 1, abort_threshold=1.0)
+    await sent_to(host, campaign, ["dev-1"])
+    intake, go_on = Ingest(pool, Settings()), asyncio.Event()
+
+    async def hold_the_first(point: failpoints.Failpoint) -> None:
+        if point is failpoints.Failpoint.PARSED:
+            failpoints.arm(None)
+            await go_on.wait()
+
+    failpoints.arm(hold_the_first)
+    try:
+        batches = [
+            asyncio.create_task(intake.take_in([said("dev-1", campaign, word)])) for word in ("INSTALLING", "FAILED")
+        ]
+        assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "it overtook"
+    finally:
+        failpoints.arm(None)
+        go_on.set()
+    await asyncio.gather(*batches)
+    assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", "not its first word"

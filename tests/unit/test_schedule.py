@@ -1,0 +1,55 @@
+"""When campaigns are looked at."""
+
+from __future__ import annotations
+
+from math import inf
+
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.engine.worker.schedule import Schedule
+
+ONE, TWO = (CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING) for number in (1, 2))
+
+
+def schedule(*due: CampaignRef) -> Schedule:
+    """One on which everything has been looked at and wants to be again at 10."""
+    schedule = Schedule()
+    schedule.update(due)
+    for each in due:
+        schedule.begin(each)
+        schedule.again(each, 10.0)
+    return schedule
+
+
+def test_a_new_campaign_is_looked_at_immediately() -> None:
+    known = schedule(ONE)
+    known.update([ONE, TWO])
+    assert known.ready(now=0.0) == [TWO]
+
+
+def test_a_known_campaign_waits_for_its_time() -> None:
+    known = schedule(ONE, TWO)
+    known.begin(TWO)
+    known.again(TWO, 5.0)
+    assert known.next_at == 5.0
+    assert known.ready(now=4.9) == []
+    assert known.ready(now=5.0) == [TWO]
+    assert known.ready(now=10.0) == [ONE]
+    assert known.ready(now=10.0) == []
+
+
+def test_a_campaign_that_changed_during_its_look_is_looked_at_again() -> None:
+    known = schedule(ONE)
+    known.begin(ONE)
+    aborted = CampaignRef(ONE.tenant_id, ONE.campaign_id, CampaignStatus.ABORTED)
+    known.update([aborted])
+    assert (known.ready(now=99.0), known.next_at) == ([], inf), "not before the first look has ended"
+    known.again(ONE, 20.0)
+    assert known.ready(now=0.0) == [aborted]
+
+
+def test_a_campaign_that_is_not_due_any_more_is_forgotten() -> None:
+    known = schedule(ONE)
+    known.update([])
+    known.again(ONE, 5.0)
+    assert (known.ready(now=99.0), known.all()) == ([], [])
