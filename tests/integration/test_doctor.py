@@ -88,8 +88,8 @@ async def test_the_doctor_finds_no_problem_in_a_healthy_installation(
     assert "secret" not in printed.stdout + printed.stderr + running.output()
     lines = printed.stdout.splitlines()
     assert lines[0] == "ok       settings: can be read"
-    assert [line for line in lines if line.startswith("         mend: ")]
-    assert {line.split()[0] for line in lines} == {"ok", "warning", "mend:"}
+    assert [line for line in lines if line.startswith("         fix: ")]
+    assert {line.split()[0] for line in lines} == {"ok", "warning", "fix:"}
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)

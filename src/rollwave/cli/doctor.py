@@ -82,4 +82,4 @@ def _print(findings: Sequence[Finding]) -> None:
         line.append(f" {visible(finding.check)}: {visible(finding.text)}", "default")
         out.print(line)
         if finding.mend:
-            out.print(f"         mend: {visible(finding.mend)}")
+            out.print(f"         fix: {visible(finding.mend)}")
