@@ -60,6 +60,7 @@ SHARED = {
     "store/database.py": "connections, transactions and the tenant of each",
     "store/guarded_pool.py": "stops asking a database that does not answer",
     "store/identity.py": "whether this is the database of the installation",
+    "store/moments.py": "how a time that a statement returns is read",
     "store/outage.py": "tells an outage from an error",
     "store/pools.py": "which pools are ours",
     "store/queries.py": "reads the SQL files",

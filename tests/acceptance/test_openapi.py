@@ -30,7 +30,7 @@ async def test_the_server_behaves_as_its_openapi_document_says(
         await prepare(client)
         status, output = await schemathesis(url, key, tmp_path)
         assert status == 0, output
-        assert "Tested: 25" in output
+        assert "Tested: 27" in output
         assert "✅ Stateful" in output, "calls were chained, each using what the one before gave"
         assert "Traceback" not in server.output()
 

@@ -1,15 +1,17 @@
-"""Readers of a campaign's events, as the API has them: each asks for what comes after the last id that it saw."""
+"""Readers of a campaign, as the API has it: what comes after the last event that it saw, and why its devices wait."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from rollwave.engine.explain import explain_device, waiting_devices
 from rollwave.errors import DatabaseUnavailable
+from rollwave.settings import Settings
 from rollwave.store import views
-from rollwave.store.database import create_pool
+from rollwave.store.database import Pool, create_pool
 from rollwave.store.outage import CONNECTION_TROUBLE
 from tests.engine import Connection
 from tests.support import end, eventually
@@ -59,13 +61,61 @@ class EventReader:
         return [f"campaign {self._campaign} has the events {there}, its reader saw {self.seen}"]
 
 
+class Asker:
+    """Asks all the while why a campaign's devices wait, and why one of them does."""
+
+    def __init__(self, tenant: str, campaign: int, settings: Settings, seed: int) -> None:
+        self._tenant, self._campaign, self._settings = tenant, campaign, settings
+        self._dice = random.Random(seed)
+        self.answers = 0
+        self.wrong: list[str] = []
+
+    async def read(self, database: str) -> None:
+        """Ask until cancelled; what fails is asked again."""
+        while True:
+            try:
+                async with create_pool(database, size=1) as pool:
+                    while True:
+                        await self._ask(pool)
+                        await asyncio.sleep(REST)
+            except TROUBLE:
+                await asyncio.sleep(0.1)
+
+    async def _ask(self, pool: Pool) -> None:
+        found = await waiting_devices(pool, self._settings, self._tenant, self._campaign)
+        if sum(each.devices for each in found.waiting) != found.pending:
+            self.wrong.append(f"campaign {self._campaign}: {found.waiting} are not the {found.pending} that wait")
+        listed = await views.devices(pool, self._tenant, self._campaign, status=None, limit=100)
+        device = self._dice.choice(listed.rows)["device_id"]
+        explained = await explain_device(pool, self._settings, self._tenant, self._campaign, device)
+        closed = [each for each in explained.checks if not each.open]
+        if explained.may_go_now is bool(closed) or not all(each.text for each in explained.checks):
+            self.wrong.append(f"campaign {self._campaign}: {device} has {explained}")
+        self.answers += 1
+
+
+@asynccontextmanager
+async def asking(
+    database: str, campaigns: Mapping[int, str], settings: Settings, seed: int
+) -> AsyncIterator[list[Asker]]:
+    """Somebody who asks why they wait for each campaign (its id and its tenant), for the block."""
+    askers = [Asker(tenant, campaign, settings, seed) for campaign, tenant in campaigns.items()]
+    async with _all_the_while([asyncio.create_task(each.read(database)) for each in askers]):
+        yield askers
+
+
 @asynccontextmanager
 async def reading(database: str, campaigns: Mapping[int, str], seed: int) -> AsyncIterator[list[EventReader]]:
     """A reader for each campaign (its id and its tenant), for the block."""
     readers = [EventReader(tenant, campaign, seed) for campaign, tenant in campaigns.items()]
-    tasks = [asyncio.create_task(each.read(database)) for each in readers]
-    try:
+    async with _all_the_while([asyncio.create_task(each.read(database)) for each in readers]):
         yield readers
+
+
+@asynccontextmanager
+async def _all_the_while(tasks: Sequence[asyncio.Task[None]]) -> AsyncIterator[None]:
+    try:
+        yield
     finally:
         for task in tasks:
             await end(task)

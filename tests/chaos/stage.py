@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rollwave.mqtt.topics import command_topic
+from rollwave.settings import Settings
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.tasks import failure_of
 from tests.auditor import auditing
@@ -22,7 +23,7 @@ from tests.chaos.crew import Crew, crew
 from tests.chaos.ground import Ground
 from tests.chaos.habits import Habits, question
 from tests.chaos.link import Link
-from tests.chaos.readers import reading
+from tests.chaos.readers import asking, reading
 from tests.chaos.schedule import DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
 from tests.chaos.silence import watching
 from tests.engine import Connection, Devices, connect, devices, insert_campaign
@@ -116,6 +117,8 @@ class _Performance:
                     await self._begin(host, plan)
             tenants = {campaign: plan.tenant for campaign, plan in self.campaigns.items()}
             readers = await stack.enter_async_context(reading(self.database, tenants, schedule.seed))
+            as_workers = Settings(OTA_TICK_INTERVAL=float(settings["OTA_TICK_INTERVAL"]))
+            askers = await stack.enter_async_context(asking(self.database, tenants, as_workers, schedule.seed))
             watch = await stack.enter_async_context(watching(self.database, lease))
             between = await stack.enter_async_context(proxy(self.mosquitto.url))
             between.rules.append(watch.note)
@@ -130,6 +133,10 @@ class _Performance:
                 async with connect(self.database) as host:
                     for reader in readers:
                         self.verdict.problems += await reader.differences(host)
+                for asker in askers:
+                    self.verdict.problems += asker.wrong
+                    if not asker.answers:
+                        self.verdict.problems.append("nobody was told why devices wait")
                 self.verdict.problems += watch.violations()
                 self.verdict.deaths = workers.killed()
             finally:

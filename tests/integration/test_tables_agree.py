@@ -18,7 +18,7 @@ from rollwave.domain.refusal import Refusal
 from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
-from rollwave.engine.rules import read_rules
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.upkeep import deadlines
 from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.errors import Conflict
@@ -58,7 +58,7 @@ async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> No
 
 
 async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
-    await deadlines.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+    await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
     await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
     await take(connection, campaign, tokens=9, fresh=0)
 
@@ -181,7 +181,7 @@ async def test_a_command_that_the_broker_never_accepted_is_not_counted_as_silenc
         row = await device_row(host, number, "dev-1")
         async with tenant_transaction(pool, TENANT) as connection:
             campaign = await campaigns.lock(connection, TENANT, number)
-            await deadlines.sweep(connection, campaign, read_rules(campaign, SETTINGS), sends_on=True)
+            await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
         assert await device_row(host, number, "dev-1") == row
     assert not await host.fetchval("SELECT count(*) FROM ota_campaign_history")
 

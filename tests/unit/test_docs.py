@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rollwave.domain.policy.gates import GateName
 from rollwave.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -27,10 +28,16 @@ def test_every_setting_is_documented() -> None:
     assert [name for name, field in Settings.model_fields.items() if not (field.alias and field.description)] == []
 
 
+def test_every_gate_has_an_entry() -> None:
+    page = (ROOT / "docs" / "reference" / "gates.md").read_text()
+    entries = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert entries == list(GateName)
+
+
 def test_every_guarantee_names_an_existing_test() -> None:
     table = (ROOT / "docs" / "reference" / "guarantees.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| G")]
-    assert [row.split("|")[1].strip() for row in rows] == [f"G{number}" for number in range(1, 23)]
+    assert [row.split("|")[1].strip() for row in rows] == [f"G{number}" for number in (*range(1, 23), 25)]
     for row in rows:
         named = re.findall(r"`((?:\w+/)*\w+\.py)(?:::(\w+))?`", row)
         assert named, row

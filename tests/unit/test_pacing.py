@@ -1,39 +1,31 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.policy.pace import SMALLEST_STEP_DEVICES, Pace, allowance
+from rollwave.domain.policy.pace import SMALLEST_STEP_DEVICES, Pace, tokens
 
-FRESH = Pace(rate=10, tick=10.0, age=None, used=0)
-
-
-def test_the_first_window_grants_the_rate() -> None:
-    granted = allowance(FRESH, wave_left=100)
-    assert (granted.tokens, granted.fresh, granted.opens_window) == (10, 10, True)
+TEN_A_TICK = Pace(rate=10, interval=10.0)
 
 
-def test_a_used_window_gives_the_time_of_the_next() -> None:
-    granted = allowance(replace(FRESH, age=4.0, used=10), wave_left=100)
-    assert (granted.tokens, granted.opens_window, granted.retry_in) == (0, False, 6.0)
+def test_the_first_interval_permits_the_whole_rate() -> None:
+    left = tokens(TEN_A_TICK, age=None, used=0)
+    assert (left.number, left.opens_interval) == (10, True)
 
 
-def test_a_window_half_used_grants_the_rest() -> None:
-    assert allowance(replace(FRESH, age=4.0, used=7), wave_left=100).tokens == 3
+def test_a_used_interval_gives_the_time_of_the_next() -> None:
+    left = tokens(TEN_A_TICK, age=4.0, used=10)
+    assert (left.number, left.opens_interval, left.more_in) == (0, False, 6.0)
 
 
-def test_a_time_read_before_the_lock_opens_no_new_window() -> None:
-    assert allowance(replace(FRESH, age=-0.2, used=10), wave_left=100).tokens == 0
+def test_an_interval_half_used_permits_the_rest() -> None:
+    assert tokens(TEN_A_TICK, age=4.0, used=7).number == 3
 
 
-def test_wave_and_cap_limit_only_new_devices() -> None:
-    granted = allowance(replace(FRESH, in_flight=4, max_in_flight=5), wave_left=100)
-    assert (granted.tokens, granted.fresh) == (10, 1)
-    assert allowance(FRESH, wave_left=2).fresh == 2
-    assert allowance(FRESH, wave_left=-1).fresh == 0
+def test_a_time_read_before_the_lock_opens_no_new_interval() -> None:
+    assert tokens(TEN_A_TICK, age=-0.2, used=10).number == 0
 
 
 @given(
@@ -49,10 +41,9 @@ def test_no_tick_interval_from_its_first_claim_exceeds_the_rate(
     claims: list[tuple[float, int]] = []
     for pause, wanted in steps:
         now += pause
-        age = None if opened is None else now - opened
-        granted = allowance(Pace(rate, tick, age, used), wave_left=10**9)
-        taken = min(wanted, granted.tokens)
-        if taken and granted.opens_window:
+        left = tokens(Pace(rate, tick), age=None if opened is None else now - opened, used=used)
+        taken = min(wanted, left.number)
+        if taken and left.opens_interval:
             opened, used = now, 0
             claims.append((now, 0))
         if taken:
@@ -63,32 +54,30 @@ def test_no_tick_interval_from_its_first_claim_exceeds_the_rate(
 
 
 def test_a_small_rate_is_divided_into_fewer_steps() -> None:
-    assert allowance(replace(FRESH, steps=20), wave_left=100).tokens == 10, "few are no burst"
-    assert (
-        allowance(replace(FRESH, rate=SMALLEST_STEP_DEVICES * 4, steps=20), wave_left=1000).tokens
-        == SMALLEST_STEP_DEVICES
-    )
-    assert (
-        allowance(replace(FRESH, rate=SMALLEST_STEP_DEVICES * 40, steps=20), wave_left=9999).tokens
-        == SMALLEST_STEP_DEVICES * 2
-    )
+    def first(rate: int) -> int:
+        return tokens(Pace(rate, 10.0, steps=20), age=None, used=0).number
+
+    assert first(10) == 10, "few are no burst"
+    assert first(SMALLEST_STEP_DEVICES * 4) == SMALLEST_STEP_DEVICES
+    assert first(SMALLEST_STEP_DEVICES * 40) == SMALLEST_STEP_DEVICES * 2
 
 
 @given(st.integers(1, 5000), st.floats(0.1, 100), st.integers(1, 40))
-def test_each_step_permits_its_share_and_the_window_the_whole_rate(rate: int, tick: float, steps: int) -> None:
+def test_each_step_permits_its_share_and_the_interval_the_whole_rate(rate: int, tick: float, steps: int) -> None:
+    pace = Pace(rate, tick, steps)
     now, used, claims = 0.0, 0, list[int]()
     while used < rate:
-        granted = allowance(Pace(rate, tick, now if claims else None, used, steps=steps), wave_left=10**9)
-        if granted.tokens:
-            claims.append(granted.tokens)
-            used += granted.tokens
+        left = tokens(pace, age=now if claims else None, used=used)
+        if left.number:
+            claims.append(left.number)
+            used += left.number
         else:
-            assert granted.retry_in > 0
-            now += granted.retry_in + tick * 1e-9
+            assert left.more_in > 0
+            now += left.more_in + tick * 1e-9
     assert used == rate
     assert max(claims) <= max(2 * SMALLEST_STEP_DEVICES, -(-rate // steps)), (
         "no more at once than a step's share, rounded up"
     )
-    assert now < tick, "all of them within the window"
-    done = allowance(Pace(rate, tick, now, used, steps=steps), wave_left=10**9)
-    assert (done.tokens, round(now + done.retry_in, 6)) == (0, round(tick, 6))
+    assert now < tick, "all of them within the interval"
+    done = tokens(pace, age=now, used=used)
+    assert (done.number, round(now + done.more_in, 6)) == (0, round(tick, 6))

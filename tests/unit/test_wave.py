@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.policy.waves import Gate, Wave, gate, plan
+from rollwave.domain.policy.waves import Wave, plan
 from rollwave.errors import InvalidInput
 
 
@@ -23,19 +23,3 @@ def test_canary_plans_a_first_share_and_the_rest(total: int, percent: float, fir
 def test_an_unreadable_strategy_is_an_error(strategy: str | None, percent: float | None) -> None:
     with pytest.raises(InvalidInput):
         plan(strategy, 100, percent)
-
-
-@pytest.mark.parametrize(
-    ("sent", "unfinished", "more", "says"),
-    [
-        (5, False, True, Gate.OPEN),
-        (5, True, True, Gate.SHUT),
-        (4, False, True, Gate.SHUT),
-        (4, False, False, Gate.OPEN),  # fewer devices exist than the wave would hold
-        (0, False, True, Gate.SHUT),
-    ],
-)
-def test_a_gate_opens_the_next_wave_when_this_one_is_sent_and_finished(
-    sent: int, unfinished: bool, more: bool, says: Gate
-) -> None:
-    assert gate(Wave(0, 5), sent=sent, unfinished=unfinished, more_to_send=more) is says

@@ -10,6 +10,7 @@ from fastapi import Depends, Path, Query, Request
 from rollwave.api.fields import Cursor, Identifier, RowId, Text
 from rollwave.api.problems import MEDIA_TYPE
 from rollwave.domain.ids import ID_RULE
+from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 
@@ -18,7 +19,13 @@ def _pool(request: Request) -> Pool:
     return pool
 
 
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
 DbPool = Annotated[Pool, Depends(_pool)]
+ServerSettings = Annotated[Settings, Depends(_settings)]
 
 FirmwareId = Annotated[RowId, Path(description="Id of a firmware version")]
 CampaignNumber = Annotated[RowId, Path(description="Id of a campaign")]

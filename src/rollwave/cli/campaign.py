@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.firmware_choice import find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, say, table
+from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.waves import Strategy
 from rollwave.errors import InvalidInput, RollwaveError
 
 app = typer.Typer(no_args_is_help=True)
-
-CampaignArgument = Annotated[int, typer.Argument(metavar="ID", min=1, help="The campaign's id.")]
 
 
 @app.command()
@@ -238,6 +237,10 @@ def devices(
         empty="No such devices.",
         total=answer["total"],
     )
+
+
+app.command()(waiting)
+app.command()(explain)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rollwave.errors import ConfigurationError
 if TYPE_CHECKING:
     from rollwave.client.api import Api
 
+CampaignArgument = Annotated[int, typer.Argument(metavar="ID", min=1, help="The campaign's id.")]
 ApiUrl = Annotated[
     str | None,
     typer.Option(

@@ -7,3 +7,11 @@ SOON_SECONDS = 1.0
 
 TURN_SECONDS = 2.0
 """For which one campaign is worked on, before others that wait get their turn."""
+
+MAX_STEPS_PER_TICK, SHORTEST_STEP_SECONDS = 20, 0.5
+"""Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
+
+
+def steps_of(tick_interval: float) -> int:
+    """The parts in which a worker sends the devices of a tick of so many seconds."""
+    return max(1, min(MAX_STEPS_PER_TICK, int(tick_interval / SHORTEST_STEP_SECONDS)))

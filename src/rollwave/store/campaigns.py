@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -11,13 +12,13 @@ import asyncpg
 from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.pace import Pace
 from rollwave.domain.policy.waves import Wave
 from rollwave.domain.reports.coalesce import Tally
 from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events
 from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.moments import moment
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
@@ -72,6 +73,9 @@ class Campaign:
     targeted_up_to: str | None
     waves: tuple[Wave, ...]
     """None yet: it has not been planned."""
+    status_reason: str | None
+    read_at: datetime
+    """When the row was read, by the database's clock."""
     at_home: bool
     """This database is the one that the installation belongs to. False: nothing may be sent."""
 
@@ -79,18 +83,6 @@ class Campaign:
     def being_targeted(self) -> bool:
         """Not every device is an execution yet: nothing may be sent, planned or concluded before."""
         return self.targeted_devices is not None and self.status not in FINAL
-
-    def pace(self, *, tick: float, in_flight: int = 0, steps: int = 1) -> Pace:
-        """What pacing needs of the row."""
-        return Pace(
-            rate=self.rate or 0,
-            tick=tick,
-            age=self.pace_age,
-            used=self.pace_used,
-            in_flight=in_flight,
-            max_in_flight=self.max_in_flight,
-            steps=steps,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +173,8 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         targeted_devices=row["targeted_devices"],
         targeted_up_to=row["targeted_up_to"],
         waves=tuple(Wave(number, up_to) for number, up_to in enumerate(row["waves"])),
+        status_reason=row["status_reason"],
+        read_at=moment(row["read_at"]),
         at_home=row["at_home"],
     )
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Any
+
+import asyncpg
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import UNADDRESSABLE
+from rollwave.domain.policy.facts import DeviceFacts
+from rollwave.domain.refusal import Refusal
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
+from rollwave.store.executions import STATUS
 from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
@@ -22,6 +30,26 @@ LOOKED_FOR = frozenset({ExecutionStatus.FAILED, ExecutionStatus.SKIPPED, Executi
 UNFINISHED = frozenset({ExecutionStatus.PENDING, ExecutionStatus.DOWNLOADING, ExecutionStatus.INSTALLING})
 FEW = 5000
 """Unfinished devices of a campaign that are read for a page of some of them (``devices_unfinished``), at most."""
+
+
+MOST_COUNTED = 10_000
+"""Devices that *waiting* and *explain* count along a queue, and events that they read back, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedGroup:
+    """``devices`` that were claimed, are ``PENDING``, and are alike to the gates; ``first`` is the one due first."""
+
+    devices: int
+    first: DeviceFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A campaign's ``PENDING`` devices: in all, and the ``claimed`` ones among them."""
+
+    devices: int
+    claimed: tuple[ClaimedGroup, ...]
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, Any]:
@@ -98,7 +126,84 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
     async with tenant_transaction(pool, tenant_id) as connection:
         await _require(connection, tenant_id, campaign_id)
         records = await connection.fetch(_sql["events"], tenant_id, campaign_id, after, limit)
-    return [{**with_moments(record), "detail": json.loads(record["detail"])} for record in records]
+    return [_event(record) for record in records]
+
+
+async def pending(connection: Connection, tenant_id: str, campaign_id: int) -> Pending:
+    """How many devices are ``PENDING``, by the campaign's counters, and what those of them wait for that were claimed.
+
+    Looks at no more than ``MOST_COUNTED`` executions; the claimed ones beyond these count as being sent to.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    shown = await _campaign(connection, tenant_id, campaign_id)
+    devices = shown["status_breakdown"]
+    ended_or_in_progress = sum(devices[each] for each in ("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"))
+    claimed = min(devices["PENDING"], shown["sent"] - ended_or_in_progress)
+    rows = await connection.fetch(_sql["claimed_and_pending"], tenant_id, campaign_id, MOST_COUNTED)
+    groups = [_claimed_group(row) for row in rows if row["pending"]]
+    beyond = claimed - sum(each.devices for each in groups)
+    if beyond > 0 and sum(row["devices"] for row in rows) >= MOST_COUNTED:
+        being_sent_to = DeviceFacts(ExecutionStatus.PENDING, attempt=1, due_in=inf)
+        groups.append(ClaimedGroup(beyond, being_sent_to))
+    return Pending(devices["PENDING"], tuple(groups))
+
+
+def _claimed_group(row: asyncpg.Record) -> ClaimedGroup:
+    first = DeviceFacts(
+        ExecutionStatus.PENDING,
+        attempt=1,
+        sent_attempt=0 if row["unacknowledged"] else 1,
+        due_in=row["due_in"] if row["held"] else None,
+        refused_for=Refusal(row["refused_for"]) if row["refused_for"] else None,
+    )
+    return ClaimedGroup(row["devices"], first)
+
+
+async def device(
+    connection: Connection, tenant_id: str, campaign_id: int, device_id: str, *, device_timeout: float
+) -> DeviceFacts:
+    """What admission goes by of one device; ``device_timeout``: seconds that it has in all, suspended ones included.
+
+    Looks at no more than ``MOST_COUNTED`` executions of each queue.
+
+    Raises:
+        NotFound: the campaign has no such device.
+    """
+    arguments = tenant_id, campaign_id, device_id, UNADDRESSABLE, device_timeout, MOST_COUNTED
+    row = await connection.fetchrow(_sql["device"], *arguments)
+    if row is None:
+        raise NotFound(
+            f"campaign {campaign_id} has no device {device_id}", hint="List its devices: GET .../{campaign_id}/devices."
+        )
+    return DeviceFacts(
+        # A host's table may hold words of its own: nothing is ever sent to such a device.
+        STATUS.get(row["status"], ExecutionStatus.SKIPPED),
+        attempt=row["attempt"],
+        sent_attempt=row["sent_attempt"],
+        failed_attempt=row["failed_attempt"],
+        due_in=row["due_in"],
+        refused_for=Refusal(row["refused_for"]) if row["refused_for"] else None,
+        addressable=row["addressable"],
+        out_of_time=row["out_of_time"],
+        finished=row["finished"],
+        ahead=row["ahead_fresh"] + row["ahead_again"],
+        ahead_fresh=row["ahead_fresh"],
+        error=row["error_message"],
+    )
+
+
+async def device_events(
+    connection: Connection, tenant_id: str, campaign_id: int, device_id: str
+) -> list[dict[str, Any]]:
+    """What happened to one device, oldest first, of the last ``MOST_COUNTED`` events of its campaign."""
+    rows = await connection.fetch(_sql["events_of_device"], tenant_id, campaign_id, device_id, MOST_COUNTED)
+    return [_event(row) for row in rows]
+
+
+def _event(row: asyncpg.Record) -> dict[str, Any]:
+    return {**with_moments(row), "detail": json.loads(row["detail"])}
 
 
 async def _require(connection: Connection, tenant_id: str, campaign_id: int) -> None:

@@ -7,7 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from rollwave.api.auth import Operator, Viewer
-from rollwave.api.parameters import CampaignNumber, DbPool, Limit, RowCursor, TextCursor, problems
+from rollwave.api.parameters import (
+    CampaignNumber,
+    DbPool,
+    DeviceName,
+    Limit,
+    RowCursor,
+    ServerSettings,
+    TextCursor,
+    problems,
+)
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.campaigns import (
     Abort,
@@ -17,11 +26,13 @@ from rollwave.api.schemas.campaigns import (
     CampaignState,
     EventList,
     ExecutionList,
+    Explanation,
+    Waiting,
 )
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
-from rollwave.engine import commands
+from rollwave.engine import commands, explain
 from rollwave.store import views
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
@@ -141,3 +152,51 @@ async def list_campaign_events(
     found = await views.events(pool, grant.tenant_id, campaign_id, after=after, limit=limit)
     last = found[-1]["id"] if found else after
     return EventList.model_validate({"campaign_id": campaign_id, "events": found, "next_after": last})
+
+
+@router.get("/{campaign_id}/waiting", summary="Why a campaign's devices wait", responses=problems(404))
+async def get_campaign_waiting(
+    pool: DbPool, settings: ServerSettings, grant: Viewer, campaign_id: CampaignNumber
+) -> Waiting:
+    """What the devices that are PENDING wait for, by the rules that a claim goes by."""
+    found = await explain.waiting_devices(pool, settings, grant.tenant_id, campaign_id)
+    reasons = [
+        {
+            "reason": each.verdict.gate,
+            "devices": each.devices,
+            "until": each.verdict.until,
+            "detail": each.verdict.detail,
+            "text": each.verdict.text,
+        }
+        for each in found.waiting
+    ]
+    return Waiting.model_validate(
+        {"campaign_id": campaign_id, "as_of": found.as_of, "pending": found.pending, "waiting": reasons}
+    )
+
+
+@router.get(
+    "/{campaign_id}/devices/{device_id}/explain", summary="Why a device is not sent to", responses=problems(404)
+)
+async def explain_campaign_device(
+    pool: DbPool, settings: ServerSettings, grant: Viewer, campaign_id: CampaignNumber, device_id: DeviceName
+) -> Explanation:
+    """Every gate that applies to a device, open or closed, and what happened to it; or how it ended."""
+    found = await explain.explain_device(pool, settings, grant.tenant_id, campaign_id, device_id)
+    checks = [
+        {"gate": each.gate, "open": each.open, "until": each.until, "text": each.text, "detail": each.detail}
+        for each in found.checks
+    ]
+    return Explanation.model_validate(
+        {
+            "campaign_id": campaign_id,
+            "device_id": device_id,
+            "status": found.status,
+            "attempt": found.attempt,
+            "wave": found.wave,
+            "may_go_now": found.may_go_now,
+            "may_go_at": found.may_go_at,
+            "checks": checks,
+            "history": found.history,
+        }
+    )

@@ -10,6 +10,7 @@ from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Momen
 from rollwave.api.schemas import RequestModel
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.policy.gates import GateName
 from rollwave.domain.retry import MAX_ATTEMPTS, Reason
 
 MAX_RATE = 1_000_000
@@ -209,3 +210,46 @@ class EventList(BaseModel):
     campaign_id: int
     events: list[Event]
     next_after: int
+
+
+class Check(BaseModel):
+    """What one gate says of a device."""
+
+    gate: GateName = Field(description="Each is explained in docs/reference/gates.md")
+    open: bool
+    until: Moment | None = Field(description="When it opens; null: nothing tells, or it is open")
+    text: str = Field(description="The same for people")
+    detail: dict[str, Any] = Field(description="The numbers behind it")
+
+
+class WaitingFor(BaseModel):
+    """Devices that wait for the same gate."""
+
+    reason: GateName = Field(description="The first gate that is closed to them; `pace` for those that may go now")
+    devices: int
+    until: Moment | None = Field(description="When it opens, for the first of them; null: nothing tells")
+    detail: dict[str, Any]
+    text: str
+
+
+class Waiting(BaseModel):
+    """What the PENDING devices of a campaign wait for. Each counts once, so that the sum is `pending`."""
+
+    campaign_id: int
+    as_of: Moment
+    pending: int
+    waiting: list[WaitingFor]
+
+
+class Explanation(BaseModel):
+    """Why a device is not sent to now, or that it may be."""
+
+    campaign_id: int
+    device_id: str
+    status: ExecutionStatus
+    attempt: int = Field(description="Sends so far; 0: not sent to")
+    wave: str | None = Field(description="Name of its wave; null: that is not known yet, or not kept")
+    may_go_now: bool = Field(description="Every gate is open")
+    may_go_at: Moment | None = Field(description="When the last closed gate opens; null: nothing tells")
+    checks: list[Check] = Field(description="Every gate that applies, in the order in which they are asked")
+    history: list[Event] = Field(description="What happened to the device, oldest first")

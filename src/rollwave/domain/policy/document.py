@@ -1,4 +1,4 @@
-"""The rules of one campaign, read from what its row holds. Reading fails closed: see :func:`read`."""
+"""The policy of one campaign, read from what its row holds: the only parser. See :func:`read_policy`."""
 
 from __future__ import annotations
 
@@ -7,59 +7,78 @@ from dataclasses import dataclass
 
 from rollwave.domain.ids import ID_RULE, is_valid_id
 from rollwave.domain.policy.guardrail import Guardrail
+from rollwave.domain.policy.waves import Strategy, Wave, plan
 from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.domain.retry import LONGEST_SECONDS, RetryPolicy
 from rollwave.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """Rules that can be obeyed. Times are seconds.
+class Policy:
+    """The rules of a campaign, all of which can be obeyed. Times are seconds.
 
-    ``patience`` is how long a device in progress may stay silent, ``answer_within`` how long its first word may
-    take, ``device_timeout`` how long it has in all.
+    ``rate`` is devices a tick, ``max_in_flight`` devices at a time (None: no cap). ``progress_timeout`` is how long a
+    device in progress may stay silent, ``answer_timeout`` how long its first word may take, ``device_timeout`` how long
+    it has in all. ``strategy`` and ``canary_percent`` are as written: they are read once, when waves are planned.
     """
 
     guardrail: Guardrail
     rate: int
     max_in_flight: int | None
-    patience: float
-    answer_within: float
+    progress_timeout: float
+    answer_timeout: float
     device_timeout: float
     retry: RetryPolicy
+    strategy: str | None = Strategy.LINEAR
+    canary_percent: float | None = None
 
     @property
     def longest_silence(self) -> float:
         """The most seconds that a device in progress may stay silent."""
-        return max(self.patience, self.answer_within)
+        return max(self.progress_timeout, self.answer_timeout)
 
     @property
     def longest_deadline(self) -> float:
-        """The most seconds for which a deadline is set: a little more than the silence (``chatter.LEEWAY``)."""
+        """The most seconds for which a deadline is set: a little more than the silence (``throttle.LEEWAY``)."""
         return self.longest_silence * (1 + LEEWAY)
 
     @property
     def longest_wait(self) -> float:
         """The most seconds that anything of the campaign may be due in."""
-        return max(self.patience, self.answer_within, self.retry.max_delay)
+        return max(self.longest_silence, self.retry.max_delay)
+
+    @property
+    def needs_a_count(self) -> bool:
+        """Whether waves can be planned only once the campaign's devices are counted: a share of them goes first."""
+        return self.strategy == Strategy.CANARY
+
+    def plan(self, devices: int) -> tuple[Wave, ...]:
+        """The waves of so many devices.
+
+        Raises:
+            InvalidInput: the strategy or its percentage cannot be read.
+        """
+        return plan(self.strategy, devices, self.canary_percent)
 
 
-def read(
+def read_policy(
     *,
     tenant_id: str,
     threshold: float | None,
     min_completed: int | None,
     rate: int | None,
     max_in_flight: int | None,
-    patience: float,
-    answer_within: float | None,
+    progress_timeout: float,
+    answer_timeout: float | None,
     device_timeout: float,
     max_attempts: int,
     retry_on: Sequence[str] | None,
     retry_delay: float | None,
     retry_delay_max: float | None,
-) -> Rules:
-    """Check what a row holds; the engine holds a campaign whose rules cannot be read.
+    strategy: str | None,
+    canary_percent: float | None,
+) -> Policy:
+    """Check what a row holds; the engine pauses a campaign whose policy cannot be read.
 
     Raises:
         InvalidInput: a value is missing or out of range; the message says which.
@@ -73,22 +92,24 @@ def read(
         raise InvalidInput(f"rollout_rate {rate} is below 1", hint="Set it to devices per tick, then start again.")
     if max_in_flight is not None and max_in_flight < 1:
         raise InvalidInput(f"max_in_flight {max_in_flight} is below 1", hint="Set it to 1 or more, or to NULL.")
-    answer_within = patience if answer_within is None else answer_within
+    answer_timeout = progress_timeout if answer_timeout is None else answer_timeout
     for name, seconds in (
-        ("progress_timeout", patience),
-        ("answer_timeout", answer_within),
+        ("progress_timeout", progress_timeout),
+        ("answer_timeout", answer_timeout),
         ("device_timeout", device_timeout),
     ):
         if not 0 < seconds <= LONGEST_SECONDS:
             raise InvalidInput(f"{name} {seconds} is not over 0 seconds", hint="Set it to seconds, or to NULL.")
-    delay = patience / 30 if retry_delay is None else retry_delay
+    delay = progress_timeout / 30 if retry_delay is None else retry_delay
     cap = 3600.0 if retry_delay_max is None else retry_delay_max
-    return Rules(
+    return Policy(
         Guardrail.read(threshold, min_completed),
         rate,
         max_in_flight,
-        patience,
-        answer_within,
+        progress_timeout,
+        answer_timeout,
         device_timeout,
         RetryPolicy.read(retry_on, max_attempts, delay, cap),
+        strategy,
+        canary_percent,
     )

@@ -7,6 +7,7 @@ to in all; its gate opens the next wave once every one of those is terminal and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +27,20 @@ class Wave:
 
     number: int
     up_to: int | None
+
+
+def name_of(number: int, waves: Sequence[Wave]) -> str:
+    """What people call a wave of these."""
+    if len(waves) == 1:
+        return "all"
+    if len(waves) == 2:
+        return ("canary", "rest")[number]
+    return f"wave {number}"
+
+
+def wave_at(place: int, waves: Sequence[Wave]) -> Wave:
+    """The wave in which the device goes before which ``place`` others go, in all."""
+    return next((each for each in waves if each.up_to is None or place < each.up_to), waves[-1])
 
 
 def plan(strategy: str | None, total: int, canary_percent: float | None) -> tuple[Wave, ...]:
@@ -52,23 +67,3 @@ def plan(strategy: str | None, total: int, canary_percent: float | None) -> tupl
                 f"rollout_strategy {strategy!r} is not known",
                 hint="Set rollout_strategy to linear or canary, then start the campaign again.",
             )
-
-
-class Gate(StrEnum):
-    """What the gate behind a wave says."""
-
-    SHUT = "shut"
-    """Devices of the wave are still to be sent to or in progress."""
-    OPEN = "open"
-    """Every device of the wave is terminal and the guardrail holds: go on."""
-
-
-def gate(wave: Wave, *, sent: int, unfinished: bool, more_to_send: bool) -> Gate:
-    """Judge the gate behind ``wave``.
-
-    ``sent`` is the devices sent to in all, ``unfinished`` whether any of them is not terminal,
-    ``more_to_send`` whether a device that was never sent to is left. A wave of which too few devices
-    exist is full when none is left.
-    """
-    full = not more_to_send or (wave.up_to is not None and sent >= wave.up_to)
-    return Gate.OPEN if full and not unfinished else Gate.SHUT

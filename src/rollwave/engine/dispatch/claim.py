@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from math import inf
 from typing import TypeAlias
 
-from rollwave.domain import firmware
-from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.policy.document import Rules
-from rollwave.domain.policy.pace import Allowance, allowance
-from rollwave.domain.policy.waves import Wave
+from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.policy import gates
+from rollwave.domain.policy.admission import Admission, admit
+from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.facts import Facts
 from rollwave.engine import stop
 from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.rules import read_rules, read_waves
+from rollwave.engine.locked_campaign import command_of, lock_campaign
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
-from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, listeners
+from rollwave.store import executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, Times
@@ -59,27 +58,25 @@ class Claims:
         stopped = None
         batch = Batch()
         async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
-            campaign = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
-            if campaign.status is not CampaignStatus.RUNNING or campaign.being_targeted:
-                return batch
-            if not campaign.at_home:
-                return Batch(retry_in=SOON_SECONDS)
-            try:
-                rules = read_rules(campaign, self._settings)
-                body = _command(campaign)
-                waves = await read_waves(connection, campaign, devices=devices)
-            except InvalidInput as error:
-                stopped = await stop.pause_unreadable(
-                    connection, campaign.tenant_id, stop.standing_of(campaign), str(error)
-                )
+            locked = await lock_campaign(connection, ref, self._settings, devices=devices)
+            campaign = locked.row
+            command = command_of(locked)
+            facts = locked.facts(self._settings, heard=False, steps=self._steps)
+            facts = replace(facts, unreadable=command.unreadable)
+            if gates.status(facts).open and gates.targeting(facts).open:
+                facts = await self._ask(connection, locked.policy, campaign, facts)
+            admission = admit(locked.policy, facts)
+            if command.unreadable is not None and facts.at_home and facts.targeted is None:
+                standing = stop.standing_of(campaign)
+                stopped = await stop.pause_unreadable(connection, campaign.tenant_id, standing, command.unreadable)
+            elif gates.status(facts).open and facts.targeted is None and not facts.counted:
+                return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker is at it
             else:
-                if not (waves and campaign.counted):
-                    return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker is at it
-                granted = await self._allowance(connection, campaign, rules, waves[min(campaign.wave, len(waves) - 1)])
-                claim = await self._take(connection, campaign, granted, body, rules.device_timeout)
-                retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, granted)
+                claim = await self._take(connection, campaign, admission, command.body, locked.policy.device_timeout)
+                retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, admission)
+                times = _times(locked.policy, campaign)
                 batch = Batch(
-                    claim.commands, body.encode(), _times(rules, campaign), lease_ends, claim.skipped, retry_in=retry_in
+                    claim.commands, command.body.encode(), times, lease_ends, claim.skipped, retry_in=retry_in
                 )
                 await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:
@@ -88,15 +85,13 @@ class Claims:
             await reach(Failpoint.CLAIMED)
         return batch
 
-    async def _allowance(self, connection: Connection, campaign: Campaign, rules: Rules, wave: Wave) -> Allowance:
-        if not self._note(heard=await listeners.heard(connection, self._settings.listener_slots)):
-            return Allowance(0, 0, opens_window=False, retry_in=SOON_SECONDS)
-        flying = 0
-        if rules.max_in_flight is not None:
-            flying = await executions.in_flight(connection, campaign, up_to=rules.max_in_flight)
-        pace = campaign.pace(tick=self._settings.tick_interval, in_flight=flying, steps=self._steps)
-        left = self._settings.claim_batch if wave.up_to is None else wave.up_to - campaign.sent
-        return allowance(pace, wave_left=left)
+    async def _ask(self, connection: Connection, policy: Policy, campaign: Campaign, facts: Facts) -> Facts:
+        """Who listens, and how many devices are in flight: asked where the campaign's row lets anything go."""
+        heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
+        if not heard or policy.max_in_flight is None:
+            return replace(facts, heard=heard)
+        in_flight = await executions.in_flight(connection, campaign, up_to=policy.max_in_flight)
+        return replace(facts, heard=True, in_flight=in_flight)
 
     def _note(self, *, heard: bool) -> bool:
         """Log once that sending waits for a listener, when it takes longer than a start does. Returns ``heard``."""
@@ -110,45 +105,32 @@ class Claims:
             _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not come in")
         return heard
 
-    async def _retry_in(self, connection: Connection, campaign: Campaign, granted: Allowance) -> float:
+    async def _retry_in(self, connection: Connection, campaign: Campaign, admission: Admission) -> float:
         """Nothing could be claimed: when may it be worth while?"""
-        if not granted.tokens:
-            return granted.retry_in
+        soon = SOON_SECONDS if admission.look_again_in is None else admission.look_again_in
+        if not admission.tokens:
+            return soon
         due_in = await executions.next_due(connection, campaign)
-        if not granted.fresh or (due_in is not None and due_in <= 0):
-            return SOON_SECONDS  # a place in flight, a gate, or the sweeper comes first
+        if admission.look_again_in is None or (due_in is not None and due_in <= 0):
+            return SOON_SECONDS  # a place in flight, a gate, or an overdue device comes first
         return inf if due_in is None else due_in
 
     async def _take(
-        self, connection: Connection, campaign: Campaign, granted: Allowance, body: str, in_all: float
+        self, connection: Connection, campaign: Campaign, admission: Admission, body: str, device_timeout: float
     ) -> Claim:
-        if not granted.tokens:
+        if not admission.tokens:
             return Claim((), 0)
         return await executions.claim(
             connection,
             campaign,
-            tokens=min(granted.tokens, self._settings.claim_batch),
-            fresh=min(granted.fresh, self._settings.claim_batch),
+            tokens=min(admission.tokens, self._settings.claim_batch),
+            fresh=min(admission.fresh, self._settings.claim_batch),
             lease=self._settings.lease,
-            in_all=in_all,
-            opens_window=granted.opens_window,
+            in_all=device_timeout,
+            opens_window=admission.opens_interval,
             command=body,
         )
 
 
-def _times(rules: Rules, campaign: Campaign) -> Times:
-    return Times(rules.answer_within, rules.patience, rules.device_timeout, campaign.activity.suspended_for)
-
-
-def _command(campaign: Campaign) -> str:
-    """The campaign's command body, the one frozen by its first claim if there was one.
-
-    Raises:
-        InvalidInput: its firmware cannot be read, so the campaign must be held.
-    """
-    if campaign.command is not None:
-        return campaign.command
-    found = firmware.read(
-        campaign.firmware_url, campaign.firmware_version, campaign.firmware_checksum, campaign.firmware_size
-    )
-    return encode_command(campaign.id, found.url, found.version, found.checksum, found.size).decode()
+def _times(policy: Policy, campaign: Campaign) -> Times:
+    return Times(policy.answer_timeout, policy.progress_timeout, policy.device_timeout, campaign.activity.suspended_for)

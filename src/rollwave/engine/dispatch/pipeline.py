@@ -14,11 +14,13 @@ from functools import partial
 from typing import TypeAlias
 
 from rollwave import metrics
-from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.policy.admission import admit
 from rollwave.engine.dispatch.batch import Batch, Sent
 from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
@@ -101,9 +103,10 @@ class Dispatch:
     async def still_runs(self, ref: CampaignRef) -> bool:
         """Whether more may go: the campaign has not been stopped since, and reports can come in."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+            row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             heard = await listeners.heard(connection, self._settings.listener_slots)
-        return heard and campaign.status is CampaignStatus.RUNNING and campaign.at_home
+        campaign = under_policy(row, self._settings)
+        return admit(campaign.policy, campaign.facts(self._settings, heard=heard)).sends
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:

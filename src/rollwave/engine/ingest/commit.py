@@ -26,9 +26,8 @@ from rollwave.engine.ingest import apply
 from rollwave.engine.ingest.apply import pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
 from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
-from rollwave.engine.rules import default_rules, read_rules
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
-from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
@@ -239,17 +238,15 @@ class Ingest:
         """Set the delay of each device that gets another attempt, by its campaign's policy."""
         for campaign_id in {each.campaign_id for each in retried}:
             campaign = await campaigns.get(connection, tenant_id, campaign_id)
-            try:
-                rules = read_rules(campaign, self._settings)
-            except InvalidInput:
-                rules = default_rules(self._settings)  # it is about to be held; the device just must not be lost
+            # One whose policy cannot be read is about to be paused; the device just must not be lost.
+            policy = under_policy(campaign, self._settings).policy
             delays = []
             for each in retried:
                 if each.campaign_id == campaign_id:
                     luck = random.random()  # noqa: S311  spreads load only
-                    delay = rules.retry.delay_of(each.attempt, luck=luck)
+                    delay = policy.retry.delay_of(each.attempt, luck=luck)
                     delays.append((DeviceId(each.device_id), Reason(each.reason), delay))
-            await executions.postpone(connection, campaign, delays, in_all=rules.device_timeout)
+            await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS
 from rollwave.engine import stop
-from rollwave.engine.rules import rules_or_default
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -41,16 +41,16 @@ class Counters:
             if 0 <= campaign.reconciled_age < every:
                 return every - campaign.reconciled_age
             await campaigns.date_reconciliation(connection, campaign)
-            rules = rules_or_default(campaign, self._settings)
-            longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, rules.longest_wait)
+            policy = under_policy(campaign, self._settings).policy
+            longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait)
             await executions.bring_forward(
-                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, patience=rules.patience
+                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, patience=policy.progress_timeout
             )
         await self.verify(ref)
         return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: rows that a host left are taken over first."""
+        """Compare counters and rows, and repair the difference. False: not now, as what a host left comes first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
-from rollwave.domain.policy.document import Rules
+from rollwave.domain.policy.document import Policy
 from rollwave.domain.reports.coalesce import Tally
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
@@ -58,7 +58,7 @@ class _Judged:
     retry_in: float | None
 
 
-async def note_activity(connection: Connection, campaign: Campaign, rules: Rules, settings: Settings) -> bool:
+async def note_activity(connection: Connection, campaign: Campaign, policy: Policy, settings: Settings) -> bool:
     """Write down whether the campaign is active. Returns whether devices may be judged by their deadlines now.
 
     Deadlines stand still while a campaign is suspended. One that becomes active is judged at the next look.
@@ -68,21 +68,21 @@ async def note_activity(connection: Connection, campaign: Campaign, rules: Rules
     active = heard and campaign.status is not CampaignStatus.PAUSED
     heard_for = listening.without_gap if listening else 0.0
     change = campaign.activity.change(active=active, heard_for=heard_for, tick=settings.tick_interval)
-    await campaigns.note_activity(connection, campaign, change, longest=rules.longest_deadline)
-    return active and change is not Change.ACTIVATE and _have_been_heard(listening, rules)
+    await campaigns.note_activity(connection, campaign, change, longest=policy.longest_deadline)
+    return active and change is not Change.ACTIVATE and _have_been_heard(listening, policy)
 
 
-def _have_been_heard(heard: Listening | None, rules: Rules) -> bool:
+def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
     """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
 
     So neither an outage of broker or database, nor the time it takes to catch up with the queue after one, nor a
     change of listeners, fails a device.
     """
-    longest = rules.longest_silence
+    longest = policy.longest_silence
     return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
 
 
-async def sweep(connection: Connection, campaign: Campaign, rules: Rules, *, sends_on: bool) -> Swept:
+async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, sends_on: bool) -> Swept:
     """Judge the devices that are overdue.
 
     Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
@@ -91,17 +91,17 @@ async def sweep(connection: Connection, campaign: Campaign, rules: Rules, *, sen
         connection,
         campaign,
         everyone=not sends_on,
-        in_all=rules.device_timeout,
-        extension=campaign.activity.extension(rules.longest_deadline),
+        in_all=policy.device_timeout,
+        extension=campaign.activity.extension(policy.longest_deadline),
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in overdue if each.finished]:
         await adoption.leave(connection, campaign, finished)
     more = len(overdue) == MAX_OVERDUE_PER_LOOK or bool(finished)
-    judged = [_judge(each, rules, sends_on=sends_on) for each in overdue if not each.finished]
+    judged = [_judge(each, policy, sends_on=sends_on) for each in overdue if not each.finished]
     again = [(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None]
     if again:
-        await executions.postpone(connection, campaign, again, in_all=rules.device_timeout)
+        await executions.postpone(connection, campaign, again, in_all=policy.device_timeout)
     history = [_failed_attempt(campaign.id, each) for each in judged]
     await events.append_failed_attempts(connection, campaign.tenant_id, history)
     failed = [each for each in judged if each.retry_in is None]
@@ -120,12 +120,12 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
     return await stop.judge(connection, campaign.tenant_id, standing)
 
 
-def _judge(device: Overdue, rules: Rules, *, sends_on: bool) -> _Judged:
+def _judge(device: Overdue, policy: Policy, *, sends_on: bool) -> _Judged:
     reason = _reason(device)
-    message = NO_OTHER if reason is device.failed_for else _message(reason, rules, device.attempt)
+    message = NO_OTHER if reason is device.failed_for else _message(reason, policy, device.attempt)
     retry_in = None
     if sends_on and device.failed_for is None and is_valid_id(device.device_id):
-        retry_in = rules.retry.delay_after(reason, device.attempt, luck=random.random())  # noqa: S311  spreads load only
+        retry_in = policy.retry.delay_after(reason, device.attempt, luck=random.random())  # noqa: S311  spreads load only
     return _Judged(device, reason, message, retry_in)
 
 
@@ -150,12 +150,12 @@ def _reason(overdue: Overdue) -> Reason:
     return Reason.NO_PROGRESS if overdue.heard else Reason.NO_ANSWER
 
 
-def _message(reason: Reason, rules: Rules, attempt: int) -> str:
+def _message(reason: Reason, policy: Policy, attempt: int) -> str:
     sends = f"sent {attempt} time{'s' if attempt > 1 else ''}"
     match reason:
         case Reason.OVERDUE:
-            return f"not done within the {rules.device_timeout:g} s that a device has in all; {sends}"
+            return f"not done within the {policy.device_timeout:g} s that a device has in all; {sends}"
         case Reason.NO_ANSWER:
-            return f"no report within {rules.answer_within:g} s of the command; {sends}"
+            return f"no report within {policy.answer_timeout:g} s of the command; {sends}"
         case _:
-            return f"no further report within {rules.patience:g} s; {sends}"
+            return f"no further report within {policy.progress_timeout:g} s; {sends}"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
-from rollwave.domain.policy.document import Rules
-from rollwave.domain.policy.waves import Gate, Wave, gate
+from rollwave.domain.policy.admission import admit
+from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.facts import Remaining
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.rules import read_rules, read_waves, rules_or_default
+from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep import adoption, deadlines
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.errors import InvalidInput
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, executions, waves
@@ -73,13 +72,14 @@ class Upkeep:
         """One transaction under the campaign's lock. What it finds to conclude, it does once that is ``verified``."""
         look = Look()
         async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
-            campaign = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
+            locked = await lock_campaign(connection, ref, self._settings, devices=devices)
+            campaign = locked.row
             if campaign.status is CampaignStatus.ABORTED:
-                look = await self._wind_down(connection, campaign, verified)
+                look = await self._wind_down(connection, locked, verified)
             elif campaign.being_targeted:
                 look = Look(being_targeted=True)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
-                look = await self._go_on(connection, campaign, verified, devices)
+                look = await self._go_on(connection, locked, verified, counted=devices is not None)
             elif ref.status is CampaignStatus.COMPLETED:  # by a host's SQL, and so nobody has wound it down
                 look = await self._finish_winding_down(connection, campaign, verified)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
@@ -96,34 +96,31 @@ class Upkeep:
         return look
 
     async def _go_on(
-        self, connection: Connection, campaign: Campaign, verified: Outlook | None, devices: int | None
+        self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None, *, counted: bool
     ) -> Look:
-        try:
-            rules = read_rules(campaign, self._settings)
-            planned = await read_waves(connection, campaign, devices=devices)
-        except InvalidInput as error:
-            return Look(
-                await stop.pause_unreadable(connection, campaign.tenant_id, stop.standing_of(campaign), str(error))
-            )
-        deadlines_run = await deadlines.note_activity(connection, campaign, rules, self._settings)
-        left = await self._take_over(connection, campaign, rules, counted=devices is not None)
-        if left or not planned:
+        campaign, policy = locked.row, locked.policy
+        if locked.unreadable is not None:
+            standing = stop.standing_of(campaign)
+            return Look(await stop.pause_unreadable(connection, campaign.tenant_id, standing, locked.unreadable))
+        deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
+        left = await self._take_over(connection, campaign, policy, counted=counted)
+        if left or not locked.waves:
             return left or Look(to_count=True)
         if deadlines_run:
-            swept = await deadlines.sweep(connection, campaign, rules, sends_on=True)
+            swept = await deadlines.sweep(connection, campaign, policy, sends_on=True)
             if swept.stopped or swept.any_failed or swept.more:
                 return Look(swept.stopped, more=swept.more)  # the rest is judged on the new counters, next time
-        return await self._pass_gate(connection, campaign, planned, verified)
+        return await self._pass_gate(connection, locked, verified)
 
     async def _take_over(
-        self, connection: Connection, campaign: Campaign, rules: Rules, *, counted: bool
+        self, connection: Connection, campaign: Campaign, policy: Policy, *, counted: bool
     ) -> Look | None:
         """What a host left in progress is taken over, and the campaign counted and judged. None: that is done.
 
         ``counted``: its rows have just been counted.
         """
         taken = await adoption.take_over(
-            connection, campaign, progress_timeout=rules.patience, limit=self._max_adopted_per_look
+            connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )
         if taken.more:
             return Look(left_behind=True)
@@ -135,14 +132,13 @@ class Upkeep:
             return Look(stopped) if stopped else None
         return None
 
-    async def _pass_gate(
-        self, connection: Connection, campaign: Campaign, planned: Sequence[Wave], verified: Outlook | None
-    ) -> Look:
+    async def _pass_gate(self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None) -> Look:
+        campaign, wave = locked.row, locked.wave
         outlook = await executions.outlook(connection, campaign)
-        wave = planned[min(campaign.wave, len(planned) - 1)]
-        last = wave.number == planned[-1].number
-        passed = gate(wave, sent=campaign.sent, unfinished=outlook.open, more_to_send=outlook.waiting)
-        if not outlook.any or passed is Gate.SHUT or (last and not outlook.finished):
+        remaining = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
+        finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=remaining)).wave_finished
+        last = wave.number == locked.waves[-1].number
+        if not outlook.any or not finished or (last and not outlook.finished):
             return Look(idle_seconds=0.0 if outlook.waiting else max(0.0, outlook.due_in or 0.0))
         if outlook != verified:
             return Look(to_verify=outlook)
@@ -171,21 +167,21 @@ class Upkeep:
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
         return Look()
 
-    async def _wind_down(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Look:
+    async def _wind_down(self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None) -> Look:
         """Devices still in progress may finish until their deadline; then the engine is done with the campaign.
 
         There may be ``more`` whose deadline has passed.
         """
-        # Nothing is sent any more: rules that cannot be read pause nothing.
-        rules = rules_or_default(campaign, self._settings)
-        deadlines_run = await deadlines.note_activity(connection, campaign, rules, self._settings)
+        # Nothing is sent any more: a policy that cannot be read pauses nothing.
+        campaign, policy = locked.row, locked.policy
+        deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
         more = (
             await adoption.take_over(
-                connection, campaign, progress_timeout=rules.patience, limit=self._max_adopted_per_look
+                connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
             )
         ).more
         if deadlines_run:
-            more = (await deadlines.sweep(connection, campaign, rules, sends_on=False)).more or more
+            more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
         if more:
             return Look(more=True)
         return await self._finish_winding_down(connection, campaign, verified)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from math import inf
 
 from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.timing import steps_of
 from rollwave.engine.worker.tick import TURNS, Ticker, Turns
 from rollwave.errors import RollwaveError
 from rollwave.log import get_logger, report, trace
@@ -23,9 +24,6 @@ _log = get_logger("tick")
 
 ASK_EVERY_SECONDS = 1.0
 """Seconds between two questions which campaigns are due, unless the worker is woken."""
-
-MAX_STEPS_PER_TICK, SHORTEST_STEP_SECONDS = 20, 0.5
-"""Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
 
 GIVE_UP_SECONDS = 5.0
 """Maximum number of seconds for the connection that hears wake-ups to be given up."""
@@ -60,7 +58,7 @@ class CampaignLoop:
         """A campaign was moved since the database was asked."""
         self._log_once = LogOnce()
         self._asked_at = self._tick_logged_at = -inf
-        steps = max(1, min(MAX_STEPS_PER_TICK, int(settings.tick_interval / SHORTEST_STEP_SECONDS)))
+        steps = steps_of(settings.tick_interval)
         self._ticker = Ticker(
             pool, command_session, settings, stop.is_set, on_scheduled=self._wake.set, steps=steps, turns=turns
         )

@@ -17,6 +17,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.target_group_id, c.targeted_devices, c.targeted_up_to, c.suspended_for, c.suspended_lately,
        EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
+       c.status_reason, EXTRACT(epoch FROM statement_timestamp())::float8 AS read_at,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,

@@ -106,3 +106,64 @@ FROM ota_campaign_history
 WHERE tenant_id = $1 AND campaign_id = $2::bigint AND id > $3
 ORDER BY id
 LIMIT $4;
+
+-- name: claimed_and_pending
+-- Devices that were claimed and are not terminal, grouped by what a gate looks at; of the $3 that are due first.
+SELECT pending, unacknowledged, refused_for, held, count(*)::int AS devices, min(due_in)::float8 AS due_in
+FROM (
+    SELECT status = 'PENDING' AS pending, attempt > sent_attempt AS unacknowledged, refused_for,
+           COALESCE(due_at > statement_timestamp(), false) AS held,
+           EXTRACT(epoch FROM due_at - statement_timestamp()) AS due_in
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2::bigint
+      AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+    ORDER BY due_at NULLS FIRST
+    LIMIT $3) AS open
+GROUP BY pending, unacknowledged, refused_for, held;
+
+-- name: device
+-- One device of a campaign, with what a claim looks at ("claim" in executions.sql), and how many devices a claim takes before
+-- it: counted no further than $6. $4 is what no id matches; the device has $5 seconds in all, which include those for which the
+-- campaign was ever suspended.
+SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.refused_for, d.error_message,
+       EXTRACT(epoch FROM d.due_at - statement_timestamp())::float8 AS due_in,
+       d.device_id COLLATE "C" !~ $4 AND length(d.device_id) <= 128 AS addressable,
+       COALESCE(d.started_at + make_interval(secs => $5 - d.suspended_before) <= statement_timestamp(), false)
+           AS out_of_time,
+       d.completed_at IS NOT NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS finished,
+       (SELECT count(*)::int FROM (
+            SELECT FROM ota_device_status
+            WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
+              AND id < d.id AND d.status = 'PENDING' AND d.attempt = 0
+            ORDER BY id LIMIT $6) AS fresh) AS ahead_fresh,
+       (SELECT count(*)::int FROM (
+            SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
+                   suspended_before
+            FROM ota_device_status
+            WHERE tenant_id = $1 AND campaign_id = $2::bigint
+              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+              AND (due_at <= statement_timestamp() OR due_at IS NULL)
+            ORDER BY due_at NULLS FIRST LIMIT $6) AS o
+        WHERE (o.due_at IS NOT NULL OR o.status = 'PENDING')
+          AND (o.status = 'PENDING' OR o.completed_at IS NULL)
+          AND (o.attempt > o.sent_attempt OR o.status = 'PENDING'
+               OR o.failed_attempt = o.attempt
+                  AND COALESCE(o.started_at + make_interval(secs => $5 - o.suspended_before) > statement_timestamp(), true))
+          AND o.device_id COLLATE "C" !~ $4 AND length(o.device_id) <= 128
+          AND o.device_id <> d.device_id
+          -- Those set back by hand (due_at NULL) go after those that are due again, and before those never sent to.
+          AND (d.status = 'PENDING' AND d.attempt = 0
+               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id))
+       ) AS ahead_again
+FROM ota_device_status d
+WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
+
+-- name: events_of_device
+-- What happened to one device, oldest first; of the last $4 events of its campaign.
+SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
+       CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
+FROM (SELECT * FROM ota_campaign_history
+      WHERE tenant_id = $1 AND campaign_id = $2::bigint
+      ORDER BY id DESC LIMIT $4) AS latest
+WHERE device_id = $3
+ORDER BY id;

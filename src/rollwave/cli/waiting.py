@@ -1,0 +1,74 @@
+"""`rollwave campaign waiting` and `explain`: why devices are not sent to now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
+from rollwave.cli.output import Format, Output, moment, print_json, say, table
+from rollwave.domain.ids import in_path
+
+
+def waiting(
+    campaign_id: CampaignArgument,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what a campaign's PENDING devices wait for.
+
+    Each device counts once, under the first gate that is closed to it. A gate is a rule that
+    may keep a device from being sent to, such as pace, wave or listener.
+    """
+    with connect(api_url, api_key) as api:
+        answer = api.get(f"/ota/campaigns/{campaign_id}/waiting")
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    table(
+        ("WAIT FOR", "DEVICES", "UNTIL", "WHY"),
+        [(row["reason"], row["devices"], moment(row["until"]), row["text"]) for row in answer["waiting"]],
+        empty="No device is PENDING.",
+    )
+
+
+def explain(
+    campaign_id: CampaignArgument,
+    device_id: Annotated[str, typer.Argument(metavar="DEVICE", help="The device's id.")],
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show why a device is not sent to now, or that it may be.
+
+    Lists every gate that applies to it, open or closed, in the order in which they are asked,
+    and what happened to it so far. Of a device that has ended, it says how.
+    """
+    with connect(api_url, api_key) as api:
+        answer = api.get(f"/ota/campaigns/{campaign_id}/devices/{in_path(device_id)}/explain")
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    from rollwave.client.events import Event
+
+    say(f"{answer['device_id']} is {answer['status']}, {_when(answer)}")
+    table(
+        ("GATE", "", "UNTIL", "WHY"),
+        [
+            (row["gate"], "open" if row["open"] else "closed", moment(row["until"]), row["text"])
+            for row in answer["checks"]
+        ],
+        empty="",
+    )
+    for event in answer["history"]:
+        say(f"{moment(event['at'])}  {Event.read(event).sentence}")
+
+
+def _when(answer: Mapping[str, Any]) -> str:
+    if answer["may_go_now"]:
+        return "and may be sent to now"
+    at = answer["may_go_at"]
+    return f"and may be sent to from {moment(at)} on" if at else "and is not sent to now"

@@ -1,0 +1,108 @@
+"""What admission is decided on: what is known of a campaign, and of one of its devices, at one moment.
+
+A claim reads these under the campaign's lock, *waiting* and *explain* read them without it. Times are seconds of the
+database's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.policy.waves import Wave
+from rollwave.domain.refusal import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left of a campaign: devices never sent to are ``waiting``, devices sent to are ``unfinished``."""
+
+    waiting: bool
+    unfinished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one campaign.
+
+    ``unreadable`` is why its policy or its firmware cannot be read (None: they can). ``at_home``: this database is
+    the one that the installation belongs to. ``targeted`` is the devices targeted so far while not all are (None: they
+    are). ``counted``: its counters are right and its waves planned. ``heard``: a listener is subscribed, so
+    reports can come in. ``wave`` is the one that may be sent to now, ``sent`` the devices sent to in all, ``in_flight``
+    those of them that are not terminal, counted no further than the policy's cap. Of the pace's
+    interval of ``tick`` seconds, ``interval_age`` is the seconds since it began (None: none has) and ``interval_used``
+    the devices claimed in it; ``steps`` are its parts. ``remaining`` is known where a wave's gate is judged.
+    """
+
+    now: datetime
+    status: CampaignStatus
+    tick: float
+    wave: Wave
+    reason: str | None = None
+    unreadable: str | None = None
+    at_home: bool = True
+    targeted: int | None = None
+    counted: bool = True
+    heard: bool = True
+    sent: int = 0
+    in_flight: int = 0
+    interval_age: float | None = None
+    interval_used: int = 0
+    steps: int = 1
+    remaining: Remaining | None = None
+
+    def after(self, seconds: float) -> datetime:
+        """The moment so many seconds from now, or the last that a datetime can hold."""
+        try:
+            return self.now + timedelta(seconds=seconds)
+        except OverflowError:
+            return datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What is known of one device of a campaign.
+
+    ``due_in`` is the seconds until its lease, deadline or delay ends, negative once it has; None: none runs.
+    ``addressable``: its id can be a level of a topic. ``out_of_time``: the time that it has in all is over.
+    ``finished``: it has ended, whatever its status says: a host wrote over it. ``ahead`` are the devices that a claim
+    takes before it, of which ``ahead_fresh`` were never sent to.
+    """
+
+    status: ExecutionStatus
+    attempt: int = 0
+    sent_attempt: int = 0
+    failed_attempt: int = 0
+    due_in: float | None = None
+    refused_for: Refusal | None = None
+    addressable: bool = True
+    out_of_time: bool = False
+    finished: bool = False
+    ahead: int = 0
+    ahead_fresh: int = 0
+    error: str | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """It waits for its first command."""
+        return self.status is ExecutionStatus.PENDING and self.attempt == 0
+
+    @property
+    def unacknowledged(self) -> bool:
+        """It was claimed, and the broker has not acknowledged the command."""
+        return self.attempt > self.sent_attempt
+
+    @property
+    def to_be_sent_again(self) -> bool:
+        """It was claimed before, and a command is to go out to it, now or once it is due."""
+        if self.fresh or self.status in TERMINAL:
+            return False
+        if self.status in IN_PROGRESS and (self.finished or self.due_in is None):
+            return False
+        return (
+            self.status is ExecutionStatus.PENDING
+            or self.unacknowledged
+            or (self.failed_attempt == self.attempt and not self.out_of_time)
+        )

@@ -1,0 +1,197 @@
+"""The gates: every rule that may keep a device from being sent to, each of which answers with a verdict.
+
+`docs/reference/gates.md` has an entry for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from rollwave.domain import refusal
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import TERMINAL, ExecutionStatus
+from rollwave.domain.ids import UNSENDABLE
+from rollwave.domain.policy import pace
+from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.facts import DeviceFacts, Facts
+
+
+class GateName(StrEnum):
+    """The gates, in the order in which they are asked."""
+
+    STATUS = "status"
+    """The campaign is not running: created, paused, over, or about to be paused as its rules cannot be read. Of one
+    device: it has ended, or it works on the command that it was sent."""
+    TARGETING = "targeting"
+    """The campaign's devices are still being targeted or counted."""
+    LISTENER = "listener"
+    """No listener is subscribed, so nobody would hear what a device reports."""
+    WAVE = "wave"
+    """The wave has been sent to, and its devices have not ended. Asked of first commands only."""
+    IN_FLIGHT = "in_flight"
+    """As many devices as the cap allows are claimed and not terminal. Asked of first commands only."""
+    PACE = "pace"
+    """The interval's share of the rate has gone."""
+    BACKOFF = "backoff"
+    """The device's last attempt has failed, and the delay before the next one runs."""
+    LEASE = "lease"
+    """A worker is sending to the device right now, or the broker did not answer and the command waits to go again."""
+    REFUSED = "refused"
+    """The broker does not take the device's command while it takes others: it ends the connection over it, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one gate says.
+
+    ``room`` is the devices that may go now (None: this gate sets no limit, 0: it is closed). ``until`` is when it
+    opens, where that is known. ``detail`` is the numbers behind it, as JSON has them, and ``text`` says it to people.
+    """
+
+    gate: GateName
+    room: int | None
+    text: str
+    until: datetime | None = None
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """Whether at least one device may go, as far as this gate is concerned."""
+        return self.room is None or self.room > 0
+
+
+_NOT_RUNNING = {
+    CampaignStatus.CREATED: "the campaign has not been started",
+    CampaignStatus.PAUSED: "the campaign is paused",
+    CampaignStatus.ABORTED: "the campaign is aborted",
+    CampaignStatus.COMPLETED: "the campaign is completed",
+}
+
+
+def status(facts: Facts) -> Verdict:
+    """The campaign runs, here, by rules that can be read."""
+    detail: dict[str, object] = {"status": facts.status}
+    if facts.status is not CampaignStatus.RUNNING:
+        text = _NOT_RUNNING[facts.status]
+        if facts.reason:
+            text, detail["reason"] = f"{text}: {facts.reason}", facts.reason
+        return Verdict(GateName.STATUS, 0, text, detail=detail)
+    if not facts.at_home:
+        text = "this database is a copy or was moved, and nothing is sent before somebody says which it is"
+        return Verdict(GateName.STATUS, 0, text, detail=detail)
+    if facts.unreadable:
+        text = f"the campaign's rules cannot be read, so a worker pauses it: {facts.unreadable}"
+        return Verdict(GateName.STATUS, 0, text, detail=detail | {"reason": facts.unreadable})
+    return Verdict(GateName.STATUS, None, "the campaign is running", detail=detail)
+
+
+def targeting(facts: Facts) -> Verdict:
+    """Every device of the campaign is known."""
+    if facts.targeted is not None:
+        text = f"{facts.targeted:,} devices are targeted so far, and nothing is sent before all are"
+        return Verdict(GateName.TARGETING, 0, text, detail={"targeted_devices": facts.targeted})
+    if not facts.counted:
+        return Verdict(GateName.TARGETING, 0, "the campaign's devices are being counted")
+    return Verdict(GateName.TARGETING, None, "every device is targeted")
+
+
+def listener(facts: Facts) -> Verdict:
+    """Reports can come in."""
+    if facts.heard:
+        return Verdict(GateName.LISTENER, None, "a listener takes reports in")
+    return Verdict(GateName.LISTENER, 0, "no listener is subscribed, so reports could not come in")
+
+
+def wave(facts: Facts) -> Verdict:
+    """The current wave has devices left to send to."""
+    detail = {"wave": facts.wave.number, "up_to": facts.wave.up_to, "sent": facts.sent}
+    if facts.wave.up_to is None:
+        return Verdict(GateName.WAVE, None, "the wave has every device that is left", detail=detail)
+    room = max(0, facts.wave.up_to - facts.sent)
+    text = f"wave {facts.wave.number} goes up to {facts.wave.up_to:,} devices, and {facts.sent:,} have been sent to"
+    if not room:
+        text += "; the next wave opens once these have ended and the guardrail holds"
+    return Verdict(GateName.WAVE, room, text, detail=detail)
+
+
+def in_flight(policy: Policy, facts: Facts) -> Verdict:
+    """Fewer devices than the cap are in flight."""
+    cap = policy.max_in_flight
+    if cap is None:
+        return Verdict(GateName.IN_FLIGHT, None, "there is no cap on devices in flight")
+    return Verdict(
+        GateName.IN_FLIGHT,
+        max(0, cap - facts.in_flight),
+        f"{facts.in_flight:,} devices are in flight, of {cap:,} at most",
+        detail={"in_flight": facts.in_flight, "max_in_flight": cap},
+    )
+
+
+def pace_of(policy: Policy, facts: Facts, left: pace.Tokens) -> Verdict:
+    """The interval has tokens ``left``."""
+    used = 0 if left.opens_interval else facts.interval_used
+    text = f"{policy.rate:,} devices may be claimed in {facts.tick:g} s, and {used:,} have been in this interval"
+    until = None if left.number else facts.after(left.more_in)
+    detail = {"rate": policy.rate, "interval_seconds": facts.tick, "used": used}
+    return Verdict(GateName.PACE, left.number, text, until, detail)
+
+
+def finished_wave(facts: Facts) -> bool:
+    """Every device of the wave is terminal, so that the guardrail may be judged and the next wave opened.
+
+    A wave of which too few devices exist is full when none is left.
+    """
+    if facts.remaining is None:
+        return False
+    up_to = facts.wave.up_to
+    full = not facts.remaining.waiting or (up_to is not None and facts.sent >= up_to)
+    return full and not facts.remaining.unfinished
+
+
+def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
+    """What the device itself waits for; None: it waits for its turn only.
+
+    A closed :attr:`GateName.STATUS` says that nothing is to be sent to it.
+    """
+    if device.fresh and device.addressable:
+        return None
+    if not device.addressable and device.status not in TERMINAL:
+        return Verdict(GateName.STATUS, 0, UNSENDABLE, detail={"status": device.status})
+    if not device.to_be_sent_again:
+        return _nothing_to_send(device)
+    held = device.due_in is not None and device.due_in > 0
+    until = facts.after(device.due_in) if held and device.due_in is not None else None
+    room = 0 if held else None
+    if not device.unacknowledged:
+        text = "attempt {} has failed, and the next one follows after a delay"
+        return Verdict(GateName.BACKOFF, room, text.format(device.attempt), until, {"attempt": device.attempt})
+    if device.refused_for is not None:
+        detail = {"refused_for": device.refused_for, "attempt": device.attempt}
+        return Verdict(GateName.REFUSED, room, refusal.TEXT[device.refused_for], until, detail)
+    text = "a worker is sending to it" if held else "the worker that was sending to it has not finished"
+    return Verdict(GateName.LEASE, room, text, until, {"attempt": device.attempt})
+
+
+def _nothing_to_send(device: DeviceFacts) -> Verdict:
+    detail: dict[str, object] = {"status": device.status, "attempt": device.attempt}
+    if device.error:
+        detail["error"] = device.error
+    if device.status in TERMINAL:
+        text = _ENDED[device.status] + (f": {device.error}" if device.error else "")
+    elif device.finished:
+        text = "it has ended, and a host wrote over that"
+    elif device.out_of_time and device.failed_attempt == device.attempt:
+        text = "the time that it has in all is over, so it gets no other attempt"
+    else:
+        text = "the broker has taken its command, and it has not ended yet"
+    return Verdict(GateName.STATUS, 0, text, detail=detail)
+
+
+_ENDED = {
+    ExecutionStatus.SUCCESS: "it runs the firmware",
+    ExecutionStatus.FAILED: "it failed",
+    ExecutionStatus.SKIPPED: "it was skipped",
+}

@@ -1,0 +1,156 @@
+"""A campaign with the policy and the waves that it is sent by: what a claim and a look begin with, under its lock.
+
+*waiting* and *explain* read the same without the lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rollwave.domain import firmware
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.policy.document import Policy, read_policy
+from rollwave.domain.policy.facts import Facts, Remaining
+from rollwave.domain.policy.guardrail import Guardrail
+from rollwave.domain.policy.waves import Wave
+from rollwave.domain.retry import RetryPolicy
+from rollwave.errors import InvalidInput
+from rollwave.mqtt.payload import encode_command
+from rollwave.settings import Settings
+from rollwave.store import campaigns, waves
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignUnderPolicy:
+    """A campaign's row, and what it says, read.
+
+    ``unreadable`` is why its policy or its waves cannot be read (None: they can): whoever is about to send pauses the
+    campaign. A ``policy`` that cannot be read is the process's own, for winding the campaign down. ``waves`` are empty
+    where its devices have to be counted before waves can be planned.
+    """
+
+    row: Campaign
+    policy: Policy
+    waves: tuple[Wave, ...]
+    unreadable: str | None
+
+    @property
+    def wave(self) -> Wave:
+        """The wave that may be sent to now."""
+        return self.waves[min(self.row.wave, len(self.waves) - 1)] if self.waves else Wave(0, None)
+
+    def facts(
+        self, settings: Settings, *, heard: bool, in_flight: int = 0, steps: int = 1, remaining: Remaining | None = None
+    ) -> Facts:
+        """What admission goes by; ``steps`` are the parts in which a tick's devices go out."""
+        row = self.row
+        return Facts(
+            now=row.read_at,
+            status=row.status,
+            tick=settings.tick_interval,
+            wave=self.wave,
+            reason=row.status_reason,
+            unreadable=self.unreadable,
+            at_home=row.at_home,
+            targeted=row.targeted_devices if row.being_targeted else None,
+            counted=row.counted and bool(self.waves),
+            heard=heard,
+            sent=row.sent,
+            in_flight=in_flight,
+            interval_age=row.pace_age,
+            interval_used=row.pace_used,
+            steps=steps,
+            remaining=remaining,
+        )
+
+
+async def lock_campaign(
+    connection: Connection, ref: CampaignRef, settings: Settings, *, devices: int | None = None
+) -> CampaignUnderPolicy:
+    """Hold a campaign's row until the transaction ends, and read it; waves are planned now if nobody has.
+
+    ``devices`` is how many it has, where somebody has just counted them.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    row = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
+    found = under_policy(row, settings, devices=devices)
+    goes_on = row.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED} and not row.being_targeted
+    if goes_on and not row.waves and found.waves and found.unreadable is None:
+        await waves.insert(connection, row, found.waves)
+    return found
+
+
+def under_policy(row: Campaign, settings: Settings, *, devices: int | None = None) -> CampaignUnderPolicy:
+    """Read what a campaign's row says, with the process's settings where it says nothing."""
+    policy = _default(settings)
+    try:
+        policy = _read(row, settings)
+        planned = row.waves
+        if not planned and (devices or not policy.needs_a_count):
+            planned = policy.plan(devices or 0)
+    except InvalidInput as error:
+        return CampaignUnderPolicy(row, policy, row.waves, str(error))
+    return CampaignUnderPolicy(row, policy, planned, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A campaign's command ``body``, the one frozen by its first claim if there was one; or why it cannot be made."""
+
+    body: str = ""
+    unreadable: str | None = None
+
+
+def command_of(campaign: CampaignUnderPolicy) -> Command:
+    """The command that the campaign's devices are sent, once policy and firmware can be read."""
+    row = campaign.row
+    if campaign.unreadable is not None:
+        return Command(unreadable=campaign.unreadable)
+    if row.command is not None:
+        return Command(row.command)
+    try:
+        found = firmware.read(row.firmware_url, row.firmware_version, row.firmware_checksum, row.firmware_size)
+    except InvalidInput as error:
+        return Command(unreadable=str(error))
+    return Command(encode_command(row.id, found.url, found.version, found.checksum, found.size).decode())
+
+
+def _read(row: Campaign, settings: Settings) -> Policy:
+    def own(value: T | None, default: T) -> T:
+        return default if value is None else value
+
+    return read_policy(
+        tenant_id=row.tenant_id,
+        threshold=row.threshold,
+        min_completed=row.min_completed,
+        rate=row.rate,
+        max_in_flight=row.max_in_flight,
+        progress_timeout=own(row.progress_timeout, settings.progress_timeout),
+        answer_timeout=row.answer_timeout,
+        device_timeout=own(row.device_timeout, settings.device_timeout),
+        max_attempts=own(row.max_attempts, settings.max_attempts),
+        retry_on=row.retry_on,
+        retry_delay=row.retry_delay,
+        retry_delay_max=row.retry_delay_max,
+        strategy=row.strategy,
+        canary_percent=row.canary_percent,
+    )
+
+
+def _default(settings: Settings) -> Policy:
+    return Policy(
+        Guardrail(1.0),
+        rate=1,
+        max_in_flight=None,
+        progress_timeout=settings.progress_timeout,
+        answer_timeout=settings.progress_timeout,
+        device_timeout=settings.device_timeout,
+        retry=RetryPolicy(),
+    )

@@ -1,0 +1,226 @@
+"""A claim takes exactly the devices of which *explain* says that they may go now, and else a gate is named (G25)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.gates import GateName
+from rollwave.domain.refusal import Refusal
+from rollwave.engine.explain import explain_device, waiting_devices
+from rollwave.engine.timing import steps_of
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.errors import NotFound
+from rollwave.settings import Settings
+from rollwave.store import campaigns, executions
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Claimed
+from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, listened_to, take
+
+pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
+
+SETTINGS = Settings()
+DEVICES = [f"dev-{number}" for number in range(1, 16)]
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+async def counted_campaign(
+    pool: Pool, host: Connection, *, rollout_rate: int = 10, max_in_flight: int | None = None
+) -> CampaignId:
+    """A running campaign over :data:`DEVICES` whose devices are counted, as they are before the first claim."""
+    made = await insert_campaign(host, DEVICES, rollout_rate=rollout_rate, max_in_flight=max_in_flight)
+    await Counters(pool, SETTINGS).count(due(made))
+    return CampaignId(made)
+
+
+async def claim(pool: Pool, campaign: CampaignId) -> Sequence[Claimed]:
+    steps = steps_of(SETTINGS.tick_interval)
+    return (await claims(pool, SETTINGS, steps=steps).claim(due(campaign))).commands
+
+
+async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[GateName, int]:
+    """What the campaign's devices wait for; that each counts once, and that a claim now takes what *explain* says."""
+    waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    pending = (await breakdown(host, campaign)).get("PENDING", 0)
+    explained = {each: await explain_device(pool, SETTINGS, TENANT, campaign, each) for each in DEVICES}
+    claimed = {each.device_id for each in await claim(pool, campaign)}
+    assert claimed == {device for device, found in explained.items() if found.may_go_now}
+    for found in explained.values():
+        assert found.may_go_now is all(check.open for check in found.checks)
+        assert all(check.text for check in found.checks)
+    assert waiting.pending == pending == sum(each.devices for each in waiting.waiting)
+    return {each.verdict.gate: each.devices for each in waiting.waiting}
+
+
+@pytest.mark.parametrize(
+    ("changed", "gate"),
+    [
+        ("UPDATE ota_campaigns SET status = 'CREATED'", GateName.STATUS),
+        ("UPDATE ota_campaigns SET status = 'PAUSED'", GateName.STATUS),
+        ("UPDATE ota_campaigns SET status = 'ABORTED'", GateName.STATUS),
+        ("UPDATE ota_campaigns SET rollout_rate = 0", GateName.STATUS),
+        ("UPDATE firmware_versions SET file_url = ''", GateName.STATUS),
+        ("UPDATE rollwave_installation SET bound_to = 'elsewhere'", GateName.STATUS),
+        ("UPDATE ota_campaigns SET targeted_devices = 3", GateName.TARGETING),
+        ("UPDATE ota_campaigns SET sent = 1, wave = 0, rollout_strategy = 'canary'", GateName.WAVE),
+        ("UPDATE ota_campaigns SET pace_opened_at = now() + interval '2 s', pace_used = 10", GateName.PACE),
+    ],
+)
+async def test_a_campaign_that_sends_nothing_names_the_gate(
+    pool: Pool, host: Connection, changed: str, gate: GateName
+) -> None:
+    async with listened_to(pool):
+        campaign = await counted_campaign(pool, host)
+        if gate is GateName.WAVE:
+            await host.execute(
+                "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to)"
+                " VALUES ($1, $2, 0, 1), ($1, $2, 1, NULL)",
+                TENANT,
+                campaign,
+            )
+        await host.execute(changed)
+        assert await reasons(pool, host, campaign) == {gate: len(DEVICES)}
+
+
+async def test_while_nobody_listens_every_device_waits_for_a_listener(pool: Pool, host: Connection) -> None:
+    async with listened_to(pool):
+        campaign = await counted_campaign(pool, host)
+    await host.execute("UPDATE rollwave_listener_slots SET subscribed_at = NULL, alive_at = '-infinity'")
+    assert await reasons(pool, host, campaign) == {GateName.LISTENER: len(DEVICES)}
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_campaign_that_is_not_counted_yet_waits_for_that(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, DEVICES)
+    waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    assert [(each.verdict.gate, each.devices) for each in waiting.waiting] == [(GateName.TARGETING, len(DEVICES))]
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool: Pool, host: Connection) -> None:
+    campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
+    assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
+    assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 4}
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_canary_names_its_wave_and_the_devices_of_each(pool: Pool, host: Connection) -> None:
+    campaign = CampaignId(
+        await insert_campaign(host, DEVICES, rollout_strategy="canary", canary_percent=20, rollout_rate=10)
+    )
+    assert len(await claim(pool, campaign)) == 3
+    explained = [await explain_device(pool, SETTINGS, TENANT, campaign, each) for each in DEVICES]
+    assert [each.wave for each in explained] == ["canary"] * 3 + ["rest"] * 12
+    assert await reasons(pool, host, campaign) == {GateName.WAVE: 12, GateName.LEASE: 3}
+
+
+@pytest.mark.usefixtures("heard")
+async def test_devices_that_the_broker_refuses_wait_under_that_name(pool: Pool, host: Connection) -> None:
+    campaign = await counted_campaign(pool, host, max_in_flight=2)
+    taken = await claim(pool, campaign)
+    async with tenant_transaction(pool, TENANT) as connection:
+        await executions.release(connection, TENANT, campaign, taken[:1], delay=60, refusal=Refusal.CONNECTION_ENDED)
+    assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 13, GateName.REFUSED: 1, GateName.LEASE: 1}
+    found = await explain_device(pool, SETTINGS, TENANT, campaign, taken[0].device_id)
+    refused = found.checks[-1]
+    assert (refused.gate, refused.detail["refused_for"]) == (GateName.REFUSED, "connection_ended")
+    assert found.may_go_at == refused.until
+    assert found.may_go_at is not None
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_its_turn(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await counted_campaign(pool, host, rollout_rate=1)
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, failed_attempt = 1,"
+        " failed_reason = 'no_answer', started_at = now(), due_at = now() + interval '1 minute'"
+        " WHERE device_id = 'dev-3'"
+    )
+    await Counters(pool, SETTINGS).verify(due(campaign))
+    found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-3")
+    assert [check.gate for check in found.checks if not check.open] == [GateName.BACKOFF]
+    await host.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE device_id = 'dev-3'")
+    assert (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-3")).may_go_now
+    assert not (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")).may_go_now, "one goes, and dev-3 first"
+    await reasons(pool, host, campaign)
+
+
+@pytest.mark.usefixtures("heard")
+async def test_a_device_that_has_ended_says_how(pool: Pool, host: Connection) -> None:
+    campaign = await counted_campaign(pool, host)
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'FAILED', attempt = 1, sent_attempt = 1, completed_at = now(),"
+        " error_message = 'no space left' WHERE device_id = 'dev-1'"
+    )
+    found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")
+    assert (found.status, found.may_go_now, found.may_go_at) == (ExecutionStatus.FAILED, False, None)
+    assert [check.text for check in found.checks] == ["it failed: no space left"]
+
+
+async def test_what_is_not_there_is_not_found(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(host, DEVICES)
+    with pytest.raises(NotFound, match="no campaign 99"):
+        await waiting_devices(pool, SETTINGS, TENANT, 99)
+    with pytest.raises(NotFound, match="no campaign"):
+        await explain_device(pool, SETTINGS, "south", campaign, "dev-1")
+    with pytest.raises(NotFound, match="has no device nobody"):
+        await explain_device(pool, SETTINGS, TENANT, campaign, "nobody")
+
+
+def any_rows(dice: random.Random) -> list[tuple[object, ...]]:
+    """A row for each device, in any state that a worker or a host may have left it in."""
+    rows: list[tuple[object, ...]] = []
+    for device in DEVICES:
+        attempt = dice.choice([0, 0, 0, 1, 2])
+        status = dice.choice(["PENDING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"]) if attempt else "PENDING"
+        rows.append(
+            (
+                device,
+                status,
+                attempt,
+                dice.randint(max(0, attempt - 1), attempt),
+                dice.randint(0, attempt),
+                dice.choice([None, -300.0, -20.0, -1.0, 60.0, 300.0]) if attempt else None,
+                dice.choice([None, 10.0, 10_000.0]) if attempt else None,
+                dice.choice([True, False, False]) if status in ("SUCCESS", "FAILED", "INSTALLING") else False,
+                dice.choice([None, None, *Refusal]) if attempt else None,
+            )
+        )
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, host: Connection, seed: int) -> None:
+    dice = random.Random(seed)
+    async with listened_to(pool):
+        campaign = await counted_campaign(
+            pool, host, rollout_rate=dice.randint(1, 20), max_in_flight=dice.choice([None, 3, 8, 20])
+        )
+        await host.executemany(
+            "UPDATE ota_device_status SET status = $2, attempt = $3, sent_attempt = $4, failed_attempt = $5,"
+            " due_at = now() + make_interval(secs => $6), started_at = now() - make_interval(secs => $7),"
+            " completed_at = CASE WHEN $8 THEN now() END, refused_for = $9 WHERE device_id = $1",
+            any_rows(dice),
+        )
+        await Counters(pool, SETTINGS).verify(due(campaign))
+        await reasons(pool, host, campaign)
+
+
+@pytest.mark.usefixtures("heard")
+async def test_the_last_of_the_queue_is_told_how_many_go_before_it(pool: Pool, host: Connection) -> None:
+    campaign = await counted_campaign(pool, host, rollout_rate=5)
+    async with tenant_transaction(pool, TENANT, queues=True) as connection:
+        await take(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)
+    found = await explain_device(pool, SETTINGS, TENANT, campaign, DEVICES[-1])
+    assert [check.detail.get("ahead") for check in found.checks if not check.open] == [12]

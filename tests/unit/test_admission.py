@@ -1,0 +1,258 @@
+"""What may go now by a campaign's policy, why not more, and that a claim and *explain* agree (G25)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
+from rollwave.domain.policy.gates import GateName, own
+from rollwave.domain.policy.guardrail import Guardrail
+from rollwave.domain.policy.waves import Wave
+from rollwave.domain.refusal import Refusal
+from rollwave.domain.retry import RetryPolicy
+
+NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)
+POLICY = Policy(Guardrail(0.1), 10, None, 60.0, 60.0, 600.0, RetryPolicy())
+RUNS = Facts(now=NOW, status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, None))
+
+
+@pytest.mark.parametrize(
+    ("policy", "facts", "gate", "look_again_in"),
+    [
+        (POLICY, replace(RUNS, status=CampaignStatus.PAUSED), GateName.STATUS, inf),
+        (POLICY, replace(RUNS, unreadable="rollout_rate 0 is below 1"), GateName.STATUS, inf),
+        (POLICY, replace(RUNS, at_home=False), GateName.STATUS, None),
+        (POLICY, replace(RUNS, targeted=3), GateName.TARGETING, inf),
+        (POLICY, replace(RUNS, counted=False), GateName.TARGETING, None),
+        (POLICY, replace(RUNS, heard=False), GateName.LISTENER, None),
+        (POLICY, replace(RUNS, interval_age=4.0, interval_used=10), GateName.PACE, 6.0),
+    ],
+)
+def test_a_closed_gate_lets_nothing_go(
+    policy: Policy, facts: Facts, gate: GateName, look_again_in: float | None
+) -> None:
+    admission = admit(policy, facts)
+    assert (admission.tokens, admission.fresh, admission.look_again_in) == (0, 0, look_again_in)
+    assert [each.gate for each in admission.closed] == [gate]
+
+
+@pytest.mark.parametrize(
+    ("policy", "facts", "gate"),
+    [
+        (POLICY, replace(RUNS, wave=Wave(0, 5), sent=5), GateName.WAVE),
+        (POLICY, replace(RUNS, wave=Wave(0, 5), sent=6), GateName.WAVE),
+        (replace(POLICY, max_in_flight=5), replace(RUNS, in_flight=5), GateName.IN_FLIGHT),
+    ],
+)
+def test_the_wave_and_the_cap_hold_back_first_commands_only(policy: Policy, facts: Facts, gate: GateName) -> None:
+    admission = admit(policy, facts)
+    assert (admission.tokens, admission.fresh, admission.look_again_in) == (10, 0, None)
+    assert [each.gate for each in admission.closed] == [gate]
+
+
+def test_first_commands_are_as_many_as_the_smallest_room() -> None:
+    assert admit(replace(POLICY, max_in_flight=5), replace(RUNS, in_flight=4)).fresh == 1
+    assert admit(POLICY, replace(RUNS, wave=Wave(0, 5), sent=3)).fresh == 2
+    assert admit(POLICY, RUNS).fresh == 10
+
+
+@pytest.mark.parametrize(
+    ("sent", "waiting", "unfinished", "finished"),
+    [
+        (5, True, False, True),
+        (5, True, True, False),
+        (4, True, False, False),
+        (4, False, False, True),  # fewer devices exist than the wave would hold
+        (0, True, False, False),
+    ],
+)
+def test_a_wave_is_finished_once_it_is_full_and_its_devices_have_ended(
+    sent: int, waiting: bool, unfinished: bool, finished: bool
+) -> None:
+    facts = replace(RUNS, wave=Wave(0, 5), sent=sent, remaining=Remaining(waiting, unfinished))
+    assert admit(POLICY, facts).wave_finished is finished
+
+
+def test_what_was_not_looked_at_finishes_no_wave() -> None:
+    assert not admit(POLICY, RUNS).wave_finished
+
+
+NEW = DeviceFacts(ExecutionStatus.PENDING)
+CLAIMED = DeviceFacts(ExecutionStatus.PENDING, attempt=1, due_in=30.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "gate", "opens_in"),
+    [
+        (CLAIMED, GateName.LEASE, 30.0),
+        (replace(CLAIMED, refused_for=Refusal.REJECTED), GateName.REFUSED, 30.0),
+        (
+            DeviceFacts(ExecutionStatus.DOWNLOADING, attempt=1, sent_attempt=1, failed_attempt=1, due_in=30.0),
+            GateName.BACKOFF,
+            30.0,
+        ),
+        (DeviceFacts(ExecutionStatus.DOWNLOADING, attempt=1, sent_attempt=1, due_in=30.0), GateName.STATUS, None),
+        (DeviceFacts(ExecutionStatus.SUCCESS, attempt=1, sent_attempt=1), GateName.STATUS, None),
+        (replace(NEW, addressable=False), GateName.STATUS, None),
+    ],
+)
+def test_a_device_is_held_for_a_reason_of_its_own(device: DeviceFacts, gate: GateName, opens_in: float | None) -> None:
+    admission = admit(POLICY, RUNS)
+    checks = explain(admission, RUNS, device)
+    assert [each.gate for each in checks if not each.open] == [gate]
+    assert may_go_at(checks, NOW) == (None if opens_in is None else NOW + timedelta(seconds=opens_in))
+
+
+def test_a_device_that_may_go_has_every_gate_open() -> None:
+    checks = explain(admit(POLICY, RUNS), RUNS, NEW)
+    assert [each.gate for each in checks] == [
+        GateName.STATUS, GateName.TARGETING, GateName.LISTENER, GateName.WAVE, GateName.IN_FLIGHT, GateName.PACE
+    ]  # fmt: skip
+    assert may_go_at(checks, NOW) == NOW
+
+
+def test_the_eleventh_of_a_queue_of_which_ten_may_go_waits_for_the_pace() -> None:
+    checks = explain(admit(POLICY, RUNS), RUNS, replace(NEW, ahead=10, ahead_fresh=10))
+    assert [each.gate for each in checks if not each.open] == [GateName.PACE]
+
+
+# --- A claim and explain agree
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A campaign's devices, in the order of the queue of those never sent to."""
+
+    devices: tuple[DeviceFacts, ...]
+
+    def claim(self, tokens: int, fresh: int) -> set[int]:
+        """What the statement ``claim`` takes: devices due again, by when they were due, then those never sent to."""
+        due = sorted((d.due_in, n) for n, d in enumerate(self.devices) if self._again(d) and d.due_in is not None)
+        set_back = [n for n, d in enumerate(self.devices) if self._again(d) and d.due_in is None]
+        again = [*(n for _, n in due), *set_back][:tokens]
+        new = [n for n, d in enumerate(self.devices) if d.fresh][: min(fresh, tokens - len(again))]
+        return {n for n in (*again, *new) if self.devices[n].addressable}
+
+    @staticmethod
+    def _again(d: DeviceFacts) -> bool:
+        if not d.addressable or d.fresh:
+            return False
+        if d.status is ExecutionStatus.PENDING:
+            return d.due_in is None or d.due_in <= 0
+        if d.status not in IN_PROGRESS or d.due_in is None or d.due_in > 0 or d.finished:
+            return False
+        return d.attempt > d.sent_attempt or (d.failed_attempt == d.attempt and not d.out_of_time)
+
+    def placed(self) -> list[DeviceFacts]:
+        """The same, each knowing how many go before it."""
+        found = []
+        everybody = sum(self._again(d) for d in self.devices)
+        for n, device in enumerate(self.devices):
+            fresh = sum(d.fresh for d in self.devices[:n])
+            if device.fresh:
+                found.append(replace(device, ahead=everybody + fresh, ahead_fresh=fresh))
+            else:
+                later = inf if device.due_in is None else device.due_in
+                before = [
+                    m for m, d in enumerate(self.devices)
+                    if self._again(d) and ((inf if d.due_in is None else d.due_in), m) < (later, n)
+                ]  # fmt: skip
+                found.append(replace(device, ahead=len(before)))
+        return found
+
+
+NEVER_SENT_TO = st.builds(
+    DeviceFacts, st.just(ExecutionStatus.PENDING), addressable=st.sampled_from([True] * 9 + [False])
+)
+SENT_TO = st.builds(
+    DeviceFacts,
+    st.sampled_from(ExecutionStatus),
+    attempt=st.integers(1, 3),
+    sent_attempt=st.integers(0, 3),
+    failed_attempt=st.integers(0, 3),
+    due_in=st.none() | st.floats(-100, 100),
+    refused_for=st.none() | st.sampled_from(Refusal),
+    addressable=st.sampled_from([True] * 9 + [False]),
+    out_of_time=st.booleans(),
+    finished=st.sampled_from([False] * 9 + [True]),
+)
+QUEUES = st.builds(lambda devices: Queue(tuple(devices)), st.lists(NEVER_SENT_TO | SENT_TO, max_size=30))
+POLICIES = st.builds(
+    lambda rate, cap: replace(POLICY, rate=rate, max_in_flight=cap), st.integers(1, 40), st.none() | st.integers(1, 20)
+)
+FACTS = st.builds(
+    Facts,
+    now=st.just(NOW),
+    status=st.sampled_from([*CampaignStatus, *[CampaignStatus.RUNNING] * 8]),
+    tick=st.floats(0.1, 100),
+    wave=st.builds(Wave, st.integers(0, 1), st.none() | st.integers(0, 30)),
+    unreadable=st.sampled_from([None] * 9 + ["rollout_rate 0 is below 1"]),
+    at_home=st.sampled_from([True] * 9 + [False]),
+    targeted=st.sampled_from([None] * 9 + [3]),
+    counted=st.sampled_from([True] * 9 + [False]),
+    heard=st.sampled_from([True] * 9 + [False]),
+    sent=st.integers(0, 30),
+    in_flight=st.integers(0, 20),
+    interval_age=st.none() | st.floats(-200, 200),
+    interval_used=st.integers(0, 40),
+    steps=st.integers(1, 20),
+)
+
+
+@settings(max_examples=1000)
+@given(POLICIES, FACTS, QUEUES)
+def test_a_device_is_claimed_where_no_gate_is_closed_to_it_and_else_one_is_named(
+    policy: Policy, facts: Facts, queue: Queue
+) -> None:
+    admission = admit(policy, facts)
+    claimed = queue.claim(admission.tokens, admission.fresh)
+    for number, device in enumerate(queue.placed()):
+        checks = explain(admission, facts, device)
+        closed = [each for each in checks if not each.open]
+        assert (number in claimed) is not bool(closed), (device, checks)
+        assert all(each.text for each in checks)
+        assert (may_go_at(checks, NOW) == NOW) is (number in claimed) or closed
+
+
+@settings(max_examples=1000)
+@given(POLICIES, FACTS, QUEUES)
+def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_it(
+    policy: Policy, facts: Facts, queue: Queue
+) -> None:
+    admission = admit(policy, facts)
+    pending = [d for d in queue.placed() if d.status is ExecutionStatus.PENDING and d.addressable]
+    queue = Queue(tuple(pending))
+    pending = queue.placed()
+    held: dict[GateName, Waiting] = {}
+    for device in pending:
+        verdict = own(facts, device)
+        if verdict is not None and not verdict.open:
+            before = held[verdict.gate].devices if verdict.gate in held else 0
+            held[verdict.gate] = Waiting(verdict, before + 1)
+    due = sum(not d.fresh for d in pending) - sum(each.devices for each in held.values())
+    waiting = {each.verdict.gate: each for each in count_waiting(admission, pending=len(pending), held=held, due=due)}
+    assert sum(each.devices for each in waiting.values()) == len(pending)
+    expected: dict[GateName, int] = {}
+    for device in pending:
+        closed = next((each for each in explain(admission, facts, device) if not each.open), None)
+        gate = GateName.PACE if closed is None else closed.gate
+        expected[gate] = expected.get(gate, 0) + 1
+    assert {gate: each.devices for gate, each in waiting.items()} == expected
+
+
+def test_a_terminal_device_says_how_it_ended() -> None:
+    for status in TERMINAL:
+        [verdict] = explain(admit(POLICY, RUNS), RUNS, DeviceFacts(status, attempt=1, sent_attempt=1, error="E_BOOT"))
+        assert verdict.gate is GateName.STATUS
+        assert "E_BOOT" in verdict.text
+        assert verdict.detail["status"] == status
