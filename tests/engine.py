@@ -18,7 +18,7 @@ from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import identity
 from rollwave.engine.dispatch.claim import Claims
-from rollwave.engine.dispatch.isolate import NOBODY
+from rollwave.engine.dispatch.isolate import PROBE
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.upkeep.counters import Counters
@@ -353,7 +353,7 @@ class Devices:
     async def _receive(self, session: Session) -> None:
         async for message in session.messages():
             _, tenant, _, device, _ = message.topic.split("/")
-            if (tenant, device) == (NOBODY, NOBODY):
+            if (tenant, device) == (PROBE, PROBE):
                 continue  # how the engine finds out whether the broker takes what is no device's
             body = json.loads(message.payload)
             if "campaign_id" not in body:

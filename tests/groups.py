@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from rollwave.domain.ids import CampaignId
-from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.engine.commands import create_campaign
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import Pool
 from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
 

@@ -9,7 +9,8 @@
     ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
     │   └── MessageTooLarge   it takes no message of this size
     ├── ApiUnavailable        the HTTP API cannot be reached, or is out of order
-    ├── InvalidInput          a value breaks a rule of the contract
+    ├── InvalidInput          a value that the caller gave breaks a rule of the contract
+    ├── UnreadableRow         a value that a stored row holds breaks a rule of the contract
     ├── NotFound              no such row for this tenant
     └── Conflict              the row exists, but is not in a state that allows this
 
@@ -62,7 +63,7 @@ class ApiUnavailable(RollwaveError):
 
 
 class InvalidInput(RollwaveError):
-    """A value breaks a rule of the contract, or of the host's own table.
+    """A value that the caller gave breaks a rule of the contract, or of the host's own table. The API answers 422.
 
     ``field`` is the value's name in the API, with which the message begins; empty: the message says which value it is.
     ``fault`` is the message without it.
@@ -72,6 +73,13 @@ class InvalidInput(RollwaveError):
         super().__init__(f"{field}: {message}" if field else message, hint=hint)
         self.field = field
         self.fault = message
+
+
+class UnreadableRow(RollwaveError):
+    """A value that a stored row holds breaks a rule of the contract: a host's SQL wrote it, and no caller gave it.
+
+    The engine pauses a campaign whose policy or firmware cannot be read. The message names the column.
+    """
 
 
 class NotFound(RollwaveError):

@@ -17,7 +17,8 @@ from rollwave.api.schemas.campaigns import Abort, CampaignIn
 from rollwave.api.schemas.firmware import FirmwareIn
 from rollwave.api.schemas.registry import DeviceIn
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.engine.commands import create_campaign
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import create_pool
 from tests.api import CAMPAIGNS, CUSTOMER, assert_problem
 from tests.engine import connect

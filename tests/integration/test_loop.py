@@ -65,6 +65,27 @@ async def test_starting_a_campaign_wakes_the_workers(pool: Pool, host: Connectio
         await eventually(lambda: sent(host, campaign, 1), timeout=20, what="the first of them sent")
 
 
+async def test_a_stop_ends_a_loop_that_has_nothing_to_do(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+    async with (
+        asyncio.timeout(20),
+        loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR), ask_every_seconds=HOUR),
+    ):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
+
+
+async def test_a_campaign_is_looked_at_again_in_its_time_though_nothing_wakes_the_worker(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    """A tick of 16 seconds has 20 steps of 80 devices."""
+    campaign = await insert_campaign(host, 150, status="CREATED", rollout_rate=1600)
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=16), ask_every_seconds=HOUR):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
+        await start_campaign(pool, TENANT, campaign, actor="test")
+        await eventually(
+            lambda: sent(host, campaign, 150), timeout=8, what="two steps, half a tick before the next question"
+        )
+
+
 async def sent(host: Connection, campaign: int, number: int) -> bool:
     return (await breakdown(host, campaign)).get("DOWNLOADING", 0) >= number
 
@@ -143,7 +164,7 @@ async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     await sent_to(host, campaign, ["dev-1", "dev-2"])
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
         ticker = tick.Ticker(pool, publisher, Settings())
-        assert await ticker.tick() > 0
+        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "and does not wait for them itself"
         assert claims == 0
         await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
         await ticker.tick()

@@ -9,7 +9,8 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from rollwave.domain.rights import SHARED
-from rollwave.engine.commands import NewCampaign, create_campaign
+from rollwave.engine.commands import create_campaign
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import create_pool
 from tests.engine import connect
 from tests.host.platform import RUNNING, make_host

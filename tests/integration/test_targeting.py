@@ -16,7 +16,7 @@ import pytest
 from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.commands import NewCampaign, abort_campaign, create_campaign, pause_campaign, start_campaign
+from rollwave.engine.commands import abort_campaign, create_campaign, pause_campaign, start_campaign
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.stop import skip_rest
@@ -27,6 +27,7 @@ from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
+from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.queries import load
 from tests.engine import (

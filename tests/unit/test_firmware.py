@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from rollwave.domain.firmware import Firmware, read, read_checksum
-from rollwave.errors import InvalidInput
+from rollwave.errors import InvalidInput, UnreadableRow
 
 DIGEST = hashlib.sha256(b"firmware").hexdigest()
 
@@ -89,7 +89,7 @@ def test_urls_that_devices_can_follow_are_accepted(url: str) -> None:
     ],
 )
 def test_urls_that_no_device_can_follow_are_refused(url: str | None, why: str) -> None:
-    with pytest.raises(InvalidInput, match=why):
+    with pytest.raises(UnreadableRow, match=why):
         read(url, "1", None, None)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwave.domain.policy.guardrail import Guardrail
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_the_guardrail_trips_over_its_threshold_with_enough_devices(
 
 @pytest.mark.parametrize("threshold", [None, math.nan, math.inf, -0.1, 1.01])
 def test_an_unreadable_threshold_is_an_error_and_not_a_pass(threshold: float | None) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UnreadableRow):
         Guardrail.read(threshold, 1)
 
 
 @pytest.mark.parametrize("minimum", [None, 0, -1])
 def test_an_unreadable_minimum_is_an_error(minimum: int | None) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UnreadableRow):
         Guardrail.read(0.1, minimum)
 
 

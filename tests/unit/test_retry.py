@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollwave.domain.retry import SILENCE, Reason, RetryPolicy
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 def test_by_default_silence_is_retried_and_a_reported_failure_is_final() -> None:
@@ -47,5 +47,5 @@ def test_jitter_stays_in_the_upper_half_of_the_delay(attempt: int, luck: float, 
     ],
 )
 def test_an_unreadable_retry_policy_is_an_error(on: list[str], attempts: int, delay: float, cap: float) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UnreadableRow):
         RetryPolicy.read(on, attempts, delay, cap)

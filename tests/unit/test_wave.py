@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rollwave.domain.policy.waves import Wave, plan
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 def test_linear_plans_one_wave_over_all_devices() -> None:
@@ -21,5 +21,5 @@ def test_canary_plans_a_first_share_and_the_rest(total: int, percent: float, fir
     ("strategy", "percent"), [("big-bang", 5), (None, 5), ("canary", None), ("canary", 0), ("canary", 101)]
 )
 def test_an_unreadable_strategy_is_an_error(strategy: str | None, percent: float | None) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(UnreadableRow):
         plan(strategy, 100, percent)

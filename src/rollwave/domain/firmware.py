@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rollwave.errors import InvalidInput
+from rollwave.errors import InvalidInput, UnreadableRow
 
 _URL = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -39,18 +39,22 @@ def read(url: str | None, version: str | None, checksum: str | None, size: objec
     known.
 
     Raises:
-        InvalidInput: a value would fail on every device; the message says which, and what is wrong with it.
+        UnreadableRow: a value would fail on every device; the message says which, and what is wrong with it.
     """
     url = (url or "").strip()
     if not url or version is None:
-        raise InvalidInput("the campaign's firmware version does not exist, or has no file_url")
+        raise UnreadableRow("the campaign's firmware version does not exist, or has no file_url")
     if not version.strip():
-        raise InvalidInput("the firmware's version is empty", hint=_HINT)
+        raise UnreadableRow("the firmware's version is empty", hint=_HINT)
     if _CONTROL.search(url):
-        raise InvalidInput("the firmware's file_url holds a control character", hint=_HINT)
+        raise UnreadableRow("the firmware's file_url holds a control character", hint=_HINT)
     if not _URL.match(url):
-        raise InvalidInput("the firmware's file_url is not an http or https URL", hint=_HINT)
-    return Firmware(url, version.strip(), read_checksum(checksum), size if type(size) is int and size > 0 else None)
+        raise UnreadableRow("the firmware's file_url is not an http or https URL", hint=_HINT)
+    try:
+        digest = read_checksum(checksum)
+    except InvalidInput as error:
+        raise UnreadableRow(str(error), hint=error.hint) from error
+    return Firmware(url, version.strip(), digest, size if type(size) is int and size > 0 else None)
 
 
 def read_checksum(text: str | None) -> str:

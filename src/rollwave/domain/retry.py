@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 class Reason(StrEnum):
@@ -46,19 +46,19 @@ class RetryPolicy:
         """Check what a row holds; None for ``on`` takes the two kinds of silence.
 
         Raises:
-            InvalidInput: a reason is not known, or a number is out of range.
+            UnreadableRow: a reason is not known, or a number is out of range.
         """
         try:
             reasons = SILENCE if on is None else frozenset(Reason(each) for each in on)
         except ValueError as error:
-            raise InvalidInput(f"retry_on: {error}", hint=f"Use some of: {', '.join(Reason)}.") from error
+            raise UnreadableRow(f"retry_on: {error}", hint=f"Use some of: {', '.join(Reason)}.") from error
         if Reason.OVERDUE in reasons:
-            raise InvalidInput("retry_on: overdue is final", hint="Leave it out, or give devices more time.")
+            raise UnreadableRow("retry_on: overdue is final", hint="Leave it out, or give devices more time.")
         if not 1 <= max_attempts <= MAX_ATTEMPTS:
-            raise InvalidInput(f"max_attempts {max_attempts} is not within 1 to {MAX_ATTEMPTS}")
+            raise UnreadableRow(f"max_attempts {max_attempts} is not within 1 to {MAX_ATTEMPTS}")
         for name, seconds in (("retry_delay", delay), ("retry_delay_max", max_delay)):
             if not 0 <= seconds <= LONGEST_SECONDS:
-                raise InvalidInput(f"{name} {seconds} is not within 0 to {LONGEST_SECONDS:g} seconds")
+                raise UnreadableRow(f"{name} {seconds} is not within 0 to {LONGEST_SECONDS:g} seconds")
         return cls(reasons, max_attempts, delay, max_delay)
 
     def delay_after(self, reason: Reason, attempt: int, *, luck: float) -> float | None:

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-
-import asyncpg
+from dataclasses import asdict
 
 from rollwave.domain.campaign import Action, CampaignStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.errors import Conflict
+from rollwave.errors import Conflict, InvalidInput
 from rollwave.store import campaigns, events, executions, idempotency, targets
-from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS
+from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, NewCampaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.idempotency import EarlierRequest
 from rollwave.store.refusals import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
-
-
-@dataclass(frozen=True, slots=True)
-class NewCampaign:
-    """What a campaign is asked to be. Times are seconds; None takes the engine's settings."""
-
-    name: str
-    firmware_version_id: int
-    target_group_id: str
-    rollout_strategy: str = "linear"
-    rollout_rate: int = 10
-    abort_threshold: float = 0.1
-    abort_min_completed: int = 1
-    canary_percent: float = 5.0
-    max_in_flight: int | None = None
-    progress_timeout: float | None = None
-    answer_timeout: float | None = None
-    device_timeout: float | None = None
-    max_attempts: int | None = None
-    retry_on: list[str] | None = None
-    retry_delay: float | None = None
-    retry_delay_max: float | None = None
-
-    def digest(self) -> str:
-        """The same for the same request, whatever it is called by."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 async def create_campaign(
@@ -66,37 +37,33 @@ async def create_campaign(
     """
     written = fields("ota_campaigns", **asdict(new))
     written.append(Written("ota_campaigns", "created_by", [actor]))
-    async with refusing(pool, written):
-        try:
-            return await _create(pool, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once)
-        except asyncpg.DataError:  # of a value of the campaign, or of a member that is to be in it
-            async with tenant_transaction(pool, tenant_id) as connection:
-                members = await targets.first_members(connection, tenant_id, new.target_group_id, limit=at_once)
-            written.append(Written("ota_device_status", "device_id", members, quoted=True))
-            raise
 
+    async def members() -> Written:
+        async with tenant_transaction(pool, tenant_id) as connection:
+            first = await targets.first_members(connection, tenant_id, new.target_group_id, limit=at_once)
+        return Written("ota_device_status", "device_id", first, quoted=True)
 
-async def _create(
-    pool: Pool, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None, at_once: int
-) -> CampaignId:
     try:
-        # A large group is counted, and one of which nothing fits the firmware is looked through.
-        async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+        async with (
+            refusing(pool, written, also=members),
+            # A large group is counted, and one of which nothing fits the firmware is looked through.
+            tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection,
+        ):
             return await _insert(
                 connection, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
             )
-    except (asyncpg.UniqueViolationError, asyncpg.ExclusionViolationError):
+    except Conflict:
         # Another request may have committed just now: one with this key, which may have met a key of the host's first.
-        if idempotency_key is None:
-            raise
-        async with tenant_transaction(pool, tenant_id) as connection:
-            earlier = await idempotency.get(connection, tenant_id, idempotency_key)
-        if earlier is None:
-            raise
-        return _same_request(earlier, new)
-    except asyncpg.ForeignKeyViolationError:
-        async with tenant_transaction(pool, tenant_id) as connection:  # the firmware may have been deleted just now
-            await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+        if idempotency_key is not None:
+            async with tenant_transaction(pool, tenant_id) as connection:
+                earlier = await idempotency.get(connection, tenant_id, idempotency_key)
+            if earlier is not None:
+                return _same_request(earlier, new)
+        raise
+    except InvalidInput as error:
+        if error.field == "firmware_version_id":  # it may have been deleted just now
+            async with tenant_transaction(pool, tenant_id) as connection:
+                await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
         raise
 
 
@@ -109,27 +76,7 @@ async def _insert(
             return _same_request(earlier, new)
     device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
     await campaigns.require_group(connection, tenant_id, new.target_group_id)
-    campaign_id = await campaigns.insert(
-        connection,
-        tenant_id,
-        new.name,
-        new.firmware_version_id,
-        new.target_group_id,
-        new.rollout_strategy,
-        new.rollout_rate,
-        new.abort_threshold,
-        new.abort_min_completed,
-        new.canary_percent,
-        new.max_in_flight,
-        new.progress_timeout,
-        new.answer_timeout,
-        new.device_timeout,
-        new.max_attempts,
-        new.retry_on,
-        new.retry_delay,
-        new.retry_delay_max,
-        actor,
-    )
+    campaign_id = await campaigns.insert(connection, tenant_id, new, created_by=actor)
     if idempotency_key is not None:
         await idempotency.keep(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
     await _target_first(
@@ -165,11 +112,10 @@ async def _target_first(
     await events.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": members})
 
 
-def _same_request(earlier: tuple[CampaignId, str], new: NewCampaign) -> CampaignId:
-    campaign_id, digest = earlier
-    if digest != new.digest():
+def _same_request(earlier: EarlierRequest, new: NewCampaign) -> CampaignId:
+    if earlier.digest != new.digest():
         raise Conflict("this idempotency key was used for another request", hint="Use a new key for a new campaign.")
-    return campaign_id
+    return earlier.campaign_id
 
 
 async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:

@@ -15,7 +15,7 @@ from rollwave.domain.policy.facts import Facts, Remaining
 from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.domain.policy.waves import Wave
 from rollwave.domain.retry import RetryPolicy
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
 from rollwave.store import campaigns, waves
@@ -95,7 +95,7 @@ def under_policy(row: Campaign, settings: Settings, *, devices: int | None = Non
         planned = row.waves
         if not planned and (devices or not policy.needs_a_count):
             planned = policy.plan(devices or 0)
-    except InvalidInput as error:
+    except UnreadableRow as error:
         return CampaignUnderPolicy(row, policy, row.waves, str(error))
     return CampaignUnderPolicy(row, policy, planned, None)
 
@@ -117,7 +117,7 @@ def command_of(campaign: CampaignUnderPolicy) -> Command:
         return Command(row.command)
     try:
         found = firmware.read(row.firmware_url, row.firmware_version, row.firmware_checksum, row.firmware_size)
-    except InvalidInput as error:
+    except UnreadableRow as error:
         return Command(unreadable=str(error))
     return Command(encode_command(row.id, found.url, found.version, found.checksum, found.size).decode())
 

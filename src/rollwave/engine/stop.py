@@ -12,7 +12,7 @@ from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import TURN_SECONDS
-from rollwave.errors import Conflict, InvalidInput
+from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, events, executions
 from rollwave.store.campaigns import Campaign, Standing
@@ -69,7 +69,7 @@ def may_stop(standing: Standing) -> bool:
         return False
     try:
         return Guardrail.read(standing.threshold, standing.min_completed).trips(standing.succeeded, standing.failed)
-    except InvalidInput:
+    except UnreadableRow:
         return True
 
 
@@ -82,7 +82,7 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
         return None
     try:
         guardrail = Guardrail.read(standing.threshold, standing.min_completed)
-    except InvalidInput as error:
+    except UnreadableRow as error:
         return await pause_unreadable(connection, tenant_id, standing, str(error))
     if at_gate:
         guardrail = guardrail.at_gate()

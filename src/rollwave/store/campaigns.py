@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 
@@ -83,6 +84,35 @@ class Campaign:
     def being_targeted(self) -> bool:
         """Not every device is an execution yet: nothing may be sent, planned or concluded before."""
         return self.targeted_devices is not None and self.status not in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class NewCampaign:
+    """A campaign to be created. Times are seconds; None takes the engine's settings.
+
+    ``abort_threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rollout_rate`` devices per tick.
+    """
+
+    name: str
+    firmware_version_id: int
+    target_group_id: str
+    rollout_strategy: str = "linear"
+    rollout_rate: int = 10
+    abort_threshold: float = 0.1
+    abort_min_completed: int = 1
+    canary_percent: float = 5.0
+    max_in_flight: int | None = None
+    progress_timeout: float | None = None
+    answer_timeout: float | None = None
+    device_timeout: float | None = None
+    max_attempts: int | None = None
+    retry_on: list[str] | None = None
+    retry_delay: float | None = None
+    retry_delay_max: float | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of the values, in hex: equal for equal requests."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +265,10 @@ async def require_group(connection: Connection, tenant_id: str, group_id: str) -
         raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
 
 
-async def insert(connection: Connection, tenant_id: str, *values: Any) -> CampaignId:
-    """Write down a new campaign; ``values`` follow the statement's parameters after the tenant."""
-    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values)
+async def insert(connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str) -> CampaignId:
+    """Insert a campaign in the state CREATED; returns its id. The statement has the fields' order."""
+    values = (getattr(new, each.name) for each in fields(new))
+    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by)
     return campaign_id
 
 

@@ -5,6 +5,8 @@ A key lives as long as its campaign. A host's ``SELECT *`` shows nothing of it, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rollwave.domain.ids import CampaignId
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -12,20 +14,23 @@ from rollwave.store.queries import load
 _sql = load("idempotency")
 
 
-async def get(connection: Connection, tenant_id: str, key: str) -> tuple[CampaignId, str] | None:
-    """The campaign that was created under this key, and the digest of what was asked for, in hex.
+class EarlierRequest(NamedTuple):
+    """The request that used a key first: the campaign that it created, and the SHA-256 of its values, in hex."""
 
-    None: the key is unused.
-    """
+    campaign_id: CampaignId
+    digest: str
+
+
+async def get(connection: Connection, tenant_id: str, key: str) -> EarlierRequest | None:
+    """The request that used this key first. None: the key is unused."""
     row = await connection.fetchrow(_sql["get"], tenant_id, key)
-    return (row["campaign_id"], row["digest"]) if row else None
+    return EarlierRequest(row["campaign_id"], row["digest"]) if row else None
 
 
 async def keep(connection: Connection, tenant_id: str, key: str, digest: str, campaign_id: CampaignId) -> None:
-    """Remember the key of a campaign that was created just now. ``digest`` is in hex.
+    """Remember the key of a campaign that was created just now. ``digest`` is the SHA-256 of its values, in hex.
 
-    Raises:
-        asyncpg.UniqueViolationError: another request has used the key meanwhile.
+    Another request may have used the key meanwhile: PostgreSQL's error about that becomes Conflict in ``refusing``.
     """
     await connection.execute(_sql["forget"], tenant_id, key)
     await connection.execute(_sql["insert"], tenant_id, key, digest, campaign_id)

@@ -8,7 +8,7 @@ tried alone against the type of its column.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -67,10 +67,13 @@ def fields(table: str, **values: object) -> list[Written]:
 
 
 @asynccontextmanager
-async def refusing(pool: Pool, written: Sequence[Written] = ()) -> AsyncIterator[None]:
+async def refusing(
+    pool: Pool, written: Sequence[Written] = (), *, also: Callable[[], Awaitable[Written]] | None = None
+) -> AsyncIterator[None]:
     """Around a transaction that writes to tables which may be a host's: what they refuse becomes an error of ours.
 
-    ``written`` is read after the error, so that a long transaction may replace what is in it as it goes on.
+    ``written`` is read after the error, so that a long transaction may replace what is in it as it goes on. ``also``
+    reads more values from the database, once PostgreSQL has refused one.
 
     Raises:
         InvalidInput: the column of a field does not take its value, a check or a foreign key is about that column, or
@@ -80,6 +83,8 @@ async def refusing(pool: Pool, written: Sequence[Written] = ()) -> AsyncIterator
     try:
         yield
     except asyncpg.PostgresError as error:
+        if also is not None and isinstance(error, asyncpg.DataError):
+            written = [*written, await also()]
         explained = await _explain(pool, error, written)
         if explained is None:
             raise

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import asyncpg
 
 from rollwave.domain.ids import CampaignId
+from rollwave.errors import RollwaveError
 from rollwave.store import campaigns
 from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign
-from rollwave.store.database import Connection
+from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
 
 _sql = load("targets")
@@ -15,6 +21,30 @@ _sql = load("targets")
 
 MAX_DEVICES_PER_BATCH = 10_000
 """Devices targeted in one transaction: a fifth of a second, for which nobody else moves the campaign."""
+
+LOCK_WAIT_SECONDS = 0.5
+"""Seconds for which a batch waits for a device that somebody else is writing into the campaign.
+
+The batch holds the campaign's row, which they may change next: less than PostgreSQL takes to detect a deadlock.
+"""
+
+
+class DeviceLocked(RollwaveError):
+    """Another transaction is writing a device of the batch into the campaign. The same batch works a little later."""
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, tenant_id: str) -> AsyncIterator[Connection]:
+    """A transaction of the tenant that waits ``LOCK_WAIT_SECONDS`` for a lock.
+
+    Raises:
+        DeviceLocked: it did not get a lock in that time.
+    """
+    try:
+        async with tenant_transaction(pool, tenant_id, lock_timeout=LOCK_WAIT_SECONDS) as connection:
+            yield connection
+    except asyncpg.LockNotAvailableError as error:
+        raise DeviceLocked("a device is locked by another transaction") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +106,23 @@ async def begin(connection: Connection, tenant_id: str, campaign_id: CampaignId,
 
 async def lock_or_skip(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> Campaign | None:
     """Read a campaign and hold its row until the transaction ends. None: somebody else holds it, or it is gone."""
-    if await connection.fetchval(_sql["hold"], tenant_id, campaign_id) is None:
+    if await connection.fetchval(_sql["lock_or_skip"], tenant_id, campaign_id) is None:
         return None
     return await campaigns.get(connection, tenant_id, campaign_id)
 
 
-async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> tuple[int, float]:
-    """Count the batch; the ``last`` one takes the mark away. Needs the campaign's lock.
+class Targeted(NamedTuple):
+    """A campaign's devices in all, and the seconds since it was created."""
 
-    Returns the campaign's devices in all, and the seconds since it was created.
-    """
+    devices: int
+    seconds: float
+
+
+async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> Targeted:
+    """Count the batch; the ``last`` one takes the mark away. Needs the campaign's lock."""
     row = await connection.fetchrow(
         _sql["advance"],
         *(campaign.tenant_id, campaign.id, batch.devices, batch.up_to, last, batch.pending, batch.skipped),
     )
     assert row is not None  # its lock is held
-    return row["total_devices"], row["took"]
+    return Targeted(row["total_devices"], row["took"])

@@ -34,6 +34,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.engine import commands, explain
 from rollwave.store import views
+from rollwave.store.campaigns import NewCampaign
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
 
@@ -81,7 +82,7 @@ async def create_campaign(
     campaign_id = await commands.create_campaign(
         pool,
         grant.tenant_id,
-        commands.NewCampaign(**body.model_dump()),
+        NewCampaign(**body.model_dump()),
         actor=grant.key_id,
         idempotency_key=idempotency_key,
     )

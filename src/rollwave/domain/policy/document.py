@@ -10,7 +10,7 @@ from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.domain.policy.waves import Strategy, Wave, plan
 from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.domain.retry import LONGEST_SECONDS, RetryPolicy
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Policy:
         """The waves of so many devices.
 
         Raises:
-            InvalidInput: the strategy or its percentage cannot be read.
+            UnreadableRow: the strategy or its percentage cannot be read.
         """
         return plan(self.strategy, devices, self.canary_percent)
 
@@ -81,17 +81,17 @@ def read_policy(
     """Check what a row holds; the engine pauses a campaign whose policy cannot be read.
 
     Raises:
-        InvalidInput: a value is missing or out of range; the message says which.
+        UnreadableRow: a value is missing or out of range; the message says which.
     """
     if not is_valid_id(tenant_id):
-        raise InvalidInput(
+        raise UnreadableRow(
             "the tenant's id cannot be an MQTT topic level, so no device of it can be addressed: it has to be "
             + ID_RULE
         )
     if rate is None or rate < 1:
-        raise InvalidInput(f"rollout_rate {rate} is below 1", hint="Set it to devices per tick, then start again.")
+        raise UnreadableRow(f"rollout_rate {rate} is below 1", hint="Set it to devices per tick, then start again.")
     if max_in_flight is not None and max_in_flight < 1:
-        raise InvalidInput(f"max_in_flight {max_in_flight} is below 1", hint="Set it to 1 or more, or to NULL.")
+        raise UnreadableRow(f"max_in_flight {max_in_flight} is below 1", hint="Set it to 1 or more, or to NULL.")
     answer_timeout = progress_timeout if answer_timeout is None else answer_timeout
     for name, seconds in (
         ("progress_timeout", progress_timeout),
@@ -99,7 +99,7 @@ def read_policy(
         ("device_timeout", device_timeout),
     ):
         if not 0 < seconds <= LONGEST_SECONDS:
-            raise InvalidInput(f"{name} {seconds} is not over 0 seconds", hint="Set it to seconds, or to NULL.")
+            raise UnreadableRow(f"{name} {seconds} is not over 0 seconds", hint="Set it to seconds, or to NULL.")
     delay = progress_timeout / 30 if retry_delay is None else retry_delay
     cap = 3600.0 if retry_delay_max is None else retry_delay_max
     return Policy(

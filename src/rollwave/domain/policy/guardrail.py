@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,15 @@ class Guardrail:
         """Check what a row holds.
 
         Raises:
-            InvalidInput: the threshold is missing, not a number or not within 0 to 1, or the minimum is below 1.
+            UnreadableRow: the threshold is missing, not a number or not within 0 to 1, or the minimum is below 1.
         """
         if threshold is None or not math.isfinite(threshold) or not 0 <= threshold <= 1:
-            raise InvalidInput(
+            raise UnreadableRow(
                 f"abort_threshold {threshold} is not within 0 to 1",
                 hint="Set abort_threshold to a share of failures such as 0.1, then start the campaign again.",
             )
         if min_completed is None or min_completed < 1:
-            raise InvalidInput(
+            raise UnreadableRow(
                 f"abort_min_completed {min_completed} is below 1",
                 hint="Set abort_min_completed to 1 or more, then start the campaign again.",
             )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.errors import InvalidInput
+from rollwave.errors import UnreadableRow
 
 
 class Strategy(StrEnum):
@@ -49,21 +49,21 @@ def plan(strategy: str | None, total: int, canary_percent: float | None) -> tupl
     Linear is one wave. Canary is a first share of ``canary_percent`` (rounded up, at least 1 device), then the rest.
 
     Raises:
-        InvalidInput: the strategy is not known, or the percentage is not over 0 and up to 100.
+        UnreadableRow: the strategy is not known, or the percentage is not over 0 and up to 100.
     """
     match strategy:
         case Strategy.LINEAR:
             return (Wave(0, None),)
         case Strategy.CANARY:
             if canary_percent is None or not 0 < canary_percent <= 100:
-                raise InvalidInput(
+                raise UnreadableRow(
                     f"canary_percent {canary_percent} is not over 0 and up to 100",
                     hint="Set canary_percent to a share such as 5, then start the campaign again.",
                 )
             first = max(1, math.ceil(total * canary_percent / 100))
             return (Wave(0, first), Wave(1, None))
         case _:
-            raise InvalidInput(
+            raise UnreadableRow(
                 f"rollout_strategy {strategy!r} is not known",
                 hint="Set rollout_strategy to linear or canary, then start the campaign again.",
             )

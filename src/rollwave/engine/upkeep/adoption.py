@@ -25,7 +25,7 @@ from rollwave.store.events import FailedAttempt
 _log = get_logger("upkeep")
 
 MAX_ADOPTED_PER_LOOK = 10_000
-"""Rows taken over in one look."""
+"""Devices taken over in one look."""
 
 SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
 """What the engine writes down for a device that it never sends to."""

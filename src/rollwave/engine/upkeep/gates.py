@@ -175,11 +175,10 @@ class Upkeep:
         # Nothing is sent any more: a policy that cannot be read pauses nothing.
         campaign, policy = locked.row, locked.policy
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
-        more = (
-            await adoption.take_over(
-                connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
-            )
-        ).more
+        taken = await adoption.take_over(
+            connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
+        )
+        more = taken.more
         if deadlines_run:
             more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
         if more:

@@ -5,31 +5,23 @@ is all. The rest of a large one follows in batches, each a short transaction of 
 campaign is *being targeted*; whoever sends its commands or looks after it does so under the same lock, and leaves it
 alone.
 
-Who is in the group from the campaign's creation until it is targeted is its device, once. Who joins or leaves the group
-meanwhile may be or not. An abort ends it where it is.
+A device that is in the group from the campaign's creation until targeting ends is targeted, once. One that joins or
+leaves the group meanwhile may be or may not. An abort stops targeting where it is.
 """
 
 from __future__ import annotations
 
 import time
 
-import asyncpg
-
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger
 from rollwave.store import events, targets
-from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.database import Pool
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 
 _log = get_logger("targeting")
-
-LOCK_WAIT_SECONDS = 0.5
-"""Seconds for which a batch waits for a device that somebody else is writing into the campaign.
-
-It holds the campaign's row, which they may change next: less than PostgreSQL takes to find that two wait in a ring.
-"""
 
 
 class Targeter:
@@ -47,7 +39,7 @@ class Targeter:
         while wait is None and time.monotonic() < turn_ends:
             try:
                 wait = await self._target_batch(ref)
-            except asyncpg.LockNotAvailableError:
+            except targets.DeviceLocked:
                 wait = SOON_SECONDS
         return wait or 0.0
 
@@ -56,7 +48,7 @@ class Targeter:
 
         Returns None when the next one may follow, else the seconds until the campaign wants to be looked at again.
         """
-        async with tenant_transaction(self._pool, ref.tenant_id, lock_timeout=LOCK_WAIT_SECONDS) as connection:
+        async with targets.transaction(self._pool, ref.tenant_id) as connection:
             campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
             if campaign is None:
                 return SOON_SECONDS  # another worker is at it

@@ -48,7 +48,7 @@ SELECT EXISTS (
       AND ((SELECT d.device_type::text FROM devices d
             WHERE d.tenant_id = $1 AND d.device_id = m.device_id) <> $3::text) IS NOT TRUE);
 
--- name: hold
+-- name: lock_or_skip
 -- Hold the campaign's row until the transaction ends, unless somebody does.
 SELECT id FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE SKIP LOCKED;
 

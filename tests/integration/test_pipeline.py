@@ -1,4 +1,4 @@
-"""Commands on their way: the broker's latency costs nothing, and never is more than a batch unanswered."""
+"""The pipeline of commands: a slow broker does not delay claims, and at most one batch has no answer yet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 class Held:
-    """So many may pass a failpoint, and no more before they are let."""
+    """A failpoint that stops every task until :meth:`let` lets it pass."""
 
     def __init__(self, point: Failpoint) -> None:
         self._point = point
@@ -67,20 +67,20 @@ def holding(point: Failpoint) -> Iterator[Held]:
 
 @pytest.fixture
 async def answers() -> AsyncIterator[Held]:
-    """Each lets the worker hear what became of half a batch."""
+    """Holds the broker's answers to each half batch."""
     with holding(Failpoint.PUBLISHED) as held:
         yield held
 
 
 @pytest.fixture
 async def marks() -> AsyncIterator[Held]:
-    """Each lets a batch that is marked be done with."""
+    """Holds each batch once its answers are recorded."""
     with holding(Failpoint.MARKED) as held:
         yield held
 
 
 class Wire:
-    """What the devices are sent, in its order."""
+    """The commands that devices receive, in order."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -91,7 +91,7 @@ class Wire:
             return [(await anext(self._messages)).topic.split("/")[3] for _ in range(number)]
 
     async def so_far(self) -> list[str]:
-        """All that the broker has carried by now."""
+        """All commands that the broker has delivered by now."""
         await (await self._session.publish(command_topic(TENANT, "mark"), b"")).acknowledged()
         heard = []
         while (device := (await self.next(1))[0]) != "mark":
@@ -118,7 +118,7 @@ def batchwise(pool: Pool, command_session: CommandSession, **options: Any) -> Di
 
 
 @pytest.fixture
-def dispatcher(pool: Pool, command_session: CommandSession) -> Dispatch:
+def dispatching(pool: Pool, command_session: CommandSession) -> Dispatch:
     return batchwise(pool, command_session)
 
 
@@ -134,10 +134,10 @@ async def only_these_were_sent(host: Connection, campaign: int, number: int) -> 
 
 
 async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
-    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
+    host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     assert await wire.next(BATCH) == NAMES[:BATCH]
     await eventually(lambda: claimed(host, 2 * BATCH), what="claimed ahead")
     assert await wire.so_far() == []
@@ -152,13 +152,13 @@ async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
 
 
 @pytest.mark.parametrize(
-    ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "in the midst of one"]
+    ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "within a batch"]
 )
 async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
-    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch, halves: int, ahead: int
+    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatching: Dispatch, halves: int, ahead: int
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     answers.let(halves - 2)
     assert await wire.next(halves * HALF) == NAMES[: halves * HALF]
     await eventually(lambda: claimed(host, ahead), what="claimed ahead")
@@ -170,10 +170,10 @@ async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
 
 
 async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
-    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatcher: Dispatch
+    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     assert await wire.next(2 * BATCH) == NAMES[: 2 * BATCH]
     await eventually(lambda: claimed(host, 3 * BATCH), what="claimed ahead")
     await pause_campaign(pool, TENANT, campaign, actor="test")
@@ -183,7 +183,7 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
     await only_these_were_sent(host, campaign, 2 * BATCH)
 
 
-@pytest.mark.parametrize("asked", [1, 2], ids=["in the midst of a batch", "between batches"])
+@pytest.mark.parametrize("asked", [1, 2], ids=["within a batch", "between batches"])
 async def test_claims_are_released_when_the_status_query_fails(
     pool: Pool, host: Connection, wire: Wire, command_session: CommandSession, asked: int
 ) -> None:
@@ -204,11 +204,11 @@ async def test_claims_are_released_when_the_status_query_fails(
 
 
 async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
-    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
+    host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
 ) -> None:
     before = sample("rollwave_claims_in_flight")
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     await wire.next(BATCH)
     assert sample("rollwave_claims_in_flight") == before + BATCH
     answers.let(1)
