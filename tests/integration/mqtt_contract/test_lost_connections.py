@@ -123,7 +123,7 @@ async def test_a_callers_timeout_is_raised_as_a_timeout(
         assert receipt.taken
 
 
-async def test_a_peer_that_vanishes_without_a_word_is_noticed(
+async def test_a_peer_that_vanishes_is_noticed_by_keep_alive(
     adapter: Adapter, served: Served, between: Proxy, name: str
 ) -> None:
     """The connection stands, and nothing comes over it: the session ends after 1.5 times the keepalive."""

@@ -15,7 +15,7 @@ from tests.servers import Mosquitto
 from tests.support import eventually
 
 
-async def test_a_message_that_the_broker_takes(adapter: Adapter, served: Served, name: str) -> None:
+async def test_a_receipt_says_that_the_broker_accepted_the_message(adapter: Adapter, served: Served, name: str) -> None:
     async with adapter.connect(served.broker) as session:
         receipt = await settled(await session.publish(name, b"nobody subscribes to this"))
         assert (receipt.answered, receipt.taken, receipt.refused) == (True, True, False)
@@ -36,7 +36,7 @@ async def test_messages_are_published_at_qos_1(adapter: Adapter, served: Served,
     assert qos == [1, 1]
 
 
-async def test_a_receipt_that_is_not_answered_yet(adapter: Adapter, served: Served, between: Proxy, name: str) -> None:
+async def test_a_receipt_without_an_answer_is_open(adapter: Adapter, served: Served, between: Proxy, name: str) -> None:
     between.rules.append(to_client(PUBACK, Do.HOLD))
     async with adapter.connect(served.through(between.url)) as session:
         receipt = await session.publish(name, b"")
@@ -47,7 +47,9 @@ async def test_a_receipt_that_is_not_answered_yet(adapter: Adapter, served: Serv
         assert (await settled(receipt)).taken
 
 
-async def test_one_wait_is_for_many(adapter: Adapter, served: Served, name: str) -> None:
+async def test_waiting_for_the_last_receipt_covers_the_earlier_ones(
+    adapter: Adapter, served: Served, name: str
+) -> None:
     """Brokers answer in order: whoever waits for the last answer has all of them."""
     async with adapter.connect(served.broker) as session:
         receipts = [await session.publish(name, b"%d" % number) for number in range(500)]
@@ -56,7 +58,9 @@ async def test_one_wait_is_for_many(adapter: Adapter, served: Served, name: str)
 
 
 @on(lambda able: able.refuses_publishes)
-async def test_a_message_that_the_brokers_rules_refuse(adapter: Adapter, kind: Kind, tmp_path: Path) -> None:
+async def test_a_receipt_says_that_the_brokers_rules_refused_the_message(
+    adapter: Adapter, kind: Kind, tmp_path: Path
+) -> None:
     (tmp_path / "acl").write_text("topic readwrite allowed/#\n")
     with kind.start(tmp_path) as served:
         server = served.server
@@ -87,7 +91,7 @@ async def test_every_reason_to_refuse_is_a_refusal(
 
 
 @pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET], ids=lambda ending: ending.name)
-async def test_the_connection_ends_before_the_answer(
+async def test_a_receipt_says_that_the_connection_ended_before_the_answer(
     adapter: Adapter, served: Served, between: Proxy, name: str, ending: Do
 ) -> None:
     """The broker may have the message: it is neither taken nor refused."""

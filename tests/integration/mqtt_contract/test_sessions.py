@@ -24,7 +24,9 @@ from tests.proxy import Do, Proxy, publishing
 from tests.support import eventually
 
 
-async def test_whether_the_broker_remembers_the_session(adapter: Adapter, served: Served, name: str) -> None:
+async def test_session_present_says_whether_the_broker_has_the_session(
+    adapter: Adapter, served: Served, name: str
+) -> None:
     found = []
     for persistent in (True, True, False, True):
         async with adapter.connect(served.broker, name, persistent=persistent) as session:
@@ -34,7 +36,9 @@ async def test_whether_the_broker_remembers_the_session(adapter: Adapter, served
         assert not session.session_present
 
 
-async def test_what_a_restarted_broker_remembers(adapter: Adapter, kind: Kind, name: str, tmp_path: Path) -> None:
+async def test_a_restarted_broker_has_or_has_not_the_session(
+    adapter: Adapter, kind: Kind, name: str, tmp_path: Path
+) -> None:
     with kind.start(tmp_path) as served:
         async with adapter.connect(served.broker, name, persistent=True) as session:
             await session.subscribe(name)
@@ -44,7 +48,7 @@ async def test_what_a_restarted_broker_remembers(adapter: Adapter, kind: Kind, n
             assert session.session_present is kind.abilities.remembers_over_restart
 
 
-async def test_messages_wait_for_a_client_that_is_away(adapter: Adapter, served: Served, name: str) -> None:
+async def test_messages_wait_for_a_disconnected_client(adapter: Adapter, served: Served, name: str) -> None:
     async with adapter.connect(served.broker, name, persistent=True) as session:
         await session.subscribe(f"{name}/#")
     payloads = [b"%d" % number for number in range(100)]
@@ -55,7 +59,7 @@ async def test_messages_wait_for_a_client_that_is_away(adapter: Adapter, served:
         assert [message.payload for message in again] == payloads
 
 
-async def test_a_subscription_that_has_been_ended(adapter: Adapter, served: Served, name: str) -> None:
+async def test_an_ended_subscription_receives_nothing(adapter: Adapter, served: Served, name: str) -> None:
     async with adapter.connect(served.broker, name, persistent=True) as session:
         await session.subscribe(f"{name}/old", f"{name}/new")
         await session.unsubscribe(f"{name}/old")
@@ -80,7 +84,7 @@ async def test_another_client_takes_the_session_over(adapter: Adapter, served: S
 
 @on_mqtt_5()
 @pytest.mark.parametrize(("reason", "taken_over"), [(0x8E, True), (0x87, False), (0x8B, False)], ids=str)
-async def test_why_the_broker_ends_a_session(
+async def test_the_brokers_reason_for_ending_a_session_is_known(
     adapter: Adapter, served: Served, between: Proxy, name: str, reason: int, taken_over: bool
 ) -> None:
     between.reason = reason
@@ -105,7 +109,7 @@ async def test_a_lost_session_is_not_opened_again(adapter: Adapter, served: Serv
         assert (session.connected, between.connections) == (False, 1)
 
 
-async def test_what_had_been_received_can_be_taken_after_the_end(
+async def test_received_messages_can_be_consumed_after_the_end(
     adapter: Adapter, served: Served, between: Proxy, name: str
 ) -> None:
     async with adapter.connect(served.through(between.url)) as session:
