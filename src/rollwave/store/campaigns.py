@@ -1,20 +1,17 @@
-"""Campaign rows: read, locked, moved, counted."""
+"""Campaign rows: read, locked, inserted, moved."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 import asyncpg
 
 from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
-from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.waves import Wave
-from rollwave.domain.reports.coalesce import Tally
 from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events
@@ -23,9 +20,6 @@ from rollwave.store.moments import moment
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
-
-COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing", "skipped")
-"""The columns that are kept equal to what a campaign's executions say."""
 
 SCAN_TIMEOUT_SECONDS = 600.0
 """Seconds that reading every row of a campaign may take."""
@@ -116,38 +110,6 @@ class NewCampaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Counters beside what the rows say, of one snapshot, each by name; ``None`` where nobody has counted yet.
-
-    ``compared_before`` is when that was done last, in seconds since 1970.
-    """
-
-    counters: Mapping[str, int | None]
-    rows: Mapping[str, int]
-    compared_before: float | None
-
-    @property
-    def agree(self) -> bool:
-        """Nothing is to be repaired."""
-        return self.counters == self.rows
-
-    @property
-    def drifted(self) -> bool:
-        """A counter that people and guardrails go by was wrong: somebody else's SQL changed it, or the rows."""
-        return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
-
-    @property
-    def devices(self) -> int:
-        """The campaign's devices, by its rows."""
-        return sum(number for name, number in self.rows.items() if name != "sent")
-
-    @property
-    def missed(self) -> Mapping[str, int]:
-        """What the counters lack."""
-        return {name: number - (self.counters[name] or 0) for name, number in self.rows.items()}
-
-
-@dataclass(frozen=True, slots=True)
 class Standing:
     """The counters of one campaign right after they moved, and what its guardrail needs."""
 
@@ -224,11 +186,12 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     """
     row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
     if row is None:
-        raise _missing(campaign_id)
+        raise missing(campaign_id)
     return _campaign(row)
 
 
-def _missing(campaign_id: int) -> NotFound:
+def missing(campaign_id: int) -> NotFound:
+    """The error of a campaign that the tenant does not have."""
     return NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
 
 
@@ -308,19 +271,6 @@ async def move(
     return to
 
 
-async def count(
-    connection: Connection, tenant_id: str, tally: Tally, *, also: Collection[CampaignId] = ()
-) -> list[Standing]:
-    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands.
-
-    Locks the rows of those campaigns, and of the campaigns in ``also``, in the order of their ids.
-    """
-    campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved} | set(also))
-    by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
-    rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
-    return [standing(row) for row in rows]
-
-
 def standing(row: asyncpg.Record) -> Standing:
     """Read what a statement that moves counters returns."""
     return Standing(
@@ -334,42 +284,9 @@ def standing(row: asyncpg.Record) -> Standing:
     )
 
 
-async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> Comparison:
-    """Compare counters and rows. Reads every row of the campaign: for ten million that takes seconds.
-
-    Raises:
-        NotFound: this tenant has no such campaign.
-    """
-    row = await connection.fetchrow(_sql["compare"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT_SECONDS)
-    if row is None:
-        raise _missing(campaign_id)
-    return Comparison(
-        {name: row[name] for name in COUNTERS},
-        {name: row[f"rows_{name}"] for name in COUNTERS},
-        row["compared_at"],
-    )
-
-
-async def begin_counting(connection: Connection, tenant_id: str, campaign_id: int) -> None:
-    """Have counters that nobody has counted yet move with the rows; comparing them tells what they lack."""
-    await connection.execute(_sql["begin_counting"], tenant_id, campaign_id)
-
-
-async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
-    """Remember that counters and rows have just been compared."""
-    await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
-
-
-async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
-    """Add what the counters lacked. False: they were compared or repaired again since. Needs the row's lock."""
-    missed = [found.missed[name] for name in COUNTERS]
-    applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
-    return applied is not None
-
-
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     """Record that a campaign that is over needs the engine no more. Not applied: another worker did so first."""
-    await connection.execute(_sql["settle"], campaign.tenant_id, campaign.id)
+    await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
 
 
 async def note_activity(connection: Connection, campaign: Campaign, change: Change, *, longest: float) -> None:
@@ -382,8 +299,3 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
             await connection.execute(_sql[change.value], *key)
         case Change.NOTE:
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
-
-
-async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
-    """Go on to wave ``number``. False: another worker did."""
-    return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None

@@ -1,9 +1,9 @@
-"""Execution rows: claimed, marked, moved by reports, failed when silent, skipped. Every write is guarded."""
+"""Execution rows: claimed, marked, moved by reports, skipped. Every write is guarded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
@@ -84,47 +84,12 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
-    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt.
-
-    ``failed_for``: why the attempt has failed already, if it has; another was to follow. ``finished``: it had finished,
-    and a host's worker wrote over it.
-    """
-
-    device_id: DeviceId
-    status: ExecutionStatus
-    attempt: int
-    heard: bool
-    failed_for: Reason | None
-    out_of_time: bool
-    finished: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Doing:
     """A command that a device has been sent, and the seconds left until its deadline. None: it has nothing to do."""
 
     body: bytes
     attempt: int | None
     seconds_left: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all.
-
-    ``due_in`` is the seconds until the first lease, deadline or delay of an open one ends; None: there is none.
-    """
-
-    waiting: bool
-    open: bool
-    any: bool
-    due_in: float | None = field(default=None, compare=False)
-
-    @property
-    def finished(self) -> bool:
-        """Every device is terminal. A campaign without devices is not finished: they may be about to come."""
-        return self.any and not self.waiting and not self.open
 
 
 async def claim(
@@ -219,45 +184,6 @@ async def apply_reports(
     ]
 
 
-async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, patience: float) -> None:
-    """Set right what is due later than ``longest`` seconds from now, as the database's clock was set back."""
-    await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, patience)
-
-
-async def lock_overdue(
-    connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, extension: float = 0.0, limit: int
-) -> list[Overdue]:
-    """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
-
-    ``extension``: seconds by which deadlines are later than their rows say.
-    """
-    in_all += campaign.activity.suspended_for
-    rows = await connection.fetch(
-        _sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit, extension
-    )
-    return [
-        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished)
-        for device_id, status, attempt, heard, why, out_of_time, finished in rows
-    ]
-
-
-async def postpone(
-    connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, float]], *, in_all: float
-) -> None:
-    """End the attempt of each device held, for a reason; the next one may follow after so many seconds.
-
-    Where the time that a device has ``in_all`` ends before that, it is overdue at the end of it.
-    """
-    in_all += campaign.activity.suspended_for
-    rows = [(campaign.tenant_id, campaign.id, *each, in_all) for each in failed]
-    await connection.executemany(_sql["postpone"], rows)
-
-
-async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
-    """Fail each device held, for a reason and with a message."""
-    await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])
-
-
 async def skip_unsent(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, *, limit: int, reason: str
 ) -> int:
@@ -265,37 +191,6 @@ async def skip_unsent(
     await connection.execute(IN_TURN)  # also where a stop comes with a batch of reports
     skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
     return skipped
-
-
-async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
-    """What the campaign has left to do."""
-    row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
-    assert row is not None  # a SELECT without FROM has one row
-    due_in = row["due_in"]
-    return Outlook(waiting=row["waiting"], open=due_in is not None, any=row["any"], due_in=due_in)
-
-
-async def next_due(connection: Connection, campaign: Campaign) -> float | None:
-    """Seconds until the first lease, deadline or delay of the campaign ends, negative once it has; None: none runs."""
-    seconds: float | None = await connection.fetchval(_sql["next_due"], campaign.tenant_id, campaign.id)
-    return seconds
-
-
-async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -> int:
-    """Devices sent to or being sent to and not terminal, counted no further than ``up_to``."""
-    flying: int = await connection.fetchval(_sql["in_flight"], campaign.tenant_id, campaign.id, up_to)
-    return flying
-
-
-async def any_taken(connection: Connection, tenant_id: str, campaign_id: int) -> bool:
-    """Whether the broker has ever taken the campaign's command for one of its devices."""
-    return bool(await connection.fetchval(_sql["any_taken"], tenant_id, campaign_id))
-
-
-async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
-    """Devices that are PENDING; of a campaign not counted yet, those never sent to, counted up to ten thousand."""
-    pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
-    return pending
 
 
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:

@@ -31,7 +31,7 @@ from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, quarantine
+from rollwave.store import campaigns, counters, events, executions, overdue, quarantine
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.events import FailedAttempt
 from rollwave.store.executions import Effect
@@ -178,7 +178,7 @@ class Ingest:
                 failures += failed
             await reach(Failpoint.REPORTS_APPLIED)
             ended = coalesce.ended(tally)
-            counted = await campaigns.count(
+            counted = await counters.count(
                 connection, tenant_id, tally, also={CampaignId(each.campaign_id) for each in failures}
             )
             standings = [each for each in counted if each.campaign_id in ended]
@@ -240,7 +240,7 @@ class Ingest:
                     luck = random.random()  # noqa: S311  spreads load only
                     delay = policy.retry.delay_of(each.attempt, luck=luck)
                     delays.append((DeviceId(each.device_id), Reason(each.reason), delay))
-            await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
+            await overdue.postpone(connection, campaign, delays, in_all=policy.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:
