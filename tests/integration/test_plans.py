@@ -37,7 +37,7 @@ from tests.engine import take
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 DEVICES, BATCH = 20_000, 1000
-TIMES = Times(answer=60, patience=60, in_all=600)
+TIMES = Times(answer_timeout=60, progress_timeout=60, device_timeout=600)
 
 
 async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> CampaignId:
@@ -182,10 +182,12 @@ async def test_overdue_devices_are_found_by_an_index(
         tenant_transaction(told, "north", queues=True) as connection,
     ):
         campaign = await campaigns.lock(connection, "north", campaign_id)
-        late = await overdue.lock_overdue(connection, campaign, everyone=False, in_all=600, limit=MAX_OVERDUE_PER_LOOK)
+        late = await overdue.lock_overdue(
+            connection, campaign, everyone=False, device_timeout=600, limit=MAX_OVERDUE_PER_LOOK
+        )
         silent = [each.device_id for each in late]
         again = [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
-        await overdue.postpone(connection, campaign, again, in_all=600)
+        await overdue.postpone(connection, campaign, again, device_timeout=600)
         await overdue.fail(connection, campaign, [(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
     counted = await pool.fetchrow(
         "SELECT count(*) FILTER (WHERE status = 'FAILED'), count(*) FILTER (WHERE failed_attempt = 1)"
@@ -308,12 +310,12 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await remaining.next_due(connection, campaign)
         await remaining.in_flight(connection, campaign, up_to=ROWS)
         await adoption.any_left_behind(connection, campaign)
-        await adoption.adopt(connection, campaign, patience=60, limit=ROWS, skipped=["no"])
+        await adoption.adopt(connection, campaign, progress_timeout=60, limit=ROWS, skipped=["no"])
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
-        await overdue.bring_forward(connection, campaign, longest=600, patience=60)
-        await overdue.lock_overdue(connection, campaign, everyone=False, in_all=600, limit=ROWS)
-        await overdue.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], in_all=600)
+        await overdue.bring_forward(connection, campaign, longest=600, progress_timeout=60)
+        await overdue.lock_overdue(connection, campaign, everyone=False, device_timeout=600, limit=ROWS)
+        await overdue.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], device_timeout=600)
         await overdue.fail(connection, campaign, [(silent, Reason.NO_ANSWER, "silent")])
     async with tenant_transaction(pool, "north") as connection:
         assert await executions.current(connection, "north", [each.device_id for each in commands])

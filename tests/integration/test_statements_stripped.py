@@ -18,9 +18,9 @@ TWIN = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
-    *("access.insert", "campaigns.insert", "firmware.insert", "history.append", "history.append_failed_attempts"),
+    *("access.insert", "campaigns.insert", "firmware.insert", "events.append", "events.append_failed_attempts"),
     *("access.register", "idempotency.insert"),
-    *("devices.insert_device", "registry.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
+    *("devices.insert_device", "devices.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
     # They read no row, but the types of the table's columns.
     *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
     *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),

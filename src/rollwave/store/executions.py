@@ -53,8 +53,8 @@ class Effect(NamedTuple):
 
     ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
     ``became`` is its state after it (None: the report changed nothing). ``reason`` names the failure if it is one.
-    ``retried``: it failed an attempt and another one is to follow. ``patience``: seconds of silence that its campaign
-    allows from here (None: no such row).
+    ``retried``: it failed an attempt and another one is to follow. ``progress_timeout``: seconds of silence that its
+    campaign allows from here (None: no such row).
     """
 
     was: ExecutionStatus | None
@@ -62,7 +62,7 @@ class Effect(NamedTuple):
     attempt: int | None
     reason: Reason | None
     retried: bool
-    patience: float | None
+    progress_timeout: float | None
 
     @property
     def applied(self) -> bool:
@@ -72,14 +72,14 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds that devices get: for a first word, from word to word, and in all.
+    """Seconds that a device gets until its first report, from report to report, and in all.
 
-    ``suspended_for``: seconds for which their campaign was suspended before; they do not count.
+    ``suspended_for``: seconds for which its campaign was suspended before; they do not count.
     """
 
-    answer: float
-    patience: float
-    in_all: float
+    answer_timeout: float
+    progress_timeout: float
+    device_timeout: float
     suspended_for: float = 0.0
 
 
@@ -99,20 +99,20 @@ async def claim(
     tokens: int,
     fresh: int,
     lease: float,
-    in_all: float,
+    device_timeout: float,
     opens_window: bool,
     command: str,
 ) -> Claim:
     """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
 
-    A device whose time ``in_all`` is over gets no other attempt. What was taken is spent: out of the window, which the
-    first of them opens if it is a new one; the campaign's first claim of all also freezes its ``command``. Needs the
-    campaign's lock.
+    A device that was first sent to ``device_timeout`` seconds ago gets no other attempt. The devices taken count
+    towards the pace's interval, which begins with them where ``opens_window``; the campaign's first claim also freezes
+    its ``command``. Needs the campaign's lock. Not taken: a row that another transaction holds.
     """
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
-        in_all + campaign.activity.suspended_for,
+        device_timeout + campaign.activity.suspended_for,
         *(opens_window, command),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect in rows if attempt)
@@ -129,7 +129,13 @@ async def mark_sent(
     """
     before = times.suspended_for
     await connection.execute(
-        _sql["mark_sent"], tenant_id, campaign_id, *_columns(sent), times.answer, times.in_all + before, before
+        _sql["mark_sent"],
+        tenant_id,
+        campaign_id,
+        *_columns(sent),
+        times.answer_timeout,
+        times.device_timeout + before,
+        before,
     )
 
 
@@ -159,7 +165,10 @@ async def apply_reports(
     *,
     max_attempts: int,
 ) -> list[Effect]:
-    """Take in at most one report a device and campaign; returns what each met and did, in the same order.
+    """Apply at most one report a device and campaign; returns what each met and did, in the same order.
+
+    Not applied (``Effect.became`` is None): the execution is as far or further, is over, is in another attempt, or was
+    never sent to.
 
     ``times`` and ``max_attempts`` are for campaigns that name none of their own.
 
@@ -176,11 +185,11 @@ async def apply_reports(
     )
     with refusing_values():
         rows = await connection.fetch(
-            _sql["apply_reports"], tenant_id, *columns, times.patience, times.in_all, max_attempts
+            _sql["apply_reports"], tenant_id, *columns, times.progress_timeout, times.device_timeout, max_attempts
         )
     return [
-        Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, patience)
-        for was, became, attempt, reason, retried, patience in rows
+        Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout)
+        for was, became, attempt, reason, retried, progress_timeout in rows
     ]
 
 

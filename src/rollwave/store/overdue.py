@@ -32,21 +32,30 @@ class Overdue:
     finished: bool = False
 
 
-async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, patience: float) -> None:
-    """Set right what is due later than ``longest`` seconds from now, as the database's clock was set back."""
-    await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, patience)
+async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, progress_timeout: float) -> None:
+    """Move up what is due later than ``longest`` seconds from now: the database's clock was set back since.
+
+    A device in progress then has ``progress_timeout`` seconds. Not applied: another transaction holds the row.
+    """
+    await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, progress_timeout)
 
 
 async def lock_overdue(
-    connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, extension: float = 0.0, limit: int
+    connection: Connection,
+    campaign: Campaign,
+    *,
+    everyone: bool,
+    device_timeout: float,
+    extension: float = 0.0,
+    limit: int,
 ) -> list[Overdue]:
-    """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
+    """Lock executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
 
     ``extension``: seconds by which deadlines are later than their rows say.
     """
-    in_all += campaign.activity.suspended_for
+    device_timeout += campaign.activity.suspended_for
     rows = await connection.fetch(
-        _sql["lock_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit, extension
+        _sql["lock_overdue"], campaign.tenant_id, campaign.id, everyone, device_timeout, limit, extension
     )
     return [
         Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished)
@@ -55,17 +64,23 @@ async def lock_overdue(
 
 
 async def postpone(
-    connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, float]], *, in_all: float
+    connection: Connection,
+    campaign: Campaign,
+    failed: Sequence[tuple[DeviceId, Reason, float]],
+    *,
+    device_timeout: float,
 ) -> None:
-    """End the attempt of each device held, for a reason; the next one may follow after so many seconds.
+    """End the attempt of each device, for a reason; the next one may follow after so many seconds.
 
-    Where the time that a device has ``in_all`` ends before that, it is overdue at the end of it.
+    The transaction holds the rows, in progress, so that nothing of it goes unapplied.
+
+    Where the time that a device has ``device_timeout`` ends before that, it is overdue at the end of it.
     """
-    in_all += campaign.activity.suspended_for
-    rows = [(campaign.tenant_id, campaign.id, *each, in_all) for each in failed]
+    device_timeout += campaign.activity.suspended_for
+    rows = [(campaign.tenant_id, campaign.id, *each, device_timeout) for each in failed]
     await connection.executemany(_sql["postpone"], rows)
 
 
 async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
-    """Fail each device held, for a reason and with a message."""
+    """Fail each device, for a reason and with a message. The transaction holds the rows, in progress."""
     await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])

@@ -126,7 +126,7 @@ class Claims:
             tokens=min(admission.tokens, self._settings.claim_batch),
             fresh=min(admission.fresh, self._settings.claim_batch),
             lease=self._settings.lease,
-            in_all=device_timeout,
+            device_timeout=device_timeout,
             opens_window=admission.opens_interval,
             command=body,
         )

@@ -213,7 +213,7 @@ class _Line:
         async with asyncio.timeout(self._patience):
             try:
                 receipt = await session.publish(
-                    topic, payload, attempt=command.attempt, expires_in=self._batch.times.answer
+                    topic, payload, attempt=command.attempt, expires_in=self._batch.times.answer_timeout
                 )
             except MessageTooLarge:
                 raise

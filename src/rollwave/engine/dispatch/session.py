@@ -150,7 +150,7 @@ class Handover:
     async def _hand_over(self) -> None:
         """Put every command into the session's queue, and its receipt beside it."""
         batch, tenant_id, publish = self._batch, self._due.tenant_id, self._session.publish
-        expires_in, receipts = batch.times.answer, self._receipts
+        expires_in, receipts = batch.times.answer_timeout, self._receipts
         for number, command in enumerate(batch.commands, start=1):
             if time.monotonic() >= batch.lease_ends:
                 self._trouble = "the lease ended"

@@ -211,8 +211,8 @@ class Ingest:
         for (device_id, said), effect in zip(reports, effects, strict=True):
             became = coalesce.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
-            if effect.applied and effect.patience is not None:
-                self._sorter.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
+            if effect.applied and effect.progress_timeout is not None:
+                self._sorter.wrote(tenant_id, device_id, said, at=began, patience=effect.progress_timeout)
             if became is Outcome.UNKNOWN and self._sorter.may_log(became):
                 # A made-up campaign, or another tenant's: row-level security makes the two look alike.
                 _log.warning(
@@ -240,7 +240,7 @@ class Ingest:
                     luck = random.random()  # noqa: S311  spreads load only
                     delay = policy.retry.delay_of(each.attempt, luck=luck)
                     delays.append((DeviceId(each.device_id), Reason(each.reason), delay))
-            await overdue.postpone(connection, campaign, delays, in_all=policy.device_timeout)
+            await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:

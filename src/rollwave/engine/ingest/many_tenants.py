@@ -147,8 +147,8 @@ class ManyTenants:
             seen[became] += 1
             if became is Outcome.NOT_SENT:
                 self._unsent.note(tenant_id, device_id, report)
-            if effect.applied and effect.patience is not None:
-                self._sorter.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
+            if effect.applied and effect.progress_timeout is not None:
+                self._sorter.wrote(tenant_id, device_id, report, at=began, patience=effect.progress_timeout)
                 moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
         return moves, left
 

@@ -49,7 +49,7 @@ async def take_over(connection: Connection, campaign: Campaign, *, progress_time
     Needs the campaign's lock.
     """
     adopted = await adoption.adopt(
-        connection, campaign, patience=progress_timeout, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED
+        connection, campaign, progress_timeout=progress_timeout, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED
     )
     moved = [each for each in adopted if each.became is not each.was]
     tally: Tally = Counter()

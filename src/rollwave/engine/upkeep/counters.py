@@ -45,7 +45,7 @@ class Counters:
             policy = under_policy(campaign, self._settings).policy
             longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait)
             await overdue.bring_forward(
-                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, patience=policy.progress_timeout
+                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, progress_timeout=policy.progress_timeout
             )
         await self.verify(ref)
         return every

@@ -91,7 +91,7 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
         connection,
         campaign,
         everyone=not sends_on,
-        in_all=policy.device_timeout,
+        device_timeout=policy.device_timeout,
         extension=campaign.activity.extension(policy.longest_deadline),
         limit=MAX_OVERDUE_PER_LOOK,
     )
@@ -101,7 +101,7 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
     judged = [_judge(each, policy, sends_on=sends_on) for each in late if not each.finished]
     again = [(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None]
     if again:
-        await overdue.postpone(connection, campaign, again, in_all=policy.device_timeout)
+        await overdue.postpone(connection, campaign, again, device_timeout=policy.device_timeout)
     history = [_failed_attempt(campaign.id, each) for each in judged]
     await events.append_failed_attempts(connection, campaign.tenant_id, history)
     failed = [each for each in judged if each.retry_in is None]
