@@ -59,6 +59,10 @@ async def test_a_campaign_on_a_group_imported_from_a_file_completes(north: Insta
     listed = json.loads(north.do("campaign", "devices", "1", "-o", "json", "--limit", "2"))
     assert (len(listed["devices"]), listed["total"]) == (2, 6)
     assert "2 of 6; --limit shows more" in north.do("campaign", "devices", "1", "--limit", "2")
+    explained = north.do("campaign", "explain", "1", "dev-1")
+    assert explained.splitlines()[0] == "dev-1 is SUCCESS, and is not sent to now"
+    assert "it runs the firmware" in explained
+    assert north.do("campaign", "waiting", "1").splitlines() == ["No device is PENDING."]
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
 
 

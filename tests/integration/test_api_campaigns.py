@@ -296,3 +296,40 @@ async def test_creating_a_campaign_on_100_000_devices_takes_few_statements(datab
         assert (await north.get("/device-groups/site")).json()["total"] == 100_000
     statements = re.findall(rb" LOG:  (?:statement|execute [^:]*): ", postgres_log.read_bytes()[before:])
     assert 0 < len(statements) < 1000
+
+
+async def test_devices_of_a_campaign_that_was_not_started_wait_for_that(north: httpx2.AsyncClient) -> None:
+    path = await created(north)
+    answer = (await north.get(f"{path}/waiting")).json()
+    assert answer.pop("as_of").endswith("Z")
+    campaign_id = int(path.rpartition("/")[2])
+    text = "the campaign has not been started"
+    reason = {"reason": "status", "devices": 3, "until": None, "detail": {"status": "CREATED"}, "text": text}
+    assert answer == {"campaign_id": campaign_id, "pending": 3, "waiting": [reason]}
+
+
+async def test_a_device_is_explained_gate_by_gate(north: httpx2.AsyncClient) -> None:
+    path = await created(north)
+    answer = (await north.get(f"{path}/devices/d1/explain")).json()
+    checks = answer.pop("checks")
+    assert answer == {
+        "campaign_id": int(path.rpartition("/")[2]),
+        "device_id": "d1",
+        "status": "PENDING",
+        "attempt": 0,
+        "wave": "all",
+        "may_go_now": False,
+        "may_go_at": None,
+        "history": [],
+    }
+    assert [check["gate"] for check in checks] == ["status", "targeting", "listener", "wave", "in_flight", "pace"]
+    assert {check["gate"] for check in checks if not check["open"]} == {"status", "listener"}
+    assert checks[0].keys() == {"gate", "open", "until", "text", "detail"}
+
+
+async def test_nobody_is_told_why_the_devices_of_another_wait(north: httpx2.AsyncClient, pool: Pool) -> None:
+    path = await created(north)
+    async with calling(pool, "south") as south:
+        assert_problem(await south.get(f"{path}/waiting"), 404, "not-found")
+        assert_problem(await south.get(f"{path}/devices/d1/explain"), 404, "not-found")
+    assert_problem(await north.get(f"{path}/devices/nobody/explain"), 404, "not-found")

@@ -6,16 +6,24 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.refusal import Refusal
+from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.worker.tick import Ticker
-from rollwave.store import listeners
-from rollwave.store.database import Pool
+from rollwave.settings import Settings
+from rollwave.store import executions, listeners
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.executions import Claimed
 from tests.engine import (
+    TENANT,
     Connection,
     breakdown,
     campaign_row,
     connect,
     device_row,
+    due,
     insert_campaign,
     sent_to,
 )
@@ -89,3 +97,42 @@ async def test_times_in_the_future_after_a_clock_was_set_back_are_corrected(
 async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
     await ticker.tick()
     return await breakdown(host, campaign) == {"DOWNLOADING": 3}
+
+
+async def test_the_longest_waits_that_there_are_are_not_taken_for_times_in_the_future(
+    pool: Pool, host: Connection
+) -> None:
+    """A refused device waits for ten minutes at most, and a campaign's deadline is a little later than its timeout."""
+    refused = await insert_campaign(host, 1, progress_timeout=5.0, retry_delay=1.0, retry_delay_max=1.0)
+    silent = await insert_campaign(host, 2, progress_timeout=3600.0)
+    await host.execute("UPDATE ota_device_status SET attempt = 1, refusals = 16 WHERE campaign_id = $1", refused)
+    async with tenant_transaction(pool, TENANT) as connection:
+        await executions.release(
+            connection,
+            TENANT,
+            CampaignId(refused),
+            [Claimed(DeviceId("dev-1"), 1)],
+            delay=60.0,
+            refusal=Refusal.REJECTED,
+        )
+    await sent_to(host, silent, ["dev-1", "dev-2"])
+    set_due = (
+        "UPDATE ota_device_status SET due_at = now() + make_interval(secs => $3)"
+        " WHERE campaign_id = $1 AND device_id = $2"
+    )
+    await host.execute(set_due, silent, "dev-1", 3600 * (1 + LEEWAY))
+    await host.execute(set_due, silent, "dev-2", 3600 * 1.5)
+    before = await due_in(host)
+    assert 590 < before[refused, "dev-1"] <= 600, "however often it was refused"
+    for campaign in (refused, silent):
+        await Counters(pool, Settings()).reconcile(due(campaign))
+    after = await due_in(host)
+    corrected = {key for key in before if after[key] < before[key] - 60}
+    assert corrected == {(silent, "dev-2")}
+
+
+async def due_in(host: Connection) -> dict[tuple[int, str], float]:
+    rows = await host.fetch(
+        "SELECT campaign_id, device_id, EXTRACT(epoch FROM due_at - now())::float8 AS seconds FROM ota_device_status"
+    )
+    return {(row["campaign_id"], row["device_id"]): row["seconds"] for row in rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -171,18 +172,23 @@ class Queue:
         return found
 
 
-NEVER_SENT_TO = st.builds(
-    DeviceFacts, st.just(ExecutionStatus.PENDING), addressable=st.sampled_from([True] * 9 + [False])
-)
+MOSTLY = st.sampled_from([True] * 20 + [False])
+NEVER_SENT_TO = st.builds(DeviceFacts, st.just(ExecutionStatus.PENDING), addressable=MOSTLY)
+
+
+def sent_to(status: ExecutionStatus, attempt: int, lacks: int, fails: int, **more: Any) -> DeviceFacts:
+    return DeviceFacts(status, attempt=attempt, sent_attempt=attempt - lacks, failed_attempt=attempt - fails, **more)
+
+
 SENT_TO = st.builds(
-    DeviceFacts,
-    st.sampled_from(ExecutionStatus),
+    sent_to,
+    st.sampled_from([*ExecutionStatus, *IN_PROGRESS]),
     attempt=st.integers(1, 3),
-    sent_attempt=st.integers(0, 3),
-    failed_attempt=st.integers(0, 3),
-    due_in=st.none() | st.floats(-100, 100),
+    lacks=st.integers(0, 1),
+    fails=st.integers(0, 1),
+    due_in=st.sampled_from([None, -30.0, -20.0, -0.5, 0.0, 0.5, 30.0]),
     refused_for=st.none() | st.sampled_from(Refusal),
-    addressable=st.sampled_from([True] * 9 + [False]),
+    addressable=MOSTLY,
     out_of_time=st.booleans(),
     finished=st.sampled_from([False] * 9 + [True]),
 )
@@ -193,14 +199,14 @@ POLICIES = st.builds(
 FACTS = st.builds(
     Facts,
     now=st.just(NOW),
-    status=st.sampled_from([*CampaignStatus, *[CampaignStatus.RUNNING] * 8]),
+    status=st.sampled_from([*CampaignStatus, *[CampaignStatus.RUNNING] * 40]),
     tick=st.floats(0.1, 100),
     wave=st.builds(Wave, st.integers(0, 1), st.none() | st.integers(0, 30)),
-    unreadable=st.sampled_from([None] * 9 + ["rollout_rate 0 is below 1"]),
-    at_home=st.sampled_from([True] * 9 + [False]),
-    targeted=st.sampled_from([None] * 9 + [3]),
-    counted=st.sampled_from([True] * 9 + [False]),
-    heard=st.sampled_from([True] * 9 + [False]),
+    unreadable=st.sampled_from([None] * 20 + ["rollout_rate 0 is below 1"]),
+    at_home=MOSTLY,
+    targeted=st.sampled_from([None] * 20 + [3]),
+    counted=MOSTLY,
+    heard=MOSTLY,
     sent=st.integers(0, 30),
     in_flight=st.integers(0, 20),
     interval_age=st.none() | st.floats(-200, 200),

@@ -116,19 +116,21 @@ async def pause_unreadable(connection: Connection, tenant_id: str, standing: Sta
     return Stopped(tenant_id, standing, to, reason)
 
 
-async def skip_rest(pool: Pool, ref: CampaignRef) -> bool:
+async def skip_rest(
+    pool: Pool, ref: CampaignRef, *, turn_seconds: float = TURN_SECONDS, per_batch: int = MAX_SKIPPED_PER_BATCH
+) -> bool:
     """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
 
     Returns whether that was all.
     """
-    turn_ends = time.monotonic() + TURN_SECONDS
+    turn_ends = time.monotonic() + turn_seconds
     while time.monotonic() < turn_ends:
         async with tenant_transaction(pool, ref.tenant_id, queues=True) as connection:
             skipped = await executions.skip_unsent(
-                connection, ref.tenant_id, ref.campaign_id, limit=MAX_SKIPPED_PER_BATCH, reason=SKIPPED_BECAUSE
+                connection, ref.tenant_id, ref.campaign_id, limit=per_batch, reason=SKIPPED_BECAUSE
             )
             await reach(Failpoint.CAMPAIGN_WRITTEN)
-        if skipped < MAX_SKIPPED_PER_BATCH:
+        if skipped < per_batch:
             return True
     return False
 

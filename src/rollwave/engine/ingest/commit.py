@@ -25,7 +25,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest import apply
 from rollwave.engine.ingest.apply import pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
-from rollwave.engine.ingest.many_tenants import ManyTenants
+from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
@@ -47,14 +47,20 @@ class Ingest:
     """Keeps nothing between batches but what its sorter remembers, and need not."""
 
     def __init__(
-        self, pool: Pool, settings: Settings, on_question: Callable[[TenantId, DeviceId], None] | None = None
+        self,
+        pool: Pool,
+        settings: Settings,
+        on_question: Callable[[TenantId, DeviceId], None] | None = None,
+        *,
+        tenants_per_lane: int = TENANTS_PER_LANE,
     ) -> None:
+        """``tenants_per_lane``: tenants for which another transaction at the same time is worth while."""
         self._sorter = Classifier(on_question)
         self._pool = pool
         self._settings = settings
         self._delays = Delays()
         self._unsent = UnsentReports()
-        self._together = ManyTenants(pool, settings, self._sorter, self._unsent)
+        self._together = ManyTenants(pool, settings, self._sorter, self._unsent, tenants_per_lane=tenants_per_lane)
         self._turn = asyncio.Lock()
 
     @property

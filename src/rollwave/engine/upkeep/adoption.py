@@ -25,7 +25,7 @@ from rollwave.store.events import FailedAttempt
 _log = get_logger("upkeep")
 
 MAX_ADOPTED_PER_LOOK = 10_000
-"""Rows taken over in one look."""
+"""Devices taken over in one look."""
 
 SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
 """What the engine writes down for a device that it never sends to."""
@@ -43,13 +43,15 @@ class TakenOver:
     any_moved: bool
 
 
-async def take_over(connection: Connection, campaign: Campaign, *, progress_timeout: float) -> TakenOver:
+async def take_over(
+    connection: Connection, campaign: Campaign, *, progress_timeout: float, limit: int = MAX_ADOPTED_PER_LOOK
+) -> TakenOver:
     """Give devices left in progress all their time from now on, and end those that had finished.
 
     Needs the campaign's lock.
     """
     adopted = await adoption.adopt(
-        connection, campaign, progress_timeout=progress_timeout, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED
+        connection, campaign, progress_timeout=progress_timeout, limit=limit, skipped=SKIPPED
     )
     moved = [each for each in adopted if each.became is not each.was]
     tally: Tally = Counter()
@@ -60,7 +62,7 @@ async def take_over(connection: Connection, campaign: Campaign, *, progress_time
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
         await _record_finished(connection, campaign, ended)
-    return TakenOver(more=len(adopted) == MAX_ADOPTED_PER_LOOK, any_moved=bool(moved))
+    return TakenOver(more=len(adopted) == limit, any_moved=bool(moved))
 
 
 async def _record_finished(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:

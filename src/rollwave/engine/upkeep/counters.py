@@ -17,9 +17,9 @@ from rollwave.store.database import Connection, Pool, tenant_transaction
 _log = get_logger("upkeep")
 
 CLOCK_SET_BACK_MARGIN = 1.2
-"""Of the longest time that something may be due in. What is due later than that, the database's clock was set back for.
+"""A row that is due later than this many times the longest wait was dated before the database's clock was set back.
 
-Deadlines are set a little later than the longest silence that is allowed (``domain.reports.throttle.LEEWAY``).
+More than 1 + ``domain.reports.throttle.LEEWAY``, by which deadlines are later than the silence that is allowed.
 """
 
 
@@ -31,7 +31,7 @@ class Counters:
         self._settings = settings
 
     async def reconcile(self, ref: CampaignRef) -> float:
-        """Every now and then, look whether counters and rows agree; if not, set them right, and judge anew.
+        """If it is time to, compare counters and rows, repair the difference, and judge the campaign on that.
 
         Returns the seconds until it is time again.
         """
@@ -51,7 +51,7 @@ class Counters:
         return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: not now, as what a host left comes first."""
+        """Compare counters and rows, and repair the difference. False: rows that a host left are taken over first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 

@@ -47,7 +47,10 @@ class Look:
 class Upkeep:
     """Looks after one campaign at a time; any number of workers may do so at once."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, settings: Settings, *, max_adopted_per_look: int = adoption.MAX_ADOPTED_PER_LOOK
+    ) -> None:
+        self._max_adopted_per_look = max_adopted_per_look
         self._pool = pool
         self._settings = settings
         self._counters = Counters(pool, settings)
@@ -116,7 +119,9 @@ class Upkeep:
 
         ``counted``: its rows have just been counted.
         """
-        taken = await adoption.take_over(connection, campaign, progress_timeout=policy.progress_timeout)
+        taken = await adoption.take_over(
+            connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
+        )
         if taken.more:
             return Look(left_behind=True)
         if taken.any_moved or not campaign.counted:
@@ -170,7 +175,10 @@ class Upkeep:
         # Nothing is sent any more: a policy that cannot be read pauses nothing.
         campaign, policy = locked.row, locked.policy
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
-        more = (await adoption.take_over(connection, campaign, progress_timeout=policy.progress_timeout)).more
+        taken = await adoption.take_over(
+            connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
+        )
+        more = taken.more
         if deadlines_run:
             more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
         if more:

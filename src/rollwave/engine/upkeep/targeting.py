@@ -5,8 +5,8 @@ is all. The rest of a large one follows in batches, each a short transaction of 
 campaign is *being targeted*; whoever sends its commands or looks after it does so under the same lock, and leaves it
 alone.
 
-Who is in the group from the campaign's creation until it is targeted is its device, once. Who joins or leaves the group
-meanwhile may be or not. An abort ends it where it is.
+A device that is in the group from the campaign's creation until targeting ends is targeted, once. One that joins or
+leaves the group meanwhile may be or may not. An abort stops targeting where it is.
 """
 
 from __future__ import annotations
