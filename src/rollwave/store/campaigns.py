@@ -27,7 +27,11 @@ SCAN_TIMEOUT_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A campaign as the engine sees it. Rules are as written in the row, unread: ``domain`` reads them."""
+    """A campaign's row as the engine sees it.
+
+    Its rules stand here as they are stored: ``domain.policy.document`` reads them. Timeouts, delays and ages are
+    seconds; ``threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rate`` devices per tick.
+    """
 
     tenant_id: TenantId
     id: CampaignId
@@ -50,8 +54,11 @@ class Campaign:
     sent: int
     wave: int
     pace_age: float | None
+    """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
+    """Devices claimed in this interval."""
     reconciled_age: float
+    """Seconds since the counters were compared with the rows; a billion where they never were."""
     counted: bool
     """Its counters have been compared with its rows, or moved with them from the beginning."""
     counting: bool
@@ -65,9 +72,11 @@ class Campaign:
     firmware_device_type: str | None
     target_group_id: str | None
     targeted_devices: int | None
+    """Members of the group that targeting went over so far. None: the campaign is targeted."""
     targeted_up_to: str | None
+    """The last of them, by id."""
     waves: tuple[Wave, ...]
-    """None yet: it has not been planned."""
+    """Empty until planned."""
     status_reason: str | None
     read_at: datetime
     """When the row was read, by the database's clock."""
@@ -111,7 +120,7 @@ class NewCampaign:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The counters of one campaign right after they moved, and what its guardrail needs."""
+    """The counters of one campaign right after they moved, and its guardrail as stored: a share, and devices."""
 
     campaign_id: CampaignId
     status: CampaignStatus
@@ -196,7 +205,7 @@ def missing(campaign_id: int) -> NotFound:
 
 
 async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
-    """Read one campaign and hold its row until the transaction ends.
+    """Lock one campaign's row until the transaction ends, and read it.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -245,12 +254,13 @@ async def move(
     reason: str | None = None,
     cut: bool = True,
 ) -> CampaignStatus:
-    """Move a campaign by the transition table, with its row in history. Asking for the state it is in changes nothing.
+    """Move a campaign by the transition table, and record it in history. Asking for the state it is in changes nothing.
 
-    ``cut`` the reason in the campaign's row to what a host's column holds; in history it is whole.
+    The write is guarded by the status that ``campaign`` had when it was read. ``cut`` the reason in the campaign's row
+    to what a host's column holds; in history it is whole.
 
     Raises:
-        Conflict: the table has no such move, or somebody else moved the campaign first.
+        Conflict: the table has no such move, or another transaction moved the campaign first (not applied).
     """
     campaign_id = campaign.id if isinstance(campaign, Campaign) else campaign.campaign_id
     to = after(campaign.status, action)

@@ -20,9 +20,9 @@ COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Counters beside what the rows say, of one snapshot, each by name; ``None`` where nobody has counted yet.
+    """Counters and what the rows say, in one snapshot, each by its column's name; None where nobody has counted yet.
 
-    ``compared_before`` is when that was done last, in seconds since 1970.
+    ``compared_before`` is when they were compared last, in seconds since 1970; None: never.
     """
 
     counters: Mapping[str, int | None]
@@ -31,12 +31,12 @@ class Comparison:
 
     @property
     def agree(self) -> bool:
-        """Nothing is to be repaired."""
+        """Whether there is nothing to repair."""
         return self.counters == self.rows
 
     @property
     def drifted(self) -> bool:
-        """A counter that people and guardrails go by was wrong: somebody else's SQL changed it, or the rows."""
+        """Whether a counter that people and guardrails use was wrong: a host's SQL changed it, or the rows."""
         return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
 
     @property
@@ -53,7 +53,7 @@ class Comparison:
 async def count(
     connection: Connection, tenant_id: str, tally: Tally, *, also: Collection[CampaignId] = ()
 ) -> list[Standing]:
-    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands.
+    """Move counters by the rows that this transaction moved; returns where each of those campaigns now stands.
 
     Locks the rows of those campaigns, and of the campaigns in ``also``, in the order of their ids.
     """
@@ -80,17 +80,20 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
 
 
 async def begin_counting(connection: Connection, tenant_id: str, campaign_id: int) -> None:
-    """Have counters that nobody has counted yet move with the rows; comparing them tells what they lack."""
+    """Have counters that are NULL move with the rows from now on; comparing them shows what they lack.
+
+    Not applied: they do so already.
+    """
     await connection.execute(_sql["begin_counting"], tenant_id, campaign_id)
 
 
 async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
-    """Remember that counters and rows have just been compared."""
+    """Record that counters and rows have just been compared. Not applied: the campaign is gone."""
     await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
 
 
 async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
-    """Add what the counters lacked. False: they were compared or repaired again since. Needs the row's lock."""
+    """Add what the counters lacked. False (not applied): they were compared or repaired again since. Needs the lock."""
     missed = [found.missed[name] for name in COUNTERS]
     applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
     return applied is not None
