@@ -128,7 +128,7 @@ def due(campaign: int, tenant: str = TENANT) -> CampaignRef:
 async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
     """Claim so many commands for a minute, in the window that is open."""
     return await executions.claim(
-        connection, campaign, tokens=tokens, fresh=fresh, lease=60, in_all=600, opens_window=False, command="{}"
+        connection, campaign, tokens=tokens, fresh=fresh, lease=60, device_timeout=600, opens_window=False, command="{}"
     )
 
 

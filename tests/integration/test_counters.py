@@ -22,7 +22,7 @@ from rollwave.engine.worker.listening import make_listener
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, views
+from rollwave.store import campaigns, counters, executions, remaining, views
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.auditor import Auditor, auditing
@@ -206,25 +206,25 @@ async def test_of_two_workers_that_find_one_difference_one_repairs_it(pool: Pool
     campaign = await insert_campaign(host, 4)
     await counted_as(host, pending=1)
     async with tenant_transaction(pool, "north") as connection:
-        found = await campaigns.compare(connection, "north", campaign)
+        found = await counters.compare(connection, "north", campaign)
         # What moves meanwhile moves the counters too, and is none of the difference.
         await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
         held = await campaigns.lock(connection, "north", campaign)
-        assert [await campaigns.repair(connection, held, found) for _ in range(2)] == [True, False]
-    assert tuple(await counters(host)) == (3, 0, 0, 1)
+        assert [await counters.repair(connection, held, found) for _ in range(2)] == [True, False]
+    assert tuple(await stored_counters(host)) == (3, 0, 0, 1)
 
 
 async def test_reports_are_ingested_while_counters_are_verified(
     database: str, host: Connection, pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare, comparing, go_on = campaigns.compare, [], asyncio.Event()
+    compare, comparing, go_on = counters.compare, [], asyncio.Event()
 
-    async def takes_long(*which: Any) -> campaigns.Comparison:
+    async def takes_long(*which: Any) -> counters.Comparison:
         comparing.append(which)
         await go_on.wait()
         return await compare(*which)
 
-    monkeypatch.setattr(campaigns, "compare", takes_long)
+    monkeypatch.setattr(counters, "compare", takes_long)
     settings = Settings(MQTT_BROKER_URL=broker.url, DATABASE_URL=database)
     ids = [await insert_campaign(host, 1) for _ in range(4)]
     listener = make_listener(pool, settings)
@@ -250,7 +250,7 @@ async def arrived(host: Connection, campaign: int) -> bool:
     return (await campaign_row(host, campaign))[1:] == (1, 0)
 
 
-async def counters(host: Connection) -> asyncpg.Record:
+async def stored_counters(host: Connection) -> asyncpg.Record:
     row = await host.fetchrow("SELECT pending, downloading, installing, skipped FROM ota_campaigns")
     assert row is not None
     return row
@@ -262,7 +262,7 @@ async def test_an_uncounted_campaign_shows_counts_from_its_rows(pool: Pool, host
     rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
     assert await shown(pool, campaign) == (rows, 4, 1)
     await Counters(pool, Settings()).reconcile(due(campaign))
-    assert tuple(await counters(host)) == (3, 0, 0, 1)
+    assert tuple(await stored_counters(host)) == (3, 0, 0, 1)
     assert await host.fetch("SELECT * FROM ota_campaign_history") == [], "nothing was wrong"
     assert await shown(pool, campaign) == (rows, 4, 1)
     await host.execute("UPDATE ota_campaigns SET pending = 30, downloading = -1")
@@ -273,20 +273,20 @@ async def test_a_first_count_blocks_no_other_transaction(
     pool: Pool, host: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = await insert_campaign(host, 4)
-    compare = campaigns.compare
+    compare = counters.compare
 
-    async def overtaken(*which: Any) -> campaigns.Comparison:
+    async def overtaken(*which: Any) -> counters.Comparison:
         found = await compare(*which)
         async with tenant_transaction(pool, "north") as connection:
             await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
-            assert await executions.count_pending(connection, "north", campaign) == 3
+            assert await remaining.count_pending(connection, "north", campaign) == 3
         rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
         assert await shown(pool, campaign) == (rows, 4, 1), "as the rows are, while they are counted"
         return found
 
-    monkeypatch.setattr(campaigns, "compare", overtaken)
+    monkeypatch.setattr(counters, "compare", overtaken)
     await Counters(pool, Settings()).reconcile(due(campaign))
-    assert tuple(await counters(host)) == (3, 0, 0, 1)
+    assert tuple(await stored_counters(host)) == (3, 0, 0, 1)
 
 
 async def shown(pool: Pool, campaign: int) -> tuple[dict[str, int], int, int]:

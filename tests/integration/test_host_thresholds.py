@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.store import campaigns, many_tenants, views
+from rollwave.store import campaigns, counters, many_tenants, views
 from rollwave.store.database import Pool, tenant_transaction
 from tests.engine import connect, insert_campaign
 
@@ -27,7 +27,7 @@ async def test_an_abort_threshold_is_read_as_it_was_stored(database: str, pool: 
             tally = Counter({(campaign, ExecutionStatus.FAILED): 1})
             async with tenant_transaction(pool, "north") as connection:
                 found = await campaigns.get(connection, "north", campaign)
-                counted = await campaigns.count(connection, "north", tally)
+                counted = await counters.count(connection, "north", tally)
             async with many_tenants.transaction(pool) as connection:
                 also = await many_tenants.count(connection, {TenantId("north"): tally})
             shown = await views.campaign(pool, "north", campaign)

@@ -16,7 +16,7 @@ from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.parse import Report
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, many_tenants
+from rollwave.store import counters, executions, many_tenants
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.engine import Connection, breakdown, campaign_row, connect, insert_campaign, said, sent_to
@@ -136,7 +136,7 @@ async def test_many_tenants_at_once_move_counters_as_a_single_tenants_transactio
         for tenant, each in ids.items()
     }
     async with tenant_transaction(pool, ALONE) as connection:
-        alone = await campaigns.count(connection, ALONE, tallies.pop(ALONE))
+        alone = await counters.count(connection, ALONE, tallies.pop(ALONE))
     async with many_tenants.transaction(pool) as connection:
         moved = await many_tenants.count(connection, tallies)
     assert [tenant for tenant, _ in moved] == sorted(OTHERS * 2)

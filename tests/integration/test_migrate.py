@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.store.patience import LOCK_WAIT
+from rollwave.store.schema_change import LOCK_WAIT_SECONDS
 from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
 from tests.schema import at_version
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
@@ -55,7 +55,7 @@ async def test_a_migration_that_waits_for_a_lock_blocks_no_other_session(empty_d
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
             for _ in range(2):
                 await eventually(lambda: other.fetchval(waits), what="it waits for the table")
-                await asyncio.wait_for(other.fetchval("SELECT count(*) FROM ota_campaigns"), 4 * LOCK_WAIT)
+                await asyncio.wait_for(other.fetchval("SELECT count(*) FROM ota_campaigns"), 4 * LOCK_WAIT_SECONDS)
             assert running.process.returncode is None
             await holding.rollback()
             assert await asyncio.wait_for(running.process.wait(), 60) == 0, running.output()

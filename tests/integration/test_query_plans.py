@@ -27,7 +27,7 @@ from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
 from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK
-from rollwave.store import adoption, campaigns, executions, many_tenants, views
+from rollwave.store import adoption, campaigns, counters, executions, many_tenants, overdue, remaining, views
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
@@ -37,7 +37,7 @@ from tests.engine import take
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 DEVICES, BATCH = 20_000, 1000
-TIMES = Times(answer=60, patience=60, in_all=600)
+TIMES = Times(answer_timeout=60, progress_timeout=60, device_timeout=600)
 
 
 async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> CampaignId:
@@ -67,14 +67,14 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
-NOUNS = ("adoption", "executions", "campaigns", "views", "many_tenants")
+NOUNS = ("adoption", "campaigns", "counters", "executions", "many_tenants", "overdue", "remaining", "views")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
 PAGES = 40
 """That a statement may look at for each row, at most: a row's own, old and new, and those of its entries in indexes."""
 
-EACH_ITS_OWN = {"executions.postpone", "executions.fail"}
+EACH_ITS_OWN = {"overdue.postpone", "overdue.fail"}
 """Statements that are carried out for each row."""
 
 
@@ -182,13 +182,13 @@ async def test_overdue_devices_are_found_by_an_index(
         tenant_transaction(told, "north", queues=True) as connection,
     ):
         campaign = await campaigns.lock(connection, "north", campaign_id)
-        overdue = await executions.lock_overdue(
-            connection, campaign, everyone=False, in_all=600, limit=MAX_OVERDUE_PER_LOOK
+        late = await overdue.lock_overdue(
+            connection, campaign, everyone=False, device_timeout=600, limit=MAX_OVERDUE_PER_LOOK
         )
-        silent = [each.device_id for each in overdue]
+        silent = [each.device_id for each in late]
         again = [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
-        await executions.postpone(connection, campaign, again, in_all=600)
-        await executions.fail(connection, campaign, [(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
+        await overdue.postpone(connection, campaign, again, device_timeout=600)
+        await overdue.fail(connection, campaign, [(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
     counted = await pool.fetchrow(
         "SELECT count(*) FILTER (WHERE status = 'FAILED'), count(*) FILTER (WHERE failed_attempt = 1)"
         " FROM ota_device_status"
@@ -204,7 +204,7 @@ PINNED = {
     "campaigns.due": {DUE},
     "campaigns.lock": {CAMPAIGN},
     "campaigns.get": {CAMPAIGN},
-    "campaigns.count": {CAMPAIGN},
+    "counters.count": {CAMPAIGN},
     "campaigns.suspend": {CAMPAIGN},
     "campaigns.activate": {CAMPAIGN},
     "campaigns.note": {CAMPAIGN},
@@ -214,14 +214,14 @@ PINNED = {
     "executions.apply_reports": {KEY, CAMPAIGN},
     "adoption.adopt": {OPEN, "Tid Scan", CAMPAIGN},
     "adoption.any_left_behind": {OPEN},
-    "executions.bring_forward": {OPEN, "Tid Scan"},
-    "executions.hold_overdue": {OPEN},
-    "executions.postpone": {KEY},
-    "executions.fail": {KEY},
+    "overdue.bring_forward": {OPEN, "Tid Scan"},
+    "overdue.lock_overdue": {OPEN},
+    "overdue.postpone": {KEY},
+    "overdue.fail": {KEY},
     "executions.skip_unsent": {WAITING, OPEN, "Tid Scan", CAMPAIGN},
-    "executions.outlook": {WAITING, OPEN, KEY},
-    "executions.next_due": {OPEN},
-    "executions.in_flight": {OPEN},
+    "remaining.outlook": {WAITING, OPEN, KEY},
+    "remaining.next_due": {OPEN},
+    "remaining.in_flight": {OPEN},
     "executions.current": {KEY, DUE},
     "many_tenants.apply_reports": {KEY, CAMPAIGN},
     "many_tenants.count": {CAMPAIGN},
@@ -289,7 +289,7 @@ async def sent_and_reported(pool: Pool, crowd: CampaignId, commands: tuple[Claim
         await executions.release(connection, "north", crowd, commands[half:], delay=60, refusal=None)
         reports = [(each.device_id, said) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
-        await campaigns.count(connection, "north", tally_of((crowd, each.was, each.became) for each in effects))
+        await counters.count(connection, "north", tally_of((crowd, each.was, each.became) for each in effects))
     async with many_tenants.transaction(pool) as connection:
         north = TenantId("north")
         of_many = [(north, each.device_id, said) for each in shared]
@@ -308,17 +308,17 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         )
     silent = commands[half - 3].device_id
     async with tenant_transaction(pool, "north", queues=True) as connection:
-        await executions.outlook(connection, campaign)
-        await executions.next_due(connection, campaign)
-        await executions.in_flight(connection, campaign, up_to=ROWS)
+        await remaining.outlook(connection, campaign)
+        await remaining.next_due(connection, campaign)
+        await remaining.in_flight(connection, campaign, up_to=ROWS)
         await adoption.any_left_behind(connection, campaign)
-        await adoption.adopt(connection, campaign, patience=60, limit=ROWS, skipped=["no"])
+        await adoption.adopt(connection, campaign, progress_timeout=60, limit=ROWS, skipped=["no"])
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
-        await executions.bring_forward(connection, campaign, longest=600, patience=60)
-        await executions.lock_overdue(connection, campaign, everyone=False, in_all=600, limit=ROWS)
-        await executions.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], in_all=600)
-        await executions.fail(connection, campaign, [(silent, Reason.NO_ANSWER, "silent")])
+        await overdue.bring_forward(connection, campaign, longest=600, progress_timeout=60)
+        await overdue.lock_overdue(connection, campaign, everyone=False, device_timeout=600, limit=ROWS)
+        await overdue.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], device_timeout=600)
+        await overdue.fail(connection, campaign, [(silent, Reason.NO_ANSWER, "silent")])
     async with tenant_transaction(pool, "north") as connection:
         assert await executions.current(connection, "north", [each.device_id for each in commands])
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:

@@ -31,7 +31,7 @@ _NAME_NO_TENANT = {
 }
 
 _ARGUMENTS: dict[str, dict[int, object]] = {
-    "campaigns.repair": {3: None},
+    "counters.repair": {3: None},
     "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
     "events.end_of_page": {2: 0},
     "events.page": {2: 0, 3: 1_000_000},

@@ -26,7 +26,7 @@ from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
-from rollwave.store import campaigns, views
+from rollwave.store import campaigns, counters, views
 from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.queries import load
@@ -68,7 +68,7 @@ def targeter(pool: Pool) -> Targeter:
 async def counted_right(pool: Pool, campaign: int) -> bool:
     """Whether the counters say what the rows do."""
     async with tenant_transaction(pool, TENANT) as connection:
-        return (await campaigns.compare(connection, TENANT, campaign)).agree
+        return (await counters.compare(connection, TENANT, campaign)).agree
 
 
 async def history(host: Connection, campaign: int) -> list[tuple[str, object]]:

@@ -15,7 +15,7 @@ from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
 from rollwave.engine.timing import steps_of
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, listeners, views
+from rollwave.store import campaigns, listeners, remaining, views
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.views import MOST_COUNTED, Pending
 
@@ -122,7 +122,7 @@ async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings
     heard = await listeners.heard(connection, settings.listener_slots)
     in_flight = 0
     if campaign.policy.max_in_flight is not None:
-        in_flight = await executions.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
+        in_flight = await remaining.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
     steps = steps_of(settings.tick_interval)
     facts = campaign.facts(settings, heard=heard, in_flight=in_flight, steps=steps)
     return replace(facts, unreadable=command_of(campaign).unreadable)

@@ -30,15 +30,15 @@ class Adopted(NamedTuple):
 
 
 async def adopt(
-    connection: Connection, campaign: Campaign, *, patience: float, limit: int, skipped: Sequence[str]
+    connection: Connection, campaign: Campaign, *, progress_timeout: float, limit: int, skipped: Sequence[str]
 ) -> list[Adopted]:
     """Take over up to ``limit`` rows that a host's earlier worker left in progress.
 
-    Each has ``patience`` seconds for a report, and its whole time begins now. One that had finished before ends so,
-    unless its error is one for which the engine ``skipped`` it: that one has been sent to since. Needs the campaign's
-    lock.
+    Each has ``progress_timeout`` seconds for a report, and its whole time begins now. One that had finished before
+    ends so, unless its error is one for which the engine ``skipped`` it: that one has been sent to since. Needs the
+    campaign's lock.
     """
-    rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, patience, limit, skipped)
+    rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, progress_timeout, limit, skipped)
     return [
         Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
         for device_id, was, became, attempt, error, failed_before in rows

@@ -1,10 +1,9 @@
-"""Campaign rows: read, locked, moved, counted."""
+"""Campaign rows: read, locked, inserted, moved."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
@@ -12,10 +11,8 @@ import asyncpg
 
 from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import MOVES
-from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.waves import Wave
-from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events
@@ -25,16 +22,17 @@ from rollwave.store.queries import load
 
 _sql = load("campaigns")
 
-COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing", "skipped")
-"""The columns that are kept equal to what a campaign's executions say."""
-
 SCAN_TIMEOUT_SECONDS = 600.0
 """Seconds that reading every row of a campaign may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A campaign as the engine sees it. Rules are as written in the row, unread: ``domain`` reads them."""
+    """A campaign's row as the engine sees it.
+
+    Its rules stand here as they are stored: ``domain.policy.document`` reads them. Timeouts, delays and ages are
+    seconds; ``threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rate`` devices per tick.
+    """
 
     tenant_id: TenantId
     id: CampaignId
@@ -57,8 +55,11 @@ class Campaign:
     sent: int
     wave: int
     pace_age: float | None
+    """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
+    """Devices claimed in this interval."""
     reconciled_age: float
+    """Seconds since the counters were compared with the rows; a billion where they never were."""
     counted: bool
     """Its counters have been compared with its rows, or moved with them from the beginning."""
     counting: bool
@@ -72,9 +73,11 @@ class Campaign:
     firmware_device_type: str | None
     target_group_id: str | None
     targeted_devices: int | None
+    """Members of the group that targeting went over so far. None: the campaign is targeted."""
     targeted_up_to: str | None
+    """The last of them, by id."""
     waves: tuple[Wave, ...]
-    """None yet: it has not been planned."""
+    """Empty until planned."""
     status_reason: str | None
     read_at: datetime
     """When the row was read, by the database's clock."""
@@ -117,40 +120,8 @@ class NewCampaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Counters beside what the rows say, of one snapshot, each by name; ``None`` where nobody has counted yet.
-
-    ``compared_before`` is when that was done last, in seconds since 1970.
-    """
-
-    counters: Mapping[str, int | None]
-    rows: Mapping[str, int]
-    compared_before: float | None
-
-    @property
-    def agree(self) -> bool:
-        """Nothing is to be repaired."""
-        return self.counters == self.rows
-
-    @property
-    def drifted(self) -> bool:
-        """A counter that people and guardrails go by was wrong: somebody else's SQL changed it, or the rows."""
-        return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
-
-    @property
-    def devices(self) -> int:
-        """The campaign's devices, by its rows."""
-        return sum(number for name, number in self.rows.items() if name != "sent")
-
-    @property
-    def missed(self) -> Mapping[str, int]:
-        """What the counters lack."""
-        return {name: number - (self.counters[name] or 0) for name, number in self.rows.items()}
-
-
-@dataclass(frozen=True, slots=True)
 class Standing:
-    """The counters of one campaign right after they moved, and what its guardrail needs."""
+    """The counters of one campaign right after they moved, and its guardrail as stored: a share, and devices."""
 
     campaign_id: CampaignId
     status: CampaignStatus
@@ -225,16 +196,17 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     """
     row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
     if row is None:
-        raise _missing(campaign_id)
+        raise missing(campaign_id)
     return _campaign(row)
 
 
-def _missing(campaign_id: int) -> NotFound:
+def missing(campaign_id: int) -> NotFound:
+    """The error of a campaign that the tenant does not have."""
     return NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
 
 
 async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Campaign:
-    """Read one campaign and hold its row until the transaction ends.
+    """Lock one campaign's row until the transaction ends, and read it.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -283,12 +255,13 @@ async def move(
     reason: str | None = None,
     cut: bool = True,
 ) -> CampaignStatus:
-    """Move a campaign by the transition table, with its row in history. Asking for the state it is in changes nothing.
+    """Move a campaign by the transition table, and record it in history. Asking for the state it is in changes nothing.
 
-    ``cut`` the reason in the campaign's row to what a host's column holds; in history it is whole.
+    The write is guarded by the status that ``campaign`` had when it was read. ``cut`` the reason in the campaign's row
+    to what a host's column holds; in history it is whole.
 
     Raises:
-        Conflict: the table has no such move, or somebody else moved the campaign first.
+        Conflict: the table has no such move, or another transaction moved the campaign first (not applied).
     """
     campaign_id = campaign.id if isinstance(campaign, Campaign) else campaign.campaign_id
     to = after(campaign.status, action)
@@ -308,19 +281,6 @@ async def move(
     return to
 
 
-async def count(
-    connection: Connection, tenant_id: str, tally: Tally, *, also: Collection[CampaignId] = ()
-) -> list[Standing]:
-    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands.
-
-    Locks the rows of those campaigns, and of the campaigns in ``also``, in the order of their ids.
-    """
-    campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved} | set(also))
-    by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
-    rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
-    return [standing(row) for row in rows]
-
-
 def standing(row: asyncpg.Record) -> Standing:
     """Read what a statement that moves counters returns."""
     return Standing(
@@ -334,42 +294,9 @@ def standing(row: asyncpg.Record) -> Standing:
     )
 
 
-async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> Comparison:
-    """Compare counters and rows. Reads every row of the campaign: for ten million that takes seconds.
-
-    Raises:
-        NotFound: this tenant has no such campaign.
-    """
-    row = await connection.fetchrow(_sql["compare"], tenant_id, campaign_id, timeout=SCAN_TIMEOUT_SECONDS)
-    if row is None:
-        raise _missing(campaign_id)
-    return Comparison(
-        {name: row[name] for name in COUNTERS},
-        {name: row[f"rows_{name}"] for name in COUNTERS},
-        row["compared_at"],
-    )
-
-
-async def begin_counting(connection: Connection, tenant_id: str, campaign_id: int) -> None:
-    """Have counters that nobody has counted yet move with the rows; comparing them tells what they lack."""
-    await connection.execute(_sql["begin_counting"], tenant_id, campaign_id)
-
-
-async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
-    """Remember that counters and rows have just been compared."""
-    await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
-
-
-async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
-    """Add what the counters lacked. False: they were compared or repaired again since. Needs the row's lock."""
-    missed = [found.missed[name] for name in COUNTERS]
-    applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
-    return applied is not None
-
-
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     """Record that a campaign that is over needs the engine no more. Not applied: another worker did so first."""
-    await connection.execute(_sql["settle"], campaign.tenant_id, campaign.id)
+    await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
 
 
 async def note_activity(connection: Connection, campaign: Campaign, change: Change, *, longest: float) -> None:
@@ -382,8 +309,3 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
             await connection.execute(_sql[change.value], *key)
         case Change.NOTE:
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
-
-
-async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
-    """Go on to wave ``number``. False: another worker did."""
-    return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rollwave.errors import NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -102,7 +102,7 @@ async def put_group(
     wanted = sorted({*plain, *described})
     written = [*group_written(group_id), *members_written(plain), *members_written([*described], types, "devices")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=_GROUP_TIMEOUT) as connection:
-        await hold_group(connection, tenant_id, group_id)
+        await lock_group(connection, tenant_id, group_id)
         registered = await register(connection, tenant_id, wanted)
         if described:
             attributes = [json.dumps(each.attributes) for each in described.values()]
@@ -131,15 +131,20 @@ def members_written(
     ]
 
 
-async def hold_group(connection: Connection, tenant_id: str, group_id: str) -> None:
-    """Hold the group until the transaction ends; make it if there is none."""
+async def lock_group(connection: Connection, tenant_id: str, group_id: str) -> None:
+    """Lock the group until the transaction ends; create it if there is none."""
     if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
         await connection.execute(_sql["insert_group"], tenant_id, group_id)
 
 
-async def get_group(
-    pool: Pool, tenant_id: str, group_id: str, *, limit: int, cursor: str | None = None
-) -> tuple[dict[str, Any], Page]:
+class Group(NamedTuple):
+    """A group's row, and a page of its members by id."""
+
+    row: dict[str, Any]
+    members: Page
+
+
+async def get_group(pool: Pool, tenant_id: str, group_id: str, *, limit: int, cursor: str | None = None) -> Group:
     """A group, and its members by id.
 
     Raises:
@@ -150,7 +155,7 @@ async def get_group(
         if row is None:
             raise NotFound(f"no device group {group_id}", hint="List the device groups to see their ids.")
         records = await connection.fetch(_sql["members"], tenant_id, group_id, cursor, limit + 1)
-    return with_moments(row), page(records, row["total"], limit=limit, key="device_id")
+    return Group(with_moments(row), page(records, row["total"], limit=limit, key="device_id"))
 
 
 async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page:

@@ -1,9 +1,9 @@
-"""Execution rows: claimed, marked, moved by reports, failed when silent, skipped. Every write is guarded."""
+"""Execution rows: claimed, marked, moved by reports, skipped. Every write is guarded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
@@ -53,8 +53,8 @@ class Effect(NamedTuple):
 
     ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
     ``became`` is its state after it (None: the report changed nothing). ``reason`` names the failure if it is one.
-    ``retried``: it failed an attempt and another one is to follow. ``patience``: seconds of silence that its campaign
-    allows from here (None: no such row).
+    ``retried``: it failed an attempt and another one is to follow. ``progress_timeout``: seconds of silence that its
+    campaign allows from here (None: no such row).
     """
 
     was: ExecutionStatus | None
@@ -62,7 +62,7 @@ class Effect(NamedTuple):
     attempt: int | None
     reason: Reason | None
     retried: bool
-    patience: float | None
+    progress_timeout: float | None
 
     @property
     def applied(self) -> bool:
@@ -72,32 +72,15 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds that devices get: for a first word, from word to word, and in all.
+    """Seconds that a device gets until its first report, from report to report, and in all.
 
-    ``suspended_for``: seconds for which their campaign was suspended before; they do not count.
+    ``suspended_for``: seconds for which its campaign was suspended before; they do not count.
     """
 
-    answer: float
-    patience: float
-    in_all: float
+    answer_timeout: float
+    progress_timeout: float
+    device_timeout: float
     suspended_for: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt.
-
-    ``failed_for``: why the attempt has failed already, if it has; another was to follow. ``finished``: it had finished,
-    and a host's worker wrote over it.
-    """
-
-    device_id: DeviceId
-    status: ExecutionStatus
-    attempt: int
-    heard: bool
-    failed_for: Reason | None
-    out_of_time: bool
-    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +92,6 @@ class Doing:
     seconds_left: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all.
-
-    ``due_in`` is the seconds until the first lease, deadline or delay of an open one ends; None: there is none.
-    """
-
-    waiting: bool
-    open: bool
-    any: bool
-    due_in: float | None = field(default=None, compare=False)
-
-    @property
-    def finished(self) -> bool:
-        """Every device is terminal. A campaign without devices is not finished: they may be about to come."""
-        return self.any and not self.waiting and not self.open
-
-
 async def claim(
     connection: Connection,
     campaign: Campaign,
@@ -134,20 +99,20 @@ async def claim(
     tokens: int,
     fresh: int,
     lease: float,
-    in_all: float,
+    device_timeout: float,
     opens_window: bool,
     command: str,
 ) -> Claim:
     """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
 
-    A device whose time ``in_all`` is over gets no other attempt. What was taken is spent: out of the window, which the
-    first of them opens if it is a new one; the campaign's first claim of all also freezes its ``command``. Needs the
-    campaign's lock.
+    A device that was first sent to ``device_timeout`` seconds ago gets no other attempt. The devices taken count
+    towards the pace's interval, which begins with them where ``opens_window``; the campaign's first claim also freezes
+    its ``command``. Needs the campaign's lock. Not taken: a row that another transaction holds.
     """
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
-        in_all + campaign.activity.suspended_for,
+        device_timeout + campaign.activity.suspended_for,
         *(opens_window, command),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect in rows if attempt)
@@ -164,7 +129,13 @@ async def mark_sent(
     """
     before = times.suspended_for
     await connection.execute(
-        _sql["mark_sent"], tenant_id, campaign_id, *_columns(sent), times.answer, times.in_all + before, before
+        _sql["mark_sent"],
+        tenant_id,
+        campaign_id,
+        *_columns(sent),
+        times.answer_timeout,
+        times.device_timeout + before,
+        before,
     )
 
 
@@ -194,7 +165,10 @@ async def apply_reports(
     *,
     max_attempts: int,
 ) -> list[Effect]:
-    """Take in at most one report a device and campaign; returns what each met and did, in the same order.
+    """Apply at most one report a device and campaign; returns what each met and did, in the same order.
+
+    Not applied (``Effect.became`` is None): the execution is as far or further, is over, is in another attempt, or was
+    never sent to.
 
     ``times`` and ``max_attempts`` are for campaigns that name none of their own.
 
@@ -211,51 +185,12 @@ async def apply_reports(
     )
     with refusing_values():
         rows = await connection.fetch(
-            _sql["apply_reports"], tenant_id, *columns, times.patience, times.in_all, max_attempts
+            _sql["apply_reports"], tenant_id, *columns, times.progress_timeout, times.device_timeout, max_attempts
         )
     return [
-        Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, patience)
-        for was, became, attempt, reason, retried, patience in rows
+        Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout)
+        for was, became, attempt, reason, retried, progress_timeout in rows
     ]
-
-
-async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, patience: float) -> None:
-    """Set right what is due later than ``longest`` seconds from now, as the database's clock was set back."""
-    await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, patience)
-
-
-async def lock_overdue(
-    connection: Connection, campaign: Campaign, *, everyone: bool, in_all: float, extension: float = 0.0, limit: int
-) -> list[Overdue]:
-    """Hold executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
-
-    ``extension``: seconds by which deadlines are later than their rows say.
-    """
-    in_all += campaign.activity.suspended_for
-    rows = await connection.fetch(
-        _sql["hold_overdue"], campaign.tenant_id, campaign.id, everyone, in_all, limit, extension
-    )
-    return [
-        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished)
-        for device_id, status, attempt, heard, why, out_of_time, finished in rows
-    ]
-
-
-async def postpone(
-    connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, float]], *, in_all: float
-) -> None:
-    """End the attempt of each device held, for a reason; the next one may follow after so many seconds.
-
-    Where the time that a device has ``in_all`` ends before that, it is overdue at the end of it.
-    """
-    in_all += campaign.activity.suspended_for
-    rows = [(campaign.tenant_id, campaign.id, *each, in_all) for each in failed]
-    await connection.executemany(_sql["postpone"], rows)
-
-
-async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
-    """Fail each device held, for a reason and with a message."""
-    await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])
 
 
 async def skip_unsent(
@@ -265,37 +200,6 @@ async def skip_unsent(
     await connection.execute(IN_TURN)  # also where a stop comes with a batch of reports
     skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
     return skipped
-
-
-async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
-    """What the campaign has left to do."""
-    row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
-    assert row is not None  # a SELECT without FROM has one row
-    due_in = row["due_in"]
-    return Outlook(waiting=row["waiting"], open=due_in is not None, any=row["any"], due_in=due_in)
-
-
-async def next_due(connection: Connection, campaign: Campaign) -> float | None:
-    """Seconds until the first lease, deadline or delay of the campaign ends, negative once it has; None: none runs."""
-    seconds: float | None = await connection.fetchval(_sql["next_due"], campaign.tenant_id, campaign.id)
-    return seconds
-
-
-async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -> int:
-    """Devices sent to or being sent to and not terminal, counted no further than ``up_to``."""
-    flying: int = await connection.fetchval(_sql["in_flight"], campaign.tenant_id, campaign.id, up_to)
-    return flying
-
-
-async def any_taken(connection: Connection, tenant_id: str, campaign_id: int) -> bool:
-    """Whether the broker has ever taken the campaign's command for one of its devices."""
-    return bool(await connection.fetchval(_sql["any_taken"], tenant_id, campaign_id))
-
-
-async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
-    """Devices that are PENDING; of a campaign not counted yet, those never sent to, counted up to ten thousand."""
-    pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
-    return pending
 
 
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -17,6 +17,13 @@ from rollwave.store.refusals import Written, fields, refusing
 _sql = load("firmware")
 
 
+class Registered(NamedTuple):
+    """A firmware version's row, and whether this request registered it."""
+
+    row: dict[str, Any]
+    is_new: bool
+
+
 async def register(
     pool: Pool,
     tenant_id: str,
@@ -28,8 +35,8 @@ async def register(
     device_type: str | None,
     description: str | None,
     actor: str,
-) -> tuple[dict[str, Any], bool]:
-    """Register a firmware version. Returns its row, and whether it is new: the same again changes nothing.
+) -> Registered:
+    """Register a firmware version. The same again changes nothing.
 
     Raises:
         Conflict: the version is registered for this device type already, with other values, or a host's own table
@@ -51,7 +58,7 @@ async def register(
         await connection.execute(_sql["lock_version"], tenant_id, version, device_type)
         row = await connection.fetchrow(_sql["insert"], tenant_id, *given, actor)
         if row is not None:
-            return with_moments(row), True
+            return Registered(with_moments(row), is_new=True)
         found = [
             with_moments(each) for each in await connection.fetch(_sql["of_version"], tenant_id, version, device_type)
         ]
@@ -63,7 +70,7 @@ async def register(
     }
     differing = [_differing(each, wanted) for each in found]
     if [] in differing:
-        return found[differing.index([])], False
+        return Registered(found[differing.index([])], is_new=False)
     raise _taken(version, device_type, found, differing)
 
 

@@ -27,7 +27,7 @@ _log = get_logger("database")
 _sql = load("guarded_pool")
 
 DIRECT = "direct"
-"""How the log calls the way that bypasses a pooler."""
+"""Name in the log of the pool that bypasses a pooler."""
 
 
 class StillAway(ConnectionError):
@@ -108,7 +108,7 @@ async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> N
 
 
 def guarded(pool: Pool | WatchedPool, way: str = "pool") -> Pool:
-    """``pool``, watched: as much of a pool as the engine uses. ``way`` is how the log calls it."""
+    """``pool`` behind a circuit breaker, with the methods that the engine uses. ``way`` is its name in the log."""
     return cast("Pool", pool if isinstance(pool, WatchedPool) else WatchedPool(pool, way))
 
 

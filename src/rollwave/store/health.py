@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rollwave.errors import DatabaseUnavailable
 from rollwave.store import identity, rights, words
@@ -16,7 +17,7 @@ from rollwave.store.queries import load
 
 _sql = load("health")
 
-_TIMEOUT = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 TENANT_TABLES = (
     "tenants",
@@ -74,12 +75,19 @@ class TenantTable:
     adopted: bool
 
 
-async def server(pool: Pool) -> tuple[int, str]:
+class ServerVersion(NamedTuple):
     """PostgreSQL's major version, and its version in full."""
+
+    major: int
+    text: str
+
+
+async def server(pool: Pool) -> ServerVersion:
+    """The version of the server."""
     async with _as_login(pool) as connection:
         row = await connection.fetchrow(_sql["server"])
     assert row is not None
-    return row["major"], row["version"]
+    return ServerVersion(row["major"], row["version"])
 
 
 async def encoding(pool: Pool) -> str:
@@ -193,14 +201,14 @@ async def clock(pool: Pool) -> float:
 @asynccontextmanager
 async def _as_login(pool: Pool) -> AsyncIterator[Connection]:
     with _explained():
-        async with pool.acquire(timeout=_TIMEOUT) as connection, connection.transaction():
+        async with pool.acquire(timeout=_TIMEOUT_SECONDS) as connection, connection.transaction():
             yield connection
 
 
 @asynccontextmanager
 async def _as_engine(pool: Pool) -> AsyncIterator[Connection]:
     with _explained():
-        async with system_transaction(pool, timeout=_TIMEOUT) as connection:
+        async with system_transaction(pool, timeout=_TIMEOUT_SECONDS) as connection:
             yield connection
 
 

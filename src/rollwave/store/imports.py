@@ -115,7 +115,7 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
             return Membership(**json.loads(held["applied"]))
         if not held["devices"]:
             raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
-        await devices.hold_group(connection, tenant_id, group_id)
+        await devices.lock_group(connection, tenant_id, group_id)
         await connection.execute(_sql["plan_for_these_values"])
         device_ids, registered = await _register(connection, tenant_id, import_id, written)
         added, removed = await _replace_members(connection, tenant_id, group_id, device_ids, written)

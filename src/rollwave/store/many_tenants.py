@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
@@ -48,14 +49,21 @@ async def apply_reports(
         [report.attempt for _, _, report in said],
     )
     with refusing_values():
-        rows = await connection.fetch(_sql["apply_reports"], *columns, times.patience, times.in_all)
+        rows = await connection.fetch(_sql["apply_reports"], *columns, times.progress_timeout, times.device_timeout)
     status = executions.STATUS.get
     return [
         Effect(status(row["was"]), status(row["became"]), row["attempt"], None, False, row["patience"]) for row in rows
     ]
 
 
-async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> list[tuple[TenantId, Standing]]:
+class Counted(NamedTuple):
+    """A campaign whose counters moved, and where it stands since."""
+
+    tenant_id: TenantId
+    standing: Standing
+
+
+async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> list[Counted]:
     """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands."""
     moved = sorted(
         {
@@ -70,4 +78,4 @@ async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> li
         for status in ExecutionStatus
     ]
     rows = await connection.fetch(_sql["count"], [each for each, _ in moved], [each for _, each in moved], *by_status)
-    return [(row["tenant"], campaigns.standing(row)) for row in rows]
+    return [Counted(row["tenant"], campaigns.standing(row)) for row in rows]

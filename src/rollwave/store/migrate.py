@@ -14,8 +14,8 @@ from rollwave.store import health, host_tables, identity, rights, words
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
-from rollwave.store.patience import patiently
 from rollwave.store.schema import ANY_LOGIN, MIGRATE, explained, lacks, no_schema
+from rollwave.store.schema_change import change_tables
 from rollwave.store.url import DIRECT
 
 _SETS_RIGHTS_UP = "0004_row_level_security.sql"
@@ -174,7 +174,7 @@ async def _apply(connection: Connection, migration: Migration) -> None:
             migration.checksum,
         )
 
-    await patiently(connection, work)
+    await change_tables(connection, work)
 
 
 def _missing(applied: dict[int, str]) -> list[Migration]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from rollwave.errors import InvalidInput
 from rollwave.store import health
@@ -16,8 +16,10 @@ from rollwave.store.queries import load
 
 _sql = load("quarantine")
 
-MAX_PAYLOAD = 4096
-MAX_ROWS = 1000
+MAX_PAYLOAD_BYTES = 4096
+"""Bytes that are kept of one message, at most."""
+MAX_ROWS_PER_TENANT = 1000
+"""Samples that are kept of one tenant, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,11 @@ class Kept:
     @property
     def cut(self) -> bool:
         """Whether the message may have been longer than what is kept of it."""
-        return len(self.payload) >= MAX_PAYLOAD
+        return len(self.payload) >= MAX_PAYLOAD_BYTES
 
 
 async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]) -> None:
-    """Keep ``samples``, and no more than ``MAX_ROWS`` a tenant in all. Unknown tenants' are dropped.
+    """Keep ``samples``, and no more than ``MAX_ROWS_PER_TENANT`` a tenant in all. Unknown tenants' are dropped.
 
     Raises:
         ValueRefused: PostgreSQL does not take a value of one of the samples.
@@ -54,10 +56,10 @@ async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]
     columns = (
         [each.device_id for each in samples],
         [each.reason for each in samples],
-        [each.payload[:MAX_PAYLOAD].hex() for each in samples],
+        [each.payload[:MAX_PAYLOAD_BYTES].hex() for each in samples],
     )
     with refusing_values():
-        await connection.execute(_sql["keep"], tenant_id, *columns, MAX_ROWS)
+        await connection.execute(_sql["keep"], tenant_id, *columns, MAX_ROWS_PER_TENANT)
 
 
 async def tenants(pool: Pool) -> list[str]:
@@ -74,12 +76,19 @@ async def tenants(pool: Pool) -> list[str]:
     return [row["tenant_id"] for row in await pool.fetch(_sql["tenants"])]
 
 
-async def newest(pool: Pool, tenant_id: str, limit: int) -> tuple[list[Kept], int]:
-    """The tenant's newest samples, newest first, and how many there are with those left out."""
+class Newest(NamedTuple):
+    """A tenant's newest samples, newest first, and the number of all that are kept."""
+
+    samples: list[Kept]
+    total: int
+
+
+async def newest(pool: Pool, tenant_id: str, limit: int) -> Newest:
+    """The tenant's newest ``limit`` samples."""
     async with tenant_transaction(pool, tenant_id) as connection:
         rows = await connection.fetch(_sql["newest"], tenant_id, limit)
         total: int = await connection.fetchval(_sql["count"], tenant_id)
-    return [_kept(**with_moments(row)) for row in rows], total
+    return Newest([_kept(**with_moments(row)) for row in rows], total)
 
 
 def _kept(payload: str, **others: Any) -> Kept:

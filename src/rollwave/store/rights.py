@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 import asyncpg
 
@@ -26,8 +27,8 @@ from rollwave.domain.rights import (
 from rollwave.domain.row_security import Policy, policy_repairs
 from rollwave.errors import DatabaseUnavailable
 from rollwave.store.database import Connection
-from rollwave.store.patience import patiently
 from rollwave.store.queries import load
+from rollwave.store.schema_change import change_tables
 
 _sql = load("rights")
 
@@ -58,8 +59,15 @@ async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repa
     return repairs
 
 
-async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[list[str], list[str]]:
-    """Make every right as it shall be: what was repaired, and what could not be, in words for people.
+class Repaired(NamedTuple):
+    """What was repaired and what could not be, a phrase for each."""
+
+    done: list[str]
+    left: list[str]
+
+
+async def repair(connection: Connection, *, force_rls: bool = False) -> Repaired:
+    """Grant and revoke until every right is as it has to be.
 
     Each table is changed in a transaction of its own, so that workers that hold rows of another go on.
 
@@ -70,15 +78,15 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> tuple[li
     for _ in range(_ROUNDS):
         found = await wrong(connection, force_rls=force_rls)
         if not found:
-            return list(dict.fromkeys(done)), []
+            return Repaired(list(dict.fromkeys(done)), [])
         if found[0].place != ROLES:
             done += await _join_roles(connection)
         for _place, repairs in groupby(found, key=lambda each: each.place):
-            together = list(repairs)
-            await patiently(connection, partial(connection.execute, "; ".join(each.command for each in together)))
-            done += [each.fault for each in together]
+            of_place = list(repairs)
+            await change_tables(connection, partial(connection.execute, "; ".join(each.command for each in of_place)))
+            done += [each.fault for each in of_place]
     left = [each.fault for each in await wrong(connection, force_rls=force_rls)]
-    return [fault for fault in dict.fromkeys(done) if fault not in left], left
+    return Repaired([fault for fault in dict.fromkeys(done) if fault not in left], left)
 
 
 async def refused(connection: Connection, error: asyncpg.PostgresError) -> DatabaseUnavailable:

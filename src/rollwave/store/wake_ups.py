@@ -1,6 +1,6 @@
-"""Calls to every worker that some campaign was moved, so that none has to wait until it asks by itself.
+"""Wake-ups: NOTIFY tells every worker that a campaign was moved, so that none waits until it asks by itself.
 
-A call may be lost, and one too many does no harm: workers go on asking, only less often.
+A wake-up may be lost, and one too many does no harm: workers go on asking, only less often.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from rollwave.store.database import Pool, is_direct
 
 CHANNEL = "rollwave_due"
-"""Where the statement ``move`` calls."""
+"""The channel that the statement ``campaigns.move`` notifies."""
 
 STILL_THERE_SECONDS = 10.0
-"""Seconds between two looks whether the connection that listens still works."""
+"""Seconds between two checks that the connection that listens still works."""
 
 
-async def listen(pool: Pool, called: Callable[[], None]) -> None:
-    """Run ``called`` at each call, until cancelled. Returns at once where a pooler would not pass calls on.
+async def listen(pool: Pool, wake: Callable[[], None]) -> None:
+    """Run ``wake`` at each wake-up, until cancelled. Returns at once behind a pooler, which passes none on.
 
     Raises:
         CONNECTION_TROUBLE: the connection was lost.
@@ -28,11 +28,11 @@ async def listen(pool: Pool, called: Callable[[], None]) -> None:
             return
 
         def hear(*_: object) -> None:
-            called()
+            wake()
 
         await connection.add_listener(CHANNEL, hear)
         try:
-            called()  # what came before was not heard
+            wake()  # what came before was not heard
             while True:
                 await asyncio.sleep(STILL_THERE_SECONDS)
                 await connection.execute("SELECT", timeout=STILL_THERE_SECONDS)

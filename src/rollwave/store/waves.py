@@ -22,3 +22,8 @@ async def insert(connection: Connection, campaign: Campaign, waves: Sequence[Wav
 async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> None:
     """Date the gate behind wave ``number`` and the opening of the next one."""
     await connection.execute(_sql["pass_gate"], campaign.tenant_id, campaign.id, number)
+
+
+async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
+    """Go on to wave ``number``. False: another worker did."""
+    return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None

@@ -20,7 +20,7 @@ from rollwave.engine.locked_campaign import command_of, lock_campaign
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import executions, listeners
+from rollwave.store import executions, listeners, remaining
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, Times
@@ -90,7 +90,7 @@ class Claims:
         heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)
-        in_flight = await executions.in_flight(connection, campaign, up_to=policy.max_in_flight)
+        in_flight = await remaining.in_flight(connection, campaign, up_to=policy.max_in_flight)
         return replace(facts, heard=True, in_flight=in_flight)
 
     def _note(self, *, heard: bool) -> bool:
@@ -110,7 +110,7 @@ class Claims:
         soon = SOON_SECONDS if admission.look_again_in is None else admission.look_again_in
         if not admission.tokens:
             return soon
-        due_in = await executions.next_due(connection, campaign)
+        due_in = await remaining.next_due(connection, campaign)
         if admission.look_again_in is None or (due_in is not None and due_in <= 0):
             return SOON_SECONDS  # a place in flight, a gate, or an overdue device comes first
         return inf if due_in is None else due_in
@@ -126,7 +126,7 @@ class Claims:
             tokens=min(admission.tokens, self._settings.claim_batch),
             fresh=min(admission.fresh, self._settings.claim_batch),
             lease=self._settings.lease,
-            in_all=device_timeout,
+            device_timeout=device_timeout,
             opens_window=admission.opens_interval,
             command=body,
         )

@@ -17,7 +17,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions
+from rollwave.store import campaigns, executions, remaining
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 
@@ -127,7 +127,7 @@ class Delivery:
         if answers.taken:
             return True
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            return await executions.any_taken(connection, ref.tenant_id, ref.campaign_id)
+            return await remaining.any_taken(connection, ref.tenant_id, ref.campaign_id)
 
     async def _pause_too_large(self, ref: CampaignRef, answers: Answers) -> None:
         """Pause a campaign whose command is too large for every device. No device counts as refused for that."""

@@ -220,7 +220,7 @@ class _SeparateSession:
         async with asyncio.timeout(self._timeout):
             try:
                 receipt = await session.publish(
-                    topic, payload, attempt=command.attempt, expires_in=self._batch.times.answer
+                    topic, payload, attempt=command.attempt, expires_in=self._batch.times.answer_timeout
                 )
             except MessageTooLarge:
                 raise

@@ -28,7 +28,7 @@ from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, listeners
+from rollwave.store import campaigns, listeners, remaining
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 
@@ -119,7 +119,7 @@ class Dispatch:
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            left = await executions.count_pending(connection, ref.tenant_id, ref.campaign_id)
+            left = await remaining.count_pending(connection, ref.tenant_id, ref.campaign_id)
         _log.info(
             "ota_devices_dispatched",
             campaign_id=ref.campaign_id,

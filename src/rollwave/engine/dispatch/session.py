@@ -167,7 +167,7 @@ class _Publishing:
     async def _hand_over(self) -> None:
         """Put every command into the session's queue, until the lease ends."""
         batch, tenant_id, publish = self._batch, self._ref.tenant_id, self._session.publish
-        expires_in, receipts = batch.times.answer, self._receipts
+        expires_in, receipts = batch.times.answer_timeout, self._receipts
         for number, command in enumerate(batch.commands, start=1):
             if time.monotonic() >= batch.lease_ends:
                 self._problem = "the lease ended"

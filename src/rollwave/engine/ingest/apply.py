@@ -23,7 +23,7 @@ from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, quarantine
+from rollwave.store import campaigns, counters, events, executions, overdue, quarantine
 from rollwave.store.campaigns import Standing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
@@ -83,7 +83,7 @@ class OneTenant:
                 failures += applied.failures
             await reach(Failpoint.REPORTS_APPLIED)
             over = ended_in(moves)
-            counted = await campaigns.count(
+            counted = await counters.count(
                 connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
             standings = [each for each in counted if each.campaign_id in over]
@@ -115,8 +115,8 @@ class OneTenant:
         for (device_id, said), effect in zip(reports, effects, strict=True):
             became = outcome_of(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             outcomes[became] += 1
-            if effect.applied and effect.patience is not None:
-                self._classifier.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
+            if effect.applied and effect.progress_timeout is not None:
+                self._classifier.wrote(tenant_id, device_id, said, at=began, patience=effect.progress_timeout)
             if became is Outcome.UNKNOWN and self._classifier.may_log(became):
                 # A made-up campaign, or another tenant's: row-level security makes the two look alike.
                 _log.warning(
@@ -146,7 +146,7 @@ class OneTenant:
                     luck = random.random()  # noqa: S311  spreads load only
                     delay = policy.retry.delay_of(each.event.attempt, luck=luck)
                     delays.append((DeviceId(each.event.device_id), each.event.cause, delay))
-            await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
+            await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:

@@ -162,8 +162,8 @@ class ManyTenants:
             noted.outcomes[became] += 1
             if became is Outcome.NOT_SENT:
                 self._unsent.note(tenant_id, device_id, report)
-            if effect.applied and effect.patience is not None:
-                self._classifier.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
+            if effect.applied and effect.progress_timeout is not None:
+                self._classifier.wrote(tenant_id, device_id, report, at=began, patience=effect.progress_timeout)
                 noted.moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
         return noted
 

@@ -17,7 +17,7 @@ from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.log import get_logger
-from rollwave.store import adoption, campaigns, events
+from rollwave.store import adoption, counters, events
 from rollwave.store.adoption import Adopted
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
@@ -50,13 +50,15 @@ async def take_over(
 
     Needs the campaign's lock.
     """
-    adopted = await adoption.adopt(connection, campaign, patience=progress_timeout, limit=limit, skipped=SKIPPED)
+    adopted = await adoption.adopt(
+        connection, campaign, progress_timeout=progress_timeout, limit=limit, skipped=SKIPPED
+    )
     moved = [each for each in adopted if each.became is not each.was]
     tally: Tally = Counter()
     for each in moved:
         tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
     if moved and campaign.counting:  # else they are counted with all others, and the host may have counted them before
-        await campaigns.count(connection, campaign.tenant_id, tally)
+        await counters.count(connection, campaign.tenant_id, tally)
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
         await _record_finished(connection, campaign, ended)

@@ -10,8 +10,9 @@ from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import adoption, campaigns, events, executions
-from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign, Comparison
+from rollwave.store import adoption, campaigns, counters, events, overdue
+from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign
+from rollwave.store.counters import Comparison
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("upkeep")
@@ -41,11 +42,11 @@ class Counters:
             # A negative age is from before the database's clock was set back.
             if 0 <= campaign.reconciled_age < every:
                 return every - campaign.reconciled_age
-            await campaigns.date_reconciliation(connection, campaign)
+            await counters.date_reconciliation(connection, campaign)
             policy = under_policy(campaign, self._settings).policy
             longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait)
-            await executions.bring_forward(
-                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, patience=policy.progress_timeout
+            await overdue.bring_forward(
+                connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, progress_timeout=policy.progress_timeout
             )
         await self.verify(ref)
         return every
@@ -73,9 +74,9 @@ class Counters:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             if not campaign.counted and _goes_on(campaign) and await adoption.any_left_behind(connection, campaign):
                 return None
-            await campaigns.begin_counting(connection, ref.tenant_id, ref.campaign_id)
+            await counters.begin_counting(connection, ref.tenant_id, ref.campaign_id)
         async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
-            return await campaigns.compare(connection, ref.tenant_id, ref.campaign_id)
+            return await counters.compare(connection, ref.tenant_id, ref.campaign_id)
 
     async def _repair(self, ref: CampaignRef, found: Comparison) -> bool:
         stopped: Stopped | None = None
@@ -84,7 +85,7 @@ class Counters:
             was = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
             if not was.counted and not await self._may_adopt(connection, was, found):
                 return False
-            repaired = await campaigns.repair(connection, was, found)
+            repaired = await counters.repair(connection, was, found)
             if repaired and found.drifted and was.counted:
                 stopped = await self._record_repair(connection, was)
             elif repaired and found.drifted:

@@ -21,11 +21,11 @@ from rollwave.domain.suspension import Change
 from rollwave.engine import stop
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
-from rollwave.store import adoption, campaigns, events, executions, listeners
+from rollwave.store import adoption, campaigns, counters, events, listeners, overdue
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.executions import Overdue
 from rollwave.store.listeners import Listening
+from rollwave.store.overdue import Overdue
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Devices judged in one look."""
@@ -87,21 +87,21 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
 
     Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
     """
-    overdue = await executions.lock_overdue(
+    late = await overdue.lock_overdue(
         connection,
         campaign,
         everyone=not sends_on,
-        in_all=policy.device_timeout,
+        device_timeout=policy.device_timeout,
         extension=campaign.activity.extension(policy.longest_deadline),
         limit=MAX_OVERDUE_PER_LOOK,
     )
-    if finished := [each.device_id for each in overdue if each.finished]:
+    if finished := [each.device_id for each in late if each.finished]:
         await adoption.leave(connection, campaign, finished)
-    more = len(overdue) == MAX_OVERDUE_PER_LOOK or bool(finished)
-    judged = [_judge(each, policy, sends_on=sends_on) for each in overdue if not each.finished]
+    more = len(late) == MAX_OVERDUE_PER_LOOK or bool(finished)
+    judged = [_judge(each, policy, sends_on=sends_on) for each in late if not each.finished]
     again = [(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None]
     if again:
-        await executions.postpone(connection, campaign, again, in_all=policy.device_timeout)
+        await overdue.postpone(connection, campaign, again, device_timeout=policy.device_timeout)
     history = [_failed_attempt(campaign.id, each) for each in judged]
     await events.append_failed_attempts(connection, campaign.tenant_id, history)
     failed = [each for each in judged if each.retry_in is None]
@@ -112,11 +112,11 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
 
 async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Judged]) -> Stopped | None:
     """Fail the devices, count them, and judge the campaign by that."""
-    await executions.fail(connection, campaign, [(each.device.device_id, each.reason, each.message) for each in failed])
+    await overdue.fail(connection, campaign, [(each.device.device_id, each.reason, each.message) for each in failed])
     tally: Tally = Counter()
     for each in failed:
         tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
-    [standing] = await campaigns.count(connection, campaign.tenant_id, tally)
+    [standing] = await counters.count(connection, campaign.tenant_id, tally)
     return await stop.judge(connection, campaign.tenant_id, standing)
 
 
@@ -137,12 +137,12 @@ def _failed_attempt(campaign_id: CampaignId, judged: _Judged) -> Entry[DeviceFai
     return Entry(campaign_id, failed, ENGINE)
 
 
-def _reason(overdue: Overdue) -> Reason:
-    if overdue.out_of_time:
+def _reason(late: Overdue) -> Reason:
+    if late.out_of_time:
         return Reason.OVERDUE
-    if overdue.failed_for is not None:
-        return overdue.failed_for
-    return Reason.NO_PROGRESS if overdue.heard else Reason.NO_ANSWER
+    if late.failed_for is not None:
+        return late.failed_for
+    return Reason.NO_PROGRESS if late.heard else Reason.NO_ANSWER
 
 
 def _message(reason: Reason, policy: Policy, attempt: int) -> str:

@@ -18,10 +18,10 @@ from rollwave.engine.upkeep import adoption, deadlines
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, waves
+from rollwave.store import campaigns, events, remaining, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.executions import Outlook
+from rollwave.store.remaining import Outlook
 
 _log = get_logger("upkeep")
 
@@ -135,9 +135,9 @@ class Upkeep:
 
     async def _pass_gate(self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None) -> Look:
         campaign, wave = locked.row, locked.wave
-        outlook = await executions.outlook(connection, campaign)
-        remaining = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
-        finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=remaining)).wave_finished
+        outlook = await remaining.outlook(connection, campaign)
+        left = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
+        finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=left)).wave_finished
         last = wave.number == locked.waves[-1].number
         if not outlook.any or not finished or (last and not outlook.finished):
             return Look(idle_seconds=0.0 if outlook.waiting else max(0.0, outlook.due_in or 0.0))
@@ -155,7 +155,7 @@ class Upkeep:
         if outlook.finished:
             await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
-        if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
+        if campaign.status is CampaignStatus.RUNNING and await waves.open_wave(connection, campaign, wave + 1):
             await waves.pass_gate(connection, campaign, wave)
             opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed)
             await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
@@ -182,7 +182,7 @@ class Upkeep:
 
     async def _finish_winding_down(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Look:
         """Be done with a campaign that is over, on verified counters: a host's SQL may have ended it, or moved rows."""
-        outlook = await executions.outlook(connection, campaign)
+        outlook = await remaining.outlook(connection, campaign)
         if campaign.status is CampaignStatus.ABORTED and (outlook.waiting or outlook.open):
             return Look()
         if outlook != verified:

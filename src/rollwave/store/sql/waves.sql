@@ -11,3 +11,7 @@ WITH passed AS (
 )
 UPDATE ota_campaign_waves SET opened_at = statement_timestamp()
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 + 1;
+
+-- name: open_wave
+-- Not applied: another worker opened it.
+UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;

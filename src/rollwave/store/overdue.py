@@ -1,0 +1,86 @@
+"""Executions whose deadline has passed: locked, then given another attempt or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import DeviceId
+from rollwave.domain.retry import Reason
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("overdue")
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt.
+
+    ``failed_for``: why the attempt has failed already, if it has; another was to follow. ``finished``: it had finished,
+    and a host's worker wrote over it.
+    """
+
+    device_id: DeviceId
+    status: ExecutionStatus
+    attempt: int
+    heard: bool
+    failed_for: Reason | None
+    out_of_time: bool
+    finished: bool = False
+
+
+async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, progress_timeout: float) -> None:
+    """Move up what is due later than ``longest`` seconds from now: the database's clock was set back since.
+
+    A device in progress then has ``progress_timeout`` seconds. Not applied: another transaction holds the row.
+    """
+    await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, progress_timeout)
+
+
+async def lock_overdue(
+    connection: Connection,
+    campaign: Campaign,
+    *,
+    everyone: bool,
+    device_timeout: float,
+    extension: float = 0.0,
+    limit: int,
+) -> list[Overdue]:
+    """Lock executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
+
+    ``extension``: seconds by which deadlines are later than their rows say.
+    """
+    device_timeout += campaign.activity.suspended_for
+    rows = await connection.fetch(
+        _sql["lock_overdue"], campaign.tenant_id, campaign.id, everyone, device_timeout, limit, extension
+    )
+    return [
+        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished)
+        for device_id, status, attempt, heard, why, out_of_time, finished in rows
+    ]
+
+
+async def postpone(
+    connection: Connection,
+    campaign: Campaign,
+    failed: Sequence[tuple[DeviceId, Reason, float]],
+    *,
+    device_timeout: float,
+) -> None:
+    """End the attempt of each device, for a reason; the next one may follow after so many seconds.
+
+    The transaction holds the rows, in progress, so that nothing of it goes unapplied.
+
+    Where the time that a device has ``device_timeout`` ends before that, it is overdue at the end of it.
+    """
+    device_timeout += campaign.activity.suspended_for
+    rows = [(campaign.tenant_id, campaign.id, *each, device_timeout) for each in failed]
+    await connection.executemany(_sql["postpone"], rows)
+
+
+async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
+    """Fail each device, for a reason and with a message. The transaction holds the rows, in progress."""
+    await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])
