@@ -20,7 +20,8 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
-from rollwave.store.database import Pool
+from rollwave.store import events
+from rollwave.store.database import Pool, create_pool, tenant_transaction
 from tests import statement_log
 from tests.engine import (
     Command,
@@ -72,6 +73,7 @@ async def insert_twins(connection: Connection) -> None:
                 VALUES ('{tenant}', 7, 'dev-1', true, '{{"of": "{tenant}"}}');
             INSERT INTO rollwave_idempotency (tenant_id, key, digest, campaign_id)
                 VALUES ('{tenant}', 'dev-1', '{tenant}', 7);
+            INSERT INTO rollwave_event_consumers (tenant_id, consumer, last_event) VALUES ('{tenant}', 'dev-1', 6);
         """)
 
 
@@ -350,8 +352,19 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
             await ends(host, campaign, tenant=tenant)
         await ends(host, aborted, "ABORTED", tenant="south")
         assert (await campaign_row(host, held))[0] == "PAUSED"
+        await consume(runner)
         serving.process.terminate()
         assert await serving.process.wait() == 0
+
+
+async def consume(runner: str) -> None:
+    """What a consumer of a tenant's events does."""
+    async with create_pool(runner, size=1) as pool:
+        found = await events.read(pool, "north", after=0, limit=100)
+        assert found
+        async with tenant_transaction(pool, "north") as connection:
+            assert await events.position(connection, "north", "test") == 0
+            await events.advance(connection, "north", "test", found[-1].id)
 
 
 async def over_http(port: int, key: str) -> int:

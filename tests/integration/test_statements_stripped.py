@@ -18,7 +18,7 @@ TWIN = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
-    *("access.insert", "campaigns.insert", "firmware.insert", "events.append", "events.append_failed_attempts"),
+    *("access.insert", "campaigns.insert", "firmware.insert", "events.append", "events.advance"),
     *("access.register", "idempotency.insert"),
     *("devices.insert_device", "devices.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
     # They read no row, but the types of the table's columns.
@@ -26,11 +26,15 @@ _NAME_NO_TENANT = {
     *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
     # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
+    # Which transactions write events, of any tenant.
+    "events.writing",
 }
 
 _ARGUMENTS: dict[str, dict[int, object]] = {
     "counters.repair": {3: None},
     "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
+    "events.end_of_page": {2: 0},
+    "events.page": {2: 0, 3: 1_000_000},
     "executions.apply_reports": {4: ["SUCCESS", "FAILED"]},
     "executions.claim": {6: "[/#+]"},
     "firmware.delete": {2: 8},
@@ -149,7 +153,7 @@ def _arguments(name: str, sql: str, types: tuple[Any, ...]) -> Iterator[object]:
 
 
 def _timeless(row: asyncpg.Record) -> list[object]:
-    return ["some time" if name == "took" or name.endswith("_at") else value for name, value in row.items()]
+    return ["some time" if name in {"took", "due_in"} or name.endswith("_at") else value for name, value in row.items()]
 
 
 async def test_a_statement_without_its_tenant_predicate_touches_no_row_of_another_tenant(host: Connection) -> None:

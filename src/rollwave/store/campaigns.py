@@ -10,6 +10,7 @@ from datetime import datetime
 import asyncpg
 
 from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
+from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.waves import Wave
 from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
@@ -266,7 +267,7 @@ async def move(
     to = after(campaign.status, action)
     if to is None:
         raise Conflict(
-            f"campaign {campaign_id} is {campaign.status} and cannot take: {action}",
+            f"Cannot {action} campaign {campaign_id}: it is {campaign.status}.",
             hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
         )
     if to is campaign.status:
@@ -276,8 +277,7 @@ async def move(
     )
     if moved is None:
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
-    detail = {"from": campaign.status, "to": to, "reason": reason}
-    await events.append(connection, tenant_id, campaign_id, str(to).lower(), actor=actor, detail=detail)
+    await events.append(connection, tenant_id, campaign_id, MOVES[to](campaign.status, reason), actor=actor)
     return to
 
 

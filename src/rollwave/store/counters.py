@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign, Standing, missing, standing
 from rollwave.store.database import Connection
 from rollwave.store.queries import load

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.reports.parse import Report
 from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Standing

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollwave.domain.events import DEVICE, ENGINE, AttemptFailed, Entry, FinishedRestored
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.log import get_logger
@@ -20,7 +21,6 @@ from rollwave.store import adoption, counters, events
 from rollwave.store.adoption import Adopted
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.events import FailedAttempt
 
 _log = get_logger("upkeep")
 
@@ -72,15 +72,13 @@ async def _record_finished(connection: Connection, campaign: Campaign, ended: Se
         campaign.tenant_id,
         [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
     )
-    counts = {"succeeded": len(ended) - len(failures), "failed": len(failures)}
-    await events.append(
-        connection, campaign.tenant_id, campaign.id, "finished_restored", actor=events.ENGINE, detail=counts
-    )
+    restored = FinishedRestored(succeeded=len(ended) - len(failures), failed=len(failures))
+    await events.append(connection, campaign.tenant_id, campaign.id, restored, actor=ENGINE)
     if campaign.counted:  # else it is being adopted, which is logged once it is counted
+        counts = restored.to_detail()
         _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
 
 
-def _failed_attempt(campaign: Campaign, device: Adopted) -> FailedAttempt:
-    return FailedAttempt(
-        campaign.id, device.device_id, device.attempt, Reason.REPORTED, device.error, "device", final=True
-    )
+def _failed_attempt(campaign: Campaign, device: Adopted) -> Entry[AttemptFailed]:
+    failed = AttemptFailed(device.attempt, device.error, Reason.REPORTED, final=True, device_id=device.device_id)
+    return Entry(campaign.id, failed, DEVICE)

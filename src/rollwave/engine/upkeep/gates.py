@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
+from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.admission import admit
 from rollwave.domain.policy.document import Policy
 from rollwave.domain.policy.facts import Remaining
@@ -152,18 +153,12 @@ class Upkeep:
         if stopped:
             return Look(stopped)
         if outlook.finished:
-            await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=events.ENGINE)
+            await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await waves.open_wave(connection, campaign, wave + 1):
             await waves.pass_gate(connection, campaign, wave)
-            await events.append(
-                connection,
-                campaign.tenant_id,
-                campaign.id,
-                "wave_opened",
-                actor=events.ENGINE,
-                detail={"wave": wave + 1, "succeeded": campaign.succeeded, "failed": campaign.failed},
-            )
+            opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed)
+            await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
         return Look()
 
