@@ -99,7 +99,7 @@ async def test_a_campaign_that_sends_nothing_names_the_gate(
         assert await reasons(pool, host, campaign) == {gate: len(DEVICES)}
 
 
-async def test_while_nobody_listens_every_device_waits_for_a_listener(pool: Pool, host: Connection) -> None:
+async def test_without_a_listener_every_device_waits_for_one(pool: Pool, host: Connection) -> None:
     async with listened_to(pool):
         campaign = await counted_campaign(pool, host)
     await host.execute("UPDATE rollwave_listener_slots SET subscribed_at = NULL, alive_at = '-infinity'")
@@ -107,7 +107,7 @@ async def test_while_nobody_listens_every_device_waits_for_a_listener(pool: Pool
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_campaign_that_is_not_counted_yet_waits_for_that(pool: Pool, host: Connection) -> None:
+async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, DEVICES)
     waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
     assert [(each.verdict.gate, each.devices) for each in waiting.waiting] == [(GateName.TARGETING, len(DEVICES))]
@@ -178,7 +178,7 @@ async def test_a_device_that_has_ended_says_how(pool: Pool, host: Connection) ->
     assert [check.text for check in found.checks] == ["it failed: no space left"]
 
 
-async def test_what_is_not_there_is_not_found(pool: Pool, host: Connection) -> None:
+async def test_explaining_an_unknown_campaign_or_device_is_not_found(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, DEVICES)
     with pytest.raises(NotFound, match="no campaign 99"):
         await waiting_devices(pool, SETTINGS, TENANT, 99)

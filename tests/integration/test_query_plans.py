@@ -22,7 +22,7 @@ from asyncpg.pool import PoolConnectionProxy
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.reports.coalesce import tally
+from rollwave.domain.reports.outcome import tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
@@ -289,12 +289,12 @@ async def sent_and_reported(pool: Pool, crowd: CampaignId, commands: tuple[Claim
         await executions.release(connection, "north", crowd, commands[half:], delay=60, refusal=None)
         reports = [(each.device_id, said) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
-        await campaigns.count(connection, "north", tally((crowd, each.was, each.became) for each in effects))
+        await campaigns.count(connection, "north", tally_of((crowd, each.was, each.became) for each in effects))
     async with many_tenants.transaction(pool) as connection:
         north = TenantId("north")
         of_many = [(north, each.device_id, said) for each in shared]
         effects = await many_tenants.apply_reports(connection, of_many, TIMES)
-        await many_tenants.count(connection, {north: tally((crowd, each.was, each.became) for each in effects)})
+        await many_tenants.count(connection, {north: tally_of((crowd, each.was, each.became) for each in effects)})
     assert all(each.applied for each in effects)
 
 
