@@ -1,5 +1,5 @@
-"""Write the generated parts of the documentation: state diagrams from the transition tables, settings and metrics
-from the code that has them, lowest versions from pyproject.toml.
+"""Write the generated parts of the documentation: state diagrams from the transition tables, settings, metrics
+and events from the code that has them, lowest versions from pyproject.toml.
 
 python -m scripts.generate_docs          rewrite them
 python -m scripts.generate_docs --check  exit 1 if one is stale
@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from bench import capacity, chart, table
 from bench.report import RESULTS, Report
 from rollwave import metrics
-from rollwave.domain import campaign, execution
+from rollwave.domain import campaign, events, execution
 from rollwave.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +71,22 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
+def events_table() -> str:
+    """Every event of a campaign's history, with the fields of its ``detail``."""
+    rows = ["| `event` | about | what happened | fields of `detail` |", "|---|---|---|---|"]
+    for word, kind in events.EVENTS.items():
+        about = "a device" if issubclass(kind, events.DeviceFailure) else "the campaign"
+        meaning = " ".join((kind.__doc__ or "").split())
+        rows.append(f"| `{word}` | {about} | {meaning} | {'<br>'.join(map(_field, events.COLUMNS[kind]))} |")
+    return "\n".join(rows)
+
+
+def _field(column: events.Column) -> str:
+    kind = {int: "integer", float: "number", bool: "boolean"}.get(column.kind, "text")
+    notes = [kind, *([column.stored.unit] if column.stored.unit else []), *(["optional"] if column.optional else [])]
+    return f"`{column.key}` ({', '.join(notes)}): {column.stored.meaning}"
+
+
 def bounds_table() -> str:
     """The lowest version of every package that an installation may have."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -109,6 +125,7 @@ def _mermaid(lines: list[str]) -> str:
 GENERATED = {
     "architecture.md": {"campaign": campaign_diagram, "execution": execution_diagram},
     "howto/install.md": {"bounds": bounds_table},
+    "reference/events.md": {"events": events_table},
     "reference/settings.md": {"settings": settings_table},
     "reference/observability.md": {"metrics": metrics_table},
     "reference/performance.md": {"measured": measured_table},

@@ -18,7 +18,7 @@ from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import identity
 from rollwave.engine.dispatch.claim import Claims
-from rollwave.engine.dispatch.isolate import NOBODY
+from rollwave.engine.dispatch.isolate import PROBE
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.upkeep.counters import Counters
@@ -137,9 +137,9 @@ def claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
     return Claims(pool, settings, Counters(pool, settings).count, steps=steps)
 
 
-def dispatch(pool: Pool, command_session: CommandSession, settings: Settings) -> Dispatch:
-    """What sends commands, as a worker makes it."""
-    return Dispatch(pool, command_session, settings, Counters(pool, settings).count)
+def dispatch(pool: Pool, command_session: CommandSession, settings: Settings, **options: Any) -> Dispatch:
+    """What sends commands, as a worker makes it, but for these options."""
+    return Dispatch(pool, command_session, settings, Counters(pool, settings).count, **options)
 
 
 @asynccontextmanager
@@ -336,7 +336,7 @@ class Devices:
         """How often each device got that campaign's command."""
         return Counter(each.device for each in self.of(campaign))
 
-    async def _live(self, broker: Broker) -> None:
+    async def live(self, broker: Broker) -> None:
         while True:
             with suppress(BrokerUnavailable, ExceptionGroup):
                 keeping = bool(self.client_id)
@@ -353,7 +353,7 @@ class Devices:
     async def _receive(self, session: Session) -> None:
         async for message in session.messages():
             _, tenant, _, device, _ = message.topic.split("/")
-            if (tenant, device) == (NOBODY, NOBODY):
+            if (tenant, device) == (PROBE, PROBE):
                 continue  # how the engine finds out whether the broker takes what is no device's
             body = json.loads(message.payload)
             if "campaign_id" not in body:
@@ -378,7 +378,7 @@ class Devices:
 async def devices(broker_url: str, answer: Answer = mute, client_id: str = "") -> AsyncIterator[Devices]:
     """Given out once they are subscribed, so that no command passes them by."""
     fleet = Devices(answer, client_id)
-    living = asyncio.create_task(fleet._live(Broker.from_url(broker_url)))
+    living = asyncio.create_task(fleet.live(Broker.from_url(broker_url)))
     try:
         await asyncio.wait_for(fleet.connected.wait(), 20)
         yield fleet

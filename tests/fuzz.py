@@ -238,16 +238,17 @@ def one(luck: random.Random) -> tuple[bytes, str]:
     """One random input, checked: the input, and what became of it."""
     if luck.random() < 0.2:
         data = mutated(luck, luck.choice(TOPICS).encode())
-        return data, _checked(data, is_topic=True)
+        return data, checked(data, is_topic=True)
     if luck.random() < 0.5:
         data = document(luck)
         data = mutated(luck, data) if luck.random() < 0.2 else data
     else:
         data = mutated(luck, luck.choice(LARGE) if luck.random() < 0.01 else luck.choice(PAYLOADS))
-    return data, _checked(data, is_topic=False)
+    return data, checked(data, is_topic=False)
 
 
-def _checked(data: bytes, *, is_topic: bool) -> str:
+def checked(data: bytes, *, is_topic: bool) -> str:
+    """Read a payload or a topic within the time allowed; returns what it was read as."""
     started = time.process_time()
     try:
         became = check_topic(data.decode("utf-8", "replace")) if is_topic else check_payload(data)

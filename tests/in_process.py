@@ -13,6 +13,7 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
+from tests.engine import Connection, listened_to
 
 
 async def ingest(pool: Pool, batch: Sequence[Incoming]) -> None:
@@ -27,3 +28,30 @@ async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Tic
         ticker = Ticker(pool, session, Settings(OTA_TICK_INTERVAL=tick))
         yield ticker
         await ticker.drain()
+
+
+@asynccontextmanager
+async def listened_to_for_long(pool: Pool, host: Connection) -> AsyncIterator[None]:
+    """As if a listener had been subscribed for a year, so that deadlines run."""
+    async with listened_to(pool):
+        await host.execute(
+            "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
+            " subscribed_at = now() - interval '1 year'"
+        )
+        yield
+
+
+async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
+    """Move all times of a campaign back. ``looked_at``: workers look at the campaign all the while."""
+    back = f"make_interval(secs => {seconds})"
+    await host.execute(
+        f"UPDATE ota_device_status SET due_at = due_at - {back}, started_at = started_at - {back}"
+        " WHERE campaign_id = $1",
+        campaign,
+    )
+    await host.execute(
+        f"UPDATE ota_campaigns SET active_since = active_since - {back},"
+        f" active_at = CASE WHEN $2 THEN now() - interval '10 s' ELSE active_at - {back} END WHERE id = $1",
+        campaign,
+        looked_at,
+    )

@@ -81,7 +81,7 @@ class Proxy:
     """Connections made so far."""
     published: list[str] = field(default_factory=list)
     """Topics of all that clients have published, also what did not pass."""
-    _links: set[_Link] = field(default_factory=set)
+    links: set[_Link] = field(default_factory=set)
 
     def decide(self, packet: Packet) -> Do:
         """What the rules say."""
@@ -89,12 +89,12 @@ class Proxy:
 
     def cut(self, do: Do = Do.RESET) -> None:
         """End all connections now: ``CLOSE`` or ``RESET``."""
-        for link in list(self._links):
+        for link in list(self.links):
             link.end(do)
 
     async def release(self) -> None:
         """Let the packets go that are held."""
-        for link in list(self._links):
+        for link in list(self.links):
             await link.release()
 
 
@@ -121,11 +121,11 @@ async def proxy(broker_url: str, port: int = 0) -> AsyncIterator[Proxy]:
             client.end(Do.RESET)
             return
         link = _Link(between, client, broker)
-        between._links.add(link)
+        between.links.add(link)
         try:
             await link.run()
         finally:
-            between._links.discard(link)
+            between.links.discard(link)
 
     server = await asyncio.start_server(accept, HOST, port)
     between.url = f"mqtt://{HOST}:{server.sockets[0].getsockname()[1]}"

@@ -50,7 +50,7 @@ class Wire:
         words = [report["status"] for report in self.reports[device]]
         return [word for index, word in enumerate(words) if index == 0 or words[index - 1] != word]
 
-    async def _collect(self) -> None:
+    async def collect(self) -> None:
         async for incoming in self.session.messages():
             parsed = parse_status_topic(incoming.topic)
             assert parsed
@@ -62,7 +62,7 @@ async def open_wire(url: str) -> AsyncIterator[Wire]:
     async with Session.connect(Broker.from_url(url)) as session:
         await session.subscribe(STATUS_FILTER)
         wire = Wire(session)
-        collector = asyncio.create_task(wire._collect())
+        collector = asyncio.create_task(wire.collect())
         try:
             yield wire
         finally:

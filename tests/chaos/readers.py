@@ -1,4 +1,7 @@
-"""Readers of a campaign, as the API has it: what comes after the last event that it saw, and why its devices wait."""
+"""Readers of a campaign: of its events, each after the last that it saw, and of why its devices wait.
+
+Those of a campaign read events as the API does, those of a tenant as a consumer of all its events.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from contextlib import asynccontextmanager
 from rollwave.engine.explain import explain_device, waiting_devices
 from rollwave.errors import DatabaseUnavailable
 from rollwave.settings import Settings
-from rollwave.store import views
+from rollwave.store import events, views
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.outage import CONNECTION_TROUBLE
 from tests.engine import Connection
@@ -21,9 +24,9 @@ REST = 0.01
 
 
 class EventReader:
-    """Reads one campaign's events in small pages, all the while."""
+    """Reads the events of one campaign, or (None) of all of a tenant's, in small pages, all the while."""
 
-    def __init__(self, tenant: str, campaign: int, seed: int) -> None:
+    def __init__(self, tenant: str, campaign: int | None, seed: int) -> None:
         self._tenant, self._campaign = tenant, campaign
         self._dice = random.Random(seed)
         self.seen: list[int] = []
@@ -35,19 +38,24 @@ class EventReader:
             try:
                 async with create_pool(database, size=1) as pool:
                     while True:
-                        after = self.seen[-1] if self.seen else 0
-                        limit = self._dice.randint(1, 20)
-                        page = await views.events(pool, self._tenant, self._campaign, after=after, limit=limit)
-                        self.seen += [event["id"] for event in page]
+                        page = await self._page(pool, self.seen[-1] if self.seen else 0, self._dice.randint(1, 20))
+                        self.seen += page
                         self._empty_pages += not page
                         await asyncio.sleep(REST)
             except TROUBLE:
                 await asyncio.sleep(0.1)
 
+    async def _page(self, pool: Pool, after: int, limit: int) -> list[int]:
+        if self._campaign is None:
+            return [event.id for event in await events.read(pool, self._tenant, after=after, limit=limit)]
+        page = await views.events(pool, self._tenant, self._campaign, after=after, limit=limit)
+        return [event["id"] for event in page]
+
     async def differences(self, host: Connection) -> list[str]:
         """Events that are in history and were not seen once, in their order."""
         rows = await host.fetch(
-            "SELECT id FROM ota_campaign_history WHERE tenant_id = $1 AND campaign_id = $2 ORDER BY id",
+            "SELECT id FROM ota_campaign_history"
+            " WHERE tenant_id = $1 AND ($2::bigint IS NULL OR campaign_id = $2) ORDER BY id",
             self._tenant,
             self._campaign,
         )
@@ -58,7 +66,8 @@ class EventReader:
         seen = [each for each in self.seen if there and each <= there[-1]]
         if seen == there:
             return []
-        return [f"campaign {self._campaign} has the events {there}, its reader saw {self.seen}"]
+        whose = f"tenant {self._tenant}" if self._campaign is None else f"campaign {self._campaign}"
+        return [f"{whose} has the events {there}, its reader saw {self.seen}"]
 
 
 class Asker:
@@ -106,8 +115,9 @@ async def asking(
 
 @asynccontextmanager
 async def reading(database: str, campaigns: Mapping[int, str], seed: int) -> AsyncIterator[list[EventReader]]:
-    """A reader for each campaign (its id and its tenant), for the block."""
+    """A reader for each campaign (its id and its tenant) and for each of the tenants, for the block."""
     readers = [EventReader(tenant, campaign, seed) for campaign, tenant in campaigns.items()]
+    readers += [EventReader(tenant, None, seed) for tenant in sorted(set(campaigns.values()))]
     async with _all_the_while([asyncio.create_task(each.read(database)) for each in readers]):
         yield readers
 

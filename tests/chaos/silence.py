@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from rollwave.engine.dispatch.isolate import NOBODY
+from rollwave.engine.dispatch.isolate import PROBE
 from rollwave.store.listeners import TAKEOVER_SECONDS
 from rollwave.store.outage import CONNECTION_TROUBLE
 from tests.engine import connect
@@ -64,7 +64,7 @@ class Watch:
         return [
             f"{topic} was sent to {at - silence.begin:.1f} s after the last listener was subscribed"
             for topic, at in self.first.items()
-            if f"/{NOBODY}/" not in topic
+            if f"/{PROBE}/" not in topic
             for silence in self.silences
             if silence.begin + self._slack(silence) < at < silence.end
         ]

@@ -55,7 +55,7 @@ def pair() -> Iterator[Pair]:
 def copy_of(primary: EmbeddedPostgres, folder: Path) -> None:
     """What a replica starts from."""
     folder.mkdir()
-    primary._own(folder)
+    primary.own(folder)
     subprocess.run(
         [str(primary.bin_dir / "pg_basebackup"), "-R", "-c", "fast", "-D", str(folder), "-d", primary.url],
         check=True,

@@ -10,6 +10,9 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.events import AttemptFailed, CampaignMoved, DeviceFailure, Unknown, read
+from rollwave.domain.retry import SILENCE, Reason
 from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
 from rollwave.errors import Conflict
 from rollwave.mqtt.payload import encode_report
@@ -21,35 +24,32 @@ from tests.support import eventually
 SETTINGS = {"ROLLWAVE_LEASE": "1", "OTA_TICK_INTERVAL": "0.1", "OTA_PROGRESS_TIMEOUT": "0.8"}
 DEVICES, CAMPAIGNS, SEED = 30, 5, 17
 
-
-SILENT = {"no_answer", "no_progress"}
-"""Causes after which the device may be heard after all, in the same attempt."""
-
-Attempts = dict[tuple[str, int], str]
+Attempts = dict[tuple[str, int], Reason | None]
 """What each attempt that failed has failed of, by device and number."""
 
 
-async def replayed(host: Connection, campaign: int) -> tuple[str, dict[str, Any], Attempts]:
+async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dict[str, Any], Attempts]:
     """The campaign's status, each failed device's last attempt and cause, and all the attempts that failed.
 
     Rebuilt from nothing but history.
     """
-    status, attempts, failed = "RUNNING", Attempts(), dict[str, Any]()
+    status, attempts, failed = CampaignStatus.RUNNING, Attempts(), dict[str, Any]()
     rows = await host.fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign)
     for row in rows:
-        device, event, detail = row["device_id"], row["event"], json.loads(row["detail"])
-        if event == "attempt_failed":
-            before = attempts.get((device, detail["attempt"]))
-            assert before is None or before in SILENT, f"{device}: twice for one attempt"
-            attempts[device, detail["attempt"]] = detail["cause"]
-        if event in {"attempt_failed", "given_up"}:
-            assert (device, detail["attempt"]) in attempts
-            assert device not in failed, f"{device} failed for good before"
-            if detail["final"]:
-                failed[device] = detail["attempt"], detail["cause"]
-        elif event in {"running", "paused", "aborted", "completed"}:
-            assert detail["from"] == status, f"{event} from {detail['from']}, it was {status}"
-            status = detail["to"]
+        event = read(row["event"], json.loads(row["detail"]), row["device_id"])
+        assert not isinstance(event, Unknown)
+        if isinstance(event, AttemptFailed):
+            before = attempts.get((event.device_id, event.attempt))
+            assert before is None or before in SILENCE, f"{event.device_id}: twice for one attempt"
+            attempts[event.device_id, event.attempt] = event.cause
+        if isinstance(event, DeviceFailure):
+            assert (event.device_id, event.attempt) in attempts
+            assert event.device_id not in failed, f"{event.device_id} failed for good before"
+            if event.final:
+                failed[event.device_id] = event.attempt, event.cause
+        elif isinstance(event, CampaignMoved):
+            assert event.was is status, f"{row['event']} from {event.was}, it was {status}"
+            status = event.to
     return status, failed, attempts
 
 
@@ -66,7 +66,7 @@ async def check(host: Connection, campaign: int) -> str:
             continue
         # Of a device that came through in the end, every attempt before the last has failed.
         told = {number: cause for (device, number), cause in attempts.items() if device == row["device_id"]}
-        assert told.pop(row["attempt"], "no_answer") in SILENT, "what it came through in was silence, if anything"
+        assert told.pop(row["attempt"], Reason.NO_ANSWER) in SILENCE, "what it came through in was silence, if anything"
         assert told.keys() == set(range(1, row["attempt"]))
     return status
 

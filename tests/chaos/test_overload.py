@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.wire import connected, flood, publish_frame
-from rollwave.mqtt.library import MAX_PACKET
+from rollwave.mqtt.library import MAX_PACKET_BYTES
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import ask_topic, status_topic
 from tests.engine import TENANT, Connection, breakdown, campaign_row, connect, events, insert_campaign
@@ -160,10 +160,10 @@ async def test_waiting_messages_are_limited_by_their_bytes(database: str, mosqui
         campaign = await insert_sent(host, ["dev-1", "dev-2"])
         before = it.memory("VmRSS")
         line, topic = Line(mosquitto), status_topic(TENANT, "dev-1")
-        large = [(topic, b"[" * (MAX_PACKET - 1000))] * 80
+        large = [(topic, b"[" * (MAX_PACKET_BYTES - 1000))] * 80
         async with writing_held_up(host, line, said("dev-2", campaign, "DOWNLOADING", 1)):
             await line.send(large)
-            await line.send([(topic, b"[" * MAX_PACKET)])  # the broker has been told, and drops it
+            await line.send([(topic, b"[" * MAX_PACKET_BYTES)])  # the broker has been told, and drops it
             await line.send([said("dev-2", campaign, "SUCCESS")])
             await it.has_read_all_it_will()
         await it.has_taken(len(large) + 2)

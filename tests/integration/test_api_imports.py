@@ -124,17 +124,18 @@ async def test_an_import_expires_an_hour_after_its_last_part(pool: Pool, north: 
     assert await left_over(pool) == (1, 0)
 
 
-async def test_an_import_has_a_maximum_number_of_devices(
-    north: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_import_has_a_maximum_number_of_devices(pool: Pool, north: httpx2.AsyncClient) -> None:
     paths = [await begun(north) for _ in range(imports.MAX_OPEN)]
     assert_problem(await north.post(f"{GROUP}/imports"), 409, "conflict")
     await north.delete(paths[0])
     await begun(north)
-    monkeypatch.setattr(imports, "MAX_DEVICES", 3)
+    nearly_full = imports.MAX_DEVICES - 3
+    await pool.execute("UPDATE rollwave_group_imports SET devices = $1", nearly_full)
     await north.post(f"{paths[1]}/devices", json={"device_ids": ["a", "b"]})
     assert_problem(await north.post(f"{paths[1]}/devices", json={"device_ids": ["c", "d"]}), 422, "invalid-input")
-    assert (await north.post(f"{paths[1]}/devices", json={"device_ids": ["c"]})).json()["devices"] == 3
+    assert (await north.post(f"{paths[1]}/devices", json={"device_ids": ["c"]})).json()[
+        "devices"
+    ] == imports.MAX_DEVICES
     too_many = {"device_ids": [f"d{number}" for number in range(10_001)]}
     assert_problem(await north.post(f"{paths[2]}/devices", json=too_many), 422, "invalid-input")
 

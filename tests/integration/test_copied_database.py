@@ -236,7 +236,7 @@ async def test_a_worker_redirected_to_a_copy_claims_nothing(
         assert (batch.commands, batch.skipped) == ((), 0)
         async with CommandSession(Broker.from_settings(settings)) as publisher:
             dispatcher = dispatch(pool, publisher, settings)
-            assert not await dispatcher._still_runs(due(campaign))
+            assert not await dispatcher.still_runs(due(campaign))
             await dispatcher.dispatch(due(campaign))
         assert fleet.commands == []
         assert psql(copy, "SELECT count(*) FROM ota_device_status WHERE attempt > sent_attempt") == "0"

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.role import Role
 from rollwave.store import access, campaigns, events, idempotency, imports, quarantine
@@ -43,7 +44,8 @@ async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
     begun = await imports.begin(pool, tenant, "all", actor="test")
     async with tenant_transaction(pool, tenant) as connection:
         await quarantine.keep(connection, tenant, [Sample("dev-1", "test", b"?")])
-        await events.append(connection, tenant, campaign, "test", actor="test")
+        await events.append(connection, tenant, campaign, CampaignCreated(1), actor="test")
+        await events.advance(connection, tenant, "test", 1)
         await idempotency.keep(connection, tenant, f"of {campaign}", "00", CampaignId(campaign))
         await connection.execute(
             "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) VALUES ($1, $2, 0)", tenant, campaign
@@ -86,7 +88,7 @@ async def test_deleting_a_hosts_tenant_deletes_all_its_rows(host: Host, who: str
             "device_groups",
             "device_group_members",
         }
-        assert len(before.keys() - SHARED) == 7
+        assert len(before.keys() - SHARED) == 8
         async with connect(host.root if who == "superuser" else host.owner) as login:
             await login.execute("SET app.tenant_id = 'south'")
             assert await login.execute("DELETE FROM tenants WHERE tenant_id = 'north'") == "DELETE 1"
@@ -209,7 +211,7 @@ async def test_deleting_a_tenant_of_a_standalone_installation_deletes_all_its_ro
         await root.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ('north', 'all')")
         await root.execute("INSERT INTO device_group_members VALUES ('north', 'all', 'dev-1')")
         key = await work_for(pool, "north", campaign)
-        assert len(await kept(root, "north")) == len(SHARED) + 7
+        assert len(await kept(root, "north")) == len(SHARED) + 8
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}
         assert await access.verify(pool, key) is None
@@ -229,6 +231,7 @@ async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_datab
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "south", await insert_campaign(root, 2, tenant="south"))
         await work_for(pool, "north", RUNNING)
+        await undo_later_migrations(root)
         await root.execute("SET session_replication_role = replica")  # no foreign key is heard
         for table in SHARED:
             await root.execute(f"DELETE FROM {table} WHERE tenant_id = 'north'")
@@ -238,6 +241,12 @@ async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_datab
         await migrated_again(root, host.root)
         assert await kept(root, "north") == {}
         assert await kept(root, "south") == before
+
+
+async def undo_later_migrations(root: Connection) -> None:
+    """As the database was before migrations that need what 0015 made."""
+    await root.execute("DROP TABLE rollwave_event_consumers; DROP INDEX ota_campaign_history_of_tenant")
+    await root.execute("DELETE FROM rollwave_migrations WHERE version = 19")
 
 
 async def migrated_again(root: Connection, url: str) -> None:
@@ -252,13 +261,14 @@ async def test_an_upgraded_installation_deletes_the_rows_of_deleted_tenants(data
     async with connect(database) as root:
         campaign = await insert_campaign(root, 3)
         await work_for(pool, "north", campaign)
+        await undo_later_migrations(root)
         before = await kept(root, "north")
         await root.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
         await migrated_again(root, database)
         assert await kept(root, "north") == before
         assert await root.fetchval("SELECT settled_at IS NULL FROM ota_campaigns"), "it is ours, and not the past's"
         foreign_keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confdeltype"
-        assert await root.fetchval(f"{foreign_keys} = 'c'") == 13
+        assert await root.fetchval(f"{foreign_keys} = 'c'") == 14
         assert await root.fetchval(f"{foreign_keys} <> 'c'") == 1, "of a campaign to its firmware"
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}

@@ -33,7 +33,7 @@ async def taken(broker: Broker, topic: str) -> bool:
     """Whether ``broker`` takes a message on ``topic``."""
     async with Session.connect(broker) as session:
         receipt = await session.publish(topic, b"x")
-        await receipt.settled()
+        await receipt.wait()
         assert receipt.taken or receipt.refused
         return receipt.taken
 

@@ -20,7 +20,7 @@ OTHERS = [("north", "dev-2"), ("south", "dev-1"), ("Süd 1", "gerät@7 a..b")]
 async def publishes(broker: Broker, topic: str, payload: bytes = b"x") -> bool:
     async with Session.connect(broker) as session:
         receipt = await session.publish(topic, payload)
-        await receipt.settled()
+        await receipt.wait()
         assert receipt.taken or receipt.refused
         return receipt.taken
 

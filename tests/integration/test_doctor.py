@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from rollwave.store import health
 from rollwave.store.database import create_pool
 from tests.engine import connect, worker
 from tests.shipped import ENGINE, ShippedMosquitto, password
-from tests.support import free_port, psql, rollwave
+from tests.support import eventually, free_port, psql, rollwave
 
 A, B = "north/device/dev-1", "south/device/dev-1"
 LOGINS = ("--device-a", f"{A}:{password(A)}", "--device-b", f"{B}:{password(B)}")
@@ -61,15 +62,19 @@ def engine_login(broker: ShippedMosquitto) -> dict[str, str]:
 
 
 async def test_the_doctor_reports_a_database_lost_during_a_check_as_unavailable(database: str) -> None:
-    async with create_pool(database) as pool, connect(database) as host:
+    async with create_pool(database) as pool, connect(database) as host, connect(database) as holder:
 
-        async def is_cut_off() -> None:
-            async with health._as_login(pool) as connection:
-                await host.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
-                await connection.fetchval("SELECT pg_sleep(30)")
+        async def terminated() -> bool:
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            found = await host.fetch(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS waiting")
+            return bool(found)
 
-        with pytest.raises(DatabaseUnavailable, match="PostgreSQL cannot be reached"):
-            await is_cut_off()
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE rollwave_listener_slots")
+            checking = asyncio.create_task(health.slots_alive(pool, 1))
+            await eventually(terminated, what="the check waits for the table, and its connection is ended")
+            with pytest.raises(DatabaseUnavailable, match="PostgreSQL cannot be reached"):
+                await checking
 
 
 async def test_the_doctor_finds_no_problem_in_a_healthy_installation(

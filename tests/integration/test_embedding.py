@@ -127,14 +127,14 @@ async def test_a_hosts_own_loop_reuses_one_broker_session(pool: Pool, host: Conn
 
 
 async def test_a_session_is_closed_when_ticks_have_stopped(
-    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
-    monkeypatch.setattr(host_pool, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(host_pool, "CHECK_EVERY_SECONDS", 0.05)
     await insert_campaign(host, 1)
     async with listened_to(pool):
+        found = host_pool.HostPool(pool, idle_seconds=0.3, check_every_seconds=0.05)
+        host_pool.host_pools[id(pool)] = found
         await run_ota_campaign_tick(pool, settings=settings_for(broker))
-        [found] = host_pool.host_pools.values()
+        assert list(host_pool.host_pools.values()) == [found]
         session = await (await found.dispatching(settings_for(broker))).command_session.session()
         await eventually(lambda: not session.connected, timeout=10, what="closed")
         assert host_pool.host_pools == {}

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import failpoints, stop
+from rollwave.engine import failpoints
 from rollwave.engine.commands import start_campaign
-from rollwave.engine.dispatch import pipeline
 from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.upkeep.gates import Upkeep
-from rollwave.engine.worker import loop, tick
+from rollwave.engine.worker import tick
 from rollwave.engine.worker.loop import CampaignLoop
+from rollwave.engine.worker.tick import Turns
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
@@ -39,10 +40,10 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def loop_running(pool: Pool, broker: EmbeddedBroker, settings: Settings) -> AsyncIterator[None]:
+async def loop_running(pool: Pool, broker: EmbeddedBroker, settings: Settings, **options: Any) -> AsyncIterator[None]:
     stopping = asyncio.Event()
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stopping).run())
+        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stopping, **options).run())
         try:
             yield
         finally:
@@ -55,33 +56,29 @@ async def listens(host: Connection) -> bool:
     return count > 0
 
 
-async def test_starting_a_campaign_wakes_the_workers(
-    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
+async def test_starting_a_campaign_wakes_the_workers(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(host, 3, status="CREATED")
-    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR), ask_every_seconds=HOUR):
         await eventually(lambda: listens(host), what="listening for wake-ups")
         assert await breakdown(host, campaign) == {"PENDING": 3}
         await start_campaign(pool, TENANT, campaign, actor="test")
         await eventually(lambda: sent(host, campaign, 1), timeout=20, what="the first of them sent")
 
 
-async def test_a_stop_ends_a_loop_that_has_nothing_to_do(
-    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
-    async with asyncio.timeout(20), loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR)):
+async def test_a_stop_ends_a_loop_that_has_nothing_to_do(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
+    async with (
+        asyncio.timeout(20),
+        loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR), ask_every_seconds=HOUR),
+    ):
         await eventually(lambda: listens(host), what="listening for wake-ups")
 
 
 async def test_a_campaign_is_looked_at_again_in_its_time_though_nothing_wakes_the_worker(
-    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     """A tick of 16 seconds has 20 steps of 80 devices."""
-    monkeypatch.setattr(loop, "ASK_EVERY_SECONDS", HOUR)
     campaign = await insert_campaign(host, 150, status="CREATED", rollout_rate=1600)
-    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=16)):
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=16), ask_every_seconds=HOUR):
         await eventually(lambda: listens(host), what="listening for wake-ups")
         await start_campaign(pool, TENANT, campaign, actor="test")
         await eventually(
@@ -116,13 +113,10 @@ async def test_a_programming_error_while_looking_at_campaigns_ends_no_worker(
     assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
 
 
-async def test_a_long_campaign_does_not_delay_a_short_one(
-    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "TURN_SECONDS", 0.05)
+async def test_a_long_campaign_does_not_delay_a_short_one(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
     small = await insert_campaign(host, 5)
-    async with loop_running(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20)):
+    async with loop_running(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20), turns=Turns(seconds=0.05)):
         await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
         for each in large:
             found = await breakdown(host, each)
@@ -179,14 +173,12 @@ async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
 
 
 async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
-    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
-    monkeypatch.setattr(tick, "MAX_CAMPAIGNS_IN_PARALLEL", 1)
-    monkeypatch.setattr(stop, "TURN_SECONDS", 0.01)
-    monkeypatch.setattr(stop, "MAX_SKIPPED_PER_BATCH", 5)
+    turns = Turns(seconds=0.01, in_parallel=1, skipped_per_batch=5)
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
-    async with loop_running(pool, broker, Settings()):
+    async with loop_running(pool, broker, Settings(), turns=turns):
         await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
         assert (await breakdown(host, aborted))["PENDING"] > 0, "it was not waited for"
         await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")

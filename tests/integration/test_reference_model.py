@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
-from rollwave.engine.dispatch.batch import Sent
+from rollwave.engine.dispatch.batch import Answers
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import CommandSession
@@ -114,9 +114,8 @@ def world(database: str) -> Iterator[World]:
 
 async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
     """Hold the listener's slot as a worker does; the rest of its row is a rule's to move."""
-    lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0))
+    lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0, idle_seconds=86_400))
     assert lock is not None
-    await lock._connection.execute("SET idle_session_timeout = 0")
     await lock.announce()
     listening = asyncio.create_task(lock.listen("", lambda: None))
 
@@ -263,11 +262,11 @@ class Campaign(RuleBasedStateMachine):
     def broker_answers(self, number: int, taken: int, refused: bool) -> None:
         claimed = self.in_hand.pop(number % len(self.in_hand))
         sent, rest = list(claimed[:taken]), list(claimed[taken:])
-        answer = Sent(sent, rest if refused else [], [] if refused else rest, "")
+        answers = Answers(taken=sent, refused=rest if refused else [], unanswered=[] if refused else rest)
         suspended_for = self.model.suspended_for * STEP
         times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout, suspended_for)
         due = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
-        self.world.run(self.world.sender.settle(due, times, [answer]))
+        self.world.run(self.world.sender.record_answers(due, times, [answers]))
         for each in sent:
             self.model.acknowledged(each.device_id, each.attempt)
         for each in rest:

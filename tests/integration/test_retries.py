@@ -13,6 +13,7 @@ import pytest
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
@@ -32,12 +33,16 @@ from tests.engine import (
     ends,
     insert_campaign,
     listened_to,
+    said,
     sent_to,
     worker,
 )
+from tests.in_process import ingest, listened_to_for_long, time_passes
 from tests.support import eventually
 
 PATIENCE = 0.6
+ANSWER_TIMEOUT = 4.0
+"""Seconds in which a device that answers at once is heard, however slow the machine."""
 
 
 @pytest.fixture
@@ -163,7 +168,7 @@ async def test_silence_before_the_first_report_and_after_it_are_two_causes(
             retry_delay=0.0,
             max_attempts=2,
             progress_timeout=PATIENCE,
-            answer_timeout=2 * PATIENCE,
+            answer_timeout=ANSWER_TIMEOUT,
             abort_threshold=1.0,
         )
         await ends(host, campaign)
@@ -172,29 +177,30 @@ async def test_silence_before_the_first_report_and_after_it_are_two_causes(
     assert await failed_attempts(host, listed) == [(1, listed, False), (2, listed, True)]
     assert await failed_attempts(host, unlisted) == [(1, unlisted, True)]
     row = await device_row(host, campaign, unlisted)
-    patience = PATIENCE if unlisted == "no_progress" else 2 * PATIENCE
+    patience = PATIENCE if unlisted == "no_progress" else ANSWER_TIMEOUT
     assert row["completed_at"] - row["started_at"] >= timedelta(seconds=patience)
 
 
-async def test_a_device_that_keeps_reporting_fails_at_its_device_timeout(
-    database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
-) -> None:
-    in_all, patience = 5.0, 4.5
-    async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log"):
-        campaign = await insert_campaign(
-            host, ["chatters"], device_timeout=in_all, progress_timeout=patience, max_attempts=50, abort_threshold=1.0
-        )
-
-        async with asyncio.timeout(30):
-            while not await is_now(host, campaign, "chatters", status="FAILED"):
-                fleet.report("chatters", campaign, "DOWNLOADING", progress=50)
-                await asyncio.sleep(0.1)
-        await ends(host, campaign)
-        assert fleet.times_sent(campaign) == {"chatters": 1}, "it was never silent"
+async def test_a_device_that_keeps_reporting_fails_at_its_device_timeout(pool: Pool, host: Connection) -> None:
+    campaign = await insert_campaign(
+        host, ["chatters"], device_timeout=3600.0, progress_timeout=1800.0, max_attempts=50, abort_threshold=1.0
+    )
+    async with listened_to_for_long(pool, host):
+        await sent_to(host, campaign, ["chatters"])
+        await Upkeep(pool, Settings()).look_after(due(campaign))
+        for _ in range(3):
+            await time_passes(host, campaign, 1150, looked_at=True)
+            await ingest(pool, [said("chatters", campaign, "DOWNLOADING")])
+            await Upkeep(pool, Settings()).look_after(due(campaign))
+            row = await device_row(host, campaign, "chatters")
+            assert (row["status"], row["attempt"], row["failed_attempt"]) == ("DOWNLOADING", 1, 0)
+            assert row["due_at"] <= row["started_at"] + timedelta(seconds=3600), "no report extends the device's time"
+        await time_passes(host, campaign, 200, looked_at=True)
+        await ingest(pool, [said("chatters", campaign, "DOWNLOADING")])
+        await Upkeep(pool, Settings()).look_after(due(campaign))
+    assert (await device_row(host, campaign, "chatters"))["status"] == "FAILED"
     assert await failed_attempts(host, "chatters") == [(1, "overdue", True)]
-    row = await device_row(host, campaign, "chatters")
-    assert timedelta(seconds=in_all) <= row["completed_at"] - row["started_at"] <= timedelta(seconds=in_all + 5)
-    assert await campaign_row(host, campaign) == ("COMPLETED", 0, 1)
+    assert await campaign_row(host, campaign) == ("RUNNING", 0, 1)
 
 
 async def test_no_retry_is_made_that_would_begin_after_the_device_timeout(
@@ -203,14 +209,14 @@ async def test_no_retry_is_made_that_would_begin_after_the_device_timeout(
     def answer(command: Command) -> Sequence[bytes]:
         return [encode_report(command.campaign, "FAILED", error="flash")] if command.device == "says" else []
 
-    in_all = 2.0
+    in_all = ANSWER_TIMEOUT + 1
     async with devices(broker.url, answer) as fleet, worker(database, broker.url, tmp_path / "log"):
         campaign = await insert_campaign(
             host,
             ["says", "silent"],
             retry_on=["rejected", "no_answer"],
             retry_delay=60.0,
-            progress_timeout=PATIENCE,
+            progress_timeout=ANSWER_TIMEOUT,
             device_timeout=in_all,
             abort_threshold=1.0,
         )

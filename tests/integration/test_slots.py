@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
 from rollwave.store import listeners
@@ -64,19 +66,25 @@ def listens(running: Running) -> bool:
 
 @pytest.mark.parametrize("in_transaction", [False, True])
 async def test_a_slot_is_free_soon_after_its_holder_became_idle(
-    in_transaction: bool, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    in_transaction: bool, database: str, pool: Pool
 ) -> None:
-    monkeypatch.setattr(listeners, "CONTINUOUS_SECONDS", 2.0)
+    holders: list[Any] = []
+
+    async def remember(connection: Any) -> None:
+        holders.append(connection)
 
     async def free() -> bool:
         async with listeners.acquire_slot(pool, 0) as lock:
             return lock is not None
 
-    async with listeners.acquire_slot(pool, 0) as lock:
+    async with (
+        asyncpg.create_pool(database, min_size=0, max_size=1, init=remember) as holders_pool,
+        listeners.acquire_slot(holders_pool, 0, idle_seconds=2) as lock,
+    ):
         assert lock is not None
         assert not await free()
         if in_transaction:
-            await lock._connection.execute("BEGIN")
+            await holders[0].execute("BEGIN")
         await eventually(free, what="free again")
 
 

@@ -18,19 +18,23 @@ TWIN = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
-    *("apikeys.insert", "campaigns.insert", "firmware.insert", "history.append", "history.append_failed_attempts"),
-    *("apikeys.register", "idempotency.insert"),
-    *("registry.insert_device", "registry.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
+    *("access.insert", "campaigns.insert", "firmware.insert", "events.append", "events.advance"),
+    *("access.register", "idempotency.insert"),
+    *("devices.insert_device", "devices.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
     # They read no row, but the types of the table's columns.
     *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
     *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
     # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
-    *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "apikeys.are_a_hosts"),
+    *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
+    # Which transactions write events, of any tenant.
+    "events.writing",
 }
 
 _ARGUMENTS: dict[str, dict[int, object]] = {
     "campaigns.repair": {3: None},
     "campaigns.move": {3: "RUNNING", 4: "PAUSED"},
+    "events.end_of_page": {2: 0},
+    "events.page": {2: 0, 3: 1_000_000},
     "executions.apply_reports": {4: ["SUCCESS", "FAILED"]},
     "executions.claim": {6: "[/#+]"},
     "firmware.delete": {2: 8},
@@ -38,12 +42,12 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "imports.finish": {3: "{}"},
     "imports.lock": {3: "all"},
     "quarantine.keep": {4: ["00", "00"]},
-    "read_models.devices": {3: None},
-    "read_models.devices_looked_for": {3: "SKIPPED"},
-    "read_models.devices_unfinished": {3: "DOWNLOADING"},
-    "read_models.events": {3: 0},
-    "registry.describe_devices": {4: ["{}", "{}"]},
-    "registry.update_device": {4: "{}"},
+    "views.devices": {3: None},
+    "views.devices_looked_for": {3: "SKIPPED"},
+    "views.devices_unfinished": {3: "DOWNLOADING"},
+    "views.events": {3: 0},
+    "devices.describe_devices": {4: ["{}", "{}"]},
+    "devices.update_device": {4: "{}"},
     "targets.fits_another": {4: "of-north"},
     "targets.insert": {3: "all"},
     "waves.pass_gate": {3: 0},

@@ -23,11 +23,11 @@ from tests.engine import (
     connect,
     device_row,
     insert_campaign,
-    listened_to,
     said,
     sent_to,
     take,
 )
+from tests.in_process import listened_to_for_long, time_passes
 
 HOUR, DAY = 3600, 86_400
 WEEKEND = 60 * HOUR
@@ -44,11 +44,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def heard(pool: Pool, host: Connection) -> AsyncIterator[None]:
     """There is a listener, and has been for long."""
-    async with listened_to(pool):
-        await host.execute(
-            "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
-            " subscribed_at = now() - interval '1 year'"
-        )
+    async with listened_to_for_long(pool, host):
         yield
 
 
@@ -67,22 +63,6 @@ async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatu
     """What a worker does every few seconds."""
     where = CampaignRef(TenantId(TENANT), CampaignId(campaign), status)
     await Upkeep(pool, Settings()).look_after(where)
-
-
-async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
-    """``looked_at``: workers look at the campaign all the while."""
-    back = f"make_interval(secs => {seconds})"
-    await host.execute(
-        f"UPDATE ota_device_status SET due_at = due_at - {back}, started_at = started_at - {back}"
-        " WHERE campaign_id = $1",
-        campaign,
-    )
-    await host.execute(
-        f"UPDATE ota_campaigns SET active_since = active_since - {back},"
-        f" active_at = CASE WHEN $2 THEN now() - interval '10 s' ELSE active_at - {back} END WHERE id = $1",
-        campaign,
-        looked_at,
-    )
 
 
 async def attempts_failed(host: Connection) -> int:

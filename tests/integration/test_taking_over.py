@@ -74,9 +74,11 @@ async def pool(host: Host) -> AsyncIterator[Pool]:
         yield pool
 
 
-async def look(pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING) -> Look:
+async def look(
+    pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING, **options: Any
+) -> Look:
     """What a worker does every few seconds."""
-    return await Upkeep(pool, Settings()).look_after(replace(due(campaign), status=status))
+    return await Upkeep(pool, Settings(), **options).look_after(replace(due(campaign), status=status))
 
 
 async def history(root: Connection, campaign: int = RUNNING) -> list[str]:
@@ -168,10 +170,7 @@ async def test_a_report_that_comes_first_does_not_judge_a_campaign_by_a_hosts_co
     assert await campaign_row(root, RUNNING) == (("RUNNING", 10, 0) if together else ("RUNNING", 9, 1))
 
 
-async def test_all_rows_are_adopted_before_the_guardrail_is_judged(
-    root: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adoption, "MAX_ADOPTED_PER_LOOK", 8)
+async def test_all_rows_are_adopted_before_the_guardrail_is_judged(root: Connection, pool: Pool) -> None:
     await root.execute(
         "UPDATE ota_device_status SET status = 'FAILED', completed_at = now(), error_message = 'bad image'"
         " WHERE campaign_id = $1 AND device_id = 'dev-1'",
@@ -187,12 +186,12 @@ async def test_all_rows_are_adopted_before_the_guardrail_is_judged(
         "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
     )
     claimer = claims(pool, Settings())
-    assert (await look(pool)).left_behind
+    assert (await look(pool, max_adopted_per_look=8)).left_behind
     assert not (await claimer.claim(due(RUNNING))).commands
     await Counters(pool, Settings()).reconcile(due(RUNNING))
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == []
-    assert not (await look(pool)).left_behind
+    assert not (await look(pool, max_adopted_per_look=8)).left_behind
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == ["finished_restored", "adopted"]
     assert (await claimer.claim(due(RUNNING))).commands

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -77,12 +76,52 @@ def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], told: 
         ("created", None, {"devices": 3}, "created for 3 devices"),
         ("running", None, {"from": "CREATED", "to": "RUNNING"}, "started"),
         ("running", None, {"from": "PAUSED", "to": "RUNNING"}, "goes on"),
-        ("aborted", None, {"reason": "2 of 4 failed"}, "ABORTED: 2 of 4 failed"),
-        ("completed", None, {}, "COMPLETED"),
+        ("running", None, {"from": "PAUSED", "to": "RUNNING", "reason": "again"}, "goes on: again"),
+        ("paused", None, {"from": "RUNNING", "to": "PAUSED", "reason": "by an operator"}, "PAUSED: by an operator"),
+        ("aborted", None, {"from": "RUNNING", "to": "ABORTED", "reason": "2 of 4 failed"}, "ABORTED: 2 of 4 failed"),
+        ("completed", None, {"from": "RUNNING", "to": "COMPLETED"}, "COMPLETED"),
+        ("targeted", None, {"devices": 70000, "seconds": 1.5}, "targeted: devices 70000, seconds 1.5"),
+        ("counters_repaired", None, {"failed": 2, "succeeded": 5}, "counters repaired: failed 2, succeeded 5"),
+        (
+            "adopted",
+            None,
+            {"failed": 4, "skipped": 5, "waiting": 1, "succeeded": 3, "in_progress": 2},
+            "adopted: failed 4, skipped 5, waiting 1, succeeded 3, in_progress 2",
+        ),
+        ("finished_restored", None, {"failed": 0, "succeeded": 7}, "finished restored: failed 0, succeeded 7"),
         ("wave_opened", None, {"wave": 1, "succeeded": 5, "failed": 0}, "wave 2 opens: 5 succeeded, 0 failed"),
         ("attempt_failed", "gw-1", {"attempt": 1, "reason": "no\x1bdisk"}, "gw-1 failed: no\\x1bdisk"),
+        (
+            "attempt_failed",
+            "gw-1",
+            {"attempt": 1, "cause": "reported", "final": True, "reason": "disk full"},
+            "gw-1 failed: disk full",
+        ),
+        (
+            "given_up",
+            "gw-1",
+            {"attempt": 1, "cause": "overdue", "final": True, "reason": "out of time"},
+            "gw-1 is given up: out of time",
+        ),
         ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),
     ],
 )
 def test_events_are_shown_as_sentences(event: str, device_id: str | None, detail: dict[str, Any], told: str) -> None:
-    assert Event(1, datetime.now(UTC), event, "engine", device_id, detail).sentence == told
+    assert read(event, device_id, detail).sentence == told
+
+
+def test_an_event_of_another_version_is_shown_with_all_its_fields() -> None:
+    detail = {"attempt": 1, "cause": "reported", "code": "DISK", "final": True, "reason": "disk full"}
+    assert read("attempt_failed", "gw-1", detail).sentence == "gw-1 failed: disk full (code DISK)"
+    assert read("wave_opened", None, {"wave": "canary"}).sentence == "wave opened: wave canary"
+
+
+def test_only_a_failed_attempt_has_a_cause() -> None:
+    assert read("attempt_failed", "gw-1", {"attempt": 1, "reason": "no\x1bdisk"}).cause == "no\\x1bdisk"
+    assert read("attempt_failed", "gw-1", {"attempt": 1, "reason": ""}).cause == "no reason given"
+    assert read("given_up", "gw-1", {"attempt": 1, "reason": "no disk"}).cause is None
+
+
+def read(event: str, device_id: str | None, detail: dict[str, Any]) -> Event:
+    document = {"id": 1, "at": "2027-01-11T08:00:00Z", "event": event, "actor": "engine", "device_id": device_id}
+    return Event.read(document | {"detail": detail})

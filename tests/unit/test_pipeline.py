@@ -86,10 +86,9 @@ async def test_running_commits_are_finished_on_a_stop(how: str, *, fail: bool) -
         assert isinstance(running.exception(), LookupError) == fail
 
 
-async def test_a_commit_that_does_not_end_in_time_is_left_unacknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "DRAIN_SECONDS", 0.01)
+async def test_a_commit_that_does_not_end_in_time_is_left_unacknowledged() -> None:
     commits, inbox, stop = Commits(), await filled("a"), asyncio.Event()
-    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop))
+    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop, drain_seconds=0.01))
     await until_begun(commits, "a")
     stop.set()
     inbox.close()

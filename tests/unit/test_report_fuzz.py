@@ -33,7 +33,7 @@ def test_mutated_reports_never_raise_and_accepted_ones_can_be_stored(seed: int) 
 
 @pytest.mark.parametrize("payload", fuzz.PAYLOADS + fuzz.LARGE, ids=lambda payload: repr(payload[:24]))
 def test_every_class_of_bad_payload_is_handled(payload: bytes) -> None:
-    fuzz._checked(payload, is_topic=False)
+    fuzz.checked(payload, is_topic=False)
 
 
 @given(st.text())

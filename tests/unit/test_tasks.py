@@ -14,7 +14,7 @@ class Stubborn:
     """Work that loses its first cancellations, as one awaited inside a library may."""
 
     def __init__(self, loses: int) -> None:
-        self._loses = loses
+        self.loses = loses
         self.cancelled = 0
         self.begun = asyncio.Event()
 
@@ -25,7 +25,7 @@ class Stubborn:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 self.cancelled += 1
-                if self.cancelled > self._loses:
+                if self.cancelled > self.loses:
                     raise
 
     async def task(self) -> asyncio.Task[None]:
@@ -78,7 +78,7 @@ async def test_tasks_that_do_not_end_are_returned_after_the_timeout() -> None:
     assert await end(*tasks, within=0.1, cancel_again=0.01) == frozenset(tasks[:1])
     assert 0.1 <= time.monotonic() - began < 1
     assert tasks[1].cancelled()
-    hopeless._loses = 0
+    hopeless.loses = 0
     assert await end(*tasks, within=1) == frozenset()
 
 
@@ -105,7 +105,7 @@ async def test_cancelling_the_caller_ends_the_tasks_first(loses: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert task.done() is (loses == 1)
-    stubborn._loses = 0
+    stubborn.loses = 0
     await end(task, within=1)
 
 
@@ -125,7 +125,7 @@ async def test_a_caller_is_cancelled_whatever_it_awaits(loses: int) -> None:
     await stubborn.begun.wait()
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=1)
-    stubborn._loses = 0
+    stubborn.loses = 0
     assert done == {task}
     assert task.cancelled()
 

@@ -6,15 +6,10 @@ import asyncio
 
 import pytest
 
-from rollwave.engine import watchdog
-from rollwave.engine.watchdog import Life, keep_running
+from rollwave.engine.watchdog import Life, Times, keep_running
 from rollwave.errors import ConfigurationError
 
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("LOOK_EVERY_SECONDS", 0.01), ("RESTART_SECONDS", 0.01), ("GIVE_UP_SECONDS", 0.1)):
-        monkeypatch.setattr(watchdog, name, seconds)
+SHORT = Times(look_every_seconds=0.01, give_up_seconds=0.1, restart_seconds=0.01)
 
 
 async def test_failed_work_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -26,7 +21,7 @@ async def test_failed_work_is_started_again(caplog: pytest.LogCaptureFixture) ->
         if runs < 3:
             raise KeyError("lost")
 
-    await asyncio.wait_for(keep_running("work", work, silence=5, drain=1), 5)
+    await asyncio.wait_for(keep_running("work", work, silence=5, drain=1, times=SHORT), 5)
     assert runs == 3
     assert [(record.message, bool(record.exc_info)) for record in caplog.records] == [("ota_task_failed", True)] * 2
 
@@ -45,7 +40,7 @@ async def test_work_without_a_heartbeat_is_replaced(caplog: pytest.LogCaptureFix
                 if obeys:
                     raise
 
-    await asyncio.wait_for(keep_running("work", work, silence=0.05, drain=1), 5)
+    await asyncio.wait_for(keep_running("work", work, silence=0.05, drain=1, times=SHORT), 5)
     released.set()
     assert runs == 2
     assert [record.message for record in caplog.records] == ["ota_task_stuck"]
@@ -57,11 +52,11 @@ async def test_work_with_a_regular_heartbeat_continues() -> None:
     async def work(life: Life) -> None:
         nonlocal runs
         runs += 1
-        for _ in range(20):
+        for _ in range(150):
             await asyncio.sleep(0.01)
             life.sign()
 
-    await asyncio.wait_for(keep_running("work", work, silence=0.15, drain=1), 5)
+    await asyncio.wait_for(keep_running("work", work, silence=1, drain=1, times=SHORT), 5)
     assert runs == 1
 
 
@@ -70,7 +65,7 @@ async def test_a_configuration_error_ends_the_watchdog() -> None:
         raise ConfigurationError("no")
 
     with pytest.raises(ConfigurationError):
-        await keep_running("work", work, silence=5, drain=1)
+        await keep_running("work", work, silence=5, drain=1, times=SHORT)
 
 
 async def test_a_cancellation_leaves_the_work_time_to_finish() -> None:
@@ -84,7 +79,7 @@ async def test_a_cancellation_leaves_the_work_time_to_finish() -> None:
             await asyncio.sleep(0.05)
             finished = True
 
-    running = asyncio.create_task(keep_running("work", work, silence=5, drain=1))
+    running = asyncio.create_task(keep_running("work", work, silence=5, drain=1, times=SHORT))
     await asyncio.sleep(0.03)
     running.cancel()
     await asyncio.wait({running}, timeout=5)

@@ -8,18 +8,28 @@ from datetime import datetime
 from typing import Any
 
 from rollwave.client.text import visible
+from rollwave.domain import events
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.events import (
+    AttemptFailed,
+    CampaignCreated,
+    CampaignMoved,
+    CampaignRunning,
+    GivenUp,
+    Unknown,
+    WaveOpened,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a campaign's history. ``device_id`` is None when it is about the campaign as a whole."""
+    """One line of a campaign's history: when, who, and ``what`` happened. ``event`` is its word."""
 
     id: int
     at: datetime
     event: str
     actor: str
-    device_id: str | None
-    detail: Mapping[str, Any]
+    what: events.Event
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Event:
@@ -29,35 +39,51 @@ class Event:
             datetime.fromisoformat(document["at"]),
             document["event"],
             document["actor"],
-            document["device_id"],
-            document["detail"],
+            events.read(document["event"], document["detail"], document["device_id"]),
         )
 
     @property
+    def device_id(self) -> str | None:
+        """The device that it is about; None: the campaign as a whole."""
+        return self.what.device_id
+
+    @property
     def cause(self) -> str | None:
-        """Why a device failed; None when this is not about that."""
-        return visible(str(self.detail.get("reason") or "no reason given")) if self.event == "attempt_failed" else None
+        """Why an attempt failed; None when this is not about that."""
+        return visible(self.what.message or "no reason given") if isinstance(self.what, AttemptFailed) else None
 
     @property
     def sentence(self) -> str:
         """What happened, safe to show."""
-        return visible(_tell(self, self.detail))
+        return visible(_sentence(self.what))
 
 
-def _tell(event: Event, detail: Mapping[str, Any]) -> str:
-    reason = f": {detail['reason']}" if detail.get("reason") else ""
-    match event.event:
-        case "created":
-            return f"created for {detail.get('devices')} devices"
-        case "running":
-            return "started" if detail.get("from") == "CREATED" else f"goes on{reason}"
-        case "paused" | "aborted" | "completed":
-            return f"{event.event.upper()}{reason}"
-        case "wave_opened":
-            return f"wave {int(detail['wave']) + 1} opens: {detail['succeeded']} succeeded, {detail['failed']} failed"
-        case "attempt_failed" | "given_up":
-            return f"{event.device_id} {'failed' if event.event == 'attempt_failed' else 'is given up'}{reason}"
+def _sentence(event: events.Event) -> str:
+    match event:
+        case CampaignCreated():
+            text = f"created for {event.devices} devices"
+        case CampaignRunning(was=CampaignStatus.CREATED):
+            text = "started"
+        case CampaignRunning():
+            text = f"goes on{_after_colon(event.reason)}"
+        case CampaignMoved():
+            text = f"{event.to}{_after_colon(event.reason)}"
+        case WaveOpened():
+            text = f"wave {event.wave + 1} opens: {event.succeeded} succeeded, {event.failed} failed"
+        case AttemptFailed():
+            text = f"{event.device_id} failed{_after_colon(event.message)}"
+        case GivenUp():
+            text = f"{event.device_id} is given up{_after_colon(event.message)}"
         case _:
-            facts = ", ".join(f"{name} {value}" for name, value in detail.items())
             about = f"{event.device_id} " if event.device_id else ""
-            return f"{about}{event.event.replace('_', ' ')}{': ' if facts else ''}{facts}"
+            word = event.event if isinstance(event, Unknown) else event.word
+            return f"{about}{word.replace('_', ' ')}{_after_colon(_list(event.to_detail()))}"
+    return f"{text} ({_list(event.more)})" if event.more else text
+
+
+def _after_colon(text: str | None) -> str:
+    return f": {text}" if text else ""
+
+
+def _list(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())

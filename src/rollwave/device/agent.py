@@ -115,7 +115,7 @@ class Agent:
         while True:
             await self._question.wait()
             receipt = await session.publish(topic, b"")
-            await receipt.settled()
+            await receipt.wait()
             if not (receipt.taken or receipt.refused):
                 return
             self._question.clear()

@@ -193,7 +193,7 @@ async def _taken(session: Session, topic: str, payload: bytes, *, retain: bool =
     try:
         async with asyncio.timeout(ARRIVES):
             receipt = await session.publish(topic, payload, retain=retain)
-            await receipt.settled()
+            await receipt.wait()
     except (BrokerUnavailable, TimeoutError):
         return False
     return receipt.taken

@@ -35,6 +35,7 @@ OWN: Mapping[str, str] = {
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",
     "rollwave_api_keys": "SELECT INSERT UPDATE",
+    "rollwave_event_consumers": "SELECT INSERT UPDATE",
     "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
     "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",
     "rollwave_idempotency": "SELECT INSERT DELETE",

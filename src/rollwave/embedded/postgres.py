@@ -47,7 +47,7 @@ class EmbeddedPostgres:
         self._user = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
         self._process: ServerProcess | None = None
         try:
-            self._own(self._runtime_dir)
+            self.own(self._runtime_dir)
             self.bin_dir = self._reachable(bin_dir or wheel_binaries())
         except BaseException:
             self._forget()
@@ -118,7 +118,7 @@ class EmbeddedPostgres:
         self._forget()
 
     def _initialise(self) -> None:
-        self._own(self.data_dir)
+        self.own(self.data_dir)
         result = subprocess.run(
             [
                 str(self.bin_dir / "initdb"),
@@ -162,7 +162,8 @@ class EmbeddedPostgres:
             )
         return self._runtime_dir / bin_dir.relative_to(package.parent)
 
-    def _own(self, folder: Path) -> None:
+    def own(self, folder: Path) -> None:
+        """Make a folder the property of the account that the server runs as, and of nobody else."""
         folder.chmod(0o700)
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)

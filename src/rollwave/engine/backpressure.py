@@ -1,6 +1,7 @@
-"""Reports before commands: who has not heard yet how the last devices fared sends the next ones slowly.
+"""Backpressure: while reports wait to be committed, commands are sent more slowly.
 
-Both are work of one process. Were they equals, a report of failure would wait behind commands that it may forbid.
+Listeners and the sending part share one process. Without this, a report of a failure would wait behind commands that it
+may stop.
 """
 
 from __future__ import annotations
@@ -9,24 +10,25 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-REPORTS_NOT_WAITED_FOR = 250
-"""Reports in hand that are soon written, and wait for nobody."""
+MAX_WAITING_REPORTS = 250
+"""Number of uncommitted reports up to which sending does not slow down."""
 
-LONGEST_PAUSE_SECONDS = 0.03
-"""Seconds for which sending gives way at a time."""
+MAX_PAUSE_SECONDS = 0.03
+"""Maximum length of one pause of sending."""
 
 
 class Backpressure:
-    """Shared by a worker's listeners and its sender."""
+    """Shared by the listeners of a worker and by what sends its commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pause_seconds: float = MAX_PAUSE_SECONDS) -> None:
+        self._max_pause_seconds = max_pause_seconds
         self._reports = 0
         self._caught_up = asyncio.Event()
         self._caught_up.set()
 
     @contextmanager
     def hearing(self, reports: int) -> Iterator[None]:
-        """So many reports are in hand for the length of the block, and written at its end."""
+        """Count ``reports`` as uncommitted during the block."""
         self._add(reports)
         try:
             yield
@@ -34,16 +36,16 @@ class Backpressure:
             self._add(-reports)
 
     async def give_way(self) -> None:
-        """Let others in this process have their turn; while reports wait, for longer."""
+        """Let other tasks run. While too many reports are uncommitted, wait for them, for the maximum pause at most."""
         if self._caught_up.is_set():
             await asyncio.sleep(0)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._caught_up.wait(), LONGEST_PAUSE_SECONDS)
+            await asyncio.wait_for(self._caught_up.wait(), self._max_pause_seconds)
 
     def _add(self, reports: int) -> None:
         self._reports += reports
-        if self._reports > REPORTS_NOT_WAITED_FOR:
+        if self._reports > MAX_WAITING_REPORTS:
             self._caught_up.clear()
         else:
             self._caught_up.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from rollwave.domain.campaign import Action, CampaignStatus
+from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, InvalidInput
@@ -109,7 +110,7 @@ async def _target_first(
         )
     members = await targets.count_members(connection, tenant_id, group_id) if there_may_be_more else first.devices
     await targets.begin(connection, tenant_id, campaign_id, first, members=max(members, first.devices))
-    await events.append(connection, tenant_id, campaign_id, "created", actor=actor, detail={"devices": members})
+    await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 
 def _same_request(earlier: EarlierRequest, new: NewCampaign) -> CampaignId:

@@ -9,12 +9,13 @@ from typing import Any
 
 from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
+from rollwave.domain.events import ENGINE
 from rollwave.domain.policy.guardrail import Guardrail
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
-from rollwave.store import campaigns, events, executions
+from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Campaign, Standing
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
@@ -95,7 +96,7 @@ async def judge(connection: Connection, tenant_id: str, standing: Standing, *, a
         f"{standing.failed} of {finished} finished devices failed "
         f"({standing.failed / finished:.1%}, over {guardrail.threshold:.1%})"
     )
-    await campaigns.move(connection, standing, Action.TRIP, tenant_id=tenant_id, actor=events.ENGINE, reason=reason)
+    await campaigns.move(connection, standing, Action.TRIP, tenant_id=tenant_id, actor=ENGINE, reason=reason)
     await executions.skip_unsent(
         connection,
         tenant_id,
@@ -110,25 +111,25 @@ async def pause_unreadable(connection: Connection, tenant_id: str, standing: Sta
     """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
     if after(standing.status, Action.HOLD) is None:
         return None
-    to = await campaigns.move(
-        connection, standing, Action.HOLD, tenant_id=tenant_id, actor=events.ENGINE, reason=reason
-    )
+    to = await campaigns.move(connection, standing, Action.HOLD, tenant_id=tenant_id, actor=ENGINE, reason=reason)
     return Stopped(tenant_id, standing, to, reason)
 
 
-async def skip_rest(pool: Pool, ref: CampaignRef) -> bool:
+async def skip_rest(
+    pool: Pool, ref: CampaignRef, *, turn_seconds: float = TURN_SECONDS, per_batch: int = MAX_SKIPPED_PER_BATCH
+) -> bool:
     """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
 
     Returns whether that was all.
     """
-    turn_ends = time.monotonic() + TURN_SECONDS
+    turn_ends = time.monotonic() + turn_seconds
     while time.monotonic() < turn_ends:
         async with tenant_transaction(pool, ref.tenant_id, queues=True) as connection:
             skipped = await executions.skip_unsent(
-                connection, ref.tenant_id, ref.campaign_id, limit=MAX_SKIPPED_PER_BATCH, reason=SKIPPED_BECAUSE
+                connection, ref.tenant_id, ref.campaign_id, limit=per_batch, reason=SKIPPED_BECAUSE
             )
             await reach(Failpoint.CAMPAIGN_WRITTEN)
-        if skipped < MAX_SKIPPED_PER_BATCH:
+        if skipped < per_batch:
             return True
     return False
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 
 from rollwave.errors import ConfigurationError
 from rollwave.log import get_logger
 from rollwave.tasks import end, failure_of, raise_if_cancelled
 
 _log = get_logger("watchdog")
+
 
 LOOK_EVERY_SECONDS = 1.0
 """Seconds between two looks at the work."""
@@ -20,6 +22,18 @@ GIVE_UP_SECONDS = 15.0
 
 RESTART_SECONDS = 2.0
 """Seconds before work that failed is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The three times above, in seconds."""
+
+    look_every_seconds: float = LOOK_EVERY_SECONDS
+    give_up_seconds: float = GIVE_UP_SECONDS
+    restart_seconds: float = RESTART_SECONDS
+
+
+TIMES = Times()
 
 
 class Life:
@@ -39,7 +53,12 @@ class Life:
 
 
 async def keep_running(
-    name: str, work: Callable[[Life], Coroutine[object, object, None]], *, silence: float, drain: float
+    name: str,
+    work: Callable[[Life], Coroutine[object, object, None]],
+    *,
+    silence: float,
+    drain: float,
+    times: Times = TIMES,
 ) -> None:
     """Run ``work`` until it returns. It is started again when it fails, or gives no sign of life.
 
@@ -55,14 +74,14 @@ async def keep_running(
         task = asyncio.create_task(work(life))
         try:
             while not task.done() and life.silent_for < silence:
-                await asyncio.wait({task}, timeout=LOOK_EVERY_SECONDS)
+                await asyncio.wait({task}, timeout=times.look_every_seconds)
         except asyncio.CancelledError:
             await end(task, within=2 * drain, cancel_again=drain)
             failure_of(task)
             raise
         if not task.done():
             _log.error("ota_task_stuck", task=name, silent_for=round(life.silent_for))
-            await end(task, within=GIVE_UP_SECONDS)
+            await end(task, within=times.give_up_seconds)
         elif (failure := failure_of(task)) is None:
             raise_if_cancelled()
             if not task.cancelled():
@@ -71,4 +90,4 @@ async def keep_running(
             raise failure
         else:
             _log.error("ota_task_failed", task=name, error=f"{type(failure).__name__}: {failure}", exc_info=failure)
-        await asyncio.sleep(RESTART_SECONDS)
+        await asyncio.sleep(times.restart_seconds)

@@ -1,1 +1,1 @@
-"""The wire: topics, payloads, and one session with a broker."""
+"""MQTT: topics, payloads, and sessions with a broker."""

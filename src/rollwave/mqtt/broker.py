@@ -16,12 +16,12 @@ Protocol: TypeAlias = Literal["5", "3.1.1"]
 
 _PLAINTEXT_PORT, _TLS_PORT = 1883, 8883
 _SCHEMES = {"mqtt": False, "tcp": False, "mqtts": True, "ssl": True, "tls": True}
-"""Whether there is TLS, by scheme. Other MQTT clients write ``tcp``, ``ssl`` and ``tls``."""
+"""Schemes of a broker's URL, and whether each means TLS. Other MQTT clients write ``tcp``, ``ssl`` and ``tls``."""
 
 _HOST = re.compile(r"[^\s,/@\x00]+")
 
-_TEXT_LIMIT = 65_535
-"""Bytes of a text in a packet of MQTT."""
+_MAX_TEXT_BYTES = 65_535
+"""Maximum size of a text in an MQTT packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Broker:
     password: str | None = field(default=None, repr=False)
     protocol: Protocol = "5"
     keepalive: int = 30
-    """Seconds of silence after which the other side is asked for a sign of life, and gets half as long for it."""
+    """MQTT keep-alive in seconds. The connection is dropped after 1.5 times this without traffic."""
     unused_ca: bool = False
-    """``MQTT_CA_CERT`` is set, and the URL asks for plaintext."""
+    """``MQTT_CA_CERT`` is set, but the URL asks for plaintext."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Broker:
@@ -70,14 +70,16 @@ class Broker:
         protocol: Protocol = "5",
         keepalive: int = 30,
     ) -> Broker:
-        """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, verified).
+        """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, with a verified certificate).
 
-        ``tcp`` is ``mqtt``, ``ssl`` and ``tls`` are ``mqtts``. Without a scheme, port 8883 is TLS and any other is not.
+        ``tcp`` means ``mqtt``; ``ssl`` and ``tls`` mean ``mqtts``. Without a scheme, port 8883 means TLS. A login in
+        the URL is used where none is given beside it.
 
-        A URL that asks for plaintext gets it: a CA beside it is not used (:attr:`warning`).
+        A URL that asks for plaintext gets plaintext, and ``ca_cert`` is then not used (:attr:`warning`).
 
         Raises:
-            ConfigurationError: the URL or a file cannot be used. Never falls back to plaintext, or to no certificate.
+            ConfigurationError: the URL, the login or a file cannot be used. Plaintext, or a login without the
+                certificate, is never tried instead.
         """
         encrypted, host, port, user, secret = _split(url)
         username, password = username or user, password or secret
@@ -102,7 +104,7 @@ class Broker:
 
     @property
     def warning(self) -> ConfigurationError | None:
-        """What somebody who reads the settings should know, though they can be used; None: nothing."""
+        """A setting that has no effect, with a hint what to do; None: there is none."""
         if not self.unused_ca:
             return None
         return ConfigurationError(
@@ -112,7 +114,7 @@ class Broker:
 
     @property
     def address(self) -> str:
-        """Host and port, for messages and logs."""
+        """``host:port``, for messages and logs."""
         return f"{self.host}:{self.port}"
 
 
@@ -152,14 +154,14 @@ def _check_login(username: str | None, password: str | None, protocol: Protocol)
         if value and not _fits(value, forbidden):
             raise ConfigurationError(
                 f"{setting} cannot be used: it has a character that MQTT does not allow, or more than "
-                f"{_TEXT_LIMIT} bytes",
+                f"{_MAX_TEXT_BYTES} bytes",
                 hint=f"Correct {setting}, or the login in MQTT_BROKER_URL.",
             )
 
 
 def _fits(text: str, forbidden: str | None) -> bool:
     try:
-        return len(text.encode()) <= _TEXT_LIMIT and (forbidden is None or forbidden not in text)
+        return len(text.encode()) <= _MAX_TEXT_BYTES and (forbidden is None or forbidden not in text)
     except UnicodeEncodeError:
         return False
 

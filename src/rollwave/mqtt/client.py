@@ -1,11 +1,13 @@
-"""One session with a broker.
+"""A session with an MQTT broker: what the engine, the device agent and the fleet use.
 
-A session never reconnects by itself: when it is lost, ``messages()`` ends and ``publish()`` raises, and
-whoever holds it opens another. So nothing is ever sent twice behind the engine's back, and a broker
-that forgot the session is subscribed to again.
+A session never reconnects by itself. When it is lost, ``messages()`` ends and ``publish()`` raises, and the caller
+opens another one. So no message is sent twice without the caller's knowledge, and the caller notices that a broker has
+forgotten the session, and subscribes again.
 
-Whatever happens to the connection is a ``BrokerUnavailable``. A ``TimeoutError`` is always the caller's own, and a
-cancellation of the caller always comes out.
+Every failure of the connection is a ``BrokerUnavailable``. A ``TimeoutError`` always comes from the caller's own
+timeout, and a cancelled call always raises ``CancelledError``.
+
+``tests/integration/mqtt_contract`` tests all of this on two brokers, and another adapter can be run through it.
 """
 
 from __future__ import annotations
@@ -33,73 +35,78 @@ from rollwave.mqtt.library import (
 )
 
 _TAKEN_OVER = 0x8E
+"""The reason code of MQTT 5 for it."""
 
 
 @dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
 class Incoming:
-    """A message as it came. ``attempt`` is the sender's user property of that name, if there was one."""
+    """A received message."""
 
     topic: str
     payload: bytes
     retain: bool
+    """The broker says that the message was retained."""
     attempt: int | None
+    """The sender's user property ``attempt`` (MQTT 5); None: it has none, or not a number."""
     handle: Message = field(repr=False)
+    """The library's message, by which it is acknowledged."""
 
     @property
     def size(self) -> int:
-        """Bytes that the sender decides on, at most: a character of the topic takes up to four."""
+        """Maximum number of bytes of topic and payload: a character of the topic may take four."""
         return len(self.topic) * (1 if self.topic.isascii() else 4) + len(self.payload)
 
 
 class Receipt:
-    """The broker's answer to one publish, to be waited for."""
+    """The broker's answer to one published message."""
 
     def __init__(self, receipt: PublishReceipt) -> None:
         self._receipt = receipt
 
     async def acknowledged(self) -> None:
-        """Return once the broker has acknowledged the message.
+        """Wait until the broker has acknowledged the message.
 
         Raises:
-            BrokerUnavailable: it refused, or the session was lost first (the message may or may not have arrived).
+            BrokerUnavailable: the broker refused the message, or the session was lost first (the message may have
+                arrived).
         """
         try:
             await self._receipt.wait()
         except Exception as error:
             raise unavailable("publish not acknowledged", error) from error
 
-    async def settled(self) -> None:
-        """Return once the broker has answered, or the session was lost; :attr:`taken` tells which."""
+    async def wait(self) -> None:
+        """Wait until the broker has answered or the session is lost. :attr:`taken` and :attr:`refused` say which."""
         try:
             await self._receipt.wait()
-        except Exception:  # noqa: BLE001  whatever ended the session
+        except Exception:  # noqa: BLE001  any error means that the session is lost
             return
 
     @property
     def answered(self) -> bool:
-        """Whether the broker has answered, or the session was lost."""
+        """The broker has answered, or the session is lost."""
         return self._receipt.is_done()
 
     @property
     def taken(self) -> bool:
-        """Whether the broker took the message. False: it refused, or has not answered (it may have the message)."""
+        """The broker acknowledged the message. False: it refused it, or has not answered (it may have the message)."""
         return self._receipt.is_done() and self._receipt.exception() is None
 
     @property
     def refused(self) -> bool:
-        """Whether the broker answered that it will not take this message, while it takes others."""
+        """The broker answered that it does not take this message, with a reason code (MQTT 5). The session stands."""
         return self._receipt.is_done() and isinstance(self._receipt.exception(), PublishRejectedError)
 
 
 class Session:
-    """One connection. Open it with :meth:`connect`."""
+    """One connection to the broker. Open it with :meth:`connect`."""
 
     def __init__(self, client: Client, broker: Broker, *, session_present: bool) -> None:
         self._client = client
         self._has_properties = broker.protocol == "5"
         self._options = lasting_subscription(broker)
         self.session_present = session_present
-        """Whether the broker remembers this client id: its queue is intact."""
+        """The broker remembered this client id: its subscriptions and queue are intact."""
 
     @classmethod
     @asynccontextmanager
@@ -113,17 +120,19 @@ class Session:
         buffer: int = 5000,
         timeout: float = 10.0,
     ) -> AsyncIterator[Session]:
-        """Open a session for the block; it is closed with DISCONNECT on the way out.
+        """Open a session for the block. Leaving the block closes it with DISCONNECT, and raises nothing.
 
         Args:
-            persistent: the broker keeps subscriptions and queue under ``client_id`` while we are away.
-            manual_ack: what is received counts as unreceived until :meth:`acknowledge`.
-            buffer: messages received and not yet taken from :meth:`messages`; past it, or past ``READ_AHEAD``
-                bytes of them, the socket is left unread.
+            broker: where the broker is, and the login.
+            client_id: empty: one is made up.
+            persistent: the broker keeps the subscriptions and the queue of ``client_id`` after the session has ended.
+            manual_ack: a message is delivered again to the next session, unless it was passed to :meth:`acknowledge`.
+            buffer: maximum number of messages that are read ahead of :meth:`messages`. At this number, or at
+                ``READ_AHEAD_BYTES`` (MQTT 5), nothing more is read from the socket.
             timeout: seconds for connecting.
 
         Raises:
-            BrokerUnavailable: no connection, or the broker refused it. Leaving the block raises nothing.
+            BrokerUnavailable: there is no connection, or the broker refused it. Its hint says what to do.
         """
         client = Client.to(broker, client_id, persistent=persistent, manual_ack=manual_ack, buffer=buffer)
         try:
@@ -142,23 +151,25 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection still stands, as far as this side knows."""
+        """The connection is open, as far as this side knows."""
         return self._client.is_connected
 
     def abort(self) -> None:
-        """Close the connection at once: nothing that still waits to be sent goes out."""
+        """Close the connection at once. What waits to be sent is not sent."""
         self._client.abort()
 
     @property
     def taken_over(self) -> bool:
-        """Whether the broker said that it ended the session because another client came with the same client id.
+        """The broker said that it ended the session because another client connected with the same client id.
 
-        MQTT 3.1.1 has no such word, and not every broker of MQTT 5 says it.
+        It cannot say so over MQTT 3.1.1, and not every broker of MQTT 5 does.
         """
         return self._client.stats().last_disconnect_reason_code == _TAKEN_OVER
 
     async def subscribe(self, *filters: str) -> None:
-        """Subscribe at QoS 1; on MQTT 5, retained messages of before do not come, and those of later say that they are.
+        """Subscribe at QoS 1.
+
+        Over MQTT 5 the broker is asked not to deliver messages that were retained before, and to mark later ones.
 
         Raises:
             BrokerUnavailable: the broker refused a filter, or the session is lost.
@@ -166,7 +177,7 @@ class Session:
         await self._subscribe(filters, self._options)
 
     async def subscribe_to_state(self, *filters: str) -> None:
-        """Subscribe at QoS 0 to what is retained there, and to what replaces it.
+        """Subscribe at QoS 0, to what is retained and to what replaces it.
 
         Raises:
             BrokerUnavailable: the broker refused a filter, or the session is lost.
@@ -200,18 +211,23 @@ class Session:
         expires_in: float | None = None,
         retain: bool = False,
     ) -> Receipt:
-        """Hand one QoS 1 message to the session; waits while its queues are full.
+        """Put one QoS 1 message into the session's queue. Waits while the queue is full.
 
-        ``attempt`` travels as an MQTT 5 user property; after ``expires_in`` seconds the broker drops the message if
-        it still waits for the device. (MQTT 3.1.1 knows neither, and they are left out.)
+        Args:
+            topic: without wildcards.
+            payload: the bytes of the message.
+            attempt: sent as a user property (MQTT 5; else it is left out).
+            expires_in: seconds after which the broker drops the message, if it still waits for the subscriber (MQTT 5;
+                else it is left out). Rounded up to whole seconds.
+            retain: the broker keeps the message for later subscribers.
 
         Raises:
-            MessageTooLarge: the broker has said that it takes no packet of this size (MQTT 5). The session stands.
-            BrokerUnavailable: the session is lost, or the broker's limits forbid the message.
+            MessageTooLarge: the packet is over the limit that the broker has announced (MQTT 5). The session stands.
+            BrokerUnavailable: the session is lost, or the message breaks a rule of the session.
         """
         beside = properties(attempt, expires_in) if self._has_properties else None
         try:
-            try:  # a quarter cheaper than to be ready to wait
+            try:  # costs a quarter less than the call that can wait
                 receipt = self._client.publish_nowait(topic, payload, qos=1, retain=retain, properties=beside)
             except FlowControlError:
                 receipt = await self._client.publish(topic, payload, qos=1, retain=retain, properties=beside)
@@ -225,27 +241,27 @@ class Session:
             raise unavailable("publish failed", error) from error
 
     async def messages(self) -> AsyncIterator[Incoming]:
-        """Every message, until the session ends, however it ends."""
+        """Yield every message until the session ends. The end of the session is no error."""
         try:
             async for message in self._client.messages():
                 attempt = read_attempt(message.properties)
                 yield Incoming(message.topic, message.payload, message.retain, attempt, message)
-        except Exception as error:  # noqa: BLE001  that it has ended is all that there is to know
+        except Exception as error:  # noqa: BLE001  the session has ended, for whatever reason
             unavailable("receiving failed", error)
 
     async def acknowledge(self, incoming: Incoming) -> None:
-        """Tell the broker that ``incoming`` is dealt with (``manual_ack`` sessions, in the order received).
+        """Acknowledge a message to the broker (``manual_ack`` sessions, in the order received).
 
         Raises:
-            BrokerUnavailable: the session is lost; the broker will deliver the message again.
+            BrokerUnavailable: the session is lost. The broker will deliver the message again.
         """
         await self.acknowledge_all([incoming])
 
     async def acknowledge_all(self, messages: Iterable[Incoming]) -> None:
-        """Acknowledge several, in the order received.
+        """Acknowledge several messages to the broker, in the order received.
 
         Raises:
-            BrokerUnavailable: the session is lost; the broker will deliver what is not acknowledged again.
+            BrokerUnavailable: the session is lost. The broker will deliver again what it has no acknowledgement of.
         """
         acknowledge = self._client.ack
         try:

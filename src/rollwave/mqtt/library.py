@@ -1,6 +1,6 @@
-"""The MQTT library, made safe to build upon. The only module that knows it.
+"""The only module that knows the MQTT library.
 
-What its calls raise is turned into errors of our own, whatever the socket did, and a cancellation always comes out.
+It turns the library's errors into our own, and works around the cancellations that the library loses.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ __all__ = [
     "unavailable",
 ]
 
-SESSION_EXPIRY = 7 * 86_400
-"""Seconds for which the broker keeps a persistent session, and the reports queued in it."""
+SESSION_EXPIRY_SECONDS = 7 * 86_400
+"""The broker keeps a persistent session, and the reports queued in it, for so long after its end."""
 
-MAX_PACKET = 2 * 1024 * 1024
-"""Bytes of one packet from the broker. On MQTT 5 the broker is told, and drops what is larger."""
+MAX_PACKET_BYTES = 2 * 1024 * 1024
+"""Maximum size of a packet from the broker. Over MQTT 5 the broker is told, and drops larger ones."""
 
-READ_AHEAD = 2 * MAX_PACKET
-"""Bytes that a session reads before they are taken from it (MQTT 5)."""
+READ_AHEAD_BYTES = 2 * MAX_PACKET_BYTES
+"""Maximum size of all messages that a session reads before the caller takes them (MQTT 5)."""
 
-SUBSCRIBING = 300.0
-"""Seconds that the broker may take to answer a subscription: what waits for this session may come first."""
+SUBSCRIBE_SECONDS = 300.0
+"""Timeout of a subscription. Messages queued for the session may come before the broker's answer."""
 
-CLOSING = 8.0
-"""Seconds that closing a session may take. The library sends what is queued, which it limits to five."""
+CLOSE_SECONDS = 8.0
+"""Timeout of closing a session. The library takes up to five seconds to send what is queued."""
 
-_CANCELLING, _CANCEL_AGAIN = 2.0, 0.05
-"""Seconds that the library gets to end a cancelled call, and between two cancellations: it loses some."""
+_CANCEL_SECONDS, _CANCEL_AGAIN_SECONDS = 2.0, 0.05
+"""Timeout of a cancelled call, and the time until it is cancelled again: the library loses some cancellations."""
 
-_OPENING = 10.0
-"""Maximum number of seconds to open a connection that nobody waits for any more."""
+_OPEN_SECONDS = 10.0
+"""Timeout of opening a connection whose caller was cancelled."""
 
-_EXPECTED = (MQTTError, OSError, EOFError)
-"""What the library raises when the connection, or what is asked of the broker, fails. Anything else is a bug."""
+_EXPECTED_ERRORS = (MQTTError, OSError, EOFError)
+"""What the library raises when the connection or a request to the broker fails. Any other error is a bug."""
 
-_NO_LOGIN = frozenset({4, 5, 134, 135})
-"""Why a broker refuses a login: bad user name or password, not authorized; of MQTT 3.1.1 and of MQTT 5."""
+_LOGIN_CODES = frozenset({4, 5, 134, 135})
+"""Reason codes for a refused login, of MQTT 3.1.1 and of MQTT 5: bad user name or password, not authorized."""
 
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _ATTEMPT = "attempt"
@@ -75,13 +75,13 @@ T = TypeVar("T")
 
 
 class Client(AsyncClient):
-    """The library's client with our limits. Its calls that may lose a cancellation are made through :meth:`call`."""
+    """The library's client with our limits. Calls that may lose a cancellation go through :meth:`call`."""
 
     @classmethod
     def to(cls, broker: Broker, client_id: str, *, persistent: bool, manual_ack: bool, buffer: int) -> Self:
         """A client that is not connected yet."""
         limited = broker.protocol == "5"
-        expiry = Properties({"session_expiry_interval": SESSION_EXPIRY}) if persistent and limited else None
+        expiry = Properties({"session_expiry_interval": SESSION_EXPIRY_SECONDS}) if persistent and limited else None
         client = cls(
             client_id or f"rollwave-{os.getpid()}-{os.urandom(4).hex()}",
             protocol=_PROTOCOLS[broker.protocol],
@@ -91,14 +91,14 @@ class Client(AsyncClient):
             username=broker.username,
             password=broker.password,
             connect_properties=expiry,
-            # The broker is told no Receive Maximum worth speaking of: Mosquitto 2.0.11 overruns it, which
-            # would cost the connection. ``buffer`` is the bound: past it TCP pushes back.
+            # The largest Receive Maximum: Mosquitto 2.0.11 exceeds a smaller one, and the connection would be
+            # closed for it. ``buffer`` is the bound: a full one leaves the socket unread.
             max_inbound_inflight=65_535,
-            # A packet over the limit costs the connection, again and again. On MQTT 3.1.1 the broker cannot be
-            # told of one, so there is none: the broker's own limit on a message is what counts.
-            maximum_packet_size=MAX_PACKET if limited else None,
-            max_iterator_bytes=READ_AHEAD if limited else None,
-            subscribe_timeout=SUBSCRIBING,
+            # A packet over the limit ends the connection, each time it is delivered. Over MQTT 3.1.1 the broker cannot
+            # be told of a limit, so there is none but the broker's own.
+            maximum_packet_size=MAX_PACKET_BYTES if limited else None,
+            max_iterator_bytes=READ_AHEAD_BYTES if limited else None,
+            subscribe_timeout=SUBSCRIBE_SECONDS,
             max_unacknowledged_messages=10_000,
             max_write_queue_bytes=4 * 1024 * 1024,
             manual_ack=manual_ack,
@@ -110,41 +110,40 @@ class Client(AsyncClient):
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await a call in which the library may lose a cancellation.
 
-        It loses some while it connects and disconnects and, on Python 3.11, as an answer arrives
-        (``asyncio.wait_for``). Waiting for messages, receipts and room to publish loses none.
+        It loses some while it connects and disconnects and, on Python 3.11, while an answer arrives
+        (``asyncio.wait_for``). It loses none while it waits for messages, receipts, or room to publish.
         """
-        return await immune(work, within=_CANCELLING, cancel_again=_CANCEL_AGAIN)
+        return await immune(work, within=_CANCEL_SECONDS, cancel_again=_CANCEL_AGAIN_SECONDS)
 
     def abort(self) -> None:
-        """Close the socket; what is queued is not sent. The library's own tasks then end by themselves."""
+        """Close the socket. What is queued is not sent. The library's own tasks then end."""
         _abort(self._transport)
 
     async def close(self) -> None:
-        """Disconnect in order, for ``CLOSING`` seconds at most, and abort what is left. Raises no error of the socket.
+        """Disconnect within ``CLOSE_SECONDS``, else abort. Raises no error of the socket.
 
         Raises:
-            asyncio.CancelledError: the caller was cancelled. The connection is closed nevertheless.
+            asyncio.CancelledError: the caller was cancelled. The connection is closed all the same.
         """
         closing = asyncio.create_task(self.disconnect())
         try:
-            await asyncio.wait({closing}, timeout=CLOSING)
+            await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
         finally:
             try:
-                await end(closing, within=_CANCELLING, cancel_again=_CANCEL_AGAIN)
+                await end(closing, within=_CANCEL_SECONDS, cancel_again=_CANCEL_AGAIN_SECONDS)
             finally:
                 self.abort()
                 if closing.done() and not closing.cancelled():
-                    closing.exception()  # the session is over either way
+                    closing.exception()  # read, so that asyncio does not warn: the session has ended either way
 
 
 async def _open_socket(host: str, port: int, *, ssl: Any = None) -> Any:
-    """Open the connection, nothing sent yet. Once cancelled, let it end by itself and close it.
+    """Open a connection. Where the caller is cancelled, opening continues, and the connection is then closed.
 
-    asyncio loses the socket of a connection whose making is cancelled at the moment when it succeeds
-    (``asyncio.staggered_race``).
+    asyncio loses the socket if opening is cancelled at the moment it succeeds (``asyncio.staggered_race``).
     """
     connect = TcpTransport.connect if _knows_happy_eyeballs(asyncio.get_running_loop()) else _connect_plainly
-    opening = asyncio.create_task(asyncio.wait_for(connect(host, port, ssl=ssl), _OPENING))
+    opening = asyncio.create_task(asyncio.wait_for(connect(host, port, ssl=ssl), _OPEN_SECONDS))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -153,12 +152,12 @@ async def _open_socket(host: str, port: int, *, ssl: Any = None) -> Any:
 
 
 async def _connect_plainly(host: str, port: int, *, ssl: Any = None) -> TcpTransport:
-    """As the library does for event loops other than asyncio's own, without the argument that they do not know."""
+    """Open a connection without the argument that only asyncio's own event loop knows."""
     return TcpTransport(*await asyncio.open_connection(host, port, ssl=ssl))
 
 
 def _knows_happy_eyeballs(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether ``loop`` takes the argument with which the library connects; uvloop's does not."""
+    """Whether the event loop knows the argument with which the library connects. uvloop does not."""
     try:
         return "happy_eyeballs_delay" in inspect.signature(loop.create_connection).parameters
     except ValueError:  # a compiled function without a signature
@@ -177,15 +176,21 @@ def _abort(transport: object) -> None:
 
 
 def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavailable:
-    """Our error for one of the library's, to be raised from it. A bug is logged with its traceback."""
-    if not isinstance(error, _EXPECTED):
+    """Make our error from one of the library's, which the caller raises. A bug is logged with its traceback.
+
+    Args:
+        what: what failed, as the beginning of the error message.
+        error: what the library raised.
+        hint: what to do about it.
+    """
+    if not isinstance(error, _EXPECTED_ERRORS):
         _log.error("mqtt_library_error", error=f"{type(error).__name__}: {error}", exc_info=error)
     return BrokerUnavailable(f"{what}: {error if str(error) else type(error).__name__}", hint=hint)
 
 
 def hint_of(error: BaseException, *, encrypted: bool) -> str:
-    """What to do about a connection that cannot be made. ``encrypted``: it was tried with TLS."""
-    if isinstance(error, ConnectRefusedError) and error.reason_code in _NO_LOGIN:
+    """What to do where no connection can be made. ``encrypted``: it was tried with TLS."""
+    if isinstance(error, ConnectRefusedError) and error.reason_code in _LOGIN_CODES:
         return "Check MQTT_USERNAME, MQTT_PASSWORD or the client certificate, and that the broker knows this user."
     cause = error.__cause__ or error
     if isinstance(cause, ssl.SSLCertVerificationError):
@@ -197,7 +202,7 @@ def hint_of(error: BaseException, *, encrypted: bool) -> str:
 
 
 def lasting_subscription(broker: Broker) -> SubscribeOptions | int:
-    """QoS 1; on MQTT 5 retained messages of before do not come, and later ones say that they are."""
+    """QoS 1. Over MQTT 5: without messages that were retained before, and later ones marked as retained."""
     if broker.protocol == "5":
         return SubscribeOptions(QoS.AT_LEAST_ONCE, retain_as_published=True, retain_handling=2)
     return 1
@@ -205,7 +210,7 @@ def lasting_subscription(broker: Broker) -> SubscribeOptions | int:
 
 @lru_cache(maxsize=1024)
 def properties(attempt: int | None, expires_in: float | None) -> Properties | None:
-    """What travels beside a message: its attempt, and the seconds after which it is of no more use."""
+    """The properties of a message: its attempt, and the seconds after which it expires, rounded up."""
     values: dict[str, object] = {}
     if attempt is not None:
         values["user_property"] = ((_ATTEMPT, str(attempt)),)
@@ -215,7 +220,7 @@ def properties(attempt: int | None, expires_in: float | None) -> Properties | No
 
 
 def read_attempt(sent: Properties | None) -> int | None:
-    """The attempt that travelled beside a message."""
+    """The attempt among the properties of a received message; None: there is none, or it is not a number."""
     if not sent:
         return None
     for name, value in sent.get("user_property", ()):

@@ -1,4 +1,4 @@
-"""Command and report bodies, encoded. Reading a report is ``domain.report``'s, as its rules are many."""
+"""The bodies of commands and reports: JSON in UTF-8. ``domain/reports/parse`` reads reports."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from rollwave.domain.reports.parse import cut
 from rollwave.errors import InvalidInput
 
 NOTHING_TO_DO = b'{"action": "none"}'
-"""The answer to a device that asks and has nothing to do."""
+"""The body of the answer to a device that asks what to do and has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a device is told: bring yourself to ``version``, whose bytes are at ``firmware_url``."""
+    """A command to a device: install ``version``, from ``firmware_url``."""
 
     campaign_id: int
     firmware_url: str
     version: str
     checksum: str
+    """SHA-256 in hexadecimal; empty: not known."""
     action: str = "update"
     size: int | None = None
-    """Bytes of the firmware; None: not known."""
+    """Size of the firmware in bytes; None: not known."""
 
 
 def encode_command(
     campaign_id: int, firmware_url: str, version: str, checksum: str | None, size: int | None = None
 ) -> bytes:
-    """The command's body. It depends on the campaign alone: every device and attempt gets the same bytes."""
+    """The body of a command. It depends only on the campaign: every device and attempt gets the same bytes."""
     body: dict[str, object] = {
         "campaign_id": campaign_id,
         "firmware_url": firmware_url,
@@ -42,7 +43,7 @@ def encode_command(
 
 
 def decode_command(payload: bytes) -> Command:
-    """Read a command as a device does.
+    """Parse the body of a command.
 
     Raises:
         InvalidInput: the bytes are not a command.
@@ -54,10 +55,10 @@ def decode_command(payload: bytes) -> Command:
 
 
 def read_command(body: object) -> Command:
-    """Read a command's keys. An optional one that cannot be read never costs the command.
+    """Read a command from parsed JSON. An optional key that cannot be read counts as absent.
 
     Raises:
-        InvalidInput: one is missing, or has the wrong type.
+        InvalidInput: a required key is missing, or has the wrong type.
     """
     if not isinstance(body, dict):
         raise InvalidInput("not a command: not a JSON object")
@@ -82,9 +83,9 @@ def encode_report(
     error: str | None = None,
     attempt: int | None = None,
 ) -> bytes:
-    """A report's body; what is None is left out, and of ``error`` what is over 1 KB.
+    """The body of a report. Values that are None are left out; ``error`` is cut to 1 KB.
 
-    Characters of ``error`` that cannot be shown become blanks: each would take six bytes on the wire.
+    Characters of ``error`` that cannot be printed become spaces: in JSON each would take six bytes.
     """
     if error is not None:
         error = "".join(each if each.isprintable() else " " for each in cut(error))

@@ -1,4 +1,4 @@
-"""Topics, both ways. Tenant and device are read from the topic, never from a payload."""
+"""The topics of commands, reports and questions. Tenant and device are read from the topic, never from a payload."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from rollwave.domain.ids import DeviceId, TenantId, is_valid_id
 STATUS_FILTER = "tenant/+/device/+/ota/status"
 ASK_FILTER = "tenant/+/device/+/ota/get"
 DROPPED = "$SYS/broker/publish/messages/dropped"
-"""Where Mosquitto counts what it has dropped."""
+"""The topic on which Mosquitto publishes how many messages it has dropped."""
 
 _STATUS, _ASK = (re.compile(f"tenant/([^/]{{1,128}})/device/([^/]{{1,128}})/ota/{last}") for last in ("status", "get"))
 
 
 def command_topic(tenant_id: str, device_id: str) -> str:
-    """Where the engine sends a device its command."""
+    """The topic on which the engine sends a device its command."""
     return f"tenant/{tenant_id}/device/{device_id}/ota"
 
 
 def status_topic(tenant_id: str, device_id: str) -> str:
-    """Where a device reports."""
+    """The topic on which a device reports."""
     return f"tenant/{tenant_id}/device/{device_id}/ota/status"
 
 
 def ask_topic(tenant_id: str, device_id: str) -> str:
-    """Where a device asks, with an empty message, what it should be doing."""
+    """The topic on which a device asks, with an empty message, what it should do."""
     return f"tenant/{tenant_id}/device/{device_id}/ota/get"
 
 
 def parse_status_topic(topic: str) -> tuple[TenantId, DeviceId] | None:
-    """Tenant and device of a report's topic, or None when it is not such a topic."""
+    """Tenant and device of a report's topic; None: it is not the topic of a report."""
     return _parse(topic, _STATUS)
 
 
 def parse_ask_topic(topic: str) -> tuple[TenantId, DeviceId] | None:
-    """Tenant and device of a question's topic, or None when it is not such a topic."""
+    """Tenant and device of a question's topic; None: it is not the topic of a question."""
     return _parse(topic, _ASK)
 
 

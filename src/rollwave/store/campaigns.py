@@ -11,6 +11,7 @@ from datetime import datetime
 import asyncpg
 
 from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
+from rollwave.domain.events import MOVES
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.waves import Wave
@@ -303,8 +304,7 @@ async def move(
     )
     if moved is None:
         raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
-    detail = {"from": campaign.status, "to": to, "reason": reason}
-    await events.append(connection, tenant_id, campaign_id, str(to).lower(), actor=actor, detail=detail)
+    await events.append(connection, tenant_id, campaign_id, MOVES[to](campaign.status, reason), actor=actor)
     return to
 
 

@@ -30,6 +30,7 @@ TENANT_TABLES = (
     "ota_campaign_history",
     "ota_quarantine",
     "rollwave_api_keys",
+    "rollwave_event_consumers",
     "rollwave_group_imports",
     "rollwave_group_import_devices",
     "rollwave_idempotency",

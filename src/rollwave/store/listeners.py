@@ -75,8 +75,12 @@ class Lock:
 
 
 @asynccontextmanager
-async def acquire_slot(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
+async def acquire_slot(
+    pool: Pool, slot: int, *, idle_seconds: float = CONTINUOUS_SECONDS
+) -> AsyncIterator[Lock | None]:
     """Hold a slot for the block, on a connection of its own; None: another worker has it.
+
+    PostgreSQL ends the connection, and frees the slot, after ``idle_seconds`` without a statement.
 
     Raises:
         ConfigurationError: the connection leads through a pooler. The lock belongs to a session, and would not hold.
@@ -88,9 +92,7 @@ async def acquire_slot(pool: Pool, slot: int) -> AsyncIterator[Lock | None]:
             )
         try:
             # A holder that is frozen, or gone without a word, must not keep the slot, wherever it was just then.
-            took = await connection.fetchval(
-                _sql["take"], _LOCK_CLASS, slot, int(CONTINUOUS_SECONDS), timeout=_PATIENCE
-            )
+            took = await connection.fetchval(_sql["take"], _LOCK_CLASS, slot, int(idle_seconds), timeout=_PATIENCE)
             yield Lock(connection, slot) if took else None
         finally:
             # Also where no answer came in time: the lock may have been taken, and the pool leaves sessions as they are.

@@ -48,7 +48,7 @@ async def ended(session: Session) -> list[Incoming]:
 async def settled(receipt: Receipt) -> Receipt:
     """The receipt, once the broker has answered or the session has ended."""
     async with asyncio.timeout(WITHIN_SECONDS):
-        await receipt.settled()
+        await receipt.wait()
     return receipt
 
 

@@ -44,7 +44,7 @@ async def life_of_a_session(adapter: Adapter, broker: Broker, name: str) -> None
         for receipt in [await session.publish(name, bytes([number])) for number in range(3)]:
             await receipt.acknowledged()
         last = await session.publish(name, b"\3")
-        await last.settled()
+        await last.wait()
         messages = session.messages()
         for _ in range(4):
             try:
@@ -112,7 +112,7 @@ async def test_a_callers_timeout_is_raised_as_a_timeout(
     async with adapter.connect(served.through(between.url)) as session:
         between.rules.append(to_client(PUBACK, Do.HOLD))
         receipt = await session.publish(name, b"")
-        for wait in (receipt.acknowledged, receipt.settled, session.messages().__anext__):
+        for wait in (receipt.acknowledged, receipt.wait, session.messages().__anext__):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await wait()

@@ -20,7 +20,7 @@ async def test_a_message_that_the_broker_takes(adapter: Adapter, served: Served,
         receipt = await settled(await session.publish(name, b"nobody subscribes to this"))
         assert (receipt.answered, receipt.taken, receipt.refused) == (True, True, False)
         await receipt.acknowledged()
-        await receipt.settled()
+        await receipt.wait()
 
 
 async def test_messages_are_published_at_qos_1(adapter: Adapter, served: Served, between: Proxy, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What has been claimed, on its way: publish before the lease ends, then mark what was taken and release the rest."""
+"""Publishes claimed commands before their lease ends, then marks what the broker took and releases the rest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.refusal import TEXT, Refusal
 from rollwave.engine import stop
-from rollwave.engine.dispatch.batch import Batch, Sent
-from rollwave.engine.dispatch.isolate import Search
-from rollwave.engine.dispatch.session import CommandSession, Handover
+from rollwave.engine.dispatch.batch import Answers, Batch
+from rollwave.engine.dispatch.isolate import Isolation
+from rollwave.engine.dispatch.session import CommandSession, publish_batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
@@ -24,113 +24,118 @@ from rollwave.store.executions import Claimed, Times
 _log = get_logger("dispatcher")
 
 MAX_DEVICES_NAMED = 5
-"""Devices that one line of the log names, at most."""
+"""Maximum number of devices that one log record names."""
 
 
 class Delivery:
-    """Sends batches; holds no connection while the broker is spoken to."""
+    """Publishes batches and records the answers. Holds no database connection while the broker is spoken to."""
 
-    def __init__(self, pool: Pool, publisher: CommandSession, settings: Settings) -> None:
+    def __init__(self, pool: Pool, command_session: CommandSession, settings: Settings) -> None:
         self._pool = pool
-        self._publisher = publisher
+        self._command_session = command_session
         self._settings = settings
-        self._search = Search(publisher, patience=settings.publish_timeout)
+        self._isolation = Isolation(command_session, timeout=settings.publish_timeout)
 
     async def publish(
-        self, ref: CampaignRef, batch: Batch, handed: asyncio.Event, still_runs: Callable[[], Awaitable[bool]]
-    ) -> Sent:
-        """Hand the commands to the session, set ``handed``, and return what the broker answered.
+        self, ref: CampaignRef, batch: Batch, handed_over: asyncio.Event, still_runs: Callable[[], Awaitable[bool]]
+    ) -> Answers:
+        """Publish a batch, set ``handed_over``, and return the broker's answers. Call :meth:`record_answers` next.
 
-        Where the broker ends the session meanwhile, those without an answer are sent again, in parts and each after
-        a look whether the campaign ``still_runs``. :meth:`settle` is to follow.
+        Where the broker ends the session, the commands without an answer are published again in parts, each after a
+        look whether the campaign ``still_runs``. Devices over which it ended before go in such parts from the start.
         """
         with metrics.publish_seconds.time():
             suspects = [command for command in batch.commands if command.suspect]
-            sent = await self._publish(ref, batch.only([each for each in batch.commands if not each.suspect]), handed)
-            handed.set()
-            if sent.lost or (suspects and not sent.unanswered):
-                searched = await self._search.run(ref, batch.only([*sent.unanswered, *suspects]), still_runs)
-                sent.unanswered = searched.unanswered
-                sent.add(searched)
+            others = batch.only([command for command in batch.commands if not command.suspect])
+            answers = await self._publish(ref, others, handed_over)
+            handed_over.set()
+            if answers.session_lost or (suspects and not answers.unanswered):
+                again = batch.only([*answers.unanswered, *suspects])
+                isolated = await self._isolation.run(ref, again, still_runs)
+                answers.unanswered = isolated.unanswered
+                answers.add(isolated)
             else:
-                sent.unanswered += suspects
+                answers.unanswered += suspects
         await reach(Failpoint.PUBLISHED)
-        return sent
+        return answers
 
-    async def settle(self, ref: CampaignRef, times: Times, answers: Sequence[Sent]) -> None:
-        """Write down what became of a batch, from the answers for its parts."""
-        sent = Sent()
-        for each in answers:
-            sent.add(each)
-            sent.unanswered += each.unanswered
-            sent.trouble = sent.trouble or (each.trouble if each.failed else "")
-        await self._settle(ref, times, sent)
+    async def record_answers(self, ref: CampaignRef, times: Times, parts: Sequence[Answers]) -> None:
+        """Write the answers to all parts of a batch into the database, and log what was not taken."""
+        answers = Answers()
+        for part in parts:
+            answers.add(part)
+            answers.unanswered += part.unanswered
+            answers.problem = answers.problem or (part.problem if part.failed else "")
+        await self._record(ref, times, answers)
         await reach(Failpoint.MARKED)
-        metrics.dispatched.inc(len(sent.taken))
+        metrics.dispatched.inc(len(answers.taken))
 
     async def give_back(self, ref: CampaignRef, commands: Sequence[Claimed]) -> None:
-        """Claimed, and not to be sent after all: at once to be skipped, or claimed again under the same attempt."""
+        """Release commands that were claimed and not sent. They can be claimed again at once, with the same attempt."""
         if commands:
             await self._release(ref, commands, delay=0)
 
-    async def _settle(self, ref: CampaignRef, times: Times, sent: Sent) -> None:
-        """Mark what was taken and release the rest, each in a transaction of its own with its rows in one order."""
-        tenant_id, campaign_id = ref.tenant_id, ref.campaign_id
-        if sent.taken:
-            async with tenant_transaction(self._pool, tenant_id, generic_plans=True) as connection:
-                await executions.mark_sent(connection, tenant_id, campaign_id, sent.taken, times)
+    async def _record(self, ref: CampaignRef, times: Times, answers: Answers) -> None:
+        """Mark and release rows, each in a transaction of its own and in one order of rows."""
+        if answers.taken:
+            async with tenant_transaction(self._pool, ref.tenant_id, generic_plans=True) as connection:
+                await executions.mark_sent(connection, ref.tenant_id, ref.campaign_id, answers.taken, times)
                 await reach(Failpoint.MARK_WRITTEN)
-        metrics.publish_failed.inc(sent.failed)
-        if sent.too_large and not await self._any_taken(ref, sent):
-            await self._hold(ref, sent)
+        metrics.publish_failed.inc(answers.failed)
+        if answers.too_large and not await self._any_taken(ref, answers):
+            await self._pause_too_large(ref, answers)
             return
         delay = min(self._settings.tick_interval, self._settings.lease)
-        for unsent, refusal in (
-            (sent.refused, Refusal.REJECTED),
-            (sent.ended, Refusal.CONNECTION_ENDED),
-            (sent.too_large, Refusal.TOO_LARGE),
-            (sent.unanswered, None),
+        for commands, refusal in (
+            (answers.refused, Refusal.REJECTED),
+            (answers.ended_session, Refusal.CONNECTION_ENDED),
+            (answers.too_large, Refusal.TOO_LARGE),
+            (answers.unanswered, None),
         ):
-            if unsent:
-                await self._release(ref, unsent, delay=delay, refusal=refusal)
-        self._tell(ref, sent)
+            if commands:
+                await self._release(ref, commands, delay=delay, refusal=refusal)
+        self._log_failures(ref, answers)
 
-    def _tell(self, ref: CampaignRef, sent: Sent) -> None:
-        for devices, refusal in ((sent.ended, Refusal.CONNECTION_ENDED), (sent.too_large, Refusal.TOO_LARGE)):
-            if devices:
+    def _log_failures(self, ref: CampaignRef, answers: Answers) -> None:
+        for commands, refusal in (
+            (answers.ended_session, Refusal.CONNECTION_ENDED),
+            (answers.too_large, Refusal.TOO_LARGE),
+        ):
+            if commands:
                 _log.warning(
                     "ota_devices_refused",
                     campaign_id=ref.campaign_id,
                     tenant_id=ref.tenant_id,
-                    devices=len(devices),
-                    device_ids=[each.device_id for each in devices[:MAX_DEVICES_NAMED]],
+                    devices=len(commands),
+                    device_ids=[command.device_id for command in commands[:MAX_DEVICES_NAMED]],
                     reason=TEXT[refusal],
                 )
-        if not sent.refused and not sent.unanswered:
-            self._publisher.told.clear(ref.campaign_id)
-        elif self._publisher.told.is_new(ref.campaign_id, "refused" if sent.refused else "unanswered"):
+        log_once = self._command_session.failing_campaigns
+        if not answers.refused and not answers.unanswered:
+            log_once.clear(ref.campaign_id)
+        elif log_once.is_new(ref.campaign_id, "refused" if answers.refused else "unanswered"):
             _log.warning(
                 "ota_mqtt_publish_failed",
                 campaign_id=ref.campaign_id,
                 tenant_id=ref.tenant_id,
-                devices=sent.failed,
-                error=sent.trouble,
+                devices=answers.failed,
+                error=answers.problem,
             )
 
-    async def _any_taken(self, ref: CampaignRef, sent: Sent) -> bool:
+    async def _any_taken(self, ref: CampaignRef, answers: Answers) -> bool:
         """Whether the broker has ever taken the campaign's command for one of its devices."""
-        if sent.taken:
+        if answers.taken:
             return True
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             return await executions.any_taken(connection, ref.tenant_id, ref.campaign_id)
 
-    async def _hold(self, ref: CampaignRef, sent: Sent) -> None:
-        """Pause a campaign whose command is too large for every device: no device is blamed for that."""
-        await self.give_back(ref, [*sent.refused, *sent.ended, *sent.too_large, *sent.unanswered])
+    async def _pause_too_large(self, ref: CampaignRef, answers: Answers) -> None:
+        """Pause a campaign whose command is too large for every device. No device counts as refused for that."""
+        await self.give_back(ref, [*answers.refused, *answers.ended_session, *answers.too_large, *answers.unanswered])
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             campaign = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
             reason = (
-                f"the campaign's command is larger than the broker takes: {sent.limit}. Raise the broker's maximum "
+                f"the campaign's command is larger than the broker takes: {answers.limit}. Raise the broker's maximum "
                 "packet size and start the campaign again, or abort it and create one with a shorter file_url"
             )
             stopped = await stop.pause_unreadable(connection, ref.tenant_id, stop.standing_of(campaign), reason)
@@ -138,23 +143,32 @@ class Delivery:
             stopped.announce()
 
     async def _release(
-        self, ref: CampaignRef, unsent: Sequence[Claimed], *, delay: float, refusal: Refusal | None = None
+        self, ref: CampaignRef, commands: Sequence[Claimed], *, delay: float, refusal: Refusal | None = None
     ) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            await executions.release(connection, ref.tenant_id, ref.campaign_id, unsent, delay=delay, refusal=refusal)
+            await executions.release(connection, ref.tenant_id, ref.campaign_id, commands, delay=delay, refusal=refusal)
 
-    async def _publish(self, ref: CampaignRef, batch: Batch, handed: asyncio.Event) -> Sent:
+    async def _publish(self, ref: CampaignRef, batch: Batch, handed_over: asyncio.Event) -> Answers:
         """Publish before the lease ends and no later: past it, another worker may have the devices."""
         if not batch.commands:
-            return Sent()
-        patience = min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())
+            return Answers()
         try:
-            async with asyncio.timeout(patience):
-                session = await self._publisher.session()
+            async with asyncio.timeout(self._seconds_left(batch)):
+                session = await self._command_session.session()
         except (BrokerUnavailable, TimeoutError) as error:
-            return Sent(unanswered=list(batch.commands), trouble=str(error) or "the broker does not let us in")
-        patience = min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())
-        sent = await Handover(session, ref, batch, self._publisher.precedence).run(patience, handed)
-        if sent.slow:
-            await self._publisher.drop(session)
-        return sent
+            problem = str(error) or "the broker does not let us in"
+            return Answers(unanswered=list(batch.commands), problem=problem)
+        answers = await publish_batch(
+            session,
+            ref,
+            batch,
+            backpressure=self._command_session.backpressure,
+            timeout=self._seconds_left(batch),
+            handed_over=handed_over,
+        )
+        if answers.timed_out:
+            await self._command_session.drop(session)
+        return answers
+
+    def _seconds_left(self, batch: Batch) -> float:
+        return min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())

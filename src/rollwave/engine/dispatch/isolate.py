@@ -1,12 +1,13 @@
-"""Finding the device over whose topic the broker ends the connection, so that it alone waits.
+"""Finds the device over whose command the broker ends the session, so that this device alone waits.
 
-The commands that a lost session left without an answer are sent again in parts of 1, 2, 4, … over a session of the
-search's own. A broker deals with commands in order, so the first of them is the likeliest. Where the session ends over
-a part, the search begins anew with what that part left unanswered, until the device is alone.
+The commands that a lost session left without an answer are published again in parts of 1, 2, 4, … over a separate
+session. A broker handles commands in order, so the first of them is the likeliest cause. Where the session ends over a
+part, the parts begin at 1 again with what that part left unanswered, until the command is alone.
 
-One device is blamed only where the session ended over its command twice, each time after it had taken a message of the
-same size for another topic, and where the broker takes such a message afterwards and leaves that session alone. A
-broker that is restarting or away fails that proof, as does a network that cuts every connection: nobody is blamed.
+A device counts as refused only if all of this holds: the session ended over its command twice; each time the session
+had taken a message of the same size for another topic before; and the broker takes such a message afterwards, over a
+session that then lasts. This does not hold while the broker restarts or the network cuts connections, so no device is
+refused for these.
 """
 
 from __future__ import annotations
@@ -22,30 +23,30 @@ from types import TracebackType
 from typing import Self
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.engine.dispatch.batch import Batch, Sent
-from rollwave.engine.dispatch.session import CommandSession, Handover
+from rollwave.engine.dispatch.batch import Answers, Batch
+from rollwave.engine.dispatch.session import CommandSession, publish_batch
 from rollwave.errors import BrokerUnavailable, MessageTooLarge
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.store.executions import Claimed
 
 MAX_TRIES = 2
-"""Times that a session must end over one command, published alone, before its device is blamed."""
+"""Number of sessions that must end over one command, published alone, before its device counts as refused."""
 
 MAX_TOO_LARGE_IN_A_ROW = 3
-"""Devices in a row whose command is too large, before the rest is not tried."""
+"""Number of commands that are too large, with none taken, after which the rest is not tried."""
 
 STEADY_SECONDS = 0.5
-"""Seconds that a session must last after the search."""
+"""Seconds that a session must last afterwards."""
 
-KEPT_SECONDS = 2 * STEADY_SECONDS
-"""Seconds of the lease that are kept for that, or half of it where it is short."""
+RESERVED_SECONDS = 2 * STEADY_SECONDS
+"""Seconds at the end of the lease that are reserved for that; half of the lease where it is shorter."""
 
 ENDS_WITHIN_SECONDS = 1.0
-"""Seconds in which a session that was lost has ended on this side too."""
+"""Seconds within which this side notices that a session was lost."""
 
-NOBODY = "rollwave-probe"
-"""Tenant and device of the topic to which proofs are published. Nobody has that name."""
+PROBE = "rollwave-probe"
+"""Tenant and device in the topic of test messages. No tenant and no device has this name."""
 
 
 class Proof(enum.Enum):
@@ -53,64 +54,65 @@ class Proof(enum.Enum):
 
     GIVEN = enum.auto()
     TOO_LARGE = enum.auto()
-    """It ends the connection over it, and leaves one alone over which a small one went."""
+    """It ends the session over such a message, and not over a small one."""
     MISSING = enum.auto()
-    """It is away, does not answer, or takes nothing."""
+    """It is unavailable, does not answer, or takes no message."""
 
 
-class Search:
-    """Sends what lost sessions left unanswered. ``patience``: seconds that the broker may take to answer a part."""
+class Isolation:
+    """Publishes what lost sessions left unanswered."""
 
-    def __init__(self, publisher: CommandSession, *, patience: float) -> None:
-        self._publisher = publisher
-        self._patience = patience
+    def __init__(self, command_session: CommandSession, *, timeout: float) -> None:
+        """``timeout``: seconds that the broker may take to answer one part."""
+        self._command_session = command_session
+        self._timeout = timeout
 
-    async def run(self, ref: CampaignRef, batch: Batch, still_runs: Callable[[], Awaitable[bool]]) -> Sent:
-        """Send the batch before its lease ends, each part after a look whether the campaign ``still_runs``."""
-        found, rest, size = Sent(), deque(batch.commands), 1
-        async with _Line(self._publisher, ref, batch, self._patience, still_runs) as line:
-            while rest and not line.over:
+    async def run(self, ref: CampaignRef, batch: Batch, still_runs: Callable[[], Awaitable[bool]]) -> Answers:
+        """Publish the batch before its lease ends, each part after a look whether the campaign ``still_runs``."""
+        found, rest, size = Answers(), deque(batch.commands), 1
+        async with _SeparateSession(self._command_session, ref, batch, self._timeout, still_runs) as separate:
+            while rest and not separate.finished:
                 part = [rest.popleft() for _ in range(min(size, len(rest)))]
-                sent = await (line.alone(part[0]) if len(part) == 1 else line.send(part))
-                found.add(sent)
-                rest.extendleft(reversed(sent.unanswered))
-                whole = len(sent.taken) + len(sent.refused) == len(part)
-                size = 2 * size if whole else 1
+                answers = await (separate.publish_alone(part[0]) if len(part) == 1 else separate.publish(part))
+                found.add(answers)
+                rest.extendleft(reversed(answers.unanswered))
+                all_answered = len(answers.taken) + len(answers.refused) == len(part)
+                size = 2 * size if all_answered else 1
                 if not found.taken and len(found.too_large) >= MAX_TOO_LARGE_IN_A_ROW:
                     break
-            if found.ended and not await line.steady(found.ended[0]):
-                rest += found.ended
-                found.ended = []
+            if found.ended_session and not await separate.is_steady(found.ended_session[0]):
+                rest += found.ended_session
+                found.ended_session = []
         found.unanswered = list(rest)
         return found
 
 
-class _Line:
-    """A session of the search's own, opened again whenever the broker has ended it. ``async with`` is its lifetime."""
+class _SeparateSession:
+    """A session beside the shared one, opened again whenever the broker ends it. ``async with`` closes it."""
 
     def __init__(
         self,
-        publisher: CommandSession,
+        command_session: CommandSession,
         ref: CampaignRef,
         batch: Batch,
-        patience: float,
+        timeout: float,
         still_runs: Callable[[], Awaitable[bool]],
     ) -> None:
-        self._publisher = publisher
-        self._due = ref
-        left = batch.lease_ends - time.monotonic()
-        self._batch = replace(batch, lease_ends=batch.lease_ends - min(KEPT_SECONDS, left / 2))
-        self._ends = batch.lease_ends
-        self._most = patience
+        self._command_session = command_session
+        self._ref = ref
+        seconds_left = batch.lease_ends - time.monotonic()
+        self._batch = replace(batch, lease_ends=batch.lease_ends - min(RESERVED_SECONDS, seconds_left / 2))
+        self._lease_ends = batch.lease_ends
+        self._max_timeout = timeout
         self._still_runs = still_runs
         self._session: Session | None = None
         self._closing = AsyncExitStack()
         self._proven = False
         """Whether this session has taken a message of the command's size."""
-        self._lasting = False
-        """Whether a session that was sent a small message has lasted."""
-        self.over = False
-        """Whether nothing more may be sent: the campaign or the lease has ended, or the broker is away."""
+        self._small_lasts = False
+        """Whether a session has lasted after a small message."""
+        self.finished = False
+        """Whether nothing more may be sent: the campaign was stopped, the lease ended, or the broker is unavailable."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,63 +123,68 @@ class _Line:
         await self._closing.aclose()
 
     @property
-    def _patience(self) -> float:
-        return min(self._most, self._batch.lease_ends - time.monotonic())
+    def _timeout(self) -> float:
+        return min(self._max_timeout, self._batch.lease_ends - time.monotonic())
 
-    async def alone(self, command: Claimed) -> Sent:
-        """Send one command, and find out whether it is what ends the connection."""
+    async def publish_alone(self, command: Claimed) -> Answers:
+        """Publish one command, and find out whether the broker ends the session over it."""
         for _ in range(MAX_TRIES):
             proof = await self._prove(command)
             if proof is Proof.TOO_LARGE:
-                return Sent(too_large=[command], limit=self._limit(command))
+                return Answers(too_large=[command], limit=self._limit(command))
             if proof is Proof.MISSING:
                 return self._give_up(command)
-            sent = await self.send([command])
-            if not sent.lost:
-                return sent
+            answers = await self.publish([command])
+            if not answers.session_lost:
+                return answers
         if await self._prove(command) is not Proof.GIVEN:
             return self._give_up(command)
-        return Sent(ended=[command], trouble="the broker ends the connection over a device's topic")
+        return Answers(ended_session=[command], problem="the broker ends the connection over a device's topic")
 
-    async def steady(self, command: Claimed) -> bool:
-        """Whether a session now lasts for ``STEADY`` seconds: where they end by themselves, no device is to blame."""
-        self._batch = replace(self._batch, lease_ends=self._ends)  # no command is sent any more
+    async def is_steady(self, command: Claimed) -> bool:
+        """Whether a session now lasts for ``STEADY_SECONDS``. If sessions end by themselves, no device is refused."""
+        self._batch = replace(self._batch, lease_ends=self._lease_ends)  # no command is sent any more
         given = await self._prove(command) is Proof.GIVEN
         return given and self._session is not None and not await _has_ended(self._session, within=STEADY_SECONDS)
 
-    async def send(self, commands: list[Claimed]) -> Sent:
-        """Send a part, if the campaign still runs. Where the session ends over it, the next part goes over another."""
+    async def publish(self, commands: list[Claimed]) -> Answers:
+        """Publish a part, if the campaign still runs. Where the session ends over it, the next part gets a new one."""
         try:
             session = await self._open()
-            self.over = not await self._still_runs()
+            self.finished = not await self._still_runs()
         except (BrokerUnavailable, TimeoutError) as error:
-            self.over = True
-            return Sent(unanswered=commands, trouble=str(error))
-        except Exception as error:  # noqa: BLE001  raised once what was found is written down
-            self.over = True
-            return Sent(unanswered=commands, error=error)
-        if self.over:
-            return Sent(unanswered=commands)
-        handover = Handover(session, self._due, self._batch.only(commands), self._publisher.precedence)
-        sent = await handover.run(self._patience)
-        self._proven = self._proven or bool(sent.taken)
-        if sent.slow:
+            self.finished = True
+            return Answers(unanswered=commands, problem=str(error))
+        except Exception as error:  # noqa: BLE001  raised once the answers so far are recorded
+            self.finished = True
+            return Answers(unanswered=commands, error=error)
+        if self.finished:
+            return Answers(unanswered=commands)
+        answers = await publish_batch(
+            session,
+            self._ref,
+            self._batch.only(commands),
+            backpressure=self._command_session.backpressure,
+            timeout=self._timeout,
+        )
+        self._proven = self._proven or bool(answers.taken)
+        if answers.timed_out:
             session.abort()
-        sent.lost = sent.lost and await _has_ended(session, within=ENDS_WITHIN_SECONDS)
-        self.over = bool(sent.unanswered) and not sent.lost
-        return sent
+        answers.session_lost = answers.session_lost and await _has_ended(session, within=ENDS_WITHIN_SECONDS)
+        self.finished = bool(answers.unanswered) and not answers.session_lost
+        return answers
 
-    def _give_up(self, command: Claimed) -> Sent:
-        self.over = True
-        return Sent(unanswered=[command], trouble="the broker ends sessions whatever is sent")
+    def _give_up(self, command: Claimed) -> Answers:
+        self.finished = True
+        return Answers(unanswered=[command], problem="the broker ends sessions whatever is sent")
 
     async def _prove(self, command: Claimed) -> Proof:
-        """Have a session that takes messages of the command's size; found out again for each session."""
+        """Have a session that takes messages of the command's size. Each new session is tested again."""
         for _ in range(MAX_TRIES):
             if self._proven and self._session is not None and self._session.connected:
                 return Proof.GIVEN
-            topic = command_topic(NOBODY, NOBODY)
-            longer = self._topic_size(command) - len(topic)
+            topic = command_topic(PROBE, PROBE)
+            longer = self._topic_bytes(command) - len(topic)
             try:
                 if await self._takes(topic, b" " * max(0, len(self._batch.body) + longer), command):
                     self._proven = True
@@ -188,60 +195,60 @@ class _Line:
                 return Proof.TOO_LARGE
             except (BrokerUnavailable, TimeoutError):
                 return Proof.MISSING
-        return Proof.TOO_LARGE if await self._lasts(command) else Proof.MISSING
+        return Proof.TOO_LARGE if await self._lasts_after_small(command) else Proof.MISSING
 
-    async def _lasts(self, command: Claimed) -> bool:
-        """Whether a session lasts for ``STEADY`` seconds that takes a small message; found out once."""
-        if not self._lasting:
+    async def _lasts_after_small(self, command: Claimed) -> bool:
+        """Whether a session lasts for ``STEADY_SECONDS`` after a small message. A yes is remembered."""
+        if not self._small_lasts:
             try:
-                taken = await self._takes(command_topic(NOBODY, NOBODY), b"", command)
+                taken = await self._takes(command_topic(PROBE, PROBE), b"", command)
             except (BrokerUnavailable, TimeoutError):
                 taken = False
-            steady = taken and self._session is not None and not await _has_ended(self._session, within=STEADY_SECONDS)
-            self._lasting = steady
-        return self._lasting
+            lasts = taken and self._session is not None and not await _has_ended(self._session, within=STEADY_SECONDS)
+            self._small_lasts = lasts
+        return self._small_lasts
 
     async def _takes(self, topic: str, payload: bytes, command: Claimed) -> bool:
         """Whether the broker answers this message. False: it ended the session.
 
         Raises:
-            MessageTooLarge: it has said that it will not take it.
-            BrokerUnavailable: it is away.
-            TimeoutError: it does not answer.
+            MessageTooLarge: the broker has said that it does not take this size.
+            BrokerUnavailable: no session can be opened.
+            TimeoutError: the broker does not answer.
         """
         session = await self._open()
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(self._timeout):
             try:
                 receipt = await session.publish(
                     topic, payload, attempt=command.attempt, expires_in=self._batch.times.answer
                 )
             except MessageTooLarge:
                 raise
-            except BrokerUnavailable:  # it ended it just now, or a message is against the session's rules
+            except BrokerUnavailable:  # the session has just ended, or the message breaks one of its rules
                 if await _has_ended(session, within=ENDS_WITHIN_SECONDS):
                     return False
                 raise
-            await receipt.settled()
+            await receipt.wait()
         return receipt.taken or receipt.refused
 
     async def _open(self) -> Session:
         if self._session is None or not self._session.connected:
             self._session, self._proven = None, False
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 await self._closing.aclose()
-                self._session = await self._closing.enter_async_context(self._publisher.another())
+                self._session = await self._closing.enter_async_context(self._command_session.separate_session())
         return self._session
 
-    def _topic_size(self, command: Claimed) -> int:
-        return len(command_topic(self._due.tenant_id, command.device_id).encode())
+    def _topic_bytes(self, command: Claimed) -> int:
+        return len(command_topic(self._ref.tenant_id, command.device_id).encode())
 
     def _limit(self, command: Claimed) -> str:
-        size = len(self._batch.body) + self._topic_size(command)
+        size = len(self._batch.body) + self._topic_bytes(command)
         return f"it ends the connection over a message of {size} bytes with its topic"
 
 
 async def _has_ended(session: Session, *, within: float) -> bool:
-    """Whether the session ends within so many seconds: with it end its messages."""
+    """Whether the session ends within so many seconds. Its messages end with it."""
     try:
         async with asyncio.timeout(within):
             async for _ in session.messages():

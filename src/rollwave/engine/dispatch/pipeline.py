@@ -1,7 +1,10 @@
-"""Claim, commit, publish, mark.
+"""Sends one campaign's commands: claim, commit, publish, mark.
 
-A claim is a short transaction under the campaign's lock. No connection is held while the broker is spoken to.
+A claim is a short transaction under the campaign's lock. No database connection is held while the broker is spoken to.
 A worker that dies in between leaves a lease that runs out, and the device is sent the same attempt again.
+
+Three things overlap: publishing one half of a batch, claiming the next batch, and recording the last answers. Whether
+the campaign still runs is checked before each half, so after a stop at most one batch per worker still goes out.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy.admission import admit
-from rollwave.engine.dispatch.batch import Batch, Sent
+from rollwave.engine.dispatch.batch import Answers, Batch
 from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import CommandSession
@@ -31,7 +35,11 @@ from rollwave.store.executions import Times
 _log = get_logger("dispatcher")
 
 SHORTEST_WAIT_SECONDS = 0.01
-"""Seconds in which there is never more to send."""
+"""Minimum number of seconds until a campaign is looked at again."""
+
+
+StillRuns: TypeAlias = Callable[[CampaignRef], Awaitable[bool]]
+"""Whether more of a campaign may go."""
 
 
 class Dispatch:
@@ -40,42 +48,49 @@ class Dispatch:
     def __init__(
         self,
         pool: Pool,
-        publisher: CommandSession,
+        command_session: CommandSession,
         settings: Settings,
         count: Count,
         stopping: Callable[[], bool] = lambda: False,
         *,
         steps: int = 1,
+        turn_seconds: float = TURN_SECONDS,
+        still_runs: StillRuns | None = None,
     ) -> None:
         """``count``: counts a campaign's devices, where nobody has.
 
         ``steps``: parts in which a tick's devices go out, one after the other; 1: all at once.
+        ``still_runs``: asked before each half batch; None: the database is, by :meth:`still_runs`.
         """
         self._pool = pool
+        self._turn_seconds = turn_seconds
+        self._ask_whether_it_runs = still_runs or self.still_runs
         self._settings = settings
-        self._publisher = publisher
-        self._claimer = Claims(pool, settings, count, steps=steps)
-        self._sender = Delivery(pool, publisher, settings)
+        self._command_session = command_session
+        self._claims = Claims(pool, settings, count, steps=steps)
+        self._delivery = Delivery(pool, command_session, settings)
         self._stopping = stopping
 
     async def dispatch(self, ref: CampaignRef) -> float:
-        """Send what may go now, for a turn. Returns the seconds until there may be more; 0: there is more now.
+        """Send what may go now, for ``TURN_SECONDS`` at most. Returns seconds until there may be more; 0: there is now.
 
-        One batch is claimed while the one before it is handed over, and what is answered for is marked (``Conveyor``).
-        A broker that is away claims nothing.
+        While the broker is unavailable, nothing is claimed.
         """
         try:
-            await self._publisher.session()
+            await self._command_session.session()
         except BrokerUnavailable:
             return SOON_SECONDS
-        wait, turn_ends = SOON_SECONDS, time.monotonic() + TURN_SECONDS
-        conveyor = Pipeline(
-            self._sender, ref, most=self._settings.claim_batch, still_runs=partial(self._still_runs, ref)
+        wait, turn_ends = SOON_SECONDS, time.monotonic() + self._turn_seconds
+        pipeline = Pipeline(
+            self._delivery,
+            ref,
+            max_unanswered=self._settings.claim_batch,
+            still_runs=partial(self._ask_whether_it_runs, ref),
         )
         try:
             while not self._stopping():
-                batch = await self._claimer.claim(ref)
-                if not await conveyor.put(batch):
+                batch = await self._claims.claim(ref)
+                if not await pipeline.put(batch):
                     break
                 if not (batch.commands or batch.skipped):
                     wait = max(batch.retry_in, SHORTEST_WAIT_SECONDS)
@@ -84,13 +99,13 @@ class Dispatch:
                     wait = 0.0
                     break
         finally:
-            # Also when claiming has failed: what is on its way is marked before anybody claims it again.
-            await conveyor.finish()
-        if conveyor.taken:
-            await self._announce(ref, conveyor.taken)
+            # Also when a claim fails: what was published is marked before the next claim.
+            await pipeline.finish()
+        if pipeline.taken:
+            await self._announce(ref, pipeline.taken)
         return wait
 
-    async def _still_runs(self, ref: CampaignRef) -> bool:
+    async def still_runs(self, ref: CampaignRef) -> bool:
         """Whether more may go: the campaign has not been stopped since, and reports can come in."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
@@ -111,128 +126,140 @@ class Dispatch:
 
 
 MAX_BATCHES_AWAITING_ANSWERS = 1
-"""Batches that may wait to be answered for and written down beside the one that is handed over."""
+"""Maximum number of batches whose answers are waited for and recorded, beside the one that is being published."""
 
 
 class Pipeline:
-    """Of one campaign, for one turn. ``most``: commands that may be on their way at once, the size of a batch."""
+    """The batches of one campaign on their way, for one turn.
+
+    A batch is published in two halves. ``max_unanswered``: maximum number of commands without an answer, and the size
+    of a batch.
+    """
 
     def __init__(
-        self, sender: Delivery, ref: CampaignRef, *, most: int, still_runs: Callable[[], Awaitable[bool]]
+        self,
+        delivery: Delivery,
+        ref: CampaignRef,
+        *,
+        max_unanswered: int,
+        still_runs: Callable[[], Awaitable[bool]],
     ) -> None:
-        self._sender = sender
-        self._due = ref
-        self._most = most
+        self._delivery = delivery
+        self._ref = ref
+        self._max_unanswered = max_unanswered
         self._still_runs = still_runs
-        self._handing: asyncio.Task[bool] | None = None
-        self._settling: deque[asyncio.Task[None]] = deque()
+        self._publishing: asyncio.Task[bool] | None = None
+        self._recording: deque[asyncio.Task[None]] = deque()
         self._unanswered = 0
-        self._answer = asyncio.Event()
-        self._stuck = False
-        self._begun = 0
+        self._answered = asyncio.Event()
+        self._nothing_taken = False
+        self._begun = False
         self.taken = 0
-        """Commands that the broker took, of all that it has answered for."""
+        """The number of commands that the broker took so far."""
 
     async def put(self, batch: Batch) -> bool:
-        """Begin with ``batch``, once all of the one before it is handed over and there is room.
+        """Begin to publish ``batch``, once the one before it is handed over and there is room.
 
-        False: the campaign no longer runs, or the broker takes nothing. What was not handed over is given back.
+        Returns False where the campaign no longer runs or the broker takes nothing. What was not published is then
+        given back.
         """
-        half = -(-self._most // 2)
+        half = -(-self._max_unanswered // 2)
         parts = [batch.part(first, first + half) for first in range(0, len(batch.commands), half)]
         try:
-            goes = await self._all_handed_over()
-            await self._settled_but_few()
-            # What goes first was claimed just now, and that the campaign runs was seen then.
-            goes = goes and (not parts or await self._may_go(parts[0], seen=not self._begun))
+            may_go = await self._previous_handed_over()
+            await self._previous_recorded()
+            # The first part was claimed just now, and the claim saw that the campaign runs.
+            may_go = may_go and (not parts or await self._may_publish(parts[0], claimed_now=not self._begun))
         except BaseException:
-            await self._sender.give_back(self._due, batch.commands)
+            await self._delivery.give_back(self._ref, batch.commands)
             raise
-        if not goes:
-            await self._sender.give_back(self._due, batch.commands)
+        if not may_go:
+            await self._delivery.give_back(self._ref, batch.commands)
         elif parts:
-            self._handing = asyncio.create_task(self._hand_over(parts))
-        return goes
+            self._publishing = asyncio.create_task(self._publish_parts(parts))
+        return may_go
 
     async def finish(self) -> None:
-        """Wait for whatever is on its way, and until what became of it is written down."""
+        """Wait until everything is answered and recorded. Raises the first error."""
         try:
-            await self._all_handed_over()
+            await self._previous_handed_over()
         finally:
-            settled = await asyncio.gather(*self._settling, return_exceptions=True)
-        for trouble in settled:
-            if trouble is not None:
-                raise trouble
+            errors = await asyncio.gather(*self._recording, return_exceptions=True)
+        for error in errors:
+            if error is not None:
+                raise error
 
-    async def _all_handed_over(self) -> bool:
-        handing, self._handing = self._handing, None
-        return handing is None or await handing
+    async def _previous_handed_over(self) -> bool:
+        """Returns False where a part of the batch before may not go."""
+        publishing, self._publishing = self._publishing, None
+        return publishing is None or await publishing
 
-    async def _settled_but_few(self) -> None:
-        while self._settling and (len(self._settling) > MAX_BATCHES_AWAITING_ANSWERS or self._settling[0].done()):
-            await self._settling.popleft()
+    async def _previous_recorded(self) -> None:
+        while self._recording and (len(self._recording) > MAX_BATCHES_AWAITING_ANSWERS or self._recording[0].done()):
+            await self._recording.popleft()
 
-    async def _may_go(self, part: Batch, *, seen: bool = False) -> bool:
-        """Wait for room. ``seen``: that the campaign runs, just now."""
-        while self._unanswered + len(part.commands) > self._most:
-            self._answer.clear()
-            await self._answer.wait()
-        return not self._stuck and (seen or await self._still_runs())
+    async def _may_publish(self, part: Batch, *, claimed_now: bool = False) -> bool:
+        """Wait for room, then say whether the part may go. ``claimed_now``: its claim saw that the campaign runs."""
+        while self._unanswered + len(part.commands) > self._max_unanswered:
+            self._answered.clear()
+            await self._answered.wait()
+        return not self._nothing_taken and (claimed_now or await self._still_runs())
 
-    async def _hand_over(self, parts: Sequence[Batch]) -> bool:
-        """Hand over a batch, of which the first part may go. False: what is left of it may not."""
-        begun: list[asyncio.Task[Sent]] = []
+    async def _publish_parts(self, parts: Sequence[Batch]) -> bool:
+        """Publish a batch, of which the first part may go. Returns False where the rest may not, and gives it back."""
+        begun: list[asyncio.Task[Answers]] = []
         try:
             for part in parts:
-                if begun and not await self._may_go(part):
+                if begun and not await self._may_publish(part):
                     break
-                handed = asyncio.Event()
+                handed_over = asyncio.Event()
                 metrics.claims_in_flight.inc(len(part.commands))
-                begun.append(asyncio.create_task(self._publish(part, handed)))
-                await handed.wait()
+                begun.append(asyncio.create_task(self._publish(part, handed_over)))
+                await handed_over.wait()
         finally:
-            self._settle_later(parts[: len(begun)], begun)
+            self._record_later(parts[: len(begun)], begun)
             rest = [command for part in parts[len(begun) :] for command in part.commands]
-            await self._sender.give_back(self._due, rest)
+            await self._delivery.give_back(self._ref, rest)
         return len(begun) == len(parts)
 
-    async def _publish(self, part: Batch, handed: asyncio.Event) -> Sent:
-        self._begun += 1
+    async def _publish(self, part: Batch, handed_over: asyncio.Event) -> Answers:
+        self._begun = True
         self._unanswered += len(part.commands)
         try:
-            sent = await self._sender.publish(self._due, part, handed, self._still_runs)
+            answers = await self._delivery.publish(self._ref, part, handed_over, self._still_runs)
         except BaseException:
-            self._stuck = True
+            self._nothing_taken = True
             raise
         finally:
-            handed.set()
+            handed_over.set()
             self._unanswered -= len(part.commands)
-            self._answer.set()
-        self.taken += len(sent.taken)
-        self._stuck = self._stuck or bool(sent.unanswered and not sent.taken)
-        return sent
+            self._answered.set()
+        self.taken += len(answers.taken)
+        self._nothing_taken = self._nothing_taken or bool(answers.unanswered and not answers.taken)
+        return answers
 
-    def _settle_later(self, parts: Sequence[Batch], begun: Sequence[asyncio.Task[Sent]]) -> None:
+    def _record_later(self, parts: Sequence[Batch], publishing: Sequence[asyncio.Task[Answers]]) -> None:
+        """Start a task that records the answers to ``parts``, once they are there."""
         if not parts:
             return
-        number = sum(len(part.commands) for part in parts)
-        before = self._settling[-1] if self._settling else None
-        settling = asyncio.create_task(self._settle(parts[0].times, begun, before))
-        settling.add_done_callback(lambda _: metrics.claims_in_flight.dec(number))
-        self._settling.append(settling)
+        commands = sum(len(part.commands) for part in parts)
+        previous = self._recording[-1] if self._recording else None
+        recording = asyncio.create_task(self._record(parts[0].times, publishing, previous))
+        recording.add_done_callback(lambda _: metrics.claims_in_flight.dec(commands))
+        self._recording.append(recording)
 
-    async def _settle(
-        self, times: Times, begun: Sequence[asyncio.Task[Sent]], before: asyncio.Task[None] | None
+    async def _record(
+        self, times: Times, publishing: Sequence[asyncio.Task[Answers]], previous: asyncio.Task[None] | None
     ) -> None:
-        """Once all parts are answered for and the batch ``before`` is settled, write down what became of them."""
-        ended = await asyncio.gather(*begun, return_exceptions=True)
-        answers = [each for each in ended if isinstance(each, Sent)]
-        self._stuck = self._stuck or not any(each.taken for each in answers)
-        if before is not None:
-            await asyncio.wait({before})
+        """Wait for the answers to all parts and for the ``previous`` batch, then record the answers."""
+        results = await asyncio.gather(*publishing, return_exceptions=True)
+        answers = [result for result in results if isinstance(result, Answers)]
+        self._nothing_taken = self._nothing_taken or not any(part.taken for part in answers)
+        if previous is not None:
+            await asyncio.wait({previous})
         if answers:
-            await self._sender.settle(self._due, times, answers)
-        for each in ended:
-            error = each.error if isinstance(each, Sent) else each
+            await self._delivery.record_answers(self._ref, times, answers)
+        for result in results:
+            error = result.error if isinstance(result, Answers) else result
             if error is not None:
                 raise error

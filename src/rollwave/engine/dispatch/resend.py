@@ -1,7 +1,8 @@
-"""Devices that ask what they should be doing are told their command again, or that there is none.
+"""Answers devices that ask what they should do: with their command again, or that there is none.
 
-A device asks when it comes back to a broker that has forgotten it. A whole fleet may come back at once, so answers are
-paced and questions wait in a bounded line; one that does not fit is dropped, and the device asks again.
+A device asks when it comes back to a broker that has forgotten it. A whole fleet may come back at once, so answers go
+out at a limited rate, and questions wait in a bounded queue. A question that does not fit is dropped: the device asks
+again.
 """
 
 from __future__ import annotations
@@ -31,47 +32,49 @@ from rollwave.store.outage import is_outage
 
 _log = get_logger("answerer")
 
-MAX_WAITING = 20_000
-"""Questions that wait for an answer, at most."""
+MAX_QUESTIONS = 20_000
+"""Maximum number of questions that wait for an answer."""
 
 MAX_TRIES = 5
-"""Times that a question is tried to be answered; then the device asks again."""
+"""Maximum number of tries to answer one question. After that it is dropped."""
 
 STEPS_PER_SECOND = 10
-"""Times a second that answers go out."""
+"""Number of times a second at which answers go out."""
 
 NOTHING = Doing(NOTHING_TO_DO, None, None)
 
-Asking: TypeAlias = tuple[TenantId, DeviceId]
+Question: TypeAlias = tuple[TenantId, DeviceId]
+"""The device that asks."""
 
 
 class Resender:
-    """Answers questions at ``ROLLWAVE_ANSWER_RATE`` a second, each device once however often it asked."""
+    """Answers ``ROLLWAVE_ANSWER_RATE`` devices a second. A device that asks again while it waits gets one answer."""
 
     def __init__(self, pool: Pool, settings: Settings, problems: Problems | None = None) -> None:
+        """``problems``: those of the process, as for :class:`CommandSession`."""
         self._pool = pool
-        self._patience = settings.publish_timeout
-        self._step = max(1, settings.answer_rate // STEPS_PER_SECOND)
-        self._publisher = CommandSession(Broker.from_settings(settings), problems)
-        self._waiting: dict[Asking, int] = {}
-        """Times that each was tried, in the order in which they are answered."""
+        self._publish_timeout = settings.publish_timeout
+        self._answers_per_step = max(1, settings.answer_rate // STEPS_PER_SECOND)
+        self._command_session = CommandSession(Broker.from_settings(settings), problems)
+        self._tries: dict[Question, int] = {}
+        """The number of tries so far of each waiting question, in the order in which they are answered."""
         self._asked = asyncio.Event()
 
     def ask(self, tenant_id: TenantId, device_id: DeviceId) -> None:
-        """Note that a device has asked."""
-        self._wait((tenant_id, device_id), tries=0)
+        """Queue the question of a device. It is dropped where the queue is full."""
+        self._queue((tenant_id, device_id), tries=0)
 
-    def _wait(self, asking: Asking, *, tries: int) -> None:
-        """Have the question answered, after those that wait already; it was tried so many times."""
-        if len(self._waiting) < MAX_WAITING and tries < MAX_TRIES:
-            self._waiting.setdefault(asking, tries)
+    def _queue(self, question: Question, *, tries: int) -> None:
+        """Put the question, tried that often, behind those that wait already."""
+        if len(self._tries) < MAX_QUESTIONS and tries < MAX_TRIES:
+            self._tries.setdefault(question, tries)
             self._asked.set()
         else:
             metrics.questions.labels("dropped").inc()
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        async with self._publisher:
+        async with self._command_session:
             while True:
                 await self._asked.wait()
                 try:
@@ -84,39 +87,41 @@ class Resender:
                 await asyncio.sleep(1 / STEPS_PER_SECOND)
 
     async def _answer_some(self) -> None:
-        """Answer the questions of a step.
+        """Answer the questions of one step.
 
         An answer that the broker did not take waits behind the other questions and then goes alone: it may be the one
         over which the broker ends the session.
         """
         await reach(Failpoint.ANSWERING)
-        session = await self._publisher.session()
-        asking = {each: self._waiting.pop(each) for each in self._next()}
-        if not self._waiting:
+        session = await self._command_session.session()
+        questions = {question: self._tries.pop(question) for question in self._next()}
+        if not self._tries:
             self._asked.clear()
         by_tenant: dict[TenantId, list[DeviceId]] = defaultdict(list)
-        for tenant_id, device_id in asking:
+        for tenant_id, device_id in questions:
             by_tenant[tenant_id].append(device_id)
-        answered: set[Asking] = set()
+        answered: set[Question] = set()
         try:
             for tenant_id, device_ids in by_tenant.items():
-                answered |= {(tenant_id, each) for each in await self._answer(session, tenant_id, device_ids)}
+                done = await self._answer(session, tenant_id, device_ids)
+                answered |= {(tenant_id, device_id) for device_id in done}
         finally:
-            for each, tries in asking.items():
-                if each not in answered:
-                    self._wait(each, tries=tries + 1)
+            for question, tries in questions.items():
+                if question not in answered:
+                    self._queue(question, tries=tries + 1)
 
-    def _next(self) -> list[Asking]:
-        waiting = list(islice(self._waiting.items(), self._step))
-        new = [asking for asking, _ in takewhile(lambda each: each[1] == 0, waiting)]
-        return new or [waiting[0][0]]
+    def _next(self) -> list[Question]:
+        """The first questions that were never tried; where there is none, the first question alone."""
+        first = list(islice(self._tries.items(), self._answers_per_step))
+        new = [question for question, _ in takewhile(lambda each: each[1] == 0, first)]
+        return new or [first[0][0]]
 
     async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> list[DeviceId]:
-        """Returns the devices whose answer the broker took, or can never take."""
+        """Returns the devices whose answer the broker took, refused, or can never take for its size."""
         async with tenant_transaction(self._pool, tenant_id) as connection:
             current = await executions.current(connection, tenant_id, device_ids)
         receipts: dict[DeviceId, Receipt] = {}
-        over: list[DeviceId] = []
+        too_large: list[DeviceId] = []
         try:
             for device_id in device_ids:
                 doing = current.get(device_id, NOTHING)
@@ -128,14 +133,14 @@ class Resender:
                         expires_in=doing.seconds_left,
                     )
                 except MessageTooLarge:
-                    over.append(device_id)
+                    too_large.append(device_id)
         except BrokerUnavailable as error:
             _log.debug("ota_answers_delayed", error=str(error))
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._publish_timeout):
                 for receipt in receipts.values():
-                    await receipt.settled()
-        taken = [device_id for device_id, receipt in receipts.items() if receipt.taken or receipt.refused]
-        metrics.questions.labels("command").inc(sum(each in current for each in taken))
-        metrics.questions.labels("nothing").inc(sum(each not in current for each in taken))
-        return taken + over
+                    await receipt.wait()
+        done = [device_id for device_id, receipt in receipts.items() if receipt.taken or receipt.refused]
+        metrics.questions.labels("command").inc(sum(device_id in current for device_id in done))
+        metrics.questions.labels("nothing").inc(sum(device_id not in current for device_id in done))
+        return done + too_large

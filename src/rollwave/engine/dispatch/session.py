@@ -1,4 +1,4 @@
-"""One publishing session, opened when first needed and again when lost."""
+"""The session with the broker over which commands go, and how one batch is published over it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 from rollwave.breaker import Breaker
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine.backpressure import Backpressure
-from rollwave.engine.dispatch.batch import Batch, Sent
+from rollwave.engine.dispatch.batch import Answers, Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable, MessageTooLarge
 from rollwave.log import get_logger
@@ -25,24 +25,31 @@ from rollwave.store.executions import Claimed
 _log = get_logger("publisher")
 
 PUBLISHER = "publisher"
+"""The name under which problems of this session are logged once in the process."""
+
+COMMANDS_PER_TURN = 50
+"""Commands published before other tasks of this process run: each answer of the database waits that long."""
 
 
 class CommandSession:
-    """``async with`` is its lifetime. Listening has a session of its own, so that neither holds up the other."""
+    """One session for all commands of a worker: opened when first needed, and again after it was lost.
+
+    ``async with`` closes it at the end. Listeners have sessions of their own, so that neither holds up the other.
+    """
 
     def __init__(
-        self, broker: Broker, problems: Problems | None = None, precedence: Backpressure | None = None
+        self, broker: Broker, problems: Problems | None = None, backpressure: Backpressure | None = None
     ) -> None:
-        """``problems``: of the process. A listener that has logged why the broker is away has given the hint."""
+        """``problems``: those of the process. A hint that a listener has logged is not logged again."""
         self._broker = broker
         self._problems = problems or Problems()
         self._session: Session | None = None
         self._closing = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._breaker = Breaker()
-        self.precedence = precedence or Backpressure()
-        self.told = LogOnce()
-        """Of which campaigns it has been said that their commands are not taken."""
+        self.backpressure = backpressure or Backpressure()
+        self.failing_campaigns = LogOnce()
+        """Campaigns whose commands are not taken, each logged once."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,10 +65,10 @@ class CommandSession:
         await self._closing.aclose()
 
     async def session(self) -> Session:
-        """A session that stands, as far as this side knows.
+        """Return the open session, or open one.
 
         Raises:
-            BrokerUnavailable: none can be had now. Logged once until the broker is back.
+            BrokerUnavailable: no session can be opened now. Logged once until the broker is available again.
         """
         async with self._opening:
             if self._session is not None and self._session.connected:
@@ -72,8 +79,8 @@ class CommandSession:
             return self._session
 
     @asynccontextmanager
-    async def another(self) -> AsyncIterator[Session]:
-        """A session beside the shared one, for what may cost it the connection. Closed with the block.
+    async def separate_session(self) -> AsyncIterator[Session]:
+        """Open a second session for the block, for commands that may cost it the connection.
 
         Raises:
             BrokerUnavailable: as :meth:`session`.
@@ -87,7 +94,7 @@ class CommandSession:
         try:
             session = await closing.enter_async_context(Session.connect(self._broker))
         except BrokerUnavailable as error:
-            # Not every campaign of every tick may knock again.
+            # The breaker limits the tries: else each campaign would try at each tick.
             if self._breaker.failed():
                 tell(self._problems, PUBLISHER, "ota_mqtt_publish_failed", error, broker=self._broker.address)
             raise
@@ -99,11 +106,11 @@ class CommandSession:
 
     @property
     def away_for(self) -> float | None:
-        """Seconds for which no session could be had; None: one can, as far as is known."""
+        """Seconds for which no session could be opened; None: the broker is available, as far as is known."""
         return self._breaker.away_for
 
     async def drop(self, session: Session) -> None:
-        """Close a session that did not answer in time, so that nothing still queued in it goes out late."""
+        """Abort a session that did not answer in time, so that nothing still queued in it goes out late."""
         session.abort()
         async with self._opening:
             if self._session is session:
@@ -111,49 +118,59 @@ class CommandSession:
                 await self._closing.aclose()
 
 
-COMMANDS_PER_TURN = 50
-"""Commands handed over before others in this process get their turn: each answer of the database waits for it."""
+async def publish_batch(
+    session: Session,
+    ref: CampaignRef,
+    batch: Batch,
+    *,
+    backpressure: Backpressure,
+    timeout: float,
+    handed_over: asyncio.Event | None = None,
+) -> Answers:
+    """Publish the commands, set ``handed_over``, and wait for the broker's answers. Raises no error of the broker.
+
+    Args:
+        timeout: seconds for all of it. After it the answers are ``timed_out``, and the session is to be aborted.
+        handed_over: set once every command is in the session's queue.
+    """
+    return await _Publishing(session, ref, batch, backpressure).run(timeout, handed_over)
 
 
-class Handover:
-    """One batch on its way over one session."""
+class _Publishing:
+    """One batch that is published over one session."""
 
-    def __init__(self, session: Session, ref: CampaignRef, batch: Batch, precedence: Backpressure) -> None:
+    def __init__(self, session: Session, ref: CampaignRef, batch: Batch, backpressure: Backpressure) -> None:
         self._session = session
-        self._due = ref
+        self._ref = ref
         self._batch = batch
-        self._precedence = precedence
+        self._backpressure = backpressure
         self._receipts: list[tuple[Claimed, Receipt]] = []
         self._too_large: list[Claimed] = []
-        self._trouble = self._limit = ""
+        self._problem = self._limit = ""
 
-    async def run(self, patience: float, handed: asyncio.Event | None = None) -> Sent:
-        """Publish, set ``handed``, and wait for the answers, for ``patience`` seconds in all. Raises nothing of ours.
-
-        Where the result is ``slow``, the session is to be aborted: what is still queued in it must not go out late.
-        """
-        slow = lost = False
+    async def run(self, timeout: float, handed_over: asyncio.Event | None) -> Answers:
+        timed_out = session_lost = False
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self._hand_over()
-                if handed is not None:
-                    handed.set()
+                if handed_over is not None:
+                    handed_over.set()
                 for _, receipt in self._receipts:
                     if not receipt.answered:  # the broker answers in order: one wait is for many
-                        await receipt.settled()
+                        await receipt.wait()
         except BrokerUnavailable as error:
-            self._trouble, lost = str(error), True
+            self._problem, session_lost = str(error), True
         except TimeoutError:
-            self._trouble, slow = f"the broker did not acknowledge within {patience:.0f} s", True
-        return self._sorted(lost=lost, slow=slow)
+            self._problem, timed_out = f"the broker did not acknowledge within {timeout:.0f} s", True
+        return self._answers(session_lost=session_lost, timed_out=timed_out)
 
     async def _hand_over(self) -> None:
-        """Put every command into the session's queue, and its receipt beside it."""
-        batch, tenant_id, publish = self._batch, self._due.tenant_id, self._session.publish
+        """Put every command into the session's queue, until the lease ends."""
+        batch, tenant_id, publish = self._batch, self._ref.tenant_id, self._session.publish
         expires_in, receipts = batch.times.answer, self._receipts
         for number, command in enumerate(batch.commands, start=1):
             if time.monotonic() >= batch.lease_ends:
-                self._trouble = "the lease ended"
+                self._problem = "the lease ended"
                 return
             topic = command_topic(tenant_id, command.device_id)
             try:
@@ -166,21 +183,21 @@ class Handover:
             if number == 1:
                 await reach(Failpoint.PUBLISHING)
             if number % COMMANDS_PER_TURN == 0:
-                await self._precedence.give_way()
+                await self._backpressure.give_way()
 
-    def _sorted(self, *, lost: bool, slow: bool) -> Sent:
+    def _answers(self, *, session_lost: bool, timed_out: bool) -> Answers:
         commands = self._batch.commands
-        sent = Sent(too_large=self._too_large, limit=self._limit, slow=slow)
+        answers = Answers(too_large=self._too_large, limit=self._limit, timed_out=timed_out)
         for command, receipt in self._receipts:
             if receipt.taken:
-                sent.taken.append(command)
+                answers.taken.append(command)
             elif receipt.refused:
-                sent.refused.append(command)
+                answers.refused.append(command)
             else:
-                lost = lost or receipt.answered
-                sent.unanswered.append(command)
-        sent.unanswered += commands[len(self._receipts) + len(self._too_large) :]
-        sent.lost = lost and not slow
-        told = "refused by the broker" if sent.refused else "the connection ended before the broker acknowledged it"
-        sent.trouble = self._trouble or self._limit or told
-        return sent
+                session_lost = session_lost or receipt.answered
+                answers.unanswered.append(command)
+        answers.unanswered += commands[len(self._receipts) + len(self._too_large) :]
+        answers.session_lost = session_lost and not timed_out
+        usual = "refused by the broker" if answers.refused else "the connection ended before the broker acknowledged it"
+        answers.problem = self._problem or self._limit or usual
+        return answers

@@ -104,10 +104,12 @@ DRAIN_SECONDS = 5.0
 Commit: TypeAlias = Callable[[Batch], Coroutine[object, object, None]]
 
 
-async def commit_in_order(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> None:
+async def commit_in_order(
+    inbox: Inbox, commit: Commit, stop: asyncio.Event, *, drain_seconds: float = DRAIN_SECONDS
+) -> None:
     """Commit every batch, begun in the order of the inbox, until that is closed and empty.
 
-    Once a stop is asked for, or this task is cancelled, what is under way has ``DRAIN`` seconds to come to its end.
+    Once a stop is asked for, or this task is cancelled, what is under way has ``drain_seconds`` to come to its end.
     The first error ends it all; a cancellation stays one, whatever becomes of what is under way.
     """
     stopping = asyncio.create_task(stop.wait())
@@ -125,7 +127,7 @@ async def commit_in_order(inbox: Inbox, commit: Commit, stop: asyncio.Event) -> 
     finally:
         stopping.cancel()
         try:
-            await _finish(commits)
+            await _finish(commits, drain_seconds)
         finally:
             failures = [failure for task in commits if (failure := failure_of(task))]  # read, whatever is raised here
     if failures:
@@ -140,10 +142,10 @@ async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox
         raise
 
 
-async def _finish(commits: Collection[asyncio.Task[None]]) -> None:
+async def _finish(commits: Collection[asyncio.Task[None]], drain_seconds: float) -> None:
     """Wait, but not for long. A cancellation meanwhile is raised at the end."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + DRAIN_SECONDS
+    deadline = clock() + drain_seconds
     cancelled: asyncio.CancelledError | None = None
     while (left := deadline - clock()) > 0 and not all(task.done() for task in commits):
         try:

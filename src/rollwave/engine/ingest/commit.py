@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports import coalesce
@@ -25,7 +26,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest import apply
 from rollwave.engine.ingest.apply import pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
-from rollwave.engine.ingest.many_tenants import ManyTenants
+from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
@@ -33,7 +34,6 @@ from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, executions, quarantine
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.events import FailedAttempt
 from rollwave.store.executions import Effect
 from rollwave.store.outage import ValueRefused, is_away, is_outage
 
@@ -47,14 +47,20 @@ class Ingest:
     """Keeps nothing between batches but what its sorter remembers, and need not."""
 
     def __init__(
-        self, pool: Pool, settings: Settings, on_question: Callable[[TenantId, DeviceId], None] | None = None
+        self,
+        pool: Pool,
+        settings: Settings,
+        on_question: Callable[[TenantId, DeviceId], None] | None = None,
+        *,
+        tenants_per_lane: int = TENANTS_PER_LANE,
     ) -> None:
+        """``tenants_per_lane``: tenants for which another transaction at the same time is worth while."""
         self._sorter = Classifier(on_question)
         self._pool = pool
         self._settings = settings
         self._delays = Delays()
         self._unsent = UnsentReports()
-        self._together = ManyTenants(pool, settings, self._sorter, self._unsent)
+        self._together = ManyTenants(pool, settings, self._sorter, self._unsent, tenants_per_lane=tenants_per_lane)
         self._turn = asyncio.Lock()
 
     @property
@@ -166,7 +172,7 @@ class Ingest:
         seen: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
         tally: Tally = Counter()
-        failures: list[FailedAttempt] = []
+        failures: list[Entry[AttemptFailed]] = []
         rounds = coalesce.one_per_execution(share.reports)
         seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
         async with tenant_transaction(
@@ -200,14 +206,14 @@ class Ingest:
         tenant_id: TenantId,
         reports: Sequence[tuple[DeviceId, Report]],
         seen: Counter[Outcome],
-    ) -> tuple[Tally, list[FailedAttempt]]:
+    ) -> tuple[Tally, list[Entry[AttemptFailed]]]:
         """Apply one report an execution; returns what moved, and the attempts that failed."""
         settings = self._settings
         began = time.monotonic()
         effects = await executions.apply_reports(
             connection, tenant_id, reports, apply.times_of(settings), max_attempts=settings.max_attempts
         )
-        failures: list[FailedAttempt] = []
+        failures: list[Entry[AttemptFailed]] = []
         for (device_id, said), effect in zip(reports, effects, strict=True):
             became = coalesce.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
@@ -222,13 +228,15 @@ class Ingest:
                 self._unsent.note(tenant_id, device_id, said)
             if effect.applied and said.status is ExecutionStatus.FAILED:
                 failures.append(_failed_attempt(device_id, said, effect))
-        await self._postpone(connection, tenant_id, [each for each in failures if not each.final])
+        await self._postpone(connection, tenant_id, [each for each in failures if not each.event.final])
         moved = coalesce.tally(
             (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
         )
         return moved, failures
 
-    async def _postpone(self, connection: Connection, tenant_id: TenantId, retried: Sequence[FailedAttempt]) -> None:
+    async def _postpone(
+        self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
+    ) -> None:
         """Set the delay of each device that gets another attempt, by its campaign's policy."""
         for campaign_id in {each.campaign_id for each in retried}:
             campaign = await campaigns.get(connection, tenant_id, campaign_id)
@@ -236,23 +244,22 @@ class Ingest:
             policy = under_policy(campaign, self._settings).policy
             delays = []
             for each in retried:
-                if each.campaign_id == campaign_id:
+                if each.campaign_id == campaign_id and each.event.cause is not None:
                     luck = random.random()  # noqa: S311  spreads load only
-                    delay = policy.retry.delay_of(each.attempt, luck=luck)
-                    delays.append((DeviceId(each.device_id), Reason(each.reason), delay))
+                    delay = policy.retry.delay_of(each.event.attempt, luck=luck)
+                    delays.append((DeviceId(each.event.device_id), each.event.cause, delay))
             await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
 
 
-def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> FailedAttempt:
-    return FailedAttempt(
-        said.campaign_id,
-        device_id,
+def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:
+    failed = AttemptFailed(
         effect.attempt or 1,
-        effect.reason or Reason.REPORTED,
         said.error or "the device gave no reason",
-        "device",
+        effect.reason or Reason.REPORTED,
         final=not effect.retried,
+        device_id=device_id,
     )
+    return Entry(said.campaign_id, failed, DEVICE)
 
 
 _log = get_logger("listener")

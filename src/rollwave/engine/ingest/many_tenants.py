@@ -57,7 +57,16 @@ class Written:
 class ManyTenants:
     """Writes what can be written together."""
 
-    def __init__(self, pool: Pool, settings: Settings, sorter: Classifier, unsent: UnsentReports) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: Settings,
+        sorter: Classifier,
+        unsent: UnsentReports,
+        *,
+        tenants_per_lane: int = TENANTS_PER_LANE,
+    ) -> None:
+        self._tenants_per_lane = tenants_per_lane
         self._pool = pool
         self._told = LogOnce()
         self._times = times_of(settings)
@@ -82,7 +91,7 @@ class ManyTenants:
                 left[tenant_id] = share
         refs: list[CampaignRef] = []
         async with asyncio.TaskGroup() as lanes:
-            tasks = [lanes.create_task(self._write(lane, outcomes)) for lane in lanes_of(said)]
+            tasks = [lanes.create_task(self._write(lane, outcomes)) for lane in lanes_of(said, self._tenants_per_lane)]
         for written in (task.result() for task in tasks):
             refs += written.refs
             for tenant_id, device_id, report in written.left:
@@ -153,10 +162,10 @@ class ManyTenants:
         return moves, left
 
 
-def lanes_of(said: Sequence[Said]) -> list[list[Said]]:
+def lanes_of(said: Sequence[Said], tenants_per_lane: int = TENANTS_PER_LANE) -> list[list[Said]]:
     """Each tenant's reports are in one of them."""
     tenants = sorted({tenant_id for tenant_id, _, _ in said})
-    lanes = max(1, min(MAX_LANES, len(tenants) // TENANTS_PER_LANE))
+    lanes = max(1, min(MAX_LANES, len(tenants) // tenants_per_lane))
     lane_of = {tenant_id: number * lanes // len(tenants) for number, tenant_id in enumerate(tenants)}
     parts: list[list[Said]] = [[] for _ in range(lanes)]
     for each in said:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollwave.domain.events import DEVICE, ENGINE, AttemptFailed, Entry, FinishedRestored
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
 from rollwave.domain.reports.coalesce import Tally
@@ -20,7 +21,6 @@ from rollwave.store import adoption, campaigns, events
 from rollwave.store.adoption import Adopted
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.events import FailedAttempt
 
 _log = get_logger("upkeep")
 
@@ -43,14 +43,14 @@ class TakenOver:
     any_moved: bool
 
 
-async def take_over(connection: Connection, campaign: Campaign, *, progress_timeout: float) -> TakenOver:
+async def take_over(
+    connection: Connection, campaign: Campaign, *, progress_timeout: float, limit: int = MAX_ADOPTED_PER_LOOK
+) -> TakenOver:
     """Give devices left in progress all their time from now on, and end those that had finished.
 
     Needs the campaign's lock.
     """
-    adopted = await adoption.adopt(
-        connection, campaign, patience=progress_timeout, limit=MAX_ADOPTED_PER_LOOK, skipped=SKIPPED
-    )
+    adopted = await adoption.adopt(connection, campaign, patience=progress_timeout, limit=limit, skipped=SKIPPED)
     moved = [each for each in adopted if each.became is not each.was]
     tally: Tally = Counter()
     for each in moved:
@@ -60,7 +60,7 @@ async def take_over(connection: Connection, campaign: Campaign, *, progress_time
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
         await _record_finished(connection, campaign, ended)
-    return TakenOver(more=len(adopted) == MAX_ADOPTED_PER_LOOK, any_moved=bool(moved))
+    return TakenOver(more=len(adopted) == limit, any_moved=bool(moved))
 
 
 async def _record_finished(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
@@ -70,15 +70,13 @@ async def _record_finished(connection: Connection, campaign: Campaign, ended: Se
         campaign.tenant_id,
         [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
     )
-    counts = {"succeeded": len(ended) - len(failures), "failed": len(failures)}
-    await events.append(
-        connection, campaign.tenant_id, campaign.id, "finished_restored", actor=events.ENGINE, detail=counts
-    )
+    restored = FinishedRestored(succeeded=len(ended) - len(failures), failed=len(failures))
+    await events.append(connection, campaign.tenant_id, campaign.id, restored, actor=ENGINE)
     if campaign.counted:  # else it is being adopted, which is logged once it is counted
+        counts = restored.to_detail()
         _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
 
 
-def _failed_attempt(campaign: Campaign, device: Adopted) -> FailedAttempt:
-    return FailedAttempt(
-        campaign.id, device.device_id, device.attempt, Reason.REPORTED, device.error, "device", final=True
-    )
+def _failed_attempt(campaign: Campaign, device: Adopted) -> Entry[AttemptFailed]:
+    failed = AttemptFailed(device.attempt, device.error, Reason.REPORTED, final=True, device_id=device.device_id)
+    return Entry(campaign.id, failed, DEVICE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.events import ENGINE, CampaignAdopted, CountersRepaired
 from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import under_policy
@@ -50,7 +51,7 @@ class Counters:
         return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: not now, as what a host left comes first."""
+        """Compare counters and rows, and repair the difference. False: rows that a host left are taken over first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 
@@ -78,7 +79,7 @@ class Counters:
 
     async def _repair(self, ref: CampaignRef, found: Comparison) -> bool:
         stopped: Stopped | None = None
-        adopted: dict[str, int] = {}
+        adopted: CampaignAdopted | None = None
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             was = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
             if not was.counted and not await self._may_adopt(connection, was, found):
@@ -90,7 +91,9 @@ class Counters:
                 adopted = _what_a_host_did(found)
                 stopped = await self._record_adoption(connection, ref, adopted)
         if adopted:
-            _log.info("ota_campaign_adopted", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id, **adopted)
+            _log.info(
+                "ota_campaign_adopted", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id, **adopted.to_detail()
+            )
         if stopped:
             stopped.announce()
         return repaired
@@ -103,13 +106,13 @@ class Counters:
         return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
 
     async def _record_adoption(
-        self, connection: Connection, ref: CampaignRef, counts: dict[str, int]
+        self, connection: Connection, ref: CampaignRef, adopted: CampaignAdopted
     ) -> Stopped | None:
         """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.
 
         One of which nothing was sent is like any other that a host writes down.
         """
-        await events.append(connection, ref.tenant_id, ref.campaign_id, "adopted", actor=events.ENGINE, detail=counts)
+        await events.append(connection, ref.tenant_id, ref.campaign_id, adopted, actor=ENGINE)
         campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
         return await stop.judge(connection, ref.tenant_id, stop.standing_of(campaign))
 
@@ -123,14 +126,8 @@ class Counters:
             was=(was.succeeded, was.failed, was.sent),
             counted=(campaign.succeeded, campaign.failed, campaign.sent),
         )
-        await events.append(
-            connection,
-            campaign.tenant_id,
-            campaign.id,
-            "counters_repaired",
-            actor=events.ENGINE,
-            detail={"succeeded": campaign.succeeded, "failed": campaign.failed},
-        )
+        repaired = CountersRepaired(succeeded=campaign.succeeded, failed=campaign.failed)
+        await events.append(connection, campaign.tenant_id, campaign.id, repaired, actor=ENGINE)
         return await stop.judge(connection, campaign.tenant_id, stop.standing_of(campaign))
 
 
@@ -138,12 +135,12 @@ def _goes_on(campaign: Campaign) -> bool:
     return campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}
 
 
-def _what_a_host_did(found: Comparison) -> dict[str, int]:
+def _what_a_host_did(found: Comparison) -> CampaignAdopted:
     rows = found.rows
-    return {
-        "waiting": rows["pending"],
-        "in_progress": rows["downloading"] + rows["installing"],
-        "succeeded": rows["succeeded"],
-        "failed": rows["failed"],
-        "skipped": rows["skipped"],
-    }
+    return CampaignAdopted(
+        waiting=rows["pending"],
+        in_progress=rows["downloading"] + rows["installing"],
+        succeeded=rows["succeeded"],
+        failed=rows["failed"],
+        skipped=rows["skipped"],
+    )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, GivenUp
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
 from rollwave.domain.policy.document import Policy
@@ -23,7 +24,6 @@ from rollwave.settings import Settings
 from rollwave.store import adoption, campaigns, events, executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.events import FailedAttempt
 from rollwave.store.executions import Overdue
 from rollwave.store.listeners import Listening
 
@@ -129,17 +129,12 @@ def _judge(device: Overdue, policy: Policy, *, sends_on: bool) -> _Judged:
     return _Judged(device, reason, message, retry_in)
 
 
-def _failed_attempt(campaign_id: CampaignId, judged: _Judged) -> FailedAttempt:
-    return FailedAttempt(
-        campaign_id,
-        judged.device.device_id,
-        judged.device.attempt,
-        judged.reason,
-        judged.message,
-        events.ENGINE,
-        final=judged.retry_in is None,
-        given_up=judged.device.failed_for is not None,
-    )
+def _failed_attempt(campaign_id: CampaignId, judged: _Judged) -> Entry[DeviceFailure]:
+    device = judged.device
+    kind = AttemptFailed if device.failed_for is None else GivenUp
+    final = judged.retry_in is None
+    failed = kind(device.attempt, judged.message, judged.reason, final=final, device_id=device.device_id)
+    return Entry(campaign_id, failed, ENGINE)
 
 
 def _reason(overdue: Overdue) -> Reason:

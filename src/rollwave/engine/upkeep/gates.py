@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
+from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.admission import admit
 from rollwave.domain.policy.document import Policy
 from rollwave.domain.policy.facts import Remaining
@@ -47,7 +48,10 @@ class Look:
 class Upkeep:
     """Looks after one campaign at a time; any number of workers may do so at once."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, settings: Settings, *, max_adopted_per_look: int = adoption.MAX_ADOPTED_PER_LOOK
+    ) -> None:
+        self._max_adopted_per_look = max_adopted_per_look
         self._pool = pool
         self._settings = settings
         self._counters = Counters(pool, settings)
@@ -116,7 +120,9 @@ class Upkeep:
 
         ``counted``: its rows have just been counted.
         """
-        taken = await adoption.take_over(connection, campaign, progress_timeout=policy.progress_timeout)
+        taken = await adoption.take_over(
+            connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
+        )
         if taken.more:
             return Look(left_behind=True)
         if taken.any_moved or not campaign.counted:
@@ -147,18 +153,12 @@ class Upkeep:
         if stopped:
             return Look(stopped)
         if outlook.finished:
-            await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=events.ENGINE)
+            await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
             await waves.pass_gate(connection, campaign, wave)
-            await events.append(
-                connection,
-                campaign.tenant_id,
-                campaign.id,
-                "wave_opened",
-                actor=events.ENGINE,
-                detail={"wave": wave + 1, "succeeded": campaign.succeeded, "failed": campaign.failed},
-            )
+            opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed)
+            await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
         return Look()
 
@@ -170,7 +170,10 @@ class Upkeep:
         # Nothing is sent any more: a policy that cannot be read pauses nothing.
         campaign, policy = locked.row, locked.policy
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
-        more = (await adoption.take_over(connection, campaign, progress_timeout=policy.progress_timeout)).more
+        taken = await adoption.take_over(
+            connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
+        )
+        more = taken.more
         if deadlines_run:
             more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
         if more:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 
 from rollwave.domain.campaign import CampaignRef
+from rollwave.domain.events import ENGINE, CampaignTargeted
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger
@@ -66,10 +67,8 @@ class Targeter:
             last = batch.devices < self._batch
             total, seconds = await targets.advance(connection, campaign, batch, last=last)
             if last:
-                detail = {"devices": total, "seconds": round(seconds, 1)}
-                await events.append(
-                    connection, campaign.tenant_id, campaign.id, "targeted", actor=events.ENGINE, detail=detail
-                )
+                targeted = CampaignTargeted(total, round(seconds, 1))
+                await events.append(connection, campaign.tenant_id, campaign.id, targeted, actor=ENGINE)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if last:
             _log.info(

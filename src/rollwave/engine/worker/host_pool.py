@@ -70,7 +70,10 @@ class Dispatching:
 class HostPool:
     """Everything that is kept for one pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(
+        self, pool: Pool, *, idle_seconds: float = IDLE_SECONDS, check_every_seconds: float = CHECK_EVERY_SECONDS
+    ) -> None:
+        self._idle_seconds, self._check_every_seconds = idle_seconds, check_every_seconds
         self.pool = guarded(pool)
         self._unguarded = pool
         self.loop = asyncio.get_running_loop()
@@ -215,7 +218,7 @@ class HostPool:
     async def _close_when_idle(self) -> None:
         try:
             while self._users or self._seconds_left > 0:  # noqa: ASYNC110  no event says that a host has stopped ticking
-                await asyncio.sleep(CHECK_EVERY_SECONDS)
+                await asyncio.sleep(self._check_every_seconds)
         finally:
             if host_pools.get(id(self._unguarded)) is self:
                 del host_pools[id(self._unguarded)]
@@ -225,7 +228,7 @@ class HostPool:
     def _seconds_left(self) -> float:
         """Until it is closed, unless it is used meanwhile."""
         interval = self._dispatching.settings.tick_interval if self._dispatching else 0.0
-        return self._used_at + max(IDLE_SECONDS, IDLE_TICKS * interval) - time.monotonic()
+        return self._used_at + max(self._idle_seconds, IDLE_TICKS * interval) - time.monotonic()
 
     async def _close(self) -> None:
         dispatching, self._dispatching = self._dispatching, None

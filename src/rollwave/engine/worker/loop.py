@@ -9,7 +9,7 @@ from math import inf
 
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.timing import steps_of
-from rollwave.engine.worker.tick import Ticker
+from rollwave.engine.worker.tick import TURNS, Ticker, Turns
 from rollwave.errors import RollwaveError
 from rollwave.log import get_logger, report, trace
 from rollwave.log_once import LogOnce
@@ -38,7 +38,17 @@ LISTEN_AGAIN_SECONDS = 5.0
 class CampaignLoop:
     """Goes on until stopped; then waits for the campaigns in hand."""
 
-    def __init__(self, pool: Pool, command_session: CommandSession, settings: Settings, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        command_session: CommandSession,
+        settings: Settings,
+        stop: asyncio.Event,
+        *,
+        ask_every_seconds: float = ASK_EVERY_SECONDS,
+        turns: Turns = TURNS,
+    ) -> None:
+        self._ask_every_seconds = min(ask_every_seconds, settings.tick_interval)
         self._pool = pool
         self._settings = settings
         self._stop = stop
@@ -49,7 +59,9 @@ class CampaignLoop:
         self._log_once = LogOnce()
         self._asked_at = self._tick_logged_at = -inf
         steps = steps_of(settings.tick_interval)
-        self._ticker = Ticker(pool, command_session, settings, stop.is_set, on_scheduled=self._wake.set, steps=steps)
+        self._ticker = Ticker(
+            pool, command_session, settings, stop.is_set, on_scheduled=self._wake.set, steps=steps, turns=turns
+        )
 
     async def run(self) -> None:
         """Work until stopped."""
@@ -65,7 +77,7 @@ class CampaignLoop:
             await self._ticker.cancel()
 
     async def _look_at_campaigns(self) -> None:
-        every = min(ASK_EVERY_SECONDS, self._settings.tick_interval)
+        every = self._ask_every_seconds
         while True:
             self._wake.clear()
             if self._stop.is_set():

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import inf
 
 from rollwave import metrics
@@ -14,8 +15,8 @@ from rollwave.engine import identity
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.stop import skip_rest
-from rollwave.engine.timing import SOON_SECONDS
+from rollwave.engine.stop import MAX_SKIPPED_PER_BATCH, skip_rest
+from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
@@ -42,6 +43,18 @@ MAX_RECONCILED_IN_PARALLEL = 2
 RECONCILED = frozenset({CampaignStatus.RUNNING, CampaignStatus.PAUSED, CampaignStatus.ABORTED})
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How long one campaign is worked on before others, how many at once, and devices skipped per transaction."""
+
+    seconds: float = TURN_SECONDS
+    in_parallel: int = MAX_CAMPAIGNS_IN_PARALLEL
+    skipped_per_batch: int = MAX_SKIPPED_PER_BATCH
+
+
+TURNS = Turns()
+
+
 class Ticker:
     """Looks after every campaign that is due and sends for it. One campaign's error or delay never stops another's."""
 
@@ -55,6 +68,7 @@ class Ticker:
         on_scheduled: Callable[[], None] = lambda: None,
         log_once: LogOnce | None = None,
         steps: int = 1,
+        turns: Turns = TURNS,
     ) -> None:
         """Work for all campaigns of a database.
 
@@ -64,6 +78,7 @@ class Ticker:
             steps: parts in which a tick's devices go out, one after the other; 1: all at once.
         """
         self._pool = pool
+        self._turns = turns
         self._interval = min(settings.tick_interval, LONGEST_REST_SECONDS)
         self._stopping = stopping
         self._on_scheduled = on_scheduled
@@ -71,9 +86,11 @@ class Ticker:
         self._counters = Counters(pool, settings)
         self._upkeep = Upkeep(pool, settings)
         self._targeter = Targeter(pool)
-        self._dispatch = Dispatch(pool, command_session, settings, self._counters.count, stopping, steps=steps)
+        self._dispatch = Dispatch(
+            pool, command_session, settings, self._counters.count, stopping, steps=steps, turn_seconds=turns.seconds
+        )
         self._schedule = Schedule()
-        self._work = KeyedTasks(self._work_on, in_parallel=MAX_CAMPAIGNS_IN_PARALLEL)
+        self._work = KeyedTasks(self._work_on, in_parallel=turns.in_parallel)
         self._reconciling = KeyedTasks(self._reconcile, in_parallel=MAX_RECONCILED_IN_PARALLEL)
         """Beside everything else: of a very large campaign it takes seconds."""
         self._reconciled_again_at: dict[CampaignRef, float] = {}
@@ -144,10 +161,14 @@ class Ticker:
         if ref.status in RECONCILED and self._reconciled_again_at.get(ref, -inf) <= time.monotonic():
             self._reconciling.start(ref)
 
+    async def _skip_rest(self, ref: CampaignRef) -> bool:
+        turns = self._turns
+        return await skip_rest(self._pool, ref, turn_seconds=turns.seconds, per_batch=turns.skipped_per_batch)
+
     async def _do(self, ref: CampaignRef) -> float:
         """What the campaign needs now, for a turn. Returns the seconds until it wants to be looked at again."""
         try:
-            if ref.status is CampaignStatus.ABORTED and not await skip_rest(self._pool, ref):
+            if ref.status is CampaignStatus.ABORTED and not await self._skip_rest(ref):
                 return 0.0
             look = await self._upkeep.look_after(ref)
             if look.being_targeted:

@@ -1,13 +1,5 @@
--- Each statement locks the campaign's row before the id of an event is drawn (history.py says why).
-
 -- name: append
-WITH locked AS MATERIALIZED (
-    SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
-)
-INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, detail)
-SELECT $1::text, $2::bigint, $3, $4, $5::text::jsonb FROM locked;
-
--- name: append_failed_attempts
+-- Locks the campaigns' rows before the ids of the events are drawn (events.py says why).
 WITH locked AS MATERIALIZED (
     SELECT id FROM ota_campaigns
     WHERE tenant_id = $1 AND id = ANY ($2::bigint[])
@@ -15,10 +7,41 @@ WITH locked AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 INSERT INTO ota_campaign_history (tenant_id, campaign_id, device_id, event, actor, detail)
-SELECT $1::text, f.campaign_id, f.device_id, CASE WHEN f.given_up THEN 'given_up' ELSE 'attempt_failed' END, f.actor,
-       jsonb_build_object('attempt', f.attempt, 'cause', f.cause, 'reason', f.reason, 'final', f.final)
-FROM unnest($2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::boolean[],
-            $9::boolean[])
-    WITH ORDINALITY AS f (campaign_id, device_id, attempt, cause, reason, actor, final, given_up, number)
-JOIN locked ON locked.id = f.campaign_id
-ORDER BY f.number;
+SELECT $1::text, e.campaign_id, e.device_id, e.event, e.actor, e.detail::jsonb
+FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+    WITH ORDINALITY AS e (campaign_id, device_id, event, actor, detail, number)
+JOIN locked ON locked.id = e.campaign_id
+ORDER BY e.number;
+
+-- name: end_of_page
+-- The last event of a page that goes on after event $2.
+SELECT max(id) FROM (
+    SELECT id FROM ota_campaign_history WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3
+) AS page;
+
+-- name: writing
+-- Transactions in progress that have written an event, or are about to. Each holds this lock from before an id is drawn until
+-- after its rows can be seen.
+SELECT virtualtransaction
+FROM pg_locks
+WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted
+  AND relation = 'ota_campaign_history'::regclass
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
+
+-- name: page
+-- An earlier version wrote some details as a JSON text that holds the object, over a host's pool with a codec for jsonb.
+SELECT id, EXTRACT(epoch FROM at)::float8 AS at, campaign_id, device_id, event, actor,
+       CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
+FROM ota_campaign_history
+WHERE tenant_id = $1 AND id > $2 AND id <= $3
+ORDER BY id
+LIMIT $4;
+
+-- name: position
+SELECT last_event FROM rollwave_event_consumers WHERE tenant_id = $1 AND consumer = $2;
+
+-- name: advance
+-- Not applied: the consumer is further already.
+INSERT INTO rollwave_event_consumers (tenant_id, consumer, last_event) VALUES ($1, $2, $3)
+ON CONFLICT (tenant_id, consumer) DO UPDATE SET last_event = EXCLUDED.last_event, moved_at = statement_timestamp()
+WHERE rollwave_event_consumers.last_event < EXCLUDED.last_event;

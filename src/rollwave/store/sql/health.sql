@@ -42,6 +42,7 @@ UNION ALL SELECT 'ota_campaign_waves' WHERE EXISTS (SELECT FROM ota_campaign_wav
 UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_history)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
+UNION ALL SELECT 'rollwave_event_consumers' WHERE EXISTS (SELECT FROM rollwave_event_consumers)
 UNION ALL SELECT 'rollwave_group_imports' WHERE EXISTS (SELECT FROM rollwave_group_imports)
 UNION ALL SELECT 'rollwave_group_import_devices' WHERE EXISTS (SELECT FROM rollwave_group_import_devices)
 UNION ALL SELECT 'rollwave_idempotency' WHERE EXISTS (SELECT FROM rollwave_idempotency);

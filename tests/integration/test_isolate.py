@@ -1,4 +1,4 @@
-"""A device over whose topic the broker ends the connection waits alone; its neighbours get their command promptly."""
+"""A device over whose command the broker ends the session waits alone. The others get their commands promptly."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ async def test_a_device_whose_command_ends_the_session_waits_alone(
             found = await breakdown(host, campaign)
             return (found.get("SUCCESS", 0), found.get("PENDING", 0)) == (number - len(bad), len(bad))
 
-        await eventually(done, timeout=PROMPTLY, what="the neighbours are done")
+        await eventually(done, timeout=PROMPTLY, what="the other devices have succeeded")
 
         async def found() -> bool:
             return await refused(host) == {names[each]: "connection_ended" for each in bad}
 
-        await eventually(found, what="the devices are known")
+        await eventually(found, what="the devices are recorded as refused")
         sent = fleet.times_sent(campaign)
         assert {each.attempt for each in fleet.commands} <= {1}
         again = sum(sent.values()) - len(sent)
@@ -139,12 +139,12 @@ async def test_a_device_whose_command_ends_the_session_waits_alone_on_mqtt_3_1_1
         async def done() -> bool:
             return await breakdown(host, campaign) == {"SUCCESS": 99, "PENDING": 1}
 
-        await eventually(done, timeout=PROMPTLY, what="the neighbours are done")
+        await eventually(done, timeout=PROMPTLY, what="the other devices have succeeded")
 
         async def found() -> bool:
             return await refused(host) == {"bad-50": "connection_ended"}
 
-        await eventually(found, what="the device is known")
+        await eventually(found, what="the device is recorded as refused")
 
 
 async def test_a_device_that_ends_the_session_does_not_delay_other_campaigns(
@@ -162,7 +162,7 @@ async def test_a_device_that_ends_the_session_does_not_delay_other_campaigns(
 async def test_no_device_is_suspected_after_an_outage(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:
-    """Connections end at any moment, and the broker is away for a while: that is not over any device."""
+    """Connections end at random moments, and the broker is unavailable for a while."""
     blamed: dict[str, str] = {}
     async with devices(mosquitto.url, succeeds), worker(database, between.url, tmp_path / "log"):
         campaign = await insert_campaign(host, 400, rollout_rate=20)
@@ -179,7 +179,7 @@ async def test_no_device_is_suspected_after_an_outage(
 async def test_a_session_that_ends_by_itself_is_not_taken_for_a_size_limit(
     database: str, host: Connection, mosquitto: Mosquitto, between: Proxy, tmp_path: Path
 ) -> None:
-    """By chance only large messages are cut off: the session that took a small one ends a moment later as well."""
+    """By chance the connection is cut at large messages only. After a small one the session ends too, soon after."""
     small: list[Packet] = []
 
     def cut_large(packet: Packet) -> Do | None:
@@ -199,7 +199,7 @@ async def test_a_session_that_ends_by_itself_is_not_taken_for_a_size_limit(
             return len(small) > 2 or (await campaign_row(host, campaign))[0] != "RUNNING"
 
         await eventually(tried, what="tried")
-        assert (await campaign_row(host, campaign))[0] == "RUNNING", "not held for the size of its command"
+        assert (await campaign_row(host, campaign))[0] == "RUNNING", "not paused for the size of its command"
         assert await refused(host) == {}
         between.rules.clear()
         await ends(host, campaign)
@@ -212,7 +212,7 @@ async def test_no_device_is_suspected_when_every_session_ends(
     async with devices(mosquitto.url, succeeds), worker(database, between.url, tmp_path / "log") as it:
         campaign = await insert_campaign(host, 5, rollout_rate=100_000)
         await eventually(lambda: len(between.published) > 10, what="tried")
-        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="said")
+        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="logged")
         assert await refused(host) == {}
         between.rules.clear()
         await ends(host, campaign)
@@ -241,12 +241,12 @@ async def test_a_command_larger_than_the_broker_accepts_pauses_its_campaign(
         async def held() -> bool:
             return (await campaign_row(host, campaign))[0] == "PAUSED"
 
-        await eventually(held, timeout=PROMPTLY, what="held")
+        await eventually(held, timeout=PROMPTLY, what="paused")
         reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
         assert "bytes" in reason
         assert "maximum packet size" in reason
-        assert ("1500" in reason) is (protocol == "5"), "where the broker has said so"
-        await eventually(lambda: events(it, "ota_campaign_held"), what="said")
+        assert ("1500" in reason) is (protocol == "5"), "where the broker announces its limit"
+        await eventually(lambda: events(it, "ota_campaign_held"), what="logged")
         assert await refused(host) == {}
         assert await breakdown(host, campaign) == {"PENDING": number}
         due_now = "SELECT bool_and(attempt = 0 OR due_at <= now()) FROM ota_device_status WHERE campaign_id = $1"
@@ -269,12 +269,12 @@ async def test_a_device_whose_id_makes_the_command_too_large_waits_alone(
         async def done() -> bool:
             return await breakdown(host, campaign) == {"SUCCESS": 3, "PENDING": 1}
 
-        await eventually(done, timeout=PROMPTLY, what="the neighbours are done")
+        await eventually(done, timeout=PROMPTLY, what="the other devices have succeeded")
 
         async def found() -> bool:
             return await refused(host) == {long_id: "too_large"}
 
-        await eventually(found, what="the device is known")
+        await eventually(found, what="the device is recorded as refused")
         assert (await campaign_row(host, campaign))[0] == "RUNNING"
 
 
@@ -295,9 +295,9 @@ class Watched:
 
 
 @pytest.fixture
-async def publisher(between: Proxy) -> AsyncIterator[CommandSession]:
-    async with CommandSession(Broker.from_url(between.url)) as publisher:
-        yield publisher
+async def command_session(between: Proxy) -> AsyncIterator[CommandSession]:
+    async with CommandSession(Broker.from_url(between.url)) as command_session:
+        yield command_session
 
 
 @pytest.mark.usefixtures("heard")
@@ -306,14 +306,12 @@ async def test_isolation_sends_nothing_after_a_stop(
     pool: Pool,
     host: Connection,
     between: Proxy,
-    publisher: CommandSession,
-    monkeypatch: pytest.MonkeyPatch,
+    command_session: CommandSession,
     looks: int,
 ) -> None:
-    """Each part that is sent again goes after a look of its own, the second try of one device too."""
+    """The campaign is checked before each part that is sent again, and before the second try of one device."""
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = dispatch(pool, publisher, Settings())
     left, published = looks, 0
 
     async def still_runs(_: CampaignRef) -> bool:
@@ -322,20 +320,19 @@ async def test_isolation_sends_nothing_after_a_stop(
         published = len(seen.at)
         return left >= 0
 
-    monkeypatch.setattr(dispatcher, "_still_runs", still_runs)
+    dispatching = dispatch(pool, command_session, Settings(), still_runs=still_runs)
     campaign = await insert_campaign(host, named(8, {0}), rollout_rate=1000)
-    await dispatcher.dispatch(due(campaign))
+    await dispatching.dispatch(due(campaign))
     assert left < 0
-    assert len(seen.at) == published, "nothing after the look that said no"
+    assert len(seen.at) == published, "nothing after the check that said no"
     assert seen.names.count("bad-0") <= 1 + looks
 
 
 @pytest.mark.usefixtures("heard")
 async def test_an_error_during_isolation_loses_no_result_found_before_it(
-    pool: Pool, host: Connection, between: Proxy, publisher: CommandSession, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, host: Connection, between: Proxy, command_session: CommandSession
 ) -> None:
     between.rules.append(publishing(is_bad, Do.CLOSE))
-    dispatcher = dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=20))
     looks = 0
 
     async def fails(_: CampaignRef) -> bool:
@@ -345,17 +342,17 @@ async def test_an_error_during_isolation_loses_no_result_found_before_it(
             raise LookupError("the database says no")
         return True
 
-    monkeypatch.setattr(dispatcher, "_still_runs", fails)
+    dispatching = dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=20), still_runs=fails)
     campaign = await insert_campaign(host, named(10, {0}), rollout_rate=1000)
     with pytest.raises(LookupError):
-        await dispatcher.dispatch(due(campaign))
+        await dispatching.dispatch(due(campaign))
     assert await refused(host) == {"bad-0": "connection_ended"}
     assert (await breakdown(host, campaign))["DOWNLOADING"] >= 1
 
 
 @pytest.mark.usefixtures("heard")
 async def test_isolation_sends_nothing_after_the_lease(
-    pool: Pool, host: Connection, between: Proxy, publisher: CommandSession
+    pool: Pool, host: Connection, between: Proxy, command_session: CommandSession
 ) -> None:
     seen = Watched(between)
     between.rules.append(publishing(is_bad, Do.CLOSE))
@@ -363,29 +360,29 @@ async def test_isolation_sends_nothing_after_the_lease(
     lease = 1.2
     campaign = await insert_campaign(host, named(40, set(range(0, 40, 2))), rollout_rate=1000)
     began = time.monotonic()
-    await dispatch(pool, publisher, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
+    await dispatch(pool, command_session, Settings(ROLLWAVE_LEASE=lease)).dispatch(due(campaign))
     between.delay = 0
     assert time.monotonic() - began < lease + 2
     assert [name for name, at in seen.at if at > began + lease + 0.5] == []
-    assert len(seen.at) < len(between.published), "it was searched"
-    assert len(await refused(host)) < 20, "and the lease ended in the midst of it"
+    assert len(seen.at) < len(between.published), "test messages were published"
+    assert len(await refused(host)) < 20, "the lease ended before all were tried"
 
 
 @pytest.mark.usefixtures("heard")
 async def test_a_known_bad_device_does_not_end_the_shared_session_again(
-    pool: Pool, host: Connection, between: Proxy, publisher: CommandSession
+    pool: Pool, host: Connection, between: Proxy, command_session: CommandSession
 ) -> None:
     between.rules.append(publishing(is_bad, Do.RESET))
     campaign = await insert_campaign(host, named(3, {1}), rollout_rate=1000)
-    dispatcher = dispatch(pool, publisher, Settings(OTA_TICK_INTERVAL=0.1))
-    await dispatcher.dispatch(due(campaign))
+    dispatching = dispatch(pool, command_session, Settings(OTA_TICK_INTERVAL=0.1))
+    await dispatching.dispatch(due(campaign))
     assert await refused(host) == {"bad-1": "connection_ended"}
-    shared = await publisher.session()
+    shared = await command_session.session()
 
     async def tried_again() -> bool:
-        await dispatcher.dispatch(due(campaign))
+        await dispatching.dispatch(due(campaign))
         return int((await device_row(host, campaign, "bad-1"))["refusals"]) > 1
 
     await eventually(tried_again, what="tried again")
-    assert await publisher.session() is shared
+    assert await command_session.session() is shared
     assert shared.connected

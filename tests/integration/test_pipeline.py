@@ -1,15 +1,15 @@
-"""Commands on their way: the broker's latency costs nothing, and never is more than a batch unanswered."""
+"""The pipeline of commands: a slow broker does not delay claims, and at most one batch has no answer yet."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import asyncpg
 import pytest
 
-from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine import failpoints
 from rollwave.engine.commands import pause_campaign
@@ -22,6 +22,7 @@ from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign
+from tests.metrics import sample
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -39,7 +40,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 class Held:
-    """So many may pass a failpoint, and no more before they are let."""
+    """A failpoint that stops every task until :meth:`let` lets it pass."""
 
     def __init__(self, point: Failpoint) -> None:
         self._point = point
@@ -66,20 +67,20 @@ def holding(point: Failpoint) -> Iterator[Held]:
 
 @pytest.fixture
 async def answers() -> AsyncIterator[Held]:
-    """Each lets the worker hear what became of half a batch."""
+    """Holds the broker's answers to each half batch."""
     with holding(Failpoint.PUBLISHED) as held:
         yield held
 
 
 @pytest.fixture
 async def marks() -> AsyncIterator[Held]:
-    """Each lets a batch that is marked be done with."""
+    """Holds each batch once its answers are recorded."""
     with holding(Failpoint.MARKED) as held:
         yield held
 
 
 class Wire:
-    """What the devices are sent, in its order."""
+    """The commands that devices receive, in order."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -90,7 +91,7 @@ class Wire:
             return [(await anext(self._messages)).topic.split("/")[3] for _ in range(number)]
 
     async def so_far(self) -> list[str]:
-        """All that the broker has carried by now."""
+        """All commands that the broker has delivered by now."""
         await (await self._session.publish(command_topic(TENANT, "mark"), b"")).acknowledged()
         heard = []
         while (device := (await self.next(1))[0]) != "mark":
@@ -106,12 +107,19 @@ async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def dispatcher(pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatch]:
-    monkeypatch.setattr(
-        "rollwave.engine.dispatch.pipeline.TURN_SECONDS", 600.0
-    )  # a turn ends when all is sent, not by the clock
-    async with CommandSession(Broker.from_url(mosquitto.url)) as publisher:
-        yield dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=BATCH))
+async def command_session(mosquitto: Mosquitto) -> AsyncIterator[CommandSession]:
+    async with CommandSession(Broker.from_url(mosquitto.url)) as session:
+        yield session
+
+
+def batchwise(pool: Pool, command_session: CommandSession, **options: Any) -> Dispatch:
+    """Sends in batches of BATCH. Its turn ends when all is sent, not by the clock."""
+    return dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH), turn_seconds=600.0, **options)
+
+
+@pytest.fixture
+def dispatching(pool: Pool, command_session: CommandSession) -> Dispatch:
+    return batchwise(pool, command_session)
 
 
 async def claimed(host: Connection, number: int) -> bool:
@@ -126,10 +134,10 @@ async def only_these_were_sent(host: Connection, campaign: int, number: int) -> 
 
 
 async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
-    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
+    host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     assert await wire.next(BATCH) == NAMES[:BATCH]
     await eventually(lambda: claimed(host, 2 * BATCH), what="claimed ahead")
     assert await wire.so_far() == []
@@ -144,13 +152,13 @@ async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
 
 
 @pytest.mark.parametrize(
-    ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "in the midst of one"]
+    ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "within a batch"]
 )
 async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
-    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch, halves: int, ahead: int
+    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatching: Dispatch, halves: int, ahead: int
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     answers.let(halves - 2)
     assert await wire.next(halves * HALF) == NAMES[: halves * HALF]
     await eventually(lambda: claimed(host, ahead), what="claimed ahead")
@@ -162,10 +170,10 @@ async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
 
 
 async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
-    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatcher: Dispatch
+    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     assert await wire.next(2 * BATCH) == NAMES[: 2 * BATCH]
     await eventually(lambda: claimed(host, 3 * BATCH), what="claimed ahead")
     await pause_campaign(pool, TENANT, campaign, actor="test")
@@ -175,9 +183,9 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
     await only_these_were_sent(host, campaign, 2 * BATCH)
 
 
-@pytest.mark.parametrize("asked", [1, 2], ids=["in the midst of a batch", "between batches"])
+@pytest.mark.parametrize("asked", [1, 2], ids=["within a batch", "between batches"])
 async def test_claims_are_released_when_the_status_query_fails(
-    host: Connection, wire: Wire, dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, asked: int
+    pool: Pool, host: Connection, wire: Wire, command_session: CommandSession, asked: int
 ) -> None:
     times = 0
 
@@ -188,22 +196,21 @@ async def test_claims_are_released_when_the_status_query_fails(
             raise asyncpg.SerializationError("could not serialize access")
         return True
 
-    monkeypatch.setattr(dispatcher, "_still_runs", fails)
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     with pytest.raises(asyncpg.SerializationError):
-        await dispatcher.dispatch(due(campaign))
+        await batchwise(pool, command_session, still_runs=fails).dispatch(due(campaign))
     assert await wire.so_far() == NAMES[: asked * HALF]
     await only_these_were_sent(host, campaign, asked * HALF)
 
 
 async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
-    host: Connection, wire: Wire, answers: Held, dispatcher: Dispatch
+    host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
 ) -> None:
-    before = metrics.claims_in_flight._value.get()
+    before = sample("rollwave_claims_in_flight")
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatcher.dispatch(due(campaign)))
+    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
     await wire.next(BATCH)
-    assert metrics.claims_in_flight._value.get() == before + BATCH
+    assert sample("rollwave_claims_in_flight") == before + BATCH
     answers.let(1)
     await wire.next(HALF)
 
@@ -211,4 +218,4 @@ async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
         return sending.cancel() or sending.done()
 
     await eventually(lambda: broken_off() and sending.done(), what="cancelled, though it waits for answers")
-    assert metrics.claims_in_flight._value.get() == before
+    assert sample("rollwave_claims_in_flight") == before

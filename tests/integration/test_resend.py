@@ -1,4 +1,4 @@
-"""A device asks what it should be doing, and is told its command again or that there is none."""
+"""A device that asks what to do gets its command again, or the answer that there is none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, broker: EmbeddedBroker) -> None:
 
 @asynccontextmanager
 async def collected(broker: EmbeddedBroker | Mosquitto) -> AsyncIterator[list[Incoming]]:
-    """Everything that devices are told."""
+    """All messages to devices."""
     received: list[Incoming] = []
     async with Session.connect(Broker.from_url(broker.url)) as session:
         await session.subscribe("tenant/+/device/+/ota")
@@ -111,7 +111,7 @@ async def test_a_stopped_campaign_sends_no_command_to_a_device_that_asks(pool: P
 
 @pytest.mark.usefixtures("settings")
 async def test_many_devices_that_ask_at_once_are_answered_at_a_limited_rate(pool: Pool, broker: EmbeddedBroker) -> None:
-    """Two thousand devices ask three times each: every one is answered, at no more than the rate."""
+    """2,000 devices ask three times each. Each gets an answer, and the answers keep to the rate."""
     async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
         loop = asyncio.get_running_loop()
         started = loop.time()

@@ -1,0 +1,286 @@
+"""What happens to a campaign: one dataclass for each event, and the JSON in which history keeps it.
+
+An event is a row of ``ota_campaign_history``: the word of its class is in the column ``event``, its fields are in
+``detail``. Classes list them as PostgreSQL does, short names first. :func:`read` also takes what another version of
+Rollwave wrote: fields that this version does not know are kept in ``more``, and an event that it does not know is an
+:class:`Unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from types import MappingProxyType, NoneType
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_type_hints
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.retry import Reason
+
+ENGINE, DEVICE = "engine", "device"
+"""Actors: the engine by itself, and a device by its report. Any other actor is the id of an API key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a field is kept in ``detail``: what it means, its unit, and its key where that is not the field's name."""
+
+    meaning: str
+    unit: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of an event as it is stored. ``kind``: the type of its value; ``optional``: it may be missing."""
+
+    name: str
+    key: str
+    kind: type
+    optional: bool
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a campaign, or to one of its devices.
+
+    ``device_id`` is None where it is about the campaign as a whole. ``more``: fields that another version wrote.
+    """
+
+    word: ClassVar[str] = ""
+
+    device_id: str | None = field(default=None, kw_only=True)
+    more: Mapping[str, object] = field(default_factory=dict, kw_only=True)
+
+    def to_detail(self) -> dict[str, object]:
+        """The JSON object that history keeps. What is None is left out."""
+        values = ((each.key, getattr(self, each.name)) for each in COLUMNS[type(self)])
+        return {**{key: value for key, value in values if value is not None}, **self.more}
+
+    @classmethod
+    def from_detail(cls, detail: Mapping[str, object], device_id: str | None = None) -> Self:
+        """Read what :meth:`to_detail` or another version made.
+
+        Raises:
+            ValueError: a field is missing, or its value has another type.
+        """
+        known = COLUMNS[cls]
+        values: dict[str, Any] = {each.name: _value(each, detail.get(each.key)) for each in known}
+        keys = {each.key for each in known}
+        more = {key: value for key, value in detail.items() if key not in keys}
+        return cls(device_id=device_id, more=more, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown(Event):
+    """An event of another version. ``event`` is its word, and ``more`` all of its fields."""
+
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignCreated(Event):
+    """The campaign was created over the API."""
+
+    word: ClassVar = "created"
+    devices: Annotated[int, Stored("members of the group, of which the campaign's devices are taken")]
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignTargeted(Event):
+    """Every device of a large group is targeted: from now on the campaign can be started, or sends commands."""
+
+    word: ClassVar = "targeted"
+    devices: Annotated[int, Stored("devices of the campaign")]
+    seconds: Annotated[float, Stored("from the campaign's creation until then", "seconds")]
+
+
+_To: TypeAlias = Annotated[CampaignStatus, Stored("status after")]
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignMoved(Event):
+    """The campaign changed its status."""
+
+    was: Annotated[CampaignStatus, Stored("status before", key="from")]
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+    to: _To = field(default=CampaignStatus.CREATED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRunning(CampaignMoved):
+    """The campaign was started, or resumed after a pause."""
+
+    word: ClassVar = "running"
+    to: _To = field(default=CampaignStatus.RUNNING, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignPaused(CampaignMoved):
+    """An operator paused the campaign, or the engine did because one of its rules cannot be read."""
+
+    word: ClassVar = "paused"
+    to: _To = field(default=CampaignStatus.PAUSED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignAborted(CampaignMoved):
+    """An operator aborted the campaign, or its guardrail did."""
+
+    word: ClassVar = "aborted"
+    to: _To = field(default=CampaignStatus.ABORTED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignCompleted(CampaignMoved):
+    """Every device of the campaign is in a terminal state."""
+
+    word: ClassVar = "completed"
+    to: _To = field(default=CampaignStatus.COMPLETED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class WaveOpened(Event):
+    """The devices of the next wave may be sent to."""
+
+    word: ClassVar = "wave_opened"
+    wave: Annotated[int, Stored("number of that wave, the first is 0")]
+    succeeded: Annotated[int, Stored("devices of the campaign that had succeeded")]
+    failed: Annotated[int, Stored("devices of the campaign that had failed")]
+
+
+@dataclass(frozen=True, slots=True)
+class CountersRepaired(Event):
+    """The campaign's counters differed from its rows, because somebody else's SQL changed either."""
+
+    word: ClassVar = "counters_repaired"
+    failed: Annotated[int, Stored("devices that have failed, by the rows")]
+    succeeded: Annotated[int, Stored("devices that have succeeded, by the rows")]
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignAdopted(Event):
+    """A campaign that a host had begun was counted for the first time."""
+
+    word: ClassVar = "adopted"
+    failed: Annotated[int, Stored("devices that have failed")]
+    skipped: Annotated[int, Stored("devices that are `SKIPPED`")]
+    waiting: Annotated[int, Stored("devices that are `PENDING`")]
+    succeeded: Annotated[int, Stored("devices that have succeeded")]
+    in_progress: Annotated[int, Stored("devices that are `DOWNLOADING` or `INSTALLING`")]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRestored(Event):
+    """Devices had finished before a host's worker marked them as in progress: they are finished again."""
+
+    word: ClassVar = "finished_restored"
+    failed: Annotated[int, Stored("how many of them had failed")]
+    succeeded: Annotated[int, Stored("how many of them had succeeded")]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFailure(Event):
+    """One attempt of one device."""
+
+    device_id: str = field(kw_only=True)
+    attempt: Annotated[int, Stored("number of the attempt, the first is 1")]
+    message: Annotated[str, Stored("what the device reported, or what the engine waited for", key="reason")]
+    # An early version wrote neither of these.
+    cause: Annotated[Reason | None, Stored(f"kind of failure: {', '.join(f'`{each}`' for each in Reason)}")] = None
+    final: Annotated[bool | None, Stored("no other attempt follows: the device is `FAILED`")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(DeviceFailure):
+    """An attempt to update a device failed."""
+
+    word: ClassVar = "attempt_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp(DeviceFailure):
+    """Another attempt was to follow a failed one, and is not made after all."""
+
+    word: ClassVar = "given_up"
+
+
+EVENTS: Mapping[str, type[Event]] = MappingProxyType(
+    {
+        each.word: each
+        for each in (
+            *(
+                CampaignCreated,
+                CampaignTargeted,
+                CampaignRunning,
+                CampaignPaused,
+                CampaignAborted,
+                CampaignCompleted,
+                WaveOpened,
+            ),
+            *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
+        )
+    }
+)
+"""Every class of events by its word, the one of the column ``event``."""
+
+MOVES: Mapping[CampaignStatus, type[CampaignMoved]] = MappingProxyType(
+    {
+        CampaignStatus(each.word.upper()): each
+        for each in (CampaignRunning, CampaignPaused, CampaignAborted, CampaignCompleted)
+    }
+)
+"""What happens when a campaign moves to a status."""
+
+Kind_co = TypeVar("Kind_co", bound=Event, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[Kind_co]):
+    """An event to be written: of which campaign, and who did it (``ENGINE``, ``DEVICE`` or the id of an API key)."""
+
+    campaign_id: int
+    event: Kind_co
+    actor: str
+
+
+def read(word: str, detail: Mapping[str, object], device_id: str | None = None) -> Event:
+    """Read an event from its word and its stored fields. What this version cannot read is an :class:`Unknown`."""
+    try:
+        return EVENTS[word].from_detail(detail, device_id)
+    except (KeyError, ValueError):
+        return Unknown(word, device_id=device_id, more=detail)
+
+
+def _is_stored(hint: Any) -> bool:
+    return any(isinstance(each, Stored) for each in getattr(hint, "__metadata__", ()))
+
+
+def _column(name: str, hint: Any) -> Column:
+    of, stored = get_args(hint)
+    kinds = get_args(of) or (of,)
+    return Column(name, stored.key or name, kinds[0], NoneType in kinds, stored)
+
+
+def _value(column: Column, value: object) -> object:
+    if value is None and column.optional:
+        return None
+    if issubclass(column.kind, StrEnum):
+        return column.kind(str(value))
+    if isinstance(value, column.kind) and isinstance(value, bool) is (column.kind is bool):
+        return value
+    if column.kind is float and type(value) is int:
+        return value
+    raise ValueError(f"{column.key} is {value!r}")
+
+
+def _columns(kind: type[Event]) -> tuple[Column, ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(_column(each.name, hints[each.name]) for each in fields(kind) if _is_stored(hints[each.name]))
+
+
+COLUMNS: Mapping[type[Event], tuple[Column, ...]] = MappingProxyType(
+    {each: _columns(each) for each in (*EVENTS.values(), Unknown)}
+)
+"""The fields of each class of events that are in ``detail``, in their order."""

@@ -1,0 +1,13 @@
+"""The engine's metrics as Prometheus would read them from this process."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY
+
+from rollwave import metrics
+
+
+def sample(name: str, **labels: str) -> float:
+    """The present value of one sample; 0: it has none yet."""
+    metrics.join(REGISTRY)
+    return REGISTRY.get_sample_value(name, labels) or 0.0

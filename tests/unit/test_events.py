@@ -1,0 +1,132 @@
+"""Events as history keeps them: the JSON of each, and what is read from rows that another version wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.events import (
+    EVENTS,
+    MOVES,
+    AttemptFailed,
+    CampaignAborted,
+    CampaignAdopted,
+    CampaignCompleted,
+    CampaignCreated,
+    CampaignPaused,
+    CampaignRunning,
+    CampaignTargeted,
+    CountersRepaired,
+    Event,
+    FinishedRestored,
+    GivenUp,
+    Unknown,
+    WaveOpened,
+    read,
+)
+from rollwave.domain.retry import Reason
+
+S = CampaignStatus
+
+STORED: list[tuple[Event, str, dict[str, Any]]] = [
+    (CampaignCreated(3), "created", {"devices": 3}),
+    (CampaignTargeted(70_000, 1.5), "targeted", {"devices": 70_000, "seconds": 1.5}),
+    (CampaignRunning(S.CREATED), "running", {"from": "CREATED", "to": "RUNNING"}),
+    (
+        CampaignPaused(S.RUNNING, "paused by an operator"),
+        "paused",
+        {"from": "RUNNING", "to": "PAUSED", "reason": "paused by an operator"},
+    ),
+    (CampaignAborted(S.PAUSED, "no"), "aborted", {"from": "PAUSED", "to": "ABORTED", "reason": "no"}),
+    (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
+    (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
+    (CountersRepaired(succeeded=5, failed=2), "counters_repaired", {"succeeded": 5, "failed": 2}),
+    (
+        CampaignAdopted(waiting=1, in_progress=2, succeeded=3, failed=4, skipped=5),
+        "adopted",
+        {"waiting": 1, "in_progress": 2, "succeeded": 3, "failed": 4, "skipped": 5},
+    ),
+    (FinishedRestored(succeeded=7, failed=0), "finished_restored", {"succeeded": 7, "failed": 0}),
+    (
+        AttemptFailed(1, "disk full", Reason.REPORTED, final=False, device_id="gw-1"),
+        "attempt_failed",
+        {"attempt": 1, "reason": "disk full", "cause": "reported", "final": False},
+    ),
+    (
+        GivenUp(2, "out of time", Reason.OVERDUE, final=True, device_id="gw-1"),
+        "given_up",
+        {"attempt": 2, "reason": "out of time", "cause": "overdue", "final": True},
+    ),
+]
+
+json_objects = st.dictionaries(
+    st.text(max_size=8) | st.sampled_from(["from", "to", "devices", "reason", "attempt", "cause", "final"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.sampled_from(list(CampaignStatus)),
+)
+
+
+@pytest.mark.parametrize(("event", "word", "detail"), STORED)
+def test_the_stored_form_of_an_event_does_not_change(event: Event, word: str, detail: dict[str, Any]) -> None:
+    assert event.word == word
+    assert json.loads(json.dumps(event.to_detail())) == detail
+    assert read(word, detail, event.device_id) == event
+
+
+def test_every_event_has_its_stored_form_above() -> None:
+    assert {word for _, word, _ in STORED} == set(EVENTS)
+    assert {status: kind.word.upper() for status, kind in MOVES.items()} == {
+        each: each for each in S if each != "CREATED"
+    }
+
+
+def test_fields_of_a_newer_version_are_kept() -> None:
+    detail = {"attempt": 1, "reason": "no", "cause": "reported", "final": True, "code": "DISK"}
+    event = read("attempt_failed", detail, "gw-1")
+    assert isinstance(event, AttemptFailed)
+    assert event.more == {"code": "DISK"}
+    assert event.to_detail() == detail
+
+
+def test_a_failure_that_an_early_version_wrote_is_read() -> None:
+    event = read("attempt_failed", {"attempt": 2, "reason": "no"}, "gw-1")
+    assert event == AttemptFailed(2, "no", device_id="gw-1")
+    assert event.to_detail() == {"attempt": 2, "reason": "no"}
+
+
+@pytest.mark.parametrize(
+    ("word", "detail"),
+    [
+        ("moved_house", {"to": "north"}),
+        ("created", {}),
+        ("created", {"devices": "3"}),
+        ("created", {"devices": True}),
+        ("created", {"devices": None}),
+        ("attempt_failed", {"attempt": 1, "reason": "no", "cause": "hit by lightning", "final": True}),
+        ("paused", {"from": "ON_HOLD", "to": "PAUSED"}),
+    ],
+)
+def test_what_cannot_be_read_is_unknown_and_complete(word: str, detail: dict[str, Any]) -> None:
+    event = read(word, detail, "gw-1")
+    assert event == Unknown(word, device_id="gw-1", more=detail)
+    assert event.to_detail() == detail
+
+
+@given(st.sampled_from([*EVENTS, "moved_house"]), json_objects)
+def test_reading_never_raises_and_loses_nothing(word: str, detail: dict[str, Any]) -> None:
+    event = read(word, detail, "gw-1")
+    assert _without_nulls(event.to_detail()) == _without_nulls(detail)
+
+
+def _without_nulls(detail: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in detail.items() if value is not None}
