@@ -1,19 +1,163 @@
-"""What writing one tenant's reports and writing many tenants' have in common."""
+"""One tenant's reports, written in one transaction: applied, counted, put into history, judged by the guardrail."""
 
 from __future__ import annotations
 
 import random
+import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
-from rollwave.domain.ids import TenantId
+from rollwave.domain.events import DEVICE, AttemptFailed, Entry
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.reports.coalesce import one_per_execution
+from rollwave.domain.reports.outcome import Outcome, Tally, ended_in, outcome_of, tally_of
+from rollwave.domain.reports.parse import Report
+from rollwave.domain.retry import Reason
+from rollwave.engine import stop
+from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
+from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
+from rollwave.log import get_logger
 from rollwave.settings import Settings
+from rollwave.store import campaigns, events, executions, quarantine
 from rollwave.store.campaigns import Standing
-from rollwave.store.executions import Times
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.executions import Effect, Times
+
+_log = get_logger("listener")
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 """Seconds before a batch that could not be written is tried again, doubled from the first to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantWritten:
+    """What was committed: how many reports came to each outcome, and the campaigns that are ``settled``.
+
+    In a settled campaign every device sent to is terminal: it may complete, or go on with its next wave.
+    """
+
+    outcomes: Counter[Outcome]
+    settled: list[CampaignRef]
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What moved, and the attempts that failed."""
+
+    moves: Tally
+    failures: list[Entry[AttemptFailed]]
+
+
+class OneTenant:
+    """Writes the share of one tenant in a batch."""
+
+    def __init__(self, pool: Pool, settings: Settings, classifier: Classifier, unsent: UnsentReports) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._classifier = classifier
+        self._unsent = unsent
+
+    async def write(self, tenant_id: TenantId, share: Share, *, checks_at_once: bool = False) -> TenantWritten:
+        """Commit the share. ``checks_at_once``: have each statement checked by the host's deferred constraints.
+
+        Raises:
+            ValueRefused: PostgreSQL refuses a value of the share, of which then nothing is written.
+        """
+        outcomes: Counter[Outcome] = Counter()
+        stopped: list[Stopped] = []
+        moves: Tally = Counter()
+        failures: list[Entry[AttemptFailed]] = []
+        passes = one_per_execution(share.reports)
+        outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
+        async with tenant_transaction(
+            self._pool, tenant_id, generic_plans=True, checks_at_once=checks_at_once
+        ) as connection:
+            for reports in passes:
+                applied = await self._apply(connection, tenant_id, reports, outcomes)
+                moves.update(applied.moves)
+                failures += applied.failures
+            await reach(Failpoint.REPORTS_APPLIED)
+            over = ended_in(moves)
+            counted = await campaigns.count(
+                connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
+            )
+            standings = [each for each in counted if each.campaign_id in over]
+            await events.append_failed_attempts(connection, tenant_id, failures)
+            for standing in standings:
+                halt = await stop.judge(connection, tenant_id, standing)
+                stopped += [halt] if halt else []
+            if share.samples:
+                await quarantine.keep(connection, tenant_id, share.samples)
+            await reach(Failpoint.REPORTS_WRITTEN)
+        for each in stopped:
+            each.announce()
+        return TenantWritten(outcomes, settled_campaigns(tenant_id, standings, stopped))
+
+    async def _apply(
+        self,
+        connection: Connection,
+        tenant_id: TenantId,
+        reports: Sequence[tuple[DeviceId, Report]],
+        outcomes: Counter[Outcome],
+    ) -> _Applied:
+        """Apply one report for each execution; count what became of it in ``outcomes``."""
+        settings = self._settings
+        began = time.monotonic()
+        effects = await executions.apply_reports(
+            connection, tenant_id, reports, times_of(settings), max_attempts=settings.max_attempts
+        )
+        failures: list[Entry[AttemptFailed]] = []
+        for (device_id, said), effect in zip(reports, effects, strict=True):
+            became = outcome_of(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
+            outcomes[became] += 1
+            if effect.applied and effect.patience is not None:
+                self._classifier.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
+            if became is Outcome.UNKNOWN and self._classifier.may_log(became):
+                # A made-up campaign, or another tenant's: row-level security makes the two look alike.
+                _log.warning(
+                    "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id
+                )
+            if became is Outcome.NOT_SENT:
+                self._unsent.note(tenant_id, device_id, said)
+            if effect.applied and said.status is ExecutionStatus.FAILED:
+                failures.append(_failed_attempt(device_id, said, effect))
+        await self._postpone(connection, tenant_id, [each for each in failures if not each.event.final])
+        moved = tally_of(
+            (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
+        )
+        return _Applied(moved, failures)
+
+    async def _postpone(
+        self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
+    ) -> None:
+        """Set the delay of each device that gets another attempt, by its campaign's policy."""
+        for campaign_id in {each.campaign_id for each in retried}:
+            campaign = await campaigns.get(connection, tenant_id, campaign_id)
+            # One whose policy cannot be read is about to be paused; the device just must not be lost.
+            policy = under_policy(campaign, self._settings).policy
+            delays = []
+            for each in retried:
+                if each.campaign_id == campaign_id and each.event.cause is not None:
+                    luck = random.random()  # noqa: S311  spreads load only
+                    delay = policy.retry.delay_of(each.event.attempt, luck=luck)
+                    delays.append((DeviceId(each.event.device_id), each.event.cause, delay))
+            await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
+
+
+def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:
+    failed = AttemptFailed(
+        effect.attempt or 1,
+        said.error or "the device gave no reason",
+        effect.reason or Reason.REPORTED,
+        final=not effect.retried,
+        device_id=device_id,
+    )
+    return Entry(said.campaign_id, failed, DEVICE)
 
 
 def pauses() -> Iterator[float]:
@@ -25,11 +169,13 @@ def pauses() -> Iterator[float]:
 
 
 def times_of(settings: Settings) -> Times:
-    """What a device that has reported gets, where its campaign says nothing else."""
+    """The deadlines of a device that has reported, where its campaign sets none."""
     return Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
 
 
-def touched(tenant_id: TenantId, standings: Sequence[Standing], stopped: Collection[Stopped]) -> list[CampaignRef]:
+def settled_campaigns(
+    tenant_id: TenantId, standings: Sequence[Standing], stopped: Collection[Stopped]
+) -> list[CampaignRef]:
     """The campaigns in which every device sent to is terminal now, but for those just stopped."""
     over = {each.standing.campaign_id for each in stopped if each.tenant_id == tenant_id}
     return [

@@ -11,7 +11,7 @@ from math import inf
 
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports import parse
-from rollwave.domain.reports.coalesce import Outcome
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.reports.throttle import Talk, charged
 from rollwave.log import get_logger
@@ -60,7 +60,7 @@ class Classifier:
         """Forget what devices have said."""
         self._talk.cache_clear()
 
-    def sort(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
+    def classify(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
         """Who said what. The rest is counted here, and a few bad messages are logged and kept.
 
         ``behind``: more comes than can be written, so that what need not be written is not.
