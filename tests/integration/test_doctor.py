@@ -283,7 +283,7 @@ def test_devices_are_named_so_that_the_doctor_can_tell_them_apart(
             "pattern write tenant/%u/ota/status\npattern read tenant/%u/ota\nuser rollwave\ntopic read tenant/#\n",
             LOGINS,
             "problem",
-            ["does not arrive", "deploy/"],
+            ["do not arrive", "deploy/"],
         ),
     ],
     ids=["shipped", "shipped-with-devices", "open", "denied", "denied-with-devices"],
