@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rollwave.domain.reports.coalesce import Outcome
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.settings import Settings

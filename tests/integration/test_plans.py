@@ -22,7 +22,7 @@ from asyncpg.pool import PoolConnectionProxy
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.reports.coalesce import tally
+from rollwave.domain.reports.outcome import tally
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change

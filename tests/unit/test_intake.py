@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.reports.coalesce import MAX_ATTEMPTS_PER_BATCH, Outcome, ended, one_per_execution, outcome, tally
+from rollwave.domain.reports.coalesce import MAX_ATTEMPTS_PER_BATCH, one_per_execution
+from rollwave.domain.reports.outcome import Outcome, ended, outcome, tally
 from rollwave.domain.reports.parse import Report
 
 S = ExecutionStatus

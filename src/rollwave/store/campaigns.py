@@ -15,7 +15,7 @@ from rollwave.domain.events import MOVES
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.waves import Wave
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events

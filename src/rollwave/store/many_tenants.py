@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.reports.parse import Report
 from rollwave.store import campaigns, executions
 from rollwave.store.campaigns import Standing

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 
 from rollwave.domain.execution import RANK, TERMINAL
-from rollwave.domain.reports.coalesce import Outcome
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.domain.reports.parse import Report
 
 EARNED_EVERY_SECONDS, BURST = 5.0, 3

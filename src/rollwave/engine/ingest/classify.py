@@ -11,7 +11,7 @@ from math import inf
 
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports import parse
-from rollwave.domain.reports.coalesce import Outcome
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.reports.throttle import Talk, charged
 from rollwave.log import get_logger

@@ -17,8 +17,8 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports import coalesce
-from rollwave.domain.reports.coalesce import Outcome, Tally
+from rollwave.domain.reports import coalesce, outcome
+from rollwave.domain.reports.outcome import Outcome, Tally
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
@@ -183,7 +183,7 @@ class Ingest:
                 tally.update(moved)
                 failures += failed
             await reach(Failpoint.REPORTS_APPLIED)
-            ended = coalesce.ended(tally)
+            ended = outcome.ended(tally)
             counted = await campaigns.count(
                 connection, tenant_id, tally, also={CampaignId(each.campaign_id) for each in failures}
             )
@@ -215,7 +215,7 @@ class Ingest:
         )
         failures: list[Entry[AttemptFailed]] = []
         for (device_id, said), effect in zip(reports, effects, strict=True):
-            became = coalesce.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
+            became = outcome.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
             if effect.applied and effect.patience is not None:
                 self._sorter.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
@@ -229,7 +229,7 @@ class Ingest:
             if effect.applied and said.status is ExecutionStatus.FAILED:
                 failures.append(_failed_attempt(device_id, said, effect))
         await self._postpone(connection, tenant_id, [each for each in failures if not each.event.final])
-        moved = coalesce.tally(
+        moved = outcome.tally(
             (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
         )
         return moved, failures

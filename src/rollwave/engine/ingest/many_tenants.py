@@ -16,8 +16,8 @@ from typing import TypeAlias
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports import coalesce
-from rollwave.domain.reports.coalesce import Outcome
+from rollwave.domain.reports import coalesce, outcome
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
@@ -128,8 +128,8 @@ class ManyTenants:
         async with many_tenants.transaction(self._pool) as connection:
             effects = await many_tenants.apply_reports(connection, said, self._times)
             moves, left = self._note(said, effects, began, seen)
-            tallies = {tenant_id: coalesce.tally(each) for tenant_id, each in moves.items()}
-            ended = {tenant_id: coalesce.ended(tally) for tenant_id, tally in tallies.items()}
+            tallies = {tenant_id: outcome.tally(each) for tenant_id, each in moves.items()}
+            ended = {tenant_id: outcome.ended(tally) for tenant_id, tally in tallies.items()}
             standings: dict[TenantId, list[Standing]] = defaultdict(list)
             for tenant_id, standing in await many_tenants.count(connection, tallies):
                 if standing.campaign_id in ended[tenant_id]:
@@ -152,7 +152,7 @@ class ManyTenants:
             if effect.was is None:
                 left.append(each)
                 continue
-            became = coalesce.outcome(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)
+            became = outcome.outcome(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             seen[became] += 1
             if became is Outcome.NOT_SENT:
                 self._unsent.note(tenant_id, device_id, report)

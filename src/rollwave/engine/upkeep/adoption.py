@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rollwave.domain.events import DEVICE, ENGINE, AttemptFailed, Entry, FinishedRestored
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.log import get_logger

@@ -15,7 +15,7 @@ from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
 from rollwave.domain.policy.document import Policy
-from rollwave.domain.reports.coalesce import Tally
+from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
 from rollwave.engine import stop
