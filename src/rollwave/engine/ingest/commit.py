@@ -1,12 +1,11 @@
-"""Take in a batch of messages: sort, apply per tenant, count, judge.
+"""Commit a batch of messages: classify them, apply each tenant's share, and try again until that succeeds.
 
-Nothing here can be stopped by what devices send.
+No payload can stop it: a value that PostgreSQL refuses is isolated and left out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,27 +13,16 @@ from dataclasses import dataclass, replace
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
-from rollwave.domain.events import DEVICE, AttemptFailed, Entry
-from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports import coalesce, outcome
-from rollwave.domain.reports.outcome import Outcome, Tally
-from rollwave.domain.reports.parse import Report
-from rollwave.domain.retry import Reason
-from rollwave.engine import stop
+from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.ingest import apply
-from rollwave.engine.ingest.apply import pauses
+from rollwave.engine.ingest.apply import TenantTransaction, pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
 from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
-from rollwave.engine.locked_campaign import under_policy
-from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, quarantine
-from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.executions import Effect
+from rollwave.store.database import Pool
 from rollwave.store.outage import ValueRefused, is_away, is_outage
 
 _log = get_logger("listener")
@@ -44,7 +32,7 @@ MAX_TENANTS_IN_PARALLEL = 4
 
 
 class Ingest:
-    """Keeps nothing between batches but what its sorter remembers, and need not."""
+    """Commits one batch after another. Between batches it keeps only what devices said last, which may be forgotten."""
 
     def __init__(
         self,
@@ -55,12 +43,11 @@ class Ingest:
         tenants_per_lane: int = TENANTS_PER_LANE,
     ) -> None:
         """``tenants_per_lane``: tenants for which another transaction at the same time is worth while."""
-        self._sorter = Classifier(on_question)
-        self._pool = pool
-        self._settings = settings
+        self._classifier = Classifier(on_question)
         self._delays = Delays()
-        self._unsent = UnsentReports()
-        self._together = ManyTenants(pool, settings, self._sorter, self._unsent, tenants_per_lane=tenants_per_lane)
+        unsent = UnsentReports()
+        self._many_tenants = ManyTenants(pool, settings, self._classifier, unsent, tenants_per_lane=tenants_per_lane)
+        self._tenant = TenantTransaction(pool, settings, self._classifier, unsent)
         self._turn = asyncio.Lock()
 
     @property
@@ -70,7 +57,7 @@ class Ingest:
 
     def forget(self) -> None:
         """Take no report that comes from now on for a repetition: what came before may never have been written."""
-        self._sorter.forget()
+        self._classifier.forget()
         self._delays.forget()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[CampaignRef]:
@@ -104,10 +91,10 @@ class Ingest:
         seen: Counter[Outcome] = Counter()
         try:
             await reach(Failpoint.SORTING)
-            shares = self._sorter.sort(batch, seen, behind=behind)
+            shares = self._classifier.sort(batch, seen, behind=behind)
         except Exception as error:  # noqa: BLE001  whatever it is, the reports are kept
             self._delays.failed("sorting", error)
-            self._sorter.forget()
+            self._classifier.forget()
             return None
         self._delays.over("sorting")
         outcomes.update(seen)
@@ -120,7 +107,7 @@ class Ingest:
             async with limit:
                 return await self._persist(tenant_id, share, outcomes)
 
-        left, touched = await self._together.write(shares, outcomes)
+        left, touched = await self._many_tenants.write(shares, outcomes)
         async with asyncio.TaskGroup() as writing_left:
             tasks = [writing_left.create_task(persist(*each)) for each in left.items()]
         for task in tasks:
@@ -131,7 +118,7 @@ class Ingest:
         for number, pause in enumerate(pauses()):
             try:
                 # What a host's deferred constraint refuses at the commit, the statement is to say.
-                refs = await self._apply(tenant_id, share, outcomes, checks_at_once=number > 0)
+                refs = await self._tenant.apply(tenant_id, share, outcomes, checks_at_once=number > 0)
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)
             except Exception as error:  # noqa: BLE001  an outage or a fault of ours: the reports are kept
@@ -157,7 +144,7 @@ class Ingest:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
                 return await self._persist(tenant_id, Share([(device_id, shorter)]), outcomes)
         if len(share.reports) <= 1:
-            if self._sorter.may_log(Outcome.INVALID):
+            if self._classifier.may_log(Outcome.INVALID):
                 _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))
             outcomes[Outcome.INVALID] += len(share.reports)
             self._delays.over(tenant_id)
@@ -165,104 +152,6 @@ class Ingest:
         middle = len(share.reports) // 2
         first = await self._persist(tenant_id, Share(share.reports[:middle]), outcomes)
         return first + await self._persist(tenant_id, Share(share.reports[middle:]), outcomes)
-
-    async def _apply(
-        self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], *, checks_at_once: bool = False
-    ) -> list[CampaignRef]:
-        seen: Counter[Outcome] = Counter()
-        stopped: list[Stopped] = []
-        tally: Tally = Counter()
-        failures: list[Entry[AttemptFailed]] = []
-        rounds = coalesce.one_per_execution(share.reports)
-        seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in rounds)
-        async with tenant_transaction(
-            self._pool, tenant_id, generic_plans=True, checks_at_once=checks_at_once
-        ) as connection:
-            for reports in rounds:
-                moved, failed = await self._apply_round(connection, tenant_id, reports, seen)
-                tally.update(moved)
-                failures += failed
-            await reach(Failpoint.REPORTS_APPLIED)
-            ended = outcome.ended(tally)
-            counted = await campaigns.count(
-                connection, tenant_id, tally, also={CampaignId(each.campaign_id) for each in failures}
-            )
-            standings = [each for each in counted if each.campaign_id in ended]
-            await events.append_failed_attempts(connection, tenant_id, failures)
-            for standing in standings:
-                halt = await stop.judge(connection, tenant_id, standing)
-                stopped += [halt] if halt else []
-            if share.samples:
-                await quarantine.keep(connection, tenant_id, share.samples)
-            await reach(Failpoint.REPORTS_WRITTEN)
-        outcomes.update(seen)
-        for each in stopped:
-            each.announce()
-        return apply.touched(tenant_id, standings, stopped)
-
-    async def _apply_round(
-        self,
-        connection: Connection,
-        tenant_id: TenantId,
-        reports: Sequence[tuple[DeviceId, Report]],
-        seen: Counter[Outcome],
-    ) -> tuple[Tally, list[Entry[AttemptFailed]]]:
-        """Apply one report an execution; returns what moved, and the attempts that failed."""
-        settings = self._settings
-        began = time.monotonic()
-        effects = await executions.apply_reports(
-            connection, tenant_id, reports, apply.times_of(settings), max_attempts=settings.max_attempts
-        )
-        failures: list[Entry[AttemptFailed]] = []
-        for (device_id, said), effect in zip(reports, effects, strict=True):
-            became = outcome.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
-            seen[became] += 1
-            if effect.applied and effect.patience is not None:
-                self._sorter.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
-            if became is Outcome.UNKNOWN and self._sorter.may_log(became):
-                # A made-up campaign, or another tenant's: row-level security makes the two look alike.
-                _log.warning(
-                    "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id
-                )
-            if became is Outcome.NOT_SENT:
-                self._unsent.note(tenant_id, device_id, said)
-            if effect.applied and said.status is ExecutionStatus.FAILED:
-                failures.append(_failed_attempt(device_id, said, effect))
-        await self._postpone(connection, tenant_id, [each for each in failures if not each.event.final])
-        moved = outcome.tally(
-            (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
-        )
-        return moved, failures
-
-    async def _postpone(
-        self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
-    ) -> None:
-        """Set the delay of each device that gets another attempt, by its campaign's policy."""
-        for campaign_id in {each.campaign_id for each in retried}:
-            campaign = await campaigns.get(connection, tenant_id, campaign_id)
-            # One whose policy cannot be read is about to be paused; the device just must not be lost.
-            policy = under_policy(campaign, self._settings).policy
-            delays = []
-            for each in retried:
-                if each.campaign_id == campaign_id and each.event.cause is not None:
-                    luck = random.random()  # noqa: S311  spreads load only
-                    delay = policy.retry.delay_of(each.event.attempt, luck=luck)
-                    delays.append((DeviceId(each.event.device_id), each.event.cause, delay))
-            await executions.postpone(connection, campaign, delays, in_all=policy.device_timeout)
-
-
-def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:
-    failed = AttemptFailed(
-        effect.attempt or 1,
-        said.error or "the device gave no reason",
-        effect.reason or Reason.REPORTED,
-        final=not effect.retried,
-        device_id=device_id,
-    )
-    return Entry(said.campaign_id, failed, DEVICE)
-
-
-_log = get_logger("listener")
 
 
 @dataclass(frozen=True, slots=True)

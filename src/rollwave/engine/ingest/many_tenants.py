@@ -1,6 +1,6 @@
 """Small shares of many tenants, in a transaction or two: a thousand tenants cost hardly more round trips than one.
 
-What is unusual is left to a transaction of its tenant's own (``engine.intake``): a failure, a device that speaks under
+What is unusual is left to a transaction of its tenant's own (``ingest.apply``): a failure, a device that speaks under
 two attempts, a value that PostgreSQL refuses, an execution that is not found, rows that somebody else holds.
 """
 
@@ -61,16 +61,16 @@ class ManyTenants:
         self,
         pool: Pool,
         settings: Settings,
-        sorter: Classifier,
+        classifier: Classifier,
         unsent: UnsentReports,
         *,
         tenants_per_lane: int = TENANTS_PER_LANE,
     ) -> None:
         self._tenants_per_lane = tenants_per_lane
         self._pool = pool
-        self._told = LogOnce()
+        self._log_once = LogOnce()
         self._times = times_of(settings)
-        self._sorter = sorter
+        self._classifier = classifier
         self._unsent = unsent
 
     async def write(
@@ -83,10 +83,10 @@ class ManyTenants:
         left: dict[TenantId, Share] = {}
         said: list[Said] = []
         for tenant_id, share in shares.items():
-            rounds = coalesce.one_per_execution(share.reports) if _is_plain(share) else []
-            if len(rounds) == 1:
-                said += [(tenant_id, *each) for each in rounds[0]]
-                outcomes[Outcome.COALESCED] += len(share.reports) - len(rounds[0])
+            steps = coalesce.one_per_execution(share.reports) if _is_plain(share) else []
+            if len(steps) == 1:
+                said += [(tenant_id, *each) for each in steps[0]]
+                outcomes[Outcome.COALESCED] += len(share.reports) - len(steps[0])
             else:
                 left[tenant_id] = share
         refs: list[CampaignRef] = []
@@ -109,12 +109,12 @@ class ManyTenants:
                 break
             except Exception as error:  # noqa: BLE001  the reports are kept: each tenant's own transaction tries
                 if not is_away(error):
-                    if not is_outage(error) and self._told.is_new("fault", type(error).__name__):
+                    if not is_outage(error) and self._log_once.is_new("fault", type(error).__name__):
                         _log.exception("ota_reports_of_many_tenants_failed")
                     return Written(left=list(said))
                 await asyncio.sleep(pause)
             else:
-                self._told.clear("fault")
+                self._log_once.clear("fault")
                 return written
         # One value that PostgreSQL refuses must not hold up the others: halve the tenants until its own is alone.
         half = set(tenants[: len(tenants) // 2])
@@ -157,7 +157,7 @@ class ManyTenants:
             if became is Outcome.NOT_SENT:
                 self._unsent.note(tenant_id, device_id, report)
             if effect.applied and effect.patience is not None:
-                self._sorter.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
+                self._classifier.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
                 moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
         return moves, left
 
