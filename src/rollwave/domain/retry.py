@@ -29,6 +29,7 @@ MAX_ATTEMPTS = 100
 LONGEST_SECONDS = 31_536_000.0
 """A year: the longest time that a rule may name, in seconds."""
 
+
 def reported_failure(*, heard: bool) -> Reason:
     """The reason of a failure that a device reports; ``heard``: it had reported something else in this attempt."""
     return Reason.REPORTED if heard else Reason.REJECTED
