@@ -51,7 +51,7 @@ class Link:
         if fault == "drop":
             _run("tc", "-n", self.namespace, "qdisc", "add", "dev", f"{self.name}f", "root", "blackhole")
 
-    def mend(self, fault: str) -> None:
+    def repair(self, fault: str) -> None:
         """Undo :meth:`cut`."""
         if fault == "reject":
             _run("ip", "-n", self.namespace, "route", "del", "unreachable", f"{self.near}/32")

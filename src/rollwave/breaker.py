@@ -1,4 +1,4 @@
-"""Things that may be away: asked for ever less often until they are back, and spoken of once a change."""
+"""Circuit breaker: one caller probes, with growing pauses; outage and recovery are logged once each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 import time
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.2, 5.0
-"""Seconds between two tries while it is away, at first and at most."""
+"""Seconds between two probes during an outage: at first, and at most."""
 
 ONE_TRY_SECONDS = 10.0
-"""Seconds that one try is waited for, before somebody else may try too."""
+"""Maximum time for a probe, in seconds. After it, another caller may probe too."""
 
 
 class Breaker:
-    """Whether something that many need is away. While it is, one asks for all, and the others are refused at once."""
+    """Whether a shared resource is unavailable. While it is, one caller probes, and the others are refused at once."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -24,16 +24,16 @@ class Breaker:
 
     @property
     def away_for(self) -> float | None:
-        """Seconds since it was first found away; None: it is there, as far as is known."""
+        """Seconds since the outage was noticed. None: no outage is known."""
         return time.monotonic() - self._since if self._failures else None
 
     @property
     def pause(self) -> float:
-        """Seconds until it may be asked for again."""
+        """Seconds until the next probe is allowed."""
         return max(0.0, self._next_try - time.monotonic()) if self._failures else 0.0
 
     def admits(self) -> bool:
-        """Whether to try now. Who is let in while it is away tries for all others."""
+        """Whether the caller may try now. During an outage, the caller that may try probes for all others."""
         if not self._failures:
             return True
         if self.pause:
@@ -42,7 +42,10 @@ class Breaker:
         return True
 
     def failed(self, began: float | None = None) -> bool:
-        """A try failed. Returns whether that is news. One that ``began`` before the last that worked proves nothing."""
+        """An attempt failed. Returns whether an outage begins with it.
+
+        An attempt that ``began`` before the last success is ignored.
+        """
         now = time.monotonic()
         if began is not None and began < self._worked_at:
             return False
@@ -57,13 +60,13 @@ class Breaker:
         return news
 
     def undecided(self) -> None:
-        """A try was broken off, or ended for another reason: somebody else may try."""
+        """A probe was cancelled, or failed for another reason: another caller may probe."""
         self._next_try = min(self._next_try, time.monotonic())
 
     def worked(self, began: float | None = None) -> float | None:
-        """It is there. Returns for how many seconds it was away, if it was.
+        """An attempt succeeded. Returns the seconds of the outage that ended with it, or None.
 
-        A try that ``began`` before the last that failed proves nothing.
+        An attempt that ``began`` before the last failure is ignored.
         """
         if self._failures and began is not None and began < self._failed_at:
             self.undecided()

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 
 class RollwaveError(Exception):
-    """Base of the tree. ``hint`` is one sentence telling the reader what to do next."""
+    """Base of all errors of Rollwave. ``hint`` is one sentence that says what to do next."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class ConfigurationError(RollwaveError):
 
 
 class MissingExtra(RollwaveError):
-    """A package is not installed that a command needs; the message names the extra that brings it."""
+    """A command needs a package that is not installed. The message names the extra that contains it."""
 
 
 class DatabaseUnavailable(RollwaveError):
@@ -43,11 +43,11 @@ class DatabaseUnavailable(RollwaveError):
 
 
 class SchemaMismatch(RollwaveError):
-    """The database's schema is older or newer than this program expects, or a role or a grant is missing."""
+    """The schema is older or newer than this version needs, or a role or a grant is missing."""
 
 
 class IdentityUndecided(RollwaveError):
-    """The database is another one than its installation belongs to, and nobody has said whether it is a copy."""
+    """The installation belongs to another database: this one is a copy or the moved original, and nobody said which."""
 
 
 class BrokerUnavailable(RollwaveError):
@@ -55,11 +55,11 @@ class BrokerUnavailable(RollwaveError):
 
 
 class MessageTooLarge(BrokerUnavailable):
-    """The broker takes no message of this size; it takes smaller ones."""
+    """The broker does not accept a message of this size."""
 
 
 class ApiUnavailable(RollwaveError):
-    """The HTTP API cannot be reached, or is out of order itself."""
+    """The HTTP API cannot be reached, or answers with a server error."""
 
 
 class InvalidInput(RollwaveError):
@@ -83,8 +83,8 @@ class UnreadableRow(RollwaveError):
 
 
 class NotFound(RollwaveError):
-    """The tenant has no such row. Another tenant's row looks the same as none."""
+    """The tenant has no such row. A row of another tenant gives the same error."""
 
 
 class Conflict(RollwaveError):
-    """The row exists, but its state does not allow what was asked."""
+    """The row exists, but its state does not allow the request."""

@@ -1,4 +1,4 @@
-"""Which extra brings which packages, and the error where one is not installed."""
+"""The packages of each extra, and the error when one is not installed."""
 
 from __future__ import annotations
 

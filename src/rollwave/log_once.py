@@ -12,14 +12,14 @@ _log = get_logger("engine")
 
 
 class LogOnce:
-    """What has been said of whom, so that it is said once and not at every try. Remembers the last thousand."""
+    """Remembers what was logged about each of the last thousand subjects, so that a problem is logged once."""
 
     def __init__(self, room: int = 1000) -> None:
         self._said: dict[Hashable, str] = {}
         self._room = room
 
     def is_new(self, whom: Hashable, what: str) -> bool:
-        """Whether this has still to be said; it counts as said from now on."""
+        """Whether this must be logged. From now on it counts as logged."""
         if self._said.get(whom) == what:
             return False
         self._said.pop(whom, None)
@@ -29,24 +29,24 @@ class LogOnce:
         return True
 
     def clear(self, whom: Hashable) -> bool:
-        """It went well again: the next time is news. Returns whether anything had been said."""
+        """The problem is over: the next one is logged again. Returns whether one had been logged."""
         return self._said.pop(whom, None) is not None
 
 
 class Problems:
-    """What several parts of a process meet at the same time, such as a missing schema: the first part logs it."""
+    """Problems that several parts of a process may share, such as a missing schema: the first part logs it."""
 
     def __init__(self) -> None:
         self._met: dict[str, str] = {}
 
     def met(self, part: str, what: str) -> bool:
-        """Note that ``part`` has met this. Returns whether to log it: no part has met it that is not over yet."""
+        """Note that ``part`` has this problem. Returns whether to log it: no other part has it now."""
         is_new = what not in self._met.values()
         self._met[part] = what
         return is_new
 
     def over(self, part: str) -> bool:
-        """``part`` is well again: the next time is news. Returns whether it had met anything."""
+        """``part`` has no problem any more: its next one is logged again. Returns whether it had one."""
         return self._met.pop(part, None) is not None
 
 
@@ -62,5 +62,5 @@ def tell(problems: Problems, part: str, event: str, error: RollwaveError, **fiel
 
 
 def what(error: RollwaveError) -> str:
-    """What tells one problem from another: what to do about it."""
+    """The key of a problem. Two errors with the same hint are the same problem."""
     return f"{type(error).__name__}: {error.hint or error}"

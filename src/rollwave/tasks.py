@@ -13,7 +13,7 @@ T = TypeVar("T")
 _log = get_logger("tasks")
 
 CANCEL_AGAIN_SECONDS = 0.5
-"""Seconds that a task gets to clean up before it is cancelled once more."""
+"""Time for a task to clean up before it is cancelled again, in seconds."""
 
 
 async def end(
@@ -121,7 +121,7 @@ def failure_of(task: asyncio.Task[Any]) -> Exception | None:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """The errors that a group of errors is made of; of any other error, that error alone."""
+    """The errors inside an exception group, or the error itself if it is not a group."""
     if isinstance(error, BaseExceptionGroup):
         return [cause for each in error.exceptions for cause in causes(each)]
     return [error]
@@ -135,7 +135,7 @@ def raise_if_cancelled() -> None:
 
 
 def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Start ``work`` as a task that nobody waits for the end of: an error that it does not handle is logged."""
+    """Start ``work`` as a background task. An error that it does not handle is logged."""
     task = asyncio.create_task(work)
     task.add_done_callback(_log_failure)
     return task

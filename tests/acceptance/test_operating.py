@@ -52,7 +52,7 @@ async def test_a_campaign_on_a_group_imported_from_a_file_completes(north: Insta
             f"firmware 2, version 2.1, for any device type, at {URL}",
         ]
         watched = north.do("campaign", "watch", "1", "--timeout", "60").splitlines()
-    assert watched[-1] == "COMPLETED  6 SUCCESS  (0 % failed, over 10 % trips)"
+    assert watched[-1] == "COMPLETED  6 SUCCESS  (0 % failed, trips above 10 %)"
     assert any(line.endswith("created for 6 devices") for line in watched)
     assert "COMPLETED" in north.do("campaign", "list", "--status", "COMPLETED")
     assert "2.1" in north.do("campaign", "show", "1")
@@ -123,7 +123,7 @@ async def test_watch_continues_after_an_outage_of_the_api(
                 rollwave_running("campaign", "watch", "1", log=tmp_path / "watch.log", env=north.env)
             )
             await eventually(lambda: "CREATED" in watch.output())
-        await eventually(lambda: "trying again" in watch.output())
+        await eventually(lambda: "retrying" in watch.output())
         async with installed(database, broker.url, tmp_path / "serve.log", port=port) as north:
             north.do("campaign", "abort", "1", "--yes")
             assert await watch.process.wait() == 3
@@ -145,7 +145,7 @@ async def test_a_group_file_with_mistakes_changes_nothing(north: Installation, t
     assert (refused.returncode, refused.stdout) == (1, "")
     lines = refused.stderr.splitlines()
     assert [line.startswith(f"{table}:{number}: ") for line, number in zip(lines, (3, 4), strict=False)] == [True] * 2
-    assert lines[2] == f"error: 2 mistakes in {table}, nothing was written"
+    assert lines[2] == f"error: 2 mistakes in {table}; the group was not changed"
     assert psql(north.database, "SELECT count(*) FROM devices") == "0"
     assert north.run("device-group", "import", "all", str(tmp_path / "none.csv")).returncode == 1
 
@@ -170,7 +170,7 @@ async def test_create_accepts_a_firmware_version_or_id_and_prints_the_one_chosen
         "4": (f"firmware 4, version 20260115, for any device type, at {URL}", "--firmware id:4"),
         "9.9": ("no firmware has the version 9.9", "rollwave firmware list"),
         "id:99": ("no firmware 99",),
-        "id:4.2.0": ("'4.2.0' is no id", "--firmware id:2"),
+        "id:4.2.0": ("'4.2.0' is not an id", "--firmware id:2"),
         "4.2.0 ": ("no firmware has the version 4.2.0 ",),
     }
     for firmware, told in refused.items():

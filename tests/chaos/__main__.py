@@ -15,9 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.chaos.ground import ground
+from tests.chaos.fresh_databases import fresh_databases
+from tests.chaos.play import Verdict, play
 from tests.chaos.schedule import draw
-from tests.chaos.stage import Verdict, play
 
 EVERY = 25
 """Schedules between two lines of progress."""
@@ -32,7 +32,7 @@ class Tour:
 
     async def lane(self) -> None:
         """Play one schedule after another on servers of its own."""
-        async with ground() as here:
+        async with fresh_databases() as here:
             for seed in self._seeds:
                 self._note(await play(draw(seed), here))
                 if time.monotonic() > self._until:
@@ -58,7 +58,7 @@ class Tour:
         troubles += Counter(trouble.fault.value for schedule in played for trouble in schedule.link)
         troubles["long pause"] = sum(schedule.long_pause for schedule in played)
         troubles["programming error"] = sum(
-            trap is not None and trap.is_programming_error for schedule in played for trap in schedule.traps
+            fault is not None and fault.is_programming_error for schedule in played for fault in schedule.faults
         )
         totals = ", ".join(
             f"{sum(getattr(each, name) for each in self.verdicts):,} {name}"

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import asyncpg
 
 from rollwave.mqtt.topics import parse_status_topic
-from tests.chaos.crew import Crew
+from tests.chaos.injected_faults import unlogged_programming_errors
 from tests.chaos.schedule import Plan
-from tests.chaos.traps import untold
+from tests.chaos.workers import Workers
 from tests.engine import Connection, Devices, breakdown, campaign_row, ends
 from tests.support import eventually
 
@@ -81,21 +81,21 @@ def bodies(fleet: Devices) -> list[str]:
     return [] if len(found) == len(dict(found)) else [f"a campaign sent different bodies: {found}"]
 
 
-async def logs(workers: Crew) -> list[str]:
+async def logs(workers: Workers) -> list[str]:
     """That no worker ended by itself, and that each told of its own errors and of none that nobody handles."""
 
     def all_told() -> bool:
-        workers.bury()
-        return not any(map(untold, workers.logs_of_survivors()))
+        workers.note_ended()
+        return not any(map(unlogged_programming_errors, workers.logs_of_survivors()))
 
     wrong = []
     try:
         await eventually(all_told, timeout=SOON)
     except AssertionError:
-        left = [each for log in workers.logs_of_survivors() for each in untold(log)]
+        left = [each for log in workers.logs_of_survivors() for each in unlogged_programming_errors(log)]
         wrong.append(f"errors without a traceback in the log: {left}")
     output = workers.output()
     wrong += [f"a worker logged {each!r}" for each in NEVER_LOGGED if each in output]
-    if gone := workers.unasked():
+    if gone := workers.unexpected_ends():
         wrong.append(f"workers ended by themselves: {gone}")
     return wrong

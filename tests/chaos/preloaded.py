@@ -6,6 +6,6 @@ import rollwave.cli.serve
 import rollwave.engine.worker.worker
 import rollwave.store.health
 import rollwave.store.migrate
-import tests.chaos.crew
+import tests.chaos.workers
 
 __all__ = ["rollwave", "tests"]

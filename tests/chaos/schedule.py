@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from rollwave.engine.failpoints import Failpoint
 from rollwave.mqtt.topics import command_topic
+from tests.chaos.injected_faults import PROGRAMMING_ERRORS, Effect, InjectedFault
 from tests.chaos.link import OF_A_TOPIC, LinkFault, LinkTrouble
-from tests.chaos.traps import PROGRAMMING_ERRORS, Deed, Trap
 
 
 class Trouble(StrEnum):
@@ -56,7 +56,7 @@ class Schedule:
     seed: int
     plans: tuple[Plan, ...]
     workers: int
-    traps: tuple[Trap | None, ...]
+    faults: tuple[InjectedFault | None, ...]
     """One for each worker, in the order that they are hired; who comes after them meets none."""
     troubles: tuple[tuple[Trouble, int], ...]
     """Each with a number that says whom it meets."""
@@ -73,7 +73,7 @@ class Schedule:
         return any(trouble is Trouble.BROKER_CRASH for trouble, _ in self.troubles)
 
     def __str__(self) -> str:
-        troubles = [trouble.value for trouble, _ in self.troubles] + [str(trap) for trap in self.traps if trap]
+        troubles = [trouble.value for trouble, _ in self.troubles] + [str(fault) for fault in self.faults if fault]
         troubles += [str(each) for each in self.link] + ["long pause"] * self.long_pause
         return f"seed {self.seed}: {', '.join(troubles) or 'no trouble'}"
 
@@ -82,22 +82,22 @@ def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
     dice = random.Random(seed)
     plans = tuple(_plan(dice, tenant) for tenant in ("north", "south")[: dice.randint(1, 2)])
-    traps = [_trap(dice) for _ in range(dice.randint(1, 3))]
+    faults = [_fault(dice) for _ in range(dice.randint(1, 3))]
     troubles = tuple((dice.choice(list(Trouble)), dice.randint(0, 5)) for _ in range(dice.randint(1, 4)))
     abort_after = dice.randint(1, 30)
     if dice.random() < 0.5:
-        traps[dice.randrange(len(traps))] = _programming_error(dice)
+        faults[dice.randrange(len(faults))] = _programming_error(dice)
     link = _link(dice, plans[0]) if dice.random() < 0.5 else ()
     if any(trouble.topics for trouble in link):  # devices that go in one batch with neighbours
         plans = (replace(plans[0], rate=dice.randint(10, 30)), *plans[1:])
-    schedule = Schedule(seed, plans, len(traps), tuple(traps), troubles, abort_after, link)
+    schedule = Schedule(seed, plans, len(faults), tuple(faults), troubles, abort_after, link)
     nothing_is_lost = not schedule.forgetful and all(plan.ends == "COMPLETED" for plan in plans)
     return replace(schedule, long_pause=nothing_is_lost and dice.random() < 0.3)
 
 
-def _programming_error(dice: random.Random) -> Trap:
+def _programming_error(dice: random.Random) -> InjectedFault:
     point, error = dice.choice(list(Failpoint)), dice.choice(PROGRAMMING_ERRORS)
-    return Trap(point, Deed.RAISE, nth=dice.randint(1, 4), error=error, times=dice.choice([1, 1, 3, 6]))
+    return InjectedFault(point, Effect.RAISE, nth=dice.randint(1, 4), error=error, times=dice.choice([1, 1, 3, 6]))
 
 
 def _link(dice: random.Random, plan: Plan) -> tuple[LinkTrouble, ...]:
@@ -128,7 +128,9 @@ def _plan(dice: random.Random, tenant: str) -> Plan:
     )
 
 
-def _trap(dice: random.Random) -> Trap | None:
+def _fault(dice: random.Random) -> InjectedFault | None:
     if dice.random() < 0.25:
         return None
-    return Trap(dice.choice(list(Failpoint)), dice.choice([Deed.CRASH, Deed.CRASH, *Deed]), nth=dice.randint(1, 4))
+    return InjectedFault(
+        dice.choice(list(Failpoint)), dice.choice([Effect.CRASH, Effect.CRASH, *Effect]), nth=dice.randint(1, 4)
+    )

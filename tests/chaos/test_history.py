@@ -98,7 +98,7 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
     database: str, pool: Pool, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     dice = random.Random(SEED)
-    async with connect(database) as host, devices(mosquitto.url, moody(dice)), AsyncExitStack() as crew:
+    async with connect(database) as host, devices(mosquitto.url, moody(dice)), AsyncExitStack() as workers:
         rules: dict[str, Any] = {"rollout_rate": 3, "max_attempts": 3, "retry_delay": 0.3}
         campaigns = [
             await insert_campaign(
@@ -115,12 +115,12 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
         ]
         for name in ("first", "second"):
             hiring = worker(database, mosquitto.url, tmp_path / name, logs="ota_tick_start", **SETTINGS)
-            victim = await crew.enter_async_context(hiring)
+            victim = await workers.enter_async_context(hiring)
             await lead_a_busy_life(pool, host, campaigns, dice)
             victim.process.kill()
             await victim.process.wait()
         hiring = worker(database, mosquitto.url, tmp_path / "last", logs="ota_tick_start", **SETTINGS)
-        last = await crew.enter_async_context(hiring)
+        last = await workers.enter_async_context(hiring)
         await abort_campaign(pool, TENANT, campaigns[-1], actor="operator")
         for campaign in campaigns[:-1]:
             with suppress(Conflict):

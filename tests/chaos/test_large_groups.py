@@ -8,8 +8,8 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.failpoints import Failpoint
 from rollwave.store.database import Pool
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
-from tests.chaos.crew import crew
-from tests.chaos.traps import Deed, Trap
+from tests.chaos.injected_faults import Effect, InjectedFault
+from tests.chaos.workers import running_workers
 from tests.engine import breakdown, connect
 from tests.groups import add_members, create, marks, named, targeted
 from tests.support import eventually
@@ -20,7 +20,7 @@ MEMBERS = 3 * MAX_DEVICES_PER_BATCH + 5000
 async def test_a_worker_continues_the_targeting_that_a_crashed_worker_began(
     database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    traps = [Trap(Failpoint.CAMPAIGN_WRITTEN, Deed.CRASH, nth) for nth in (3, 2, 3)]
+    faults = [InjectedFault(Failpoint.CAMPAIGN_WRITTEN, Effect.CRASH, nth) for nth in (3, 2, 3)]
     settings = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url, "OTA_TICK_INTERVAL": "0.2"}
     async with connect(database) as host:
         everyone = named(1, MEMBERS)
@@ -28,14 +28,14 @@ async def test_a_worker_continues_the_targeting_that_a_crashed_worker_began(
         campaign = await create(host, pool, at_once=MAX_DEVICES_PER_BATCH)
 
         async def done() -> bool:
-            await workers.mend()
+            await workers.replace_ended()
             return (await marks(host, campaign))[1] is None
 
-        async with crew(settings, tmp_path, 1, traps) as workers:
+        async with running_workers(settings, tmp_path, 1, faults) as workers:
             await eventually(done, timeout=60, what="targeted")
-            workers.bury()
-            assert workers.killed() == len(traps), workers.output()
-            assert workers.unasked() == []
+            workers.note_ended()
+            assert workers.killed() == len(faults), workers.output()
+            assert workers.unexpected_ends() == []
         assert await targeted(host, campaign) == everyone
         assert await marks(host, campaign) == (MEMBERS, None, None)
         assert await breakdown(host, campaign) == {"PENDING": MEMBERS}

@@ -93,7 +93,7 @@ async def story(fault: str, net: Network, server: EmbeddedPostgres, folder: Path
                 finish(fleet, campaign, done)
                 await eventually(lambda: len(events(it, notice)) > before, timeout=15, what=f"{link.name}: {notice}")  # noqa: B023
                 await eventually(lambda: time.monotonic() > over, timeout=outage, what="it has lasted")  # noqa: B023
-                link.mend(fault)
+                link.repair(fault)
                 assert (await campaign_row(host, campaign))[0] == "RUNNING"
             await host.execute("UPDATE ota_campaigns SET rollout_rate = $1", TOTAL)
             await eventually(lambda: len(fleet.times_sent(campaign)) == TOTAL, timeout=60, what="all sent to")

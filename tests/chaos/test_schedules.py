@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterator
 
 from rollwave.engine.failpoints import Failpoint
-from tests.chaos.ground import ground
+from tests.chaos.fresh_databases import fresh_databases
+from tests.chaos.injected_faults import Effect, InjectedFault
+from tests.chaos.play import Verdict, play
 from tests.chaos.schedule import Plan, Schedule, draw
-from tests.chaos.stage import Verdict, play
-from tests.chaos.traps import Deed, Trap
 
 SEEDS = (2, 7014, 8004, 8005, 8013, 8037)
 """Those that have found something, and others. One that fails belongs here. `make chaos` draws more."""
@@ -26,14 +26,14 @@ async def test_random_schedules_of_faults_break_no_guarantee() -> None:
 
 
 async def play_some(seeds: Iterator[int]) -> list[Verdict]:
-    async with ground() as here:
+    async with fresh_databases() as here:
         return [await play(draw(seed), here) for seed in seeds]
 
 
 async def test_a_worker_that_dies_at_any_step_loses_nothing() -> None:
     plan = Plan("north", 150, rate=2, max_in_flight=None, canary_percent=10.0, ends="COMPLETED", all_bad=False)
-    traps = tuple(Trap(point, Deed.CRASH) for point in Failpoint)
-    async with ground() as here:
-        verdict = await play(Schedule(0, (plan,), 1, traps, (), abort_after=0), here)
+    faults = tuple(InjectedFault(point, Effect.CRASH) for point in Failpoint)
+    async with fresh_databases() as here:
+        verdict = await play(Schedule(0, (plan,), 1, faults, (), abort_after=0), here)
     assert verdict.problems == []
     assert verdict.deaths == len(Failpoint)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from rollwave.mqtt.payload import encode_report
 from tests.auditor import auditing
-from tests.chaos.crew import Crew, crew
-from tests.chaos.ground import Ground, ground
+from tests.chaos.fresh_databases import FreshDatabases, fresh_databases
+from tests.chaos.workers import Workers, running_workers
 from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
 from tests.servers import Mosquitto
 from tests.support import eventually
@@ -36,8 +36,8 @@ SETTINGS = {
 
 
 @dataclass
-class Crowd:
-    """Devices, each with one habit for good and one end; and the count of those ends."""
+class SimulatedDevices:
+    """Devices, each with one lasting behaviour and one final status, and the count of those."""
 
     bad_share: float = 0.05
     tally: dict[str, str] = field(default_factory=dict)
@@ -49,17 +49,17 @@ class Crowd:
             return ()
         self._answered.add((command.device, command.attempt))
         draw = random.Random(zlib.crc32(command.device.encode()))
-        habit, end = draw.random(), "FAILED" if draw.random() < self.bad_share else "SUCCESS"
-        if habit < 0.02:
+        behaviour, end = draw.random(), "FAILED" if draw.random() < self.bad_share else "SUCCESS"
+        if behaviour < 0.02:
             self.tally[command.device] = "FAILED"  # mute: given up at last
             return ()
         self.tally[command.device] = end
         words = [encode_report(command.campaign, word) for word in ("DOWNLOADING", "INSTALLING", end)]
-        if habit < 0.04:
+        if behaviour < 0.04:
             return [word for word in words for _ in range(3)]
-        if habit < 0.06:
+        if behaviour < 0.06:
             draw.shuffle(words)
-        elif habit < 0.07:
+        elif behaviour < 0.07:
             return [*lies(command), *words, encode_report(command.campaign, "FAILED"), *lies(command)]
         return words
 
@@ -94,41 +94,41 @@ class Outcome:
         return self.campaign == counted and self.rows == self.tally and not self.problems
 
 
-async def roll_out(here: Ground, mosquitto: Mosquitto, number: int, say: Callable[[str], None]) -> Outcome:
+async def roll_out(here: FreshDatabases, mosquitto: Mosquitto, number: int, say: Callable[[str], None]) -> Outcome:
     """A campaign of ``number`` devices, in whose course the broker is restarted and the database crashes."""
-    crowd = Crowd()
+    crowd = SimulatedDevices()
     async with here.database() as database, devices(mosquitto.url, crowd.answer, "crowd") as fleet:
         settings = SETTINGS | {"DATABASE_URL": database, "MQTT_BROKER_URL": mosquitto.url}
         rate = PER_SECOND // 4
         async with connect(database) as host:
             campaign = await insert_campaign(host, number, rollout_rate=rate, abort_threshold=1.0)
-        async with auditing(database, rest=0.5) as auditor, crew(settings, here.folder, WORKERS) as workers:
+        async with auditing(database, rest=0.5) as auditor, running_workers(settings, here.folder, WORKERS) as workers:
             async with asyncio.TaskGroup() as group:
                 killing = group.create_task(kill_one_after_another(workers))
                 troubles = group.create_task(in_the_middle(here, mosquitto, fleet, number, say))
                 await watch(fleet, number, say)
                 await troubles
                 killing.cancel()
-            await workers.mend()
+            await workers.replace_ended()
             async with connect(database) as host:
                 await ends(host, campaign, timeout=60 + number / 100)
                 found, rows = await campaign_row(host, campaign), await breakdown(host, campaign)
-            workers.bury()
-            problems = workers.unasked()
+            workers.note_ended()
+            problems = workers.unexpected_ends()
     tally = Counter(crowd.tally.values())
     return Outcome(found, rows, dict(tally), workers.killed(), len(fleet.commands), auditor.snapshots, problems)
 
 
-async def kill_one_after_another(workers: Crew) -> None:
+async def kill_one_after_another(workers: Workers) -> None:
     """Until cancelled."""
     for victim in range(1_000_000):
         await asyncio.sleep(KILL_EVERY)
         await workers.signal(victim, signal.SIGKILL)
-        await workers.mend()
+        await workers.replace_ended()
 
 
 async def in_the_middle(
-    here: Ground, mosquitto: Mosquitto, fleet: Devices, number: int, say: Callable[[str], None]
+    here: FreshDatabases, mosquitto: Mosquitto, fleet: Devices, number: int, say: Callable[[str], None]
 ) -> None:
     """The broker is restarted when a third has been sent to, the database crashes at two thirds."""
     await eventually(lambda: len(fleet.commands) > number / 3, timeout=number, what="a third")
@@ -158,7 +158,7 @@ def main() -> int:
     wanted = parser.parse_args()
 
     async def play() -> Outcome:
-        async with ground() as here:
+        async with fresh_databases() as here:
             with Mosquitto(here.folder) as mosquitto:
                 return await roll_out(here, mosquitto, wanted.devices, lambda line: print(line, flush=True))
 

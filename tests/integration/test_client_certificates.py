@@ -70,8 +70,8 @@ def test_the_doctor_never_uses_the_engines_certificate_for_a_device(
     told = rollwave("doctor", *logins, env=env).stdout
     assert "ok       broker: " in told
     assert "the engine shows a certificate too" in told
-    assert "ok       strangers: the broker lets nobody in without a name or a certificate" in told
-    assert "warning  devices: not tried: without a client certificate" in told
+    assert "ok       strangers: the broker refuses clients without a user name or certificate" in told
+    assert "warning  devices: not tested: the broker refuses" in told
 
 
 def test_the_doctor_warns_about_certificates_with_a_plaintext_url(database: str, tmp_path: Path) -> None:

@@ -99,9 +99,7 @@ async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
     return await breakdown(host, campaign) == {"DOWNLOADING": 3}
 
 
-async def test_the_longest_waits_that_there_are_are_not_taken_for_times_in_the_future(
-    pool: Pool, host: Connection
-) -> None:
+async def test_the_longest_possible_waits_are_not_taken_for_times_in_the_future(pool: Pool, host: Connection) -> None:
     """A refused device waits for ten minutes at most, and a campaign's deadline is a little later than its timeout."""
     refused = await insert_campaign(host, 1, progress_timeout=5.0, retry_delay=1.0, retry_delay_max=1.0)
     silent = await insert_campaign(host, 2, progress_timeout=3600.0)

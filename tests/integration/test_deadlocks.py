@@ -111,7 +111,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database: str, host: Connection) -> None:  # noqa: C901  one blow a function
+async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database: str, host: Connection) -> None:  # noqa: C901  one operation in each function
     names = [f"dev-{number}" for number in range(40)]
     campaigns = [await insert_campaign(host, names, abort_threshold=1.0, progress_timeout=0.05) for _ in range(2)]
     for campaign in campaigns:
@@ -169,13 +169,13 @@ async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database:
             await asyncio.sleep(deadline - time.monotonic())
             listening.cancel()
 
-        async def hammer(blow: Any) -> None:
+        async def repeat(operation: Any) -> None:
             while time.monotonic() < deadline:
-                await blow()
+                await operation()
 
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(lock.listen("so that deadlines run", lambda: None))
             group.create_task(end(listening))
-            for blow in (mark, mark, release, release, report, report, report, look_after, look_after, again):
-                group.create_task(hammer(blow))
+            for operation in (mark, mark, release, release, report, report, report, look_after, look_after, again):
+                group.create_task(repeat(operation))
     assert await host.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0

@@ -93,8 +93,8 @@ async def test_the_doctor_finds_no_problem_in_a_healthy_installation(
     assert "secret" not in printed.stdout + printed.stderr + running.output()
     lines = printed.stdout.splitlines()
     assert lines[0] == "ok       settings: can be read"
-    assert [line for line in lines if line.startswith("         mend: ")]
-    assert {line.split()[0] for line in lines} == {"ok", "warning", "mend:"}
+    assert [line for line in lines if line.startswith("         fix: ")]
+    assert {line.split()[0] for line in lines} == {"ok", "warning", "fix:"}
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -112,7 +112,7 @@ async def test_the_doctor_does_not_warn_about_the_engines_own_login(
     told = examine(**env)
     assert told.states() == {"listeners": "warning", "strangers": "warning"}
     assert told.says("listeners", "warning", "rollwave worker")
-    assert told.says("strangers", "warning", "anybody", "allow_anonymous false")
+    assert told.says("strangers", "warning", "without a user name", "allow_anonymous false")
     async with worker(own, broker.url, tmp_path / "worker.log") as running:
         assert "ota_superuser_login" not in running.output()
     psql(database, "ALTER ROLE rollwave_modest BYPASSRLS")
@@ -121,7 +121,7 @@ async def test_the_doctor_does_not_warn_about_the_engines_own_login(
 
 def test_the_doctor_reports_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) -> None:
     told = examine(DATABASE_URL=empty_database, MQTT_BROKER_URL=broker.url)
-    assert told.says("schema", "problem", "there is none", "rollwave migrate")
+    assert told.says("schema", "problem", "no schema of Rollwave", "rollwave migrate")
     assert "row-level security" not in told.findings
 
 
@@ -252,7 +252,7 @@ def test_the_doctor_reports_retained_reports(database: str, tmp_path: Path) -> N
         again = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
     assert told.code == 0
     for device in (A, B):
-        assert told.says(f"{device}, retaining reports", "warning", "keeps", "ignores", "retain_available false")
+        assert told.says(f"{device}, retaining reports", "warning", "stores", "ignores", "retain_available false")
     assert again.states() == told.states(), "nothing of it stayed in the broker"
 
 
@@ -275,10 +275,10 @@ def test_devices_are_named_so_that_the_doctor_can_tell_them_apart(
 @pytest.mark.parametrize(
     ("acl", "logins", "state", "words"),
     [
-        (None, (), "warning", ["not known", "--device-a"]),
-        (None, LOGINS, "ok", ["arrives"]),
-        ("user rollwave\ntopic write tenant/#\ntopic read tenant/#\n", (), "ok", ["arrives"]),
-        ("user rollwave\ntopic read tenant/#\n", (), "warning", ["not known"]),
+        (None, (), "warning", ["unknown", "--device-a"]),
+        (None, LOGINS, "ok", ["arrive"]),
+        ("user rollwave\ntopic write tenant/#\ntopic read tenant/#\n", (), "ok", ["arrive"]),
+        ("user rollwave\ntopic read tenant/#\n", (), "warning", ["unknown"]),
         (
             "pattern write tenant/%u/ota/status\npattern read tenant/%u/ota\nuser rollwave\ntopic read tenant/#\n",
             LOGINS,

@@ -19,6 +19,7 @@ from rollwave.settings import Settings
 from rollwave.store import events
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.events import Recorded
+from rollwave.store.queries import load
 from tests.engine import TENANT, connect, insert_campaign, said, sent_to
 from tests.engine import Connection as Host
 from tests.support import end, eventually
@@ -193,3 +194,19 @@ async def test_how_far_a_consumer_has_come_is_remembered(pool: Pool, host: Host)
     assert await position() == 5, "it goes with the transaction of what the consumer wrote"
     assert await position("ledger") == 0
     assert await position(tenant="south") == 0
+
+
+async def test_a_page_of_events_is_found_by_its_index(pool: Pool, host: Host) -> None:
+    for tenant in (TENANT, "south"):
+        await insert_campaign(host, 1, tenant=tenant)
+    await host.execute(
+        "INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor)"
+        " SELECT c.tenant_id, c.id, 'running', 'test' FROM ota_campaigns c, generate_series(1, 20000) ORDER BY random()"
+    )
+    await host.execute("ANALYZE ota_campaign_history")
+    arguments = {"end_of_page": (TENANT, 39_000, 100), "page": (TENANT, 39_000, 39_100, 100)}
+    async with tenant_transaction(pool, TENANT) as connection:
+        for name, values in arguments.items():
+            rows = await connection.fetch(f"EXPLAIN {load('events')[name]}", *values)
+            plan = "\n".join(row[0] for row in rows)
+            assert "ota_campaign_history_of_tenant" in plan, plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -58,7 +59,14 @@ async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[Ga
         assert found.may_go_now is all(check.open for check in found.checks)
         assert all(check.text for check in found.checks)
     assert waiting.pending == pending == sum(each.devices for each in waiting.waiting)
-    return {each.verdict.gate: each.devices for each in waiting.waiting}
+    counted = {each.verdict.gate: each.devices for each in waiting.waiting}
+    first_closed = (
+        next((check.gate for check in found.checks if not check.open), GateName.PACE)
+        for found in explained.values()
+        if found.status is ExecutionStatus.PENDING
+    )
+    assert counted == Counter(first_closed)
+    return counted
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,7 @@ async def test_a_campaign_that_sends_nothing_names_the_gate(
         assert await reasons(pool, host, campaign) == {gate: len(DEVICES)}
 
 
-async def test_while_nobody_listens_every_device_waits_for_a_listener(pool: Pool, host: Connection) -> None:
+async def test_without_a_listener_every_device_waits_for_one(pool: Pool, host: Connection) -> None:
     async with listened_to(pool):
         campaign = await counted_campaign(pool, host)
     await host.execute("UPDATE rollwave_listener_slots SET subscribed_at = NULL, alive_at = '-infinity'")
@@ -99,7 +107,7 @@ async def test_while_nobody_listens_every_device_waits_for_a_listener(pool: Pool
 
 
 @pytest.mark.usefixtures("heard")
-async def test_a_campaign_that_is_not_counted_yet_waits_for_that(pool: Pool, host: Connection) -> None:
+async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, DEVICES)
     waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
     assert [(each.verdict.gate, each.devices) for each in waiting.waiting] == [(GateName.TARGETING, len(DEVICES))]
@@ -110,6 +118,8 @@ async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool
     campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 4}
+    await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id IN ('dev-1', 'dev-2')")
+    assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 2, GateName.PACE: 2}
 
 
 @pytest.mark.usefixtures("heard")
@@ -168,7 +178,7 @@ async def test_a_device_that_has_ended_says_how(pool: Pool, host: Connection) ->
     assert [check.text for check in found.checks] == ["it failed: no space left"]
 
 
-async def test_what_is_not_there_is_not_found(pool: Pool, host: Connection) -> None:
+async def test_explaining_an_unknown_campaign_or_device_is_not_found(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, DEVICES)
     with pytest.raises(NotFound, match="no campaign 99"):
         await waiting_devices(pool, SETTINGS, TENANT, 99)
@@ -178,40 +188,36 @@ async def test_what_is_not_there_is_not_found(pool: Pool, host: Connection) -> N
         await explain_device(pool, SETTINGS, TENANT, campaign, "nobody")
 
 
-def any_rows(dice: random.Random) -> list[tuple[object, ...]]:
-    """A row for each device, in any state that a worker or a host may have left it in."""
-    rows: list[tuple[object, ...]] = []
-    for device in DEVICES:
-        attempt = dice.choice([0, 0, 0, 1, 2])
-        status = dice.choice(["PENDING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"]) if attempt else "PENDING"
-        rows.append(
-            (
-                device,
-                status,
-                attempt,
-                dice.randint(max(0, attempt - 1), attempt),
-                dice.randint(0, attempt),
-                dice.choice([None, -300.0, -20.0, -1.0, 60.0, 300.0]) if attempt else None,
-                dice.choice([None, 10.0, 10_000.0]) if attempt else None,
-                dice.choice([True, False, False]) if status in ("SUCCESS", "FAILED", "INSTALLING") else False,
-                dice.choice([None, None, *Refusal]) if attempt else None,
-            )
-        )
-    return rows
+def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
+    """A device's row, in any state that a worker or a host may have left it in."""
+    if dice.random() < 0.4:
+        return (device, "PENDING", 0, 0, 0, None, None, False, None)
+    attempt = dice.randint(1, 2)
+    return (
+        device,
+        dice.choice(["PENDING", "PENDING", "DOWNLOADING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"]),
+        attempt,
+        dice.choice([attempt, attempt, attempt - 1]),
+        dice.choice([attempt, attempt, attempt - 1]),
+        dice.choice([None, -300.0, -20.0, -1.0, 60.0, 300.0]),
+        dice.choice([None, 10.0, 1e9]),
+        dice.random() < 0.3,
+        dice.choice([None, None, None, None, *Refusal]),
+    )
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, host: Connection, seed: int) -> None:
     dice = random.Random(seed)
     async with listened_to(pool):
         campaign = await counted_campaign(
-            pool, host, rollout_rate=dice.randint(1, 20), max_in_flight=dice.choice([None, 3, 8, 20])
+            pool, host, rollout_rate=dice.choice([1, 2, 3, 5, 8, 20]), max_in_flight=dice.choice([None, 3, 8, 20])
         )
         await host.executemany(
             "UPDATE ota_device_status SET status = $2, attempt = $3, sent_attempt = $4, failed_attempt = $5,"
             " due_at = now() + make_interval(secs => $6), started_at = now() - make_interval(secs => $7),"
             " completed_at = CASE WHEN $8 THEN now() END, refused_for = $9 WHERE device_id = $1",
-            any_rows(dice),
+            [any_row(dice, device) for device in DEVICES],
         )
         await Counters(pool, SETTINGS).verify(due(campaign))
         await reasons(pool, host, campaign)

@@ -42,8 +42,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
 @asynccontextmanager
 async def loop_running(pool: Pool, broker: EmbeddedBroker, settings: Settings, **options: Any) -> AsyncIterator[None]:
     stopping = asyncio.Event()
-    async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        running = asyncio.create_task(CampaignLoop(pool, publisher, settings, stopping, **options).run())
+    async with CommandSession(Broker.from_url(broker.url)) as command_session:
+        running = asyncio.create_task(CampaignLoop(pool, command_session, settings, stopping, **options).run())
         try:
             yield
         finally:
@@ -162,8 +162,8 @@ async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     monkeypatch.setattr(Claims, "claim", counted)
     campaign = await insert_campaign(host, 2)
     await sent_to(host, campaign, ["dev-1", "dev-2"])
-    async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        ticker = tick.Ticker(pool, publisher, Settings())
+    async with CommandSession(Broker.from_url(broker.url)) as command_session:
+        ticker = tick.Ticker(pool, command_session, Settings())
         assert await asyncio.wait_for(ticker.tick(), 5) > 0, "and does not wait for them itself"
         assert claims == 0
         await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
@@ -194,12 +194,12 @@ async def test_a_cancelled_loop_leaves_nothing_running(
     await insert_campaign(host, 3)
     async with (
         connect(database) as other,
-        CommandSession(Broker.from_url(broker.url)) as publisher,
+        CommandSession(Broker.from_url(broker.url)) as command_session,
         other.transaction(),
     ):
         await other.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         before = asyncio.all_tasks()
-        running = asyncio.create_task(CampaignLoop(pool, publisher, Settings(), asyncio.Event()).run())
+        running = asyncio.create_task(CampaignLoop(pool, command_session, Settings(), asyncio.Event()).run())
         # Not over the connection that holds the lock: in a transaction, what is waited for is looked up once.
         await eventually(lambda: waits_for_a_lock(host), what="something in hand")
         running.cancel()

@@ -84,7 +84,7 @@ def test_a_wave_is_finished_once_it_is_full_and_its_devices_have_ended(
     assert admit(POLICY, facts).wave_finished is finished
 
 
-def test_what_was_not_looked_at_finishes_no_wave() -> None:
+def test_facts_that_were_not_read_finish_no_wave() -> None:
     assert not admit(POLICY, RUNS).wave_finished
 
 
@@ -122,7 +122,7 @@ def test_a_device_that_may_go_has_every_gate_open() -> None:
     assert may_go_at(checks, NOW) == NOW
 
 
-def test_the_eleventh_of_a_queue_of_which_ten_may_go_waits_for_the_pace() -> None:
+def test_the_eleventh_device_waits_for_the_pace_when_ten_may_go() -> None:
     checks = explain(admit(POLICY, RUNS), RUNS, replace(NEW, ahead=10, ahead_fresh=10))
     assert [each.gate for each in checks if not each.open] == [GateName.PACE]
 

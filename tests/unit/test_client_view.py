@@ -42,7 +42,7 @@ def test_progress_forecast_and_failures_to_the_guardrail_are_shown() -> None:
     seen = drawn(Counter())
     assert "[bold]spring\\x1b[2J  firmware 2.1.0" in seen
     assert "47 SUCCESS   3 FAILED   50 PENDING" in seen
-    assert "6 % failed, over 10 % trips: 3 failures away" in seen
+    assert "6 % failed, trips above 10 %: 3 more failures in a row" in seen
     assert "wave 2 of 2 · 50 of 100 devices done · 5.0 a second · about 10 s to go" in seen
 
 
@@ -59,11 +59,11 @@ def test_failures_are_grouped_by_cause_with_the_most_frequent_first() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"status": "ABORTED"}, "6 % failed, over 10 % trips"),
-        ({"abort_threshold": 1.0}, "6 % failed, over 100 % trips"),
-        ({"abort_threshold": None}, "the threshold is missing: the campaign is held"),
-        ({"abort_min_completed": 60}, "6 % failed, over 10 % trips: 10 failures away"),
-        ({"abort_threshold": 0.0, "status_breakdown": {}}, "0 % failed, over 0 % trips: 1 failure away"),
+        ({"status": "ABORTED"}, "6 % failed, trips above 10 %"),
+        ({"abort_threshold": 1.0}, "6 % failed, trips above 100 %"),
+        ({"abort_threshold": None}, "the threshold is missing: the campaign is paused"),
+        ({"abort_min_completed": 60}, "6 % failed, trips above 10 %: 10 more failures in a row"),
+        ({"abort_threshold": 0.0, "status_breakdown": {}}, "0 % failed, trips above 0 %: 1 more failure in a row"),
     ],
 )
 def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], told: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.coalesce import MAX_ATTEMPTS_PER_BATCH, one_per_execution
-from rollwave.domain.reports.outcome import Outcome, ended, outcome, tally
+from rollwave.domain.reports.outcome import Outcome, ended_in, outcome_of, tally_of
 from rollwave.domain.reports.parse import Report
 
 S = ExecutionStatus
@@ -62,21 +62,21 @@ def test_a_round_has_an_execution_once_and_no_later_state_is_lost(
 
 def test_every_outcome_has_a_name() -> None:
     done = said(S.SUCCESS)
-    assert outcome(done, was=None, attempt=None, applied=False) is Outcome.UNKNOWN
-    assert outcome(done, was=S.PENDING, attempt=0, applied=False) is Outcome.NOT_SENT
-    assert outcome(done, was=S.SKIPPED, attempt=0, applied=False) is Outcome.NOT_SENT
-    assert outcome(done, was=S.SKIPPED, attempt=1, applied=False) is Outcome.CONFLICT
-    assert outcome(done, was=S.DOWNLOADING, attempt=1, applied=True) is Outcome.APPLIED
-    assert outcome(done, was=S.SUCCESS, attempt=1, applied=False) is Outcome.DUPLICATE
-    assert outcome(done, was=S.FAILED, attempt=1, applied=False) is Outcome.CONFLICT
-    assert outcome(said(S.DOWNLOADING), was=S.INSTALLING, attempt=1, applied=False) is Outcome.LATE
-    assert outcome(said(S.DOWNLOADING), was=S.SUCCESS, attempt=1, applied=False) is Outcome.LATE
-    assert outcome(said(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
+    assert outcome_of(done, was=None, attempt=None, applied=False) is Outcome.UNKNOWN
+    assert outcome_of(done, was=S.PENDING, attempt=0, applied=False) is Outcome.NOT_SENT
+    assert outcome_of(done, was=S.SKIPPED, attempt=0, applied=False) is Outcome.NOT_SENT
+    assert outcome_of(done, was=S.SKIPPED, attempt=1, applied=False) is Outcome.CONFLICT
+    assert outcome_of(done, was=S.DOWNLOADING, attempt=1, applied=True) is Outcome.APPLIED
+    assert outcome_of(done, was=S.SUCCESS, attempt=1, applied=False) is Outcome.DUPLICATE
+    assert outcome_of(done, was=S.FAILED, attempt=1, applied=False) is Outcome.CONFLICT
+    assert outcome_of(said(S.DOWNLOADING), was=S.INSTALLING, attempt=1, applied=False) is Outcome.LATE
+    assert outcome_of(said(S.DOWNLOADING), was=S.SUCCESS, attempt=1, applied=False) is Outcome.LATE
+    assert outcome_of(said(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
 
 
 def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
     one, two = CampaignId(1), CampaignId(2)
-    moved = tally(
+    moved = tally_of(
         [
             (one, S.PENDING, S.DOWNLOADING),
             (one, S.DOWNLOADING, S.SUCCESS),
@@ -86,8 +86,8 @@ def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
         ]
     )
     assert {key: number for key, number in moved.items() if number} == {(one, S.PENDING): -1, (one, S.SUCCESS): 1}
-    assert ended(moved) == {one}
-    assert ended(tally([(one, S.PENDING, S.INSTALLING)])) == set()
+    assert ended_in(moved) == {one}
+    assert ended_in(tally_of([(one, S.PENDING, S.INSTALLING)])) == set()
 
 
 def test_reports_with_many_invented_attempts_take_few_rounds() -> None:

@@ -36,7 +36,7 @@ def test_each_mistake_is_named_with_its_line_number() -> None:
     _, mistakes = read_devices(content)
     assert [mistake.line for mistake in mistakes] == [4, 5, 7, 8]
     assert "'gw/2'" in mistakes[0].what
-    assert mistakes[1] == Mistake(5, "device id gw-1 is on line 2 already")
+    assert mistakes[1] == Mistake(5, "device id gw-1 is a duplicate of line 2")
     assert mistakes[2] == Mistake(7, "has 1 values for 2 columns")
 
 
@@ -49,8 +49,8 @@ def test_each_mistake_is_named_with_its_line_number() -> None:
         (b"device_id,,a\n", 1, "no name"),
         (b"device_id,DEVICE_ID\n", 1, "same name"),
         (b"sep=;\nid;a\n", 2, "device_id"),
-        (b"device_id\n", 1, "names no device"),
-        ("device_id\n".encode("utf-16"), 1, "names no device"),
+        (b"device_id\n", 1, "contains no device"),
+        ("device_id\n".encode("utf-16"), 1, "contains no device"),
         (b"\xff\xfed", 1, "not UTF-8"),
         (b"device_id\ngw-1\n\xff\n", 3, "not UTF-8"),
         (b'device_id\n"gw-1\n', 2, "not CSV"),
@@ -95,7 +95,7 @@ def test_lines_are_counted_as_an_editor_counts_them(encoding: str, end: str) -> 
     lines = ["sep=;", "device_id;note", ";", 'gw-1;"two', 'lines"', "gw/2;x", ";", "", "gw-1;again", "gw-3;x;y", "gw-4"]
     _, mistakes = read_devices(end.join(lines).encode(encoding))
     assert [mistake.line for mistake in mistakes] == [6, 9, 10, 11]
-    assert mistakes[1].what == "device id gw-1 is on line 4 already"
+    assert mistakes[1].what == "device id gw-1 is a duplicate of line 4"
 
 
 def test_a_quoted_comma_in_a_header_does_not_split_the_column() -> None:

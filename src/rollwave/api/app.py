@@ -21,9 +21,9 @@ PREFIX = "/api/v1"
 _DESCRIPTION = """
 Firmware over the air: register firmware, group devices, create a campaign, start it, watch it.
 
-The API key names the tenant; another tenant's things look like things that do not exist. Lists come in
-pages: `next_cursor` of one is `cursor` of the next. Times are RFC 3339 in UTC. Errors are problem documents
-(RFC 9457).
+The API key names the tenant. What belongs to another tenant answers 404, as if it did not exist. Lists have
+pages: pass the `next_cursor` of a page as `cursor` of the next. Times are RFC 3339 in UTC. Errors are problem
+documents (RFC 9457).
 """
 
 

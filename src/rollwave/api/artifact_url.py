@@ -29,7 +29,7 @@ def fault(text: str) -> str | None:
         return None
     for number, character in enumerate(text, 1):
         if unicodedata.category(character) in {"Cc", "Cs"}:
-            return f"Should not hold {_code(character)}, at character {number}"
+            return f"Should not contain {_code(character)}, at character {number}"
     if text != text.strip():
         return "Should have no blank at either end"
     scheme = _SCHEME.match(text)
@@ -41,7 +41,7 @@ def fault(text: str) -> str | None:
 
 def _authority_fault(authority: str) -> str | None:
     if "@" in authority:
-        return "Should not hold a user name and password"
+        return "Should not contain a user name and password"
     if authority.startswith("[") and "]" not in authority:
         return "Should close the bracket around the IPv6 address of the host"
     host, port = (authority, None) if authority.endswith("]") else _split(authority)

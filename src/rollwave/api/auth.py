@@ -1,4 +1,4 @@
-"""Who is asking: the API key names the tenant, and its role says what may be done."""
+"""Authentication: the API key names the tenant, and its role says which routes it may use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ async def authenticate(request: Request) -> Grant:
     """The grant of the request's key.
 
     Raises:
-        HTTPException: 401, there is no key or it grants nothing.
+        HTTPException: 401, there is no key, or it is unknown, expired or revoked.
     """
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     grant = await verify(request.app.state.pool, key.strip()) if scheme.lower() == "bearer" else None
     if grant is None:
         raise HTTPException(
             401,
-            "this takes an API key that is in force, as in Authorization: Bearer rollwave.…",
+            "Requires a valid API key: Authorization: Bearer rollwave.…",
             {"WWW-Authenticate": "Bearer"},
         )
     return grant
@@ -51,7 +51,7 @@ def _operator(grant: Annotated[Grant, Depends(_granted)]) -> Grant:
 
 def _require(grant: Grant, needed: Role) -> Grant:
     if not grant.role.covers(needed):
-        raise HTTPException(403, f"this takes the role {needed}, and the key's is {grant.role}")
+        raise HTTPException(403, f"Requires role {needed}; this key has role {grant.role}.")
     return grant
 
 

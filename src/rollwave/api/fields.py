@@ -1,4 +1,4 @@
-"""The kinds of values that requests carry and answers hold, each with its rule and its place in OpenAPI."""
+"""The types of values in requests and answers, each with its rule and its description in OpenAPI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHA256 = r"^(([Ss][Hh][Aa]256:)?[0-9A-Fa-f]{64})?$"
 _not_text = re.compile("[\x00\ud800-\udfff]")
 
 RULES: Mapping[str, str] = {
-    _NO_NUL: "Should not hold NUL characters",
+    _NO_NUL: "Should not contain NUL characters",
     _SHA256: "Should be 64 hex digits",
     _WORD: "Should have no blank at either end and hold no control characters, such as a newline",
 }
@@ -58,12 +58,12 @@ def _identifier(text: str) -> str:
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     if fault := _fault(value, MAX_DEPTH):
-        raise PydanticCustomError("json", "Should not hold {fault}", {"fault": fault})
+        raise PydanticCustomError("json", "Should not contain {fault}", {"fault": fault})
     return value
 
 
 def _fault(value: Any, depth: int) -> str | None:
-    """What JSON text can say and ``jsonb`` cannot keep."""
+    """What is wrong with ``value``, for a value that JSON allows and ``jsonb`` cannot store."""
     match value:
         case str():
             return "NUL characters or halves of surrogate pairs" if _not_text.search(value) else None
@@ -107,10 +107,10 @@ ArtifactUrl = Annotated[
     AfterValidator(_artifact_url),
     WithJsonSchema({"type": "string", "maxLength": MAX_URL, "pattern": artifact_url.URL_PATTERN}),
 ]
-"""Where devices fetch an artifact. Never fetched from here."""
+"""URL from which devices download an artifact. The server never downloads it."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
-"""64 hex digits, with or without ``sha256:`` before them, or empty for none."""
+"""64 hex digits, with or without the prefix ``sha256:``. Empty: no checksum."""
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
-"""Any JSON object that the database can keep."""
+"""Any JSON object that the database can store."""
 Moment = Annotated[datetime, AfterValidator(_utc)]
 """An RFC 3339 time in UTC."""

@@ -1,4 +1,4 @@
-"""What orchestrators and monitoring ask, without a key: alive? ready? how much of everything?"""
+"""Routes for orchestrators and monitoring, without a key: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ops_router = APIRouter(tags=["operations"])
 
 @ops_router.get("/livez", summary="Is the process alive?")
 async def livez() -> Health:
-    """Answers as long as the process serves requests at all."""
+    """Answers while the process serves requests."""
     return Health(status=OK)
 
 

@@ -34,10 +34,10 @@ DeviceName = Annotated[Identifier, Path(description=_AN_ID, examples=["gw-0001"]
 GroupName = Annotated[Identifier, Path(description=_AN_ID, examples=["site-north"])]
 ImportNumber = Annotated[RowId, Path(description="Id of an import")]
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page, at most")]
-RowCursor = Annotated[RowId | None, Query(description="`next_cursor` of the page before")]
-TextCursor = Annotated[Cursor | None, Query(description="`next_cursor` of the page before")]
-DeviceType = Annotated[Text | None, Query(description="Only those of this type")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of rows per page")]
+RowCursor = Annotated[RowId | None, Query(description="`next_cursor` of the previous page")]
+TextCursor = Annotated[Cursor | None, Query(description="`next_cursor` of the previous page")]
+DeviceType = Annotated[Text | None, Query(description="Only rows of this device type")]
 
 _MEANINGS: Mapping[int, str] = {
     401: "No API key, or one that is unknown, expired or revoked",

@@ -75,7 +75,7 @@ class Problem(BaseModel):
     type: str = Field(examples=["/problems/conflict"])
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
-    detail: str | None = Field(None, examples=["campaign 7 is ABORTED and cannot take: start"])
+    detail: str | None = Field(None, examples=["Cannot start campaign 7: it is ABORTED."])
     hint: str | None = Field(None, description="What to do next")
     errors: list[FieldError] | None = Field(None, description=f"The first {MAX_ERRORS} mistakes of the request")
 

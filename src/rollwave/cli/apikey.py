@@ -1,4 +1,4 @@
-"""`rollwave apikey`: who may use the API. Works on the database, as the first key comes from nowhere else."""
+"""`rollwave apikey`: the keys of the API. Works on the database, because the API needs a key to create one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollwave.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
 
-TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose key it is.")]
+TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="The tenant that the key belongs to.")]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -30,16 +30,16 @@ def _lifetime(text: str) -> timedelta:
 @app.command()
 def create(
     tenant: TenantOption,
-    role: Annotated[Role, typer.Option(help="Each may do what those before it may.")],
-    name: Annotated[str, typer.Option(help="For people: who holds it.")] = "",
+    role: Annotated[Role, typer.Option(help="Each role includes the rights of the roles before it.")],
+    name: Annotated[str, typer.Option(help="A note for people, such as who uses the key.")] = "",
     expires_in: Annotated[
         timedelta | None,
-        typer.Option(metavar="90d", parser=_lifetime, help="How long it is valid. Without: until revoked."),
+        typer.Option(metavar="90d", parser=_lifetime, help="How long the key is valid. Default: until it is revoked."),
     ] = None,
 ) -> None:
-    """Make a key and print it, and nothing else.
+    """Create a key and print it, and nothing else.
 
-    It is shown this once: only its hash is kept.
+    The key is shown only once: the database stores its hash.
 
         export ROLLWAVE_API_KEY=$(rollwave apikey create --tenant t --role admin)
     """
@@ -70,13 +70,13 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `rollwave apikey list` shows it.")],
     tenant: TenantOption,
 ) -> None:
-    """End a key at once."""
+    """Revoke a key. It stops working at once."""
     from rollwave.store import access
 
     if key_id.startswith("rollwave."):
         raise InvalidInput(
-            "that is a whole key, and this takes its id",  # the key is not repeated: it is a secret
-            hint=f"`rollwave apikey list --tenant {tenant}` shows the ids: a key's is its last part but one.",
+            "this is a whole key; the command needs the id of the key",  # the key is not repeated: it is a secret
+            hint=f"`rollwave apikey list --tenant {tenant}` shows the ids. The id is the second-last part of the key.",
         )
 
     with_pool(lambda pool: access.revoke(pool, tenant, key_id))

@@ -1,4 +1,4 @@
-"""`rollwave campaign`: making, steering and watching campaigns."""
+"""`rollwave campaign`: create, start, pause, abort and watch campaigns."""
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="For people.")],
-    firmware: Annotated[str, typer.Option(metavar="VERSION|id:ID", help="The version, or an id as in id:2.")],
-    group: Annotated[str, typer.Option(help="The device group to bring to this firmware.")],
-    strategy: Annotated[Strategy, typer.Option(help="canary: a first few, then the rest.")] = Strategy.LINEAR,
-    rate: Annotated[int, typer.Option(min=1, help="Devices per tick.")] = 10,
+    name: Annotated[str, typer.Argument(help="A name for people.")],
+    firmware: Annotated[str, typer.Option(metavar="VERSION|id:ID", help="The version, or an id, such as id:2.")],
+    group: Annotated[str, typer.Option(help="The device group to update.")],
+    strategy: Annotated[Strategy, typer.Option(help="canary: a few devices first, then the rest.")] = Strategy.LINEAR,
+    rate: Annotated[int, typer.Option(min=1, help="Maximum number of devices per tick.")] = 10,
     abort_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of failures over which it aborts itself.")
+        float, typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.")
     ] = 0.1,
     abort_min_completed: Annotated[
-        int | None, typer.Option(min=1, help="Finished devices before that is judged.  [default: 1]")
+        int | None,
+        typer.Option(min=1, help="Minimum number of finished devices before it may abort itself.  [default: 1]"),
     ] = None,
     canary_percent: Annotated[
-        float | None, typer.Option(max=100, help="Size of the canary wave.  [default: 5]")
+        float | None, typer.Option(max=100, help="Size of the canary wave, in percent of the devices.  [default: 5]")
     ] = None,
-    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Devices in progress at once.")] = None,
-    progress_timeout: Annotated[float | None, typer.Option(help="Seconds of silence before sending again.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(min=1, help="Sends to one device in all.")] = None,
-    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices in progress.")] = None,
+    progress_timeout: Annotated[float | None, typer.Option(help="Maximum silence of a device, in seconds.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, help="Maximum number of attempts per device.")] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start the campaign at once.")] = False,
     wait: Annotated[
         bool | None,
-        typer.Option("--wait/--no-wait", help="Stay until every device is targeted.  [default: on a terminal]"),
+        typer.Option("--wait/--no-wait", help="Wait until every device is targeted.  [default: on a terminal]"),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Stay, but give up after so many seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Wait, but no longer than this, in seconds.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Create a campaign: bring a group to a firmware.
+    """Create a campaign: bring a group of devices to a firmware version.
 
-    Nothing is sent until it is started. --firmware is a version, and what was chosen is
-    printed. Where several device types have the same version, name one by its id: id:2.
+    Nothing is sent until the campaign is started. The chosen firmware is printed.
+    If several device types have the same version, give the id of the firmware: id:2.
 
-    A group of more than 10,000 devices is targeted in the background, which standard error
-    shows on a terminal, or with --wait; Ctrl-C leaves it to that. Exits 3 when the campaign
-    is ABORTED meanwhile, 4 when --timeout passed first.
+    A group of more than 10,000 devices is targeted in the background. On a terminal, or
+    with --wait, the command waits and shows the progress on standard error; Ctrl-C stops
+    the command, not the targeting. Exits with 3 if the campaign is ABORTED meanwhile, with
+    4 after --timeout.
     """
     body = {
         "name": name,
@@ -99,13 +101,13 @@ def create(
 
 @app.command("list")
 def list_(
-    status: Annotated[CampaignStatus | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[CampaignStatus | None, typer.Option(help="Only those with this status.")] = None,
     limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """List the campaigns, the newest first."""
+    """List the campaigns, newest first."""
     with connect(api_url, api_key) as api:
         answer = api.get("/ota/campaigns", status=status, limit=limit)
     if output is Format.JSON:
@@ -133,7 +135,7 @@ def show(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Show where a campaign stands, and how far its guardrail is from tripping."""
+    """Show the state of a campaign, and how close its guardrail is to tripping."""
     with connect(api_url, api_key) as api:
         document = api.get(f"/ota/campaigns/{campaign_id}")
     if output is Format.JSON:
@@ -171,26 +173,26 @@ def _print_facts(facts: list[tuple[str, object]]) -> None:
 
 @app.command()
 def start(campaign_id: CampaignArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
-    """Start a new campaign, or go on with a paused one."""
+    """Start a new campaign, or continue a paused one."""
     _order(campaign_id, "start", api_url, api_key)
 
 
 @app.command()
 def pause(campaign_id: CampaignArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
-    """Send nothing more for now. Reports are still taken."""
+    """Stop sending commands until the campaign is started again. Reports are still taken."""
     _order(campaign_id, "pause", api_url, api_key)
 
 
 @app.command()
 def abort(
     campaign_id: CampaignArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
     """Stop a campaign for good.
 
-    Devices that were not sent to are skipped; there is no way back.
+    Devices that were never sent to become SKIPPED. This cannot be undone.
     """
     if not yes and not _confirmed(campaign_id):
         raise RollwaveError("nothing was changed")
@@ -199,8 +201,10 @@ def abort(
 
 def _confirmed(campaign_id: int) -> bool:
     if not sys.stdin.isatty():
-        raise InvalidInput("abort is for good and nobody is here to ask", hint="Add --yes if you mean it.")
-    return typer.confirm(f"Abort campaign {campaign_id} for good?", err=True)
+        raise InvalidInput(
+            "an abort cannot be undone, and there is no terminal to ask for confirmation", hint="Add --yes to confirm."
+        )
+    return typer.confirm(f"Abort campaign {campaign_id}? This cannot be undone.", err=True)
 
 
 def _order(campaign_id: int, action: str, api_url: str | None, api_key: str | None) -> None:
@@ -212,7 +216,7 @@ def _order(campaign_id: int, action: str, api_url: str | None, api_key: str | No
 @app.command()
 def devices(
     campaign_id: CampaignArgument,
-    status: Annotated[ExecutionStatus | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[ExecutionStatus | None, typer.Option(help="Only those with this status.")] = None,
     limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
@@ -246,15 +250,15 @@ app.command()(explain)
 @app.command()
 def watch(
     campaign_id: CampaignArgument,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Give up after so many seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Maximum time to follow it, in seconds.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
     """Follow a campaign until it ends.
 
-    Live on a terminal, a line per change elsewhere. Exits 0 when the campaign is
-    COMPLETED, 3 when it is ABORTED, 4 when --timeout passed first.
+    Live on a terminal; elsewhere one line for each change. Exits with 0 when the campaign is
+    COMPLETED, with 3 when it is ABORTED, with 4 after --timeout.
     """
     from rollwave.cli import watch as watching
 

@@ -1,4 +1,4 @@
-"""How a command finds the API: the options, then the environment."""
+"""How a command finds the API: by its options, otherwise by the environment."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ApiKey = Annotated[
     str | None,
     typer.Option(
         "--api-key",
-        help="Default: ROLLWAVE_API_KEY, where others on this machine can't see it.",
+        help="Default: ROLLWAVE_API_KEY, which other users of this machine cannot see.",
         rich_help_panel="Connection",
     ),
 ]
 
 
 def connect(api_url: str | None, api_key: str | None) -> Api:
-    """The API to talk to.
+    """A client of the API.
 
     Raises:
-        ConfigurationError: there is no key, or the proxy on the way cannot be used.
+        ConfigurationError: there is no key, or the proxy that the environment names cannot be used.
     """
     from rollwave.client.address import base_url
     from rollwave.client.api import Api

@@ -42,6 +42,6 @@ def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
         return asyncio.run(run())
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            "a value holds characters that are no Unicode text",
-            hint="Is the terminal's encoding the one that LANG or LC_ALL says?",
+            "a value contains bytes that are not text in the encoding of the terminal",
+            hint="Set LANG or LC_ALL to the encoding that the terminal uses.",
         ) from error

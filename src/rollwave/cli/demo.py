@@ -1,4 +1,4 @@
-"""`rollwave demo`: everything on this machine, and a story."""
+"""`rollwave demo`: a whole installation on this machine, and two campaigns."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rollwave.extras import require
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the data goes. Without: a new temporary folder.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the data. Default: a new temporary folder.")
     ] = None,
-    leave: Annotated[bool, typer.Option("--exit", help="Leave after the story, also on a terminal.")] = False,
-    picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Keep the last screen as a picture.")] = None,
+    leave: Annotated[bool, typer.Option("--exit", help="Exit after both campaigns, also on a terminal.")] = False,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Save the last screen as a picture.")] = None,
 ) -> None:
     """See it work: PostgreSQL, an MQTT broker, the engine, the API and 300 devices, all on this machine.
 
-    A good firmware rolls out to every device; a bad one stops itself early.
-    After half a minute the story is over, and everything stays up to be looked
-    at, until Ctrl-C. What is left then is a folder with data.
+    The first campaign brings a good firmware to every device. The second one
+    has a bad firmware, and stops itself early. After that, on a terminal,
+    everything keeps running until Ctrl-C, so that you can explore it. The data
+    folder stays.
     """
     require("demo", "`rollwave demo`")
     from rollwave.demo.main import play

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rollwave.device.agent import AgentPlan
     from rollwave.mqtt.broker import Broker
 
-app = typer.Typer(help="The reference device agent: the other side of the wire.", no_args_is_help=True)
+app = typer.Typer(help="Run the reference device agent.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """The reference device agent: the other side of the wire."""
+    """Run the reference device agent."""
 
 
 @app.command()
@@ -29,27 +29,29 @@ def run(
     url: Url = "",
     state: Annotated[
         Path | None,
-        typer.Option(help="Directory for what the device remembers. Default: .rollwave/TENANT:DEVICE."),
+        typer.Option(help="Directory for the state of the device. Default: .rollwave/TENANT:DEVICE."),
     ] = None,
     install: Annotated[
         str,
         typer.Option(
             help="Command that installs an artifact, run without a shell; {path} is the file. "
-            "Without one, a checked download is a success."
+            "Default: none; a verified download is a success."
         ),
     ] = "",
-    install_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds the install command may take.")] = 600.0,
-    download_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a download may take.")] = 3600.0,
-    max_size: Annotated[int, typer.Option(min=1, help="Bytes an artifact may have.")] = 4 * 1024**3,
+    install_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Maximum time for the install command, in seconds.")
+    ] = 600.0,
+    download_timeout: Annotated[float, typer.Option(min=0.1, help="Maximum time for a download, in seconds.")] = 3600.0,
+    max_size: Annotated[int, typer.Option(min=1, help="Maximum size of an artifact, in bytes.")] = 4 * 1024**3,
 ) -> None:
-    """Be one device: take update commands, download, verify, install, report.
+    """Run one device: receive update commands, download, verify, install, report.
 
-    It works until it is stopped, reconnects by itself, and resumes what a restart cut short.
+    It runs until it is stopped, reconnects by itself, and resumes an interrupted update after a restart.
     The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
     MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
 
-    The install command finds ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN set.
-    If it exits with anything but 0 the update has FAILED, and its last line of output is the reason.
+    The install command has the variables ROLLWAVE_FILE, ROLLWAVE_VERSION and ROLLWAVE_CAMPAIGN.
+    If it exits with another code than 0, the update has FAILED. The last line of its output is the reason.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""`rollwave device-group`: which devices belong together."""
+"""`rollwave device-group`: create and change groups of devices."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _MISTAKES_SHOWN = 20
 @app.command("import")
 def import_(
     group: GroupArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A column device_id, more if you like.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A CSV file with a column device_id.")],
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Make the devices of a CSV file the members of a group: these and no other.
+    """Replace the members of a group by the devices of a CSV file.
 
-    The first line names the columns: device_id, perhaps device_type, and any
+    The first line names the columns: device_id, optionally device_type, and any
     others, which become attributes. Values are separated by commas, semicolons
-    or tabs, as spreadsheets write them; UTF-8, or UTF-16 with a byte order mark.
+    or tabs. The encoding is UTF-8, or UTF-16 with a byte order mark.
 
-    All or nothing: with a mistake in the file, after Ctrl-C or after an error,
-    the group is as it was before. Up to 1,000,000 devices.
+    All or nothing: after a mistake in the file, an error or Ctrl-C, the group
+    is unchanged. Maximum: 1,000,000 devices.
     """
     from rollwave.cli.group_import import replace_members
 
@@ -61,7 +61,7 @@ def _checked(file: Path) -> list[Device]:
     if mistakes:
         _complain_of(file, mistakes)
         raise InvalidInput(
-            f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)} in {file}, nothing was written",
+            f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)} in {file}; the group was not changed",
             hint="Correct the lines named above, then import the file again.",
         )
     return devices
@@ -77,17 +77,17 @@ def _complain_of(file: Path, mistakes: list[Mistake]) -> None:
 @app.command()
 def put(
     group: GroupArgument,
-    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="The members: these and no other.")],
+    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Ids of all members.")],
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Make devices the members of a group: all of these, and no other."""
+    """Replace the members of a group by the named devices."""
     for device in devices:
         if device.lower().endswith(".csv") and Path(device).is_file():
             raise InvalidInput(
-                f"{device} is a file, and `put` takes the ids of devices",
-                hint=f"Type rollwave device-group import {group} {device}",
+                f"{device} is a file; `put` needs the ids of devices",
+                hint=f"Run rollwave device-group import {group} {device}",
             )
     with connect(api_url, api_key) as api:
         answer = api.put(f"/device-groups/{in_path(group)}", {"device_ids": devices})
@@ -115,7 +115,7 @@ def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = No
     table(
         ("GROUP", "DEVICES", "CREATED"),
         [(row["group_id"], row["total"], moment(row["created_at"])) for row in answer["device_groups"]],
-        empty="No groups. Make one: rollwave device-group import",
+        empty="No groups. Create one: rollwave device-group import",
         total=answer["total"],
     )
 

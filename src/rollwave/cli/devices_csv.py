@@ -15,14 +15,14 @@ ID = "device_id"
 TYPE = "device_type"
 
 DELIMITERS = ",;\t"
-"""What may separate values: the first that finds a column device_id in the header does. A line `sep=` names another."""
+"""Separators of values. The first that gives a column device_id in the header is used. A line `sep=` names another."""
 
 _sep = re.compile(r"sep=([^\"\r\n])(?:\r\n|\r|\n|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One row. Columns other than the id and the type are its attributes."""
+    """One row. All columns except the id and the type are attributes."""
 
     device_id: str
     device_type: str | None
@@ -38,7 +38,7 @@ class Mistake:
 
 
 def read_devices(content: bytes) -> tuple[list[Device], list[Mistake]]:
-    """The devices, and what is wrong with the file: use the devices only when nothing is."""
+    """The devices, and the mistakes in the file. Use the devices only if there are no mistakes."""
     try:
         text = _decoded(content)
     except UnicodeDecodeError as error:
@@ -67,7 +67,7 @@ def read_devices(content: bytes) -> tuple[list[Device], list[Mistake]]:
     except csv.Error as error:
         mistakes.append(Mistake(rows.line, f"is not CSV: {error}"))
     if not devices and not mistakes:
-        mistakes.append(Mistake(1, "the file names no device"))
+        mistakes.append(Mistake(1, "the file contains no device"))
     return devices, mistakes
 
 
@@ -79,7 +79,7 @@ def _decoded(content: bytes) -> str:
 
 
 class _Rows:
-    """The rows that hold anything, each with the line on which it begins: a quoted value may go over several lines."""
+    """The rows that are not empty, each with its first line: a quoted value may span several lines."""
 
     def __init__(self, text: str, delimiter: str, first: int) -> None:
         self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -118,7 +118,7 @@ def _names(header: list[str]) -> list[str]:
 
 def _header_mistakes(header: list[str]) -> Iterator[str]:
     if ID not in header:
-        yield f"the header names no column {ID}"
+        yield f"the header has no column {ID}"
     if "" in header:
         yield "a column has no name"
     if len(set(header)) != len(header):
@@ -133,9 +133,9 @@ def _row_mistakes(header: list[str], row: list[str], values: dict[str, str], see
     if not is_valid_id(device_id):
         yield f"device id {device_id!r} is not {ID_RULE}"
     elif device_id in seen:
-        yield f"device id {device_id} is on line {seen[device_id]} already"
+        yield f"device id {device_id} is a duplicate of line {seen[device_id]}"
     if any("\x00" in value for value in row):
-        yield "holds a NUL character"
+        yield "contains a NUL character"
 
 
 def _device(values: dict[str, str]) -> Device:

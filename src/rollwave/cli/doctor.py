@@ -1,4 +1,4 @@
-"""`rollwave doctor`: what is wrong with an installation, and how to mend it."""
+"""`rollwave doctor`: check an installation, and say how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -24,36 +24,40 @@ def _login(text: str) -> tuple[str, str]:
         raise typer.BadParameter(f"{text[1:]} cannot be read: {error.strerror}") from error
     username, colon, password = login.partition(":")
     if not (username and colon):
-        raise typer.BadParameter("use USER:PASSWORD, or @FILE with that in it")
+        raise typer.BadParameter("use USER:PASSWORD, or @FILE for a file that contains it")
     return username, password
 
 
 def doctor(
     device_a: Annotated[
         str | None,
-        typer.Option(metavar="USER:PASS", help="A device to try the broker's ACL with; @FILE holds it."),
+        typer.Option(
+            metavar="USER:PASS", help="Login of a device, to test the broker's ACL; @FILE reads it from a file."
+        ),
     ] = None,
     device_b: Annotated[
         str | None,
-        typer.Option(metavar="USER:PASS", help="Another one, best of another tenant."),
+        typer.Option(metavar="USER:PASS", help="Login of another device, preferably of another tenant."),
     ] = None,
     tenant: Annotated[
-        str | None, typer.Option(metavar="T", help="Whose they are, where their user names do not say.")
+        str | None, typer.Option(metavar="T", help="Tenant of the devices, if their user names do not contain it.")
     ] = None,
-    output: Annotated[Format, typer.Option("--output", "-o", help="json is for scripts.")] = Format.TABLE,
+    output: Annotated[
+        Format, typer.Option("--output", "-o", help="table is for people, json for scripts.")
+    ] = Format.TABLE,
 ) -> None:
-    """Look at the installation, and say how to mend what is wrong.
+    """Check the installation, and say how to fix what is wrong.
 
     Checks DATABASE_URL and MQTT_BROKER_URL as the engine would use them, and
-    changes nothing. Exits 1 when there is a problem; a warning is yours to judge.
+    changes nothing. Exits with 1 if there is a problem; warnings do not count.
 
-    With two devices' logins it tries whether either can act for the other. Both
-    get empty messages: use devices that are not in the field.
+    With the logins of two devices it tests whether one can act for the other.
+    Both receive empty messages: use devices that are not in the field.
     """
     from rollwave.doctor.examination import examine
 
     if (device_a is None) != (device_b is None):
-        raise typer.BadParameter("name two devices, or none", param_hint="--device-a, --device-b")
+        raise typer.BadParameter("give the logins of two devices, or none", param_hint="--device-a, --device-b")
     devices = [_login(each) for each in (device_a, device_b) if each is not None]
     findings = asyncio.run(examine(devices, tenant))
     problems = sum(finding.state == "problem" for finding in findings)
@@ -78,4 +82,4 @@ def _print(findings: Sequence[Finding]) -> None:
         line.append(f" {visible(finding.check)}: {visible(finding.text)}", "default")
         out.print(line)
         if finding.mend:
-            out.print(f"         mend: {visible(finding.mend)}")
+            out.print(f"         fix: {visible(finding.mend)}")

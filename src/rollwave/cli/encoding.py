@@ -1,4 +1,4 @@
-"""Output for terminals and files that cannot hold every character: it is spelled otherwise, and never an error."""
+"""Output for terminals and files whose encoding lacks characters: these are escaped, instead of raising an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import IO
 
 _LOOKALIKES: Mapping[str, str] = MappingProxyType({"·": "-", "…": "...", "—": "-", "━": "-", "✔": "+"})
-"""What our own texts use."""
+"""Replacements for characters in our own texts."""
 
 _SPINNER = range(0x2800, 0x2900)
 """Braille patterns, of which rich makes the spinner that shows that a command is still at work."""

@@ -1,4 +1,4 @@
-"""`rollwave firmware`: which versions there are."""
+"""`rollwave firmware`: register and list firmware versions."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def add(
-    source: Annotated[str, typer.Argument(metavar="FILE_OR_URL", help="Where devices fetch it, or the file itself.")],
-    version: Annotated[str, typer.Option("--version", metavar="V", help="What devices will call it, as 2.1.0.")],
-    url: Annotated[str | None, typer.Option(help="With a FILE: the URL where devices will find it.")] = None,
-    checksum: Annotated[str | None, typer.Option(help="SHA-256 in hex. Computed from a FILE.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Bytes. Computed from a FILE.")] = None,
-    device_type: Annotated[str | None, typer.Option(help="Only devices of this type are sent it.")] = None,
-    description: Annotated[str | None, typer.Option(help="For people.")] = None,
+    source: Annotated[
+        str, typer.Argument(metavar="FILE_OR_URL", help="URL from which devices download it, or a local file.")
+    ],
+    version: Annotated[str, typer.Option("--version", metavar="V", help="The version, such as 2.1.0.")],
+    url: Annotated[str | None, typer.Option(help="With a file: the URL from which devices download it.")] = None,
+    checksum: Annotated[str | None, typer.Option(help="SHA-256 in hex. Computed if a file is given.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Size in bytes. Computed if a file is given.")] = None,
+    device_type: Annotated[str | None, typer.Option(help="Only for devices of this type.")] = None,
+    description: Annotated[str | None, typer.Option(help="A description for people.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Register a version.
+    """Register a firmware version.
 
-    The bytes stay where they are: devices fetch them from the URL, and check
-    them against the SHA-256. Registering the same again changes nothing and
-    prints the same id; a version that is registered with another file or
-    other values is an error. With -o json, "new" says which it was.
+    Nothing is uploaded: devices download the file from the URL, and verify its
+    SHA-256. To register the same version again changes nothing and prints the
+    same id; with other values it is an error. With -o json, "new" tells
+    whether the version is new.
 
         rollwave firmware add app.bin --url https://files.example/a --version 2.0
     """
@@ -58,8 +60,8 @@ def _artifact(source: str, url: str | None, checksum: str | None, size: int | No
         raise InvalidInput(f"{source} is neither a file nor a URL", hint="Name a file that can be read, or a URL.")
     if url is None:
         raise InvalidInput(
-            f"{source} is on this machine, where devices can't fetch it",
-            hint="Put it on a server and add --url with its address there.",
+            f"{source} is a local file, which devices cannot download",
+            hint="Put the file on a web server, and add --url with its URL.",
         )
     try:
         with path.open("rb") as file:
@@ -68,28 +70,28 @@ def _artifact(source: str, url: str | None, checksum: str | None, size: int | No
         raise InvalidInput(f"{source} cannot be read: {error.strerror}") from error
     if checksum is not None and read_checksum(checksum) != actual:
         raise InvalidInput(
-            f"{source} has the SHA-256 {actual}, not the one given",
-            hint="Is this the file you meant to release?",
+            f"{source} has the SHA-256 {actual}, not the one in --checksum",
+            hint="Check that this is the right file.",
         )
     bytes_held = path.stat().st_size
     if not bytes_held or size not in {None, bytes_held}:
         raise InvalidInput(
             f"{source} has {bytes_held} bytes"
             + (f", not {size}" if bytes_held else ", and devices refuse an empty file"),
-            hint="Is this the file you meant to release?",
+            hint="Check that this is the right file.",
         )
     return {"file_url": url, "checksum_sha256": actual, "file_size_bytes": bytes_held}
 
 
 @app.command("list")
 def list_(
-    device_type: Annotated[str | None, typer.Option(help="Only versions for this type.")] = None,
+    device_type: Annotated[str | None, typer.Option(help="Only versions for this device type.")] = None,
     limit: Limit = 50,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """List the versions, the newest first."""
+    """List the firmware versions, newest first."""
     with connect(api_url, api_key) as api:
         answer = api.get("/firmware", device_type=device_type, limit=limit)
     if output is Format.JSON:

@@ -1,4 +1,4 @@
-"""Which firmware `--firmware` means. One argument, one meaning: a version; or an id, written id:2."""
+"""Find the firmware that `--firmware` names: by its version, or by its id, written id:2."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ def find_firmware(api: Api, wanted: str) -> Row:
     """The firmware's row.
 
     Raises:
-        NotFound: there is none.
-        InvalidInput: it is no id, or several versions are called that.
+        NotFound: there is no such firmware.
+        InvalidInput: the id is not a number, or several firmwares have this version.
     """
     if not wanted.startswith(BY_ID):
         return choose(wanted, list(api.pages("/firmware", "firmware_versions")))
     number = wanted.removeprefix(BY_ID)
     if not _is_number(number):
-        raise InvalidInput(f"--firmware {wanted}: {number!r} is no id", hint="Write an id as in --firmware id:2.")
+        raise InvalidInput(
+            f"--firmware {wanted}: {number!r} is not an id", hint="Write an id like this: --firmware id:2."
+        )
     row: Row = api.get(f"/firmware/{number}")
     return row
 
 
 def choose(wanted: str, rows: Sequence[Row]) -> Row:
-    """The one row with exactly this version. A number that is no version but an id is not guessed at.
+    """The only row with exactly this version. A number is never taken for an id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such row.
         InvalidInput: there are several.
     """
     found = [row for row in rows if row["version"] == wanted]
@@ -47,18 +49,18 @@ def choose(wanted: str, rows: Sequence[Row]) -> Row:
         listed = "; ".join(in_words(row) for row in found[:_SHOWN])
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         options = " or ".join(f"--firmware {BY_ID}{row['id']}" for row in found[:_SHOWN])
-        raise InvalidInput(f"{len(found)} firmwares have the version {wanted}: {listed}{more}", hint=f"Type {options}.")
+        raise InvalidInput(f"{len(found)} firmwares have the version {wanted}: {listed}{more}", hint=f"Use {options}.")
     by_id = next((row for row in rows if _is_number(wanted) and row["id"] == int(wanted)), None)
     if by_id is not None:
         raise NotFound(
-            f"no firmware has the version {wanted}; it is the id of another: {in_words(by_id)}",
-            hint=f"Type --firmware {BY_ID}{wanted} if you mean that one.",
+            f"no firmware has the version {wanted}, but one has that id: {in_words(by_id)}",
+            hint=f"If you mean that one, use --firmware {BY_ID}{wanted}.",
         )
-    raise NotFound(f"no firmware has the version {wanted}", hint="`rollwave firmware list` shows those that there are.")
+    raise NotFound(f"no firmware has the version {wanted}", hint="`rollwave firmware list` shows all versions.")
 
 
 def in_words(row: Row) -> str:
-    """A firmware as operators tell it from others."""
+    """A firmware in words: id, version, device type and URL."""
     kind = f"device type {row['device_type']}" if row.get("device_type") else "any device type"
     return f"firmware {row['id']}, version {row['version']}, for {kind}, at {row['file_url']}"
 

@@ -43,33 +43,37 @@ class _Until:
 
 def fleet(
     tenant: Tenant,
-    devices: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many.")],
+    devices: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")],
     url: Url = "",
-    prefix: Annotated[str, typer.Option(help="Their ids are PREFIX1, PREFIX2 and so on.")] = "dev-",
-    connections: Annotated[int, typer.Option(min=2, max=256, help="MQTT connections in all.")] = 4,
-    seed: Annotated[int, typer.Option(help="Decides which devices have which fault.")] = 1,
-    fail: Annotated[float, typer.Option(min=0, max=1, help="Share that reports FAILED.")] = 0.0,
-    fail_stage: Annotated[FailStage, typer.Option(help="Where those fail.")] = FailStage.INSTALL,
-    mute: Annotated[float, typer.Option(min=0, max=1, help="Share that never answers a command.")] = 0.0,
-    duplicate: Annotated[float, typer.Option(min=0, max=1, help="Share that reports everything twice.")] = 0.0,
-    reorder: Annotated[float, typer.Option(min=0, max=1, help="Share that reports last things first.")] = 0.0,
-    slow: Annotated[float, typer.Option(min=0, max=1, help="Share that takes ten times as long.")] = 0.0,
-    step_delay: Annotated[
-        float, typer.Option(min=0, help="Seconds, about, that each step takes beyond the real work.")
-    ] = 0.5,
-    download: Annotated[bool, typer.Option(help="Really fetch and check artifacts.")] = True,
-    for_: Annotated[float, typer.Option("--for", min=0, help="Stop after so many seconds.")] = 0.0,
-    commands: Annotated[int, typer.Option(min=0, help="Stop once so many devices have reported an outcome.")] = 0,
-    output: Annotated[Format, typer.Option("--output", "-o", help="Form of the tally.")] = Format.TABLE,
+    prefix: Annotated[str, typer.Option(help="Prefix of the device ids: PREFIX1, PREFIX2 and so on.")] = "dev-",
+    connections: Annotated[int, typer.Option(min=2, max=256, help="Number of MQTT connections.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed that decides which devices have which fault.")] = 1,
+    fail: Annotated[float, typer.Option(min=0, max=1, help="Share of devices that report FAILED, 0 to 1.")] = 0.0,
+    fail_stage: Annotated[FailStage, typer.Option(help="Step at which they fail.")] = FailStage.INSTALL,
+    mute: Annotated[float, typer.Option(min=0, max=1, help="Share of devices that never answer a command.")] = 0.0,
+    duplicate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of devices that send every report twice.")
+    ] = 0.0,
+    reorder: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of devices that send their reports in reverse order.")
+    ] = 0.0,
+    slow: Annotated[float, typer.Option(min=0, max=1, help="Share of devices that take ten times as long.")] = 0.0,
+    step_delay: Annotated[float, typer.Option(min=0, help="Average extra duration of each step, in seconds.")] = 0.5,
+    download: Annotated[bool, typer.Option(help="Download and verify artifacts.")] = True,
+    for_: Annotated[float, typer.Option("--for", min=0, help="Stop after this time, in seconds. 0: no limit.")] = 0.0,
+    commands: Annotated[
+        int, typer.Option(min=0, help="Stop when this number of devices has reported an outcome. 0: no limit.")
+    ] = 0,
+    output: Annotated[Format, typer.Option("--output", "-o", help="Format of the result.")] = Format.TABLE,
 ) -> None:
-    """Simulate devices: they take commands, really download, verify, and report.
+    """Simulate devices: they receive commands, download, verify, and report.
 
-    Which devices misbehave depends on the seed and their ids alone: the same seed, the same devices.
+    The seed and the device ids decide which devices misbehave, so a run can be repeated.
     The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
     MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
 
-    Runs until Ctrl-C, --for or --commands, then prints on stdout what the fleet itself has counted.
-    Exits with 4 when --for runs out before --commands is reached.
+    Runs until Ctrl-C, --for or --commands, then prints what the devices have counted.
+    Exits with 4 if --for ends before --commands is reached.
 
     For example:
 
@@ -103,7 +107,7 @@ def _ids(prefix: str, devices: int) -> list[str]:
 
     ids = [f"{prefix}{number}" for number in range(1, devices + 1)]
     if not is_valid_id(ids[-1]):
-        raise typer.BadParameter(f"with the number it has to be {ID_RULE}", param_hint="--prefix")
+        raise typer.BadParameter(f"prefix and number together must be {ID_RULE}", param_hint="--prefix")
     return ids
 
 

@@ -36,7 +36,7 @@ class Display:
         self._stack.close()
 
     def show(self, tally: FleetTally, passed: float) -> None:
-        """Show ``tally``, ``passed`` seconds in. Off a terminal: only what is new, and only now and then."""
+        """Show ``tally`` after ``passed`` seconds. Off a terminal: a log line every few seconds, if it has changed."""
         if self._status:
             self._status.update(_line(tally, passed))
         elif passed >= self._due and tally != self._last:

@@ -1,4 +1,4 @@
-"""Sending a group's devices to the API: in one request, or in parts that are applied together."""
+"""Send the devices of a group to the API: in one request, or in parts that are applied together."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from rollwave.domain.ids import in_path
 from rollwave.errors import Conflict, RollwaveError
 
 PART = 5000
-"""Devices of a part: as many as the server writes in about a third of a second."""
+"""Maximum number of devices per part. The server writes them in about a third of a second."""
 
 PART_BYTES = 4 * 1024 * 1024
-"""Bytes of a part, as JSON; the server takes twice as many."""
+"""Maximum size of a part as JSON, in bytes. The server accepts twice as much."""
 
 APPLY_TIMEOUT = 600.0
-"""Seconds that the server may take to apply an import of hundreds of thousands of devices."""
+"""Maximum time for the server to apply an import, in seconds."""
 
 QUIET = 1.0
-"""Seconds without a word about progress; most imports are done by then."""
+"""Seconds before progress is shown. Most imports are done by then."""
 
 LINE_EVERY = 5.0
-"""Seconds between two lines, off a terminal."""
+"""Seconds between two lines of progress, off a terminal."""
 
 
 def replace_members(api: Api, group: str, devices: Sequence[Device]) -> Any:
-    """Make the devices the group's members, these and no other; what the API answers.
+    """Replace the members of the group, and return the answer of the API.
 
-    Whatever breaks it off, Ctrl-C included, the group is as it was before or has all of the devices.
+    If it fails or is interrupted (also by Ctrl-C), the group has either its old members or all of the new ones.
 
     Raises:
-        RollwaveError: as the API answers.
+        RollwaveError: the API answered with an error.
     """
     told = _documents(devices)
     parts = list(_parts(told))
@@ -58,22 +58,22 @@ def replace_members(api: Api, group: str, devices: Sequence[Device]) -> Any:
 
 
 def _cancel(api: Api, path: str, group: str) -> None:
-    """Cancel the import, and say which members the group has.
+    """Cancel the import, and print which members the group has.
 
-    Cancelling waits while the import is being applied. An import that cannot be cancelled expires.
+    If the import is being applied, cancelling waits for that. An import that cannot be cancelled expires.
     """
     try:
         api.delete(path)
     except Conflict:
-        complain(f"group {group} has its new members: the import was complete already")
+        complain(f"group {group} has its new members: the import was already complete")
     except RollwaveError:
-        complain(f"look at group {group}: it has its old members or its new ones, and the API cannot be asked which")
+        complain(f"group {group} has either its old or its new members; the API cannot be reached to find out which")
     else:
-        complain(f"group {group} is as it was before")
+        complain(f"group {group} is unchanged")
 
 
 def _documents(devices: Sequence[Device]) -> list[Any]:
-    """A file of ids alone leaves what is known of the devices as it is."""
+    """A file with ids only does not change the type and attributes of known devices."""
     if any(device.device_type or device.attributes for device in devices):
         return [asdict(device) for device in devices]
     return [device.device_id for device in devices]
@@ -98,14 +98,14 @@ def _body(part: list[Any]) -> dict[str, Any]:
 
 class _Progress(Protocol):
     def show(self, received: int) -> None:
-        """So many devices are with the API."""
+        """The API has received this number of devices."""
 
     def apply(self) -> None:
-        """All are, and become the group's members."""
+        """The API has received all devices, and makes them the members."""
 
 
 class _Lines:
-    """A line now and then, for a file or a pipe."""
+    """A line every few seconds, for a file or a pipe."""
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
@@ -121,7 +121,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar that grows, on a terminal, once it has taken longer than ``QUIET``."""
+    """A progress bar, for a terminal. It is shown after ``QUIET`` seconds."""
 
     def __init__(self, devices: int) -> None:
         from rich.console import Console
@@ -141,7 +141,7 @@ class _Bar:
 
     def apply(self) -> None:
         self.show(self._devices)
-        self._progress.update(self._task, description=f"{self._devices:,} devices sent, becoming the members")
+        self._progress.update(self._task, description=f"{self._devices:,} devices sent, updating the group")
         self._progress.refresh()
 
     def stop(self) -> None:
@@ -150,7 +150,7 @@ class _Bar:
 
 @contextmanager
 def _progress(devices: int) -> Iterator[_Progress]:
-    """On standard error: what the command prints stays its own."""
+    """Shows progress on standard error, so that standard output has only the result."""
     if not sys.stderr.isatty():
         yield _Lines(devices)
         return

@@ -1,4 +1,4 @@
-"""The command line. A command imports what it needs when it runs, so that help comes at once."""
+"""The command line. A command imports what it needs when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rollwave.cli.output import complain
 from rollwave.errors import RollwaveError
 
 HELP = """
-Firmware over the air, as campaigns that stop themselves when too many fail.
+Update firmware over the air, in campaigns that stop themselves when too many devices fail.
 
 [bold]A first campaign[/bold], with DATABASE_URL and MQTT_BROKER_URL set:
 
@@ -39,15 +39,15 @@ Firmware over the air, as campaigns that stop themselves when too many fail.
   rollwave campaign create "Spring" --firmware 2.0 --group all --start
   rollwave campaign watch 1
 
-[dim]No servers at hand? `rollwave demo` brings its own, and a fleet.
+[dim]Without servers of your own, try `rollwave demo`.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 campaign aborted, 4 timed out.[/dim]
 """
 
-_LOOK = "Have a look"
+_LOOK = "See it work"
 _OPERATE = "Operate campaigns (over the API: ROLLWAVE_API_URL, ROLLWAVE_API_KEY)"
 _RUN = "Run the engine (on DATABASE_URL and MQTT_BROKER_URL)"
-_DEVICES = "Be the devices (on MQTT_BROKER_URL)"
+_DEVICES = "Run devices (on MQTT_BROKER_URL)"
 
 
 class InOrder(TyperGroup):
@@ -82,15 +82,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(rich_help_panel=_LOOK)(demo.demo)
-app.add_typer(campaign.app, name="campaign", help="Create, start, pause, abort and watch.", rich_help_panel=_OPERATE)
-app.add_typer(firmware.app, name="firmware", help="Register versions.", rich_help_panel=_OPERATE)
-app.add_typer(device_group.app, name="device-group", help="Say which devices.", rich_help_panel=_OPERATE)
+app.add_typer(
+    campaign.app, name="campaign", help="Create, start, pause, abort and watch campaigns.", rich_help_panel=_OPERATE
+)
+app.add_typer(firmware.app, name="firmware", help="Register and list firmware versions.", rich_help_panel=_OPERATE)
+app.add_typer(
+    device_group.app, name="device-group", help="Create and change groups of devices.", rich_help_panel=_OPERATE
+)
 app.command(rich_help_panel=_RUN)(migrate.migrate)
 app.command(rich_help_panel=_RUN)(serve.serve)
 app.command(rich_help_panel=_RUN)(serve.worker)
 app.command(rich_help_panel=_RUN)(doctor.doctor)
-app.add_typer(apikey.app, name="apikey", help="Say who may use the API.", rich_help_panel=_RUN)
-app.add_typer(quarantine.app, name="quarantine", help="Look at messages that were no reports.", rich_help_panel=_RUN)
+app.add_typer(apikey.app, name="apikey", help="Create, list and revoke keys of the API.", rich_help_panel=_RUN)
+app.add_typer(
+    quarantine.app, name="quarantine", help="List messages from devices that could not be read.", rich_help_panel=_RUN
+)
 app.command(rich_help_panel=_DEVICES)(fleet.fleet)
 app.add_typer(device.app, name="device", rich_help_panel=_DEVICES)
 
@@ -124,7 +130,7 @@ def run() -> NoReturn:
         _explain(error)
         sys.exit(1)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python must not try to flush the rest at exit.
+        # The reader of the output has closed the pipe. Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)

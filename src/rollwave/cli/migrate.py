@@ -1,4 +1,4 @@
-"""`rollwave migrate`: the schema, brought up to date, and which database the installation belongs to."""
+"""`rollwave migrate`: bring the schema up to date, and say which database the installation belongs to."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ def migrate(
         bool,
         typer.Option(
             "--adopt-only",
-            help="Make none of the tables that another service's migrations make; an error if one is missing.",
+            help="Create none of the tables that another service creates; fail if one is missing.",
         ),
     ] = False,
     force_rls: Annotated[
         bool, typer.Option("--force-rls", help="Also force row-level security on tables adopted from a host.")
     ] = False,
-    grant_to: Annotated[
-        str | None, typer.Option(metavar="LOGIN", help="A login that shall be able to run the engine.")
-    ] = None,
+    grant_to: Annotated[str | None, typer.Option(metavar="LOGIN", help="Allow this login to run the engine.")] = None,
     moved: Annotated[
         bool,
         typer.Option("--moved", help="This database is the original, after a restore, an upgrade or a move."),
@@ -36,17 +34,17 @@ def migrate(
         typer.Option("--copy", help="This database is a copy: new identity, and its RUNNING campaigns are paused."),
     ] = False,
 ) -> None:
-    """Bring the database at DATABASE_URL to this program's schema.
+    """Bring the database at DATABASE_URL to the schema of this version.
 
-    Safe to repeat, and beside running workers. Roles, grants, policies and owners are compared with what they
-    shall be each time, and repaired: after a dump was restored without them, for example.
+    Safe to repeat, also while workers run. Each run compares roles, grants, policies and owners with what they
+    should be and repairs them, for example after a dump was restored without them.
 
-    Tables that another service has made already (tenants, devices, device_groups, device_group_members,
-    firmware_versions, ota_campaigns, ota_device_status) are adopted, with their rows. Run that service's own
-    migrations first: where they find these tables made by Rollwave, they take their work for done, or fail. With
-    --adopt-only nothing is changed until that service has made all of them.
+    Tables of another service (tenants, devices, device_groups, device_group_members, firmware_versions,
+    ota_campaigns, ota_device_status) are adopted, with their rows. Run the migrations of that service first:
+    otherwise they find tables that Rollwave created, and fail or skip their work. With --adopt-only nothing is
+    changed until that service has created all of them.
 
-    An installation belongs to one database. Where its rows are found in another one, no worker listens or sends
+    An installation belongs to one database. If its rows are found in another database, no worker listens or sends
     until --moved or --copy says what that database is.
     """
     from rollwave.settings import Settings
@@ -54,7 +52,7 @@ def migrate(
     from rollwave.store.identity import Decision
 
     if moved and copy:
-        raise typer.BadParameter("a database is one or the other", param_hint="--moved, --copy")
+        raise typer.BadParameter("use one of the two", param_hint="--moved, --copy")
     decision = Decision.MOVED if moved else Decision.COPY if copy else None
     url = Settings.load().require_direct_url()
     done = asyncio.run(

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How a command prints what it was told."""
+    """How a command prints its result."""
 
     TABLE = "table"
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="json is what the API answered, for scripts.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="table is for people, json for scripts.")]
 
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of rows.")]
 
 _UNCUT = 10_000  # columns: nothing is cut off in a file or a pipe
 
@@ -41,12 +41,12 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """One line on standard output; what a device or a file wrote cannot drive the terminal."""
+    """Print a line on standard output. Control characters are escaped, so that no text can control the terminal."""
     _write(sys.stdout, "\n".join(visible(line) for line in text.split("\n")))
 
 
 def complain(text: str) -> None:
-    """The same on standard error."""
+    """Print a line on standard error, with control characters escaped."""
     _write(sys.stderr, visible(text))
 
 

@@ -1,4 +1,4 @@
-"""`rollwave quarantine`: what devices sent and could not be read. Works on the database."""
+"""`rollwave quarantine`: messages from devices that could not be read. Works on the database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose devices sent them.")]
+TenantOption = Annotated[str, typer.Option("--tenant", metavar="T", help="Tenant whose devices sent the messages.")]
 
 _SHOWN = 200  # characters of a payload in a table
 
@@ -25,16 +25,17 @@ _SHOWN = 200  # characters of a payload in a table
 @app.command("list")
 def list_(
     tenant: Annotated[
-        str | None, typer.Option("--tenant", metavar="T", help="Whose devices sent them. Without: everybody's.")
+        str | None, typer.Option("--tenant", metavar="T", help="Tenant whose devices sent the messages. Default: all.")
     ] = None,
     limit: Limit = 50,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the newest messages that were no reports, and why.
+    """List the newest messages that could not be read, and the reason.
 
-    Of each tenant the newest 1000 are kept, and the first 4 KB of each. The
-    table shows the beginning; -o json all there is. Hex is what is no UTF-8.
-    Everybody's are shown to a login that row-level security does not confine.
+    The newest 1000 messages of each tenant are kept, and the first 4 KB of each.
+    The table shows the beginning, -o json everything that is kept. A payload that
+    is not UTF-8 is shown in hex. To list all tenants, the database login must
+    bypass row-level security.
     """
     from rollwave.store import quarantine
 
@@ -63,15 +64,15 @@ def list_(
 
 @app.command()
 def clear(
-    tenant: TenantOption, yes: Annotated[bool, typer.Option("--yes", "-y", help="Yes, forget them.")] = False
+    tenant: TenantOption, yes: Annotated[bool, typer.Option("--yes", "-y", help="Confirm the deletion.")] = False
 ) -> None:
-    """Forget a tenant's messages."""
+    """Delete the messages of a tenant."""
     from rollwave.store import quarantine
 
     if not yes:
-        raise InvalidInput("forgetting messages is for good", hint="Add --yes if you mean it.")
+        raise InvalidInput("this deletes messages and cannot be undone", hint="Add --yes to confirm.")
     gone = with_pool(lambda pool: quarantine.clear(pool, tenant))
-    say(f"{gone} message{'s' * (gone != 1)} forgotten")
+    say(f"{gone} message{'s' * (gone != 1)} deleted")
 
 
 def _message(tenant: str, sample: Kept) -> dict[str, Any]:

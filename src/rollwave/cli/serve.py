@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     MakeApp = Callable[[Pool, Settings, Worker], FastAPI]
 
 COLLECT_AFTER = 5_000, 20, 20
-"""Objects made and not gone before the collector looks through the youngest. The defaults' 700 cost 6 % of the rate of
-dispatch; with 50,000, what there is to collect adds up to megabytes first."""
+"""Thresholds of the garbage collector. The default of 700 costs 6 % of dispatch throughput; with 50,000, garbage adds
+up to megabytes."""
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
@@ -34,7 +34,8 @@ def serve(
 ) -> None:
     """Run the API and a worker in one process.
 
-    Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. SIGTERM drains and exits within 30 s.
+    Needs DATABASE_URL (see `rollwave migrate`) and MQTT_BROKER_URL. On SIGTERM it finishes the work in progress and
+    exits within 30 seconds.
     """
     require("server", "`rollwave serve`")
     from rollwave.api.app import create_app
@@ -45,12 +46,13 @@ def serve(
 def worker(
     host: Host = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Serve /livez, /readyz and /metrics here. Default: nowhere.")
+        int | None, typer.Option(min=0, max=65535, help="Port for /livez, /readyz and /metrics. Default: none.")
     ] = None,
 ) -> None:
-    """Run a worker: dispatcher, listener and the rest, no HTTP but health and metrics.
+    """Run a worker: it sends commands and receives reports. HTTP only for health and metrics.
 
-    Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. SIGTERM drains.
+    Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. On SIGTERM it finishes the
+    work in progress and exits within 30 seconds.
     """
     require("server", "`rollwave worker`")
     from rollwave.api.ops import create_ops_app
@@ -80,7 +82,7 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     log.configure(settings)
     _warn_of_url(settings)
     _warn_of_broker(settings)
-    # A slot's lock keeps one connection for itself, as long as it is held, and so do calls.
+    # The lock of a listener slot needs a connection of its own, and so does LISTEN.
     size = settings.database_pool_size + settings.listener_slots + 1
     async with create_pool(settings.require_database_url(), size=size, pooled=settings.pooled) as bare:
         pool = guarded(bare)
@@ -96,8 +98,8 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
             app = make_app(pool, settings, worker)
             listen_on = port
             supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
-        # What is here by now stays, and nearly all that comes goes by itself: there is little to collect, and much to
-        # look through.
+        # Objects made so far stay for the life of the process, and most later ones are freed without the collector:
+        # it would look through many objects to find little garbage.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)

@@ -1,4 +1,4 @@
-"""Stopping on Ctrl-C and SIGTERM."""
+"""Stop on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for a large group to be targeted, and showing how far that is."""
+"""Wait until a large group is targeted, and show the progress."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from rollwave.client.progress import Meter, Snapshot, targeting
 from rollwave.errors import ApiUnavailable
 
 STANDSTILL = 5.0
-"""Seconds without another device targeted, after which one may ask whether anybody works."""
+"""Seconds without progress after which the operator is told that no worker seems to run."""
 
 
 def wait_until_targeted(api: Api, campaign_id: int, *, timeout: float | None = None) -> dict[str, Any]:
-    """Look until every device is targeted, it is aborted or ``timeout`` seconds passed; returns the campaign as it is.
+    """Wait until every device is targeted, the campaign is aborted or ``timeout`` seconds have passed.
+
+    Returns:
+    The campaign, as the API shows it.
 
     Raises:
-        RollwaveError: it cannot be looked at. Its targeting goes on.
+        RollwaveError: the API cannot show the campaign. The targeting continues.
     """
     with _screen() as screen:
         follow(api, campaign_id, screen, timeout=timeout, until=lambda seen: not seen.being_targeted)
@@ -35,7 +38,7 @@ def wait_until_targeted(api: Api, campaign_id: int, *, timeout: float | None = N
 
 
 class _Teller:
-    """Says how far it is, and when it stands still."""
+    """Describes the progress, and says when there is none."""
 
     def __init__(self) -> None:
         self._targeted: int | None = None
@@ -51,7 +54,7 @@ class _Teller:
 
 
 class _Bar:
-    """A bar that grows, for a terminal."""
+    """A progress bar, for a terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -64,11 +67,11 @@ class _Bar:
         self._progress.update(self._task, description=self._teller.words(seen), total=seen.wanted, completed=done)
 
     def away(self, error: ApiUnavailable) -> None:
-        self._progress.update(self._task, description=f"{error}; trying again")
+        self._progress.update(self._task, description=f"{error}; retrying")
 
 
 class _Lines:
-    """One line for each look that shows more, for a file or a pipe."""
+    """One line for each change, for a file or a pipe."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -81,12 +84,12 @@ class _Lines:
         self._last = line
 
     def away(self, error: ApiUnavailable) -> None:
-        complain(f"{error}; trying again")
+        complain(f"{error}; retrying")
 
 
 @contextmanager
 def _screen() -> Iterator[Screen]:
-    """On standard error: what the command prints stays its own."""
+    """Shows progress on standard error, so that standard output has only the result."""
     if not sys.stderr.isatty():
         yield _Lines()
         return

@@ -20,8 +20,8 @@ def waiting(
 ) -> None:
     """Show what a campaign's PENDING devices wait for.
 
-    Each device counts once, under the first gate that is closed to it. A gate is a rule that
-    may keep a device from being sent to, such as pace, wave or listener.
+    Each device counts once, under the first gate that is closed to it. A gate is
+    a rule that may keep a device from being sent to, such as pace or wave.
     """
     with connect(api_url, api_key) as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/waiting")
@@ -44,8 +44,9 @@ def explain(
 ) -> None:
     """Show why a device is not sent to now, or that it may be.
 
-    Lists every gate that applies to it, open or closed, in the order in which they are asked,
-    and what happened to it so far. Of a device that has ended, it says how.
+    Lists every gate that applies to it, open or closed, in the order in which
+    they are asked, and what happened to it so far. Of a device that has ended,
+    it says how.
     """
     with connect(api_url, api_key) as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/devices/{in_path(device_id)}/explain")
@@ -56,7 +57,7 @@ def explain(
 
     say(f"{answer['device_id']} is {answer['status']}, {_when(answer)}")
     table(
-        ("GATE", "", "UNTIL", "WHY"),
+        ("GATE", "STATE", "UNTIL", "WHY"),
         [
             (row["gate"], "open" if row["open"] else "closed", moment(row["until"]), row["text"])
             for row in answer["checks"]

@@ -1,4 +1,4 @@
-"""Following one campaign: the loop, and the ways to show what it sees."""
+"""Follow one campaign: the loop, and the ways to show it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.errors import ApiUnavailable
 
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two requests."""
 
 PATIENCE = 60.0
-"""Seconds for which an API that was there may be away."""
+"""Seconds for which the API may be unavailable, after it has answered once."""
 
 _EVENTS_SHOWN = 6
 
 
 class Screen(Protocol):
-    """Where what is seen goes."""
+    """Shows a campaign."""
 
     def show(self, look: Look, meter: Meter) -> None:
         """The campaign as it is now."""
 
     def away(self, error: ApiUnavailable) -> None:
-        """The API doesn't answer; the next look may be better."""
+        """The API does not answer. It will be asked again."""
 
 
 def follow(
@@ -50,10 +50,13 @@ def follow(
     timeout: float | None = None,
     until: Callable[[Snapshot], bool] = lambda seen: seen.over,
 ) -> Snapshot | None:
-    """Look until the campaign is over, or as ``until`` says. None: ``timeout`` seconds passed first.
+    """Show the campaign until it is over, or until ``until`` is true of it.
+
+    Returns:
+    The campaign as last seen. None: ``timeout`` seconds have passed.
 
     Raises:
-        RollwaveError: it cannot be looked at, or the API has been away for longer than ``PATIENCE``.
+        RollwaveError: the API cannot show the campaign, or has been unavailable for more than ``PATIENCE`` seconds.
     """
     follower = Follower(api, campaign_id)
     began = time.monotonic()
@@ -77,7 +80,7 @@ def follow(
 
 
 def exit_code(last: Snapshot | None) -> int:
-    """What the command tells a script: 0 completed, 3 aborted, 4 not over in time."""
+    """The exit code of the command: 0 completed, 3 aborted, 4 timed out."""
     if last is None:
         return 4
     return 0 if last.status is CampaignStatus.COMPLETED else 3
@@ -97,7 +100,7 @@ class Picture:
         self._draw()
 
     def away(self, error: ApiUnavailable) -> None:
-        self._draw(Text(f"{error}; trying again", "yellow"))
+        self._draw(Text(f"{error}; retrying", "yellow"))
 
     def _draw(self, *notes: Text) -> None:
         lines = [Text(f"{_clock(each)}  {each.sentence}", "bright_black") for each in self._events]
@@ -120,7 +123,7 @@ class Lines:
         sys.stdout.flush()
 
     def away(self, error: ApiUnavailable) -> None:
-        complain(f"{error}; trying again")
+        complain(f"{error}; retrying")
 
 
 class Documents:
@@ -136,12 +139,12 @@ class Documents:
         sys.stdout.flush()
 
     def away(self, error: ApiUnavailable) -> None:
-        complain(f"{error}; trying again")
+        complain(f"{error}; retrying")
 
 
 @contextmanager
 def screen(output: Format) -> Iterator[Screen]:
-    """The way to show that fits where the output goes."""
+    """The screen for this output format, on a terminal or elsewhere."""
     if output is Format.JSON:
         yield Documents()
     elif not sys.stdout.isatty():

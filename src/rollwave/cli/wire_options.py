@@ -1,4 +1,4 @@
-"""Options of the commands on the devices' side of the wire."""
+"""Options of the commands that run devices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _checked_id(text: str) -> str:
     if not is_valid_id(text):
-        raise typer.BadParameter(f"use {ID_RULE}")
+        raise typer.BadParameter(f"must be {ID_RULE}")
     return text
 
 
@@ -24,7 +24,7 @@ Tenant = Annotated[str, typer.Option("--tenant", help="Tenant id.", callback=_ch
 Device = Annotated[str, typer.Option("--device", help="Device id.", callback=_checked_id)]
 Url = Annotated[
     str,
-    typer.Option("--url", help="Broker, mqtt://host:port or mqtts://host:port. Default: MQTT_BROKER_URL."),
+    typer.Option("--url", help="URL of the broker: mqtt://host:port or mqtts://host:port. Default: MQTT_BROKER_URL."),
 ]
 
 

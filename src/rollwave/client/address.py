@@ -1,4 +1,4 @@
-"""Where the API is, as people write it."""
+"""The URL of the API, in the forms in which people write it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def base_url(text: str) -> str:
     """The URL of the API without a slash at its end. ``host:port`` is plain HTTP.
 
     Raises:
-        ConfigurationError: it cannot be used. The message does not quote it.
+        ConfigurationError: the URL cannot be used. The message does not contain it.
     """
     url = (text if "://" in text else f"http://{text}").rstrip("/")
     try:
@@ -23,11 +23,11 @@ def base_url(text: str) -> str:
     if parts.scheme not in {"http", "https"}:
         raise _unusable("it does not begin with http:// or https://")
     if "@" in parts.netloc:
-        raise _unusable("it holds a user name and password; the API takes a key")
+        raise _unusable("it contains a user name and password, but the API needs a key")
     if not parts.hostname or re.search(r"\s", url):
         raise _unusable("it is not a URL")
     if parts.query or parts.fragment:
-        raise _unusable("it goes on after the path")
+        raise _unusable("it has a query or fragment after the path")
     return url
 
 

@@ -1,4 +1,4 @@
-"""The HTTP API as an operator's program calls it. Problem documents come out as our errors."""
+"""A client of the HTTP API. Problem documents are raised as our errors."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _ERRORS: dict[int, type[RollwaveError]] = {
 
 _HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "Set ROLLWAVE_API_KEY to a valid key: `rollwave apikey create` prints one.",
-    HTTPStatus.FORBIDDEN: "This takes a key with a larger role: viewer < operator < approver < admin.",
+    HTTPStatus.FORBIDDEN: "Use a key with a higher role: viewer < operator < approver < admin.",
 }
 
 
 class Api:
-    """One connection to ``/api/v1/customer``. Every method raises :class:`RollwaveError` as answered."""
+    """A client of ``/api/v1/customer``. Every method raises a :class:`RollwaveError` for an error of the API."""
 
     def __init__(self, url: str, key: str, *, timeout: float = 30.0, proxy: Proxy | None = None) -> None:
         self._url = base_url(url)
@@ -48,7 +48,7 @@ class Api:
                 timeout=timeout,
                 proxy=proxy.url if proxy else None,
                 trust_env=False,  # the caller has found the proxy, and can name its variable
-                verify=httpx2.create_ssl_context(),  # SSL_CERT_FILE and SSL_CERT_DIR are still heard
+                verify=httpx2.create_ssl_context(),  # reads SSL_CERT_FILE and SSL_CERT_DIR
             )
         except (httpx2.InvalidURL, UnicodeError) as error:  # its message may quote the key
             raise ConfigurationError(
@@ -70,7 +70,7 @@ class Api:
         return _document(self._call("GET", path, query=given))
 
     def pages(self, path: str, key: str, **query: str | int | None) -> Iterator[Any]:
-        """Every row of a list, however many pages it takes; ``key`` is what the answer calls them."""
+        """Every row of a list, over all pages. ``key`` is the name of the list in the answer."""
         cursor = None
         while True:
             answer = self.get(path, **query, limit=1000, cursor=cursor)
@@ -80,11 +80,11 @@ class Api:
                 return
 
     def post(self, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None) -> Any:
-        """Do something, or create something. ``timeout`` (seconds): where it may take longer than usual."""
+        """Run an action, or create something. ``timeout`` is in seconds; default: that of the client."""
         return _document(self._call("POST", path, body, timeout=timeout))
 
     def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
-        """What was created, and whether it is new: it may have been there before."""
+        """Create something. Returns it, and whether it is new."""
         response = self._call("POST", path, body)
         return _document(response), response.status_code == HTTPStatus.CREATED
 
@@ -109,8 +109,8 @@ class Api:
             raise self._unreachable(error) from error
         except UnicodeEncodeError as error:
             raise InvalidInput(
-                "a value holds characters that are no Unicode text",
-                hint="Is the terminal's encoding the one that LANG or LC_ALL says?",
+                "a value contains bytes that are not text in the encoding of the terminal",
+                hint="Set LANG or LC_ALL to the encoding that the terminal uses.",
             ) from error
         if response.is_success:
             return response
@@ -120,7 +120,7 @@ class Api:
         if self._proxy is None:
             return ApiUnavailable(
                 f"the API at {self._url} cannot be reached: {error}",
-                hint="Start it with `rollwave serve`, or set ROLLWAVE_API_URL to where it is.",
+                hint="Start it with `rollwave serve`, or set ROLLWAVE_API_URL to its URL.",
             )
         return ApiUnavailable(
             f"the API at {self._url} cannot be reached through the proxy {self._proxy.address}: {error}",
@@ -145,7 +145,7 @@ def _document(response: httpx2.Response) -> Any:
     except ValueError:
         raise ApiUnavailable(
             f"{response.url} answered with something that is not JSON",
-            hint="Is ROLLWAVE_API_URL the address of a Rollwave API?",
+            hint="Check that ROLLWAVE_API_URL is the URL of a Rollwave API.",
         ) from None
 
 

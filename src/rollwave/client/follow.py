@@ -1,4 +1,4 @@
-"""Looking at one campaign again and again."""
+"""Follow one campaign over the API."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OTHER = "other causes"
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The campaign as it is, and what has happened since the look before.
+    """The campaign now, and its events since the last look.
 
-    ``news`` are the events without the repetitions: of failures, the first of each cause. ``causes`` counts
-    the failed attempts seen so far.
+    ``news`` are the events without repetitions: of failures, only the first of each cause. ``causes`` counts the
+    failed attempts seen so far, by cause.
     """
 
     document: dict[str, Any]
@@ -43,10 +43,10 @@ class Follower:
         self.meter = Meter()
 
     def look(self) -> Look:
-        """Look now. The events are read last: they are never behind the rest.
+        """Read the campaign now. The events are read last, so they are never older than the rest.
 
         Raises:
-            RollwaveError: as the API answers; looking again later is fine.
+            RollwaveError: the API answered with an error. It may be called again.
         """
         document = self._api.get(self._path)
         snapshot = Snapshot.read(document)

@@ -1,4 +1,4 @@
-"""A campaign's numbers as an operator reads them. Pure: the API's document in, plain values out."""
+"""The numbers of a campaign, read from the API's document. Pure."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Snapshot:
 
     @property
     def closed(self) -> int:
-        """Devices with nothing more to come."""
+        """Devices in a terminal state."""
         return sum(self.by_state[each] for each in TERMINAL)
 
     @property
@@ -78,23 +78,23 @@ class Snapshot:
 
     @property
     def being_targeted(self) -> bool:
-        """Whether more devices of a large group are to come, before any is sent to."""
+        """Whether the devices of a large group are still being targeted. Nothing is sent before that is done."""
         return self.targeted is not None and not self.over
 
     @property
     def settled(self) -> bool:
-        """Whether no number will move again."""
+        """Whether no number will change again."""
         return self.over and self.closed == self.total
 
     @property
     def failure_rate(self) -> float:
-        """Failed among finished, from 0 to 1: what the guardrail compares with the threshold."""
+        """Share of failed devices among the finished ones, 0 to 1. The guardrail compares it with the threshold."""
         finished = self.succeeded + self.failed
         return self.failed / finished if finished else 0.0
 
     @property
     def failures_to_trip(self) -> int | None:
-        """How many of the next devices must fail in a row for the guardrail to trip; None: it never will."""
+        """Number of further failures in a row that trip the guardrail. None: it never trips."""
         if self.threshold is None or self.threshold >= 1:
             return None
         rule = Guardrail(self.threshold, self.min_completed)
@@ -114,7 +114,7 @@ class Meter:
     _seen: deque[tuple[float, int]] = field(default_factory=deque)
 
     def see(self, now: float, snapshot: Snapshot) -> None:
-        """Take in what was so at ``now`` (seconds on any steady clock)."""
+        """Record the campaign at ``now`` (seconds of any monotonic clock)."""
         self._seen.append((now, snapshot.succeeded + snapshot.failed))
         while self._seen[-1][0] - self._seen[0][0] > self.span:
             self._seen.popleft()
@@ -126,18 +126,18 @@ class Meter:
         return (after - before) / (until - since) if until > since else 0.0
 
     def eta(self, snapshot: Snapshot) -> float | None:
-        """Seconds until the last device finishes at this rate; None where that is anybody's guess."""
+        """Seconds until the last device finishes at this rate. None: unknown."""
         guessing = snapshot.status is not CampaignStatus.RUNNING or self.rate <= 0
         return None if guessing else (snapshot.total - snapshot.closed) / self.rate
 
 
 def targeting(snapshot: Snapshot) -> str:
-    """How far the targeting of a large group is, in words."""
+    """The progress of targeting a large group, in words."""
     return f"targeting {snapshot.targeted or 0:,} of {snapshot.wanted:,} devices"
 
 
 def counts(snapshot: Snapshot) -> str:
-    """Every state that has devices, in the order in which a device goes through them; first, whether more will."""
+    """The number of devices in each state that has any, in the order in which a device passes through them."""
     parts = [f"{count} {state}" for state, count in snapshot.by_state.items() if count]
     if snapshot.being_targeted:
         parts.insert(0, targeting(snapshot))

@@ -1,4 +1,4 @@
-"""The proxy that leads to the API, and which variable names it."""
+"""The proxy for requests to the API, and the environment variable that names it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _SCHEMES = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """``url`` may hold a password: show ``address``. ``variable`` is the one of the environment that names it."""
+    """``url`` may contain a password: show ``address`` instead. ``variable``: the environment variable."""
 
     url: str
     variable: str
 
     @property
     def address(self) -> str:
-        """Where it is, without user name and password."""
+        """The URL without user name and password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     @classmethod
     def leading_to(cls, url: str, environment: Mapping[str, str]) -> Self | None:
-        """The proxy on the way to ``url``; None: there is none. A variable in lower case goes first, as with curl.
+        """The proxy for ``url``, or None. A variable in lower case has precedence, as with curl.
 
         Raises:
             ConfigurationError: a variable names a proxy that cannot be used.
@@ -37,7 +37,7 @@ class Proxy:
             target = urlsplit(url)
             passed_by = target.hostname is None or _passed_by(target, environment)
         except ValueError:
-            return None  # who connects to it says what is wrong with it
+            return None  # the connection will raise an error that says what is wrong with it
         named = {name.lower(): name for name in sorted(environment) if environment[name]}  # lower case sorts last
         if passed_by:
             return None
@@ -71,7 +71,7 @@ def _within(host: str, network: str) -> bool:
 
 
 def _checked(url: str, variable: str) -> str:
-    """``url``, if it can be used. Its text is not quoted: it may hold a password."""
+    """``url``, if it can be used. Errors do not contain it: it may have a password."""
     hint = f"Set {variable} to http://host:port, unset it, or name the API's host in NO_PROXY."
     try:
         parts = urlsplit(url)

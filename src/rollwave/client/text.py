@@ -1,4 +1,4 @@
-"""Making strings from outside safe to show on a terminal."""
+"""Make strings from outside safe to show on a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _MINUTES_UP_TO = 100
 
 
 def visible(text: str) -> str:
-    """``text`` with everything that a terminal would obey, or not show, spelled out as an escape."""
+    """``text`` with control characters and invisible characters escaped."""
     return "".join(char if char.isprintable() else _spelled(char) for char in text)
 
 
@@ -16,7 +16,7 @@ def _spelled(char: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``42 s``, ``3 min``, ``2 h 05``."""
+    """Seconds in a readable form: ``42 s``, ``3 min``, ``2 h 05``."""
     if seconds < _SECONDS_UP_TO:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

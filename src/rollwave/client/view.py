@@ -29,7 +29,7 @@ STATE_STYLES: Mapping[ExecutionStatus, str] = MappingProxyType(
         ExecutionStatus.PENDING: "bright_black",
     }
 )
-"""In the order in which a bar shows them: what is decided comes first."""
+"""In the order in which a bar shows them: terminal states first."""
 
 STATUS_STYLES: Mapping[CampaignStatus, str] = MappingProxyType(
     {
@@ -44,7 +44,7 @@ STATUS_STYLES: Mapping[CampaignStatus, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar as wide as there is room, cut into ``parts`` of (count, style)."""
+    """A bar over the available width, divided into ``parts`` of (count, style)."""
 
     parts: Sequence[tuple[float, str]]
 
@@ -62,7 +62,7 @@ class Bar:
 
 
 def campaign(look: Look, meter: Meter) -> RenderableType:
-    """Progress by state, why devices fail, speed and forecast, and how far the guardrail is from tripping."""
+    """Progress by state, causes of failures, speed and forecast, and how close the guardrail is to tripping."""
     snapshot = look.snapshot
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
@@ -89,7 +89,7 @@ def _legend(snapshot: Snapshot) -> Text:
 
 
 def pace(snapshot: Snapshot, meter: Meter) -> Text:
-    """Wave, speed and forecast, in one line; before, how far targeting is."""
+    """Wave, speed and forecast in one line; during targeting, its progress."""
     if snapshot.being_targeted:
         return Text(targeting(snapshot), "bright_black")
     parts = [f"{snapshot.closed} of {snapshot.total} devices done"]
@@ -103,7 +103,7 @@ def pace(snapshot: Snapshot, meter: Meter) -> Text:
 
 
 def _guardrail(snapshot: Snapshot) -> RenderableType:
-    # The bar is full where the guardrail trips.
+    # The bar is full when the guardrail trips.
     used = min(1.0, snapshot.failure_rate / max(snapshot.threshold or 0.0, 1e-9))
     style = "red" if used >= 1 else "yellow" if used >= 1 / 2 else "green"
     row = Table.grid(expand=True, padding=(0, 2, 0, 0))
@@ -116,14 +116,14 @@ def _guardrail(snapshot: Snapshot) -> RenderableType:
 
 
 def guardrail(snapshot: Snapshot) -> str:
-    """How far the guardrail is from tripping, in words."""
+    """How close the guardrail is to tripping, in words."""
     if snapshot.threshold is None:
-        return "the threshold is missing: the campaign is held"
-    rate = f"{_percent(snapshot.failure_rate)} failed, over {_percent(snapshot.threshold)} trips"
+        return "the threshold is missing: the campaign is paused"
+    rate = f"{_percent(snapshot.failure_rate)} failed, trips above {_percent(snapshot.threshold)}"
     left = snapshot.failures_to_trip
     if snapshot.over or left is None:
         return rate
-    return f"{rate}: {left} failure{'s' * (left != 1)} away"
+    return f"{rate}: {left} more failure{'s' * (left != 1)} in a row"
 
 
 def _percent(share: float) -> str:

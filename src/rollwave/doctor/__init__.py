@@ -1,1 +1,1 @@
-"""Looking at an installation: what is wrong with it, and how to mend that."""
+"""Checks of an installation: what is wrong, and how to fix it."""

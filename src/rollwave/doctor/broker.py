@@ -1,4 +1,4 @@
-"""The broker: reached, over TLS, and letting the engine do its work and strangers nothing."""
+"""Checks of the broker: connection, TLS, the engine's rights, and anonymous access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollwave.mqtt.topics import STATUS_FILTER, command_topic
 from rollwave.settings import Settings
 
 NOBODY = "rollwave-doctor"
-"""A tenant and a device that do not exist: what is sent there reaches no one."""
+"""A tenant and a device that do not exist: no device receives what is sent there."""
 
 _ENGINE_ACL = (
     "Let the engine's user subscribe to tenant/+/device/+/ota/status and publish to tenant/+/device/+/ota: "
@@ -61,7 +61,7 @@ def _hearer(settings: Settings, device: Device | None) -> tuple[Broker | None, s
 
 async def _reached(broker: Broker) -> Finding:
     async with Session.connect(broker):
-        return ok("broker", f"{broker.address} lets the engine in")
+        return ok("broker", f"{broker.address} accepts the engine")
 
 
 def _tls(broker: Broker, *, certificate: bool) -> Finding:
@@ -73,7 +73,7 @@ def _tls(broker: Broker, *, certificate: bool) -> Finding:
     return warning(
         "TLS",
         f"passwords and commands go to {broker.host} as plain text",
-        "Use mqtts:// in MQTT_BROKER_URL, and MQTT_CA_CERT where the CA is your own.",
+        "Use mqtts:// in MQTT_BROKER_URL, and MQTT_CA_CERT if you have a CA of your own.",
     )
 
 
@@ -90,7 +90,7 @@ async def _may_subscribe(broker: Broker, settings: Settings) -> Finding:
         await session.subscribe(topic_filter)
     # Mosquitto grants what its ACL forbids, and then delivers nothing.
     return ok(
-        "engine's reports", f"the broker grants {topic_filter}; whether reports arrive is tried with devices' logins"
+        "engine's reports", f"the broker allows {topic_filter}; whether reports arrive is tested with devices' logins"
     )
 
 
@@ -108,13 +108,13 @@ async def _may_publish(broker: Broker, device: Broker | None, topic: str) -> Fin
             await heard(hearer, until=topic)
     except RollwaveError as error:
         if device:
-            return problem(check, f"what it publishes to {topic} does not arrive: {error}", _ENGINE_ACL)
+            return problem(check, f"commands to {topic} do not arrive: {error}", _ENGINE_ACL)
     else:
-        return ok(check, f"what it publishes to {topic} arrives")
+        return ok(check, f"commands to {topic} arrive")
     return warning(
         check,
-        "not known: on MQTT 3.1.1 brokers acknowledge also what their ACL forbids, and nothing was heard of it here",
-        f"Name --device-a and --device-b: what arrives there tells. {_ENGINE_ACL}",
+        "unknown: on MQTT 3.1.1 a broker acknowledges also what its ACL forbids, and the test command did not arrive",
+        f"Use --device-a and --device-b, to test whether commands arrive there. {_ENGINE_ACL}",
     )
 
 
@@ -124,9 +124,9 @@ async def _strangers(settings: Settings) -> Finding:
             async with Session.connect(replace(without_certificate(settings), username=None, password=None)):
                 pass
         except BrokerUnavailable:
-            return ok("strangers", "the broker lets nobody in without a name or a certificate")
+            return ok("strangers", "the broker refuses clients without a user name or certificate")
     return warning(
         "strangers",
-        "the broker lets anybody in who gives no name",
-        "Make everybody log in (Mosquitto: allow_anonymous false), and set MQTT_USERNAME and MQTT_PASSWORD.",
+        "the broker accepts clients without a user name",
+        "Require a login (Mosquitto: allow_anonymous false), and set MQTT_USERNAME and MQTT_PASSWORD.",
     )

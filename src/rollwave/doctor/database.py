@@ -1,4 +1,4 @@
-"""The database: reached, new enough, migrated, and walled between tenants."""
+"""Checks of the database: connection, version, schema, roles, rights, row-level security, identity, listeners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollwave.store.url import DIRECT, remarks
 
 OLDEST_POSTGRES = 15
 CLOCK_TOLERANCE = 2.0
-"""Seconds that this machine's clock may differ. The engine goes by the database's; people read logs by this one's."""
+"""Maximum difference between this machine's clock and the database's, in seconds. Only log lines use this machine's."""
 
 _MIGRATE = "Run `rollwave migrate`."
 _SHOWN = 8
@@ -79,9 +79,9 @@ async def _encoding(pool: Pool) -> Finding:
     if encoding != "UTF8":
         return warning(
             "encoding",
-            f"the database keeps text as {encoding}: devices whose ids have other characters than that are skipped, "
+            f"the database's encoding is {encoding}: devices whose ids have characters that it lacks are skipped, "
             "and their reports are dropped",
-            "Dump it, and restore it into a database made with ENCODING 'UTF8'; or use ASCII alone in ids.",
+            "Dump it, and restore it into a database created with ENCODING 'UTF8'; or use only ASCII in ids.",
         )
     return ok("encoding", "UTF8")
 
@@ -92,7 +92,7 @@ async def _login(pool: Pool) -> Finding:
         return warning(
             "login",
             f"{login.name} {'is a superuser' if login.superuser else 'has BYPASSRLS'}: "
-            "outside the engine's transactions nothing keeps it from any tenant's rows",
+            "outside the engine's transactions it sees the rows of all tenants",
             "Give the engine a login of its own: `createuser rollwave_engine`, "
             "`rollwave migrate --grant-to rollwave_engine`.",
         )
@@ -107,7 +107,7 @@ async def _roles(pool: Pool) -> Finding:
         if role.superuser or role.bypasses_rls:
             return problem(
                 "roles",
-                f"{role.name} is above row-level security: every tenant sees every tenant's rows",
+                f"{role.name} bypasses row-level security: every tenant sees the rows of all tenants",
                 f"ALTER ROLE {role.name} NOSUPERUSER NOBYPASSRLS",
             )
     if able := [role.name for role in roles.values() if role.can_login]:
@@ -120,20 +120,20 @@ async def _roles(pool: Pool) -> Finding:
 async def _pooler(settings: Settings) -> Finding:
     async with direct_pool(settings.require_direct_url()) as sessions:
         if not await health.direct(sessions):
-            return problem("pooler", "a listener slot's lock would go through one, and would not hold", DIRECT)
-    return ok("pooler", "none stands before the locks" if settings.pooled else "none stands before the database")
+            return problem("pooler", "the lock of a listener slot would go through a pooler, where it is lost", DIRECT)
+    return ok("pooler", "locks bypass it" if settings.pooled else "none is used")
 
 
 async def _membership(pool: Pool) -> Finding:
     await health.try_role(pool)
-    return ok("taking pulse_app", "this login may")
+    return ok("taking pulse_app", "this login may take it")
 
 
 async def _schema(pool: Pool) -> Finding:
     expected = migrations()[-1].version
     found = await health.schema_version(pool)
     if found is None:
-        return problem("schema", "there is none in this database", _MIGRATE)
+        return problem("schema", "this database has no schema of Rollwave", _MIGRATE)
     if found < expected:
         return problem("schema", f"it is at {found}, this program needs {expected}", _MIGRATE)
     if found > expected:
@@ -145,14 +145,14 @@ async def _row_level_security(pool: Pool) -> Finding:
     check = "row-level security"
     tables = await health.tenant_tables(pool)
     if missing := _names(table for table in tables if not table.present):
-        return problem(check, f"no table {missing}", "Restore it: a migration makes each table once.")
+        return problem(check, f"no table {missing}", "Restore it: each migration runs only once.")
     if open_ := _names(table for table in tables if not (table.enabled and table.has_policy)):
         return problem(check, f"not on for {open_}", _MIGRATE)
     if seen := await health.seen_without_tenant(pool):
         return problem(
             check,
             f"pulse_app sees rows of {', '.join(seen)} without naming a tenant",
-            "Some policy lets it: look at pg_policies, and take out what is not named rollwave_…",
+            "A policy allows that: look at pg_policies, and drop the policies that are not named rollwave_…",
         )
     if unforced := _names(table for table in tables if not table.forced and not table.adopted):
         return problem(check, f"not forced on {unforced}", _MIGRATE)
@@ -160,7 +160,7 @@ async def _row_level_security(pool: Pool) -> Finding:
         return warning(
             check,
             f"on everywhere, not forced on adopted tables: {adopted}",
-            "Once all who use them set app.tenant_id: `rollwave migrate --force-rls`.",
+            "When all users of these tables set app.tenant_id, run `rollwave migrate --force-rls`.",
         )
     return ok(check, f"on and forced on {len(tables)} tables; without a tenant no row is seen")
 
@@ -174,7 +174,7 @@ async def _rights(pool: Pool) -> Finding:
     if wrong:
         shown = "; ".join(wrong[:_SHOWN]) + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
         return problem("rights", shown, f"{_MIGRATE} It repairs them, and says what it repaired.")
-    return ok("rights", "what is Rollwave's own is its owner's, pulse_app's and rollwave_due's alone")
+    return ok("rights", "no other role but the owner, pulse_app and rollwave_due has rights on Rollwave's own tables")
 
 
 async def _identity(pool: Pool) -> Finding:
@@ -200,11 +200,11 @@ async def _words(pool: Pool) -> Finding:
         shown = ", ".join(f"{word} ({devices})" for word, devices in list(unknown.items())[:_SHOWN])
         return warning(
             check,
-            f"devices of unfinished campaigns have words that the engine does not know and ignores: {shown}",
+            f"devices of unfinished campaigns have a status that the engine does not know, and ignores: {shown}",
             "UPDATE ota_device_status to one of PENDING, DOWNLOADING, INSTALLING, SUCCESS, FAILED and SKIPPED: "
-            "without one a device gets no command and counts as nothing.",
+            "a device with another status gets no command and is not counted.",
         )
-    return ok(check, "the tables take all of the engine's words, and no device of an unfinished campaign has another")
+    return ok(check, "the tables allow all of the engine's words, and no device of an unfinished campaign has another")
 
 
 async def _listeners(pool: Pool, settings: Settings) -> Finding:
@@ -214,10 +214,10 @@ async def _listeners(pool: Pool, settings: Settings) -> Finding:
     if silent:
         return warning(
             "listeners",
-            f"nobody listens in slot {', '.join(silent)} of {slots}: reports wait in the broker",
-            "Start a worker: `rollwave worker`, or `rollwave serve`; with the same ROLLWAVE_LISTENER_SLOTS everywhere.",
+            f"no listener in slot {', '.join(silent)} of {slots}: reports wait in the broker",
+            "Start `rollwave worker` or `rollwave serve`, with the same ROLLWAVE_LISTENER_SLOTS on every worker.",
         )
-    return ok("listeners", f"{slots} of {slots} slots are listened to")
+    return ok("listeners", f"{slots} of {slots} slots have a listener")
 
 
 async def _clock(pool: Pool) -> Finding:
@@ -226,9 +226,11 @@ async def _clock(pool: Pool) -> Finding:
     apart = seconds_apart(before, theirs, time.time())
     if apart > CLOCK_TOLERANCE:
         return warning(
-            "clock", f"this machine and the database are {apart:.0f} s apart", "Let both be set by NTP; logs mislead."
+            "clock",
+            f"this machine and the database are {apart:.0f} s apart",
+            "Synchronize both with NTP; otherwise the times in logs mislead.",
         )
-    return ok("clock", "this machine's and the database's agree")
+    return ok("clock", "this machine and the database agree")
 
 
 def seconds_apart(before: float, theirs: float, after: float) -> float:

@@ -54,8 +54,8 @@ class Device:
                 device = cls(username, password, tenant or "", username)
         if not (is_valid_id(device.tenant) and is_valid_id(device.name)):
             raise InvalidInput(
-                f"{username!r} does not say which device it is",
-                hint="Use a user name like TENANT/device/DEVICE, or a device's id and --tenant.",
+                f"the user name {username!r} contains no tenant and device",
+                hint="Use a user name like TENANT/device/DEVICE, or the id of a device with --tenant.",
             )
         return device
 
@@ -84,8 +84,8 @@ async def examine_devices(engine: Broker, bare: Broker | None, a: Device, b: Dev
         findings.append(
             warning(
                 "devices",
-                f"both are of tenant {a.tenant}: the wall between tenants is not tried",
-                "Name devices of two tenants.",
+                f"both belong to tenant {a.tenant}: the separation of tenants is not tested",
+                "Use devices of two tenants.",
             )
         )
     for me, other in ((a, b), (b, a)):
@@ -106,9 +106,9 @@ async def _shut_out(guest: Broker, device: Device) -> Finding | None:
     except BrokerUnavailable as error:
         return warning(
             "devices",
-            f"not tried: without a client certificate {device.username} is not let in, and the engine's must not be "
-            f"taken for a device's ({error})",
-            "Try the devices' certificates with mosquitto_pub and mosquitto_sub, or a listener that takes passwords.",
+            f"not tested: the broker refuses {device.username} without a client certificate, and the engine's "
+            f"certificate must not be used for a device ({error})",
+            "Test the devices' certificates with mosquitto_pub and mosquitto_sub, or use a listener with passwords.",
         )
 
 
@@ -144,8 +144,8 @@ async def _forged_command(engine: Broker, guest: Broker, me: Device, other: Devi
             if await _taken(session, other.commands, _FORGED):
                 await _taken(sender, other.commands, _GENUINE)
                 if _FORGED in [each.payload for each in await heard(hearer, until=other.commands, payload=_GENUINE)]:
-                    return problem(check, f"it can command {other.username}", _MEND)
-    return ok(check, f"it cannot command {other.username}")
+                    return problem(check, f"it can send commands to {other.username}", _MEND)
+    return ok(check, f"it cannot send commands to {other.username}")
 
 
 async def _listening_in(engine: Broker, guest: Broker, me: Device, other: Device) -> Finding:
@@ -164,8 +164,8 @@ async def _listening_in(engine: Broker, guest: Broker, me: Device, other: Device
             await _taken(sender, me.commands, _GENUINE)
             arrived = await heard(hearer, until=me.commands, payload=_GENUINE)
             if any(_of(each, other) for each in arrived):
-                return problem(check, f"with {topic_filter} it hears {other.username}", _MEND)
-    return ok(check, f"it hears nothing of {other.username}")
+                return problem(check, f"with {topic_filter} it receives messages of {other.username}", _MEND)
+    return ok(check, f"it receives no messages of {other.username}")
 
 
 async def _retained_report(engine: Broker, login: Broker, me: Device) -> Finding:
@@ -178,11 +178,11 @@ async def _retained_report(engine: Broker, login: Broker, me: Device) -> Finding
                 if _GENUINE in [each.payload for each in await heard(hearer, until=me.reports)]:
                     return warning(
                         check,
-                        "the broker keeps a report that is sent to be retained, and repeats it to whoever comes later",
-                        "The engine ignores what says that it is retained, which on MQTT 3.1.1 not all does. Switch it "
-                        "off where the broker can (Mosquitto: retain_available false; EMQX: mqtt.retain_available).",
+                        "the broker stores a report with the retain flag, and sends it again to later subscribers",
+                        "The engine ignores retained messages, but on MQTT 3.1.1 not all are marked so. Switch "
+                        "retaining off (Mosquitto: retain_available false; EMQX: mqtt.retain_available).",
                     )
-    return ok(check, "the broker keeps none of its reports")
+    return ok(check, "the broker stores none of its reports")
 
 
 def _of(incoming: Incoming, device: Device) -> bool:

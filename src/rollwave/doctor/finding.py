@@ -10,11 +10,11 @@ from enum import StrEnum
 from rollwave.errors import RollwaveError
 
 PATIENCE = 30.0
-"""Seconds that one check may take."""
+"""Maximum time for one check, in seconds."""
 
 
 class State(StrEnum):
-    """How bad it is. A warning is for somebody to judge; with a problem the engine does not work, or not safely."""
+    """How serious it is. With a problem, the engine does not work, or not safely."""
 
     OK = "ok"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``mend`` says what to do; empty when there is nothing to be done."""
+    """What a check found. ``mend`` says how to fix it; empty if there is nothing to fix."""
 
     check: str
     state: State

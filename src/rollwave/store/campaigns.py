@@ -294,7 +294,7 @@ async def move(
     to = after(campaign.status, action)
     if to is None:
         raise Conflict(
-            f"campaign {campaign_id} is {campaign.status} and cannot take: {action}",
+            f"Cannot {action} campaign {campaign_id}: it is {campaign.status}.",
             hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
         )
     if to is campaign.status:

@@ -64,7 +64,7 @@ async def _append(connection: Connection, tenant_id: str, entries: Sequence[Entr
         [each.event.device_id for each in entries],
         [each.event.word for each in entries],
         [each.actor for each in entries],
-        [json.dumps(each.event.to_detail()) for each in entries],
+        json.dumps([each.event.to_detail() for each in entries]),
     )
     await connection.execute(_sql["append"], tenant_id, *columns)
 

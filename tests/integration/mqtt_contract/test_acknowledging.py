@@ -21,9 +21,7 @@ from tests.support import eventually
 PAYLOADS = [b"%d" % number for number in range(6)]
 
 
-async def test_what_is_not_acknowledged_comes_again_and_the_rest_does_not(
-    adapter: Adapter, served: Served, name: str
-) -> None:
+async def test_only_unacknowledged_messages_are_sent_again(adapter: Adapter, served: Served, name: str) -> None:
     async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
         await session.subscribe(name)
         await publish(session, name, PAYLOADS)
@@ -37,7 +35,9 @@ async def test_what_is_not_acknowledged_comes_again_and_the_rest_does_not(
         await session.acknowledge_all(again)
 
 
-async def test_what_an_aborted_session_had_received_comes_again(adapter: Adapter, served: Served, name: str) -> None:
+async def test_unacknowledged_messages_of_an_aborted_session_are_sent_again(
+    adapter: Adapter, served: Served, name: str
+) -> None:
     async with adapter.connect(served.broker, name, persistent=True, manual_ack=True) as session:
         await session.subscribe(name)
         await publish(session, name, PAYLOADS)
@@ -88,7 +88,7 @@ async def test_acknowledgements_go_out_in_the_order_received(
     assert acknowledged == sent
 
 
-async def test_without_manual_acknowledgement_what_was_received_does_not_come_again(
+async def test_without_manual_acknowledgement_received_messages_are_not_sent_again(
     adapter: Adapter, served: Served, name: str
 ) -> None:
     async with adapter.connect(served.broker, name, persistent=True) as session:

@@ -49,14 +49,14 @@ async def flood(adapter: Adapter, served: Served, between: Proxy, name: str, *, 
         assert taken == payloads
 
 
-async def test_a_session_that_takes_nothing_stops_reading(
+async def test_a_session_stops_reading_at_its_maximum_of_messages(
     adapter: Adapter, served: Served, between: Proxy, name: str
 ) -> None:
     await flood(adapter, served, between, name, buffer=10)
 
 
 @on_mqtt_5()
-async def test_a_session_stops_reading_at_so_many_bytes_too(
+async def test_a_session_stops_reading_at_its_maximum_of_bytes(
     adapter: Adapter, served: Served, between: Proxy, name: str
 ) -> None:
     """Where the broker can be told how large a packet may be."""
@@ -64,7 +64,7 @@ async def test_a_session_stops_reading_at_so_many_bytes_too(
 
 
 @on(lambda able: able.announces_limit)
-async def test_a_message_over_the_limit_that_the_broker_has_announced(
+async def test_a_message_over_an_announced_limit_is_not_sent(
     adapter: Adapter, kind: Kind, name: str, tmp_path: Path
 ) -> None:
     """It is not sent, and the session stands."""
@@ -79,7 +79,7 @@ async def test_a_message_over_the_limit_that_the_broker_has_announced(
 
 
 @on(lambda able: not able.announces_limit)
-async def test_a_message_over_a_limit_that_the_broker_has_not_announced(
+async def test_a_message_over_an_unannounced_limit_ends_the_session(
     adapter: Adapter, kind: Kind, name: str, tmp_path: Path
 ) -> None:
     """The broker ends the connection: the message is neither taken nor refused."""

@@ -61,7 +61,9 @@ async def test_a_message_that_has_expired_does_not_arrive(adapter: Adapter, serv
         assert [each.payload for each in await received(session.messages(), 2)] == [b"long", b"for ever"]
 
 
-async def test_retained_messages(adapter: Adapter, served: Served, name: str) -> None:
+async def test_retained_messages_are_withheld_or_marked_where_the_broker_can(
+    adapter: Adapter, served: Served, name: str
+) -> None:
     """The engine ignores retained reports, so it asks for none of before and wants later ones marked."""
     able = served.abilities
     async with adapter.connect(served.broker) as session:

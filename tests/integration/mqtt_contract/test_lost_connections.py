@@ -123,10 +123,10 @@ async def test_a_callers_timeout_is_raised_as_a_timeout(
         assert receipt.taken
 
 
-async def test_a_peer_that_vanishes_without_a_word_is_noticed(
+async def test_a_half_open_connection_is_noticed_within_the_keepalive(
     adapter: Adapter, served: Served, between: Proxy, name: str
 ) -> None:
-    """The connection stands, and nothing comes over it: the session ends after 1.5 times the keepalive."""
+    """The connection is open, but nothing comes over it. The session ends after 1.5 times the keepalive."""
     keepalive = 1
     async with adapter.connect(replace(served.through(between.url), keepalive=keepalive)) as session:
         between.rules.append(lambda _: Do.DROP)

@@ -15,7 +15,7 @@ from tests.servers import Mosquitto
 from tests.support import eventually
 
 
-async def test_a_message_that_the_broker_takes(adapter: Adapter, served: Served, name: str) -> None:
+async def test_a_receipt_says_that_the_broker_took_the_message(adapter: Adapter, served: Served, name: str) -> None:
     async with adapter.connect(served.broker) as session:
         receipt = await settled(await session.publish(name, b"nobody subscribes to this"))
         assert (receipt.answered, receipt.taken, receipt.refused) == (True, True, False)
@@ -36,7 +36,9 @@ async def test_messages_are_published_at_qos_1(adapter: Adapter, served: Served,
     assert qos == [1, 1]
 
 
-async def test_a_receipt_that_is_not_answered_yet(adapter: Adapter, served: Served, between: Proxy, name: str) -> None:
+async def test_a_receipt_says_that_there_is_no_answer_yet(
+    adapter: Adapter, served: Served, between: Proxy, name: str
+) -> None:
     between.rules.append(to_client(PUBACK, Do.HOLD))
     async with adapter.connect(served.through(between.url)) as session:
         receipt = await session.publish(name, b"")
@@ -47,7 +49,7 @@ async def test_a_receipt_that_is_not_answered_yet(adapter: Adapter, served: Serv
         assert (await settled(receipt)).taken
 
 
-async def test_one_wait_is_for_many(adapter: Adapter, served: Served, name: str) -> None:
+async def test_a_wait_for_the_last_answer_is_a_wait_for_all(adapter: Adapter, served: Served, name: str) -> None:
     """Brokers answer in order: whoever waits for the last answer has all of them."""
     async with adapter.connect(served.broker) as session:
         receipts = [await session.publish(name, b"%d" % number) for number in range(500)]
@@ -56,7 +58,9 @@ async def test_one_wait_is_for_many(adapter: Adapter, served: Served, name: str)
 
 
 @on(lambda able: able.refuses_publishes)
-async def test_a_message_that_the_brokers_rules_refuse(adapter: Adapter, kind: Kind, tmp_path: Path) -> None:
+async def test_a_message_refused_by_the_access_rules_leaves_the_session_open(
+    adapter: Adapter, kind: Kind, tmp_path: Path
+) -> None:
     (tmp_path / "acl").write_text("topic readwrite allowed/#\n")
     with kind.start(tmp_path) as served:
         server = served.server
@@ -73,7 +77,7 @@ async def test_a_message_that_the_brokers_rules_refuse(adapter: Adapter, kind: K
 
 @on_mqtt_5()
 @pytest.mark.parametrize("reason", [0x80, 0x83, 0x87, 0x90, 0x97, 0x99], ids=hex)
-async def test_every_reason_to_refuse_is_a_refusal(
+async def test_every_reason_code_of_a_refused_message_counts_as_a_refusal(
     adapter: Adapter, served: Served, between: Proxy, name: str, reason: int
 ) -> None:
     between.reason = reason
@@ -87,7 +91,7 @@ async def test_every_reason_to_refuse_is_a_refusal(
 
 
 @pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET], ids=lambda ending: ending.name)
-async def test_the_connection_ends_before_the_answer(
+async def test_a_message_is_neither_taken_nor_refused_if_the_connection_ends_first(
     adapter: Adapter, served: Served, between: Proxy, name: str, ending: Do
 ) -> None:
     """The broker may have the message: it is neither taken nor refused."""

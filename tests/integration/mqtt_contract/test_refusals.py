@@ -29,7 +29,7 @@ async def refusal(adapter: Adapter, broker: Broker, client_id: str = "") -> Brok
 
 
 @pytest.mark.parametrize("login", [(USER, "wrong"), ("stranger", PASSWORD), (None, None)], ids=str)
-async def test_a_login_that_the_broker_does_not_know(
+async def test_an_unknown_login_is_refused_with_a_hint(
     adapter: Adapter, kind: Kind, tmp_path: Path, login: tuple[str | None, str | None]
 ) -> None:
     with kind.start(tmp_path, login=True) as served:
@@ -50,7 +50,7 @@ CODES = [
 
 
 @pytest.mark.parametrize(("kind", "code", "is_login"), CODES, indirect=["kind"])
-async def test_every_code_with_which_a_broker_refuses(
+async def test_the_error_names_every_reason_code_of_a_refused_connection(
     adapter: Adapter, served: Served, between: Proxy, code: int, is_login: bool
 ) -> None:
     def refuse(packet: Packet) -> Do | None:
@@ -64,22 +64,24 @@ async def test_every_code_with_which_a_broker_refuses(
 
 
 @on(lambda able: bool(able.bad_client_id))
-async def test_a_client_id_that_the_broker_refuses(adapter: Adapter, served: Served) -> None:
+async def test_a_client_id_that_the_broker_refuses_is_a_broker_error(adapter: Adapter, served: Served) -> None:
     await refusal(adapter, served.broker, served.abilities.bad_client_id)
 
 
-async def test_a_client_id_that_mqtt_does_not_allow(adapter: Adapter, served: Served) -> None:
+async def test_a_client_id_that_mqtt_does_not_allow_is_a_broker_error(adapter: Adapter, served: Served) -> None:
     await refusal(adapter, served.broker, "a\x00b")
 
 
-async def test_a_broker_that_never_answers(adapter: Adapter, served: Served, between: Proxy) -> None:
+async def test_connecting_to_a_silent_broker_ends_after_the_timeout(
+    adapter: Adapter, served: Served, between: Proxy
+) -> None:
     between.rules.append(to_client(CONNACK, Do.DROP))
     with pytest.raises(BrokerUnavailable):
         async with asyncio.timeout(15), adapter.connect(served.through(between.url), timeout=0.3):
             pass
 
 
-async def test_a_port_at_which_nobody_listens(adapter: Adapter, kind: Kind) -> None:
+async def test_a_closed_port_is_a_broker_error_with_a_hint(adapter: Adapter, kind: Kind) -> None:
     error = await refusal(adapter, Broker.from_url(f"mqtt://127.0.0.1:{free_port()}", protocol=kind.protocol))
     assert "that the broker runs" in error.hint
 
@@ -103,7 +105,9 @@ async def test_the_hint_for_a_wrong_url_scheme_names_the_other_scheme(
     assert "mqtt://" not in (await refusal(adapter, nobody)).hint
 
 
-async def test_a_subscription_that_is_refused(adapter: Adapter, served: Served, between: Proxy, name: str) -> None:
+async def test_a_refused_subscription_is_a_broker_error_that_names_the_filters(
+    adapter: Adapter, served: Served, between: Proxy, name: str
+) -> None:
     between.rules.append(subscribing(lambda topic_filter: topic_filter.endswith("/no"), Do.REFUSE))
     async with adapter.connect(served.through(between.url)) as session:
         for subscribe in (session.subscribe, session.subscribe_to_state):

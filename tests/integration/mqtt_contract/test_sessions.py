@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,9 @@ from tests.proxy import Do, Proxy, publishing
 from tests.support import eventually
 
 
-async def test_whether_the_broker_remembers_the_session(adapter: Adapter, served: Served, name: str) -> None:
+async def test_session_present_says_whether_the_broker_remembers_the_client_id(
+    adapter: Adapter, served: Served, name: str
+) -> None:
     found = []
     for persistent in (True, True, False, True):
         async with adapter.connect(served.broker, name, persistent=persistent) as session:
@@ -34,7 +38,9 @@ async def test_whether_the_broker_remembers_the_session(adapter: Adapter, served
         assert not session.session_present
 
 
-async def test_what_a_restarted_broker_remembers(adapter: Adapter, kind: Kind, name: str, tmp_path: Path) -> None:
+async def test_session_present_is_false_if_a_restarted_broker_has_forgotten(
+    adapter: Adapter, kind: Kind, name: str, tmp_path: Path
+) -> None:
     with kind.start(tmp_path) as served:
         async with adapter.connect(served.broker, name, persistent=True) as session:
             await session.subscribe(name)
@@ -55,7 +61,7 @@ async def test_messages_wait_for_a_client_that_is_away(adapter: Adapter, served:
         assert [message.payload for message in again] == payloads
 
 
-async def test_a_subscription_that_has_been_ended(adapter: Adapter, served: Served, name: str) -> None:
+async def test_nothing_arrives_for_an_ended_subscription(adapter: Adapter, served: Served, name: str) -> None:
     async with adapter.connect(served.broker, name, persistent=True) as session:
         await session.subscribe(f"{name}/old", f"{name}/new")
         await session.unsubscribe(f"{name}/old")
@@ -80,7 +86,7 @@ async def test_another_client_takes_the_session_over(adapter: Adapter, served: S
 
 @on_mqtt_5()
 @pytest.mark.parametrize(("reason", "taken_over"), [(0x8E, True), (0x87, False), (0x8B, False)], ids=str)
-async def test_why_the_broker_ends_a_session(
+async def test_a_takeover_is_told_from_other_reasons_for_a_disconnect(
     adapter: Adapter, served: Served, between: Proxy, name: str, reason: int, taken_over: bool
 ) -> None:
     between.reason = reason
@@ -136,27 +142,35 @@ async def test_leaving_a_session_settles_every_receipt(adapter: Adapter, served:
         assert len(arrived) >= sum(receipt.taken for receipt in receipts)
 
 
+@contextmanager
+def frozen(served: Served) -> Iterator[None]:
+    """The broker does nothing during the block, and its connections stay open."""
+    assert served.server.pid
+    os.kill(served.server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(served.server.pid, signal.SIGCONT)
+
+
 async def test_abort_sends_nothing_that_still_waits(adapter: Adapter, kind: Kind, name: str, tmp_path: Path) -> None:
-    """A frozen broker: what the session could not hand to the network by the time of the abort never goes out."""
+    """While the broker is frozen, the session's queue fills. What is in it at the time of the abort is never sent."""
     with kind.start(tmp_path) as served:
         async with adapter.connect(served.broker) as session, adapter.connect(served.broker) as subscriber:
             await subscriber.subscribe(f"{name}/#")
-            assert served.server.pid
-            os.kill(served.server.pid, signal.SIGSTOP)
             receipts = []
-            try:
-                async with asyncio.timeout(10):
+            with frozen(served):
+                with suppress(TimeoutError):
                     while True:
-                        publishing_one = session.publish(f"{name}/1", b"x" * 100_000)
-                        receipts.append(await asyncio.wait_for(publishing_one, 0.5))
-            except TimeoutError:
+                        receipt = await asyncio.wait_for(session.publish(f"{name}/1", b"x" * 100_000), 0.5)
+                        receipts.append(receipt)
                 assert len(receipts) > 40, "its queues are full"
-            session.abort()
-            for receipt in receipts:
-                assert not (await settled(receipt)).taken
-            assert not session.connected
-            os.kill(served.server.pid, signal.SIGCONT)
+                session.abort()
+                for receipt in receipts:
+                    await settled(receipt)
+                assert not session.connected
             async with adapter.connect(served.broker) as publisher:
                 await publish(publisher, f"{name}/2", [LAST])
             arrived = await received_until_last(subscriber.messages())
             assert len(arrived) < len(receipts) - 5
+            assert sum(receipt.taken for receipt in receipts) <= len(arrived)

@@ -1,4 +1,4 @@
-"""Campaigns: created, moved, watched."""
+"""Campaigns: create, start, pause, abort and watch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern=r"^[!-~]{1,200}$",
-        description="Any text of your choice: repeating the request with it creates no second campaign",
+        description="Any text of your choice. A repeated request with the same key creates no second campaign",
     ),
 ]
 
@@ -52,7 +52,7 @@ IdempotencyKey = Annotated[
 async def list_campaigns(
     pool: DbPool,
     grant: Viewer,
-    status: Annotated[CampaignStatus | None, Query(description="Only those in this state")] = None,
+    status: Annotated[CampaignStatus | None, Query(description="Only rows with this status")] = None,
     limit: Limit = 100,
     cursor: RowCursor = None,
 ) -> CampaignList:
@@ -71,13 +71,13 @@ async def create_campaign(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> CampaignDetail:
-    """Plan to bring a group's devices to a firmware version. Nothing is sent until the campaign is started.
+    """Create a campaign that brings the devices of a group to a firmware version. Nothing is sent until it is started.
 
-    Of a group of more than 10,000 devices, the rest is targeted after the answer: `targeted_devices` tells how far that
-    is. The campaign may be started, paused and aborted meanwhile, and sends once it is targeted.
+    The devices of a group of more than 10,000 are targeted after the answer; `targeted_devices` shows the progress. The
+    campaign may be started, paused and aborted meanwhile. It sends when all devices are targeted.
 
-    With an `Idempotency-Key`, the same request again answers with the same campaign; another request with a
-    key that was used is a conflict. So is a group without members.
+    With an `Idempotency-Key`, a repeated request answers with the same campaign. Another request with a used key is a
+    conflict, and so is a group without members.
     """
     campaign_id = await commands.create_campaign(
         pool,
@@ -98,14 +98,14 @@ async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber)
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
 async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Begin to send, or go on after a pause. Starting a running campaign changes nothing."""
+    """Start sending, or continue after a pause. To start a running campaign changes nothing."""
     status = await commands.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
     return CampaignState(id=campaign_id, status=status)
 
 
 @router.post("/{campaign_id}/pause", summary="Pause a campaign", responses=problems(404, 409))
 async def pause_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Send nothing more for now; reports are still taken. Pausing a paused campaign changes nothing."""
+    """Stop sending until the campaign is started again. Reports are still taken. Pausing again changes nothing."""
     status = await commands.pause_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
     return CampaignState(id=campaign_id, status=status)
 
@@ -114,7 +114,7 @@ async def pause_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNum
 async def abort_campaign(
     pool: DbPool, grant: Operator, campaign_id: CampaignNumber, body: Abort | None = None
 ) -> CampaignState:
-    """Stop for good: devices not sent to are skipped, devices in progress may finish."""
+    """Stop a campaign for good. Devices that were never sent to become SKIPPED; devices in progress may finish."""
     reason = body.reason if body else None
     status = await commands.abort_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
     return CampaignState(id=campaign_id, status=status)
@@ -125,7 +125,7 @@ async def list_campaign_devices(
     pool: DbPool,
     grant: Viewer,
     campaign_id: CampaignNumber,
-    status: Annotated[ExecutionStatus | None, Query(description="Only those in this state")] = None,
+    status: Annotated[ExecutionStatus | None, Query(description="Only rows with this status")] = None,
     limit: Limit = 100,
     cursor: TextCursor = None,
 ) -> ExecutionList:

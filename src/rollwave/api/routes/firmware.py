@@ -39,10 +39,10 @@ async def list_firmware(
     responses={200: {"model": Firmware, "description": "The row that was registered before, equal"}, **problems(409)},
 )
 async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, response: Response) -> Firmware:
-    """Write down a firmware version. The artifact stays where `file_url` says; nothing fetches it now.
+    """Register a firmware version. The artifact stays at `file_url`; the server does not download it.
 
-    A version is registered once for each device type, and once for none. The same again, with every value equal,
-    answers with the same row; with another value it is a conflict.
+    A version is unique for each device type (no type counts as one type). A repeated request with equal values answers
+    with the same row; with other values it is a conflict.
     """
     row, new = await firmware.register(
         pool,

@@ -19,9 +19,9 @@ router = APIRouter(prefix="/customer/device-groups/{group_id}/imports", tags=["r
 
 @router.post("", status_code=201, summary="Begin an import into a group", responses=problems(409))
 async def begin_group_import(pool: DbPool, grant: Operator, group_id: GroupName, response: Response) -> GroupImport:
-    """For more devices than one request takes: begin, add the devices in parts, then apply.
+    """Replace the members of a group in several requests: begin, add the devices in parts, then apply.
 
-    The group stays as it is until the import is applied. An import is forgotten an hour after its last part.
+    The group does not change until the import is applied. An import is deleted an hour after its last part.
     """
     row = await imports.begin(pool, grant.tenant_id, group_id, actor=grant.key_id)
     response.headers["Location"] = f"/api/v1/customer/device-groups/{in_path(group_id)}/imports/{row['import_id']}"
@@ -32,9 +32,9 @@ async def begin_group_import(pool: DbPool, grant: Operator, group_id: GroupName,
 async def add_to_group_import(
     pool: DbPool, grant: Operator, group_id: GroupName, import_id: ImportNumber, body: ImportPart
 ) -> GroupImport:
-    """Add up to 10,000 devices of either kind, in a body of up to 8 MiB; 1,000,000 in all.
+    """Add up to 10,000 ids and 10,000 devices, in a body of up to 8 MiB. Maximum for one import: 1,000,000.
 
-    Adding the same devices again changes nothing: a request that was not answered may be repeated.
+    To add the same devices again changes nothing, so a request without an answer may be repeated.
     """
     row = await imports.add(pool, grant.tenant_id, group_id, import_id, body.device_ids, described(body.devices))
     return GroupImport.model_validate(row)
@@ -44,9 +44,9 @@ async def add_to_group_import(
 async def apply_group_import(
     pool: DbPool, grant: Operator, group_id: GroupName, import_id: ImportNumber
 ) -> GroupChange:
-    """Make the import's devices the group's members: all of them, and no other, in one transaction.
+    """Replace the members of the group by the devices of the import, in one transaction.
 
-    Applying it again answers the same and changes nothing. Campaigns that exist keep their devices.
+    To apply an import again changes nothing and answers the same. Existing campaigns keep their devices.
     """
     changed = await imports.apply(pool, grant.tenant_id, group_id, import_id)
     return GroupChange(group_id=group_id, **asdict(changed))
@@ -56,5 +56,5 @@ async def apply_group_import(
     "/{import_id}", status_code=204, response_model=None, summary="Cancel an import", responses=problems(404, 409)
 )
 async def cancel_group_import(pool: DbPool, grant: Operator, group_id: GroupName, import_id: ImportNumber) -> None:
-    """Forget an import that was not applied. The group stays as it is."""
+    """Delete an import that was not applied. The group does not change."""
     await imports.cancel(pool, grant.tenant_id, group_id, import_id)

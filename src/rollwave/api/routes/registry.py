@@ -46,7 +46,7 @@ async def get_device(pool: DbPool, grant: Viewer, device_id: DeviceName) -> Devi
 
 @router.put("/devices/{device_id}", summary="Register a device", responses=problems(409))
 async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None) -> Device:
-    """Register a device, or replace what is known of it."""
+    """Register a device, or replace its type and attributes."""
     told = body or DeviceIn()
     row = await devices.put_device(
         pool, grant.tenant_id, device_id, device_type=told.device_type, attributes=told.attributes
@@ -75,9 +75,9 @@ async def get_device_group(
 
 @router.put("/device-groups/{group_id}", summary="Set a group's members", responses=problems(409))
 async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, body: GroupIn) -> GroupChange:
-    """Make these devices the group's members: all of them, and no other.
+    """Replace the members of a group.
 
-    Up to 100,000 devices, in a body of up to 8 MiB; an import takes more, in parts. Campaigns that exist keep their
+    Maximum: 100,000 devices, in a body of up to 8 MiB. An import takes more, in parts. Existing campaigns keep their
     devices.
     """
     changed = await devices.put_group(pool, grant.tenant_id, group_id, body.device_ids, described(body.devices))

@@ -42,49 +42,54 @@ class CampaignIn(RequestModel):
     name: Text
     firmware_version_id: Annotated[int, Field(ge=1, le=MAX_JSON_INTEGER), WHOLE]
     target_group_id: Text = Field(
-        description="Its members are the campaign's devices; those who join or leave while it is targeted may be or not"
+        description="Its members are the campaign's devices; who joins or leaves during targeting may or may not be"
     )
     rollout_strategy: Literal["linear", "canary"] = Field(
-        "linear", description="`canary` updates a first share of the devices and goes on when they did well"
+        "linear", description="`canary` updates a first share of the devices, and the rest when they have succeeded"
     )
     rollout_rate: Annotated[int, Field(ge=1, le=MAX_RATE), WHOLE] = Field(
-        10, description="Devices per tick (10 s by default)"
+        10, description="Maximum number of devices per tick (10 s by default)"
     )
     abort_threshold: float = Field(
-        0.1, ge=0, le=1, allow_inf_nan=False, description="The campaign stops when a larger share has failed"
+        0.1,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The campaign is aborted when a larger share of its finished devices has failed",
     )
     abort_min_completed: Annotated[int, Field(ge=1, le=MAX_DEVICES), WHOLE] = Field(
-        1, description="Devices that must have finished before that rule applies"
+        1, description="Minimum number of finished devices before it may be aborted by that rule"
     )
     canary_percent: float = Field(
-        5.0, gt=0, le=100, allow_inf_nan=False, description="The first share, in percent of the devices"
+        5.0, gt=0, le=100, allow_inf_nan=False, description="Size of the first wave, in percent of the devices"
     )
     max_in_flight: Annotated[int, Field(ge=1, le=MAX_DEVICES), WHOLE] | None = Field(
-        None, description="Devices in progress at a time; null: no cap"
+        None, description="Maximum number of devices in flight; null: no maximum"
     )
     progress_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None,
-        description="Seconds of silence before a device is sent the command again; null: the server's",
+        description="Maximum silence of a device in progress, in seconds; null: the server's setting",
     )
     max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS), WHOLE] | None = Field(
-        None, description="Sends in all before a device is FAILED; null: the server's"
+        None, description="Maximum number of attempts per device; null: the server's setting"
     )
     answer_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="Seconds to a device's first word; null: as progress_timeout"
+        None, description="Maximum time to a device's first report, in seconds; null: as progress_timeout"
     )
     device_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="Seconds that a device has in all; null: the server's"
+        None, description="Maximum time for a device over all attempts, in seconds; null: the server's setting"
     )
     retry_on: Annotated[list[RetriedReason], Field(max_length=4)] | None = Field(
         None,
-        description="Failures that earn another attempt; null: `no_answer` and `no_progress`",
+        description="Failures after which another attempt follows; null: `no_answer` and `no_progress`",
         examples=[["no_answer", "no_progress", "reported"]],
     )
     retry_delay: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="Seconds before the second attempt, doubling after that; null: progress_timeout / 30"
+        None,
+        description="Pause before the second attempt, in seconds; it doubles each time; null: progress_timeout / 30",
     )
     retry_delay_max: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="The longest such delay; null: an hour"
+        None, description="Maximum of that pause, in seconds; null: an hour"
     )
 
 
@@ -140,7 +145,7 @@ class Wave(BaseModel):
     """A share of the devices; its gate opens the next one."""
 
     number: int
-    up_to: int | None = Field(description="Devices that may be sent to in all during this wave; null: every one")
+    up_to: int | None = Field(description="Total number of devices that may be sent to up to this wave; null: all")
     opened_at: Moment | None
     passed_at: Moment | None
 
@@ -177,8 +182,8 @@ class Execution(BaseModel):
     status: ExecutionStatus
     progress_pct: int | None
     error_message: str | None
-    attempt: int = Field(description="Sends so far; 0: not sent to")
-    due_at: Moment | None = Field(description="When silence until then means sending again, or failure")
+    attempt: int = Field(description="Number of the current attempt; 0: never sent to")
+    due_at: Moment | None = Field(description="Deadline: after it, the command is sent again, or the device is FAILED")
     started_at: Moment | None
     completed_at: Moment | None
     created_at: Moment | None
@@ -247,7 +252,7 @@ class Explanation(BaseModel):
     campaign_id: int
     device_id: str
     status: ExecutionStatus
-    attempt: int = Field(description="Sends so far; 0: not sent to")
+    attempt: int = Field(description="Number of the current attempt; 0: never sent to")
     wave: str | None = Field(description="Name of its wave; null: that is not known yet, or not kept")
     may_go_now: bool = Field(description="Every gate is open")
     may_go_at: Moment | None = Field(description="When the last closed gate opens; null: nothing tells")

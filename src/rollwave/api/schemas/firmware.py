@@ -29,12 +29,12 @@ class FirmwareIn(RequestModel):
     )
 
     version: Word
-    file_url: ArtifactUrl = Field(description="http or https; where devices fetch the artifact")
+    file_url: ArtifactUrl = Field(description="http or https URL from which devices download the artifact")
     checksum_sha256: Sha256 | None = Field(
         None, description="SHA-256: 64 hex digits, with or without `sha256:` before them; kept without, in lower case"
     )
     file_size_bytes: Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER), WHOLE] | None = None
-    device_type: Word | None = Field(None, description="The kind of device that it is for")
+    device_type: Word | None = Field(None, description="Only for devices of this type; null: for all")
     description: LongText | None = None
 
 

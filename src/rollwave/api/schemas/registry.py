@@ -14,7 +14,7 @@ MAX_PART = 10_000
 
 
 class DeviceIn(RequestModel):
-    """What is known of a device. A key that is left out is forgotten."""
+    """The type and attributes of a device. They replace the stored ones: a key that is left out is deleted."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"device_type": "gateway", "attributes": {"site": "north"}}]}
@@ -57,12 +57,12 @@ class GroupIn(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"device_ids": ["gw-0001", "gw-0002"]}]})
 
     device_ids: list[Identifier] = Field(
-        max_length=MAX_GROUP, description="Repeated ids count once; devices that are new are registered"
+        max_length=MAX_GROUP, description="Duplicates count once; new devices are registered"
     )
     devices: list[MemberIn] = Field(
         default_factory=list,
         max_length=MAX_GROUP,
-        description="Further members, of which what is known is replaced; of repeated ids the last counts",
+        description="Further members, with a new type and new attributes; the last of duplicates counts",
     )
 
 
@@ -74,12 +74,12 @@ class ImportPart(RequestModel):
     )
 
     device_ids: list[Identifier] = Field(
-        default_factory=list, max_length=MAX_PART, description="Devices that are new are registered"
+        default_factory=list, max_length=MAX_PART, description="New devices are registered"
     )
     devices: list[MemberIn] = Field(
         default_factory=list,
         max_length=MAX_PART,
-        description="Further devices, of which what is known is replaced; of repeated ids the last counts",
+        description="Further devices, with a new type and new attributes; the last of duplicates counts",
     )
 
 
@@ -88,8 +88,8 @@ class GroupImport(BaseModel):
 
     import_id: int
     group_id: str
-    devices: int = Field(description="Received so far; repeated ids count once")
-    expires_at: Moment = Field(description="When it is forgotten, unless another part comes or it is applied")
+    devices: int = Field(description="Number of devices received so far; duplicates count once")
+    expires_at: Moment = Field(description="When the import is deleted, unless another part comes or it is applied")
 
 
 class GroupChange(BaseModel):

@@ -1,4 +1,4 @@
-"""Of several reports of one execution, the few that have to be written."""
+"""From the reports of a batch to the fewest that must be written."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rollwave.domain.ids import DeviceId
 from rollwave.domain.reports.parse import Report
 
 MAX_ATTEMPTS_PER_BATCH = 4
-"""Attempts of one execution that a batch may hold reports of. Reports of further attempts are left out."""
+"""Attempts of one device that are read in one batch."""
 
 
 def one_per_execution(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[DeviceId, Report]]]:
-    """Keep the furthest report of each execution and attempt, in lists with at most one report per execution.
+    """Keep the furthest report of each execution and attempt, in lists with at most one report of an execution each.
 
-    The lists are to be applied in order. Nearly always there is one; more where a batch holds reports of one device
-    under different attempts, or a failure after other reports (the report before it decides its reason). Of a
-    device that names more than ``MAX_ATTEMPTS_PER_BATCH`` attempts, reports of the attempts beyond are left out.
+    The lists are to be written one after the other. Nearly always there is one. There are more where a batch has
+    reports of one device under different attempts, or a failure after other reports (which tell why the attempt
+    failed). Of one device no more than ``MAX_ATTEMPTS_PER_BATCH`` attempts are read.
     """
     said = list(reports)
     if len({(report.campaign_id, device_id) for device_id, report in said}) == len(said):
@@ -28,11 +28,11 @@ def one_per_execution(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[t
         attempts = furthest.setdefault((report.campaign_id, device_id), {})
         if report.attempt not in attempts and len(attempts) == MAX_ATTEMPTS_PER_BATCH:
             continue
-        kept = attempts.setdefault(report.attempt, [])
-        if not kept or (report.status is ExecutionStatus.FAILED and _says_more(report, kept[-1])):
-            kept.append(report)
-        elif _says_more(report, kept[-1]):
-            kept[-1] = report
+        words = attempts.setdefault(report.attempt, [])
+        if not words or (report.status is ExecutionStatus.FAILED and _says_more(report, words[-1])):
+            words.append(report)
+        elif _says_more(report, words[-1]):
+            words[-1] = report
     result: list[list[tuple[DeviceId, Report]]] = []
     for (_, device_id), attempts in furthest.items():
         for number, report in enumerate(chain.from_iterable(attempts.values())):

@@ -1,4 +1,4 @@
-"""What became of each message, and what the reports that were applied change in a campaign's counters."""
+"""What became of a report, and by how much each campaign's counters move."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from rollwave.domain.reports.parse import Report
 
 _UNSENT = (ExecutionStatus.PENDING, ExecutionStatus.SKIPPED)
 
+Move: TypeAlias = tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]
+"""An execution of which campaign moved from where to where; None: it did not move."""
+
 Tally: TypeAlias = "Counter[tuple[CampaignId, ExecutionStatus]]"
-"""By how many executions each state of each campaign has grown (negative: shrunk)."""
+"""By how many executions each campaign's states have grown, or shrunk."""
 
 
 class Outcome(StrEnum):
@@ -46,8 +49,8 @@ class Outcome(StrEnum):
     INVALID = "invalid_data"
 
 
-def outcome(report: Report, *, was: ExecutionStatus | None, attempt: int | None, applied: bool) -> Outcome:
-    """Name what a report met: the execution as it ``was`` under its ``attempt``, and whether the report changed it."""
+def outcome_of(report: Report, *, was: ExecutionStatus | None, attempt: int | None, applied: bool) -> Outcome:
+    """Compare the report with the execution as it ``was`` under its ``attempt``. ``applied``: the report changed it."""
     if applied:
         return Outcome.APPLIED
     if was is None:
@@ -65,8 +68,8 @@ def _after_the_end(report: Report) -> Outcome:
     return Outcome.CONFLICT if report.status in TERMINAL else Outcome.LATE
 
 
-def tally(moves: Iterable[tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]]) -> Tally:
-    """Add up what moved: of which campaign, from where, to where (None: it did not move)."""
+def tally_of(moves: Iterable[Move]) -> Tally:
+    """Add up the moves."""
     result: Tally = Counter()
     for campaign_id, was, became in moves:
         if was is not None and became is not None:
@@ -75,6 +78,6 @@ def tally(moves: Iterable[tuple[CampaignId, ExecutionStatus | None, ExecutionSta
     return result
 
 
-def ended(tally: Tally) -> set[CampaignId]:
-    """Campaigns of which executions came to a terminal state."""
+def ended_in(tally: Tally) -> set[CampaignId]:
+    """Campaigns of which executions reached a terminal state."""
     return {campaign_id for (campaign_id, status), moved in tally.items() if status in TERMINAL and moved}

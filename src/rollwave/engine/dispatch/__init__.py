@@ -1,1 +1,1 @@
-"""Sending: a claim under the campaign's lock, the commands to the broker, what became of them."""
+"""Sends commands: claims devices, publishes their commands, and records what the broker answered."""

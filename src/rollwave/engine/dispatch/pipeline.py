@@ -57,10 +57,14 @@ class Dispatch:
         turn_seconds: float = TURN_SECONDS,
         still_runs: StillRuns | None = None,
     ) -> None:
-        """``count``: counts a campaign's devices, where nobody has.
+        """Make one for a worker.
 
-        ``steps``: parts in which a tick's devices go out, one after the other; 1: all at once.
-        ``still_runs``: asked before each half batch; None: the database is, by :meth:`still_runs`.
+        Args:
+            count: counts a campaign's devices, where they have not been counted yet.
+            stopping: whether the worker stops; then nothing more is claimed.
+            steps: number of parts in which a tick's devices are sent to, one after the other; 1: all at once.
+            turn_seconds: maximum time for one campaign, before others get their turn.
+            still_runs: asked before each half batch; None: :meth:`still_runs` asks the database.
         """
         self._pool = pool
         self._turn_seconds = turn_seconds
@@ -72,7 +76,7 @@ class Dispatch:
         self._stopping = stopping
 
     async def dispatch(self, ref: CampaignRef) -> float:
-        """Send what may go now, for ``TURN_SECONDS`` at most. Returns seconds until there may be more; 0: there is now.
+        """Send what may go now, for one turn. Returns the seconds until there may be more; 0: there is more now.
 
         While the broker is unavailable, nothing is claimed.
         """
@@ -106,7 +110,7 @@ class Dispatch:
         return wait
 
     async def still_runs(self, ref: CampaignRef) -> bool:
-        """Whether more may go: the campaign has not been stopped since, and reports can come in."""
+        """Whether more may go: the campaign has not been stopped since its claim, and a listener is subscribed."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             heard = await listeners.heard(connection, self._settings.listener_slots)

@@ -1,4 +1,4 @@
-"""Apply the reports of one tenant in one transaction: executions, counters, events and guardrails."""
+"""One tenant's reports, written in one transaction: applied, counted, put into history, judged by the guardrail."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports import coalesce, outcome
-from rollwave.domain.reports.outcome import Outcome, Tally
+from rollwave.domain.reports.coalesce import one_per_execution
+from rollwave.domain.reports.outcome import Outcome, Tally, ended_in, outcome_of, tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
@@ -33,31 +34,27 @@ FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 """Seconds before a batch that could not be written is tried again, doubled from the first to the last."""
 
 
-def pauses() -> Iterator[float]:
-    """Seconds to wait after each failed try."""
-    delay = FIRST_RETRY_SECONDS
-    while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it
-        delay = min(LAST_RETRY_SECONDS, delay * 2)
+@dataclass(frozen=True, slots=True)
+class TenantWritten:
+    """What was committed: how many reports came to each outcome, and the campaigns that are ``settled``.
+
+    In a settled campaign every device sent to is terminal: it may complete, or go on with its next wave.
+    """
+
+    outcomes: Counter[Outcome]
+    settled: list[CampaignRef]
 
 
-def times_of(settings: Settings) -> Times:
-    """What a device that has reported gets, where its campaign says nothing else."""
-    return Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What moved, and the attempts that failed."""
+
+    moves: Tally
+    failures: list[Entry[AttemptFailed]]
 
 
-def touched(tenant_id: TenantId, standings: Sequence[Standing], stopped: Collection[Stopped]) -> list[CampaignRef]:
-    """The campaigns in which every device sent to is terminal now, but for those just stopped."""
-    over = {each.standing.campaign_id for each in stopped if each.tenant_id == tenant_id}
-    return [
-        CampaignRef(tenant_id, each.campaign_id, each.status)
-        for each in standings
-        if each.status not in FINAL and each.campaign_id not in over and each.succeeded + each.failed >= each.sent
-    ]
-
-
-class TenantTransaction:
-    """Applies shares of a batch, each in a transaction of its tenant's own."""
+class OneTenant:
+    """Writes the share of one tenant in a batch."""
 
     def __init__(self, pool: Pool, settings: Settings, classifier: Classifier, unsent: UnsentReports) -> None:
         self._pool = pool
@@ -65,36 +62,31 @@ class TenantTransaction:
         self._classifier = classifier
         self._unsent = unsent
 
-    async def apply(
-        self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], *, checks_at_once: bool = False
-    ) -> list[CampaignRef]:
-        """Commit one tenant's share of a batch in one transaction, and count its ``outcomes`` once it is committed.
-
-        Returns the campaigns in which every device sent to is terminal now. ``checks_at_once``: deferred constraints
-        are checked by each statement, not by the commit.
+    async def write(self, tenant_id: TenantId, share: Share, *, checks_at_once: bool = False) -> TenantWritten:
+        """Commit the share. ``checks_at_once``: have each statement checked by the host's deferred constraints.
 
         Raises:
-            ValueRefused: PostgreSQL does not take a value of one of the reports.
+            ValueRefused: PostgreSQL refuses a value of the share, of which then nothing is written.
         """
-        seen: Counter[Outcome] = Counter()
+        outcomes: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
-        tally: Tally = Counter()
+        moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
-        steps = coalesce.one_per_execution(share.reports)
-        seen[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in steps)
+        passes = one_per_execution(share.reports)
+        outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
             self._pool, tenant_id, generic_plans=True, checks_at_once=checks_at_once
         ) as connection:
-            for reports in steps:
-                moved, failed = await self._apply_one_per_execution(connection, tenant_id, reports, seen)
-                tally.update(moved)
-                failures += failed
+            for reports in passes:
+                applied = await self._apply(connection, tenant_id, reports, outcomes)
+                moves.update(applied.moves)
+                failures += applied.failures
             await reach(Failpoint.REPORTS_APPLIED)
-            ended = outcome.ended(tally)
+            over = ended_in(moves)
             counted = await campaigns.count(
-                connection, tenant_id, tally, also={CampaignId(each.campaign_id) for each in failures}
+                connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
-            standings = [each for each in counted if each.campaign_id in ended]
+            standings = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for standing in standings:
                 halt = await stop.judge(connection, tenant_id, standing)
@@ -102,19 +94,18 @@ class TenantTransaction:
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
             await reach(Failpoint.REPORTS_WRITTEN)
-        outcomes.update(seen)
         for each in stopped:
             each.announce()
-        return touched(tenant_id, standings, stopped)
+        return TenantWritten(outcomes, settled_campaigns(tenant_id, standings, stopped))
 
-    async def _apply_one_per_execution(
+    async def _apply(
         self,
         connection: Connection,
         tenant_id: TenantId,
         reports: Sequence[tuple[DeviceId, Report]],
-        seen: Counter[Outcome],
-    ) -> tuple[Tally, list[Entry[AttemptFailed]]]:
-        """Apply at most one report per execution; returns what moved, and the attempts that failed."""
+        outcomes: Counter[Outcome],
+    ) -> _Applied:
+        """Apply one report for each execution; count what became of it in ``outcomes``."""
         settings = self._settings
         began = time.monotonic()
         effects = await executions.apply_reports(
@@ -122,8 +113,8 @@ class TenantTransaction:
         )
         failures: list[Entry[AttemptFailed]] = []
         for (device_id, said), effect in zip(reports, effects, strict=True):
-            became = outcome.outcome(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
-            seen[became] += 1
+            became = outcome_of(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
+            outcomes[became] += 1
             if effect.applied and effect.patience is not None:
                 self._classifier.wrote(tenant_id, device_id, said, at=began, patience=effect.patience)
             if became is Outcome.UNKNOWN and self._classifier.may_log(became):
@@ -136,10 +127,10 @@ class TenantTransaction:
             if effect.applied and said.status is ExecutionStatus.FAILED:
                 failures.append(_failed_attempt(device_id, said, effect))
         await self._postpone(connection, tenant_id, [each for each in failures if not each.event.final])
-        moved = outcome.tally(
+        moved = tally_of(
             (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return moved, failures
+        return _Applied(moved, failures)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -167,3 +158,28 @@ def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[
         device_id=device_id,
     )
     return Entry(said.campaign_id, failed, DEVICE)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait after each failed try."""
+    delay = FIRST_RETRY_SECONDS
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it
+        delay = min(LAST_RETRY_SECONDS, delay * 2)
+
+
+def times_of(settings: Settings) -> Times:
+    """The deadlines of a device that has reported, where its campaign sets none."""
+    return Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
+
+
+def settled_campaigns(
+    tenant_id: TenantId, standings: Sequence[Standing], stopped: Collection[Stopped]
+) -> list[CampaignRef]:
+    """The campaigns in which every device sent to is terminal now, but for those just stopped."""
+    over = {each.standing.campaign_id for each in stopped if each.tenant_id == tenant_id}
+    return [
+        CampaignRef(tenant_id, each.campaign_id, each.status)
+        for each in standings
+        if each.status not in FINAL and each.campaign_id not in over and each.succeeded + each.failed >= each.sent
+    ]

@@ -60,7 +60,7 @@ class Classifier:
         """Forget what devices have said."""
         self._talk.cache_clear()
 
-    def sort(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
+    def classify(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
         """Who said what. The rest is counted here, and a few bad messages are logged and kept.
 
         ``behind``: more comes than can be written, so that what need not be written is not.

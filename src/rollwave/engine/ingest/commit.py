@@ -1,6 +1,6 @@
-"""Commit a batch of messages: classify them, apply each tenant's share, and try again until that succeeds.
+"""A batch of messages, committed: classify them, write each tenant's reports, and try again until that has succeeded.
 
-No payload can stop it: a value that PostgreSQL refuses is isolated and left out.
+Nothing that a device sends can stop it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Outcome
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.ingest.apply import TenantTransaction, pauses
+from rollwave.engine.ingest.apply import OneTenant, pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
 from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
 from rollwave.log import get_logger
@@ -32,7 +32,7 @@ MAX_TENANTS_IN_PARALLEL = 4
 
 
 class Ingest:
-    """Commits one batch after another. Between batches it keeps only what devices said last, which may be forgotten."""
+    """Commits batches. All that it keeps between two batches is what its classifier remembers, which may be lost."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Ingest:
         self._classifier = Classifier(on_question)
         self._delays = Delays()
         unsent = UnsentReports()
+        self._one_tenant = OneTenant(pool, settings, self._classifier, unsent)
         self._many_tenants = ManyTenants(pool, settings, self._classifier, unsent, tenants_per_lane=tenants_per_lane)
-        self._tenant = TenantTransaction(pool, settings, self._classifier, unsent)
         self._turn = asyncio.Lock()
 
     @property
@@ -63,35 +63,35 @@ class Ingest:
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[CampaignRef]:
         """Commit what a batch says, trying again until that has succeeded: no error drops a report.
 
-        Called for one batch while another is being written, it sorts its messages and waits: what a device said first
-        is written first. ``behind``: more comes than can be written, so that what devices merely repeat is left out.
+        Called for one batch while another is being written, it classifies its messages and waits: what a device said
+        first is written first. ``behind``: more comes than can be written, so that what devices repeat is left out.
         Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
         """
         started = time.perf_counter()
         outcomes: Counter[Outcome] = Counter()
-        shares = await self._sort(batch, outcomes, behind=behind)
+        shares = await self._classify(batch, outcomes, behind=behind)
         async with self._turn:
             for pause in pauses():
                 if shares is not None:
                     break
                 await asyncio.sleep(pause)
-                shares = await self._sort(batch, outcomes, behind=behind)
+                shares = await self._classify(batch, outcomes, behind=behind)
             await reach(Failpoint.PARSED)
-            touched = await self._write(shares or {}, outcomes)
+            settled = await self._write(shares or {}, outcomes)
         for each, number in outcomes.items():
             metrics.reports.labels(each.value).inc(number)
         metrics.batch_size.observe(len(batch))
         metrics.batch_seconds.observe(time.perf_counter() - started)
-        return touched
+        return settled
 
-    async def _sort(
+    async def _classify(
         self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool
     ) -> dict[TenantId, Share] | None:
         """None: that has failed, and is to be tried again."""
         seen: Counter[Outcome] = Counter()
         try:
             await reach(Failpoint.SORTING)
-            shares = self._classifier.sort(batch, seen, behind=behind)
+            shares = self._classifier.classify(batch, seen, behind=behind)
         except Exception as error:  # noqa: BLE001  whatever it is, the reports are kept
             self._delays.failed("sorting", error)
             self._classifier.forget()
@@ -107,18 +107,17 @@ class Ingest:
             async with limit:
                 return await self._persist(tenant_id, share, outcomes)
 
-        left, touched = await self._many_tenants.write(shares, outcomes)
+        written = await self._many_tenants.write(shares)
+        outcomes.update(written.outcomes)
         async with asyncio.TaskGroup() as writing_left:
-            tasks = [writing_left.create_task(persist(*each)) for each in left.items()]
-        for task in tasks:
-            touched += task.result()
-        return touched
+            tasks = [writing_left.create_task(persist(*each)) for each in written.left.items()]
+        return written.settled + [ref for task in tasks for ref in task.result()]
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[CampaignRef]:
         for number, pause in enumerate(pauses()):
             try:
                 # What a host's deferred constraint refuses at the commit, the statement is to say.
-                refs = await self._tenant.apply(tenant_id, share, outcomes, checks_at_once=number > 0)
+                written = await self._one_tenant.write(tenant_id, share, checks_at_once=number > 0)
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)
             except Exception as error:  # noqa: BLE001  an outage or a fault of ours: the reports are kept
@@ -126,7 +125,8 @@ class Ingest:
                 await asyncio.sleep(pause)
             else:
                 self._delays.over(tenant_id)
-                return refs
+                outcomes.update(written.outcomes)
+                return written.settled
         raise AssertionError("the pauses never end")
 
     async def _isolate(

@@ -15,13 +15,13 @@ from typing import TypeAlias
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports import coalesce, outcome
-from rollwave.domain.reports.outcome import Outcome
+from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.reports.coalesce import one_per_execution
+from rollwave.domain.reports.outcome import Move, Outcome, ended_in, outcome_of, tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.ingest.apply import pauses, times_of, touched
+from rollwave.engine.ingest.apply import pauses, settled_campaigns, times_of
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
@@ -43,19 +43,36 @@ MAX_LANES, TENANTS_PER_LANE = 2, 100
 and the tenants for which one is worth while."""
 
 Said: TypeAlias = tuple[TenantId, DeviceId, Report]
-Moves: TypeAlias = "dict[TenantId, list[tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]]]"
 
 
 @dataclass(slots=True)
 class Written:
-    """What was done: campaigns in which every device sent to is terminal now, and what is left to be written."""
+    """What was committed: how many reports came to each outcome, and the campaigns that are ``settled``.
 
-    refs: list[CampaignRef] = field(default_factory=list)
-    left: list[Said] = field(default_factory=list)
+    In a settled campaign every device sent to is terminal. ``left`` is still to be written, by tenant.
+    """
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    settled: list[CampaignRef] = field(default_factory=list)
+    left: dict[TenantId, Share] = field(default_factory=dict)
+
+    def leave(self, reports: Iterable[Said]) -> None:
+        """Leave these to a transaction of their tenant's own."""
+        for tenant_id, device_id, report in reports:
+            self.left.setdefault(tenant_id, Share()).reports.append((device_id, report))
+
+
+@dataclass(slots=True)
+class _Noted:
+    """What moved, of which tenant, and the reports that met no execution, which are looked at again."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    moves: dict[TenantId, list[Move]] = field(default_factory=lambda: defaultdict(list))
+    not_found: list[Said] = field(default_factory=list)
 
 
 class ManyTenants:
-    """Writes what can be written together."""
+    """Writes the small shares of many tenants in a transaction or two."""
 
     def __init__(
         self,
@@ -73,102 +90,91 @@ class ManyTenants:
         self._classifier = classifier
         self._unsent = unsent
 
-    async def write(
-        self, shares: Mapping[TenantId, Share], outcomes: Counter[Outcome]
-    ) -> tuple[dict[TenantId, Share], list[CampaignRef]]:
-        """Commit what is small and plain; returns the shares that are left, and campaigns that may go on.
-
-        Tries again for as long as the database is away.
-        """
-        left: dict[TenantId, Share] = {}
-        said: list[Said] = []
+    async def write(self, shares: Mapping[TenantId, Share]) -> Written:
+        """Commit what is small and plain, trying again for as long as the database is away; leave the rest."""
+        written = Written()
+        reports: list[Said] = []
         for tenant_id, share in shares.items():
-            steps = coalesce.one_per_execution(share.reports) if _is_plain(share) else []
-            if len(steps) == 1:
-                said += [(tenant_id, *each) for each in steps[0]]
-                outcomes[Outcome.COALESCED] += len(share.reports) - len(steps[0])
+            passes = one_per_execution(share.reports) if _is_plain(share) else []
+            if len(passes) == 1:
+                reports += [(tenant_id, *each) for each in passes[0]]
+                written.outcomes[Outcome.COALESCED] += len(share.reports) - len(passes[0])
             else:
-                left[tenant_id] = share
-        refs: list[CampaignRef] = []
-        async with asyncio.TaskGroup() as lanes:
-            tasks = [lanes.create_task(self._write(lane, outcomes)) for lane in lanes_of(said, self._tenants_per_lane)]
-        for written in (task.result() for task in tasks):
-            refs += written.refs
-            for tenant_id, device_id, report in written.left:
-                left.setdefault(tenant_id, Share()).reports.append((device_id, report))
-        return left, refs
+                written.left[tenant_id] = share
+        async with asyncio.TaskGroup() as writing:
+            for lane in lanes_of(reports, self._tenants_per_lane):
+                writing.create_task(self._write(lane, written))
+        return written
 
-    async def _write(self, said: Sequence[Said], outcomes: Counter[Outcome]) -> Written:
-        tenants = sorted({tenant_id for tenant_id, _, _ in said})
+    async def _write(self, reports: Sequence[Said], written: Written) -> None:
+        tenants = sorted({tenant_id for tenant_id, _, _ in reports})
         if len(tenants) < 2:
-            return Written(left=list(said))
+            written.leave(reports)
+            return
         for pause in pauses():
             try:
-                written = await self._apply(said, outcomes)
+                await self._apply(reports, written)
             except ValueRefused:
                 break
             except Exception as error:  # noqa: BLE001  the reports are kept: each tenant's own transaction tries
                 if not is_away(error):
                     if not is_outage(error) and self._log_once.is_new("fault", type(error).__name__):
                         _log.exception("ota_reports_of_many_tenants_failed")
-                    return Written(left=list(said))
+                    written.leave(reports)
+                    return
                 await asyncio.sleep(pause)
             else:
                 self._log_once.clear("fault")
-                return written
+                return
         # One value that PostgreSQL refuses must not hold up the others: halve the tenants until its own is alone.
         half = set(tenants[: len(tenants) // 2])
-        first = await self._write([each for each in said if each[0] in half], outcomes)
-        other = await self._write([each for each in said if each[0] not in half], outcomes)
-        return Written(first.refs + other.refs, first.left + other.left)
+        await self._write([each for each in reports if each[0] in half], written)
+        await self._write([each for each in reports if each[0] not in half], written)
 
-    async def _apply(self, said: Sequence[Said], outcomes: Counter[Outcome]) -> Written:
-        seen: Counter[Outcome] = Counter()
+    async def _apply(self, reports: Sequence[Said], written: Written) -> None:
+        """One transaction. Nothing is added to ``written`` before it is committed."""
         began = time.monotonic()
         async with many_tenants.transaction(self._pool) as connection:
-            effects = await many_tenants.apply_reports(connection, said, self._times)
-            moves, left = self._note(said, effects, began, seen)
-            tallies = {tenant_id: outcome.tally(each) for tenant_id, each in moves.items()}
-            ended = {tenant_id: outcome.ended(tally) for tenant_id, tally in tallies.items()}
+            effects = await many_tenants.apply_reports(connection, reports, self._times)
+            noted = self._note(reports, effects, began)
+            tallies = {tenant_id: tally_of(each) for tenant_id, each in noted.moves.items()}
+            ended = {tenant_id: ended_in(tally) for tenant_id, tally in tallies.items()}
             standings: dict[TenantId, list[Standing]] = defaultdict(list)
             for tenant_id, standing in await many_tenants.count(connection, tallies):
                 if standing.campaign_id in ended[tenant_id]:
                     standings[tenant_id].append(standing)
             stopped = await _judge(connection, standings)
             await reach(Failpoint.REPORTS_WRITTEN)
-        outcomes.update(seen)
         for halt in stopped:
             halt.announce()
-        return Written([ref for each in standings.items() for ref in touched(*each, stopped)], left)
+        written.outcomes.update(noted.outcomes)
+        written.settled += [ref for each in standings.items() for ref in settled_campaigns(*each, stopped)]
+        written.leave(noted.not_found)
 
-    def _note(
-        self, said: Iterable[Said], effects: Iterable[Effect], began: float, seen: Counter[Outcome]
-    ) -> tuple[Moves, list[Said]]:
-        """What moved, of which tenant, and the reports that met no execution, which are looked at again."""
-        moves: Moves = defaultdict(list)
-        left = []
-        for each, effect in zip(said, effects, strict=True):
+    def _note(self, reports: Iterable[Said], effects: Iterable[Effect], began: float) -> _Noted:
+        noted = _Noted()
+        for each, effect in zip(reports, effects, strict=True):
             tenant_id, device_id, report = each
             if effect.was is None:
-                left.append(each)
+                noted.not_found.append(each)
                 continue
-            became = outcome.outcome(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)
-            seen[became] += 1
+            became = outcome_of(report, was=effect.was, attempt=effect.attempt, applied=effect.applied)
+            noted.outcomes[became] += 1
             if became is Outcome.NOT_SENT:
                 self._unsent.note(tenant_id, device_id, report)
             if effect.applied and effect.patience is not None:
                 self._classifier.wrote(tenant_id, device_id, report, at=began, patience=effect.patience)
-                moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
-        return moves, left
+                noted.moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
+        return noted
 
 
-def lanes_of(said: Sequence[Said], tenants_per_lane: int = TENANTS_PER_LANE) -> list[list[Said]]:
+def lanes_of(reports: Sequence[Said], tenants_per_lane: int = TENANTS_PER_LANE) -> list[list[Said]]:
     """Each tenant's reports are in one of them."""
-    tenants = sorted({tenant_id for tenant_id, _, _ in said})
+    tenants = sorted({tenant_id for tenant_id, _, _ in reports})
     lanes = max(1, min(MAX_LANES, len(tenants) // tenants_per_lane))
     lane_of = {tenant_id: number * lanes // len(tenants) for number, tenant_id in enumerate(tenants)}
     parts: list[list[Said]] = [[] for _ in range(lanes)]
-    for each in said:
+    for each in reports:
         parts[lane_of[each[0]]].append(each)
     return parts
 

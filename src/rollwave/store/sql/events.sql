@@ -7,8 +7,8 @@ WITH locked AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 INSERT INTO ota_campaign_history (tenant_id, campaign_id, device_id, event, actor, detail)
-SELECT $1::text, e.campaign_id, e.device_id, e.event, e.actor, e.detail::jsonb
-FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+SELECT $1::text, e.campaign_id, e.device_id, e.event, e.actor, e.detail
+FROM ROWS FROM (unnest($2::bigint[], $3::text[], $4::text[], $5::text[]), jsonb_array_elements($6::text::jsonb))
     WITH ORDINALITY AS e (campaign_id, device_id, event, actor, detail, number)
 JOIN locked ON locked.id = e.campaign_id
 ORDER BY e.number;

@@ -1,4 +1,4 @@
-"""Where schedules are played: a PostgreSQL that may crash, with a fresh database for each."""
+"""A PostgreSQL server that a schedule may crash, with a fresh database for each schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine import connect
 
 
 @dataclass
-class Ground:
+class FreshDatabases:
     """One schedule at a time."""
 
     server: EmbeddedPostgres
@@ -40,7 +40,7 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground() -> AsyncIterator[Ground]:
+async def fresh_databases() -> AsyncIterator[FreshDatabases]:
     """Servers for the block."""
     folder = Path(tempfile.mkdtemp(prefix="rollwave-chaos-"))
     folder.chmod(0o755)
@@ -50,7 +50,7 @@ async def ground() -> AsyncIterator[Ground]:
         async with connect(server.url) as connection:
             await connection.execute("CREATE DATABASE ready")
         await migrate(server.url.replace("@/postgres?", "@/ready?"))
-        yield Ground(server, folder)
+        yield FreshDatabases(server, folder)
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)
         shutil.rmtree(folder)

@@ -19,13 +19,13 @@ from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.tasks import failure_of
 from tests.auditor import auditing
 from tests.chaos import checks
-from tests.chaos.crew import Crew, crew
-from tests.chaos.ground import Ground
-from tests.chaos.habits import Habits, question
+from tests.chaos.device_behaviour import DeviceBehaviour, question
+from tests.chaos.fresh_databases import FreshDatabases
 from tests.chaos.link import Link
 from tests.chaos.readers import asking, reading
 from tests.chaos.schedule import DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
 from tests.chaos.silence import watching
+from tests.chaos.workers import Workers, running_workers
 from tests.engine import Connection, Devices, connect, devices, insert_campaign
 from tests.proxy import Proxy, proxy
 from tests.servers import Mosquitto
@@ -63,43 +63,43 @@ class Verdict:
     seconds: float = 0.0
 
 
-async def play(schedule: Schedule, ground: Ground) -> Verdict:
+async def play(schedule: Schedule, databases: FreshDatabases) -> Verdict:
     """Play a schedule. Nothing is raised: what went wrong is in the verdict."""
     verdict = Verdict(schedule)
     started = time.monotonic()
-    seen = len(ground.server.log.read_text())
-    folder = ground.folder / f"seed-{schedule.seed}"
+    seen = len(databases.server.log.read_text())
+    folder = databases.folder / f"seed-{schedule.seed}"
     folder.mkdir(mode=0o755)
     try:
         with Mosquitto(folder) as mosquitto:
-            async with ground.database() as database:
-                await _Performance(schedule, verdict, ground, database, mosquitto, folder).play()
+            async with databases.database() as database:
+                await _Run(schedule, verdict, databases, database, mosquitto, folder).play()
     except Exception as error:  # noqa: BLE001  whatever it is, the schedules after it are played
         verdict.problems.append(f"{type(error).__name__}: {error}")
-    if "deadlock detected" in ground.server.log.read_text()[seen:]:
+    if "deadlock detected" in databases.server.log.read_text()[seen:]:
         verdict.problems.append("a deadlock")
     verdict.seconds = time.monotonic() - started
     if verdict.problems:
         kept = Path(tempfile.mkdtemp(prefix=f"rollwave-seed-{schedule.seed}-"))
         shutil.copytree(folder, kept, dirs_exist_ok=True)
-        shutil.copy(ground.server.log, kept / "postgresql.log")
+        shutil.copy(databases.server.log, kept / "postgresql.log")
         verdict.problems.append(f"the logs are in {kept}")
     shutil.rmtree(folder)
     return verdict
 
 
 @dataclass
-class _Performance:
+class _Run:
     schedule: Schedule
     verdict: Verdict
-    ground: Ground
+    databases: FreshDatabases
     database: str
     mosquitto: Mosquitto
     folder: Path
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.schedule.seed)
-        self.habits = Habits(self.dice, self.schedule.forgetful)
+        self.behaviour = DeviceBehaviour(self.dice, self.schedule.forgetful)
         self.campaigns: dict[int, Plan] = {}
 
     async def play(self) -> None:
@@ -110,7 +110,7 @@ class _Performance:
             lease = LEASE_OF_A_SEARCH
             settings |= {"ROLLWAVE_LEASE": str(lease), "ROLLWAVE_PUBLISH_TIMEOUT": str(lease)}
         async with AsyncExitStack() as stack:
-            fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.habits.answer, "fleet"))
+            fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.behaviour.answer, "fleet"))
             auditor = await stack.enter_async_context(auditing(self.database, rest=0.02))
             async with connect(self.database) as host:
                 for plan in schedule.plans:
@@ -126,8 +126,10 @@ class _Performance:
             obstructing = asyncio.create_task(self._obstruct(between, fleet))
             beside = [obstructing, asyncio.create_task(self._ask(fleet))]
             try:
-                workers = await stack.enter_async_context(crew(settings, self.folder, schedule.workers, schedule.traps))
-                beside.append(asyncio.create_task(self._mend(workers)))
+                workers = await stack.enter_async_context(
+                    running_workers(settings, self.folder, schedule.workers, schedule.faults)
+                )
+                beside.append(asyncio.create_task(self._replace_ended(workers)))
                 await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet), obstructing)
                 await self._check(fleet, workers)
                 async with connect(self.database) as host:
@@ -163,11 +165,11 @@ class _Performance:
         )
         self.campaigns[campaign] = plan
         if plan.all_bad:
-            self.habits.bad |= {campaign}
+            self.behaviour.bad |= {campaign}
 
-    async def _mend(self, workers: Crew) -> None:
+    async def _replace_ended(self, workers: Workers) -> None:
         while True:
-            await workers.mend()
+            await workers.replace_ended()
             await asyncio.sleep(0.1)
 
     async def _ask(self, fleet: Devices) -> None:
@@ -210,7 +212,7 @@ class _Performance:
 
         await eventually(done, timeout=ENOUGH, what=f"the neighbours of {held_up} to end, whose topics end connections")
 
-    async def _trouble(self, workers: Crew, fleet: Devices) -> None:
+    async def _trouble(self, workers: Workers, fleet: Devices) -> None:
         if self.schedule.long_pause:
             await self._pause_for_long(fleet)
         for trouble, whom in self.schedule.troubles:
@@ -219,14 +221,14 @@ class _Performance:
 
     async def _pause_for_long(self, fleet: Devices) -> None:
         """Pause while devices are in progress, for longer than any of them has; then they go on."""
-        self.habits.be_silent()
+        self.behaviour.hold_reports()
         await _some_more(fleet)
         await self._move("RUNNING", "PAUSED")
         await asyncio.sleep(LONG_PAUSE)
         await self._move("PAUSED", "RUNNING")
-        self.habits.speak(fleet)
+        self.behaviour.send_held_reports(fleet)
 
-    async def _strike(self, trouble: Trouble, whom: int, workers: Crew) -> None:
+    async def _strike(self, trouble: Trouble, whom: int, workers: Workers) -> None:
         match trouble:
             case Trouble.KILL:
                 await workers.signal(whom, signal.SIGKILL)
@@ -252,8 +254,8 @@ class _Performance:
                 await self._move("PAUSED", "RUNNING")
 
     async def _restart_database(self, how: Literal["fast", "immediate"]) -> None:
-        await asyncio.to_thread(self.ground.server.stop, how)
-        await asyncio.to_thread(self.ground.server.start)
+        await asyncio.to_thread(self.databases.server.stop, how)
+        await asyncio.to_thread(self.databases.server.start)
 
     async def _move(self, before: str, after: str) -> None:
         async with connect(self.database) as host:
@@ -274,7 +276,7 @@ class _Performance:
             return False  # the database is the trouble just now
         return True
 
-    async def _check(self, fleet: Devices, workers: Crew) -> None:
+    async def _check(self, fleet: Devices, workers: Workers) -> None:
         """That each campaign ends as it should, and that what the broker took is what counts."""
         wrong = self.verdict.problems
         async with connect(self.database) as host:

@@ -22,7 +22,7 @@ from asyncpg.pool import PoolConnectionProxy
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.reports.outcome import tally
+from rollwave.domain.reports.outcome import tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.domain.suspension import Change
@@ -67,7 +67,7 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
-NOUNS = ("adoption", "executions", "campaigns", "read_models", "together")
+NOUNS = ("adoption", "executions", "campaigns", "views", "many_tenants")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
@@ -223,13 +223,15 @@ PINNED = {
     "executions.next_due": {OPEN},
     "executions.in_flight": {OPEN},
     "executions.current": {KEY, DUE},
-    "together.apply_reports": {KEY, CAMPAIGN},
-    "together.count": {CAMPAIGN},
-    "read_models.devices": {KEY},
-    "read_models.devices_looked_for": {LOOKED_FOR},
-    "read_models.devices_unfinished": {WAITING, OPEN},
-    "read_models.campaign": {CAMPAIGN},
-    "read_models.campaigns": {CAMPAIGN, DUE},
+    "many_tenants.apply_reports": {KEY, CAMPAIGN},
+    "many_tenants.count": {CAMPAIGN},
+    "views.devices": {KEY},
+    "views.devices_looked_for": {LOOKED_FOR},
+    "views.devices_unfinished": {WAITING, OPEN},
+    "views.campaign": {CAMPAIGN},
+    "views.campaigns": {CAMPAIGN, DUE},
+    "views.claimed_and_pending": {OPEN},
+    "views.device": {KEY, WAITING, OPEN},
 }
 
 CROWD, ROWS, PAST = 6000, 100, 3000
@@ -287,12 +289,12 @@ async def sent_and_reported(pool: Pool, crowd: CampaignId, commands: tuple[Claim
         await executions.release(connection, "north", crowd, commands[half:], delay=60, refusal=None)
         reports = [(each.device_id, said) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
-        await campaigns.count(connection, "north", tally((crowd, each.was, each.became) for each in effects))
+        await campaigns.count(connection, "north", tally_of((crowd, each.was, each.became) for each in effects))
     async with many_tenants.transaction(pool) as connection:
         north = TenantId("north")
         of_many = [(north, each.device_id, said) for each in shared]
         effects = await many_tenants.apply_reports(connection, of_many, TIMES)
-        await many_tenants.count(connection, {north: tally((crowd, each.was, each.became) for each in effects)})
+        await many_tenants.count(connection, {north: tally_of((crowd, each.was, each.became) for each in effects)})
     assert all(each.applied for each in effects)
 
 
@@ -327,6 +329,9 @@ async def looked_at(pool: Pool, crowd: CampaignId) -> None:
     await campaigns.due(pool)
     await views.campaign(pool, "north", crowd)
     await views.devices(pool, "north", crowd, status=None, limit=ROWS, cursor="device-2")
+    async with tenant_transaction(pool, "north", queues=True) as connection:
+        await views.pending(connection, "north", crowd)
+        await views.device(connection, "north", crowd, f"device-{CROWD}", device_timeout=600)
     for _ in range(6):  # then PostgreSQL considers a plan for any state
         for status in views.LOOKED_FOR:
             await views.devices(pool, "north", crowd, status=status, limit=ROWS)

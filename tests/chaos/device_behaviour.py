@@ -11,49 +11,49 @@ from rollwave.mqtt.topics import ask_topic, status_topic
 from tests.engine import Command, Devices
 
 
-def fate(device: str) -> str:
-    """What a device ends as where not all is bad: one in ten fails."""
+def final_status(device: str) -> str:
+    """The final status of a device where the firmware is good: one device in ten fails."""
     return "FAILED" if device.endswith("7") else "SUCCESS"
 
 
 @dataclass
-class Habits:
-    """Where nothing is lost, a device answers once a campaign."""
+class DeviceBehaviour:
+    """How devices answer. Unless ``forgetful``, a device answers each campaign once."""
 
     dice: random.Random
     forgetful: bool
     bad: frozenset[int] = frozenset()
     answered: set[tuple[str, str, int]] = field(default_factory=set)
-    _kept: list[tuple[str, bytes]] | None = None
-    """Reports that wait until :meth:`speak`; None: they are sent at once."""
+    _held: list[tuple[str, bytes]] | None = None
+    """Reports that wait until :meth:`send_held_reports`; None: they are sent at once."""
 
     def answer(self, command: Command) -> Sequence[bytes]:
-        """What a device says to a command."""
+        """The reports of a device to a command."""
         key = command.tenant, command.device, command.campaign
         if self.forgetful and self.dice.random() < 0.1:
             return ()
         if not self.forgetful and key in self.answered:
             return ()
         self.answered.add(key)
-        last = "FAILED" if command.campaign in self.bad else fate(command.device)
+        last = "FAILED" if command.campaign in self.bad else final_status(command.device)
         words = ["DOWNLOADING", "INSTALLING"] * self.dice.randint(0, 2) + [last] * self.dice.randint(1, 3)
         self.dice.shuffle(words)
         reports = [encode_report(command.campaign, word) for word in words]
-        if self._kept is None:
+        if self._held is None:
             return reports
-        self._kept += [(status_topic(command.tenant, command.device), each) for each in reports]
+        self._held += [(status_topic(command.tenant, command.device), each) for each in reports]
         return ()
 
-    def be_silent(self) -> None:
-        """Devices that get a command from now on say nothing."""
-        self._kept = []
+    def hold_reports(self) -> None:
+        """Keep back the reports of devices that get a command from now on."""
+        self._held = []
 
-    def speak(self, fleet: Devices) -> int:
-        """They say what they had to say. Returns how many reports that were."""
-        kept, self._kept = self._kept or [], None
-        for topic, payload in kept:
+    def send_held_reports(self, fleet: Devices) -> int:
+        """Send the reports that were kept back. Returns how many."""
+        held, self._held = self._held or [], None
+        for topic, payload in held:
             fleet.send(topic, payload)
-        return len(kept)
+        return len(held)
 
 
 def question(fleet: Devices, dice: random.Random) -> None:

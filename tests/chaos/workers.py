@@ -1,4 +1,4 @@
-"""Real worker processes, forked from one that has imported everything: to be killed, or to walk into a trap."""
+"""Real worker processes, forked from one that has imported everything: to be killed, or to meet an injected fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rollwave.cli.main import run
 from rollwave.engine.failpoints import arm
-from tests.chaos.traps import ArmedTrap, Trap
+from tests.chaos.injected_faults import ArmedFault, InjectedFault
 from tests.support import environment, eventually
 
 _forks = multiprocessing.get_context("forkserver")
@@ -25,7 +25,7 @@ _forks.set_forkserver_preload(["tests.chaos.preloaded"])
 NO_DATABASE = "error: PostgreSQL cannot be reached"
 
 
-def _work(settings: Mapping[str, str], log: str, trap: Trap | None) -> None:
+def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) -> None:
     """The forked process: ``rollwave worker``, as it is."""
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -34,34 +34,34 @@ def _work(settings: Mapping[str, str], log: str, trap: Trap | None) -> None:
     wanted = environment(**settings)
     os.environ.clear()
     os.environ.update(wanted)
-    if trap is not None:
-        arm(ArmedTrap(trap))
+    if fault is not None:
+        arm(ArmedFault(fault))
     sys.argv = ["rollwave", "worker"]
     run()
 
 
 @dataclass
-class Crew:
-    """Workers on one database and one broker. The dead are replaced by :meth:`mend`.
+class Workers:
+    """Workers on one database and one broker. Those that ended are replaced by :meth:`replace_ended`.
 
-    Each one hired walks into the next of ``traps``, while there are any.
+    Each worker that is started meets the next of ``faults``, while there are any.
     """
 
     settings: Mapping[str, str]
     folder: Path
     wanted: int
-    traps: Iterator[Trap | None] = field(default_factory=lambda: iter(()))
+    faults: Iterator[InjectedFault | None] = field(default_factory=lambda: iter(()))
     _running: dict[ForkServerProcess, Path] = field(default_factory=dict)
-    _gone: list[tuple[int | None, Path]] = field(default_factory=list)
+    _ended: list[tuple[int | None, Path]] = field(default_factory=list)
     """How they ended, and their logs."""
-    _hired: int = 0
+    _started: int = 0
 
-    async def hire(self) -> None:
-        """Start one, and wait until it has looked at the campaigns once, or has died trying."""
-        self._hired += 1
-        trap = next(self.traps, None)
-        log = self.folder / f"worker-{self._hired}.log"
-        process = _forks.Process(target=_work, args=(dict(self.settings), str(log), trap), daemon=True)
+    async def start_one(self) -> None:
+        """Start one, and wait until it has looked at the campaigns once, or has ended."""
+        self._started += 1
+        fault = next(self.faults, None)
+        log = self.folder / f"worker-{self._started}.log"
+        process = _forks.Process(target=_work, args=(dict(self.settings), str(log), fault), daemon=True)
         process.start()
         self._running[process] = log
 
@@ -70,34 +70,34 @@ class Crew:
 
         await eventually(settled, timeout=30, what=f"{log} to say that it works")
 
-    async def mend(self) -> None:
-        """Replace those that are gone."""
-        self.bury()
+    async def replace_ended(self) -> None:
+        """Start a worker for each that has ended."""
+        self.note_ended()
         while len(self._running) < self.wanted:
-            await self.hire()
+            await self.start_one()
 
-    def bury(self) -> None:
-        """Note how those who are gone have ended."""
+    def note_ended(self) -> None:
+        """Record how workers that are not running any more have ended."""
         for each in [each for each in self._running if not each.is_alive()]:
             each.join()
-            self._gone.append((each.exitcode, self._running.pop(each)))
+            self._ended.append((each.exitcode, self._running.pop(each)))
 
     def killed(self) -> int:
-        """How many died by SIGKILL, from outside or in a trap."""
-        return sum(code == -signal.SIGKILL for code, _ in self._gone)
+        """How many were ended by SIGKILL, from outside or by a fault."""
+        return sum(code == -signal.SIGKILL for code, _ in self._ended)
 
-    def unasked(self) -> list[str]:
-        """Last words of those who ended otherwise than killed, or asked to by SIGTERM.
+    def unexpected_ends(self) -> list[str]:
+        """The last log lines of workers that ended without SIGKILL or SIGTERM.
 
         One that finds no database when it starts says so and ends: its host starts it again.
         """
         asked = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one while it was starting
-        logs = [log for code, log in self._gone if code not in asked and log.exists()]
+        logs = [log for code, log in self._ended if code not in asked and log.exists()]
         return [last for log in logs if NO_DATABASE not in (last := log.read_text()[-500:])]
 
     def logs_of_survivors(self) -> list[str]:
         """Logs of those that were not killed, so that what they met is in there, now or soon."""
-        ended = [log for code, log in self._gone if code != -signal.SIGKILL]
+        ended = [log for code, log in self._ended if code != -signal.SIGKILL]
         alive = [log for process, log in self._running.items() if process.is_alive()]
         return [log.read_text() for log in (*ended, *alive) if log.exists()]
 
@@ -114,7 +114,7 @@ class Crew:
             await eventually(lambda: not process.is_alive(), timeout=30, what=f"the worker to end on {number.name}")
 
     def wake(self) -> None:
-        """Have everyone who was stopped go on."""
+        """Send SIGCONT to every worker."""
         for each in self._running:
             if each.pid is not None and each.is_alive():
                 os.kill(each.pid, signal.SIGCONT)
@@ -123,21 +123,21 @@ class Crew:
         """All that they have logged."""
         return "".join(each.read_text() for each in sorted(self.folder.glob("worker-*.log")))
 
-    def dismiss(self) -> None:
-        """Kill whoever is left."""
+    def kill_all(self) -> None:
+        """Kill the workers that still run."""
         for each in self._running:
             each.kill()
             each.join()
 
 
 @asynccontextmanager
-async def crew(
-    settings: Mapping[str, str], folder: Path, wanted: int, traps: Iterable[Trap | None] = ()
-) -> AsyncIterator[Crew]:
-    """A crew at work for the block; nobody outlives it."""
-    crew = Crew(settings, folder, wanted, iter(traps))
+async def running_workers(
+    settings: Mapping[str, str], folder: Path, wanted: int, faults: Iterable[InjectedFault | None] = ()
+) -> AsyncIterator[Workers]:
+    """Run ``wanted`` workers for the block. None of them outlives it."""
+    workers = Workers(settings, folder, wanted, iter(faults))
     try:
-        await asyncio.gather(*(crew.hire() for _ in range(wanted)))
-        yield crew
+        await asyncio.gather(*(workers.start_one() for _ in range(wanted)))
+        yield workers
     finally:
-        await asyncio.to_thread(crew.dismiss)
+        await asyncio.to_thread(workers.kill_all)
