@@ -29,6 +29,12 @@ MAX_ATTEMPTS = 100
 LONGEST_SECONDS = 31_536_000.0
 """A year: the longest time that a rule may name, in seconds."""
 
+
+def reported_failure(*, heard: bool) -> Reason:
+    """The reason of a failure that a device reports; ``heard``: it had reported something else in this attempt."""
+    return Reason.REPORTED if heard else Reason.REJECTED
+
+
 SILENCE = frozenset({Reason.NO_ANSWER, Reason.NO_PROGRESS})
 
 
@@ -66,9 +72,15 @@ class RetryPolicy:
 
         Doubles with each attempt up to the cap; ``luck`` (0 to 1, drawn by the caller) spreads it over its upper half.
         """
-        if reason not in self.on or attempt >= self.max_attempts:
-            return None
-        return self.delay_of(attempt, luck=luck)
+        return self.delay_of(attempt, luck=luck) if self.allows_another(reason, attempt) else None
+
+    def allows_another(self, reason: Reason, attempt: int) -> bool:
+        """Whether another attempt follows ``attempt``, which failed for ``reason``.
+
+        ``apply_reports`` of executions.sql decides the same for a failure that a device reports, under the row's lock;
+        a test compares the two over every combination.
+        """
+        return reason in self.on and attempt < self.max_attempts
 
     def delay_of(self, attempt: int, *, luck: float) -> float:
         """Seconds between the failure of ``attempt`` and the next, where there is a next."""

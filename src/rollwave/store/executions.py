@@ -10,6 +10,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS, Refusal
 from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection
@@ -185,7 +186,13 @@ async def apply_reports(
     )
     with refusing_values():
         rows = await connection.fetch(
-            _sql["apply_reports"], tenant_id, *columns, times.progress_timeout, times.device_timeout, max_attempts
+            _sql["apply_reports"],
+            tenant_id,
+            *columns,
+            times.progress_timeout,
+            times.device_timeout,
+            max_attempts,
+            1 + LEEWAY,
         )
     return [
         Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout)

@@ -159,7 +159,8 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 
 -- name: apply_reports
 -- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
--- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress.
+-- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress: this is
+-- decided here, under the row's lock, as RetryPolicy.allows_another says (a test compares the two).
 -- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (adoption.adopt).
 -- The whole time of a device that a host's earlier worker left in progress begins now. One row comes back for each
 -- report: what the execution was (NULL: no such execution for this tenant), and what the report did.
@@ -224,10 +225,9 @@ WITH report AS MATERIALIZED (
         suspended_before = h.suspended_before,
         completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
                             THEN statement_timestamp() END,
-        -- A little more than the patience, so that a device that says the same again need not be written each time
-        -- (domain.chatter.LEEWAY).
+        -- Longer than the progress timeout by the factor $11, so that not every repeated report has to be written.
         due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
-                      THEN LEAST(statement_timestamp() + h.patience * 1.1, h.last_moment) END
+                      THEN LEAST(statement_timestamp() + h.patience * $11, h.last_moment) END
     FROM held h
     WHERE d.tenant_id = $1 AND d.campaign_id = h.campaign_id AND d.device_id = h.device_id
       AND (d.attempt > 0 OR d.status <> 'PENDING')
