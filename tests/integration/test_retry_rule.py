@@ -8,8 +8,8 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus as S
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.domain.reports.parse import Report
-from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.domain.retry import Reason, RetryPolicy, reported_failure
 from rollwave.store import executions, many_tenants
 from rollwave.store.database import Pool, tenant_transaction
