@@ -1,4 +1,4 @@
-"""One task for each key, a campaign say, that there is work for: never two for the same one, and few at work at once."""
+"""One task for each key, a campaign say, for which there is work: never two at a time, and few keys at work at once."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Inbox:
 
 
 MAX_BATCHES_IN_PARALLEL = 2
-"""Batches under way. Each sorts its messages and then waits for its turn to write (``Intake.take_in``)."""
+"""Batches under way. Each sorts its messages and then waits for its turn to write (``Ingest.take_in``)."""
 
 GIVE_UP_SECONDS = 3.0
 """Maximum number of seconds for a batch to be given up that was not committed in time."""

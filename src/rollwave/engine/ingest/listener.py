@@ -96,7 +96,7 @@ class Listener:
         problems = problems or Problems()
         self._on_settled = on_settled
         self._beside = beside
-        self._intake = Ingest(pool, settings, on_question)
+        self._ingest = Ingest(pool, settings, on_question)
         self._backpressure = backpressure or Backpressure()
         self._troubles = Troubles(slot, problems)
         self._takeovers = Takeovers()
@@ -144,7 +144,7 @@ class Listener:
                 await identity.require_same(sessions, installation)
             async with listeners.acquire_slot(sessions, self._slot) as lock:
                 self.presence.standby = lock is None
-                self._intake.forget()  # what an earlier session received and did not commit comes again
+                self._ingest.forget()  # what an earlier session received and did not commit comes again
                 if lock is not None:
                     await self._listen(stop, lock, installation)
             self._troubles.over()
@@ -167,7 +167,7 @@ class Listener:
     @property
     def fault(self) -> str:
         """What is wrong with it that is no outage, for anybody to read; empty: nothing is."""
-        return self._intake.fault or self._troubles.fault
+        return self._ingest.fault or self._troubles.fault
 
     async def _listen(self, stop: asyncio.Event, lock: listeners.Lock, installation: str) -> None:
         client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
@@ -251,7 +251,7 @@ class Listener:
         with trace("batch"):
             await reach(Failpoint.RECEIVED)
             with self._backpressure.hearing(len(batch.messages)):
-                touched = await self._intake.take_in(batch.messages, behind=batch.behind)
+                touched = await self._ingest.take_in(batch.messages, behind=batch.behind)
             await reach(Failpoint.REPORTS_COMMITTED)
             await session.acknowledge_all(batch.messages)
             await reach(Failpoint.ACKNOWLEDGED)
