@@ -66,7 +66,7 @@ async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> Cam
 
 
 TABLES = EXECUTIONS, CAMPAIGNS = "ota_device_status", "ota_campaigns"
-NOUNS = ("adoption", "campaigns", "counters", "executions", "many_tenants", "overdue", "remaining", "views")
+NOUNS = ("campaigns", "counters", "executions", "many_tenants", "overdue", "views")
 _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
