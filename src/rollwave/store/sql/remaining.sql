@@ -39,10 +39,11 @@ WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: count_pending
 -- Not counted yet: as many as wait, counted no further than ten thousand.
-SELECT CASE WHEN skipped >= 0 AND pending IS NOT NULL THEN pending ELSE (
+SELECT CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0
+            THEN c.pending ELSE (
     SELECT count(*)::int FROM (
         SELECT FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
         ORDER BY id LIMIT 10000) AS waiting) END
-FROM ota_campaigns
-WHERE tenant_id = $1 AND id = $2;
+FROM ota_campaigns c
+WHERE c.tenant_id = $1 AND c.id = $2;
