@@ -95,7 +95,7 @@ class ManyTenants:
         written = Written()
         reports: list[Said] = []
         for tenant_id, share in shares.items():
-            passes = one_per_execution(share.reports) if _is_plain(share) else []
+            passes = one_per_execution(share.reports) if is_plain(share) else []
             if len(passes) == 1:
                 reports += [(tenant_id, *each) for each in passes[0]]
                 written.outcomes[Outcome.COALESCED] += len(share.reports) - len(passes[0])
@@ -179,7 +179,11 @@ def lanes_of(reports: Sequence[Said], tenants_per_lane: int = TENANTS_PER_LANE) 
     return parts
 
 
-def _is_plain(share: Share) -> bool:
+def is_plain(share: Share) -> bool:
+    """Whether the share may be written with those of other tenants: it is small, has no samples and no failure.
+
+    What follows a failure (another attempt, its delay, the history) is written in a transaction of the tenant's own.
+    """
     small = len(share.reports) <= MAX_REPORTS_OF_A_SMALL_SHARE and not share.samples
     return small and all(report.status is not ExecutionStatus.FAILED for _, report in share.reports)
 

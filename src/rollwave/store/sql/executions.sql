@@ -8,8 +8,8 @@
 
 -- name: claim
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
--- the broker never acknowledged it, under the next one where the last has failed and the time that the device has
--- in all is not over ($8 seconds, which include those for which the campaign was ever suspended), or it was set back by
+-- the broker never acknowledged it, under the next one where the last has failed and the device's total time is
+-- not over (retry.DeviceTime; $8 seconds, which include those for which the campaign was ever suspended), or it was set back by
 -- hand (it has all its time again). What had finished (adoption.adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
 -- ($9); the first claim also freezes the command ($10) and dates the start.

@@ -1,11 +1,23 @@
-"""Which tenants' reports are written by which transaction."""
+"""Which reports of which tenants are written in one transaction."""
 
 from __future__ import annotations
 
-from rollwave.domain.execution import ExecutionStatus
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollwave.domain.execution import REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.parse import Report
-from rollwave.engine.ingest.many_tenants import MAX_LANES, TENANTS_PER_LANE, Said, lanes_of
+from rollwave.engine.ingest.classify import Share
+from rollwave.engine.ingest.many_tenants import (
+    MAX_LANES,
+    MAX_REPORTS_OF_A_SMALL_SHARE,
+    TENANTS_PER_LANE,
+    Said,
+    is_plain,
+    lanes_of,
+)
+from rollwave.store.quarantine import Sample
 
 SUCCESS = Report(CampaignId(1), ExecutionStatus.SUCCESS, 100)
 
@@ -32,3 +44,13 @@ def test_a_few_tenants_share_one_lane() -> None:
     said = reports(tenants=TENANTS_PER_LANE, each=1)
     assert lanes_of(said) == [said]
     assert lanes_of([]) == [[]]
+
+
+@given(st.lists(st.sampled_from(sorted(REPORTABLE)), max_size=MAX_REPORTS_OF_A_SMALL_SHARE + 2), st.booleans())
+def test_a_share_with_a_failure_is_never_written_with_other_tenants(
+    statuses: list[ExecutionStatus], sampled: bool
+) -> None:
+    reports = [(DeviceId("dev-1"), Report(CampaignId(1), status)) for status in statuses]
+    share = Share(reports, [Sample(DeviceId("dev-2"), "not JSON", b"{")] if sampled else [])
+    small = len(statuses) <= MAX_REPORTS_OF_A_SMALL_SHARE
+    assert is_plain(share) == (small and not sampled and ExecutionStatus.FAILED not in statuses)
