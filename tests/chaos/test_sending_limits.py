@@ -17,7 +17,7 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.dispatch.session import CommandSession
-from rollwave.engine.worker.listening import make_listener
+from rollwave.engine.worker.worker import make_listener
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, create_pool

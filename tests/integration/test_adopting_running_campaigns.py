@@ -16,7 +16,7 @@ from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import SKIPPED_BECAUSE
-from rollwave.engine.upkeep import adoption
+from rollwave.engine.upkeep import counters
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.gates import Look, Upkeep
 from rollwave.settings import Settings
@@ -201,7 +201,7 @@ async def test_a_device_that_the_host_counted_is_not_counted_again_when_restored
     before = await campaign_row(root, RUNNING)
     async with tenant_transaction(pool, TENANT) as connection:
         campaign = await campaigns.lock(connection, TENANT, RUNNING)
-        await adoption.take_over(connection, campaign, progress_timeout=60)
+        await counters.take_over(connection, campaign, progress_timeout=60)
     assert (await breakdown(root, RUNNING))["SUCCESS"] == 9
     assert await campaign_row(root, RUNNING) == before
 

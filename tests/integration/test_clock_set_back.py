@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.refusal import Refusal
-from rollwave.domain.reports.throttle import LEEWAY
+from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.worker.tick import Ticker

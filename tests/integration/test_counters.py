@@ -18,11 +18,11 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.gates import Upkeep
-from rollwave.engine.worker.listening import make_listener
+from rollwave.engine.worker.worker import make_listener
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, executions, remaining, views
+from rollwave.store import campaigns, counters, executions, views
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from tests.auditor import Auditor, auditing
@@ -279,7 +279,7 @@ async def test_a_first_count_blocks_no_other_transaction(
         found = await compare(*which)
         async with tenant_transaction(pool, "north") as connection:
             await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
-            assert await remaining.count_pending(connection, "north", campaign) == 3
+            assert await counters.count_pending(connection, "north", campaign) == 3
         rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
         assert await shown(pool, campaign) == (rows, 4, 1), "as the rows are, while they are counted"
         return found

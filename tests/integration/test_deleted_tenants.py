@@ -9,7 +9,7 @@ import pytest
 from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.role import Role
-from rollwave.store import access, campaigns, events, idempotency, imports, quarantine
+from rollwave.store import access, campaigns, events, imports, new_campaigns, quarantine
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.quarantine import Sample
 from tests.engine import Connection, connect, due, insert_campaign
@@ -46,7 +46,7 @@ async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
         await quarantine.keep(connection, tenant, [Sample("dev-1", "test", b"?")])
         await events.append(connection, tenant, campaign, CampaignCreated(1), actor="test")
         await events.advance(connection, tenant, "test", 1)
-        await idempotency.keep(connection, tenant, f"of {campaign}", "00", CampaignId(campaign))
+        await new_campaigns.keep_key(connection, tenant, f"of {campaign}", "00", CampaignId(campaign))
         await connection.execute(
             "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) VALUES ($1, $2, 0)", tenant, campaign
         )

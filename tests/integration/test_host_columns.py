@@ -18,8 +18,8 @@ from rollwave.api.schemas.firmware import FirmwareIn
 from rollwave.api.schemas.registry import DeviceIn
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.commands import create_campaign
-from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import create_pool
+from rollwave.store.new_campaigns import NewCampaign
 from tests.api import CAMPAIGNS, CUSTOMER, assert_problem
 from tests.engine import connect
 from tests.host.platform import HERE, Host, make_host

@@ -13,9 +13,8 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.commands import start_campaign
-from rollwave.engine.dispatch.batch import Batch
 from rollwave.engine.dispatch.claim import Claims
-from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.dispatch.session import Batch, CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.upkeep.gates import Upkeep
 from rollwave.engine.worker import tick

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 
 from rollwave.domain.rights import SHARED
 from rollwave.engine.commands import create_campaign
-from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import create_pool
+from rollwave.store.new_campaigns import NewCampaign
 from tests.engine import connect
 from tests.host.platform import RUNNING, make_host
 from tests.integration.test_migrate import schema

@@ -17,7 +17,7 @@ from rollwave.engine import failpoints
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.ingest.listener import Listener
-from rollwave.engine.worker.listening import make_listener
+from rollwave.engine.worker.worker import make_listener
 from rollwave.mqtt.topics import ask_topic
 from rollwave.settings import Settings
 from rollwave.store import executions

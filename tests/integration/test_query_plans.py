@@ -19,15 +19,14 @@ import asyncpg
 import pytest
 from asyncpg.pool import PoolConnectionProxy
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignStatus, Change
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.reports.outcome import tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
-from rollwave.domain.suspension import Change
 from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK
-from rollwave.store import adoption, campaigns, counters, executions, many_tenants, overdue, remaining, views
+from rollwave.store import campaigns, counters, executions, many_tenants, overdue, views
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
@@ -212,16 +211,16 @@ PINNED = {
     "executions.mark_sent": {KEY, CAMPAIGN},
     "executions.release": {KEY},
     "executions.apply_reports": {KEY, CAMPAIGN},
-    "adoption.adopt": {OPEN, "Tid Scan", CAMPAIGN},
-    "adoption.any_left_behind": {OPEN},
+    "counters.adopt": {OPEN, "Tid Scan", CAMPAIGN},
+    "counters.any_left_behind": {OPEN},
     "overdue.bring_forward": {OPEN, "Tid Scan"},
     "overdue.lock_overdue": {OPEN},
     "overdue.postpone": {KEY},
     "overdue.fail": {KEY},
     "executions.skip_unsent": {WAITING, OPEN, "Tid Scan", CAMPAIGN},
-    "remaining.outlook": {WAITING, OPEN, KEY},
-    "remaining.next_due": {OPEN},
-    "remaining.in_flight": {OPEN},
+    "counters.outlook": {WAITING, OPEN, KEY},
+    "counters.next_due": {OPEN},
+    "counters.in_flight": {OPEN},
     "executions.current": {KEY, DUE},
     "many_tenants.apply_reports": {KEY, CAMPAIGN},
     "many_tenants.count": {CAMPAIGN},
@@ -308,11 +307,11 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         )
     silent = commands[half - 3].device_id
     async with tenant_transaction(pool, "north", queues=True) as connection:
-        await remaining.outlook(connection, campaign)
-        await remaining.next_due(connection, campaign)
-        await remaining.in_flight(connection, campaign, up_to=ROWS)
-        await adoption.any_left_behind(connection, campaign)
-        await adoption.adopt(connection, campaign, progress_timeout=60, limit=ROWS, skipped=["no"])
+        await counters.outlook(connection, campaign)
+        await counters.next_due(connection, campaign)
+        await counters.in_flight(connection, campaign, up_to=ROWS)
+        await counters.any_left_behind(connection, campaign)
+        await counters.adopt(connection, campaign, progress_timeout=60, limit=ROWS, skipped=["no"])
         for change in (Change.SUSPEND, Change.ACTIVATE, Change.NOTE):
             await campaigns.note_activity(connection, campaign, change, longest=60)
         await overdue.bring_forward(connection, campaign, longest=600, progress_timeout=60)

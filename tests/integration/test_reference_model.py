@@ -27,10 +27,9 @@ from hypothesis.stateful import (
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.engine import commands
-from rollwave.engine.dispatch.batch import Answers
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.delivery import Delivery
-from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.dispatch.session import Answers, CommandSession
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import ExecutionStatus as S
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.domain.reports.parse import Report
-from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.domain.retry import DeviceTime, Reason, RetryPolicy, reported_failure
 from rollwave.store import campaigns, executions, many_tenants, overdue
 from rollwave.store.database import Pool, tenant_transaction

@@ -18,9 +18,15 @@ TWIN = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
-    *("access.insert", "campaigns.insert", "firmware.insert", "events.append", "events.advance"),
-    *("access.register", "idempotency.insert"),
-    *("devices.insert_device", "devices.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
+    *("access.insert", "new_campaigns.insert", "firmware.insert", "events.append", "events.advance"),
+    *("access.register", "new_campaigns.keep_key"),
+    *(
+        "devices.insert_device",
+        "devices.insert_group",
+        "campaigns.insert_waves",
+        "imports.insert",
+        "imports.add_devices",
+    ),
     # They read no row, but the types of the table's columns.
     *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
     *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
@@ -50,7 +56,7 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "devices.update_device": {4: "{}"},
     "targets.fits_another": {4: "of-north"},
     "targets.insert": {3: "all"},
-    "waves.pass_gate": {3: 0},
+    "campaigns.pass_gate": {3: 0},
 }
 _BY_TYPE: dict[str, object] = {
     "text": TWIN,

@@ -27,8 +27,8 @@ from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, views
-from rollwave.store.campaigns import NewCampaign
 from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.queries import load
 from tests.engine import (
     TENANT,

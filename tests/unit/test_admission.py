@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
-from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.document import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, own
-from rollwave.domain.policy.guardrail import Guardrail
-from rollwave.domain.policy.waves import Wave
 from rollwave.domain.refusal import Refusal
 from rollwave.domain.retry import RetryPolicy
 

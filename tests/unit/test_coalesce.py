@@ -5,8 +5,14 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.reports.coalesce import MAX_ATTEMPTS_PER_BATCH, one_per_execution
-from rollwave.domain.reports.outcome import Outcome, ended_in, outcome_of, tally_of
+from rollwave.domain.reports.outcome import (
+    MAX_ATTEMPTS_PER_BATCH,
+    Outcome,
+    ended_in,
+    one_per_execution,
+    outcome_of,
+    tally_of,
+)
 from rollwave.domain.reports.parse import Report
 
 S = ExecutionStatus

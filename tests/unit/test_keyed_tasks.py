@@ -6,7 +6,7 @@ import asyncio
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.worker.keyed_tasks import KeyedTasks
+from rollwave.keyed_tasks import KeyedTasks
 from tests.support import eventually
 
 ONE, TWO, THREE = (CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING) for number in (1, 2, 3))

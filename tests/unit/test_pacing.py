@@ -5,27 +5,27 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.policy.pace import SMALLEST_STEP_DEVICES, Pace, tokens
+from rollwave.domain.policy.gates import SMALLEST_STEP_DEVICES, Pace, tokens_of
 
 TEN_A_TICK = Pace(rate=10, interval=10.0)
 
 
 def test_the_first_interval_permits_the_whole_rate() -> None:
-    left = tokens(TEN_A_TICK, age=None, used=0)
+    left = tokens_of(TEN_A_TICK, age=None, used=0)
     assert (left.number, left.opens_interval) == (10, True)
 
 
 def test_a_used_interval_gives_the_time_of_the_next() -> None:
-    left = tokens(TEN_A_TICK, age=4.0, used=10)
+    left = tokens_of(TEN_A_TICK, age=4.0, used=10)
     assert (left.number, left.opens_interval, left.more_in) == (0, False, 6.0)
 
 
 def test_an_interval_half_used_permits_the_rest() -> None:
-    assert tokens(TEN_A_TICK, age=4.0, used=7).number == 3
+    assert tokens_of(TEN_A_TICK, age=4.0, used=7).number == 3
 
 
 def test_a_time_read_before_the_lock_opens_no_new_interval() -> None:
-    assert tokens(TEN_A_TICK, age=-0.2, used=10).number == 0
+    assert tokens_of(TEN_A_TICK, age=-0.2, used=10).number == 0
 
 
 @given(
@@ -41,7 +41,7 @@ def test_no_tick_interval_from_its_first_claim_exceeds_the_rate(
     claims: list[tuple[float, int]] = []
     for pause, wanted in steps:
         now += pause
-        left = tokens(Pace(rate, tick), age=None if opened is None else now - opened, used=used)
+        left = tokens_of(Pace(rate, tick), age=None if opened is None else now - opened, used=used)
         taken = min(wanted, left.number)
         if taken and left.opens_interval:
             opened, used = now, 0
@@ -55,7 +55,7 @@ def test_no_tick_interval_from_its_first_claim_exceeds_the_rate(
 
 def test_a_small_rate_is_divided_into_fewer_steps() -> None:
     def first(rate: int) -> int:
-        return tokens(Pace(rate, 10.0, steps=20), age=None, used=0).number
+        return tokens_of(Pace(rate, 10.0, steps=20), age=None, used=0).number
 
     assert first(10) == 10, "few are no burst"
     assert first(SMALLEST_STEP_DEVICES * 4) == SMALLEST_STEP_DEVICES
@@ -67,7 +67,7 @@ def test_each_step_permits_its_share_and_the_interval_the_whole_rate(rate: int, 
     pace = Pace(rate, tick, steps)
     now, used, claims = 0.0, 0, list[int]()
     while used < rate:
-        left = tokens(pace, age=now if claims else None, used=used)
+        left = tokens_of(pace, age=now if claims else None, used=used)
         if left.number:
             claims.append(left.number)
             used += left.number
@@ -79,5 +79,5 @@ def test_each_step_permits_its_share_and_the_interval_the_whole_rate(rate: int, 
         "no more at once than a step's share, rounded up"
     )
     assert now < tick, "all of them within the interval"
-    done = tokens(pace, age=now, used=used)
+    done = tokens_of(pace, age=now, used=used)
     assert (done.number, round(now + done.more_in, 6)) == (0, round(tick, 6))

@@ -6,7 +6,7 @@ from math import inf
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine.worker.schedule import Schedule
+from rollwave.engine.worker.tick import Schedule
 
 ONE, TWO = (CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RUNNING) for number in (1, 2))
 

@@ -1,4 +1,4 @@
-"""Constants and expressions that several SQL statements repeat are the same in all of them, and in Python."""
+"""Expressions and constants that several SQL statements repeat are the same in all of them, and in Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_statement_decides_in_the_same_words_whether_a_campaign_is_counted
         if name != SETS_THE_OFFSET
     }
     lines = {name: each for name, each in found.items() if each}
-    assert set(lines) == {"campaigns.get", "views.campaign", "remaining.count_pending"}
+    assert set(lines) == {"campaigns.get", "views.campaign", "counters.count_pending"}
     assert [name for name, each in lines.items() if not all(COUNTED in line for line in each)] == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.suspension import LONGEST_UNSEEN_SECONDS, NOTE_EVERY_SECONDS, UNSEEN_SECONDS, Activity, Change
+from rollwave.domain.campaign import LONGEST_UNSEEN_SECONDS, NOTE_EVERY_SECONDS, UNSEEN_SECONDS, Activity, Change
 
 NEVER = Activity(None, None, 0.0, 0.0)
 

@@ -9,10 +9,10 @@ from rollwave.domain.events import CampaignCreated
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, InvalidInput
-from rollwave.store import campaigns, events, executions, idempotency, targets
-from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, NewCampaign
+from rollwave.store import campaigns, events, executions, new_campaigns, targets
+from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.idempotency import EarlierRequest
+from rollwave.store.new_campaigns import EarlierRequest, NewCampaign
 from rollwave.store.refusals import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 
@@ -57,14 +57,14 @@ async def create_campaign(
         # Another request may have committed just now: one with this key, which may have met a key of the host's first.
         if idempotency_key is not None:
             async with tenant_transaction(pool, tenant_id) as connection:
-                earlier = await idempotency.get(connection, tenant_id, idempotency_key)
+                earlier = await new_campaigns.earlier_request(connection, tenant_id, idempotency_key)
             if earlier is not None:
                 return _same_request(earlier, new)
         raise
     except InvalidInput as error:
         if error.field == "firmware_version_id":  # it may have been deleted just now
             async with tenant_transaction(pool, tenant_id) as connection:
-                await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+                await new_campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
         raise
 
 
@@ -72,14 +72,14 @@ async def _insert(
     connection: Connection, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None, at_once: int
 ) -> CampaignId:
     if idempotency_key is not None:
-        earlier = await idempotency.get(connection, tenant_id, idempotency_key)
+        earlier = await new_campaigns.earlier_request(connection, tenant_id, idempotency_key)
         if earlier is not None:
             return _same_request(earlier, new)
-    device_type = await campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
-    await campaigns.require_group(connection, tenant_id, new.target_group_id)
-    campaign_id = await campaigns.insert(connection, tenant_id, new, created_by=actor)
+    device_type = await new_campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+    await new_campaigns.require_group(connection, tenant_id, new.target_group_id)
+    campaign_id = await new_campaigns.insert(connection, tenant_id, new, created_by=actor)
     if idempotency_key is not None:
-        await idempotency.keep(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
+        await new_campaigns.keep_key(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
     await _target_first(
         connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
     )

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy import gates, waves
+from rollwave.domain.policy import document, gates
 from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
 from rollwave.engine.timing import steps_of
 from rollwave.settings import Settings
-from rollwave.store import campaigns, listeners, remaining, views
+from rollwave.store import campaigns, counters, listeners, views
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.views import MOST_COUNTED, Pending
 
@@ -112,17 +112,17 @@ def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
     if not campaign.waves:
         return None
     if not device.fresh:  # which place it had is not kept
-        return waves.name_of(0, campaign.waves) if campaign.row.wave == 0 and device.attempt else None
-    found = waves.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
+        return document.wave_name(0, campaign.waves) if campaign.row.wave == 0 and device.attempt else None
+    found = document.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
     counted = device.ahead_fresh < MOST_COUNTED or found.up_to is None
-    return waves.name_of(found.number, campaign.waves) if counted else None
+    return document.wave_name(found.number, campaign.waves) if counted else None
 
 
 async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings: Settings) -> Facts:
     heard = await listeners.heard(connection, settings.listener_slots)
     in_flight = 0
     if campaign.policy.max_in_flight is not None:
-        in_flight = await remaining.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
+        in_flight = await counters.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
     steps = steps_of(settings.tick_interval)
     facts = campaign.facts(settings, heard=heard, in_flight=in_flight, steps=steps)
     return replace(facts, unreadable=command_of(campaign).unreadable)

@@ -10,15 +10,13 @@ from typing import TypeVar
 
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.policy.document import Policy, read_policy
+from rollwave.domain.policy.document import Guardrail, Policy, Wave, read_policy
 from rollwave.domain.policy.facts import Facts, Remaining
-from rollwave.domain.policy.guardrail import Guardrail
-from rollwave.domain.policy.waves import Wave
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
-from rollwave.store import campaigns, waves
+from rollwave.store import campaigns
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 
@@ -83,7 +81,7 @@ async def lock_campaign(
     found = under_policy(row, settings, devices=devices)
     goes_on = row.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED} and not row.being_targeted
     if goes_on and not row.waves and found.waves and found.unreadable is None:
-        await waves.insert(connection, row, found.waves)
+        await campaigns.insert_waves(connection, row, found.waves)
     return found
 
 

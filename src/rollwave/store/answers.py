@@ -20,6 +20,9 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 STATEMENT_TIMEOUT_SECONDS = 30.0
 """Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
 
+SCAN_TIMEOUT_SECONDS = 600.0
+"""The same, of a transaction that reads every row of a campaign or a group."""
+
 ANSWER_SECONDS = STATEMENT_TIMEOUT_SECONDS + 5
 """Seconds that the answer to a statement is waited for: by then PostgreSQL has cancelled it."""
 

@@ -1,29 +1,31 @@
-"""Campaign rows: read, locked, inserted, moved."""
+"""Campaign rows and their waves: read, locked, moved; and the wake-ups that tell workers that one was moved."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
-from rollwave.domain.campaign import FINAL, Action, CampaignRef, CampaignStatus, after
+from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.waves import Wave
-from rollwave.domain.suspension import UNSEEN_SECONDS, Activity, Change
+from rollwave.domain.policy.document import Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events
-from rollwave.store.database import Connection, Pool, system_transaction
+from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.moments import moment
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
 
-SCAN_TIMEOUT_SECONDS = 600.0
-"""Seconds that reading every row of a campaign may take."""
+CHANNEL = "rollwave_due"
+"""The channel that the statement ``campaigns.move`` notifies."""
+
+STILL_THERE_SECONDS = 10.0
+"""Seconds between two checks that the connection that listens still works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +90,6 @@ class Campaign:
     def being_targeted(self) -> bool:
         """Not every device is an execution yet: nothing may be sent, planned or concluded before."""
         return self.targeted_devices is not None and self.status not in FINAL
-
-
-@dataclass(frozen=True, slots=True)
-class NewCampaign:
-    """A campaign to be created. Times are seconds; None takes the engine's settings.
-
-    ``abort_threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rollout_rate`` devices per tick.
-    """
-
-    name: str
-    firmware_version_id: int
-    target_group_id: str
-    rollout_strategy: str = "linear"
-    rollout_rate: int = 10
-    abort_threshold: float = 0.1
-    abort_min_completed: int = 1
-    canary_percent: float = 5.0
-    max_in_flight: int | None = None
-    progress_timeout: float | None = None
-    answer_timeout: float | None = None
-    device_timeout: float | None = None
-    max_attempts: int | None = None
-    retry_on: list[str] | None = None
-    retry_delay: float | None = None
-    retry_delay_max: float | None = None
-
-    def digest(self) -> str:
-        """SHA-256 of the values, in hex: equal for equal requests."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,36 +188,6 @@ async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Camp
     return await get(connection, tenant_id, campaign_id)  # a statement of its own: as it is once the lock is held
 
 
-async def firmware_device_type(connection: Connection, tenant_id: str, firmware_id: int) -> str | None:
-    """The device type that a firmware version is for; None: any.
-
-    Raises:
-        NotFound: this tenant has no such firmware.
-    """
-    row = await connection.fetchrow(_sql["firmware_device_type"], tenant_id, firmware_id)
-    if row is None:
-        raise NotFound(f"no firmware {firmware_id}", hint="List the firmware versions to see their ids.")
-    device_type: str | None = row["device_type"]
-    return device_type
-
-
-async def require_group(connection: Connection, tenant_id: str, group_id: str) -> None:
-    """Check that the tenant has this device group.
-
-    Raises:
-        NotFound: it has not.
-    """
-    if not await connection.fetchval(_sql["group_exists"], tenant_id, group_id):
-        raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
-
-
-async def insert(connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str) -> CampaignId:
-    """Insert a campaign in the state CREATED; returns its id. The statement has the fields' order."""
-    values = (getattr(new, each.name) for each in fields(new))
-    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by)
-    return campaign_id
-
-
 async def move(
     connection: Connection,
     campaign: Campaign | Standing,
@@ -309,3 +252,46 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
             await connection.execute(_sql[change.value], *key)
         case Change.NOTE:
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
+
+
+async def insert_waves(connection: Connection, campaign: Campaign, waves: Sequence[Wave]) -> None:
+    """Write down the plan. Waves that are there already stay as they are."""
+    numbers = [wave.number for wave in waves]
+    shares = [wave.up_to for wave in waves]
+    await connection.execute(_sql["insert_waves"], campaign.tenant_id, campaign.id, numbers, shares)
+
+
+async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> None:
+    """Date the gate behind wave ``number`` and the opening of the next one."""
+    await connection.execute(_sql["pass_gate"], campaign.tenant_id, campaign.id, number)
+
+
+async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
+    """Go on to wave ``number``. False: another worker did."""
+    return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
+
+
+async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
+    """Run ``wake`` at each wake-up, until cancelled. Returns at once behind a pooler, which passes none on.
+
+    One may be lost, and one too many does no harm: workers go on asking, only less often.
+
+    Raises:
+        CONNECTION_TROUBLE: the connection was lost.
+    """
+    async with pool.acquire() as connection:
+        if not await is_direct(connection):
+            return
+
+        def hear(*_: object) -> None:
+            wake()
+
+        await connection.add_listener(CHANNEL, hear)
+        try:
+            wake()  # what came before was not heard
+            while True:
+                await asyncio.sleep(STILL_THERE_SECONDS)
+                await connection.execute("SELECT", timeout=STILL_THERE_SECONDS)
+        finally:
+            if not connection.is_closed():
+                await connection.remove_listener(CHANNEL, hear)

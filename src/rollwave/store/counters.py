@@ -1,14 +1,20 @@
-"""The counters in a campaign's row: moved with its executions, compared with them, repaired."""
+"""How far a campaign is: its counters, which move with its executions, and what it has left to do.
+
+Counters are compared with the execution rows, and repaired. Before they are counted for the first time, and whenever
+one is seen later, rows that a host's own worker left in progress, or wrote over, are taken over.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId
+from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.outcome import Tally
-from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign, Standing, missing, standing
+from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
+from rollwave.store.campaigns import Campaign, Standing, missing, standing
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
 
@@ -104,3 +110,93 @@ async def repair(connection: Connection, campaign: Campaign, found: Comparison) 
     missed = [found.missed[name] for name in COUNTERS]
     applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
     return applied is not None
+
+
+class Adopted(NamedTuple):
+    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``.
+
+    ``SKIPPED`` it was if the engine had skipped it before the worker sent to it.
+    ``failed_before``: that this attempt has failed is in history already.
+    """
+
+    device_id: DeviceId
+    was: ExecutionStatus
+    became: ExecutionStatus
+    attempt: int
+    error: str
+    failed_before: bool
+
+
+async def adopt(
+    connection: Connection, campaign: Campaign, *, progress_timeout: float, limit: int, skipped: Sequence[str]
+) -> list[Adopted]:
+    """Take over up to ``limit`` rows that a host's earlier worker left in progress.
+
+    Each has ``progress_timeout`` seconds for a report, and its whole time begins now. One that had finished before
+    ends so, unless its error is one for which the engine ``skipped`` it: that one has been sent to since. Needs the
+    campaign's lock.
+    """
+    rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, progress_timeout, limit, skipped)
+    return [
+        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
+        for device_id, was, became, attempt, error, failed_before in rows
+    ]
+
+
+async def any_left_behind(connection: Connection, campaign: Campaign) -> bool:
+    """Whether a host's earlier worker left rows in progress that :func:`adopt` has not taken over yet."""
+    return await connection.fetchval(_sql["any_left_behind"], campaign.tenant_id, campaign.id) is not None
+
+
+async def leave(connection: Connection, campaign: Campaign, devices: Sequence[DeviceId]) -> None:
+    """Leave devices that had finished, and are overdue, to :func:`adopt`. Their rows are held."""
+    await connection.execute(_sql["leave"], campaign.tenant_id, campaign.id, devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all.
+
+    ``due_in`` is the seconds until the first lease, deadline or delay of an open one ends; None: there is none.
+    """
+
+    waiting: bool
+    open: bool
+    any: bool
+    due_in: float | None = field(default=None, compare=False)
+
+    @property
+    def finished(self) -> bool:
+        """Every device is terminal. A campaign without devices is not finished: they may be about to come."""
+        return self.any and not self.waiting and not self.open
+
+
+async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
+    """What the campaign has left to do."""
+    row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
+    assert row is not None  # a SELECT without FROM has one row
+    due_in = row["due_in"]
+    return Outlook(waiting=row["waiting"], open=due_in is not None, any=row["any"], due_in=due_in)
+
+
+async def next_due(connection: Connection, campaign: Campaign) -> float | None:
+    """Seconds until the first lease, deadline or delay of the campaign ends, negative once it has; None: none runs."""
+    seconds: float | None = await connection.fetchval(_sql["next_due"], campaign.tenant_id, campaign.id)
+    return seconds
+
+
+async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -> int:
+    """Devices sent to or being sent to and not terminal, counted no further than ``up_to``."""
+    flying: int = await connection.fetchval(_sql["in_flight"], campaign.tenant_id, campaign.id, up_to)
+    return flying
+
+
+async def any_taken(connection: Connection, tenant_id: str, campaign_id: int) -> bool:
+    """Whether the broker has ever taken the campaign's command for one of its devices."""
+    return bool(await connection.fetchval(_sql["any_taken"], tenant_id, campaign_id))
+
+
+async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
+    """Devices that are PENDING; of a campaign not counted yet, those never sent to, counted up to ten thousand."""
+    pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
+    return pending

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS, Refusal
+from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.domain.reports.parse import Report
-from rollwave.domain.reports.throttle import LEEWAY
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection

@@ -34,7 +34,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.engine import commands, explain
 from rollwave.store import views
-from rollwave.store.campaigns import NewCampaign
+from rollwave.store.new_campaigns import NewCampaign
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from math import inf
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.policy import gates, pace
+from rollwave.domain.policy import gates
 from rollwave.domain.policy.document import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
@@ -53,8 +53,8 @@ def admit(policy: Policy, facts: Facts) -> Admission:
     Sending again takes a token, but neither a place in flight (the device holds one) nor a place in the wave.
     """
     of_campaign = gates.status(facts), gates.targeting(facts), gates.listener(facts)
-    left = pace.tokens(
-        pace.Pace(policy.rate, facts.tick, facts.steps), age=facts.interval_age, used=facts.interval_used
+    left = gates.tokens_of(
+        gates.Pace(policy.rate, facts.tick, facts.steps), age=facts.interval_age, used=facts.interval_used
     )
     wave, in_flight = gates.wave(facts), gates.in_flight(policy, facts)
     sends = all(each.open for each in of_campaign)
@@ -71,7 +71,7 @@ def admit(policy: Policy, facts: Facts) -> Admission:
     )
 
 
-def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: pace.Tokens, fresh: int) -> float | None:
+def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: gates.Tokens, fresh: int) -> float | None:
     if all(each.open for each in of_campaign):
         return left.more_in if not left.number else 0.0 if fresh else None
     runs = facts.status is CampaignStatus.RUNNING and facts.targeted is None

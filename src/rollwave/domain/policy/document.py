@@ -1,16 +1,114 @@
-"""The policy of one campaign, read from what its row holds: the only parser. See :func:`read_policy`."""
+"""The policy of one campaign, read from what its row holds: the only parser. See :func:`read_policy`.
+
+Parts of it with rules of their own are the guardrail, which says when a campaign must stop itself, and the waves, in
+which it opens up to its devices. What cannot be read is an error here, and the engine pauses such a campaign.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from rollwave.domain.ids import ID_RULE, is_valid_id
-from rollwave.domain.policy.guardrail import Guardrail
-from rollwave.domain.policy.waves import Strategy, Wave, plan
-from rollwave.domain.reports.throttle import LEEWAY
+from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.domain.retry import LONGEST_SECONDS, RetryPolicy
 from rollwave.errors import UnreadableRow
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """Trip when more than ``threshold`` (0 to 1) of at least ``min_completed`` finished devices failed."""
+
+    threshold: float
+    min_completed: int = 1
+
+    @classmethod
+    def read(cls, threshold: float | None, min_completed: int | None) -> Guardrail:
+        """Check what a row holds.
+
+        Raises:
+            UnreadableRow: the threshold is missing, not a number or not within 0 to 1, or the minimum is below 1.
+        """
+        if threshold is None or not math.isfinite(threshold) or not 0 <= threshold <= 1:
+            raise UnreadableRow(
+                f"abort_threshold {threshold} is not within 0 to 1",
+                hint="Set abort_threshold to a share of failures such as 0.1, then start the campaign again.",
+            )
+        if min_completed is None or min_completed < 1:
+            raise UnreadableRow(
+                f"abort_min_completed {min_completed} is below 1",
+                hint="Set abort_min_completed to 1 or more, then start the campaign again.",
+            )
+        return cls(threshold, min_completed)
+
+    def trips(self, succeeded: int, failed: int) -> bool:
+        """Whether ``failed / (succeeded + failed)`` is strictly over the threshold, with enough finished."""
+        finished = succeeded + failed
+        return finished > 0 and finished >= self.min_completed and failed / finished > self.threshold
+
+    def at_gate(self) -> Guardrail:
+        """The same threshold where a wave has ended: its devices are the whole sample, however few."""
+        return Guardrail(self.threshold, 1)
+
+
+class Strategy(StrEnum):
+    """The words of ``ota_campaigns.rollout_strategy``."""
+
+    LINEAR = "linear"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Wave ``number`` (from 0) lets ``up_to`` devices in all be sent to; None: all of them.
+
+    The gate behind it opens the next wave once every one of those is terminal and the guardrail holds.
+    """
+
+    number: int
+    up_to: int | None
+
+
+def wave_name(number: int, waves: Sequence[Wave]) -> str:
+    """What people call a wave of these."""
+    if len(waves) == 1:
+        return "all"
+    if len(waves) == 2:
+        return ("canary", "rest")[number]
+    return f"wave {number}"
+
+
+def wave_at(place: int, waves: Sequence[Wave]) -> Wave:
+    """The wave in which the device goes before which ``place`` others go, in all."""
+    return next((each for each in waves if each.up_to is None or place < each.up_to), waves[-1])
+
+
+def plan(strategy: str | None, total: int, canary_percent: float | None) -> tuple[Wave, ...]:
+    """Split ``total`` devices into waves.
+
+    Linear is one wave. Canary is a first share of ``canary_percent`` (rounded up, at least 1 device), then the rest.
+
+    Raises:
+        UnreadableRow: the strategy is not known, or the percentage is not over 0 and up to 100.
+    """
+    match strategy:
+        case Strategy.LINEAR:
+            return (Wave(0, None),)
+        case Strategy.CANARY:
+            if canary_percent is None or not 0 < canary_percent <= 100:
+                raise UnreadableRow(
+                    f"canary_percent {canary_percent} is not over 0 and up to 100",
+                    hint="Set canary_percent to a share such as 5, then start the campaign again.",
+                )
+            first = max(1, math.ceil(total * canary_percent / 100))
+            return (Wave(0, first), Wave(1, None))
+        case _:
+            raise UnreadableRow(
+                f"rollout_strategy {strategy!r} is not known",
+                hint="Set rollout_strategy to linear or canary, then start the campaign again.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +137,7 @@ class Policy:
 
     @property
     def longest_deadline(self) -> float:
-        """The most seconds for which a deadline is set: a little more than the silence (``throttle.LEEWAY``)."""
+        """The most seconds for which a deadline is set: a little more than the silence (``outcome.LEEWAY``)."""
         return self.longest_silence * (1 + LEEWAY)
 
     @property

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.waves import Wave
+from rollwave.domain.policy.document import Wave
 from rollwave.domain.refusal import Refusal
 
 

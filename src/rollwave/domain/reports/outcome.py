@@ -1,14 +1,21 @@
-"""What became of a report, and by how much each campaign's counters move."""
+"""What becomes of a report, and by how much each campaign's counters move.
+
+It may be left unwritten: as chatter (:class:`Talk`), or because another one of its batch says more
+(:func:`one_per_execution`). Else it is compared with the execution that it met (:func:`outcome_of`).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
+from math import inf
 from typing import TypeAlias
 
-from rollwave.domain.execution import TERMINAL, ExecutionStatus
-from rollwave.domain.ids import CampaignId
+from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.parse import Report
 
 _UNSENT = (ExecutionStatus.PENDING, ExecutionStatus.SKIPPED)
@@ -18,6 +25,19 @@ Move: TypeAlias = tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | No
 
 Tally: TypeAlias = "Counter[tuple[CampaignId, ExecutionStatus]]"
 """By how many executions each campaign's states have grown, or shrunk."""
+
+MAX_ATTEMPTS_PER_BATCH = 4
+"""Attempts of one device that are read in one batch."""
+
+EARNED_EVERY_SECONDS, BURST = 5.0, 3
+"""Seconds for which a device earns one report of chatter, and how many it can have saved up."""
+
+PROGRESS_STEP_POINTS = 25
+"""Points of progress that are no chatter: what is shown is never further behind what a device said last."""
+
+LEEWAY = 0.1
+"""The share of a device's patience for which chatter may be left out after a word was written. A written word sets the
+deadline so much later than the patience says (``apply_reports``), so that no deadline comes sooner for it."""
 
 
 class Outcome(StrEnum):
@@ -81,3 +101,111 @@ def tally_of(moves: Iterable[Move]) -> Tally:
 def ended_in(tally: Tally) -> set[CampaignId]:
     """Campaigns of which executions reached a terminal state."""
     return {campaign_id for (campaign_id, status), moved in tally.items() if status in TERMINAL and moved}
+
+
+def one_per_execution(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[DeviceId, Report]]]:
+    """Keep the furthest report of each execution and attempt, in lists with at most one report of an execution each.
+
+    The lists are to be written one after the other. Nearly always there is one. There are more where a batch has
+    reports of one device under different attempts, or a failure after other reports (which tell why the attempt
+    failed). Of one device no more than ``MAX_ATTEMPTS_PER_BATCH`` attempts are read.
+    """
+    said = list(reports)
+    if len({(report.campaign_id, device_id) for device_id, report in said}) == len(said):
+        return [said] if said else []
+    furthest: dict[tuple[int, DeviceId], dict[int | None, list[Report]]] = {}
+    for device_id, report in said:
+        attempts = furthest.setdefault((report.campaign_id, device_id), {})
+        if report.attempt not in attempts and len(attempts) == MAX_ATTEMPTS_PER_BATCH:
+            continue
+        words = attempts.setdefault(report.attempt, [])
+        if not words or (report.status is ExecutionStatus.FAILED and _says_more(report, words[-1])):
+            words.append(report)
+        elif _says_more(report, words[-1]):
+            words[-1] = report
+    result: list[list[tuple[DeviceId, Report]]] = []
+    for (_, device_id), attempts in furthest.items():
+        for number, report in enumerate(chain.from_iterable(attempts.values())):
+            if number == len(result):
+                result.append([])
+            result[number].append((device_id, report))
+    return result
+
+
+def _says_more(new: Report, known: Report) -> bool:
+    if RANK[new.status] != RANK[known.status]:
+        return RANK[new.status] > RANK[known.status]
+    # Of two terminal reports the first one counts.
+    return new.status not in TERMINAL and (new.progress or 0) > (known.progress or 0)
+
+
+@dataclass(slots=True)
+class Talk:
+    """What one device has said. Times are seconds of whatever clock the caller keeps to.
+
+    A report is chatter when it is not terminal and says nothing further than the device has said before, in this
+    campaign and attempt. Only chatter is ever left out: when a device has too much of it, and, while reports come
+    faster than they can be written, whenever the device has just been heard. Every deadline is kept.
+    """
+
+    campaign_id: int = 0
+    attempt: int | None = None
+    rank: int = 0
+    """The furthest of what was let through."""
+    progress: int = 0
+    """The furthest that was let through of it."""
+    written: float = -inf
+    """When a word of this campaign and attempt was last written, and so the deadline set."""
+    patience: float = 0.0
+    """Seconds of silence that the campaign allows."""
+    chatted: float = -inf
+    bad: float = -inf
+
+    def hear(self, report: Report, *, now: float, behind: bool) -> Outcome | None:
+        """None lets ``report`` through, an outcome leaves it out. ``behind``: there is too much to write."""
+        if report.status in TERMINAL:
+            self._start(0, None)  # another attempt may follow, and its words are new
+            return None
+        if (self.campaign_id, self.attempt) != (report.campaign_id, report.attempt):
+            self._start(report.campaign_id, report.attempt)
+        rank = RANK[report.status]
+        progress = report.progress or 0
+        if rank > self.rank:
+            self.rank, self.progress = rank, progress
+            return None
+        in_time = now - self.written < self.patience * LEEWAY
+        if behind and in_time:
+            return Outcome.SHED
+        if rank == self.rank and progress >= self.progress + PROGRESS_STEP_POINTS:
+            self.progress = progress
+            return None
+        chatted = charged(self.chatted, now, every=EARNED_EVERY_SECONDS, burst=BURST)
+        if chatted is not None:
+            self.chatted = chatted
+            self.progress = max(self.progress, progress) if rank == self.rank else self.progress
+            return None
+        # Over its rate, but a deadline is to be set anew; where nothing was ever written there is none.
+        return Outcome.THROTTLED if in_time or self.written == -inf else None
+
+    def wrote(self, report: Report, *, at: float, patience: float) -> None:
+        """``report`` has changed its execution; the transaction had begun by ``at``."""
+        if (self.campaign_id, self.attempt) == (report.campaign_id, report.attempt):
+            self.written, self.patience = at, patience
+
+    def may_be_sampled(self, now: float, *, every: float, burst: int) -> bool:
+        """Whether a bad message of this device is worth a look, or it has had its share of attention."""
+        bad = charged(self.bad, now, every=every, burst=burst)
+        self.bad = self.bad if bad is None else bad
+        return bad is not None
+
+    def _start(self, campaign_id: int, attempt: int | None) -> None:
+        self.campaign_id, self.attempt, self.rank, self.progress, self.written = campaign_id, attempt, 0, 0, -inf
+
+
+def charged(account: float, now: float, *, every: float, burst: int) -> float | None:
+    """Charge one to an allowance of one ``every`` so many seconds, ``burst`` at once; None: there is none left.
+
+    ``account`` is what the last charge returned: the time at which the allowance is whole again (-inf: it is).
+    """
+    due = max(account, now)
+    return due + every if due - now <= every * (burst - 1) else None

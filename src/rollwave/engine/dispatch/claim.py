@@ -14,13 +14,13 @@ from rollwave.domain.policy.admission import Admission, admit
 from rollwave.domain.policy.document import Policy
 from rollwave.domain.policy.facts import Facts
 from rollwave.engine import stop
-from rollwave.engine.dispatch.batch import Batch
+from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import command_of, lock_campaign
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import executions, listeners, remaining
+from rollwave.store import counters, executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, Times
@@ -90,7 +90,7 @@ class Claims:
         heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)
-        in_flight = await remaining.in_flight(connection, campaign, up_to=policy.max_in_flight)
+        in_flight = await counters.in_flight(connection, campaign, up_to=policy.max_in_flight)
         return replace(facts, heard=True, in_flight=in_flight)
 
     def _note(self, *, heard: bool) -> bool:
@@ -110,7 +110,7 @@ class Claims:
         soon = SOON_SECONDS if admission.look_again_in is None else admission.look_again_in
         if not admission.tokens:
             return soon
-        due_in = await remaining.next_due(connection, campaign)
+        due_in = await counters.next_due(connection, campaign)
         if admission.look_again_in is None or (due_in is not None and due_in <= 0):
             return SOON_SECONDS  # a place in flight, a gate, or an overdue device comes first
         return inf if due_in is None else due_in

@@ -10,14 +10,13 @@ from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.refusal import TEXT, Refusal
 from rollwave.engine import stop
-from rollwave.engine.dispatch.batch import Answers, Batch
 from rollwave.engine.dispatch.isolate import Isolation
-from rollwave.engine.dispatch.session import CommandSession, publish_batch
+from rollwave.engine.dispatch.session import Answers, Batch, CommandSession, publish_batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, executions, remaining
+from rollwave.store import campaigns, counters, executions
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 
@@ -127,7 +126,7 @@ class Delivery:
         if answers.taken:
             return True
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            return await remaining.any_taken(connection, ref.tenant_id, ref.campaign_id)
+            return await counters.any_taken(connection, ref.tenant_id, ref.campaign_id)
 
     async def _pause_too_large(self, ref: CampaignRef, answers: Answers) -> None:
         """Pause a campaign whose command is too large for every device. No device counts as refused for that."""

@@ -23,8 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.engine.dispatch.batch import Answers, Batch
-from rollwave.engine.dispatch.session import CommandSession, publish_batch
+from rollwave.engine.dispatch.session import Answers, Batch, CommandSession, publish_batch
 from rollwave.errors import BrokerUnavailable, MessageTooLarge
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic

@@ -19,16 +19,15 @@ from typing import TypeAlias
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy.admission import admit
-from rollwave.engine.dispatch.batch import Answers, Batch
 from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
-from rollwave.engine.dispatch.session import CommandSession
+from rollwave.engine.dispatch.session import Answers, Batch, CommandSession
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, listeners, remaining
+from rollwave.store import campaigns, counters, listeners
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 
@@ -119,7 +118,7 @@ class Dispatch:
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            left = await remaining.count_pending(connection, ref.tenant_id, ref.campaign_id)
+            left = await counters.count_pending(connection, ref.tenant_id, ref.campaign_id)
         _log.info(
             "ota_devices_dispatched",
             campaign_id=ref.campaign_id,

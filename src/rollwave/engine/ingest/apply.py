@@ -12,8 +12,7 @@ from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.coalesce import one_per_execution
-from rollwave.domain.reports.outcome import Outcome, Tally, ended_in, outcome_of, tally_of
+from rollwave.domain.reports.outcome import Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop

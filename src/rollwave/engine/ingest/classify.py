@@ -11,9 +11,8 @@ from math import inf
 
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports import parse
-from rollwave.domain.reports.outcome import Outcome
+from rollwave.domain.reports.outcome import Outcome, Talk, charged
 from rollwave.domain.reports.parse import Report
-from rollwave.domain.reports.throttle import Talk, charged
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.topics import parse_ask_topic, parse_status_topic

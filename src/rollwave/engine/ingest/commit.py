@@ -107,11 +107,14 @@ class Ingest:
             async with limit:
                 return await self._persist(tenant_id, share, outcomes)
 
-        written = await self._many_tenants.write(shares)
-        outcomes.update(written.outcomes)
+        settled: list[CampaignRef] = []
+        if len(shares) > 1:
+            written = await self._many_tenants.write(shares)
+            outcomes.update(written.outcomes)
+            settled, shares = written.settled, written.left
         async with asyncio.TaskGroup() as writing_left:
-            tasks = [writing_left.create_task(persist(*each)) for each in written.left.items()]
-        return written.settled + [ref for task in tasks for ref in task.result()]
+            tasks = [writing_left.create_task(persist(*each)) for each in shares.items()]
+        return settled + [ref for task in tasks for ref in task.result()]
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[CampaignRef]:
         for number, pause in enumerate(pauses()):

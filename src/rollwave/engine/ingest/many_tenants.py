@@ -16,8 +16,7 @@ from typing import TypeAlias
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
-from rollwave.domain.reports.coalesce import one_per_execution
-from rollwave.domain.reports.outcome import Move, Outcome, ended_in, outcome_of, tally_of
+from rollwave.domain.reports.outcome import Move, Outcome, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach

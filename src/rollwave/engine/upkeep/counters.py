@@ -1,18 +1,40 @@
-"""Counters compared with the rows of a campaign, and set right where a host or somebody else's SQL moved them."""
+"""What a host or somebody else's SQL did to a campaign's rows, put right.
+
+Devices that a host's own worker left in progress are taken over whenever one is seen: when the campaign is looked at
+for the first time, and later where that worker has not been stopped or its SQL writes such rows. None of them fails
+for that. Counters are compared with the rows, and repaired.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.events import ENGINE, CampaignAdopted, CountersRepaired
+from rollwave.domain.events import (
+    DEVICE,
+    ENGINE,
+    AttemptFailed,
+    CampaignAdopted,
+    CountersRepaired,
+    Entry,
+    FinishedRestored,
+)
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import UNSENDABLE
 from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS
+from rollwave.domain.reports.outcome import Tally
+from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import under_policy
-from rollwave.engine.stop import Stopped
+from rollwave.engine.stop import SKIPPED_BECAUSE, Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import adoption, campaigns, counters, events, overdue
-from rollwave.store.campaigns import SCAN_TIMEOUT_SECONDS, Campaign
-from rollwave.store.counters import Comparison
+from rollwave.store import campaigns, counters, events, overdue
+from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
+from rollwave.store.campaigns import Campaign
+from rollwave.store.counters import Adopted, Comparison
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("upkeep")
@@ -20,8 +42,14 @@ _log = get_logger("upkeep")
 CLOCK_SET_BACK_MARGIN = 1.2
 """A row that is due later than this many times the longest wait was dated before the database's clock was set back.
 
-More than 1 + ``domain.reports.throttle.LEEWAY``, by which deadlines are later than the silence that is allowed.
+More than 1 + ``domain.reports.outcome.LEEWAY``, by which deadlines are later than the silence that is allowed.
 """
+
+MAX_ADOPTED_PER_LOOK = 10_000
+"""Devices taken over in one look."""
+
+SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
+"""What the engine writes down for a device that it never sends to."""
 
 
 class Counters:
@@ -73,7 +101,7 @@ class Counters:
         """None: what a host left in progress is to be taken over first."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
-            if not campaign.counted and _goes_on(campaign) and await adoption.any_left_behind(connection, campaign):
+            if not campaign.counted and _goes_on(campaign) and await counters.any_left_behind(connection, campaign):
                 return None
             await counters.begin_counting(connection, ref.tenant_id, ref.campaign_id)
         async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
@@ -105,7 +133,7 @@ class Counters:
         if not _goes_on(campaign):
             return True
         # A host that has written down the campaign is about to write down its devices.
-        return found.devices > 0 and not await adoption.any_left_behind(connection, campaign)
+        return found.devices > 0 and not await counters.any_left_behind(connection, campaign)
 
     async def _record_adoption(
         self, connection: Connection, ref: CampaignRef, adopted: CampaignAdopted
@@ -146,3 +174,56 @@ def _what_a_host_did(found: Comparison) -> CampaignAdopted:
         failed=rows["failed"],
         skipped=rows["skipped"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """What taking over came to: there may be ``more`` such devices, and of these, ``any_moved`` to another state.
+
+    Then the counters are to be verified before the campaign is judged: such a device may have been counted before the
+    host's worker wrote over it.
+    """
+
+    more: bool
+    any_moved: bool
+
+
+async def take_over(
+    connection: Connection, campaign: Campaign, *, progress_timeout: float, limit: int = MAX_ADOPTED_PER_LOOK
+) -> TakenOver:
+    """Give devices left in progress all their time from now on, and end those that had finished.
+
+    Needs the campaign's lock.
+    """
+    adopted = await counters.adopt(
+        connection, campaign, progress_timeout=progress_timeout, limit=limit, skipped=SKIPPED
+    )
+    moved = [each for each in adopted if each.became is not each.was]
+    tally: Tally = Counter()
+    for each in moved:
+        tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
+    if moved and campaign.counting:  # else they are counted with all others, and the host may have counted them before
+        await counters.count(connection, campaign.tenant_id, tally)
+    ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
+    if ended:
+        await _record_finished(connection, campaign, ended)
+    return TakenOver(more=len(adopted) == limit, any_moved=bool(moved))
+
+
+async def _record_finished(connection: Connection, campaign: Campaign, ended: Sequence[Adopted]) -> None:
+    failures = [each for each in ended if each.became is ExecutionStatus.FAILED]
+    await events.append_failed_attempts(
+        connection,
+        campaign.tenant_id,
+        [_failed_attempt(campaign, each) for each in failures if not each.failed_before],
+    )
+    restored = FinishedRestored(succeeded=len(ended) - len(failures), failed=len(failures))
+    await events.append(connection, campaign.tenant_id, campaign.id, restored, actor=ENGINE)
+    if campaign.counted:  # else it is being adopted, which is logged once it is counted
+        counts = restored.to_detail()
+        _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
+
+
+def _failed_attempt(campaign: Campaign, device: Adopted) -> Entry[AttemptFailed]:
+    failed = AttemptFailed(device.attempt, device.error, Reason.REPORTED, final=True, device_id=device.device_id)
+    return Entry(campaign.id, failed, DEVICE)

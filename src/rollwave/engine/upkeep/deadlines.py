@@ -10,18 +10,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.campaign import CampaignStatus, Change
 from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, GivenUp
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
 from rollwave.domain.policy.document import Policy
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
-from rollwave.domain.suspension import Change
 from rollwave.engine import stop
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
-from rollwave.store import adoption, campaigns, counters, events, listeners, overdue
+from rollwave.store import campaigns, counters, events, listeners, overdue
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
@@ -96,7 +95,7 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in late if each.finished]:
-        await adoption.leave(connection, campaign, finished)
+        await counters.leave(connection, campaign, finished)
     more = len(late) == MAX_OVERDUE_PER_LOOK or bool(finished)
     judged = [_judge(each, policy, sends_on=sends_on) for each in late if not each.finished]
     again = [(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None]

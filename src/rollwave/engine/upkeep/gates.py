@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
@@ -14,16 +15,26 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep import adoption, deadlines
-from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep import deadlines
+from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
+from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, remaining, waves
+from rollwave.store import campaigns, counters, events
 from rollwave.store.campaigns import Campaign
+from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.remaining import Outlook
+from rollwave.store.outage import is_outage
 
 _log = get_logger("upkeep")
+
+_listener_log = get_logger("listener")
+
+MAX_SETTLED_IN_PARALLEL = 2
+"""Settled campaigns looked after at the same time: each may keep a connection for as long as its rows are read."""
+
+GIVE_UP_SECONDS = 5.0
+"""Maximum number of seconds for the settled campaigns in hand to be let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +59,7 @@ class Look:
 class Upkeep:
     """Looks after one campaign at a time; any number of workers may do so at once."""
 
-    def __init__(
-        self, pool: Pool, settings: Settings, *, max_adopted_per_look: int = adoption.MAX_ADOPTED_PER_LOOK
-    ) -> None:
+    def __init__(self, pool: Pool, settings: Settings, *, max_adopted_per_look: int = MAX_ADOPTED_PER_LOOK) -> None:
         self._max_adopted_per_look = max_adopted_per_look
         self._pool = pool
         self._settings = settings
@@ -120,7 +129,7 @@ class Upkeep:
 
         ``counted``: its rows have just been counted.
         """
-        taken = await adoption.take_over(
+        taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )
         if taken.more:
@@ -135,7 +144,7 @@ class Upkeep:
 
     async def _pass_gate(self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None) -> Look:
         campaign, wave = locked.row, locked.wave
-        outlook = await remaining.outlook(connection, campaign)
+        outlook = await counters.outlook(connection, campaign)
         left = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
         finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=left)).wave_finished
         last = wave.number == locked.waves[-1].number
@@ -155,8 +164,8 @@ class Upkeep:
         if outlook.finished:
             await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
-        if campaign.status is CampaignStatus.RUNNING and await waves.open_wave(connection, campaign, wave + 1):
-            await waves.pass_gate(connection, campaign, wave)
+        if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):
+            await campaigns.pass_gate(connection, campaign, wave)
             opened = WaveOpened(wave + 1, campaign.succeeded, campaign.failed)
             await events.append(connection, campaign.tenant_id, campaign.id, opened, actor=ENGINE)
             _log.info("ota_wave_opened", campaign_id=campaign.id, tenant_id=campaign.tenant_id, wave=wave + 1)
@@ -170,7 +179,7 @@ class Upkeep:
         # Nothing is sent any more: a policy that cannot be read pauses nothing.
         campaign, policy = locked.row, locked.policy
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
-        taken = await adoption.take_over(
+        taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )
         more = taken.more
@@ -182,10 +191,38 @@ class Upkeep:
 
     async def _finish_winding_down(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Look:
         """Be done with a campaign that is over, on verified counters: a host's SQL may have ended it, or moved rows."""
-        outlook = await remaining.outlook(connection, campaign)
+        outlook = await counters.outlook(connection, campaign)
         if campaign.status is CampaignStatus.ABORTED and (outlook.waiting or outlook.open):
             return Look()
         if outlook != verified:
             return Look(to_verify=outlook)
         await campaigns.mark_wound_down(connection, campaign)
         return Look()
+
+
+class SettledCampaigns:
+    """Looks after campaigns in which every device sent to is terminal, now and not at the next tick.
+
+    To conclude a wave every row of the campaign is read. That is for no other campaign's reports to wait for.
+    """
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._upkeep = Upkeep(pool, settings)
+        self._looks = KeyedTasks(self._look_after, in_parallel=MAX_SETTLED_IN_PARALLEL)
+
+    def look_after(self, settled: Sequence[CampaignRef]) -> None:
+        """Begin to look after these."""
+        for ref in settled:
+            self._looks.start_or_repeat(ref)
+
+    async def cancel(self) -> None:
+        """Leave the campaigns in hand to the next look of a worker."""
+        await self._looks.cancel(GIVE_UP_SECONDS)
+
+    async def _look_after(self, ref: CampaignRef) -> None:
+        try:
+            async with self._looks.turn(ref):
+                await self._upkeep.look_after(ref)
+        except Exception as error:  # noqa: BLE001  the next look of a worker does it
+            if not is_outage(error):
+                _listener_log.exception("ota_campaign_error", campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)

@@ -17,7 +17,7 @@ from rollwave.engine.ingest import listener
 from rollwave.engine.ingest.troubles import part_of
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker.host_pool import Given, HostPool, host_pool_of
-from rollwave.engine.worker.listening import make_listener
+from rollwave.engine.worker.worker import make_listener
 from rollwave.errors import ConfigurationError
 from rollwave.log import TraceSource, traced_by
 from rollwave.settings import Settings

@@ -6,12 +6,13 @@ import asyncio
 from functools import partial
 
 from rollwave.engine.backpressure import Backpressure
+from rollwave.engine.dispatch.resend import Resender
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest import listener
 from rollwave.engine.ingest.listener import Listener
+from rollwave.engine.upkeep.gates import SettledCampaigns
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker import readiness
-from rollwave.engine.worker.listening import make_listener
 from rollwave.engine.worker.loop import CampaignLoop
 from rollwave.engine.worker.supervisor import Supervisor
 from rollwave.log_once import Problems
@@ -58,3 +59,41 @@ class Worker:
     async def _dispatch(self, stop: asyncio.Event) -> None:
         async with self._command_session:
             await CampaignLoop(self._pool, self._command_session, self._settings, stop).run()
+
+
+def make_listener(
+    pool: Pool,
+    settings: Settings,
+    *,
+    slot: int = 0,
+    backpressure: Backpressure | None = None,
+    problems: Problems | None = None,
+) -> Listener:
+    """A listener for the slot. Its reports set campaigns going, and answer devices that ask for their command.
+
+    ``problems``: of the process, where other parts meet the same ones.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
+    problems = problems or Problems()
+    resender = Resender(pool, settings, problems)
+    settled = SettledCampaigns(pool, settings)
+
+    async def beside() -> None:
+        """Answer devices until cancelled. Campaigns in hand are then left to the next look of a worker."""
+        try:
+            await resender.run()
+        finally:
+            await settled.cancel()
+
+    return Listener(
+        pool,
+        settings,
+        slot=slot,
+        backpressure=backpressure,
+        problems=problems,
+        on_settled=settled.look_after,
+        on_question=resender.ask,
+        beside=beside,
+    )

@@ -31,22 +31,8 @@ FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
 WHERE c.tenant_id = $1 AND c.id = $2;
 
--- name: firmware_device_type
-SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2::bigint;
-
--- name: group_exists
-SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2);
-
--- name: insert
-INSERT INTO ota_campaigns
-    (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
-     abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
-     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'CREATED')
-RETURNING id;
-
 -- name: move
--- Workers are called once it is committed (store/wake_ups.py). A campaign that nobody has looked at for more than $6 seconds has
+-- Workers are called once it is committed (store/campaigns.py). A campaign that nobody has looked at for more than $6 seconds has
 -- been suspended since then.
 -- $7: cut the reason to what the column holds.
 -- Not applied: the campaign is no longer in the state the decision was made on.
@@ -111,3 +97,21 @@ SET active_since = LEAST(active_since, statement_timestamp()), active_at = state
     suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END,
     settled_at = NULL
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
+
+-- name: insert_waves
+INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to, opened_at)
+SELECT $1, $2, w.number, w.up_to, CASE w.number WHEN 0 THEN statement_timestamp() END
+FROM unnest($3::int[], $4::int[]) AS w (number, up_to)
+ON CONFLICT DO NOTHING;
+
+-- name: pass_gate
+WITH passed AS (
+    UPDATE ota_campaign_waves SET passed_at = statement_timestamp()
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3
+)
+UPDATE ota_campaign_waves SET opened_at = statement_timestamp()
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 + 1;
+
+-- name: open_wave
+-- Not applied: another worker opened it.
+UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;

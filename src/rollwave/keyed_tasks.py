@@ -1,17 +1,18 @@
-"""One task for each campaign that there is work for: never two for the same one, and a limited number at work."""
+"""One task for each key, a campaign say, that there is work for: never two for the same one, and few at work at once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from rollwave.domain.campaign import CampaignRef
 from rollwave.log import get_logger
 from rollwave.tasks import end, start
 
 _log = get_logger("worker")
+
+Key = TypeVar("Key", bound=Hashable)
 
 CANCEL_AGAIN_SECONDS = 1.0
 """Seconds after which what is still being tidied up is cancelled too."""
@@ -20,40 +21,40 @@ CANCELLED_SECONDS = 15.0
 """Maximum number of seconds for cancelled work to end. After that it is left behind."""
 
 
-class KeyedTasks:
-    """Does ``work`` for campaigns, as a task of each campaign's own.
+class KeyedTasks(Generic[Key]):
+    """Does ``work`` for keys, as a task of each key's own.
 
     The work takes a ``turn`` for each part of it, and of all tasks only ``in_parallel`` have one at the same time. It
     handles its own errors: one that it lets out is logged, and ends it.
     """
 
-    def __init__(self, work: Callable[[CampaignRef], Coroutine[Any, Any, None]], *, in_parallel: int) -> None:
+    def __init__(self, work: Callable[[Key], Coroutine[Any, Any, None]], *, in_parallel: int) -> None:
         self._work = work
         self._turns = asyncio.Semaphore(in_parallel)
-        self._tasks: dict[CampaignRef, asyncio.Task[None]] = {}
-        self._asked_again: set[CampaignRef] = set()
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._asked_again: set[Key] = set()
 
-    def __contains__(self, ref: CampaignRef) -> bool:
-        """Whether the campaign's task is running."""
-        task = self._tasks.get(ref)
+    def __contains__(self, key: Key) -> bool:
+        """Whether the key's task is running."""
+        task = self._tasks.get(key)
         return task is not None and not task.done()
 
-    def start(self, ref: CampaignRef) -> None:
-        """Start the campaign's task, unless it is running."""
-        if ref not in self:
-            self._tasks[ref] = start(self._run(ref))
+    def start(self, key: Key) -> None:
+        """Start the key's task, unless it is running."""
+        if key not in self:
+            self._tasks[key] = start(self._run(key))
 
-    def start_or_repeat(self, ref: CampaignRef) -> None:
-        """Start the campaign's task. If it has had its turn already, the work is done once more after that."""
-        if ref in self:
-            self._asked_again.add(ref)
-        self.start(ref)
+    def start_or_repeat(self, key: Key) -> None:
+        """Start the key's task. If it has had its turn already, the work is done once more after that."""
+        if key in self:
+            self._asked_again.add(key)
+        self.start(key)
 
     @asynccontextmanager
-    async def turn(self, ref: CampaignRef) -> AsyncIterator[None]:
+    async def turn(self, key: Key) -> AsyncIterator[None]:
         """Wait for a turn, and have it for the block. Whoever asks from now on asks for another."""
         async with self._turns:
-            self._asked_again.discard(ref)
+            self._asked_again.discard(key)
             yield
 
     async def drain(self) -> None:
@@ -72,12 +73,12 @@ class KeyedTasks:
         # A task that was cancelled before it began never removes itself.
         return [task for task in self._tasks.values() if not task.done()]
 
-    async def _run(self, ref: CampaignRef) -> None:
+    async def _run(self, key: Key) -> None:
         try:
-            await self._work(ref)
-            while ref in self._asked_again:
-                self._asked_again.discard(ref)
-                await self._work(ref)
+            await self._work(key)
+            while key in self._asked_again:
+                self._asked_again.discard(key)
+                await self._work(key)
         finally:
-            self._asked_again.discard(ref)
-            del self._tasks[ref]
+            self._asked_again.discard(key)
+            del self._tasks[key]

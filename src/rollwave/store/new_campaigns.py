@@ -1,0 +1,99 @@
+"""A campaign to be created: what it asks for, under which idempotency key, and its row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
+
+from rollwave.domain.ids import CampaignId
+from rollwave.errors import NotFound
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("new_campaigns")
+
+
+@dataclass(frozen=True, slots=True)
+class NewCampaign:
+    """A campaign to be created. Times are seconds; None takes the engine's settings.
+
+    ``abort_threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rollout_rate`` devices per tick.
+    """
+
+    name: str
+    firmware_version_id: int
+    target_group_id: str
+    rollout_strategy: str = "linear"
+    rollout_rate: int = 10
+    abort_threshold: float = 0.1
+    abort_min_completed: int = 1
+    canary_percent: float = 5.0
+    max_in_flight: int | None = None
+    progress_timeout: float | None = None
+    answer_timeout: float | None = None
+    device_timeout: float | None = None
+    max_attempts: int | None = None
+    retry_on: list[str] | None = None
+    retry_delay: float | None = None
+    retry_delay_max: float | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of the values, in hex: equal for equal requests."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+async def firmware_device_type(connection: Connection, tenant_id: str, firmware_id: int) -> str | None:
+    """The device type that a firmware version is for; None: any.
+
+    Raises:
+        NotFound: this tenant has no such firmware.
+    """
+    row = await connection.fetchrow(_sql["firmware_device_type"], tenant_id, firmware_id)
+    if row is None:
+        raise NotFound(f"no firmware {firmware_id}", hint="List the firmware versions to see their ids.")
+    device_type: str | None = row["device_type"]
+    return device_type
+
+
+async def require_group(connection: Connection, tenant_id: str, group_id: str) -> None:
+    """Check that the tenant has this device group.
+
+    Raises:
+        NotFound: it has not.
+    """
+    if not await connection.fetchval(_sql["group_exists"], tenant_id, group_id):
+        raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
+
+
+async def insert(connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str) -> CampaignId:
+    """Insert a campaign in the state CREATED; returns its id. The statement has the fields' order."""
+    values = (getattr(new, each.name) for each in fields(new))
+    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by)
+    return campaign_id
+
+
+class EarlierRequest(NamedTuple):
+    """The request that used a key first: the campaign that it created, and the SHA-256 of its values, in hex.
+
+    A key lives as long as its campaign. A host's ``SELECT *`` shows nothing of it, so it has a table of its own.
+    """
+
+    campaign_id: CampaignId
+    digest: str
+
+
+async def earlier_request(connection: Connection, tenant_id: str, key: str) -> EarlierRequest | None:
+    """The request that used this key first. None: the key is unused."""
+    row = await connection.fetchrow(_sql["earlier_request"], tenant_id, key)
+    return EarlierRequest(row["campaign_id"], row["digest"]) if row else None
+
+
+async def keep_key(connection: Connection, tenant_id: str, key: str, digest: str, campaign_id: CampaignId) -> None:
+    """Remember the key of a campaign that was created just now. ``digest`` is the SHA-256 of its values, in hex.
+
+    Another request may have used the key meanwhile: PostgreSQL's error about that becomes Conflict in ``refusing``.
+    """
+    await connection.execute(_sql["forget_key"], tenant_id, key)
+    await connection.execute(_sql["keep_key"], tenant_id, key, digest, campaign_id)

@@ -1,0 +1,28 @@
+-- name: firmware_device_type
+SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2::bigint;
+
+-- name: group_exists
+SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2);
+
+-- name: insert
+INSERT INTO ota_campaigns
+    (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
+     abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
+     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'CREATED')
+RETURNING id;
+
+-- name: earlier_request
+-- A key whose campaign a host has deleted is free again.
+SELECT campaign_id, encode(digest, 'hex') AS digest
+FROM rollwave_idempotency
+WHERE tenant_id = $1 AND key = $2
+  AND EXISTS (SELECT FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = campaign_id);
+
+-- name: forget_key
+DELETE FROM rollwave_idempotency
+WHERE tenant_id = $1 AND key = $2
+  AND NOT EXISTS (SELECT FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = campaign_id);
+
+-- name: keep_key
+INSERT INTO rollwave_idempotency (tenant_id, key, digest, campaign_id) VALUES ($1, $2, decode($3::text, 'hex'), $4);
