@@ -31,7 +31,7 @@ class Engine:
         self.key = key
         self.due = CampaignRef(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
         self._claimer = Claims(pool, settings, Counters(pool, settings).count, steps=1)
-        self._intake = Ingest(pool, settings)
+        self._ingest = Ingest(pool, settings)
 
     async def claim(self) -> Sequence[Claimed]:
         """The next batch of devices, leased."""
@@ -46,7 +46,7 @@ class Engine:
         """As if each had reported this."""
         body = encode_report(self.key.campaign, status)
         no_handle = cast("Any", None)  # nothing is acknowledged
-        await self._intake.take_in(
+        await self._ingest.take_in(
             [
                 Incoming(
                     status_topic(self.key.tenant, each.device_id), body, retain=False, attempt=None, handle=no_handle

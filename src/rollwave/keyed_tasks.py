@@ -1,4 +1,4 @@
-"""One task for each key, a campaign say, that there is work for: never two for the same one, and few at work at once."""
+"""One task for each key that there is work for: never two for the same key, and few of them working in parallel."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.parse import Report
 from rollwave.engine.ingest.classify import Share
 from rollwave.engine.ingest.many_tenants import (
-    MAX_LANES,
     MAX_REPORTS_OF_A_SMALL_SHARE,
-    TENANTS_PER_LANE,
+    MAX_TRANSACTIONS_IN_PARALLEL,
+    TENANTS_PER_TRANSACTION,
     Said,
     is_plain,
-    lanes_of,
+    split_by_tenant,
 )
 from rollwave.store.quarantine import Sample
 
@@ -31,19 +31,19 @@ def reports(tenants: int, each: int) -> list[Said]:
 
 
 def test_a_tenant_is_in_exactly_one_lane_and_no_report_is_lost() -> None:
-    said = reports(tenants=MAX_LANES * TENANTS_PER_LANE + 7, each=3)
-    lanes = lanes_of(said)
-    assert len(lanes) == MAX_LANES
-    assert sorted(each for lane in lanes for each in lane) == sorted(said)
-    tenants = [{tenant for tenant, _, _ in lane} for lane in lanes]
+    said = reports(tenants=MAX_TRANSACTIONS_IN_PARALLEL * TENANTS_PER_TRANSACTION + 7, each=3)
+    transactions = split_by_tenant(said)
+    assert len(transactions) == MAX_TRANSACTIONS_IN_PARALLEL
+    assert sorted(each for transaction in transactions for each in transaction) == sorted(said)
+    tenants = [{tenant for tenant, _, _ in transaction} for transaction in transactions]
     assert not set.intersection(*tenants)
-    assert all(len(each) >= TENANTS_PER_LANE for each in tenants)
+    assert all(len(each) >= TENANTS_PER_TRANSACTION for each in tenants)
 
 
 def test_a_few_tenants_share_one_lane() -> None:
-    said = reports(tenants=TENANTS_PER_LANE, each=1)
-    assert lanes_of(said) == [said]
-    assert lanes_of([]) == [[]]
+    said = reports(tenants=TENANTS_PER_TRANSACTION, each=1)
+    assert split_by_tenant(said) == [said]
+    assert split_by_tenant([]) == [[]]
 
 
 @given(st.lists(st.sampled_from(sorted(REPORTABLE)), max_size=MAX_REPORTS_OF_A_SMALL_SHARE + 2), st.booleans())
