@@ -4,8 +4,8 @@ A real run: an embedded PostgreSQL, an embedded MQTT broker, one worker in this 
 process. While the campaign runs, every function of rollwave/{domain,engine,store,mqtt} that is called is recorded.
 The files are printed in the order of their first call, each with the first function that ran in it.
 
-Left out, unless --all is given, are the files in SHARED below: infrastructure that every part of the program uses and
-that decides nothing about a campaign or a device.
+Left out, unless --all is given, are the files in SHARED below, which decide nothing about a campaign or a device:
+infrastructure that many parts of the program use, how things are written on the wire, and data classes without a rule.
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ SOURCE = Path(rollwave.__file__).parent
 TRACED = "domain", "engine", "store", "mqtt"
 
 SHARED = {
+    "domain/events.py": "the data class of each event, with no rule",
     "domain/identity.py": "whether this is the database of the installation",
     "domain/ids.py": "what an id may look like",
+    "engine/backpressure.py": "lets sending wait while reports wait, whatever the campaign",
     "engine/failpoints.py": "named places where a test can stop the engine; does nothing otherwise",
     "engine/identity.py": "whether this is the database of the installation",
     "engine/watchdog.py": "starts a listener again that shows no sign of life",
+    "mqtt/client.py": "a session with the broker",
     "mqtt/library.py": "the MQTT library, under names of ours",
+    "mqtt/payload.py": "how a command and a report are written",
     "mqtt/topics.py": "how a topic is written",
     "store/answers.py": "reads an error of PostgreSQL about one value",
     "store/codecs.py": "how PostgreSQL's types become Python's",

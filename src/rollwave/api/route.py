@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from rollwave.api.auth import authenticate
 from rollwave.errors import InvalidInput
-from rollwave.store.database import unavailable
+from rollwave.store.connecting import unavailable
 from rollwave.store.outage import is_outage
 
 MAX_BODY = 1024 * 1024

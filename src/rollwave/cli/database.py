@@ -21,7 +21,8 @@ def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
         InvalidInput: an argument holds bytes that are no text in the terminal's encoding.
     """
     from rollwave.settings import Settings
-    from rollwave.store.database import create_pool, unavailable
+    from rollwave.store.connecting import unavailable
+    from rollwave.store.database import create_pool
     from rollwave.store.migrate import require_current_schema
     from rollwave.store.outage import is_outage
     from rollwave.store.refusals import refusing

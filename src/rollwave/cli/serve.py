@@ -73,7 +73,8 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
     from rollwave.engine.worker.supervisor import Supervisor
     from rollwave.engine.worker.worker import Worker
     from rollwave.settings import ENGINE, Settings
-    from rollwave.store.database import create_pool, unavailable
+    from rollwave.store.connecting import unavailable
+    from rollwave.store.database import create_pool
     from rollwave.store.guarded_pool import guarded
     from rollwave.store.migrate import require_current_schema
     from rollwave.store.outage import CONNECTION_TROUBLE

@@ -1,13 +1,17 @@
-"""One connection of our own: to whichever host answers, and given up when the other side has vanished."""
+"""One connection of our own: to whichever host answers, given up when that has vanished; and why there is none."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import asyncpg
+
+from rollwave.errors import DatabaseUnavailable
+from rollwave.store.url import DIRECT
 
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -75,3 +79,48 @@ class Hosts:
             except TimeoutError:
                 self._turn += 1
         raise TimeoutError("no host of the database answers")
+
+
+def unavailable(error: BaseException) -> DatabaseUnavailable:
+    """The error a reader can act on. The URL is left out, as it may hold a password."""
+    if isinstance(error, asyncpg.ClientConfigurationError) and "root certificate" in str(error):
+        return DatabaseUnavailable(
+            "the database URL wants the server's certificate verified, and names no CA",
+            hint="Add sslrootcert=FILE to the URL, with the PEM file of the CA.",
+        )
+    if isinstance(error, ValueError):  # its words quote the part that cannot be read, be it the password
+        hint = "Write it like postgresql://user@host:5432/name, special characters of a password as %XX."
+        return DatabaseUnavailable("DATABASE_URL cannot be read", hint=hint)
+    return DatabaseUnavailable(
+        f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}", hint=_hint(error, str(error))
+    )
+
+
+def _hint(error: BaseException, text: str) -> str:
+    if "startup parameter" in text:  # PgBouncer knows few
+        if any(name in text for name in SERVER_SETTINGS):
+            return DIRECT
+        return "Remove this parameter from the database URL, or add it to ignore_startup_parameters of PgBouncer."
+    if isinstance(error, _ABOUT_A_PARAMETER):
+        instead = next((words for name, words in _INSTEAD.items() if f'"{name}"' in text), "")
+        return instead or "Correct this parameter in the database URL, or remove it."
+    if isinstance(error, ssl.SSLError):
+        return "Check sslmode, sslrootcert, sslcert and sslkey in the database URL."
+    return "Check DATABASE_URL, and that the server runs and lets this login in."
+
+
+_ABOUT_A_PARAMETER = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.InvalidParameterValueError,
+)
+"""What PostgreSQL raises at a connection's start about a parameter that it is given."""
+
+_INSTEAD = {
+    "channel_binding": "Write channel_binding=prefer, or leave it out.",
+    "connect_timeout": "Write connect_timeout as a whole number of seconds.",
+    "pgbouncer": "Write pgbouncer=true or pgbouncer=false.",
+    "schema": "Write search_path instead of schema.",
+    "ssl": "Write sslmode=require instead of ssl.",
+}
+"""What to write for parameters that PostgreSQL refuses, by their names in its message."""

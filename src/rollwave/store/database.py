@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from rollwave.errors import DatabaseUnavailable, InvalidInput
+from rollwave.errors import InvalidInput
 from rollwave.store.answers import (
     ANSWER_SECONDS,
     LEAVING_SECONDS,
@@ -19,10 +18,10 @@ from rollwave.store.answers import (
     give_up,
     given_up_after,
 )
-from rollwave.store.connecting import SERVER_SETTINGS, Hosts, KeepaliveConnection
+from rollwave.store.connecting import SERVER_SETTINGS, Hosts, KeepaliveConnection, unavailable
 from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
 from rollwave.store.pools import make_pool
-from rollwave.store.url import DIRECT, DatabaseUrl, read
+from rollwave.store.url import DatabaseUrl, read
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -56,15 +55,6 @@ What PostgreSQL believes of a campaign is a minute old, and in that minute a que
 that one is full, it looks for one row in the whole table; where it believes that one is nearly empty, it reads the
 whole tenant.
 """
-
-_INSTEAD = {
-    "channel_binding": "Write channel_binding=prefer, or leave it out.",
-    "connect_timeout": "Write connect_timeout as a whole number of seconds.",
-    "pgbouncer": "Write pgbouncer=true or pgbouncer=false.",
-    "schema": "Write search_path instead of schema.",
-    "ssl": "Write sslmode=require instead of ssl.",
-}
-"""What to write for parameters that PostgreSQL refuses, by their names in its message."""
 
 
 @asynccontextmanager
@@ -139,42 +129,6 @@ async def is_direct(connection: Connection) -> bool:
     """Whether the session is PostgreSQL's own. A pooler tells its clients of a process that is not there."""
     backend: int = await connection.fetchval("SELECT pg_backend_pid()", timeout=ANSWER_SECONDS)
     return backend == connection.get_server_pid()
-
-
-def unavailable(error: BaseException) -> DatabaseUnavailable:
-    """The error a reader can act on. The URL is left out, as it may hold a password."""
-    if isinstance(error, asyncpg.ClientConfigurationError) and "root certificate" in str(error):
-        return DatabaseUnavailable(
-            "the database URL wants the server's certificate verified, and names no CA",
-            hint="Add sslrootcert=FILE to the URL, with the PEM file of the CA.",
-        )
-    if isinstance(error, ValueError):  # its words quote the part that cannot be read, be it the password
-        hint = "Write it like postgresql://user@host:5432/name, special characters of a password as %XX."
-        return DatabaseUnavailable("DATABASE_URL cannot be read", hint=hint)
-    return DatabaseUnavailable(
-        f"PostgreSQL cannot be reached: {str(error) or type(error).__name__}", hint=_hint(error, str(error))
-    )
-
-
-def _hint(error: BaseException, text: str) -> str:
-    if "startup parameter" in text:  # PgBouncer knows few
-        if any(name in text for name in SERVER_SETTINGS):
-            return DIRECT
-        return "Remove this parameter from the database URL, or add it to ignore_startup_parameters of PgBouncer."
-    if isinstance(error, _ABOUT_A_PARAMETER):
-        instead = next((words for name, words in _INSTEAD.items() if f'"{name}"' in text), "")
-        return instead or "Correct this parameter in the database URL, or remove it."
-    if isinstance(error, ssl.SSLError):
-        return "Check sslmode, sslrootcert, sslcert and sslkey in the database URL."
-    return "Check DATABASE_URL, and that the server runs and lets this login in."
-
-
-_ABOUT_A_PARAMETER = (
-    asyncpg.UndefinedObjectError,
-    asyncpg.CantChangeRuntimeParamError,
-    asyncpg.InvalidParameterValueError,
-)
-"""What PostgreSQL raises at a connection's start about a parameter that it is given."""
 
 
 @asynccontextmanager

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from rollwave.errors import DatabaseUnavailable
 from rollwave.store import identity, rights, words
-from rollwave.store.database import Connection, Pool, is_direct, system_transaction, unavailable
+from rollwave.store.connecting import unavailable
+from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.identity import Installation
 from rollwave.store.listeners import CONTINUOUS_SECONDS
 from rollwave.store.outage import CONNECTION_TROUBLE, is_away

@@ -11,7 +11,8 @@ import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
 from rollwave.store import health, host_tables, identity, rights, words
-from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction, unavailable
+from rollwave.store.connecting import unavailable
+from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction
 from rollwave.store.identity import Decision
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.schema import ANY_LOGIN, MIGRATE, explained, lacks, no_schema

@@ -62,7 +62,7 @@ RETURNING id;
 -- name: suspend
 -- Nothing may be sent from now on: deadlines stand still. Where nobody has looked for more than $3 seconds, they have stood
 -- still since then. A campaign of which nothing was ever written down was paused when its history says so; the time of devices
--- that a host sent to begins when they are taken over, whatever was before (adoption.adopt).
+-- that a host sent to begins when they are taken over, whatever was before (counters.adopt).
 -- Not applied: that is written down already.
 UPDATE ota_campaigns c
 SET active_since = NULL,

@@ -10,7 +10,7 @@
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
 -- the broker never acknowledged it, under the next one where the last has failed and the device's total time is
 -- not over (retry.DeviceTime; $8 seconds, which include those for which the campaign was ever suspended), or it was set back by
--- hand (it has all its time again). What had finished (adoption.adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
+-- hand (it has all its time again). What had finished (counters.adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
 -- ($9); the first claim also freezes the command ($10) and dates the start.
 WITH again AS (
@@ -161,7 +161,7 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 -- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
 -- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress: this is
 -- decided here, under the row's lock, as RetryPolicy.allows_another says (a test compares the two).
--- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (adoption.adopt).
+-- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (counters.adopt).
 -- The whole time of a device that a host's earlier worker left in progress begins now. One row comes back for each
 -- report: what the execution was (NULL: no such execution for this tenant), and what the report did.
 WITH report AS MATERIALIZED (
@@ -170,7 +170,7 @@ WITH report AS MATERIALIZED (
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
-           -- By a host's earlier worker, and not seen since (adoption.adopt).
+           -- By a host's earlier worker, and not seen since (counters.adopt).
            d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (

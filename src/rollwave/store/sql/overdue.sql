@@ -18,7 +18,7 @@ WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign
 
 -- name: lock_overdue
 -- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
--- failed yet, those that have no time left for another, those that had finished (adoption.adopt), or, where the campaign sends no
+-- failed yet, those that have no time left for another, those that had finished (counters.adopt), or, where the campaign sends no
 -- more ($3), all. The total time of a device (retry.DeviceTime) is $4 seconds, which include those for which the campaign was
 -- ever suspended. What becomes of each device is decided in domain.retry.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
