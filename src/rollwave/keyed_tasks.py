@@ -1,4 +1,4 @@
-"""One task for each key, a campaign say, for which there is work: never two at a time, and few keys at work at once."""
+"""One task for each key that there is work for: never two for the same key, and few of them working in parallel."""
 
 from __future__ import annotations
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from rollwave.domain.ids import UNADDRESSABLE, is_valid_id
+from rollwave.domain.ids import ID_PATTERN, UNADDRESSABLE, is_valid_id
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.payload import encode_report
 from rollwave.store import access
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
+from rollwave.store.queries import load
 from tests.api import CAMPAIGNS, assert_problem, calling, prepared
 from tests.engine import (
     Command,
@@ -81,13 +83,17 @@ async def test_postgresql_and_python_accept_the_same_ids(pool: Pool) -> None:
     odd += [plane * 0x10000 + last for plane in range(17) for last in (0xFFFD, 0xFFFE, 0xFFFF)]
     texts = [text for each in map(chr, odd) for text in (each, f"{each}a", f"a{each}", f"a{each}b")]
     texts += [*IDS, *NO_IDS, "ü" * 128, "ü" * 129]
+    claim = load("executions")["claim"].replace("$6", "$2")
+    [condition] = re.findall(r'(device_id COLLATE "C" !~ \$2 AND length\(device_id\) <= \d+) AS addressable', claim)
+    published = re.compile(ID_PATTERN.removesuffix("$") + r"\Z")
     rows = await pool.fetch(
-        'SELECT id, id COLLATE "C" !~ $2 AND length(id) <= 128 AS addressable FROM unnest($1::text[]) AS t (id)',
-        texts,
-        UNADDRESSABLE,
+        f"SELECT device_id, {condition} AS addressable FROM unnest($1::text[]) AS t (device_id)",
+        *(texts, UNADDRESSABLE),
     )
-    assert [row["id"] for row in rows if row["addressable"] != is_valid_id(row["id"])] == []
-    assert any(row["addressable"] for row in rows)
+    found = [(row["device_id"], row["addressable"]) for row in rows]
+    assert [text for text, addressable in found if addressable != is_valid_id(text)] == []
+    assert [text for text, addressable in found if addressable != (published.search(text) is not None)] == []
+    assert len({addressable for _, addressable in found}) == 2
 
 
 async def test_the_api_accepts_and_returns_every_valid_id(pool: Pool) -> None:

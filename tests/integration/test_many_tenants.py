@@ -149,16 +149,16 @@ async def test_many_tenants_at_once_move_counters_as_a_single_tenants_transactio
     assert len(sums) == 2, "counted and not counted yet"
 
 
-@pytest.mark.parametrize(("tenants_per_lane", "lanes"), [(100, 1), (20, 2)])
+@pytest.mark.parametrize(("tenants_per_transaction", "expected"), [(100, 1), (20, 2)])
 async def test_a_batch_of_many_tenants_takes_one_or_two_transactions(
-    pool: Pool, host: Connection, tenants_per_lane: int, lanes: int
+    pool: Pool, host: Connection, tenants_per_transaction: int, expected: int
 ) -> None:
     tenants = [f"tenant-{number}" for number in range(40)]
     ids = {tenant: await campaign_of(host, tenant) for tenant in tenants}
     batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in tenants]
     batch += [said("dev-4", ids["tenant-7"], word, tenant="tenant-7") for word in ("DOWNLOADING", "SUCCESS")]
-    await Ingest(pool, Settings(), tenants_per_lane=tenants_per_lane).take_in(batch)
-    assert await transactions(host) == lanes
+    await Ingest(pool, Settings(), tenants_per_transaction=tenants_per_transaction).take_in(batch)
+    assert await transactions(host) == expected
     assert [await campaign_row(host, ids[each], each) for each in tenants] == [
         ("RUNNING", 4 if each == "tenant-7" else 3, 0) for each in tenants
     ]
@@ -191,9 +191,9 @@ async def test_a_success_that_completes_the_sample_aborts_only_its_own_campaign(
         assert await breakdown(host, ids[tenant], tenant) == {"SUCCESS": 2, "DOWNLOADING": 1, "PENDING": 3}
 
 
-@pytest.mark.parametrize("tenants_per_lane", [100, 1], ids=["one lane", "two lanes"])
+@pytest.mark.parametrize("tenants_per_transaction", [100, 1], ids=["one transaction", "two transactions"])
 async def test_a_value_that_postgresql_refuses_drops_no_report_of_other_tenants(
-    pool: Pool, host: Connection, tenants_per_lane: int
+    pool: Pool, host: Connection, tenants_per_transaction: int
 ) -> None:
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     await host.execute("""
@@ -202,7 +202,7 @@ async def test_a_value_that_postgresql_refuses_drops_no_report_of_other_tenants(
         CREATE TRIGGER picky BEFORE UPDATE ON ota_device_status FOR EACH ROW EXECUTE FUNCTION picky();
     """)
     batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in TENANTS]
-    await asyncio.wait_for(Ingest(pool, Settings(), tenants_per_lane=tenants_per_lane).take_in(batch), 20)
+    await asyncio.wait_for(Ingest(pool, Settings(), tenants_per_transaction=tenants_per_transaction).take_in(batch), 20)
     assert {tenant: (await campaign_row(host, ids[tenant], tenant))[1] for tenant in TENANTS} == {
         "north": 3,
         "south": 2,

@@ -29,7 +29,7 @@ from tests.support import end, eventually, our_records
 
 INGESTION = (
     Failpoint.RECEIVED,
-    Failpoint.SORTING,
+    Failpoint.CLASSIFYING,
     Failpoint.PARSED,
     Failpoint.REPORTS_APPLIED,
     Failpoint.REPORTS_WRITTEN,

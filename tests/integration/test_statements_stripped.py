@@ -33,7 +33,7 @@ _NAME_NO_TENANT = {
     # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
     # Which transactions write events, of any tenant.
-    "events.writing",
+    "events.writers",
 }
 
 _ARGUMENTS: dict[str, dict[int, object]] = {

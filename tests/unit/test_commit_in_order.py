@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rollwave.engine.ingest import batches
-from rollwave.engine.ingest.batches import Batch, Inbox
+from rollwave.engine.ingest.batches import Batch, MessageQueue
 from rollwave.mqtt.client import Incoming
 from tests.support import eventually
 
@@ -36,11 +36,11 @@ def message(topic: str) -> Incoming:
     return Incoming(topic, b"", retain=False, attempt=None, handle=NOT_A_MESSAGE)
 
 
-async def filled(*topics: str) -> Inbox:
-    inbox = Inbox(1, 1.0)
+async def filled(*topics: str) -> MessageQueue:
+    queue = MessageQueue(1, 1.0)
     for topic in topics:
-        await inbox.put(message(topic))
-    return inbox
+        await queue.put(message(topic))
+    return queue
 
 
 async def until_begun(commits: Commits, *topics: str) -> None:
@@ -51,16 +51,16 @@ async def until_begun(commits: Commits, *topics: str) -> None:
 
 
 async def test_at_most_two_batches_are_committed_at_once() -> None:
-    commits, inbox = Commits(), await filled("a", "b")
-    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
+    commits, queue = Commits(), await filled("a", "b")
+    running = asyncio.create_task(batches.commit_in_order(queue, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
-    await inbox.put(message("c"))
+    await queue.put(message("c"))
     await until_begun(commits, "a", "b")
     commits.may_end["a"].set()
     await until_begun(commits, "a", "b", "c")
     for event in commits.may_end.values():
         event.set()
-    inbox.close()
+    queue.close()
     async with asyncio.timeout(5):
         await running
     assert sorted(commits.ended) == ["a", "b", "c"]
@@ -69,11 +69,11 @@ async def test_at_most_two_batches_are_committed_at_once() -> None:
 @pytest.mark.parametrize("fail", [False, True], ids=["which goes well", "which fails"])
 @pytest.mark.parametrize("how", ["stopped", "cancelled"])
 async def test_running_commits_are_finished_on_a_stop(how: str, *, fail: bool) -> None:
-    commits, inbox, stop = Commits(), await filled("a", "b"), asyncio.Event()
+    commits, queue, stop = Commits(), await filled("a", "b"), asyncio.Event()
     commits.fail = fail
-    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop))
+    running = asyncio.create_task(batches.commit_in_order(queue, commits.commit, stop))
     await until_begun(commits, "a", "b")
-    await inbox.put(message("c"))
+    await queue.put(message("c"))
     running.cancel() if how == "cancelled" else stop.set()
     await asyncio.sleep(0)
     for event in commits.may_end.values():
@@ -87,11 +87,11 @@ async def test_running_commits_are_finished_on_a_stop(how: str, *, fail: bool) -
 
 
 async def test_a_commit_that_does_not_end_in_time_is_left_unacknowledged() -> None:
-    commits, inbox, stop = Commits(), await filled("a"), asyncio.Event()
-    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, stop, drain_seconds=0.01))
+    commits, queue, stop = Commits(), await filled("a"), asyncio.Event()
+    running = asyncio.create_task(batches.commit_in_order(queue, commits.commit, stop, drain_seconds=0.01))
     await until_begun(commits, "a")
     stop.set()
-    inbox.close()
+    queue.close()
     async with asyncio.timeout(5):
         await running
     assert commits.ended == []
@@ -101,18 +101,18 @@ async def test_an_error_ends_the_batches_even_without_a_new_message() -> None:
     async def fail(_batch: Batch) -> None:
         raise LookupError
 
-    inbox = await filled("a")
+    queue = await filled("a")
     async with asyncio.timeout(5):
         with pytest.raises(LookupError):
-            await batches.commit_in_order(inbox, fail, asyncio.Event())
+            await batches.commit_in_order(queue, fail, asyncio.Event())
 
 
 async def test_when_two_commits_fail_both_errors_are_retrieved() -> None:
     unread: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
-    commits, inbox = Commits(), await filled("a", "b")
+    commits, queue = Commits(), await filled("a", "b")
     commits.fail = True
-    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
+    running = asyncio.create_task(batches.commit_in_order(queue, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
     for event in commits.may_end.values():
         event.set()
@@ -127,9 +127,9 @@ async def test_when_two_commits_fail_both_errors_are_retrieved() -> None:
 async def test_cancelled_after_an_error_it_still_finishes_running_commits() -> None:
     unread: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
-    commits, inbox = Commits(), await filled("a", "b")
+    commits, queue = Commits(), await filled("a", "b")
     commits.fail = True
-    running = asyncio.create_task(batches.commit_in_order(inbox, commits.commit, asyncio.Event()))
+    running = asyncio.create_task(batches.commit_in_order(queue, commits.commit, asyncio.Event()))
     await until_begun(commits, "a", "b")
     commits.may_end["a"].set()
     await eventually(lambda: commits.ended == ["a"], timeout=5)

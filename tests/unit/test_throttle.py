@@ -20,19 +20,19 @@ from rollwave.domain.reports.outcome import (
 from rollwave.domain.reports.parse import Report
 
 S = ExecutionStatus
-PATIENCE = 1000.0
+PROGRESS_TIMEOUT = 1000.0
 
 
 def said(status: ExecutionStatus, campaign: int = 1, attempt: int | None = None, progress: int | None = None) -> Report:
     return Report(CampaignId(campaign), status, progress, attempt=attempt)
 
 
-def after(*statuses: ExecutionStatus, patience: float = PATIENCE) -> Talk:
+def after(*statuses: ExecutionStatus, progress_timeout: float = PROGRESS_TIMEOUT) -> Talk:
     """A device whose words were written at 0."""
     talk = Talk()
     for status in statuses:
         assert talk.hear(said(status), now=0.0, behind=False) is None
-        talk.wrote(said(status), at=0.0, patience=patience)
+        talk.wrote(said(status), at=0.0, progress_timeout=progress_timeout)
     return talk
 
 
@@ -90,7 +90,7 @@ def test_after_a_failure_the_next_attempt_is_not_throttled() -> None:
 def test_under_load_a_device_that_was_just_written_is_not_written_again() -> None:
     talk = after(S.DOWNLOADING)
     assert flood(talk, said(S.DOWNLOADING), times=3, behind=True) == [Outcome.SHED] * 3
-    assert talk.hear(said(S.DOWNLOADING), now=PATIENCE * LEEWAY, behind=True) is None
+    assert talk.hear(said(S.DOWNLOADING), now=PROGRESS_TIMEOUT * LEEWAY, behind=True) is None
 
 
 def test_under_load_a_device_without_a_recent_write_is_written() -> None:
@@ -119,7 +119,7 @@ def test_an_allowance_permits_its_burst_and_then_one_per_interval(gaps: list[flo
 class Execution:
     """What ``apply_reports`` makes of one execution in progress."""
 
-    patience: float
+    progress_timeout: float
     status: ExecutionStatus = S.DOWNLOADING
     due: float = 0.0
 
@@ -128,9 +128,9 @@ class Execution:
         if self.status in TERMINAL:
             return False
         forward = RANK[report.status] > RANK[self.status]
-        again = report.status is self.status and self.due < now + self.patience
+        again = report.status is self.status and self.due < now + self.progress_timeout
         if forward or again:
-            self.status, self.due = report.status, now + self.patience * (1 + LEEWAY)
+            self.status, self.due = report.status, now + self.progress_timeout * (1 + LEEWAY)
         return forward or again
 
 
@@ -144,16 +144,19 @@ words = st.tuples(
 @given(st.lists(words, max_size=200), st.sampled_from([0.02, 1.0, 30.0]))
 @example([(S.DOWNLOADING, 0.01, True)] * 200, 1.0)
 def test_throttling_never_changes_the_final_row_or_shortens_a_deadline(
-    told: list[tuple[ExecutionStatus, float, bool]], patience: float
+    told: list[tuple[ExecutionStatus, float, bool]], progress_timeout: float
 ) -> None:
     talk, now = Talk(), 0.0
-    all_of_it, let_through = Execution(patience, due=patience), Execution(patience, due=patience)
+    all_of_it, let_through = (
+        Execution(progress_timeout, due=progress_timeout),
+        Execution(progress_timeout, due=progress_timeout),
+    )
     for status, gap, behind in told:
         now += gap
         report = said(status)
         all_of_it.take(report, now)
         if talk.hear(report, now=now, behind=behind) is None and let_through.take(report, now):
-            talk.wrote(report, at=now, patience=patience)
+            talk.wrote(report, at=now, progress_timeout=progress_timeout)
         assert let_through.status is all_of_it.status
         if let_through.status not in TERMINAL and RANK[status] == RANK[let_through.status]:
-            assert let_through.due >= now + patience - 1e-6, "silence is counted from the last word"
+            assert let_through.due >= now + progress_timeout - 1e-6, "silence is counted from the last word"

@@ -26,7 +26,7 @@ from rollwave.errors import ApiUnavailable
 INTERVAL = 1.0
 """Seconds between two requests."""
 
-PATIENCE = 60.0
+UNAVAILABLE_TIMEOUT_SECONDS = 60.0
 """Seconds for which the API may be unavailable, after it has answered once."""
 
 _EVENTS_SHOWN = 6
@@ -56,7 +56,7 @@ def follow(
     The campaign as last seen. None: ``timeout`` seconds have passed.
 
     Raises:
-        RollwaveError: the API cannot show the campaign, or has been unavailable for more than ``PATIENCE`` seconds.
+        RollwaveError: the API cannot show the campaign, or is unavailable for ``UNAVAILABLE_TIMEOUT_SECONDS``.
     """
     follower = Follower(api, campaign_id)
     began = time.monotonic()
@@ -65,7 +65,7 @@ def follow(
         try:
             look = follower.look()
         except ApiUnavailable as error:
-            if seen_at is None or time.monotonic() - seen_at > PATIENCE:
+            if seen_at is None or time.monotonic() - seen_at > UNAVAILABLE_TIMEOUT_SECONDS:
                 raise
             screen.away(error)
         else:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from rollwave.errors import RollwaveError
 
-PATIENCE = 30.0
+TIMEOUT_SECONDS = 30.0
 """Maximum time for one check, in seconds."""
 
 
@@ -49,9 +49,9 @@ def problem(check: str, text: str, mend: str) -> Finding:
 async def attempt(check: str, work: Awaitable[Finding], mend: str = "") -> Finding:
     """What ``work`` finds; an error of ours, or silence, is a problem."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await work
     except TimeoutError:
-        return problem(check, f"no answer within {PATIENCE:.0f} s", mend)
+        return problem(check, f"no answer within {TIMEOUT_SECONDS:.0f} s", mend)
     except RollwaveError as error:
         return problem(check, str(error), mend or error.hint)

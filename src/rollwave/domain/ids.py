@@ -14,8 +14,11 @@ TenantId = NewType("TenantId", str)
 DeviceId = NewType("DeviceId", str)
 CampaignId = NewType("CampaignId", int)
 
+MAX_ID_CHARACTERS = 128
+
 ID_RULE = (
-    "1 to 128 characters, none of / + # and no control characters, no $ at the beginning and no blank at either end"
+    f"1 to {MAX_ID_CHARACTERS} characters, none of / + # and no control characters, no $ at the beginning and "
+    "no blank at either end"
 )
 """Which strings may be an id, for people."""
 
@@ -33,17 +36,17 @@ _BLANKS = r" \u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
 
 
 def _pattern(never: str) -> str:
-    return f"[^{never}{_BLANKS}$](?:[^{never}]{{0,126}}[^{never}{_BLANKS}])?"
+    return f"[^{never}{_BLANKS}$](?:[^{never}]{{0,{MAX_ID_CHARACTERS - 2}}}[^{never}{_BLANKS}])?"
 
 
 ID_PATTERN = f"^{_pattern(_BMP + ''.join(chr(last) + chr(last + 1) for last in _PLANES))}$"
 """What matches an id, as ECMA 262 (with the flag ``u``) and Rust read it: without ``\\U``, and without surrogates."""
 
 UNADDRESSABLE = rf"^$|^[$]|^[{_BLANKS}]|[{_NEVER}]|[{_BLANKS}]$"
-"""What PostgreSQL finds in a string of at most 128 characters that is no id. A pattern that matches ids takes it 17
-times as long."""
+"""What PostgreSQL finds in a string of at most ``MAX_ID_CHARACTERS`` that is no id. A pattern that matches ids takes it
+17 times as long."""
 
-_common = re.compile("[A-Za-z0-9:._-]{1,128}")  # nearly always, and several times as fast
+_common = re.compile(f"[A-Za-z0-9:._-]{{1,{MAX_ID_CHARACTERS}}}")  # nearly always, and several times as fast
 _any = re.compile(_pattern(_NEVER))
 
 

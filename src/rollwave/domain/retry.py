@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from rollwave.errors import UnreadableRow
 
@@ -36,6 +37,43 @@ def reported_failure(*, heard: bool) -> Reason:
 
 
 SILENCE = frozenset({Reason.NO_ANSWER, Reason.NO_PROGRESS})
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTime:
+    """How much of its total time one device has used, in seconds.
+
+    ``started_ago`` is the time since the broker first acknowledged its command (None: it never has). The campaign was
+    suspended for ``suspended_for`` in all, and for ``suspended_before`` of it before that; the rest does not count.
+
+    The statements that end an attempt, claim the next one and look for overdue devices decide the same under the row's
+    lock; a test compares them.
+    """
+
+    device_timeout: float
+    started_ago: float | None
+    suspended_for: float = 0.0
+    suspended_before: float = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds until the device's total time ends; 0 or less: it has ended."""
+        if self.started_ago is None:
+            return inf
+        return self.device_timeout + self.suspended_for - self.suspended_before - self.started_ago
+
+    @property
+    def is_over(self) -> bool:
+        """The device gets no other attempt."""
+        return self.left <= 0
+
+    def allows_attempt_after(self, delay: float) -> bool:
+        """Whether an attempt may follow a failed one after ``delay`` seconds: only if the total time ends later."""
+        return delay < self.left
+
+    def due_in(self, delay: float) -> float:
+        """Seconds until something becomes of a failed attempt: the next one after ``delay``, or the end of the time."""
+        return min(delay, self.left)
 
 
 @dataclass(frozen=True, slots=True)

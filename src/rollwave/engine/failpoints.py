@@ -26,7 +26,7 @@ class Failpoint(StrEnum):
     MARKED = "marked"
 
     RECEIVED = "received"
-    SORTING = "sorting"
+    CLASSIFYING = "classifying"
     PARSED = "parsed"
     REPORTS_APPLIED = "reports applied"
     """One tenant's executions are written, its counters, history and samples are not."""

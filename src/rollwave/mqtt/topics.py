@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from rollwave.domain.ids import DeviceId, TenantId, is_valid_id
+from rollwave.domain.ids import MAX_ID_CHARACTERS, DeviceId, TenantId, is_valid_id
 
 STATUS_FILTER = "tenant/+/device/+/ota/status"
 ASK_FILTER = "tenant/+/device/+/ota/get"
 DROPPED = "$SYS/broker/publish/messages/dropped"
 """The topic on which Mosquitto publishes how many messages it has dropped."""
 
-_STATUS, _ASK = (re.compile(f"tenant/([^/]{{1,128}})/device/([^/]{{1,128}})/ota/{last}") for last in ("status", "get"))
+_LEVEL = f"([^/]{{1,{MAX_ID_CHARACTERS}}})"
+_STATUS, _ASK = (re.compile(f"tenant/{_LEVEL}/device/{_LEVEL}/ota/{last}") for last in ("status", "get"))
 
 
 def command_topic(tenant_id: str, device_id: str) -> str:

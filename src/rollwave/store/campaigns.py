@@ -60,8 +60,8 @@ class Campaign:
     """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
     """Devices claimed in this interval."""
-    reconciled_age: float
-    """Seconds since the counters were compared with the rows; a billion where they never were."""
+    reconciled_age: float | None
+    """Seconds since the counters were compared with the rows. None: they never were."""
     counted: bool
     """Its counters have been compared with its rows, or moved with them from the beginning."""
     counting: bool

@@ -38,8 +38,8 @@ SERVER_SETTINGS = {
 """PostgreSQL's side of it, so that what a vanished worker held is free again. A pooler does not know these."""
 
 
-class WatchedConnection(_Connection):
-    """A connection that notices when the other side has vanished; the system's own patience is some minutes."""
+class KeepaliveConnection(_Connection):
+    """A connection that notices when the other side has vanished; the system's own timeout is some minutes."""
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
         super().__init__(protocol, transport, *rest)

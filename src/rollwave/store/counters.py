@@ -23,6 +23,13 @@ _sql = load("counters")
 COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing", "skipped")
 """The columns that are kept equal to what a campaign's executions say."""
 
+NOT_COUNTED_OFFSET = 1_000_000_000
+"""Number of devices by which the counter ``skipped`` is too low while a campaign's rows have never been counted.
+
+So that counter is below zero until the comparison with the rows is added to it. Statements that read counters recognize
+such a campaign by its sign, all with the same expression (a test compares them).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -90,7 +97,7 @@ async def begin_counting(connection: Connection, tenant_id: str, campaign_id: in
 
     Not applied: they do so already.
     """
-    await connection.execute(_sql["begin_counting"], tenant_id, campaign_id)
+    await connection.execute(_sql["begin_counting"], tenant_id, campaign_id, NOT_COUNTED_OFFSET)
 
 
 async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:

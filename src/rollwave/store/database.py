@@ -18,7 +18,7 @@ from rollwave.store.answers import (
     give_up,
     given_up_after,
 )
-from rollwave.store.connecting import SERVER_SETTINGS, Hosts, WatchedConnection, unavailable
+from rollwave.store.connecting import SERVER_SETTINGS, Hosts, KeepaliveConnection, unavailable
 from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
 from rollwave.store.pools import make_pool
 from rollwave.store.url import DatabaseUrl, read
@@ -76,7 +76,7 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
         max_size=size,
         connect=Hosts(url.connect_timeout).connect,
         command_timeout=ANSWER_SECONDS,
-        connection_class=WatchedConnection,
+        connection_class=KeepaliveConnection,
         resets=False,  # our transactions leave nothing behind, and one that was broken off is rolled back
         statement_cache_size=0 if pooled else 100,
         server_settings={"application_name": url.application_name} | ({} if pooled else SERVER_SETTINGS),
@@ -105,7 +105,7 @@ async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
         url.dsn,
         max_size=1,
         connect=Hosts(url.connect_timeout).connect,
-        connection_class=WatchedConnection,
+        connection_class=KeepaliveConnection,
         statement_cache_size=0 if url.pooled else 100,
         server_settings={"application_name": url.application_name} | ({} if url.pooled else SERVER_SETTINGS),
     ) as pool:

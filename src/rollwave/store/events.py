@@ -97,13 +97,13 @@ async def read(pool: Pool, tenant_id: str, *, after: int, limit: int) -> list[Re
 async def _settled(connection: Connection) -> bool:
     """Wait until every transaction has ended that has written an event so far. False: one takes too long."""
     give_up_at = time.monotonic() + WAIT_SECONDS
-    writing = [row[0] for row in await connection.fetch(_sql["writing"])]
-    while writing:
+    writers = [row[0] for row in await connection.fetch(_sql["writers"])]
+    while writers:
         if time.monotonic() > give_up_at:
             return False
         await asyncio.sleep(POLL_SECONDS)
-        still = {row[0] for row in await connection.fetch(_sql["writing"])}
-        writing = [each for each in writing if each in still]
+        still = {row[0] for row in await connection.fetch(_sql["writers"])}
+        writers = [each for each in writers if each in still]
     return True
 
 

@@ -1,4 +1,4 @@
-"""A pool that knows whether its database is away: says so once, and knocks ever less often until it is back."""
+"""A circuit breaker before a pool: one caller probes an unavailable database, with growing pauses, and logs it once."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DIRECT = "direct"
 
 
 class StillAway(ConnectionError):
-    """The database was away a moment ago, and has not been asked again."""
+    """The database was unavailable a moment ago, and has not been probed again."""
 
 
-class WatchedPool:
-    """Stands before a host's pool or ours. Everything that the engine asks of the database goes through it."""
+class GuardedPool:
+    """Wraps a host's pool or ours. Every statement of the engine goes through it."""
 
     def __init__(self, pool: Pool, way: str) -> None:
         self._pool = pool
@@ -98,7 +98,7 @@ class WatchedPool:
 
 
 async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
-    """A replica answers questions too, which is not to say that the database is back."""
+    """Require a server that takes writes: a replica answers too, but the database is not back then."""
     async with given_up_after(LEAVING_SECONDS, connection):
         await connection.execute("BEGIN")  # a pooler may give each transaction another session
         takes_no_writes = await connection.fetchval(_sql["read_only"])
@@ -107,14 +107,14 @@ async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> N
         raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
 
 
-def guarded(pool: Pool | WatchedPool, way: str = "pool") -> Pool:
+def guarded(pool: Pool | GuardedPool, way: str = "pool") -> Pool:
     """``pool`` behind a circuit breaker, with the methods that the engine uses. ``way`` is its name in the log."""
-    return cast("Pool", pool if isinstance(pool, WatchedPool) else WatchedPool(pool, way))
+    return cast("Pool", pool if isinstance(pool, GuardedPool) else GuardedPool(pool, way))
 
 
-def trouble(pool: Pool | WatchedPool) -> str:
+def trouble(pool: Pool | GuardedPool) -> str:
     """What is known to be wrong with the database behind ``pool``, in words that anybody may read; empty: nothing."""
-    return pool.trouble if isinstance(pool, WatchedPool) else ""
+    return pool.trouble if isinstance(pool, GuardedPool) else ""
 
 
 def belongs_to(pool: Pool, loop: AbstractEventLoop) -> bool:

@@ -15,7 +15,7 @@ from rollwave.store.queries import load
 from rollwave.store.url import DIRECT
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
-_PATIENCE = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 PULSE_SECONDS = 2.0
 """Seconds between two signs of life of a slot's holder."""
@@ -44,19 +44,21 @@ class Lock:
 
         Returns what its session in the broker was subscribed to last; None: nothing yet.
         """
-        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE, holds_lock=True):
-            topic_filter: str | None = await self._connection.fetchval(_sql["coming"], self._slot, timeout=_PATIENCE)
+        async with as_engine(self._connection, _NO_TENANT, timeout=_TIMEOUT_SECONDS, holds_lock=True):
+            topic_filter: str | None = await self._connection.fetchval(
+                _sql["coming"], self._slot, timeout=_TIMEOUT_SECONDS
+            )
         return topic_filter
 
     async def keep(self) -> None:
         """Stay the holder, without saying that the slot is listened to."""
-        await self._connection.execute("SELECT", timeout=_PATIENCE)
+        await self._connection.execute("SELECT", timeout=_TIMEOUT_SECONDS)
 
     async def beat(self, topic_filter: str) -> None:
         """Tell the database that the slot is listened to now."""
-        async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE, holds_lock=True):
+        async with as_engine(self._connection, _NO_TENANT, timeout=_TIMEOUT_SECONDS, holds_lock=True):
             await self._connection.execute(
-                _sql["beat"], self._slot, CONTINUOUS_SECONDS, topic_filter, timeout=_PATIENCE
+                _sql["beat"], self._slot, CONTINUOUS_SECONDS, topic_filter, timeout=_TIMEOUT_SECONDS
             )
 
     async def listen(self, topic_filter: str, beaten: Callable[[], None]) -> None:
@@ -70,8 +72,8 @@ class Lock:
             return
         finally:
             with suppress(*CONNECTION_TROUBLE):
-                async with as_engine(self._connection, _NO_TENANT, timeout=_PATIENCE, holds_lock=True):
-                    await self._connection.execute(_sql["hush"], self._slot, timeout=_PATIENCE)
+                async with as_engine(self._connection, _NO_TENANT, timeout=_TIMEOUT_SECONDS, holds_lock=True):
+                    await self._connection.execute(_sql["hush"], self._slot, timeout=_TIMEOUT_SECONDS)
 
 
 @asynccontextmanager
@@ -92,7 +94,9 @@ async def acquire_slot(
             )
         try:
             # A holder that is frozen, or gone without a word, must not keep the slot, wherever it was just then.
-            took = await connection.fetchval(_sql["take"], _LOCK_CLASS, slot, int(idle_seconds), timeout=_PATIENCE)
+            took = await connection.fetchval(
+                _sql["take"], _LOCK_CLASS, slot, int(idle_seconds), timeout=_TIMEOUT_SECONDS
+            )
             yield Lock(connection, slot) if took else None
         finally:
             # Also where no answer came in time: the lock may have been taken, and the pool leaves sessions as they are.
@@ -101,7 +105,7 @@ async def acquire_slot(
 
 async def _unlock(connection: Connection) -> None:
     try:
-        async with given_up_after(_PATIENCE, connection):
+        async with given_up_after(_TIMEOUT_SECONDS, connection):
             await connection.reset()
     except CONNECTION_TROUBLE:
         give_up(connection)  # the lock ends with the session

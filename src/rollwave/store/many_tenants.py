@@ -52,7 +52,8 @@ async def apply_reports(
         rows = await connection.fetch(_sql["apply_reports"], *columns, times.progress_timeout, times.device_timeout)
     status = executions.STATUS.get
     return [
-        Effect(status(row["was"]), status(row["became"]), row["attempt"], None, False, row["patience"]) for row in rows
+        Effect(status(row["was"]), status(row["became"]), row["attempt"], None, False, row["progress_timeout"])
+        for row in rows
     ]
 
 

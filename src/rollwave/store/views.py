@@ -15,6 +15,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE
 from rollwave.domain.policy.facts import DeviceFacts
 from rollwave.domain.refusal import Refusal
+from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
 from rollwave.store.executions import STATUS
@@ -186,7 +187,7 @@ async def device(
         due_in=row["due_in"],
         refused_for=Refusal(row["refused_for"]) if row["refused_for"] else None,
         addressable=row["addressable"],
-        out_of_time=row["out_of_time"],
+        out_of_time=DeviceTime(device_timeout, row["started_ago"], suspended_before=row["suspended_before"]).is_over,
         finished=row["finished"],
         ahead=row["ahead_fresh"] + row["ahead_again"],
         ahead_fresh=row["ahead_fresh"],

@@ -1,6 +1,6 @@
 """What becomes of a report, and by how much each campaign's counters move.
 
-It may be left unwritten: as chatter (:class:`Talk`), or because another one of its batch says more
+It may be left unwritten: as a repetition (:class:`Talk`), or because another one of its batch says more
 (:func:`one_per_execution`). Else it is compared with the execution that it met (:func:`outcome_of`).
 """
 
@@ -30,14 +30,14 @@ MAX_ATTEMPTS_PER_BATCH = 4
 """Attempts of one device that are read in one batch."""
 
 EARNED_EVERY_SECONDS, BURST = 5.0, 3
-"""Seconds for which a device earns one report of chatter, and how many it can have saved up."""
+"""Seconds in which a device may send one more repetition, and the maximum number of repetitions in a row."""
 
 PROGRESS_STEP_POINTS = 25
-"""Points of progress that are no chatter: what is shown is never further behind what a device said last."""
+"""A report with so many more points of progress is no repetition: the progress shown is never further behind."""
 
 LEEWAY = 0.1
-"""The share of a device's patience for which chatter may be left out after a word was written. A written word sets the
-deadline so much later than the patience says (``apply_reports``), so that no deadline comes sooner for it."""
+"""Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it, so that
+repetitions may be dropped for as long after a stored report, and no deadline comes too early."""
 
 
 class Outcome(StrEnum):
@@ -47,12 +47,12 @@ class Outcome(StrEnum):
     COALESCED = "coalesced"
     """A later report in the same batch said more."""
     THROTTLED = "throttled"
-    """The device said again what it had said, too often."""
+    """The device repeated what it had reported, too often."""
     SHED = "shed"
-    """The device said again what it had said, while more came than could be written."""
+    """The device repeated what it had reported, while more reports came than could be written."""
     DUPLICATE = "duplicate"
     LATE = "late"
-    """It says less than what is known already."""
+    """It is less far than what is known already."""
     CONFLICT = "conflict"
     """It contradicts a terminal state."""
     STALE = "stale_attempt"
@@ -141,11 +141,11 @@ def _says_more(new: Report, known: Report) -> bool:
 
 @dataclass(slots=True)
 class Talk:
-    """What one device has said. Times are seconds of whatever clock the caller keeps to.
+    """What one device has reported. Times are seconds of the caller's monotonic clock.
 
-    A report is chatter when it is not terminal and says nothing further than the device has said before, in this
-    campaign and attempt. Only chatter is ever left out: when a device has too much of it, and, while reports come
-    faster than they can be written, whenever the device has just been heard. Every deadline is kept.
+    A report is a repetition when it is not terminal and is no further than what the device has reported before in this
+    campaign and attempt. Only repetitions are left out: when a device sends too many of them, and, while reports come
+    faster than they can be written, shortly after a report of the device was stored. Every deadline is kept.
     """
 
     campaign_id: int = 0
@@ -155,16 +155,16 @@ class Talk:
     progress: int = 0
     """The furthest that was let through of it."""
     written: float = -inf
-    """When a word of this campaign and attempt was last written, and so the deadline set."""
-    patience: float = 0.0
-    """Seconds of silence that the campaign allows."""
-    chatted: float = -inf
+    """When a report of this campaign and attempt was last stored, which set the deadline."""
+    progress_timeout: float = 0.0
+    """Of the campaign, in seconds."""
+    repeated: float = -inf
     bad: float = -inf
 
     def hear(self, report: Report, *, now: float, behind: bool) -> Outcome | None:
         """None lets ``report`` through, an outcome leaves it out. ``behind``: there is too much to write."""
         if report.status in TERMINAL:
-            self._start(0, None)  # another attempt may follow, and its words are new
+            self._start(0, None)  # another attempt may follow, and its reports are new
             return None
         if (self.campaign_id, self.attempt) != (report.campaign_id, report.attempt):
             self._start(report.campaign_id, report.attempt)
@@ -173,24 +173,24 @@ class Talk:
         if rank > self.rank:
             self.rank, self.progress = rank, progress
             return None
-        in_time = now - self.written < self.patience * LEEWAY
+        in_time = now - self.written < self.progress_timeout * LEEWAY
         if behind and in_time:
             return Outcome.SHED
         if rank == self.rank and progress >= self.progress + PROGRESS_STEP_POINTS:
             self.progress = progress
             return None
-        chatted = charged(self.chatted, now, every=EARNED_EVERY_SECONDS, burst=BURST)
-        if chatted is not None:
-            self.chatted = chatted
+        repeated = charged(self.repeated, now, every=EARNED_EVERY_SECONDS, burst=BURST)
+        if repeated is not None:
+            self.repeated = repeated
             self.progress = max(self.progress, progress) if rank == self.rank else self.progress
             return None
         # Over its rate, but a deadline is to be set anew; where nothing was ever written there is none.
         return Outcome.THROTTLED if in_time or self.written == -inf else None
 
-    def wrote(self, report: Report, *, at: float, patience: float) -> None:
+    def wrote(self, report: Report, *, at: float, progress_timeout: float) -> None:
         """``report`` has changed its execution; the transaction had begun by ``at``."""
         if (self.campaign_id, self.attempt) == (report.campaign_id, report.attempt):
-            self.written, self.patience = at, patience
+            self.written, self.progress_timeout = at, progress_timeout
 
     def may_be_sampled(self, now: float, *, every: float, burst: int) -> bool:
         """Whether a bad message of this device is worth a look, or it has had its share of attention."""

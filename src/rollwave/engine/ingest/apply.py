@@ -115,7 +115,7 @@ class OneTenant:
             became = outcome_of(said, was=effect.was, attempt=effect.attempt, applied=effect.applied)
             outcomes[became] += 1
             if effect.applied and effect.progress_timeout is not None:
-                self._classifier.wrote(tenant_id, device_id, said, at=began, patience=effect.progress_timeout)
+                self._classifier.wrote(tenant_id, device_id, said, at=began, progress_timeout=effect.progress_timeout)
             if became is Outcome.UNKNOWN and self._classifier.may_log(became):
                 # A made-up campaign, or another tenant's: row-level security makes the two look alike.
                 _log.warning(

@@ -1,4 +1,4 @@
-"""What has been received and not yet taken in: bounded in messages and in bytes, and handed out in batches."""
+"""Messages received and not yet committed: a queue bounded in messages and in bytes, read in batches."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ unacknowledged (rumqttd: 100), and sends the next when these are committed."""
 
 @dataclass(slots=True)
 class Batch:
-    """Messages to be committed together; ``behind``: it is full, as when more comes than is written."""
+    """Messages to be committed in one pass; ``behind``: it is full, so more may come than can be written."""
 
     messages: list[Incoming] = field(default_factory=list)
     behind: bool = False
 
 
-class Inbox:
-    """Holds up to two batches, for one that fills it and one that takes from it."""
+class MessageQueue:
+    """Messages for up to two batches, with one writer and one reader."""
 
-    def __init__(self, batch: int, patience: float) -> None:
-        """``batch``: messages of one batch; ``patience``: seconds that the first of them waits for the others."""
+    def __init__(self, batch: int, max_wait_seconds: float) -> None:
+        """``batch``: maximum messages of one batch; ``max_wait_seconds``: how long the first one waits for others."""
         self._batch = batch
-        self._patience = patience
+        self._max_wait_seconds = max_wait_seconds
         self._waiting: deque[Incoming] = deque()
         self._bytes = 0
         self._closed = False
@@ -44,12 +44,12 @@ class Inbox:
         return len(self._waiting)
 
     def close(self) -> None:
-        """No more will come; what is here is handed out still."""
+        """No more messages are added; those in the queue can still be read."""
         self._closed = True
         self._came.set()
 
     async def put(self, incoming: Incoming) -> None:
-        """Add a message; waits while two batches are here, in count or in bytes."""
+        """Add a message. Waits while the queue holds two batches, in count or in bytes."""
         while len(self._waiting) >= 2 * self._batch or self._bytes >= 2 * MAX_BATCH_BYTES:
             self._room.clear()
             await self._room.wait()
@@ -58,10 +58,10 @@ class Inbox:
         self._came.set()
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Gather messages by count, by bytes, by a few tens of milliseconds, or until none comes: what is first."""
+        """Yield batches. One ends at its maximum count, bytes or waiting time, or once no message comes for 1 ms."""
         loop = asyncio.get_running_loop()
         while await self._wait(None):
-            batch, size, closes = Batch(), 0, loop.time() + self._patience
+            batch, size, closes = Batch(), 0, loop.time() + self._max_wait_seconds
             while await self._wait(closes):
                 size += self._move(batch, MAX_BATCH_BYTES - size)
                 batch.behind = len(batch.messages) >= self._batch or size >= MAX_BATCH_BYTES
@@ -70,7 +70,7 @@ class Inbox:
             yield batch
 
     def _move(self, batch: Batch, room: int) -> int:
-        """Put what is here into ``batch``, until it is full; returns how many bytes that was."""
+        """Move waiting messages into ``batch`` until it is full; returns their bytes."""
         size = 0
         while self._waiting and size < room and len(batch.messages) < self._batch:
             incoming = self._waiting.popleft()
@@ -93,31 +93,31 @@ class Inbox:
 
 
 MAX_BATCHES_IN_PARALLEL = 2
-"""Batches under way. Each sorts its messages and then waits for its turn to write (``Ingest.take_in``)."""
+"""Batches in progress. One classifies its messages while the one before it is written (``Ingest.take_in``)."""
 
 GIVE_UP_SECONDS = 3.0
 """Maximum number of seconds for a batch to be given up that was not committed in time."""
 
 DRAIN_SECONDS = 5.0
-"""Seconds that the batches in hand get to be committed when it is time to stop; else the broker keeps them."""
+"""Seconds in which batches in progress are committed at a stop. The broker keeps what is not committed by then."""
 
 Commit: TypeAlias = Callable[[Batch], Coroutine[object, object, None]]
 
 
 async def commit_in_order(
-    inbox: Inbox, commit: Commit, stop: asyncio.Event, *, drain_seconds: float = DRAIN_SECONDS
+    queue: MessageQueue, commit: Commit, stop: asyncio.Event, *, drain_seconds: float = DRAIN_SECONDS
 ) -> None:
-    """Commit every batch, begun in the order of the inbox, until that is closed and empty.
+    """Commit every batch, begun in the order of the queue, until that is closed and empty.
 
-    Once a stop is asked for, or this task is cancelled, what is under way has ``drain_seconds`` to come to its end.
-    The first error ends it all; a cancellation stays one, whatever becomes of what is under way.
+    At a stop or a cancellation, batches in progress get ``drain_seconds`` to finish. The first error ends all of them.
+    A cancellation is raised in any case, whatever becomes of the batches in progress.
     """
     stopping = asyncio.create_task(stop.wait())
     commits: deque[asyncio.Task[None]] = deque()
     try:
-        async for batch in inbox.batches():
-            metrics.report_lag.set(len(batch.messages) + len(inbox))
-            commits.append(asyncio.create_task(_close_if_it_fails(commit(batch), inbox)))
+        async for batch in queue.batches():
+            metrics.report_lag.set(len(batch.messages) + len(queue))
+            commits.append(asyncio.create_task(_close_if_it_fails(commit(batch), queue)))
             if len(commits) == MAX_BATCHES_IN_PARALLEL:
                 await asyncio.wait({commits[0], stopping}, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
@@ -134,11 +134,11 @@ async def commit_in_order(
         raise failures[0]
 
 
-async def _close_if_it_fails(work: Coroutine[object, object, None], inbox: Inbox) -> None:
+async def _close_if_it_fails(work: Coroutine[object, object, None], queue: MessageQueue) -> None:
     try:
         await work
     except BaseException:
-        inbox.close()
+        queue.close()
         raise
 
 

@@ -1,4 +1,4 @@
-"""A batch of messages, sorted: whose reports, whose questions, and what is neither or need not be written."""
+"""Classify the messages of a batch: each tenant's reports, questions, and messages that are not written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Share:
 
 
 class Classifier:
-    """Sorts one batch after the other, and remembers of each device what it said last.
+    """Classifies one batch after the other, and remembers of each device what it reported last.
 
     Its clock is the process's: it decides what is not worth writing, never a lease or a deadline.
     """
@@ -56,13 +56,13 @@ class Classifier:
         self._talk = talk
 
     def forget(self) -> None:
-        """Forget what devices have said."""
+        """Forget what devices have reported."""
         self._talk.cache_clear()
 
     def classify(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
-        """Who said what. The rest is counted here, and a few bad messages are logged and kept.
+        """Each tenant's reports. Other messages are counted in ``outcomes``, and a few bad ones are logged and kept.
 
-        ``behind``: more comes than can be written, so that what need not be written is not.
+        ``behind``: more comes than can be written, so repetitions are left out.
         """
         shares: dict[TenantId, Share] = defaultdict(Share)
         now = time.monotonic()
@@ -89,9 +89,11 @@ class Classifier:
                 self._reject(Outcome.BAD_TOPIC, outcomes, topic=incoming.topic[:200])
         return shares
 
-    def wrote(self, tenant_id: TenantId, device_id: DeviceId, said: Report, *, at: float, patience: float) -> None:
+    def wrote(
+        self, tenant_id: TenantId, device_id: DeviceId, said: Report, *, at: float, progress_timeout: float
+    ) -> None:
         """Remember that ``said`` changed its execution, ``at`` the latest, by this process's monotonic clock."""
-        self._talk(tenant_id, device_id).wrote(said, at=at, patience=patience)
+        self._talk(tenant_id, device_id).wrote(said, at=at, progress_timeout=progress_timeout)
 
     def may_log(self, kind: Outcome) -> bool:
         """Whether one more of this kind may be logged."""

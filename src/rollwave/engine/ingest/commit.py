@@ -18,7 +18,7 @@ from rollwave.domain.reports.outcome import Outcome
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import OneTenant, pauses
 from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
-from rollwave.engine.ingest.many_tenants import TENANTS_PER_LANE, ManyTenants
+from rollwave.engine.ingest.many_tenants import TENANTS_PER_TRANSACTION, ManyTenants
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
@@ -32,7 +32,7 @@ MAX_TENANTS_IN_PARALLEL = 4
 
 
 class Ingest:
-    """Commits batches. All that it keeps between two batches is what its classifier remembers, which may be lost."""
+    """Commits batches. Its only state between two batches is what the classifier remembers, which may be lost."""
 
     def __init__(
         self,
@@ -40,15 +40,17 @@ class Ingest:
         settings: Settings,
         on_question: Callable[[TenantId, DeviceId], None] | None = None,
         *,
-        tenants_per_lane: int = TENANTS_PER_LANE,
+        tenants_per_transaction: int = TENANTS_PER_TRANSACTION,
     ) -> None:
-        """``tenants_per_lane``: tenants for which another transaction at the same time is worth while."""
+        """``tenants_per_transaction``: minimum number of tenants of each of two transactions in parallel."""
         self._classifier = Classifier(on_question)
         self._delays = Delays()
         unsent = UnsentReports()
         self._one_tenant = OneTenant(pool, settings, self._classifier, unsent)
-        self._many_tenants = ManyTenants(pool, settings, self._classifier, unsent, tenants_per_lane=tenants_per_lane)
-        self._turn = asyncio.Lock()
+        self._many_tenants = ManyTenants(
+            pool, settings, self._classifier, unsent, tenants_per_transaction=tenants_per_transaction
+        )
+        self._writing_lock = asyncio.Lock()
 
     @property
     def fault(self) -> str:
@@ -56,21 +58,21 @@ class Ingest:
         return self._delays.fault
 
     def forget(self) -> None:
-        """Take no report that comes from now on for a repetition: what came before may never have been written."""
+        """Treat no later report as a repetition: earlier reports may never have been written."""
         self._classifier.forget()
         self._delays.forget()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[CampaignRef]:
         """Commit what a batch says, trying again until that has succeeded: no error drops a report.
 
-        Called for one batch while another is being written, it classifies its messages and waits: what a device said
-        first is written first. ``behind``: more comes than can be written, so that what devices repeat is left out.
+        While another batch is being written, it classifies its messages and then waits: reports of a device are written
+        in the order received. ``behind``: more comes than can be written, so repetitions are left out.
         Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
         """
         started = time.perf_counter()
         outcomes: Counter[Outcome] = Counter()
         shares = await self._classify(batch, outcomes, behind=behind)
-        async with self._turn:
+        async with self._writing_lock:
             for pause in pauses():
                 if shares is not None:
                     break
@@ -90,13 +92,13 @@ class Ingest:
         """None: that has failed, and is to be tried again."""
         seen: Counter[Outcome] = Counter()
         try:
-            await reach(Failpoint.SORTING)
+            await reach(Failpoint.CLASSIFYING)
             shares = self._classifier.classify(batch, seen, behind=behind)
         except Exception as error:  # noqa: BLE001  whatever it is, the reports are kept
-            self._delays.failed("sorting", error)
+            self._delays.failed("classifying", error)
             self._classifier.forget()
             return None
-        self._delays.over("sorting")
+        self._delays.over("classifying")
         outcomes.update(seen)
         return shares
 
@@ -112,8 +114,8 @@ class Ingest:
             written = await self._many_tenants.write(shares)
             outcomes.update(written.outcomes)
             settled, shares = written.settled, written.left
-        async with asyncio.TaskGroup() as writing_left:
-            tasks = [writing_left.create_task(persist(*each)) for each in shares.items()]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(persist(*each)) for each in shares.items()]
         return settled + [ref for task in tasks for ref in task.result()]
 
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[CampaignRef]:

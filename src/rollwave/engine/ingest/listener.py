@@ -20,7 +20,7 @@ from rollwave.engine import identity
 from rollwave.engine.backpressure import Backpressure
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest import batches, broker_drops
-from rollwave.engine.ingest.batches import Batch, Inbox
+from rollwave.engine.ingest.batches import Batch, MessageQueue
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.ingest.takeover import Takeovers
 from rollwave.engine.ingest.troubles import FAULT_PAUSE_SECONDS, Troubles
@@ -50,7 +50,7 @@ DRAIN_SECONDS = batches.DRAIN_SECONDS + 2
 """Seconds that a listener gets, once cancelled, to finish its batch and to close its session."""
 
 MAX_MESSAGES_READ_AHEAD = 64
-"""Messages read from the broker beyond those in the inbox."""
+"""Messages read from the broker beyond those in the queue."""
 
 
 @dataclass(slots=True)
@@ -190,12 +190,12 @@ class Listener:
         self, session: Session, stop: asyncio.Event, lock: listeners.Lock, topic_filter: str, last: str | None
     ) -> None:
         """Commit what comes until the session is lost, the slot is, a part fails, or a stop is asked for."""
-        inbox = Inbox(self._settings.report_batch, self._settings.report_batch_wait)
+        queue = MessageQueue(self._settings.report_batch, self._settings.report_batch_wait)
         beside = [
             # What waits in the broker comes before its answer to a subscription: messages are taken in meanwhile.
-            _close_after(self._hold_on(session, lock, topic_filter, last), inbox),
-            _close_after(_read(session, inbox), inbox),
-            _close_after(stop.wait(), inbox),
+            _close_after(self._hold_on(session, lock, topic_filter, last), queue),
+            _close_after(_read(session, queue), queue),
+            _close_after(stop.wait(), queue),
         ]
         if self._beside is not None:
             beside.append(self._beside())
@@ -203,7 +203,7 @@ class Listener:
             beside.append(broker_drops.watch(self._broker))
         try:
             await run_with(
-                batches.commit_in_order(inbox, lambda batch: self._commit(session, batch), stop),
+                batches.commit_in_order(queue, lambda batch: self._commit(session, batch), stop),
                 *beside,
                 grace=batches.DRAIN_SECONDS + 1,
             )
@@ -258,16 +258,16 @@ class Listener:
             self._on_settled(touched)
 
 
-async def _read(session: Session, inbox: Inbox) -> None:
+async def _read(session: Session, queue: MessageQueue) -> None:
     async for incoming in session.messages():
-        await inbox.put(incoming)
+        await queue.put(incoming)
 
 
-async def _close_after(work: Awaitable[object], inbox: Inbox) -> None:
+async def _close_after(work: Awaitable[object], queue: MessageQueue) -> None:
     try:
         await work
     finally:
-        inbox.close()
+        queue.close()
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

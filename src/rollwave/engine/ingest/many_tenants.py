@@ -37,9 +37,9 @@ _log = get_logger("listener")
 MAX_REPORTS_OF_A_SMALL_SHARE = 50
 """Reports of a share that goes with the others. A larger one is cheaper in a statement of its own."""
 
-MAX_LANES, TENANTS_PER_LANE = 2, 100
-"""Transactions at the same time, each of other tenants: while PostgreSQL works on one, the other is prepared or noted;
-and the tenants for which one is worth while."""
+MAX_TRANSACTIONS_IN_PARALLEL, TENANTS_PER_TRANSACTION = 2, 100
+"""Maximum number of transactions in parallel, and the minimum number of tenants of each. While PostgreSQL works on one
+transaction, this process prepares the other."""
 
 Said: TypeAlias = tuple[TenantId, DeviceId, Report]
 
@@ -80,9 +80,9 @@ class ManyTenants:
         classifier: Classifier,
         unsent: UnsentReports,
         *,
-        tenants_per_lane: int = TENANTS_PER_LANE,
+        tenants_per_transaction: int = TENANTS_PER_TRANSACTION,
     ) -> None:
-        self._tenants_per_lane = tenants_per_lane
+        self._tenants_per_transaction = tenants_per_transaction
         self._pool = pool
         self._log_once = LogOnce()
         self._times = times_of(settings)
@@ -94,15 +94,15 @@ class ManyTenants:
         written = Written()
         reports: list[Said] = []
         for tenant_id, share in shares.items():
-            passes = one_per_execution(share.reports) if _is_plain(share) else []
+            passes = one_per_execution(share.reports) if is_plain(share) else []
             if len(passes) == 1:
                 reports += [(tenant_id, *each) for each in passes[0]]
                 written.outcomes[Outcome.COALESCED] += len(share.reports) - len(passes[0])
             else:
                 written.left[tenant_id] = share
-        async with asyncio.TaskGroup() as writing:
-            for lane in lanes_of(reports, self._tenants_per_lane):
-                writing.create_task(self._write(lane, written))
+        async with asyncio.TaskGroup() as transactions:
+            for part in split_by_tenant(reports, self._tenants_per_transaction):
+                transactions.create_task(self._write(part, written))
         return written
 
     async def _write(self, reports: Sequence[Said], written: Written) -> None:
@@ -162,23 +162,29 @@ class ManyTenants:
             if became is Outcome.NOT_SENT:
                 self._unsent.note(tenant_id, device_id, report)
             if effect.applied and effect.progress_timeout is not None:
-                self._classifier.wrote(tenant_id, device_id, report, at=began, patience=effect.progress_timeout)
+                self._classifier.wrote(tenant_id, device_id, report, at=began, progress_timeout=effect.progress_timeout)
                 noted.moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
         return noted
 
 
-def lanes_of(reports: Sequence[Said], tenants_per_lane: int = TENANTS_PER_LANE) -> list[list[Said]]:
-    """Each tenant's reports are in one of them."""
+def split_by_tenant(
+    reports: Sequence[Said], tenants_per_transaction: int = TENANTS_PER_TRANSACTION
+) -> list[list[Said]]:
+    """The reports of each transaction. All reports of one tenant are in the same transaction."""
     tenants = sorted({tenant_id for tenant_id, _, _ in reports})
-    lanes = max(1, min(MAX_LANES, len(tenants) // tenants_per_lane))
-    lane_of = {tenant_id: number * lanes // len(tenants) for number, tenant_id in enumerate(tenants)}
-    parts: list[list[Said]] = [[] for _ in range(lanes)]
+    number_of_parts = max(1, min(MAX_TRANSACTIONS_IN_PARALLEL, len(tenants) // tenants_per_transaction))
+    part_of = {tenant_id: number * number_of_parts // len(tenants) for number, tenant_id in enumerate(tenants)}
+    parts: list[list[Said]] = [[] for _ in range(number_of_parts)]
     for each in reports:
-        parts[lane_of[each[0]]].append(each)
+        parts[part_of[each[0]]].append(each)
     return parts
 
 
-def _is_plain(share: Share) -> bool:
+def is_plain(share: Share) -> bool:
+    """Whether the share may be written with those of other tenants: it is small, has no samples and no failure.
+
+    What follows a failure (another attempt, its delay, the history) is written in a transaction of the tenant's own.
+    """
     small = len(share.reports) <= MAX_REPORTS_OF_A_SMALL_SHARE and not share.samples
     return small and all(report.status is not ExecutionStatus.FAILED for _, report in share.reports)
 

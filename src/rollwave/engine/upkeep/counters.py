@@ -68,8 +68,9 @@ class Counters:
         async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             # A negative age is from before the database's clock was set back.
-            if 0 <= campaign.reconciled_age < every:
-                return every - campaign.reconciled_age
+            age = campaign.reconciled_age
+            if age is not None and 0 <= age < every:
+                return every - age
             await counters.date_reconciliation(connection, campaign)
             policy = under_policy(campaign, self._settings).policy
             longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait)

@@ -22,7 +22,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
        EXTRACT(epoch FROM statement_timestamp() - c.pace_opened_at)::float8 AS pace_age,
-       COALESCE(EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8, 1e9) AS reconciled_age,
+       EXTRACT(epoch FROM statement_timestamp() - c.reconciled_at)::float8 AS reconciled_age,
        c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0 AS counted,
        c.pending + c.downloading + c.installing + c.succeeded + c.failed + c.skipped IS NOT NULL AS counting,
        NOT EXISTS (SELECT FROM rollwave_installation i

@@ -42,12 +42,12 @@ FROM ota_campaigns c, LATERAL (
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: begin_counting
--- From now on the counters move with the rows. Until what was there before is added (repair), skipped is a billion too low:
--- whoever sees it below zero counts the rows.
+-- From now on the counters move with the rows. Until what was there before is added (repair), skipped is too low by $3, which
+-- is more than a campaign can have devices: it is below zero, and readers count the rows instead.
 UPDATE ota_campaigns
 SET succeeded = COALESCE(succeeded, 0), failed = COALESCE(failed, 0),
     pending = COALESCE(pending, 0), downloading = COALESCE(downloading, 0), installing = COALESCE(installing, 0),
-    skipped = CASE WHEN skipped < 0 THEN skipped ELSE COALESCE(skipped, 0) - 1000000000 END
+    skipped = CASE WHEN skipped < 0 THEN skipped ELSE COALESCE(skipped, 0) - $3 END
 WHERE tenant_id = $1 AND id = $2
   AND pending + downloading + installing + succeeded + failed + skipped IS NULL;
 
@@ -158,10 +158,11 @@ WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: count_pending
 -- Not counted yet: as many as wait, counted no further than ten thousand.
-SELECT CASE WHEN skipped >= 0 AND pending IS NOT NULL THEN pending ELSE (
+SELECT CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0
+            THEN c.pending ELSE (
     SELECT count(*)::int FROM (
         SELECT FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
         ORDER BY id LIMIT 10000) AS waiting) END
-FROM ota_campaigns
-WHERE tenant_id = $1 AND id = $2;
+FROM ota_campaigns c
+WHERE c.tenant_id = $1 AND c.id = $2;

@@ -19,7 +19,7 @@ SELECT max(id) FROM (
     SELECT id FROM ota_campaign_history WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3
 ) AS page;
 
--- name: writing
+-- name: writers
 -- Transactions in progress that have written an event, or are about to. Each holds this lock from before an id is drawn until
 -- after its rows can be seen.
 SELECT virtualtransaction

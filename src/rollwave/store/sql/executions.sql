@@ -8,8 +8,8 @@
 
 -- name: claim
 -- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
--- the broker never acknowledged it, under the next one where the last has failed and the time that the device has
--- in all is not over ($8 seconds, which include those for which the campaign was ever suspended), or it was set back by
+-- the broker never acknowledged it, under the next one where the last has failed and the device's total time is
+-- not over (retry.DeviceTime; $8 seconds, which include those for which the campaign was ever suspended), or it was set back by
 -- hand (it has all its time again). What had finished (counters.adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
 -- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
 -- ($9); the first claim also freezes the command ($10) and dates the start.
@@ -183,7 +183,7 @@ WITH report AS MATERIALIZED (
     SELECT d.number, d.reported, d.progress, d.error, d.reported_attempt, d.campaign_id, d.device_id, d.was, d.attempt,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
            make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
-                                      THEN c.progress_timeout ELSE $8 END) AS patience,
+                                      THEN c.progress_timeout ELSE $8 END) AS progress_timeout,
            COALESCE(d.started_at, statement_timestamp())
                + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
                                             THEN c.device_timeout ELSE $9 END
@@ -227,7 +227,7 @@ WITH report AS MATERIALIZED (
                             THEN statement_timestamp() END,
         -- Longer than the progress timeout by the factor $11, so that not every repeated report has to be written.
         due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
-                      THEN LEAST(statement_timestamp() + h.patience * $11, h.last_moment) END
+                      THEN LEAST(statement_timestamp() + h.progress_timeout * $11, h.last_moment) END
     FROM held h
     WHERE d.tenant_id = $1 AND d.campaign_id = h.campaign_id AND d.device_id = h.device_id
       AND (d.attempt > 0 OR d.status <> 'PENDING')
@@ -238,11 +238,11 @@ WITH report AS MATERIALIZED (
            OR d.status = h.reported AND ota_status_rank(d.status) < 3
               AND (h.progress > d.progress_pct
                    OR d.failed_attempt = d.attempt
-                   OR d.due_at < LEAST(statement_timestamp() + h.patience, h.last_moment)))
+                   OR d.due_at < LEAST(statement_timestamp() + h.progress_timeout, h.last_moment)))
     RETURNING h.number, d.status AS became
 )
 SELECT h.was, m.became, h.attempt, h.reason,
-       m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.patience)::float8 AS patience
+       m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout
 FROM report r
 LEFT JOIN held h USING (number)
 LEFT JOIN moved m USING (number)

@@ -1,6 +1,6 @@
 -- name: apply_reports
 -- Named in the migration that makes the function: what it does is what executions.apply_reports does.
-SELECT was, became, attempt, patience
+SELECT was, became, attempt, patience AS progress_timeout
 FROM rollwave_apply_reports($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ORDER BY number;
 

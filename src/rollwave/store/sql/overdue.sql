@@ -19,8 +19,8 @@ WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign
 -- name: lock_overdue
 -- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
 -- failed yet, those that have no time left for another, those that had finished (counters.adopt), or, where the campaign sends no
--- more ($3), all. The time that a device has in all is $4 seconds, which include those for which the campaign was ever suspended. What becomes of each is
--- domain.retry's to say.
+-- more ($3), all. The total time of a device (retry.DeviceTime) is $4 seconds, which include those for which the campaign was
+-- ever suspended. What becomes of each device is decided in domain.retry.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
        COALESCE(started_at, due_at) + make_interval(secs => $4 - suspended_before) <= statement_timestamp() AS out_of_time,
@@ -37,8 +37,8 @@ LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
 -- name: postpone
--- The last attempt of a device has failed, and the next may be claimed after its delay, if that ends within the time that
--- the device has in all ($6 seconds, which include those for which the campaign was ever suspended). The row is held.
+-- The last attempt of a device has failed. The next may be claimed after the delay ($5), if that ends within the device's
+-- total time ($6 seconds, which include those for which the campaign was ever suspended): retry.DeviceTime. The row is held.
 UPDATE ota_device_status
 SET failed_attempt = attempt, failed_reason = $4,
     due_at = LEAST(statement_timestamp() + make_interval(secs => $5),

@@ -128,8 +128,8 @@ GROUP BY pending, unacknowledged, refused_for, held;
 SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.refused_for, d.error_message,
        EXTRACT(epoch FROM d.due_at - statement_timestamp())::float8 AS due_in,
        d.device_id COLLATE "C" !~ $4 AND length(d.device_id) <= 128 AS addressable,
-       COALESCE(d.started_at + make_interval(secs => $5 - d.suspended_before) <= statement_timestamp(), false)
-           AS out_of_time,
+       (EXTRACT(epoch FROM statement_timestamp())::float8 - EXTRACT(epoch FROM d.started_at)::float8) AS started_ago,
+       d.suspended_before,
        d.completed_at IS NOT NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS finished,
        (SELECT count(*)::int FROM (
             SELECT FROM ota_device_status
