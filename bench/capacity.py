@@ -1,4 +1,4 @@
-"""What it takes for very many devices: plain arithmetic on what the bench has measured and on stated assumptions."""
+"""Computes the capacity that many devices need, from the results of the bench and stated assumptions."""
 
 from __future__ import annotations
 
@@ -121,17 +121,17 @@ def need(devices: int, seconds: float, measured: Measured, assumed: Assumed) -> 
 
 
 _WORDS = {
-    "commands": "commands a second",
-    "reports": "reports a second",
+    "commands": "commands per second",
+    "reports": "reports per second",
     "workers": "workers (one core each)",
     "slots": "listener slots",
     "postgres_cores": "PostgreSQL, cores",
-    "wal_mb": "WAL, MB a second",
+    "wal_mb": "WAL, MB per second",
     "disk_gb": "executions on disk, GB",
     "broker_cores": "broker, cores",
     "broker_memory_gb": "broker, memory for connections, GB",
-    "messages": "broker, messages a second, in and out",
-    "network_mbit": "broker's network, Mbit a second, in and out",
+    "messages": "broker, messages per second, in and out",
+    "network_mbit": "broker's network, Mbit per second, in and out",
 }
 
 
@@ -150,17 +150,21 @@ def inputs_table(measured: Measured, assumed: Assumed) -> str:
     """What went in, and where it comes from."""
     rates, bloat = "`make bench`, rates over Mosquitto", "`make bench`, a million devices"
     rows = [
-        *((f"{part}, CPU of a command", f"{value:.0f} µs", rates) for part, value in _parts(measured, "command")),
-        *((f"{part}, CPU of a report", f"{value:.0f} µs", rates) for part, value in _parts(measured, "report")),
-        ("WAL of a command", f"{measured.command_wal:,.0f} bytes", rates),
-        ("WAL of a report", f"{measured.report_wal:,.0f} bytes", rates),
-        ("an execution on disk, with indexes, after its campaign", f"{measured.row:,.0f} bytes", bloat),
-        ("reading an execution, to compare counters", f"{measured.compared:.2f} µs", "`make bench`, flat"),
-        ("seconds from one comparison to the next", f"{assumed.compare_every}", "default of the setting"),
-        ("reports of a device, each written", f"{assumed.words}", "assumed"),
-        ("a core is used to", f"{assumed.busy:.0%}", "assumed"),
-        ("a command, a report on the wire", f"{assumed.command_bytes}, {assumed.report_bytes} bytes", "assumed"),
-        ("a device's connection in the broker", f"{assumed.connection_kb} kB", "assumed"),
+        *((f"{part}, CPU per command", f"{value:.0f} µs", rates) for part, value in _parts(measured, "command")),
+        *((f"{part}, CPU per report", f"{value:.0f} µs", rates) for part, value in _parts(measured, "report")),
+        ("WAL per command", f"{measured.command_wal:,.0f} bytes", rates),
+        ("WAL per report", f"{measured.report_wal:,.0f} bytes", rates),
+        ("size of an execution on disk, with indexes, after its campaign", f"{measured.row:,.0f} bytes", bloat),
+        ("reading one execution to compare counters", f"{measured.compared:.2f} µs", "`make bench`, flat"),
+        ("time between two comparisons of counters, s", f"{assumed.compare_every}", "default of the setting"),
+        ("reports per device, all of them written", f"{assumed.words}", "assumed"),
+        ("maximum use of a core", f"{assumed.busy:.0%}", "assumed"),
+        (
+            "size of a command and of a report on the wire",
+            f"{assumed.command_bytes}, {assumed.report_bytes} bytes",
+            "assumed",
+        ),
+        ("memory of a device's connection in the broker", f"{assumed.connection_kb} kB", "assumed"),
     ]
     return "\n".join(["| | | from |", "|---|--:|---|", *(f"| {' | '.join(row)} |" for row in rows)])
 

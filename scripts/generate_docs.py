@@ -104,7 +104,7 @@ def measured_table() -> str:
 
 
 def capacity_needs() -> str:
-    """What very many devices take."""
+    """The tables of docs/reference/capacity.md."""
     return capacity.needs_table(capacity.Measured.of(MEASURED["details"]), capacity.Assumed())
 
 

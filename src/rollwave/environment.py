@@ -1,4 +1,4 @@
-"""How settings are read: empty is unset, and a value that cannot be read stops only what needs it."""
+"""Reads settings from variables. An empty value counts as unset. An invalid value raises only when it is used."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from rollwave.errors import ConfigurationError
 
 
 class Environment(BaseModel):
-    """Settings of which each has a default and an alias, the name of its variable.
+    """Base of settings classes. Each field has a default, and an alias: the name of its environment variable.
 
-    Made in a program, a setting is given by the name of its field or of its variable, and the environment is not read.
+    The constructor accepts both names, and does not read the environment.
 
-    Reading a setting whose value cannot be read raises ``ConfigurationError``, which names the variable and never its
-    value. A part that must not start without its settings asks for them first: :meth:`require`.
+    Access to a setting with an invalid value raises ``ConfigurationError``. The message names the variable, and does
+    not contain the value. :meth:`require` checks settings in advance.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tolerated_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that have their default where they cannot be read."""
+    """Fields that have their default if their value is invalid."""
 
     kept_blanks: ClassVar[frozenset[str]] = frozenset()
-    """Variables whose value may begin or end with a blank."""
+    """Variables whose values keep blanks at their ends."""
 
     _faults: dict[str, str] = PrivateAttr(default_factory=dict)
-    """What is wrong with the settings that cannot be read, by the names of their fields."""
+    """The error messages of invalid settings, by field name."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Self:
-        """Read ``variables``, of which the names of settings, in any letter case, and no others mean something."""
-        # Names of fields are not names of variables: API_KEY or LEASE in the environment are somebody else's.
+        """Read the settings from ``variables``. Names may be in any letter case; unknown names are ignored."""
+        # Field names are not accepted here: a variable API_KEY or LEASE belongs to another program.
         aliases = {field.alias for field in cls.model_fields.values()}
         by_name = {name.upper(): value for name, value in variables.items() if name.upper() in aliases}
         return cls(**by_name | {name: value for name, value in variables.items() if name in aliases})
 
     def require(self, needed: Iterable[str]) -> None:
-        """Fail now rather than when one of ``needed`` is read.
+        """Check the settings ``needed``, by field name, before they are used.
 
         Raises:
-            ConfigurationError: one of them cannot be read.
+            ConfigurationError: one of them is invalid.
         """
         for name in needed:
             getattr(self, name)
 
     def faults(self) -> list[ConfigurationError]:
-        """What is wrong with each setting that cannot be read, but for the tolerated ones."""
+        """One error for each invalid setting, except the tolerated ones."""
         return [self._fault(name) for name in self._faults if name not in self.tolerated_fields]
 
     def tolerated(self) -> list[ConfigurationError]:
-        """What is wrong with each setting that has its default instead."""
+        """One error for each invalid setting whose default is used instead."""
         return [self._fault(name) for name in self._faults if name in self.tolerated_fields]
 
     @model_validator(mode="wrap")
@@ -86,10 +86,10 @@ class Environment(BaseModel):
         for name in faults.keys() - self.tolerated_fields:
             del self.__dict__[name]
 
-    if not TYPE_CHECKING:  # else every name would be taken for a setting
+    if not TYPE_CHECKING:  # otherwise type checkers would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
-            # Python comes here for what is not there.
+            # Python calls this only for missing attributes.
             if name in type(self).model_fields:
                 raise self._fault(name)
             return super().__getattr__(name)
@@ -104,6 +104,6 @@ class Environment(BaseModel):
 
 
 def _in_words(message: str) -> str:
-    """The message of pydantic, to go after the variable's name: "should be a valid number"."""
+    """The message of pydantic, to be appended to the variable's name: "should be a valid number"."""
     words = message.partition(", unable")[0].partition(" ")[2]
     return words if words.startswith("should") else f"cannot be read: {message}"

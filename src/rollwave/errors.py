@@ -1,20 +1,20 @@
-"""Everything Rollwave raises on purpose.
+"""The errors that Rollwave raises.
 
     RollwaveError
     ├── ConfigurationError    a setting is missing or cannot be read
     ├── MissingExtra          a package is not installed that a command needs
     ├── DatabaseUnavailable   PostgreSQL cannot be reached
     ├── SchemaMismatch        the database's schema, roles or grants are not what this program needs
-    ├── IdentityUndecided     the database was copied or moved, and nobody has said which
+    ├── IdentityUndecided     the database was copied or moved, and the operator must say which
     ├── BrokerUnavailable     the MQTT broker cannot be reached, or refused
     │   └── MessageTooLarge   it takes no message of this size
-    ├── ApiUnavailable        the HTTP API cannot be reached, or is out of order
+    ├── ApiUnavailable        the HTTP API cannot be reached, or answers with a server error
     ├── InvalidInput          a value that the caller gave breaks a rule of the contract
     ├── UnreadableRow         a value that a stored row holds breaks a rule of the contract
     ├── NotFound              no such row for this tenant
     └── Conflict              the row exists, but is not in a state that allows this
 
-An error says what is wrong; its ``hint`` says what to do next.
+The message says what is wrong. ``hint`` says what to do next.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SchemaMismatch(RollwaveError):
 
 
 class IdentityUndecided(RollwaveError):
-    """The installation belongs to another database: this one is a copy or the moved original, and nobody said which."""
+    """The installation belongs to another database. This one is a copy, or was moved: the operator must say which."""
 
 
 class BrokerUnavailable(RollwaveError):

@@ -19,7 +19,7 @@ BRINGS: Mapping[str, Sequence[str]] = MappingProxyType(
 
 
 def require(extra: str, what: str) -> None:
-    """Fail before ``what`` starts if the packages of ``extra`` are not installed.
+    """Raise an error if the packages of ``extra`` are not installed.
 
     Args:
         extra: one of ``BRINGS``.

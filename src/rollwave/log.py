@@ -1,4 +1,4 @@
-"""Structured events over the standard ``logging``: a host's handlers see them like any other record."""
+"""Structured logging through the standard ``logging``, so that a host's handlers receive Rollwave's records."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 ROOT = "rollwave"
 
 TraceSource: TypeAlias = ContextVar[Any] | Callable[[], object]
-"""Where a host's trace id comes from: its context variable, or a function that returns it."""
+"""The source of a host's trace id: its context variable, or a function that returns the id."""
 
 _LATER = frozenset({"message", "asctime"})
-"""Attributes that a record gets when it is formatted; ``logging`` refuses fields of these names too."""
+"""Attributes that a record gets when it is formatted. ``logging`` refuses fields with these names too."""
 
 _source: ContextVar[TraceSource | None] = ContextVar("rollwave_trace_source", default=None)
 
@@ -33,10 +33,10 @@ _source: ContextVar[TraceSource | None] = ContextVar("rollwave_trace_source", de
 def _rename_reserved(
     logger: logging.Logger, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """A host may have bound ``name`` or ``module`` for its own lines: here they are ``name_`` and ``module_``.
+    """Rename fields whose names are attributes of the record, such as ``name`` and ``module``: append ``_``.
 
-    ``logging`` refuses a field that the record has as an attribute already. Which attributes that are is for the host's
-    record factory to decide, and it may decide anew for each record.
+    ``logging`` refuses such fields, which a host may have bound. The host's record factory decides which attributes a
+    record has, and may decide so for each record.
     """
     level = logging.getLevelNamesMapping().get(method.upper(), logging.ERROR)
     record = logging.getLogRecordFactory()(logger.name, level, "", 0, event.get("event"), (), None)
@@ -46,19 +46,19 @@ def _rename_reserved(
 
 
 class _Logger(structlog.stdlib.BoundLogger):
-    """A host's record factory, filter or handler may raise: that ends up on stderr, and never in what was logged."""
+    """If a host's record factory, filter or handler raises, the traceback goes to stderr, and the caller continues."""
 
     def _proxy_to_logger(self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any) -> None:
         try:
             super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
-        except Exception:  # noqa: BLE001  no line is worth the work that it tells of
+        except Exception:  # noqa: BLE001  a log line must not stop the work
             if logging.raiseExceptions and sys.stderr:
                 with suppress(OSError, ValueError):  # stderr may be closed
                     traceback.print_exc()
 
 
-def _without_what_is_said(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """An exception without a traceback repeats ``error`` and ``hint``: it is for handlers that print no fields."""
+def _without_repeated_error(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Remove an exception without a traceback: it only repeats ``error`` and ``hint``."""
     match event.get("exc_info"):
         case (_, _, None):
             del event["exc_info"]
@@ -69,16 +69,16 @@ _render: list[structlog.typing.Processor] = [
     structlog.stdlib.ExtraAdder(),
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-    _without_what_is_said,
+    _without_repeated_error,
     structlog.processors.format_exc_info,
 ]
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose records have the event as their message and its fields as attributes.
+    """A logger whose records have the event's name as their message and its fields as attributes.
 
-    A field that is called like an attribute of the record (``name``, ``module``, …) gets a ``_`` behind it. Logging
-    raises nothing.
+    ``_`` is appended to a field name that is an attribute of the record (``name``, ``module``, …). The logger never
+    raises.
     """
     logger: _Logger = structlog.wrap_logger(
         logging.getLogger(f"{ROOT}.{name}"),
@@ -96,7 +96,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 def _for_a_terminal(
     _logger: structlog.typing.WrappedLogger, _name: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """What devices and others wrote cannot drive the terminal. Lines of a traceback stay lines."""
+    """Escape control characters in values, which may come from devices. The lines of a traceback are kept."""
     for key, value in event.items():
         if isinstance(value, str):
             lines = value.split("\n") if key == "exception" else [value]
@@ -105,7 +105,7 @@ def _for_a_terminal(
 
 
 def configure(settings: Settings) -> None:
-    """For our own commands: one JSON object a line on stderr, or readable lines on a terminal."""
+    """Configure logging for commands: one JSON object per line on stderr, or readable lines on a terminal."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.JSONRenderer(default=str)]
@@ -133,21 +133,21 @@ def configure(settings: Settings) -> None:
 def report(
     log: structlog.stdlib.BoundLogger, event: str, error: Exception, *, level: int = logging.ERROR, **fields: Any
 ) -> None:
-    """Log what went wrong.
+    """Log an error.
 
-    An error of ours has the fields ``error`` and ``hint``, and the same as an exception without a traceback, so that a
-    handler that prints no fields shows both. Any other error has its traceback.
+    For an error of Rollwave, the record has the fields ``error`` and ``hint``. It also has them as an exception
+    without a traceback, for handlers that print no fields. For any other error, it has the traceback.
     """
     if isinstance(error, RollwaveError):
-        said = type(error)(str(error), hint=error.hint)
-        log.log(level, event, error=str(error), hint=error.hint, exc_info=(type(said), said, None), **fields)
+        shown = type(error)(str(error), hint=error.hint)
+        log.log(level, event, error=str(error), hint=error.hint, exc_info=(type(shown), shown, None), **fields)
     else:
         log.log(level, event, error=f"{type(error).__name__}: {error}", exc_info=error, **fields)
 
 
 @contextmanager
 def traced_by(source: TraceSource | None) -> Iterator[None]:
-    """Inside the block, trace ids come from ``source``: a host's. None: as before."""
+    """Take trace ids from ``source`` inside the block. None: no change."""
     token = _source.set(source if source is not None else _source.get())
     try:
         yield
@@ -157,10 +157,10 @@ def traced_by(source: TraceSource | None) -> Iterator[None]:
 
 @contextmanager
 def trace(prefix: str) -> Iterator[str]:
-    """Give every event inside the block one ``trace_id`` (one per tick, one per ingested batch).
+    """Add one ``trace_id`` to all events inside the block. There is one per tick and one per batch of reports.
 
-    It is the host's where :func:`traced_by` says where to find it. A host's context variable that is empty has the
-    new id for the block, so that the host's own lines within it show the same.
+    The id is the host's if :func:`traced_by` has set a source. If the host's context variable is empty, it is set to
+    the new id inside the block, so that the host's own lines have the same id.
     """
     source = _source.get()
     given = _given_by(source)
@@ -175,7 +175,7 @@ def trace(prefix: str) -> Iterator[str]:
 
 
 def _given_by(source: TraceSource | None) -> str:
-    """The host's trace id; empty: it has none now."""
+    """The host's trace id. Empty: there is none now."""
     try:
         found = source.get(None) if isinstance(source, ContextVar) else source and source()
     except Exception as error:  # noqa: BLE001  a host's function must not stop a tick

@@ -1,4 +1,4 @@
-"""The settings, read from the environment here and nowhere else."""
+"""The settings. This is the only module that reads the environment."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def _mqtt_protocol(value: object) -> str:
 
 
 class Settings(Environment):
-    """One frozen set of settings. Durations are seconds; fractions are allowed.
+    """Immutable settings. Times are in seconds; fractions are allowed.
 
-    ``Settings.load()`` reads the environment. ``Settings(mqtt_broker_url="mqtts://…", tick_interval=5)`` does not: what
-    is not given has its default.
+    ``Settings.load()`` reads the environment. ``Settings(mqtt_broker_url="mqtts://…", tick_interval=5)`` does not:
+    settings that are not passed have their defaults.
     """
 
-    tolerated_fields = frozenset({"log_level", "log_format"})  # how to log is never worth stopping for
+    tolerated_fields = frozenset({"log_level", "log_format"})  # invalid log settings must not stop the program
     kept_blanks = frozenset({"MQTT_USERNAME", "MQTT_PASSWORD"})
 
     database_url: SecretStr | None = Field(
         None,
         alias="DATABASE_URL",
-        description="PostgreSQL URL, for standalone commands. A host hands over its pool instead.",
+        description="PostgreSQL URL for Rollwave's own commands. A host passes its pool instead.",
     )
     database_direct_url: SecretStr | None = Field(
         None,
@@ -74,10 +74,12 @@ class Settings(Environment):
     mqtt_client_cert: str | None = Field(
         None,
         alias="MQTT_CLIENT_CERT",
-        description="PEM file with the certificate to show to the broker, and its chain. Read when a process starts.",
+        description="PEM file with the client certificate and its chain. Read when a process starts.",
     )
     mqtt_client_key: str | None = Field(
-        None, alias="MQTT_CLIENT_KEY", description="PEM file with its private key, without a passphrase."
+        None,
+        alias="MQTT_CLIENT_KEY",
+        description="PEM file with the private key of the client certificate, without a passphrase.",
     )
     mqtt_protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(_mqtt_protocol)] = Field(
         "5",
@@ -88,7 +90,7 @@ class Settings(Environment):
         None,
         alias="ROLLWAVE_MQTT_CLIENT_ID",
         max_length=64,
-        description="Prefix of the listener's client ids. Default: made from the database's own id.",
+        description="Prefix of the listener's client ids. Default: derived from the installation's id.",
     )
     mqtt_keepalive: int = Field(
         15,
@@ -138,7 +140,7 @@ class Settings(Environment):
         alias="ROLLWAVE_LEASE",
         gt=0,
         le=3600,
-        description="Maximum time to send the commands of claimed devices. Then another worker may claim them.",
+        description="Maximum time to send commands to claimed devices. After it, another worker may claim them.",
     )
     claim_batch: int = Field(
         1000,
@@ -173,7 +175,7 @@ class Settings(Environment):
         alias="ROLLWAVE_LISTENER_SLOTS",
         ge=1,
         le=64,
-        description="Number of listener slots, which share the reports. The same for every worker.",
+        description="Number of listener slots, which share the reports. All workers must have the same value.",
     )
     reconcile_interval: float = Field(
         45.0,
@@ -198,7 +200,7 @@ class Settings(Environment):
     )
 
     def __init__(self, **given: Any) -> None:
-        """``given``: settings by the name of their field or of their variable; the others have their default.
+        """``given``: settings by field name or variable name. All others have their defaults.
 
         Raises:
             pydantic.ValidationError: there is no setting of one of these names.
@@ -207,13 +209,13 @@ class Settings(Environment):
 
     @classmethod
     def load(cls, needed: Iterable[str] = ()) -> Self:
-        """Read the environment. Every setting has a default; what is missing is the reader's to ask for.
+        """Read the environment. Every setting has a default.
 
         Args:
-            needed: names of fields that must be readable now.
+            needed: names of fields whose values are checked now.
 
         Raises:
-            ConfigurationError: one of ``needed`` cannot be read.
+            ConfigurationError: one of ``needed`` is invalid.
         """
         settings = cls.read(os.environ)
         settings.require(needed)
@@ -221,11 +223,11 @@ class Settings(Environment):
 
     @property
     def pooled(self) -> bool:
-        """Whether ``DATABASE_URL`` leads through a pooler, which may give each transaction another session."""
+        """Whether ``DATABASE_URL`` goes through a pooler, which may use another session for each transaction."""
         return self.database_direct_url is not None
 
     def require_direct_url(self) -> str:
-        """The PostgreSQL URL for what needs a session of its own.
+        """The PostgreSQL URL for connections that need a session of their own.
 
         Raises:
             ConfigurationError: ``DATABASE_URL`` is not set.
@@ -247,9 +249,9 @@ class Settings(Environment):
 
 
 ENGINE = frozenset(Settings.model_fields) - Settings.tolerated_fields - {"api_url", "api_key"}
-"""What a worker, embedded or not, needs."""
+"""The settings that a worker needs, embedded or not."""
 
 
 def proxy_variables() -> Mapping[str, str]:
-    """Variables that name proxies: ``HTTP_PROXY``, ``no_proxy`` and their like, by their names as they are written."""
+    """Proxy variables such as ``HTTP_PROXY`` and ``no_proxy``, by name, with the letter case of the environment."""
     return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}

@@ -19,7 +19,7 @@ CANCEL_AGAIN_SECONDS = 0.5
 async def end(
     *tasks: asyncio.Task[Any], within: float, cancel_again: float = CANCEL_AGAIN_SECONDS
 ) -> frozenset[asyncio.Task[Any]]:
-    """Cancel ``tasks`` again and again until they are done, for ``within`` seconds at most.
+    """Cancel ``tasks`` repeatedly until they are done, for at most ``within`` seconds.
 
     Results and exceptions stay in the tasks: the caller reads them.
 
@@ -53,7 +53,7 @@ async def end(
 
 
 async def immune(work: Coroutine[Any, Any, T], *, within: float, cancel_again: float = CANCEL_AGAIN_SECONDS) -> T:
-    """Await ``work`` that may lose a cancellation; one of the caller comes out as ``CancelledError`` all the same.
+    """Await ``work`` that may lose a cancellation. A cancellation of the caller raises ``CancelledError`` in any case.
 
     Args:
         within: maximum number of seconds that the caller, once cancelled, waits for ``work`` to end. After that
@@ -66,7 +66,7 @@ async def immune(work: Coroutine[Any, Any, T], *, within: float, cancel_again: f
     except asyncio.CancelledError:
         await end(task, within=within, cancel_again=cancel_again)
         if task.done() and not task.cancelled():
-            task.exception()  # nobody else reads it
+            task.exception()  # marks the exception as retrieved
         raise
     return task.result()
 
@@ -77,10 +77,10 @@ async def run_with(
     grace: float,
     within: float = 10.0,
 ) -> None:
-    """Run ``main`` to its end, with the work of ``beside`` next to it; then end what is left of that.
+    """Run ``main`` to its end, and the coroutines ``beside`` at the same time; then cancel those that still run.
 
-    Work of ``beside`` may return early. The first that fails ends ``main`` too. No exception is left unread: that of
-    a part is raised, and several as one ``ExceptionGroup``.
+    A coroutine of ``beside`` may return early. If one fails, ``main`` is cancelled. One exception is raised as it is,
+    several as one ``ExceptionGroup``.
 
     Args:
         grace: seconds that ``main``, once cancelled, gets to finish what it has begun.
@@ -100,7 +100,7 @@ async def run_with(
         finally:
             await end(*others, within=within)
         for task in (leading, *others):
-            failure_of(task)  # read, also where a cancellation is raised in its place
+            failure_of(task)  # marks it as retrieved, also if a cancellation is raised instead
         for task in [each for each in (leading, *others) if not each.done()]:
             _log.error("ota_task_stuck", task=task.get_name(), work=repr(task.get_coro()))
     failures = [failure for task in (leading, *others) if (failure := failure_of(task))]
@@ -111,7 +111,7 @@ async def run_with(
 
 
 def failure_of(task: asyncio.Task[Any]) -> Exception | None:
-    """The exception that ``task`` ended with. None: it runs, was cancelled, or has succeeded."""
+    """The exception that ``task`` ended with. None: it still runs, was cancelled, or has succeeded."""
     if not task.done() or task.cancelled():
         return None
     error = task.exception()
@@ -128,7 +128,7 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def raise_if_cancelled() -> None:
-    """Raise CancelledError where this task was cancelled, and the error of a group hid that (Python 3.11 and 3.12)."""
+    """Raise CancelledError if this task was cancelled. In Python 3.11 and 3.12, a group's error may hide that."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

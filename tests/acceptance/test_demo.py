@@ -1,4 +1,4 @@
-"""The demo, to its end and broken off: the story comes out right, and only the data stays."""
+"""`rollwave demo`, run to its end and interrupted: it reports the expected result, and leaves only its data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_the_demo_completes_one_campaign_aborts_the_other_and_leaves_only_
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began < 90  # half of it on a machine that does nothing else
     assert "✔ 2.1.0 is on all 300 devices." in done.stdout
-    assert "✔ 2.2.0 stopped itself and spared " in done.stdout
+    assert "✔ The guardrail aborted 2.2.0: it was not sent to " in done.stdout
     assert "\x1b" not in done.stdout
     (data,) = place.iterdir()
     assert done.stdout.splitlines()[-1] == f"The data is in {data}"

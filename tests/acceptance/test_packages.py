@@ -180,4 +180,4 @@ def test_the_demo_runs_from_a_wheel_in_an_empty_environment(packages: Packages, 
     done = empty.run("rollwave", "demo", timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "✔ 2.1.0 is on all 300 devices." in done.stdout
-    assert "✔ 2.2.0 stopped itself and spared " in done.stdout
+    assert "✔ The guardrail aborted 2.2.0: it was not sent to " in done.stdout

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollwave.device.download import DownloadRefused, Limits, fetch
-from rollwave.device.promise import DownloadFailed, NotAsPromised, Promise
+from rollwave.device.expected import DownloadFailed, ExpectedArtifact, NotAsExpected
 from tests.artifact_server import ArtifactServer
 
 CONTENT = bytes(range(256)) * 1000
@@ -42,7 +42,7 @@ async def test_an_interrupted_download_is_resumed_at_its_last_byte(
     seen: list[tuple[int, int | None]] = []
     await fetch(
         client,
-        Promise(url, checksum),
+        ExpectedArtifact(url, checksum),
         tmp_path / "fw.bin",
         limits=QUICK,
         on_progress=lambda done, total: seen.append((done, total)),
@@ -59,9 +59,9 @@ async def test_a_new_process_resumes_the_download_of_a_killed_one(
 ) -> None:
     url, checksum = server.put(CONTENT)
     server.script.cuts = [100_000, 0, 0, 0]
-    with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
-    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match="interrupted"):
+        await fetch(client, ExpectedArtifact(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert server.requests[-1] == "bytes=100000-"
     assert (tmp_path / "fw.bin").read_bytes() == CONTENT
 
@@ -72,14 +72,14 @@ async def test_parts_of_another_url_or_version_are_not_used(
     url, _ = server.put(CONTENT)
     server.script.cuts = [100_000, 0, 0, 0]
     with pytest.raises(DownloadFailed):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     other = CONTENT[::-1]
     server.put(other)
     server.script.cuts = [100_000, 0, 0, 0]
     with pytest.raises(DownloadFailed):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     another_url, checksum = server.put(other, "other.bin")
-    await fetch(client, Promise(another_url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(another_url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert server.requests[4] == "bytes=100000-"
     assert server.requests[-1] is None
     assert (tmp_path / "fw.bin").read_bytes() == other
@@ -92,7 +92,7 @@ async def test_without_ranges_or_a_validator_a_download_starts_again(
     url, checksum = server.put(CONTENT)
     server.script.ranges, server.script.etag = ranges, etag
     server.script.cuts = [100_000]
-    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert (tmp_path / "fw.bin").read_bytes() == CONTENT
 
 
@@ -101,14 +101,14 @@ async def test_bytes_with_a_wrong_checksum_are_deleted(
 ) -> None:
     url, actual = server.put(CONTENT)
     with pytest.raises(DownloadFailed, match=f"^checksum mismatch: expected {'0' * 64}, got {actual}$"):
-        await fetch(client, Promise(url, "0" * 64), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(url, "0" * 64), tmp_path / "fw.bin", limits=QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_busy_server_is_tried_again(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     url, checksum = server.put(CONTENT)
     server.script.statuses = [503, 429]
-    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) == 3
 
 
@@ -116,7 +116,7 @@ async def test_a_server_that_refuses_is_not_tried_again(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     with pytest.raises(DownloadFailed, match="HTTP 404"):
-        await fetch(client, Promise(server.url("missing")), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(server.url("missing")), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) == 1
 
 
@@ -127,11 +127,11 @@ async def test_parts_of_two_different_files_are_replaced_by_a_fresh_download(
     url, _ = server.put(CONTENT)
     server.script.etag = etag
     server.script.cuts = [100_000, 0, 0, 0]
-    with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match="interrupted"):
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     other = CONTENT[::-1]
     _, checksum = server.put(other)
-    await fetch(client, Promise(url, checksum, len(other)), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url, checksum, len(other)), tmp_path / "fw.bin", limits=QUICK)
     assert (tmp_path / "fw.bin").read_bytes() == other
     assert server.requests[4:] == ["bytes=100000-", *([None] if etag == "fixed" else [])]
 
@@ -143,11 +143,11 @@ async def test_a_resumed_part_of_another_total_length_is_discarded(
     url, _ = server.put(CONTENT)
     server.script.etag = "fixed"
     server.script.cuts = [100_000, 0, 0, 0]
-    with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match="interrupted"):
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     other = (CONTENT[::-1] * 2)[:total]
     server.put(other)
-    await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     assert (tmp_path / "fw.bin").read_bytes() == other
 
 
@@ -156,8 +156,8 @@ async def test_a_resumed_file_with_a_wrong_checksum_is_downloaded_anew_once(
 ) -> None:
     url, _ = server.put(CONTENT)
     server.script.cuts = [100_000]
-    with pytest.raises(NotAsPromised, match="checksum mismatch"):
-        await fetch(client, Promise(url, "0" * 64), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(NotAsExpected, match="checksum mismatch"):
+        await fetch(client, ExpectedArtifact(url, "0" * 64), tmp_path / "fw.bin", limits=QUICK)
     assert server.requests == [None, "bytes=100000-", None]
     assert list(tmp_path.iterdir()) == []
 
@@ -169,8 +169,8 @@ async def test_an_empty_file_is_never_accepted(
 ) -> None:
     url, checksum = server.put(b"")
     server.script.length = length
-    with pytest.raises(DownloadFailed, match=r"0 bytes|broke off: 0 of 7 bytes"):
-        await fetch(client, Promise(url, checksum, size), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match=r"0 bytes|interrupted: received 0 of 7 bytes"):
+        await fetch(client, ExpectedArtifact(url, checksum, size), tmp_path / "fw.bin", limits=QUICK)
     assert not (tmp_path / "fw.bin").exists()
 
 
@@ -181,8 +181,8 @@ async def test_a_file_of_another_size_than_expected_is_refused(
 ) -> None:
     url, _ = server.put((CONTENT * 2)[:held])
     server.script.length = length
-    with pytest.raises(DownloadFailed, match=r"size mismatch|broke off: \d+ bytes came"):
-        await fetch(client, Promise(url, size=len(CONTENT)), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match=r"size mismatch|interrupted: received \d+ bytes"):
+        await fetch(client, ExpectedArtifact(url, size=len(CONTENT)), tmp_path / "fw.bin", limits=QUICK)
     assert not (tmp_path / "fw.bin").exists()
     assert len(server.requests) == 1 or not length
 
@@ -196,7 +196,7 @@ async def test_half_a_file_is_completed_when_its_size_is_known(
     seen: list[int | None] = []
     await fetch(
         client,
-        Promise(url, size=len(CONTENT)),
+        ExpectedArtifact(url, size=len(CONTENT)),
         tmp_path / "fw.bin",
         limits=QUICK,
         on_progress=lambda _, total: seen.append(total),
@@ -211,8 +211,8 @@ async def test_an_unrequested_content_encoding_is_refused(
 ) -> None:
     url, _ = server.put(gzip.compress(CONTENT))
     server.script.headers = {"Content-Encoding": encoding}
-    with pytest.raises(NotAsPromised, match=f"Content-Encoding {encoding}, unasked"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(NotAsExpected, match=f"Content-Encoding {encoding}, not requested"):
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,7 +221,7 @@ async def test_the_content_encoding_identity_is_accepted(
 ) -> None:
     url, checksum = server.put(CONTENT)
     server.script.headers = {"Content-Encoding": "identity"}
-    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url, checksum), tmp_path / "fw.bin", limits=QUICK)
 
 
 async def test_a_web_page_is_refused_unless_the_checksum_matches(
@@ -230,19 +230,19 @@ async def test_a_web_page_is_refused_unless_the_checksum_matches(
     page = b"<html>Log in</html>"
     url, checksum = server.put(page)
     server.script.headers = {"Content-Type": "Text/HTML; charset=utf-8"}
-    with pytest.raises(NotAsPromised, match=r"web page \(text/html\)"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
-    await fetch(client, Promise(url, checksum), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(NotAsExpected, match=r"web page \(text/html\)"):
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(url, checksum), tmp_path / "fw.bin", limits=QUICK)
     named, _ = server.put(page, "help.html")
-    await fetch(client, Promise(named), tmp_path / "fw.bin", limits=QUICK)
+    await fetch(client, ExpectedArtifact(named), tmp_path / "fw.bin", limits=QUICK)
 
 
 async def test_a_tls_failure_fails_the_download(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
-    with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, Promise(url.replace("http:", "https:")), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match="interrupted"):
+        await fetch(client, ExpectedArtifact(url.replace("http:", "https:")), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -252,7 +252,7 @@ async def test_an_http_refusal_has_its_own_error(
     url, _ = server.put(CONTENT)
     server.script.statuses = [status]
     with pytest.raises(DownloadRefused, match=f"HTTP {status}"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("to", ["/fw.bin", "file:///etc/passwd", "http://["])
@@ -262,7 +262,7 @@ async def test_redirects_are_limited_and_stay_on_http(
     url, _ = server.put(CONTENT)
     server.script.redirect = to
     with pytest.raises(DownloadFailed):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
     assert len(server.requests) <= 6
     assert not (tmp_path / "fw.bin").exists()
 
@@ -270,7 +270,7 @@ async def test_redirects_are_limited_and_stay_on_http(
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "", "http://[", "x", "http://", "HTTP://\x00"])
 async def test_a_url_that_is_not_http_is_refused(client: httpx2.AsyncClient, tmp_path: Path, url: str) -> None:
     with pytest.raises((DownloadFailed, ValueError)):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=QUICK)
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -280,19 +280,19 @@ async def test_a_download_stops_at_the_maximum_number_of_bytes(
     url, _ = server.put(CONTENT)
     server.script.length = length
     with pytest.raises(DownloadFailed, match="larger than 1000 bytes"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=Limits(size=1000))
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=Limits(size=1000))
 
 
 async def test_a_stalled_download_is_ended(server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     url, _ = server.put(CONTENT)
     server.script.hold_at = 1000
     with pytest.raises(DownloadFailed, match=r"not complete after 0\.2 s"):
-        await fetch(client, Promise(url), tmp_path / "fw.bin", limits=Limits(seconds=0.2))
+        await fetch(client, ExpectedArtifact(url), tmp_path / "fw.bin", limits=Limits(seconds=0.2))
 
 
 async def test_a_server_that_refuses_connections_fails_the_download(client: httpx2.AsyncClient, tmp_path: Path) -> None:
-    with pytest.raises(DownloadFailed, match="broke off"):
-        await fetch(client, Promise("http://127.0.0.1:9/fw"), tmp_path / "fw.bin", limits=QUICK)
+    with pytest.raises(DownloadFailed, match="interrupted"):
+        await fetch(client, ExpectedArtifact("http://127.0.0.1:9/fw"), tmp_path / "fw.bin", limits=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def test_after_any_interruptions_the_file_is_complete_or_absent(
         artifact = Path(folder) / "fw.bin"
         async with httpx2.AsyncClient(trust_env=False) as client:
             limits = Limits(seconds=10, tries=9, first_wait=0.0001)
-            await fetch(client, Promise(url, checksum), artifact, limits=limits)
+            await fetch(client, ExpectedArtifact(url, checksum), artifact, limits=limits)
         return artifact.read_bytes()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,7 @@ async def test_a_version_with_a_nul_character_is_a_failed_installation(artifact:
 async def test_a_hanging_installer_is_killed_with_its_children(artifact: Path, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     hook = f"sh -c 'sleep 60 & echo $! > {pid}; wait'"
-    with pytest.raises(InstallFailed, match=r"not done after 2\.5 s"):
+    with pytest.raises(InstallFailed, match=r"not finished after 2\.5 s"):
         await Installer(hook, timeout=2.5).install(artifact, COMMAND)
     await eventually(lambda: not _alive(int(pid.read_text())))
 

@@ -311,9 +311,9 @@ async def refused(
 ) -> tuple[list[str], int]:
     """A device whose server refuses it so; its outcomes, and how often it asked about that."""
     url, checksum = server.put(CONTENT)
-    async with agent(broker.url, folder, answer_within=1.0):
+    async with agent(broker.url, folder, answer_timeout=1.0):
         pass  # it is known to the broker from now on, and asks for no other reason
-    async with answering(broker.url, *answers) as asked, agent(broker.url, folder, answer_within=1.0):
+    async with answering(broker.url, *answers) as asked, agent(broker.url, folder, answer_timeout=1.0):
         server.script.statuses = statuses
         await wire.command(DEVICE, 7, url, checksum)
         await eventually(lambda: wire.outcomes(DEVICE))

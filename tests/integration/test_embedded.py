@@ -108,7 +108,7 @@ def test_the_embedded_broker_restarts_on_its_ports(broker: EmbeddedBroker) -> No
 
 
 def test_an_occupied_port_is_named(broker: EmbeddedBroker) -> None:
-    with pytest.raises(RollwaveError, match=f"port {broker.port} of {HOST} is taken"):
+    with pytest.raises(RollwaveError, match=f"port {broker.port} of {HOST} is in use"):
         EmbeddedBroker(broker.port).__enter__()
 
 

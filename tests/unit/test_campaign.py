@@ -23,6 +23,18 @@ def test_a_campaign_that_was_never_started_cannot_pause_complete_or_trip() -> No
         assert after(S.CREATED, action) is None
 
 
+def test_every_action_has_a_verb_for_error_messages() -> None:
+    verbs = {action: action.verb for action in Action}
+    assert verbs == {
+        A.START: "start",
+        A.PAUSE: "pause",
+        A.ABORT: "abort",
+        A.TRIP: "abort",
+        A.HOLD: "pause",
+        A.FINISH: "complete",
+    }
+
+
 def test_an_aborted_campaign_cannot_be_started() -> None:
     assert after(S.ABORTED, A.START) is None
 

@@ -75,8 +75,8 @@ def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], told: 
     [
         ("created", None, {"devices": 3}, "created for 3 devices"),
         ("running", None, {"from": "CREATED", "to": "RUNNING"}, "started"),
-        ("running", None, {"from": "PAUSED", "to": "RUNNING"}, "goes on"),
-        ("running", None, {"from": "PAUSED", "to": "RUNNING", "reason": "again"}, "goes on: again"),
+        ("running", None, {"from": "PAUSED", "to": "RUNNING"}, "continues"),
+        ("running", None, {"from": "PAUSED", "to": "RUNNING", "reason": "again"}, "continues: again"),
         ("paused", None, {"from": "RUNNING", "to": "PAUSED", "reason": "by an operator"}, "PAUSED: by an operator"),
         ("aborted", None, {"from": "RUNNING", "to": "ABORTED", "reason": "2 of 4 failed"}, "ABORTED: 2 of 4 failed"),
         ("completed", None, {"from": "RUNNING", "to": "COMPLETED"}, "COMPLETED"),

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.device.promise import DownloadFailed
+from rollwave.device.expected import DownloadFailed
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.fleet import Fault, FaultRates, Stage
 from rollwave.fleet.faults import profile
-from rollwave.fleet.life import Step, live
+from rollwave.fleet.job import Step, job_steps
 
 RATES = FaultRates(fail=0.1, mute=0.02, duplicate=0.3, reorder=0.3, slow=0.2)
 IDS = [f"dev-{number}" for number in range(5000)]
@@ -58,14 +58,14 @@ HEALTHY = [Step(S.DOWNLOADING, 0), Step(S.INSTALLING), Step(S.SUCCESS, 100)]
     ],
 )
 async def test_a_fault_ends_an_update_at_its_stage(fault: Fault | None, steps: list[Step]) -> None:
-    assert [step async for step in live(fault, _nothing, _nothing)] == steps
+    assert [step async for step in job_steps(fault, _nothing, _nothing)] == steps
 
 
 async def test_a_download_that_fails_is_reported_with_its_reason() -> None:
     async def fetch() -> None:
         raise DownloadFailed("HTTP 404")
 
-    assert [step async for step in live(None, fetch, _nothing)][-1] == Step(S.FAILED, error="HTTP 404")
+    assert [step async for step in job_steps(None, fetch, _nothing)][-1] == Step(S.FAILED, error="HTTP 404")
 
 
 async def _nothing() -> None:

@@ -78,10 +78,10 @@ def run(
 async def _until_stopped(broker: Broker, plan: AgentPlan) -> None:
     from rollwave.cli.signals import stop_requested
     from rollwave.device.agent import Agent
-    from rollwave.device.connection import together
+    from rollwave.device.connection import run_until_first
 
     stop = stop_requested()
-    await together(Agent(broker, plan).run(), _wait(stop))
+    await run_until_first(Agent(broker, plan).run(), _wait(stop))
 
 
 async def _wait(stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The URL of the API, in the forms in which people write it."""
+"""Checks and completes the URL of the API."""
 
 from __future__ import annotations
 

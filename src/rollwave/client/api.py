@@ -1,4 +1,4 @@
-"""A client of the HTTP API. Problem documents are raised as our errors."""
+"""A client of the HTTP API. Problem documents are raised as Rollwave's errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Api:
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=timeout,
                 proxy=proxy.url if proxy else None,
-                trust_env=False,  # the caller has found the proxy, and can name its variable
+                trust_env=False,  # the caller chooses the proxy, so that errors can name its variable
                 verify=httpx2.create_ssl_context(),  # reads SSL_CERT_FILE and SSL_CERT_DIR
             )
         except (httpx2.InvalidURL, UnicodeError) as error:  # its message may quote the key
@@ -80,11 +80,11 @@ class Api:
                 return
 
     def post(self, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None) -> Any:
-        """Run an action, or create something. ``timeout`` is in seconds; default: that of the client."""
+        """Run an action, or create a resource. ``timeout`` is in seconds; default: that of the client."""
         return _document(self._call("POST", path, body, timeout=timeout))
 
     def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
-        """Create something. Returns it, and whether it is new."""
+        """Create a resource. Returns it, and whether it is new."""
         response = self._call("POST", path, body)
         return _document(response), response.status_code == HTTPStatus.CREATED
 
@@ -150,15 +150,15 @@ def _document(response: httpx2.Response) -> Any:
 
 
 def _error(response: httpx2.Response) -> tuple[RollwaveError, bool]:
-    """The problem document (RFC 9457) of an answer as one of our errors, and whether it is one."""
+    """The error for a response, and whether the response is a problem document (RFC 9457)."""
     try:
         problem = response.json()
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
         problem = {}
-    told = problem.get("detail") or problem.get("title") or f"the API answered {response.status_code}"
+    detail = problem.get("detail") or problem.get("title") or f"the API answered {response.status_code}"
     mistakes = "; ".join(f"{each['field']}: {each['detail']}" for each in problem.get("errors") or [])
     hint = problem.get("hint") or _HINTS.get(response.status_code, "")
     kind = _ERRORS.get(response.status_code, ApiUnavailable if response.is_server_error else RollwaveError)
-    return kind(mistakes or told, hint=hint), bool(problem)
+    return kind(mistakes or detail, hint=hint), bool(problem)

@@ -23,7 +23,7 @@ from rollwave.domain.events import (
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a campaign's history: when, who, and ``what`` happened. ``event`` is its word."""
+    """One event of a campaign's history: time, actor, and details (``what``). ``event`` is its name."""
 
     id: int
     at: datetime
@@ -33,7 +33,7 @@ class Event:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Event:
-        """Read one of what ``GET …/campaigns/{id}/events`` answers."""
+        """Read one element of the response of ``GET …/campaigns/{id}/events``."""
         return cls(
             document["id"],
             datetime.fromisoformat(document["at"]),
@@ -44,17 +44,17 @@ class Event:
 
     @property
     def device_id(self) -> str | None:
-        """The device that it is about; None: the campaign as a whole."""
+        """The device that the event is about. None: the campaign as a whole."""
         return self.what.device_id
 
     @property
     def cause(self) -> str | None:
-        """Why an attempt failed; None when this is not about that."""
+        """The cause of a failed attempt. None: the event is another one."""
         return visible(self.what.message or "no reason given") if isinstance(self.what, AttemptFailed) else None
 
     @property
     def sentence(self) -> str:
-        """What happened, safe to show."""
+        """The event as a sentence, with control characters escaped."""
         return visible(_sentence(self.what))
 
 
@@ -65,7 +65,7 @@ def _sentence(event: events.Event) -> str:
         case CampaignRunning(was=CampaignStatus.CREATED):
             text = "started"
         case CampaignRunning():
-            text = f"goes on{_after_colon(event.reason)}"
+            text = f"continues{_after_colon(event.reason)}"
         case CampaignMoved():
             text = f"{event.to}{_after_colon(event.reason)}"
         case WaveOpened():

@@ -1,4 +1,4 @@
-"""The numbers of a campaign, read from the API's document. Pure."""
+"""The counters of a campaign, read from the API's response."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
-        """Read what ``GET …/campaigns/{id}`` answers."""
+        """Read the response of ``GET …/campaigns/{id}``."""
         breakdown = document.get("status_breakdown") or {}
         waves = document.get("waves")
         return cls(
@@ -83,7 +83,7 @@ class Snapshot:
 
     @property
     def settled(self) -> bool:
-        """Whether no number will change again."""
+        """Whether the counters are final."""
         return self.over and self.closed == self.total
 
     @property

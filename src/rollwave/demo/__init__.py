@@ -1,1 +1,1 @@
-"""The demo: real servers, a real engine and a simulated fleet on one machine, and a story that they play."""
+"""The demo: one good and one bad release, with real servers and a simulated fleet on one machine."""

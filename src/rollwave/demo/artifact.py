@@ -1,4 +1,4 @@
-"""Firmware to be had: files made on the spot, and a real HTTP server that devices download them from."""
+"""Generated firmware files, and an HTTP server from which devices download them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A firmware file and where it is served. ``size`` is bytes."""
+    """A firmware file and the URL at which it is served. ``size`` is in bytes."""
 
     version: str
     url: str
@@ -25,7 +25,7 @@ class Artifact:
 
 
 class ArtifactServer:
-    """Serves the files of ``folder`` on a loopback port, inside ``with``."""
+    """Serves the files of ``folder`` on a loopback port while its ``with`` block runs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class ArtifactServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a device's kept-alive connection must not hold up the end
+    block_on_close = False  # an idle keep-alive connection must not delay the shutdown
     request_queue_size = 128
 
 

@@ -1,4 +1,4 @@
-"""The demo as a program: the stage, the story on it, and what is told at the end."""
+"""Runs the demo: starts the servers and the fleet, plays the scenario, and prints the result."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from rollwave.demo import story
+from rollwave.demo import scenario
 from rollwave.demo.screen import Screen, screen
-from rollwave.demo.stage import Stage, data_folder, stage
+from rollwave.demo.servers import Servers, data_folder, running_servers
 
 
 def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
-    """Play the story and return the exit code: 0 when it came out as it should.
+    """Run the demo and return the exit code: 0 if both campaigns ended as expected, otherwise 1.
 
     Args:
-        data: the folder for everything that is written; None: a new one among the temporary files.
-        stay: on a terminal, keep everything up after the story, until Ctrl-C.
-        picture: where to keep the last screen as SVG.
+        data: the folder for all files that the demo writes. None: a new temporary folder.
+        stay: on a terminal, keep the servers running after the last campaign, until Ctrl-C.
+        picture: the file to which the last screen is written as SVG. None: it is not written.
 
     Raises:
-        RollwaveError: something does not start or breaks down.
-        KeyboardInterrupt: stopped in the middle. Everything has been stopped.
+        RollwaveError: a server does not start, or fails.
+        KeyboardInterrupt: the demo was interrupted. All servers are stopped before this is raised.
     """
-    # Being told to stop ends things as orderly as Ctrl-C does.
-    told_to_stop: list[int] = []
+    # SIGTERM and SIGHUP stop the demo in the same way as Ctrl-C.
+    signals: list[int] = []
 
     def stop(number: int, _: object) -> None:
-        told_to_stop.append(number)
+        signals.append(number)
         signal.raise_signal(signal.SIGINT)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -38,22 +38,22 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
     console = Console()
     folder = data_folder(data)
     try:
-        with screen(console, picture) as shown, stage(folder, shown.step) as set_up:
-            if told_to_stop:  # an interrupt that met a finalizer is swallowed there
+        with screen(console, picture) as shown, running_servers(folder, shown.step) as servers:
+            if signals:  # Python ignores a KeyboardInterrupt that is raised in a finalizer
                 signal.raise_signal(signal.SIGINT)
-            return asyncio.run(_play(set_up, shown, stay=stay and console.is_terminal))
+            return asyncio.run(_play(servers, shown, stay=stay and console.is_terminal))
     except KeyboardInterrupt:
         console.print(f"Stopped. The data is in {folder}", markup=False, highlight=False, soft_wrap=True)
         raise
 
 
-async def _play(set_up: Stage, shown: Screen, *, stay: bool) -> int:
-    async with story.fleet(set_up) as devices:
-        ending = await story.play(set_up, devices, shown)
-        shown.close(_outcome(ending), _next(set_up, ending.bad.id) if stay else _left(set_up))
+async def _play(servers: Servers, shown: Screen, *, stay: bool) -> int:
+    async with scenario.fleet(servers) as devices:
+        result = await scenario.play(servers, devices, shown)
+        shown.close(_outcome(result), _next(servers, result.bad.id) if stay else _left(servers))
         if stay:
             await _until_ctrl_c()
-    return 1 if ending.faults else 0
+    return 1 if result.faults else 0
 
 
 async def _until_ctrl_c() -> None:
@@ -62,34 +62,36 @@ async def _until_ctrl_c() -> None:
     await stop.wait()
 
 
-def _outcome(ending: story.Ending) -> list[Text]:
-    if ending.faults:
-        return [Text(f"wrong: {fault}", "red") for fault in ending.faults]
-    good, bad = ending.good, ending.bad
+def _outcome(result: scenario.Result) -> list[Text]:
+    if result.faults:
+        return [Text(f"wrong: {fault}", "red") for fault in result.faults]
+    good, bad = result.good, result.bad
     return [
         Text.assemble(("✔ ", "green"), f"{good.version} is on all {good.succeeded} devices."),
-        Text.assemble(("✔ ", "green"), f"{bad.version} stopped itself and spared {ending.spared} devices."),
+        Text.assemble(
+            ("✔ ", "green"), f"The guardrail aborted {bad.version}: it was not sent to {result.skipped} devices."
+        ),
         Text(f"  Why: {bad.reason}.", "bright_black"),
-        Text("  The devices' own count is the same, to the device.", "bright_black"),
+        Text("  The devices' own count is the same.", "bright_black"),
     ]
 
 
-def _next(set_up: Stage, campaign_id: int) -> list[Text]:
+def _next(servers: Servers, campaign_id: int) -> list[Text]:
     commands = [
-        f"export ROLLWAVE_API_URL={set_up.api_url}",
-        f"export ROLLWAVE_API_KEY={set_up.api_key}",
+        f"export ROLLWAVE_API_URL={servers.api_url}",
+        f"export ROLLWAVE_API_KEY={servers.api_key}",
         "rollwave campaign list",
         f"rollwave campaign devices {campaign_id} --status FAILED",
-        f"psql '{set_up.database_url}'",
+        f"psql '{servers.database_url}'",
     ]
     return [
-        Text("Everything is still up. In another terminal:"),
+        Text("The servers are still running. In another terminal:"),
         Text(),
         *(Text(f"  {command}", "cyan") for command in commands),
         Text(),
-        Text(f"Ctrl-C ends it all. The data stays in {set_up.data}"),
+        Text(f"Ctrl-C stops them. The data stays in {servers.data}"),
     ]
 
 
-def _left(set_up: Stage) -> list[Text]:
-    return [Text(f"The data is in {set_up.data}")]
+def _left(servers: Servers) -> list[Text]:
+    return [Text(f"The data is in {servers.data}")]

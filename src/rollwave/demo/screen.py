@@ -1,4 +1,4 @@
-"""The story on a terminal, and as plain lines anywhere else."""
+"""Shows the demo: as a live screen on a terminal, and as plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ _EVENT_STYLES = {"aborted": "bold red", "completed": "bold green"}
 
 
 class Screen(Protocol):
-    """Shows a story as it goes."""
+    """Shows the demo while it runs."""
 
     def step(self, what: str) -> None:
-        """Something is being started."""
+        """Show that the server ``what`` is being started."""
 
-    def chapter(self, title: str, text: str) -> None:
-        """Something begins."""
+    def heading(self, title: str, text: str) -> None:
+        """Show that a release begins."""
 
     def watch(self, look: Look, meter: Meter) -> None:
-        """A campaign as it is now."""
+        """Show the current state of a campaign."""
 
     def close(self, outcome: list[Text], further: list[Text]) -> None:
-        """How it ended, and what to do next."""
+        """Show the result, and what to do next."""
 
 
 class Lines:
-    """One line for each event, and one a second for the numbers."""
+    """Prints one line for each event, and the counters once a second."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = ""
-        self._due = 0.0
+        self._next_counts = 0.0
 
     def step(self, what: str) -> None:
         self._say(f"starting {what}")
 
-    def chapter(self, title: str, text: str) -> None:
+    def heading(self, title: str, text: str) -> None:
         self._say(f"\n{title}. {text}")
 
     def watch(self, look: Look, _meter: Meter) -> None:
         for event in look.news:
             self._say(f"  {_clock(event)}  {event.sentence}")
         line = f"  {look.snapshot.status}: {counts(look.snapshot)} ({guardrail(look.snapshot)})"
-        if line != self._last and (look.snapshot.settled or time.monotonic() >= self._due):
+        if line != self._last and (look.snapshot.settled or time.monotonic() >= self._next_counts):
             self._say(line)
-            self._last, self._due = line, time.monotonic() + 1.0
+            self._last, self._next_counts = line, time.monotonic() + 1.0
 
     def close(self, outcome: list[Text], further: list[Text]) -> None:
         for line in (Text(), *outcome, Text(), *further):
@@ -72,7 +72,7 @@ class Lines:
 
 
 class Picture:
-    """Two panels: the campaign with its guardrail, and what happens."""
+    """Draws two panels: the campaign with its guardrail, and its events."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -85,7 +85,7 @@ class Picture:
         self._head = [Text(f"Starting {what} …", "bright_black")]
         self._draw()
 
-    def chapter(self, title: str, text: str) -> None:
+    def heading(self, title: str, text: str) -> None:
         self._head = [Text.assemble((f"{title}. ", "bold"), text), Text()]
         self._draw()
 
@@ -110,14 +110,14 @@ class Picture:
             self._live.console.print(line, soft_wrap=True)
 
     def frame(self) -> RenderableType:
-        """What the screen shows now."""
+        """The current content of the screen."""
         return Group(*self._head, self._campaign, *([self._stream()] if self._events else []), *self._tail)
 
     def _stream(self) -> RenderableType:
         lines = Text("\n", no_wrap=True, overflow="ellipsis").join(self._events)
         return Panel(
             lines,
-            title="what happens",
+            title="events",
             title_align="left",
             border_style="bright_black",
             padding=(0, 2),
@@ -130,7 +130,10 @@ class Picture:
 
 @contextmanager
 def screen(console: Console, picture: Path | None) -> Iterator[Screen]:
-    """The way to show it that fits the console. With ``picture``, the last screen is kept there as SVG."""
+    """A live screen if ``console`` is a terminal, otherwise plain lines.
+
+    With ``picture``, the last screen is written to that file as SVG.
+    """
     if not console.is_terminal and picture is None:
         yield Lines(console)
         return
@@ -139,15 +142,15 @@ def screen(console: Console, picture: Path | None) -> Iterator[Screen]:
         shown = Picture(live)
         yield shown
     if picture is not None:
-        _keep(shown.frame(), picture)
+        _save(shown.frame(), picture)
 
 
-def _keep(frame: RenderableType, picture: Path) -> None:
-    with Path("/dev/null").open("w", encoding="utf-8") as nowhere:
-        recorder = Console(record=True, width=_WIDTH, file=nowhere, force_terminal=True)
+def _save(frame: RenderableType, picture: Path) -> None:
+    with Path("/dev/null").open("w", encoding="utf-8") as discarded:
+        recorder = Console(record=True, width=_WIDTH, file=discarded, force_terminal=True)
         recorder.print(frame)
     svg = recorder.export_svg(title="rollwave demo", unique_id="demo")
-    # The fonts that rich names are fetched from elsewhere; any fixed-width one will do.
+    # Rich refers to fonts on another server; any fixed-width font will do.
     picture.write_text(re.sub(r"@font-face {.*?}", "", svg, flags=re.DOTALL), "utf-8")
 
 

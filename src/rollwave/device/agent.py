@@ -1,4 +1,4 @@
-"""The reference device: takes commands, fetches, installs, reports, and picks up after any restart."""
+"""The reference device: receives commands, downloads, installs and reports. It resumes after a restart."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import NoReturn
 import httpx2
 
 from rollwave.device import decide as rules
-from rollwave.device.connection import keep_connected, together
+from rollwave.device.connection import keep_connected, run_until_first
 from rollwave.device.decide import Job, Verdict, decide
 from rollwave.device.download import DownloadRefused, Limits, fetch, matches
+from rollwave.device.expected import DownloadFailed, ExpectedArtifact
 from rollwave.device.install import Installer
 from rollwave.device.memory import Memory, StateNotSaved
 from rollwave.device.outbox import Outbox, Outgoing
 from rollwave.device.progress import Throttle
-from rollwave.device.promise import DownloadFailed, Promise
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import InvalidInput, RollwaveError
 from rollwave.log import get_logger
@@ -28,8 +28,8 @@ from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import NOTHING_TO_DO, Command, decode_command
 from rollwave.mqtt.topics import ask_topic, command_topic, status_topic
 
-SIGN_OF_LIFE = 60.0
-"""Seconds of a long download or installation after which the last report is given again."""
+REPEAT_REPORT_SECONDS = 60.0
+"""Time after which the last report is repeated during a long download or installation, in seconds."""
 
 _REDIRECTS = 5
 _log = get_logger("device")
@@ -37,7 +37,7 @@ _log = get_logger("device")
 
 @dataclass(frozen=True, slots=True)
 class AgentPlan:
-    """Who the device is, where it keeps what it remembers, and how it installs."""
+    """The device's ids, the directory of its state, and how it installs. Times are in seconds."""
 
     tenant_id: str
     device_id: str
@@ -45,15 +45,15 @@ class AgentPlan:
     install: str = ""
     install_timeout: float = 600.0
     limits: Limits = field(default_factory=Limits)
-    answer_within: float = 60.0
-    """Seconds that the engine may take to answer a question."""
+    answer_timeout: float = 60.0
+    """Maximum time to wait for the engine's answer to a question, in seconds."""
 
 
 class Agent:
-    """One device. :meth:`run` is its life."""
+    """One device. :meth:`run` runs it."""
 
     def __init__(self, broker: Broker, plan: AgentPlan) -> None:
-        """Read what the device remembers.
+        """Load the device's saved state.
 
         Raises:
             ConfigurationError: the state directory or the install command cannot be used.
@@ -64,17 +64,17 @@ class Agent:
         self._installer = Installer(plan.install, timeout=plan.install_timeout)
         self._outbox = Outbox(status_topic(plan.tenant_id, plan.device_id))
         self.state = self._memory.load()
-        """What the device remembers."""
+        """The device's current state. It is saved on every change."""
         self.connected = False
-        """Whether it can be sent commands now."""
+        """Whether the device can receive commands now."""
         self._work = asyncio.Event()
         self._question = asyncio.Event()
         self._answer: asyncio.Future[bool] | None = None
-        """Whether the engine wants what is running, once it has answered; None: nobody waits for that."""
+        """The engine's answer to a question: whether the running job is still wanted. None: no question is open."""
         self._saved = True
 
     async def run(self) -> NoReturn:
-        """Serve until cancelled. A job cut short is resumed by the next run on the same directory."""
+        """Run until cancelled. The next run with the same directory resumes an interrupted job."""
         for job in reversed(self.state.finished):
             if not job.delivered:
                 self._outbox.put(Outgoing.of(job))
@@ -82,19 +82,19 @@ class Agent:
             self._work.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._perform())
-            tasks.create_task(self._show_life())
+            tasks.create_task(self._repeat_reports())
             client_id = f"{self._plan.tenant_id}:{self._plan.device_id}"
             await keep_connected(self._broker, client_id, self._serve, persistent=True, manual_ack=True)
 
     async def _serve(self, session: Session) -> None:
         topic = command_topic(self._plan.tenant_id, self._plan.device_id)
         await session.subscribe(topic)
-        if not session.session_present:  # whatever was waiting here for this device is gone
+        if not session.session_present:  # the broker has lost any command that waited for this device
             self._question.set()
         _log.info("device_connected", topic=topic, session_present=session.session_present)
         self.connected = True
         try:
-            await together(self._receive(session), self._send(session), self._ask(session))
+            await run_until_first(self._receive(session), self._send(session), self._ask(session))
         finally:
             self.connected = False
 
@@ -110,7 +110,7 @@ class Agent:
                 self._remember(rules.delivered(self.state, report.campaign_id, report.attempt))
 
     async def _ask(self, session: Session) -> None:
-        """Ask what to do whenever that is wanted. A question that a lost session cut off is asked in the next one."""
+        """Send a question to the engine when one is needed. If the session is lost, the next session sends it again."""
         topic = ask_topic(self._plan.tenant_id, self._plan.device_id)
         while True:
             await self._question.wait()
@@ -166,7 +166,7 @@ class Agent:
             await self._installer.install(self._memory.artifact, job.command)
         except (RollwaveError, OSError, ValueError) as failure:
             error = str(failure) or type(failure).__name__
-        except Exception as failure:  # noqa: BLE001  dead of it, the device would say nothing, and die at each start
+        except Exception as failure:  # noqa: BLE001  otherwise the agent would crash at each start, without a report
             _log.exception("device_job_broken", campaign_id=job.command.campaign_id)
             error = f"error in the agent: {type(failure).__name__}: {failure}"
         outcome = ExecutionStatus.FAILED if error else ExecutionStatus.SUCCESS
@@ -176,11 +176,14 @@ class Agent:
         self._outbox.put(Outgoing.of(finished))
 
     async def _is_fetched(self, command: Command) -> bool:
-        """Whether what was fetched before a restart is still there: a loss of power may have cost some of it."""
-        return await asyncio.to_thread(matches, Promise.of(command), self._memory.artifact)
+        """Whether the artifact from before a restart is complete: a loss of power may damage it."""
+        return await asyncio.to_thread(matches, ExpectedArtifact.of(command), self._memory.artifact)
 
     async def _download(self) -> None:
-        """Fetch the running job's artifact. One that the server refuses is asked about, and tried once more."""
+        """Download the artifact of the running job.
+
+        If the server refuses it, ask the engine whether the job is still wanted, and try once more.
+        """
         self._advance(ExecutionStatus.DOWNLOADING, progress=0)
         try:
             await self._fetch()
@@ -199,16 +202,19 @@ class Agent:
             if percent is not None and self.state.running:
                 self._outbox.put(Outgoing.of(self.state.running, percent))
 
-        promise = Promise.of(self.state.running.command)
+        expected = ExpectedArtifact.of(self.state.running.command)
         async with _http_client() as client:
-            await fetch(client, promise, self._memory.artifact, limits=self._plan.limits, on_progress=report)
+            await fetch(client, expected, self._memory.artifact, limits=self._plan.limits, on_progress=report)
 
     async def _is_wanted(self) -> bool:
-        """Ask whether this device still has to do what it does, and in which words. True too where nobody answers."""
+        """Ask the engine whether the running job is still wanted. True also if there is no answer.
+
+        An answer may contain a new URL for the job, which is stored before this returns.
+        """
         self._answer = asyncio.get_running_loop().create_future()
         self._question.set()
         try:
-            async with asyncio.timeout(self._plan.answer_within):
+            async with asyncio.timeout(self._plan.answer_timeout):
                 return await self._answer
         except TimeoutError:
             return True
@@ -216,27 +222,27 @@ class Agent:
             self._answer = None
 
     def _advance(self, status: ExecutionStatus, progress: int | None = None) -> None:
-        """Come to ``status``.
+        """Move the running job to ``status``, save that, and report it.
 
         Raises:
-            StateNotSaved: a device that would not remember it after a restart must not go on.
+            StateNotSaved: it cannot be saved. The job must stop, as a restart would not know how far it had come.
         """
         self._remember(rules.advance(self.state, status), needed=True)
         if self.state.running:
             self._outbox.put(Outgoing.of(self.state.running, progress))
 
-    async def _show_life(self) -> NoReturn:
+    async def _repeat_reports(self) -> NoReturn:
         while True:
-            await asyncio.sleep(SIGN_OF_LIFE)
+            await asyncio.sleep(REPEAT_REPORT_SECONDS)
             self._remember(self.state)
             if self.state.running:
                 self._outbox.put(Outgoing.of(self.state.running))
 
     def _remember(self, state: rules.State, *, needed: bool = False) -> None:
-        """Save ``state``, and go by it. Where it cannot be saved that is tried again with the next one.
+        """Make ``state`` the current state, and save it. If saving fails, the next change saves it.
 
         Raises:
-            StateNotSaved: it cannot, and is ``needed``.
+            StateNotSaved: it cannot be saved, and ``needed`` is true.
         """
         if state == self.state and self._saved:
             return
@@ -255,14 +261,14 @@ class Agent:
 
 @asynccontextmanager
 async def _http_client() -> AsyncIterator[httpx2.AsyncClient]:
-    """One that goes by the proxies and certificates which the environment names.
+    """An HTTP client that uses the proxies and certificates of the environment.
 
     Raises:
-        DownloadFailed: those cannot be used.
+        DownloadFailed: the environment names a proxy or certificate that cannot be used.
     """
     try:
         client = httpx2.AsyncClient(max_redirects=_REDIRECTS, timeout=30.0)
     except (ValueError, OSError, ImportError) as error:
-        raise DownloadFailed(f"cannot download: the proxy or certificates of the environment: {error}") from error
+        raise DownloadFailed(f"cannot download: invalid proxy or certificates in the environment: {error}") from error
     async with client:
         yield client

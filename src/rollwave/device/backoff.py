@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Delays between retries."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 
 def delays(first: float = 0.5, most: float = 30.0) -> Iterator[float]:
-    """Seconds to wait, doubling from ``first`` up to ``most``, each drawn from the upper half of its range.
+    """Delays in seconds that double from ``first`` up to ``most``, each with a random reduction of up to a half.
 
-    The draw keeps a fleet that lost its broker at one moment from coming back at one moment.
+    The randomness keeps a fleet that lost its broker from reconnecting all at once.
     """
     ceiling = first
     while True:

@@ -1,4 +1,4 @@
-"""A session that is opened again whenever it is lost."""
+"""Keeps an MQTT session open: reconnects whenever it is lost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.tasks import end, failure_of
 
-_STEADY = 10.0
-"""Seconds after which a session counts as good, and the next wait starts small again."""
+_STABLE_SECONDS = 10.0
+"""Length of a session, in seconds, after which the delay before the next one starts at its minimum again."""
 
-_ENDING = 10.0
-"""Maximum number of seconds for the other parts of a session to end."""
+_CANCEL_TIMEOUT_SECONDS = 10.0
+"""Maximum time for the other parts of a session to end, in seconds."""
 
 _log = get_logger("wire")
 
@@ -30,9 +30,9 @@ async def keep_connected(
     persistent: bool = False,
     manual_ack: bool = False,
 ) -> NoReturn:
-    """Open a session, ``serve`` it until it is lost, wait, and again, until cancelled.
+    """Open a session and ``serve`` it until it is lost; then wait, and open the next one. Runs until cancelled.
 
-    ``serve`` ends, by return or with BrokerUnavailable, when the session is of no more use.
+    ``serve`` returns, or raises BrokerUnavailable, when the session can no longer be used.
     """
     clock = asyncio.get_running_loop().time
     waits = delays()
@@ -42,20 +42,20 @@ async def keep_connected(
             async with Session.connect(broker, client_id, persistent=persistent, manual_ack=manual_ack) as session:
                 await serve(session)
                 reason = "another client uses this client id" if session.taken_over else "session ended"
-        except (BrokerUnavailable, OSError) as error:  # a device outlives whatever happens to its connection
+        except (BrokerUnavailable, OSError) as error:  # no error of the connection may end the device
             reason = str(error) or type(error).__name__
-        if clock() - opened > _STEADY:
+        if clock() - opened > _STABLE_SECONDS:
             waits = delays()
         wait = next(waits)
         _log.warning("mqtt_disconnected", client_id=client_id, reason=reason, retry_in_seconds=round(wait, 2))
         await asyncio.sleep(wait)
 
 
-async def together(*parts: Awaitable[None]) -> None:
-    """Run the parts of one session until the first of them ends; the others end with it.
+async def run_until_first(*parts: Awaitable[None]) -> None:
+    """Run the parts of one session until the first of them ends; then cancel the others.
 
     Raises:
-        BrokerUnavailable: a part did.
+        BrokerUnavailable: the part that ended first raised it.
     """
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -63,6 +63,6 @@ async def together(*parts: Awaitable[None]) -> None:
         for task in done:
             task.result()
     finally:
-        await end(*tasks, within=_ENDING)
+        await end(*tasks, within=_CANCEL_TIMEOUT_SECONDS)
         for task in tasks:
-            failure_of(task)  # read: what ended first is raised
+            failure_of(task)  # marks the exception as retrieved; only that of the first part is raised

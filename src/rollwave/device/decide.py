@@ -1,8 +1,8 @@
-"""What a device does with a command: pure rules over what it remembers.
+"""Decides what a device does with a command. Pure functions over the device's saved state.
 
-Commands come at least once, sometimes late, sometimes for a campaign that was dealt with long ago.
-A device takes each attempt of a campaign once, one campaign at a time, and never installs a
-firmware again that it has already reported ``SUCCESS`` for.
+A command may arrive more than once, late, or for a campaign that the device finished long ago.
+A device runs each attempt of a campaign once, and one campaign at a time. After it has reported
+``SUCCESS`` for a campaign, it does not install that campaign's firmware again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rollwave.domain.reports.parse import cut
 from rollwave.mqtt.payload import Command
 
 REMEMBERED = 16
-"""Finished campaigns a device remembers, so that a late repeat of one is answered and not run."""
+"""Number of finished campaigns that a device remembers. A repeated command of one is answered, and not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One command, taken: how far the device is with it, and why it failed if it did."""
+    """An accepted command, its current status, and the error message if it failed."""
 
     command: Command
     attempt: int | None = None
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that a device remembers. ``finished`` has the newest first, one job a campaign."""
+    """The saved state of a device. ``finished`` has one job for each campaign, newest first."""
 
     running: Job | None = None
     waiting: Job | None = None
@@ -44,18 +44,18 @@ class Verdict(StrEnum):
     """What to do with a command."""
 
     START = "start"
-    """Run it now: it is ``state.running``."""
+    """Run it now. It is ``state.running``."""
     WAIT = "wait"
-    """It is run once the present job is finished, unless a newer campaign comes first."""
+    """Run it after the running job, unless a command of another campaign replaces it before."""
     ANSWER = "answer"
-    """Nothing to run: report ``job`` as it stands."""
+    """Do not run it; report the current status of ``job``."""
     IGNORE = "ignore"
-    """Neither run nor report; ``reason`` says why."""
+    """Do not run it, and do not report. ``reason`` says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The verdict, the state that follows from it, and what it is about."""
+    """The verdict, the new state, and the job that it concerns."""
 
     verdict: Verdict
     state: State
@@ -64,7 +64,12 @@ class Decision:
 
 
 def decide(state: State, command: Command, attempt: int | None = None, *, retained: bool = False) -> Decision:
-    """Judge one command. ``attempt`` is None where the wire cannot carry it (MQTT 3.1.1)."""
+    """Decide what to do with one command.
+
+    Args:
+        attempt: the number of the attempt. None: the message has none, as over MQTT 3.1.1.
+        retained: whether the broker had stored the message.
+    """
     refusal = _refusal(command, retained=retained)
     if refusal:
         return Decision(Verdict.IGNORE, state, reason=refusal)
@@ -81,20 +86,20 @@ def decide(state: State, command: Command, attempt: int | None = None, *, retain
 
 
 def advance(state: State, status: ExecutionStatus) -> State:
-    """The running job has come to ``status``."""
+    """The state after the running job has reached ``status``."""
     assert state.running
     return replace(state, running=replace(state.running, status=status))
 
 
 def finish(state: State, status: ExecutionStatus, error: str | None = None) -> State:
-    """The running job has ended; the waiting one, if any, is next."""
+    """The state after the running job has ended. The waiting job, if any, becomes the running one."""
     assert state.running
     job = replace(state.running, status=status, error=None if error is None else cut(error))
     return State(running=state.waiting, finished=_remember(state.finished, job))
 
 
 def delivered(state: State, campaign_id: int, attempt: int | None) -> State:
-    """The broker has the report of this attempt's outcome: it need not be sent again after a restart."""
+    """The state after the broker has acknowledged the outcome of this attempt: a restart does not send it again."""
     return replace(
         state,
         finished=tuple(
@@ -106,7 +111,7 @@ def delivered(state: State, campaign_id: int, attempt: int | None) -> State:
 
 def _refusal(command: Command, *, retained: bool) -> str:
     if retained:
-        return "retained: a command is for those who are there when it is sent"
+        return "retained: the command was sent before this device subscribed"
     if command.action != "update":
         return "unknown action"
     if not 0 < command.campaign_id <= MAX_BIGINT:
@@ -135,9 +140,10 @@ def _take(state: State, job: Job) -> Decision:
 
 
 def _repeat_of_running(state: State, running: Job, command: Command, attempt: int | None) -> Decision:
-    """The engine may have given up on an attempt that is still at work: carry on under the new number.
+    """Handle a command of the campaign that is running.
 
-    The command counts as it was said last, should it ever be said in other words.
+    A newer attempt means that the engine gave up on the running one: the job continues under the new number. The
+    newest command replaces the stored one, as its URL may have changed.
     """
     newer = _is_newer(attempt, running.attempt)
     job = replace(running, command=command, attempt=attempt if newer else running.attempt)

@@ -1,4 +1,4 @@
-"""Handing a fetched artifact to the device's own installer."""
+"""Runs the device's install command for a downloaded artifact."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from typing import IO
 from rollwave.errors import ConfigurationError, RollwaveError
 from rollwave.mqtt.payload import Command
 
-_TAIL = 4096
-_LOOK, _MOST = 0.2, 16 * 1024 * 1024
-"""Seconds after which the installer's output is looked at, and bytes over which it is dropped."""
-_GRACE = 5.0
+_TAIL_BYTES = 4096
+_CHECK_SECONDS = 0.2
+"""Time between two checks of the size of the installer's output, in seconds."""
+_MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+"""Maximum size of the output. A larger one is truncated."""
+_STOP_SECONDS = 5.0
+"""Time for the installer to end after SIGTERM, before SIGKILL, in seconds."""
 
 
 class InstallFailed(RollwaveError):
-    """The installer said no, or said nothing in time. The message is fit for a report."""
+    """The install command failed, or did not end in time. The message is sent in the device's report."""
 
 
 class Installer:
-    """Runs one command per artifact, without a shell.
+    """Runs the install command, without a shell.
 
-    ``{path}`` in an argument stands for the artifact. The installer is given ``ROLLWAVE_FILE``,
-    ``ROLLWAVE_VERSION`` and ``ROLLWAVE_CAMPAIGN`` in its environment. A device that loses power half way
-    runs it again, so it has to be safe to repeat.
+    ``{path}`` in an argument is replaced by the path of the artifact. The command has the variables
+    ``ROLLWAVE_FILE``, ``ROLLWAVE_VERSION`` and ``ROLLWAVE_CAMPAIGN``. It must be safe to repeat: after a loss of
+    power, it is run again.
     """
 
     def __init__(self, hook: str = "", *, timeout: float = 600.0) -> None:
-        """Read ``hook`` as a shell would split it; empty means that fetching is all there is to do.
+        """``hook``: the install command, split as a shell does. Empty: a verified download is a success.
+
+        ``timeout``: maximum time for the command, in seconds.
 
         Raises:
             ConfigurationError: quotes do not match.
@@ -46,10 +51,10 @@ class Installer:
         self._timeout = timeout
 
     async def install(self, artifact: Path, command: Command) -> None:
-        """Install ``artifact``, or return at once where there is no hook.
+        """Install ``artifact``. Returns at once if there is no install command.
 
         Raises:
-            InstallFailed: with the last line that the installer wrote.
+            InstallFailed: the message contains the last line of the command's output.
         """
         if not self._arguments:
             return
@@ -61,7 +66,7 @@ class Installer:
     def _argv(self, artifact: Path, command: Command) -> list[str]:
         path = str(artifact.resolve())
         return [
-            "env",  # adds to the environment that is inherited
+            "env",  # adds variables to the inherited environment
             f"ROLLWAVE_FILE={path}",
             f"ROLLWAVE_VERSION={command.version}",
             f"ROLLWAVE_CAMPAIGN={command.campaign_id}",
@@ -69,7 +74,7 @@ class Installer:
         ]
 
     async def _run(self, argv: list[str], output: IO[bytes]) -> int:
-        # A file, not a pipe: a daemon that the installer leaves behind would hold a pipe open for ever.
+        # A file, not a pipe: a daemon that the installer starts would keep a pipe open.
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -84,30 +89,30 @@ class Installer:
             async with asyncio.timeout(self._timeout):
                 return await _ended(process, output)
         except TimeoutError:
-            raise InstallFailed(f"install failed: not done after {self._timeout:g} s") from None
+            raise InstallFailed(f"install failed: not finished after {self._timeout:g} s") from None
         finally:
             if process.returncode is None:
                 await _end(process)
 
 
 def _output() -> IO[bytes]:
-    """Where the installer writes. On a full disk it does without a last line, rather than without an installation."""
+    """The file for the installer's output. If the disk is full, the output is discarded."""
     try:
         output = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
     except OSError:
         return Path(os.devnull).open("r+b")
-    # Always at the end, so that it can be cut from under the installer.
+    # Append mode, so that the file can be truncated while the installer writes to it.
     fcntl.fcntl(output, fcntl.F_SETFL, fcntl.fcntl(output, fcntl.F_GETFL) | os.O_APPEND)
     return output
 
 
 async def _ended(process: asyncio.subprocess.Process, output: IO[bytes]) -> int:
-    """Wait for the exit code, while what is written never fills the disk."""
+    """Wait for the exit code. Meanwhile, truncate the output when it grows too large for the disk."""
     while True:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK):
+            async with asyncio.timeout(_CHECK_SECONDS):
                 return await process.wait()
-        if os.fstat(output.fileno()).st_size > _MOST:
+        if os.fstat(output.fileno()).st_size > _MAX_OUTPUT_BYTES:
             os.ftruncate(output.fileno(), 0)
 
 
@@ -116,13 +121,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(_STOP_SECONDS):
                 await process.wait()
                 return
 
 
 def _last_line(output: IO[bytes]) -> str:
     size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _TAIL))
+    output.seek(max(0, size - _TAIL_BYTES))
     lines = output.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1].strip() if lines else ""

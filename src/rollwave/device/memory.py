@@ -1,4 +1,4 @@
-"""What a device remembers, in one small JSON file that is either the old one or the new one, never half."""
+"""Saves the state of a device in one small JSON file. The file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from rollwave.log import get_logger
 from rollwave.mqtt.payload import read_command
 
 RESERVE = 32 * 1024
-"""Bytes that are kept back on the disk, so that the state can be saved when nothing else can."""
+"""Size in bytes of a reserve file, which is deleted to save the state when the disk is full."""
 
-_MOST = 1024 * 1024
-"""Bytes that a state may have: a larger file is none of ours."""
+_MAX_BYTES = 1024 * 1024
+"""Maximum number of bytes that are read. The agent writes no larger file."""
 
-_PASSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
-"""What is wrong with a disk and not with a setting."""
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""Errors of the disk, as opposed to errors of a setting."""
 
 _log = get_logger("device")
 
 
 class StateNotSaved(RollwaveError):
-    """The state cannot be written. The message is fit for a report."""
+    """The state cannot be written. The message is sent in the device's report."""
 
 
 class Memory:
-    """A directory of the device's own: its state, and the artifact it is fetching or has fetched."""
+    """The directory of one device, with its state and its artifact."""
 
     def __init__(self, directory: Path) -> None:
-        """Make the directory.
+        """Create the directory.
 
         Raises:
-            ConfigurationError: it cannot be made. Not raised for a disk that is full or broken: then the device goes
-                on with what it has in memory, and says so in its reports.
+            ConfigurationError: it cannot be created. Not raised if the disk is full or broken: then the agent continues
+                with the state in memory, and reports the problem.
         """
         self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno not in _PASSES:
+            if error.errno not in _DISK_ERRORS:
                 raise ConfigurationError(
-                    f"the state directory {directory} cannot be made: {error.strerror}",
+                    f"the state directory {directory} cannot be created: {error.strerror}",
                     hint="Name a directory that this user may write with --state.",
                 ) from error
             _log.warning("device_state_not_saved", file=str(directory), reason=str(error))
@@ -57,10 +57,10 @@ class Memory:
         self.artifact = directory / "firmware.bin"
 
     def load(self) -> State:
-        """The state as last saved. What of it cannot be read counts as not there: the engine sends again."""
+        """The state as last saved. Parts that cannot be read are left out: the engine sends the command again."""
         try:
             with self._file.open("rb") as file:
-                document = json.loads(file.read(_MOST))
+                document = json.loads(file.read(_MAX_BYTES))
             return _state(document)
         except FileNotFoundError:
             return State()
@@ -69,10 +69,10 @@ class Memory:
             return State()
 
     def save(self, state: State) -> None:
-        """Put ``state`` on the disk, on a full one with what was kept back for it.
+        """Write ``state`` to the disk. If the disk is full, delete the reserve file and try again.
 
         Raises:
-            StateNotSaved: it cannot be written all the same; the state saved before is still there.
+            StateNotSaved: it still cannot be written. The state that was saved before is unchanged.
         """
         document = json.dumps(asdict(state)).encode()
         try:
@@ -86,7 +86,7 @@ class Memory:
                 raise StateNotSaved(
                     f"cannot save the device's state in {self._directory}: {error.strerror or error}"
                 ) from error
-        self._keep_back()
+        self._fill_reserve()
 
     def _write(self, document: bytes) -> None:
         new = self._file.with_suffix(".new")
@@ -102,8 +102,11 @@ class Memory:
                 new.unlink(missing_ok=True)
             raise
 
-    def _keep_back(self) -> None:
-        """Random bytes: some file systems keep no room for what can be compressed. Part of it is better than none."""
+    def _fill_reserve(self) -> None:
+        """Write the reserve file, as far as the disk has space.
+
+        Its content is random, as some file systems compress files and would reserve less space.
+        """
         with contextlib.suppress(OSError):
             if not self._reserve.exists():
                 self._reserve.write_bytes(os.urandom(RESERVE))
@@ -116,7 +119,7 @@ def _state(document: dict[str, Any]) -> State:
 
 
 def _job(document: object) -> Job | None:
-    """One job, or None where this version cannot read it. Keys that it does not know are another version's."""
+    """One job, or None if this version cannot read it. Unknown keys, as another version writes them, are ignored."""
     match document:
         case {
             "command": dict(command),
@@ -128,5 +131,5 @@ def _job(document: object) -> Job | None:
             with contextlib.suppress(ValueError, InvalidInput):
                 return Job(read_command(command), attempt, ExecutionStatus(status), error, delivered)
     if document is not None:
-        _log.warning("device_state_unreadable", reason="a job is of another version")
+        _log.warning("device_state_unreadable", reason="a job was written by another version")
     return None

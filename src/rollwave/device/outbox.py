@@ -1,4 +1,4 @@
-"""Reports on their way to the broker."""
+"""The queue of a device's reports to the broker."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rollwave.log import get_logger
 from rollwave.mqtt.client import Receipt, Session
 from rollwave.mqtt.payload import encode_report
 
-_ACKNOWLEDGED_WITHIN = 30.0
-_FEW = 100
-_PATIENCE = 2
-"""Sessions in a row that end over a report before its length is taken for the reason."""
+_ACK_TIMEOUT_SECONDS = 30.0
+_SHORT_ERROR_CHARACTERS = 100
+_LOST_SESSIONS = 2
+"""Number of consecutive sessions lost while sending a report, after which the report is assumed to be too long."""
 
 _Key: TypeAlias = tuple[int, ExecutionStatus]
 _log = get_logger("device")
@@ -36,12 +36,12 @@ class Outgoing:
 
     @classmethod
     def of(cls, job: Job, progress: int | None = None) -> Outgoing:
-        """What there is to say of ``job``."""
+        """The report of the current status of ``job``."""
         return cls(job.command.campaign_id, job.attempt, job.status, progress, job.error)
 
     @property
     def final(self) -> bool:
-        """Whether this is an attempt's outcome."""
+        """Whether this report is the outcome of an attempt."""
         return self.status in TERMINAL
 
     def encode(self) -> bytes:
@@ -49,41 +49,41 @@ class Outgoing:
         return encode_report(self.campaign_id, self.status, self.progress, self.error, self.attempt)
 
     def bodies(self) -> list[bytes]:
-        """The body, and ever shorter ones for a broker that takes no more. The last has what a report must have."""
-        short = replace(self, error=None if self.error is None else cut(self.error, _FEW))
+        """The body, then shorter ones for a broker with a small size limit. The last has only the required keys."""
+        short = replace(self, error=None if self.error is None else cut(self.error, _SHORT_ERROR_CHARACTERS))
         bare = Outgoing(self.campaign_id, None, self.status)
         return list(dict.fromkeys(report.encode() for report in (self, short, bare)))
 
 
 class Outbox:
-    """Reports in the order they are to be sent. Of each status only the newest waits for the broker.
+    """A queue of reports, in the order in which they are sent. It has only the newest report of each status.
 
-    A report that the broker does not take holds up no other: it is said in fewer bytes, then it goes to the end of the
-    line. One that is over the limit which the broker gave (MQTT 5) is dropped: the engine asks again in its time.
+    A report that the broker refuses does not block the others: it is shortened, then moved to the end of the queue. A
+    report above the broker's size limit (MQTT 5) is dropped; the engine sends the command again after its deadline.
     """
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
         self._reports: dict[_Key, Outgoing] = {}
         self._losses: tuple[_Key | None, int] = None, 0
-        """The report over which sessions end, and how often in a row."""
+        """The report during which sessions were lost, and how many of them in a row."""
         self._too_long: int | None = None
-        """Bytes of a body that seem to be more than the broker takes."""
+        """The size in bytes of a body that seems to be above the broker's limit. None: no limit is known."""
         self._filled = asyncio.Event()
         self._waits = delays()
 
     def put(self, report: Outgoing) -> None:
-        """Have ``report`` sent, now or when the broker is back."""
+        """Add ``report`` to the queue. It is sent now, or when the broker is available again."""
         key = report.campaign_id, report.status
         self._reports.pop(key, None)
         self._reports[key] = report
         self._filled.set()
 
     async def send_next(self, session: Session) -> Outgoing:
-        """Send reports, and return one once the broker has acknowledged it.
+        """Send reports until the broker has acknowledged one, and return that one.
 
         Raises:
-            BrokerUnavailable: it may or may not have arrived; it stays here and is sent again.
+            BrokerUnavailable: the report may or may not have arrived. It stays in the queue, and is sent again.
         """
         while True:
             await self._filled.wait()
@@ -95,7 +95,7 @@ class Outbox:
                 continue
             try:
                 taken = await _acknowledged(receipt)
-            finally:  # also when cancelled, which is how the end of a session may come here
+            finally:  # also when cancelled, as at the end of a session
                 if not (receipt.taken or receipt.refused):
                     self._lost(key, report, body)
             if taken:
@@ -105,7 +105,10 @@ class Outbox:
             await self._refused(key, report)
 
     async def _hand_over(self, session: Session, report: Outgoing) -> tuple[bytes, Receipt | None]:
-        """The body that the session has taken, and its receipt. None: even the shortest is over the broker's limit."""
+        """Publish the longest body that the session accepts; return it with its receipt.
+
+        The receipt is None if even the shortest body is above the broker's limit.
+        """
         *longer, shortest = report.bodies()
         for body in (*(each for each in longer if self._too_long is None or len(each) < self._too_long), shortest):
             try:
@@ -116,10 +119,13 @@ class Outbox:
         return shortest, None
 
     def _lost(self, key: _Key, report: Outgoing, body: bytes) -> None:
-        """The session ended over ``report``: by chance, or as MQTT 3.1.1 cannot say otherwise that it is too long."""
-        over, times = self._losses
-        times = times + 1 if over == key else 1
-        if times == _PATIENCE:
+        """Handle the loss of a session while ``report`` was sent.
+
+        It may be a coincidence, or the broker's answer to a message that is too long: MQTT 3.1.1 has no other.
+        """
+        last, times = self._losses
+        times = times + 1 if last == key else 1
+        if times == _LOST_SESSIONS:
             times = 0
             if body != report.bodies()[-1]:
                 self._too_long = len(body)
@@ -129,7 +135,7 @@ class Outbox:
         self._losses = key, times
 
     async def _refused(self, key: _Key, report: Outgoing) -> None:
-        """An outcome is said again, after the others and some time; what comes before it is not worth that."""
+        """Handle a refusal: send an outcome again after a delay and after the others; drop any other report."""
         _log.warning("device_report_refused", campaign_id=report.campaign_id, status=report.status.value)
         if not report.final:
             self._done(key, report)
@@ -146,13 +152,13 @@ class Outbox:
 
 
 async def _acknowledged(receipt: Receipt) -> bool:
-    """False: the broker refused it.
+    """Whether the broker accepted the report. False: it refused.
 
     Raises:
-        BrokerUnavailable: it did not answer.
+        BrokerUnavailable: it did not answer in time.
     """
     try:
-        async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
+        async with asyncio.timeout(_ACK_TIMEOUT_SECONDS):
             await receipt.acknowledged()
     except TimeoutError:
         raise BrokerUnavailable("the broker does not acknowledge reports") from None

@@ -23,7 +23,10 @@ _ENGINE_ACL = (
 
 
 async def examine_broker(settings: Settings, device: Device | None = None) -> list[Finding]:
-    """Every check of the broker, as far as one can get. A ``device`` can tell what arrives of the engine's commands."""
+    """Run the checks of the broker; those that an earlier problem makes impossible are left out.
+
+    With ``device``, its login is used to check that commands arrive.
+    """
     try:
         broker = Broker.from_settings(settings)
     except RollwaveError as error:
@@ -37,13 +40,13 @@ async def examine_broker(settings: Settings, device: Device | None = None) -> li
     return [
         *findings,
         await attempt("engine's reports", _may_subscribe(broker, settings), _ENGINE_ACL),
-        await attempt("engine's commands", _may_publish(broker, *_hearer(settings, device)), _ENGINE_ACL),
+        await attempt("engine's commands", _may_publish(broker, *_receiver(settings, device)), _ENGINE_ACL),
         await attempt("strangers", _strangers(settings)),
     ]
 
 
 def without_certificate(settings: Settings) -> Broker:
-    """The broker as it is reached by those who have not the engine's client certificate.
+    """The broker without the engine's client certificate.
 
     Raises:
         ConfigurationError: the settings cannot be used.
@@ -52,8 +55,8 @@ def without_certificate(settings: Settings) -> Broker:
     return Broker.from_settings(settings.model_copy(update=bare))
 
 
-def _hearer(settings: Settings, device: Device | None) -> tuple[Broker | None, str]:
-    """How the device that hears the engine's command comes in, and that command's topic."""
+def _receiver(settings: Settings, device: Device | None) -> tuple[Broker | None, str]:
+    """The login that receives the test command, and the topic of that command."""
     if device is None:
         return None, command_topic(NOBODY, NOBODY)
     return device.login(without_certificate(settings)), device.commands
@@ -88,7 +91,7 @@ async def _may_subscribe(broker: Broker, settings: Settings) -> Finding:
     topic_filter = f"$share/{NOBODY}/{STATUS_FILTER}" if settings.listener_slots > 1 else STATUS_FILTER
     async with Session.connect(broker) as session:
         await session.subscribe(topic_filter)
-    # Mosquitto grants what its ACL forbids, and then delivers nothing.
+    # Mosquitto grants a subscription that its ACL forbids, and then delivers nothing.
     return ok(
         "engine's reports", f"the broker allows {topic_filter}; whether reports arrive is tested with devices' logins"
     )
@@ -100,12 +103,12 @@ async def _may_publish(broker: Broker, device: Broker | None, topic: str) -> Fin
         async with Session.connect(broker) as session:
             await (await session.publish(topic, b"")).acknowledged()
         return ok(check, "it may publish to tenant/+/device/+/ota")
-    # On MQTT 3.1.1 a broker acknowledges also what it then drops: only what arrives proves anything.
+    # On MQTT 3.1.1 a broker acknowledges also messages that it drops: only an arriving message is proof.
     try:
-        async with Session.connect(device or broker) as hearer, Session.connect(broker) as session:
-            await hearer.subscribe(topic)
+        async with Session.connect(device or broker) as receiver, Session.connect(broker) as session:
+            await receiver.subscribe(topic)
             await session.publish(topic, b"")
-            await heard(hearer, until=topic)
+            await heard(receiver, until=topic)
     except RollwaveError as error:
         if device:
             return problem(check, f"commands to {topic} do not arrive: {error}", _ENGINE_ACL)
@@ -113,7 +116,7 @@ async def _may_publish(broker: Broker, device: Broker | None, topic: str) -> Fin
         return ok(check, f"commands to {topic} arrive")
     return warning(
         check,
-        "unknown: on MQTT 3.1.1 a broker acknowledges also what its ACL forbids, and the test command did not arrive",
+        "unknown: on MQTT 3.1.1 a broker acknowledges also forbidden messages, and the test command did not arrive",
         f"Use --device-a and --device-b, to test whether commands arrive there. {_ENGINE_ACL}",
     )
 

@@ -24,7 +24,7 @@ _SHOWN = 8
 
 
 async def examine_database(settings: Settings) -> list[Finding]:
-    """Every check of the database, as far as one can get."""
+    """Run the checks of the database; those that an earlier problem makes impossible are left out."""
     try:
         async with create_pool(settings.require_database_url(), size=2, pooled=settings.pooled) as pool:
             return _url(settings) + await _examine(pool, settings)
@@ -173,7 +173,7 @@ async def _rights(pool: Pool) -> Finding:
     wrong = await health.wrong_rights(pool)
     if wrong:
         shown = "; ".join(wrong[:_SHOWN]) + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
-        return problem("rights", shown, f"{_MIGRATE} It repairs them, and says what it repaired.")
+        return problem("rights", shown, f"{_MIGRATE} It repairs them, and lists what it repaired.")
     return ok("rights", "no other role but the owner, pulse_app and rollwave_due has rights on Rollwave's own tables")
 
 

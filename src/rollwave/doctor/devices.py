@@ -1,7 +1,7 @@
-"""Two devices' logins, tried against each other: the broker's ACL is all that keeps devices apart.
+"""Checks of the broker's ACL with the logins of two devices. Only the ACL separates devices from each other.
 
-What is sent is empty: the engine ignores an empty report, and a device an empty command. A broker may grant a
-subscription and deliver nothing, or acknowledge a message and drop it, so what counts is what arrives.
+The test messages are empty or blank: the engine and devices ignore them. A broker may grant a subscription and deliver
+nothing, or acknowledge a message and drop it, so the checks look only at the messages that arrive.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.topics import STATUS_FILTER, command_topic, status_topic
 
-ARRIVES = 5.0
-"""Seconds within which a message that may pass has come."""
+ARRIVAL_TIMEOUT_SECONDS = 5.0
+"""Maximum time for an allowed message to arrive, in seconds."""
 
 _FORGED = b""
 _GENUINE = b" "
 
-_MEND = (
-    "Give each device its own topics alone, each in one direction, and the engine the other: "
+_FIX_ACL = (
+    "Allow each device only its own two topics: publish reports, and subscribe to commands. "
     "deploy/ has the ACL for each broker."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device's login, and whose topics it may use."""
+    """A device's login, and the tenant and device whose topics it may use."""
 
     username: str
     password: str = field(repr=False)
@@ -42,10 +42,10 @@ class Device:
 
     @classmethod
     def of(cls, username: str, password: str, tenant: str | None) -> Self:
-        """Read the user name: ``{tenant}/device/{device}``, or the device's id where the tenant is given.
+        """Read the user name: ``{tenant}/device/{device}``, or the device's id if ``tenant`` is given.
 
         Raises:
-            InvalidInput: it is neither.
+            InvalidInput: the user name has neither form.
         """
         match username.split("/"):
             case [owner, "device", name]:
@@ -61,21 +61,24 @@ class Device:
 
     @property
     def reports(self) -> str:
-        """Where it reports."""
+        """The topic of its reports."""
         return status_topic(self.tenant, self.name)
 
     @property
     def commands(self) -> str:
-        """Where it is told."""
+        """The topic of its commands."""
         return command_topic(self.tenant, self.name)
 
     def login(self, broker: Broker) -> Broker:
-        """The broker as this device reaches it."""
+        """The broker with this device's login."""
         return replace(broker, username=self.username, password=self.password)
 
 
 async def examine_devices(engine: Broker, bare: Broker | None, a: Device, b: Device) -> list[Finding]:
-    """Try each against the other. ``bare`` is the broker without the engine's client certificate, if it has one."""
+    """Check what each device may do on the other's topics.
+
+    ``bare``: the broker without the engine's client certificate. None: the engine has none.
+    """
     findings: list[Finding] = []
     if bare and (shut_out := await _shut_out(bare, a)):
         return [shut_out]
@@ -117,34 +120,34 @@ async def _own_topics(engine: Broker, login: Broker, me: Device) -> Finding:
     async with Session.connect(engine) as up, Session.connect(login) as down:
         await up.subscribe(me.reports)
         await down.subscribe(me.commands)
-        for publisher, hearer, topic in ((down, up, me.reports), (up, down, me.commands)):
+        for publisher, receiver, topic in ((down, up, me.reports), (up, down, me.commands)):
             if not await _taken(publisher, topic, _FORGED):
-                return problem(check, f"publishing to {topic} is refused", _MEND)
-            await heard(hearer, until=topic)
+                return problem(check, f"publishing to {topic} is refused", _FIX_ACL)
+            await heard(receiver, until=topic)
     return ok(check, "its reports and its commands arrive")
 
 
 async def _forged_report(engine: Broker, login: Broker, me: Device, other: Device) -> Finding:
     check = f"{me.username}, forging reports"
-    async with Session.connect(engine) as hearer:
-        await hearer.subscribe(me.reports, other.reports)
+    async with Session.connect(engine) as receiver:
+        await receiver.subscribe(me.reports, other.reports)
         async with Session.connect(login) as session, _unless_lost():
             if await _taken(session, other.reports, _FORGED):
                 await _taken(session, me.reports, _FORGED)
-                if _FORGED in [each.payload for each in await heard(hearer, until=me.reports) if _of(each, other)]:
-                    return problem(check, f"it can report for {other.username}", _MEND)
+                if _FORGED in [each.payload for each in await heard(receiver, until=me.reports) if _of(each, other)]:
+                    return problem(check, f"it can report for {other.username}", _FIX_ACL)
     return ok(check, f"it cannot report for {other.username}")
 
 
 async def _forged_command(engine: Broker, guest: Broker, me: Device, other: Device) -> Finding:
     check = f"{me.username}, forging commands"
-    async with Session.connect(engine) as sender, Session.connect(other.login(guest)) as hearer:
-        await hearer.subscribe(other.commands)
+    async with Session.connect(engine) as sender, Session.connect(other.login(guest)) as receiver:
+        await receiver.subscribe(other.commands)
         async with Session.connect(me.login(guest)) as session, _unless_lost():
             if await _taken(session, other.commands, _FORGED):
                 await _taken(sender, other.commands, _GENUINE)
-                if _FORGED in [each.payload for each in await heard(hearer, until=other.commands, payload=_GENUINE)]:
-                    return problem(check, f"it can send commands to {other.username}", _MEND)
+                if _FORGED in [each.payload for each in await heard(receiver, until=other.commands, payload=_GENUINE)]:
+                    return problem(check, f"it can send commands to {other.username}", _FIX_ACL)
     return ok(check, f"it cannot send commands to {other.username}")
 
 
@@ -154,28 +157,28 @@ async def _listening_in(engine: Broker, guest: Broker, me: Device, other: Device
         async with (
             Session.connect(engine) as sender,
             Session.connect(other.login(guest)) as reporter,
-            Session.connect(me.login(guest)) as hearer,
+            Session.connect(me.login(guest)) as receiver,
             _unless_lost(),
         ):
-            await hearer.subscribe(me.commands)
-            await hearer.subscribe(topic_filter)
+            await receiver.subscribe(me.commands)
+            await receiver.subscribe(topic_filter)
             await _taken(sender, other.commands, _FORGED)
             await _taken(reporter, other.reports, _FORGED)
             await _taken(sender, me.commands, _GENUINE)
-            arrived = await heard(hearer, until=me.commands, payload=_GENUINE)
+            arrived = await heard(receiver, until=me.commands, payload=_GENUINE)
             if any(_of(each, other) for each in arrived):
-                return problem(check, f"with {topic_filter} it receives messages of {other.username}", _MEND)
+                return problem(check, f"with {topic_filter} it receives messages of {other.username}", _FIX_ACL)
     return ok(check, f"it receives no messages of {other.username}")
 
 
 async def _retained_report(engine: Broker, login: Broker, me: Device) -> Finding:
     check = f"{me.username}, retaining reports"
-    async with Session.connect(engine) as hearer:
-        await hearer.subscribe(me.reports)
+    async with Session.connect(engine) as receiver:
+        await receiver.subscribe(me.reports)
         async with Session.connect(login) as session, _unless_lost():
             if await _taken(session, me.reports, _GENUINE, retain=True):
-                await _taken(session, me.reports, _FORGED, retain=True)  # which is how it is cleared, too
-                if _GENUINE in [each.payload for each in await heard(hearer, until=me.reports)]:
+                await _taken(session, me.reports, _FORGED, retain=True)  # also removes the stored message
+                if _GENUINE in [each.payload for each in await heard(receiver, until=me.reports)]:
                     return warning(
                         check,
                         "the broker stores a report with the retain flag, and sends it again to later subscribers",
@@ -191,7 +194,7 @@ def _of(incoming: Incoming, device: Device) -> bool:
 
 async def _taken(session: Session, topic: str, payload: bytes, *, retain: bool = False) -> bool:
     try:
-        async with asyncio.timeout(ARRIVES):
+        async with asyncio.timeout(ARRIVAL_TIMEOUT_SECONDS):
             receipt = await session.publish(topic, payload, retain=retain)
             await receipt.wait()
     except (BrokerUnavailable, TimeoutError):
@@ -200,27 +203,27 @@ async def _taken(session: Session, topic: str, payload: bytes, *, retain: bool =
 
 
 async def heard(session: Session, *, until: str, payload: bytes = _FORGED) -> list[Incoming]:
-    """What arrives, up to such a message.
+    """The messages that arrive, up to the one with this topic and payload.
 
     Raises:
-        RollwaveError: it does not come, so that nothing can be told from what else does not.
+        RollwaveError: that message does not arrive, so that the check has no result.
         BrokerUnavailable: the session was lost.
     """
     heard: list[Incoming] = []
     try:
-        async with asyncio.timeout(ARRIVES):
+        async with asyncio.timeout(ARRIVAL_TIMEOUT_SECONDS):
             async for incoming in session.messages():
                 heard.append(incoming)
                 if (incoming.topic, incoming.payload) == (until, payload):
                     return heard
     except TimeoutError:
-        raise RollwaveError(f"nothing arrives on {until}", hint=_MEND) from None
+        raise RollwaveError(f"nothing arrives on {until}", hint=_FIX_ACL) from None
     raise BrokerUnavailable("the session was lost")
 
 
 @asynccontextmanager
 async def _unless_lost() -> AsyncIterator[None]:
-    """A broker may refuse by ending the session, or refuse a subscription outright: either is a refusal."""
+    """Treat a lost session or a refused subscription as a refusal: brokers do either."""
     try:
         yield
     except BrokerUnavailable:

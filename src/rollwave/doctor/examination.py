@@ -1,4 +1,4 @@
-"""Everything that is looked at, in the order in which it is told."""
+"""Runs all checks, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rollwave.settings import Settings
 
 
 async def examine(devices: Sequence[tuple[str, str]] = (), tenant: str | None = None) -> list[Finding]:
-    """Look at the installation that the environment describes.
+    """Check the installation that the environment describes.
 
     Args:
-        devices: user names and passwords of two devices that are not in the field, to try the broker's ACL with.
-        tenant: whose they are, where their user names do not say.
+        devices: user names and passwords of two test devices, to check the broker's ACL. Empty: no such checks.
+        tenant: the tenant of the devices. Needed if their user names do not contain it.
 
     Raises:
-        InvalidInput: a device's user name does not tell which device it is.
+        InvalidInput: a user name does not contain tenant and device.
     """
     probes = [Device.of(username, password, tenant) for username, password in devices]
     settings = Settings.load()

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 30.0
 
 
 class State(StrEnum):
-    """How serious it is. With a problem, the engine does not work, or not safely."""
+    """The severity of a finding. With a problem, the engine does not work, or is not safe."""
 
     OK = "ok"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found. ``mend`` says how to fix it; empty if there is nothing to fix."""
+    """The result of a check. ``mend`` says how to fix it; empty if there is nothing to fix."""
 
     check: str
     state: State
@@ -32,22 +32,22 @@ class Finding:
 
 
 def ok(check: str, text: str) -> Finding:
-    """All is well."""
+    """The check passed."""
     return Finding(check, State.OK, text)
 
 
 def warning(check: str, text: str, mend: str) -> Finding:
-    """It works, and somebody should look."""
+    """The engine works, but something should be fixed."""
     return Finding(check, State.WARNING, text, mend)
 
 
 def problem(check: str, text: str, mend: str) -> Finding:
-    """It does not work, or not safely."""
+    """The engine does not work, or is not safe."""
     return Finding(check, State.PROBLEM, text, mend)
 
 
 async def attempt(check: str, work: Awaitable[Finding], mend: str = "") -> Finding:
-    """What ``work`` finds; an error of ours, or silence, is a problem."""
+    """The finding of ``work``. A Rollwave error or a timeout is a problem; ``mend``: how to fix it."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await work

@@ -52,6 +52,11 @@ class Action(StrEnum):
     HOLD = "a rule cannot be read"
     FINISH = "no device left"
 
+    @property
+    def verb(self) -> str:
+        """What the action does to the campaign, as an error message says it: "Cannot abort campaign 7"."""
+        return {Action.TRIP: "abort", Action.HOLD: "pause", Action.FINISH: "complete"}.get(self, self.value)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class CampaignRef:

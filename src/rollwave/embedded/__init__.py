@@ -1,1 +1,1 @@
-"""Servers that run inside this machine and die with their owner: for the demo and the tests."""
+"""Local servers for the demo and the tests. They end when the program that started them ends."""

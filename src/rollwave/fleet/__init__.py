@@ -1,4 +1,4 @@
-"""Simulated devices by the thousand, over a few connections, with faults that a seed decides."""
+"""Simulates thousands of devices over a few connections, with faults that are derived from a seed."""
 
 from rollwave.fleet.faults import Fault, FaultRates, Stage
 from rollwave.fleet.population import FleetPlan

@@ -1,4 +1,4 @@
-"""What is wrong with a simulated device: decided by the seed and its id alone, so a run can be repeated."""
+"""The faults of simulated devices. They depend only on the seed and the device's id, so a run can be repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DRAWS = struct.Struct(">6Q")
 
 
 class Stage(StrEnum):
-    """Where in a job a fault shows."""
+    """The part of a job in which a fault occurs."""
 
     COMMAND = "command"
     DOWNLOAD = "download"
@@ -20,14 +20,14 @@ class Stage(StrEnum):
 
 _REASONS = {
     Stage.COMMAND: "command refused",
-    Stage.DOWNLOAD: "download broke off: connection reset",
+    Stage.DOWNLOAD: "download interrupted: connection reset",
     Stage.INSTALL: "install failed (exit 1): image rejected by the bootloader",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A job ends at ``stage``: with FAILED and ``reason``, or, if ``silent``, without another word."""
+    """A job ends at ``stage``: with FAILED and ``reason``, or without any further report if ``silent``."""
 
     stage: Stage = Stage.INSTALL
     reason: str = ""
@@ -35,17 +35,16 @@ class Fault:
 
     @property
     def message(self) -> str:
-        """What the device gives as its error."""
+        """The error message that the device reports."""
         return self.reason or _REASONS[self.stage]
 
 
 @dataclass(frozen=True, slots=True)
 class FaultRates:
-    """Shares of the fleet, 0 to 1 each, that have a fault or a bad habit.
+    """The share of devices with each kind of fault, 0 to 1.
 
-    ``fail`` devices report FAILED at ``fail_stage``; ``mute`` ones never answer a command; ``duplicate``
-    ones send every report twice; ``reorder`` ones send a job's reports last first; ``slow`` ones take
-    ten times as long.
+    ``fail``: report FAILED at ``fail_stage``. ``mute``: never answer a command. ``duplicate``: send every report
+    twice. ``reorder``: send the reports of a job in reverse order. ``slow``: take ten times as long.
     """
 
     fail: float = 0.0
@@ -58,7 +57,7 @@ class FaultRates:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One device. ``pace`` is how long its steps take, about 1.0 and ten times that for a slow one."""
+    """The behaviour of one device. ``pace`` multiplies the duration of its steps: 0.5 to 1.5, or 5 to 15 if slow."""
 
     fault: Fault | None = None
     duplicate: bool = False
@@ -67,7 +66,7 @@ class Profile:
 
 
 def profile(seed: int, device_id: str, rates: FaultRates) -> Profile:
-    """The device's profile: a function of its arguments and of nothing else."""
+    """The profile of a device. The same arguments always give the same profile."""
     digest = hashlib.blake2b(f"{seed}:{device_id}".encode(), digest_size=_DRAWS.size).digest()
     fail, mute, duplicate, reorder, slow, pace = (draw / 2**64 for draw in _DRAWS.unpack(digest))
     fault = None

@@ -1,4 +1,4 @@
-"""The devices themselves: each remembers and decides as the reference device does, and lives its jobs."""
+"""The simulated devices. Each keeps a state and decides as the reference device does, and runs its jobs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rollwave.device.decide import Decision, Job, State, Verdict
 from rollwave.device.outbox import Outgoing
 from rollwave.domain.execution import TERMINAL
 from rollwave.fleet.faults import Fault, FaultRates, Profile, profile
-from rollwave.fleet.life import Step, live
+from rollwave.fleet.job import Step, job_steps
 from rollwave.fleet.tally import Ledger
 from rollwave.fleet.transfer import transfer
-from rollwave.fleet.uplink import Said
+from rollwave.fleet.uplink import DeviceReport
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import Command
 
@@ -25,15 +25,15 @@ _DOWNLOADS_AT_ONCE = 32
 _log = get_logger("fleet")
 
 Behaviour = Callable[[str, Command], Fault | None]
-"""What a release does to a device, given its id; None leaves it to the device's own profile."""
+"""The fault that a command causes on a device, given its id. None: the device's own profile decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """Which devices there are, and how they behave.
+    """Which devices are simulated, and how they behave.
 
-    ``step_delay`` is about how many seconds a step (download, install) takes beyond the real work. With
-    ``download`` off nothing is fetched. ``connections`` is how many there are to the broker, at least two.
+    ``step_delay``: average extra time of each step (download, install), in seconds. ``download``: whether artifacts are
+    downloaded. ``connections``: number of connections to the broker, at least two.
     """
 
     tenant_id: str
@@ -47,27 +47,27 @@ class FleetPlan:
 
 
 class Population:
-    """All devices' memories, and a task for each that is at work."""
+    """The states of all devices, and a task for each device that runs a job."""
 
-    def __init__(self, plan: FleetPlan, ledger: Ledger, say: Callable[[Said], None]) -> None:
+    def __init__(self, plan: FleetPlan, ledger: Ledger, send: Callable[[DeviceReport], None]) -> None:
         self._plan = plan
         self._ledger = ledger
-        self._say = say
+        self._send = send
         self._states: dict[str, State] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
-        # No proxy from the environment: the artifacts of a simulation are near.
+        # No proxy from the environment: a simulation downloads from a local server.
         self._client = httpx2.AsyncClient(timeout=30.0, follow_redirects=True, trust_env=False)
 
     async def aclose(self) -> None:
-        """Stop every device where it is."""
+        """Stop all devices."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
 
     def take(self, device_id: str, command: Command, attempt: int | None, *, retained: bool) -> None:
-        """A command has come for ``device_id``."""
+        """Handle a command for ``device_id``."""
         self._ledger.received[device_id] += 1
         decision = rules.decide(self._states.get(device_id, State()), command, attempt, retained=retained)
         self._states[device_id] = decision.state
@@ -79,7 +79,7 @@ class Population:
 
     def _answer(self, device_id: str, decision: Decision) -> None:
         if decision.job:
-            self._speak(device_id, Outgoing.of(decision.job))
+            self._report(device_id, Outgoing.of(decision.job))
 
     def _begin(self, device_id: str) -> None:
         task = asyncio.create_task(self._work(device_id))
@@ -97,20 +97,20 @@ class Population:
 
     async def _run(self, device_id: str, job: Job) -> None:
         device = self._profile(device_id)
-        said: list[Outgoing] = []
-        async for step in live(
+        reports: list[Outgoing] = []
+        async for step in job_steps(
             self._fault(device_id, job.command, device),
             partial(self._fetch, job.command),
             partial(asyncio.sleep, self._plan.step_delay * device.pace),
         ):
-            said.append(self._advance(device_id, step))
+            reports.append(self._advance(device_id, step))
             if not device.reorder:
-                self._speak(device_id, said[-1])
+                self._report(device_id, reports[-1])
         if device.reorder:
-            for report in reversed(said):
-                self._speak(device_id, report)
-        if not (said and said[-1].final):
-            # It hung. Somebody turned it off and on again: a further attempt finds it as it was.
+            for report in reversed(reports):
+                self._report(device_id, report)
+        if not (reports and reports[-1].final):
+            # A silent device hangs. It forgets its job, as after a restart, so that it can run another attempt.
             self._states[device_id] = State(finished=self._states[device_id].finished)
 
     def _advance(self, device_id: str, step: Step) -> Outgoing:
@@ -132,9 +132,9 @@ class Population:
             self._ledger.bytes += size
             self._ledger.downloads += 1
 
-    def _speak(self, device_id: str, report: Outgoing) -> None:
+    def _report(self, device_id: str, report: Outgoing) -> None:
         for _ in range(2 if self._profile(device_id).duplicate else 1):
-            self._say(Said(device_id, report))
+            self._send(DeviceReport(device_id, report))
 
     def _fault(self, device_id: str, command: Command, device: Profile) -> Fault | None:
         behaviour = self._plan.behaviour

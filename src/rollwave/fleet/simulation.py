@@ -1,8 +1,8 @@
-"""The fleet on the broker: one connection takes the commands of all devices, the others carry their reports.
+"""Connects a simulated fleet to the broker: one connection receives all commands, the others send the reports.
 
-One subscription with a wildcard serves any number of devices and is made anew in one packet after an
-outage; a filter for each device would be thousands. Reports are most of the traffic, so they are spread,
-each device always on the same connection so that its reports stay in order.
+One subscription with a wildcard is enough for any number of devices, and is renewed with one packet after an
+outage. Reports are most of the traffic, so they are distributed over several connections. A device always uses the
+same one, so that its reports stay in order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import BrokerUnavailable, InvalidInput
 from rollwave.fleet.population import FleetPlan, Population
 from rollwave.fleet.tally import FleetTally, Ledger
-from rollwave.fleet.uplink import Said, Uplink
+from rollwave.fleet.uplink import DeviceReport, Uplink
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
@@ -30,33 +30,33 @@ _log = get_logger("fleet")
 
 
 class Fleet:
-    """Simulated devices, at work inside ``async with``; they come back by themselves when the broker does."""
+    """Simulated devices, which run inside ``async with``. They reconnect by themselves."""
 
     def __init__(self, broker: Broker, plan: FleetPlan) -> None:
         self._broker = broker
         self._tenant_id = plan.tenant_id
-        # Made up anew, as two fleets may share a tenant; the session it leaves is cleared at the end.
+        # Random, as two fleets may share a tenant. Its session with the broker is removed at the end.
         self.client_id = f"fleet:{plan.tenant_id}:{secrets.token_hex(4)}"
         self._devices = {command_topic(plan.tenant_id, device): device for device in plan.device_ids}
         self._ledger = Ledger()
         self._uplinks = [Uplink(plan.tenant_id, self._ledger.delivered) for _ in range(max(1, plan.connections - 1))]
-        self._population = Population(plan, self._ledger, self._say)
+        self._population = Population(plan, self._ledger, self._send)
         self._subscribed = asyncio.Event()
         self._connections: list[asyncio.Task[Any]] = []
 
     @property
     def ready(self) -> Awaitable[Any]:
-        """To be awaited: the fleet is subscribed and takes commands."""
+        """Await this until the fleet is subscribed to commands."""
         return self._subscribed.wait()
 
     @property
     def connected(self) -> bool:
-        """Whether commands can come in now."""
+        """Whether the fleet can receive commands now."""
         return self._subscribed.is_set()
 
     @property
     def tally(self) -> FleetTally:
-        """What was seen and said so far."""
+        """The counts so far."""
         return self._ledger.snapshot()
 
     @property
@@ -83,7 +83,7 @@ class Fleet:
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        # The broker would go on queueing commands for a fleet that does not come back.
+        # Removes the session: otherwise the broker would keep queueing commands for it.
         with suppress(BrokerUnavailable):
             async with Session.connect(self._broker, self.client_id, timeout=2.0):
                 pass
@@ -109,6 +109,6 @@ class Fleet:
             return
         self._population.take(device_id, command, incoming.attempt, retained=incoming.retain)
 
-    def _say(self, said: Said) -> None:
-        number = zlib.crc32(said.device_id.encode()) % len(self._uplinks)
-        self._uplinks[number].put(said)
+    def _send(self, report: DeviceReport) -> None:
+        number = zlib.crc32(report.device_id.encode()) % len(self._uplinks)
+        self._uplinks[number].put(report)

@@ -1,4 +1,4 @@
-"""What the fleet itself has seen and said, to be held against what the engine counted."""
+"""The fleet's own counts, to compare with those of the engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.fleet.uplink import Said
+from rollwave.fleet.uplink import DeviceReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class FleetTally:
     devices: int = 0
     """Distinct devices that were sent a command."""
     duplicates: int = 0
-    """Commands that started nothing, because the device had them already."""
+    """Commands that a device had received before."""
     succeeded: int = 0
     failed: int = 0
     downloads: int = 0
@@ -25,28 +25,28 @@ class FleetTally:
 
     @property
     def finished(self) -> int:
-        """Outcomes in all."""
+        """Number of outcomes."""
         return self.succeeded + self.failed
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The tally while it grows."""
+    """The counters behind the tally, updated while the fleet runs."""
 
     received: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     downloads: int = 0
     bytes: int = 0
     outcomes: dict[int, dict[str, ExecutionStatus]] = field(default_factory=dict)
-    """By campaign, by device."""
+    """The last outcome, by campaign id and device id."""
 
-    def delivered(self, said: Said) -> None:
-        """The broker has acknowledged a report."""
-        if said.report.final:
-            self.outcomes.setdefault(said.report.campaign_id, {})[said.device_id] = said.report.status
+    def delivered(self, sent: DeviceReport) -> None:
+        """Count a report that the broker has acknowledged."""
+        if sent.report.final:
+            self.outcomes.setdefault(sent.report.campaign_id, {})[sent.device_id] = sent.report.status
 
     def snapshot(self) -> FleetTally:
-        """The tally now."""
+        """The current tally."""
         ended = Counter(status for by_device in self.outcomes.values() for status in by_device.values())
         return FleetTally(
             commands=self.received.total(),

@@ -210,7 +210,7 @@ async def move(
     to = after(campaign.status, action)
     if to is None:
         raise Conflict(
-            f"Cannot {action} campaign {campaign_id}: it is {campaign.status}.",
+            f"Cannot {action.verb} campaign {campaign_id}: it is {campaign.status}.",
             hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
         )
     if to is campaign.status:

@@ -1,4 +1,4 @@
-"""Everything that a Rollwave installation is made of, started in order and stopped in reverse."""
+"""Starts the servers of the demo in order, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from rollwave.store.migrate import migrate
 
 TENANT = "demo"
 TICK = 1.0
-"""Seconds: ten times the usual speed, for those who watch."""
+"""Length of a tick in seconds. It is a tenth of the default, so that the demo is short."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """Where everything is. ``data`` is the one thing that stays behind."""
+class Servers:
+    """The addresses of the running servers. ``data`` is their folder, which is kept when they stop."""
 
     data: Path
     database_url: str
@@ -42,41 +42,43 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
-    """Start everything; stop everything on the way out, whatever happened. ``tell`` is given each step.
+def running_servers(folder: Path, on_step: Callable[[str], None]) -> Iterator[Servers]:
+    """Start all servers, and stop them when the ``with`` block ends, also after an error.
+
+    ``on_step`` is called with the name of each server before it is started.
 
     Raises:
-        RollwaveError: something does not start.
+        RollwaveError: a server does not start.
     """
     logging.basicConfig(filename=folder / "demo.log", level=logging.WARNING)
     with ExitStack() as running:
-        tell("PostgreSQL")
+        on_step("PostgreSQL")
         postgres = running.enter_context(EmbeddedPostgres(folder / "postgres"))
-        tell("an MQTT broker")
+        on_step("an MQTT broker")
         broker = running.enter_context(EmbeddedBroker())
-        tell("the schema, a tenant and a key")
+        on_step("the schema, a tenant and a key")
         api_key = asyncio.run(_prepare(postgres.url))
-        tell("the engine and its API")
+        on_step("the engine and its API")
         api_url = _serve(running, folder, postgres.url, broker.url)
         artifacts = running.enter_context(ArtifactServer(folder / "artifacts"))
-        yield Stage(folder, postgres.url, broker.url, api_url, api_key, artifacts)
+        yield Servers(folder, postgres.url, broker.url, api_url, api_key, artifacts)
 
 
 def data_folder(data: Path | None) -> Path:
-    """``data``, or a new folder among the temporary files.
+    """``data``, or a new temporary folder.
 
     Raises:
-        RollwaveError: it cannot be made.
+        RollwaveError: the folder cannot be created.
     """
     if data is None:
         folder = Path(tempfile.mkdtemp(prefix="rollwave-demo-"))
-        folder.chmod(0o755)  # PostgreSQL may run as another user, who has to get in
+        folder.chmod(0o755)  # PostgreSQL may run as another user, which needs access
         return folder
     try:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RollwaveError(
-            f"{data} cannot be made: {error.strerror}", hint="Name another folder with --data."
+            f"Cannot create {data}: {error.strerror}", hint="Name another folder with --data."
         ) from error
     return data.resolve()
 
@@ -93,7 +95,7 @@ def _serve(running: ExitStack, folder: Path, database_url: str, broker_url: str)
     server = ServerProcess(
         [sys.executable, "-m", "rollwave", "serve", "--host", "127.0.0.1", "--port", str(port)],
         log=folder / "serve.log",
-        # Nothing of the caller's: the demo is the same on every machine.
+        # The caller's environment is not passed on, so that the demo is the same on every machine.
         env={
             "PATH": os.defpath,
             "DATABASE_URL": database_url,

@@ -1,28 +1,28 @@
-"""One job of one simulated device, as the reports that it makes."""
+"""One update of one simulated device, as the sequence of statuses that it reports."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from rollwave.device.promise import DownloadFailed
+from rollwave.device.expected import DownloadFailed
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.fleet.faults import Fault, Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the device has come to."""
+    """A status that the device reaches, with the progress (0 to 100) or the error message, if any."""
 
     status: ExecutionStatus
     progress: int | None = None
     error: str | None = None
 
 
-async def live(
+async def job_steps(
     fault: Fault | None, fetch: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Step]:
-    """The job's steps in order. The last is an outcome, unless a silent fault comes first."""
+    """The steps of a job in order. The last is an outcome, unless a silent fault ends the job before."""
     if fault and fault.stage is Stage.COMMAND:
         for step in _end(fault):
             yield step
