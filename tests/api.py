@@ -33,16 +33,16 @@ async def calling(
         yield client
 
 
-async def prepared(client: httpx2.AsyncClient, *device_ids: str) -> dict[str, Any]:
+async def prepare_campaign_body(client: httpx2.AsyncClient, *device_ids: str) -> dict[str, Any]:
     """Register firmware and a group ``site`` of these devices; returns the body that creates a campaign over it."""
     answer = await client.post("/firmware", json=FIRMWARE)
     await client.put("/device-groups/site", json={"device_ids": device_ids or ["d1", "d2", "d3"]})
     return {"name": "spring", "firmware_version_id": answer.json()["id"], "target_group_id": "site"}
 
 
-async def created(client: httpx2.AsyncClient, *device_ids: str) -> str:
+async def create_campaign(client: httpx2.AsyncClient, *device_ids: str) -> str:
     """The path of a new campaign over these devices."""
-    answer = await client.post(CAMPAIGNS, json=await prepared(client, *device_ids))
+    answer = await client.post(CAMPAIGNS, json=await prepare_campaign_body(client, *device_ids))
     assert answer.status_code == 201, answer.text
     return f"{CAMPAIGNS}/{answer.json()['id']}"
 

@@ -56,9 +56,9 @@ class Auditor:
         if campaign["pace_used"] > campaign["rollout_rate"]:
             self.wrong.append(f"campaign {campaign['id']} let {campaign['pace_used']} go in one tick")
         if campaign["max_in_flight"] is not None:
-            flying = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0) + tally.get("claimed", 0)
-            if flying > campaign["max_in_flight"]:
-                self.wrong.append(f"campaign {campaign['id']} has {flying} in flight")
+            in_flight = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0) + tally.get("claimed", 0)
+            if in_flight > campaign["max_in_flight"]:
+                self.wrong.append(f"campaign {campaign['id']} has {in_flight} in flight")
 
     def _follow(self, row: asyncpg.Record) -> None:
         key = row["tenant_id"], row["campaign_id"], row["device_id"]

@@ -20,7 +20,7 @@ from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
 from tests.compose import Stack
-from tests.engine import listened_to
+from tests.engine import subscribed_listener
 from tests.network import has_namespaces
 from tests.ports import free_port
 from tests.servers import (
@@ -97,9 +97,9 @@ def ports() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nobody_waited_in_a_ring() -> Iterator[None]:
+def no_unexpected_deadlocks() -> Iterator[None]:
     """The whole session fails if any server of it met a deadlock that no test meant to provoke."""
-    with deadlocks.watched() as found:
+    with deadlocks.watching_servers() as found:
         yield
     assert found == []
 
@@ -158,9 +158,9 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def heard(pool: Pool) -> AsyncIterator[None]:
+async def listener_subscribed(pool: Pool) -> AsyncIterator[None]:
     """As if a listener were subscribed, where a test runs the part that sends alone: nothing goes without one."""
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         yield
 
 

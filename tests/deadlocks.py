@@ -13,12 +13,12 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 _meant: set[str] = set()
 
 
-def meant_in(database: str) -> None:
+def expected_in(database: str) -> None:
     """Those in this database (its URL) are a test's own doing, and no mistake."""
     _meant.add(f" {database.partition('@/')[2].partition('?')[0]} ")
 
 
-def detected(server: EmbeddedPostgres) -> list[str]:
+def unexpected_deadlocks(server: EmbeddedPostgres) -> list[str]:
     """What the server has logged of deadlocks that nobody meant."""
     logs = [server.log, *server.data_dir.glob("log/*")]
     lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
@@ -26,13 +26,13 @@ def detected(server: EmbeddedPostgres) -> list[str]:
 
 
 @contextmanager
-def watched() -> Iterator[list[str]]:
+def watching_servers() -> Iterator[list[str]]:
     """Look at each server's log when the server is done with, for as long as the block runs."""
     found: list[str] = []
     leave = EmbeddedPostgres.__exit__
 
     def look_and_leave(server: EmbeddedPostgres, *how: Any) -> None:
-        found.extend(detected(server))
+        found.extend(unexpected_deadlocks(server))
         leave(server, *how)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -68,7 +68,7 @@ TICKS = "ota_tick_start"
 """The log event of each look at the campaigns."""
 
 
-async def some_ticks(running: Running, number: int = 5) -> None:
+async def wait_for_ticks(running: Running, number: int = 5) -> None:
     """Wait until a worker has looked at its campaigns ``number`` more times."""
     before = len(events(running, TICKS))
     await eventually(lambda: len(events(running, TICKS)) > before + number, timeout=20, what="ticks")
@@ -120,30 +120,30 @@ async def insert_campaign(
     return campaign
 
 
-def due(campaign: int, tenant: str = TENANT) -> CampaignRef:
+def campaign_ref(campaign: int, tenant: str = TENANT) -> CampaignRef:
     """A RUNNING campaign, as the engine is told of it."""
     return CampaignRef(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
 
 
-async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
+async def claim_commands(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
     """Claim so many commands for a minute, in the window that is open."""
     return await executions.claim(
         connection, campaign, tokens=tokens, fresh=fresh, lease=60, device_timeout=600, opens_window=False, command="{}"
     )
 
 
-def claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
+def make_claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
     """What claims devices, as a worker makes it."""
     return Claims(pool, settings, Counters(pool, settings).count, steps=steps)
 
 
-def dispatch(pool: Pool, command_session: CommandSession, settings: Settings, **options: Any) -> Dispatch:
+def make_dispatch(pool: Pool, command_session: CommandSession, settings: Settings, **options: Any) -> Dispatch:
     """What sends commands, as a worker makes it, but for these options."""
     return Dispatch(pool, command_session, settings, Counters(pool, settings).count, **options)
 
 
 @asynccontextmanager
-async def listened_to(pool: Pool) -> AsyncIterator[None]:
+async def subscribed_listener(pool: Pool) -> AsyncIterator[None]:
     """As if a listener were subscribed: it holds its slot, and says so to the database. Else nothing is sent."""
     await identity.require(pool)  # as a worker does before anything else
     async with listeners.acquire_slot(pool, 0) as lock:
@@ -157,7 +157,7 @@ async def listened_to(pool: Pool) -> AsyncIterator[None]:
             await end(listening)
 
 
-async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
+async def mark_sent(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
     """As if these had been sent to a moment ago: so the campaign is counted."""
     await host.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = $3, sent_attempt = $3, started_at = now(),"
@@ -210,7 +210,7 @@ async def device_row(connection: Connection, campaign: int, device: str, tenant:
     return dict(row)
 
 
-async def ends(
+async def wait_until_ended(
     connection: Connection, campaign: int, status: str = "COMPLETED", *, tenant: str = TENANT, timeout: float = 30.0
 ) -> None:
     """Wait until the campaign is ``status``, and settled: no device is left unfinished."""
@@ -246,7 +246,7 @@ class Command:
     at: float
 
 
-def said(
+def incoming_report(
     device: str,
     campaign: int,
     status: str,
@@ -264,17 +264,17 @@ Answer: TypeAlias = Callable[[Command], Sequence[bytes]]
 """What a device reports to a command: payloads, in order."""
 
 
-def says(*statuses: str) -> Answer:
+def answer_with(*statuses: str) -> Answer:
     """Every device reports these."""
     return lambda command: [encode_report(command.campaign, status) for status in statuses]
 
 
-def succeeds(command: Command) -> Sequence[bytes]:
+def always_succeeds(command: Command) -> Sequence[bytes]:
     """Download, install, success."""
-    return says("DOWNLOADING", "INSTALLING", "SUCCESS")(command)
+    return answer_with("DOWNLOADING", "INSTALLING", "SUCCESS")(command)
 
 
-def once(answer: Answer) -> Answer:
+def only_once(answer: Answer) -> Answer:
     """Devices that answer a campaign's command the first time, and never again: what is lost of it is lost."""
     answered: set[tuple[str, int, str]] = set()
 
@@ -288,11 +288,11 @@ def once(answer: Answer) -> Answer:
     return reply
 
 
-AHEAD = 50
+MAX_UNACKNOWLEDGED_REPORTS = 50
 """Reports that the broker may be given before it has acknowledged the first of them."""
 
 
-def mute(_: Command) -> Sequence[bytes]:
+def never_answers(_: Command) -> Sequence[bytes]:
     """Never a word."""
     return ()
 
@@ -324,19 +324,19 @@ class Devices:
         self._outbox.append((topic, payload))
         self._more.set()
 
-    async def delivered(self) -> None:
+    async def wait_until_delivered(self) -> None:
         """Wait until the broker has acknowledged all that was reported."""
         await eventually(lambda: not self._outbox, timeout=20, what="reports delivered")
 
-    def of(self, campaign: int, tenant: str = TENANT) -> list[Command]:
+    def commands_of(self, campaign: int, tenant: str = TENANT) -> list[Command]:
         """The commands of one campaign."""
         return [each for each in self.commands if (each.campaign, each.tenant) == (campaign, tenant)]
 
     def times_sent(self, campaign: int) -> Counter[str]:
         """How often each device got that campaign's command."""
-        return Counter(each.device for each in self.of(campaign))
+        return Counter(each.device for each in self.commands_of(campaign))
 
-    async def live(self, broker: Broker) -> None:
+    async def run(self, broker: Broker) -> None:
         while True:
             with suppress(BrokerUnavailable, ExceptionGroup):
                 keeping = bool(self.client_id)
@@ -367,7 +367,7 @@ class Devices:
     async def _send(self, session: Session) -> None:
         while True:
             while self._outbox:
-                for receipt in [await session.publish(*each) for each in self._outbox[:AHEAD]]:
+                for receipt in [await session.publish(*each) for each in self._outbox[:MAX_UNACKNOWLEDGED_REPORTS]]:
                     await receipt.acknowledged()
                     self.accepted.append(self._outbox.pop(0))
             self._more.clear()
@@ -375,12 +375,12 @@ class Devices:
 
 
 @asynccontextmanager
-async def devices(broker_url: str, answer: Answer = mute, client_id: str = "") -> AsyncIterator[Devices]:
+async def devices(broker_url: str, answer: Answer = never_answers, client_id: str = "") -> AsyncIterator[Devices]:
     """Given out once they are subscribed, so that no command passes them by."""
     fleet = Devices(answer, client_id)
-    living = asyncio.create_task(fleet.live(Broker.from_url(broker_url)))
+    running = asyncio.create_task(fleet.run(Broker.from_url(broker_url)))
     try:
         await asyncio.wait_for(fleet.connected.wait(), 20)
         yield fleet
     finally:
-        await end(living)
+        await end(running)

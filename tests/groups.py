@@ -15,7 +15,7 @@ from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
 BATCH = 10
 
 
-def named(first: int, last: int) -> list[str]:
+def device_names(first: int, last: int) -> list[str]:
     """``dev-00001``, ``dev-00002`` …"""
     return [f"dev-{number:05}" for number in range(first, last + 1)]
 
@@ -50,7 +50,7 @@ async def create(
 
 
 @asynccontextmanager
-async def held_after_the_first_batch(database: str) -> AsyncIterator[None]:
+async def targeting_held_after_first_batch(database: str) -> AsyncIterator[None]:
     """Of a large group, no more than the first devices are targeted: batches stand still, holding their campaign."""
     async with connect(database) as host:
         await host.execute("""
@@ -66,7 +66,7 @@ async def held_after_the_first_batch(database: str) -> AsyncIterator[None]:
         yield
 
 
-async def marks(host: Connection, campaign: int) -> tuple[int, int | None, str | None]:
+async def targeting_progress(host: Connection, campaign: int) -> tuple[int, int | None, str | None]:
     """(total, targeted so far, up to which device)."""
     row = await host.fetchrow(
         "SELECT total_devices, targeted_devices, targeted_up_to FROM ota_campaigns WHERE id = $1", campaign

@@ -13,7 +13,7 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import Connection, listened_to
+from tests.engine import Connection, subscribed_listener
 
 
 async def ingest(pool: Pool, batch: Sequence[Incoming]) -> None:
@@ -22,7 +22,7 @@ async def ingest(pool: Pool, batch: Sequence[Incoming]) -> None:
 
 
 @asynccontextmanager
-async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Ticker]:
+async def running_ticker(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Ticker]:
     """The part of a worker that sends; the test calls each tick. ``tick``: seconds of a pace window."""
     async with CommandSession(Broker.from_url(broker_url)) as session:
         ticker = Ticker(pool, session, Settings(OTA_TICK_INTERVAL=tick))
@@ -31,9 +31,9 @@ async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Tic
 
 
 @asynccontextmanager
-async def listened_to_for_long(pool: Pool, host: Connection) -> AsyncIterator[None]:
+async def long_subscribed_listener(pool: Pool, host: Connection) -> AsyncIterator[None]:
     """As if a listener had been subscribed for a year, so that deadlines run."""
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         await host.execute(
             "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
             " subscribed_at = now() - interval '1 year'"
@@ -41,7 +41,7 @@ async def listened_to_for_long(pool: Pool, host: Connection) -> AsyncIterator[No
         yield
 
 
-async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
+async def move_times_back(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
     """Move all times of a campaign back. ``looked_at``: workers look at the campaign all the while."""
     back = f"make_interval(secs => {seconds})"
     await host.execute(

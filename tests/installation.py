@@ -51,7 +51,7 @@ async def installed(
         assert server.process.returncode is None, server.output()
 
 
-def seen_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
+def run_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
     """Run a command with its standard error on a terminal; its exit code, and what was to be seen there."""
     screen, terminal = pty.openpty()
     with os.fdopen(screen, "rb", buffering=0) as shown:

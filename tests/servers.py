@@ -157,8 +157,8 @@ class PgBouncer:
         """How many prepared statements a client may keep. PgBouncer passes them on by default since 1.24."""
         program = debian_pgbouncer()
         assert program
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-        major, minor, *_ = told.split()[1].split(".")
+        version_output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        major, minor, *_ = version_output.split()[1].split(".")
         return 100 if (int(major), int(minor)) >= (1, 24) else 0
 
     @property

@@ -49,10 +49,10 @@ async def running(
     """The services that run, once `migrate` is done."""
     assert database.running
     assert stack_mosquitto.pid
-    for said in ("now at schema", "up to date"):
+    for expected in ("now at schema", "up to date"):
         migrated = rollwave(*stack.command("migrate"), env=stack.settings("migrate"))
         assert migrated.returncode == 0, migrated.stderr
-        assert said in migrated.stdout
+        assert expected in migrated.stdout
     artifacts = _artifacts(stack)
     async with AsyncExitStack() as services:
         services.callback(artifacts.stop)

@@ -41,8 +41,8 @@ async def test_devices_and_doctor_warn_about_a_ca_certificate_with_a_plaintext_u
         await eventually(lambda: "MQTT_CA_CERT is not used" in device.output(), what="warned")
         assert device.process.returncode is None
     findings = json.loads(rollwave("doctor", "-o", "json", env=settings).stdout)["findings"]
-    [told] = [each for each in findings if "MQTT_CA_CERT" in each["text"]]
-    assert told["state"] == "warning"
+    [warning] = [each for each in findings if "MQTT_CA_CERT" in each["text"]]
+    assert warning["state"] == "warning"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.postgres import wheel_binaries
-from tests.engine import Command, Connection, Devices, breakdown, campaign_row, connect, devices, ends, succeeds
+from tests.engine import (
+    Command,
+    Connection,
+    Devices,
+    always_succeeds,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    wait_until_ended,
+)
 from tests.host.platform import RUNNING, Host, make_host
 from tests.servers import Mosquitto
 from tests.support import environment, eventually
@@ -132,10 +142,10 @@ async def test_every_command_on_the_take_over_page_works(
     assert set(re.findall(r"export (\w+)=", exports.text)) == exported.keys()
     async with (
         connect(host.root) as root,
-        devices(mosquitto.url, all_but_the_one_in_hand) as fleet,
+        devices(mosquitto.url, other_devices_answer) as fleet,
         old_worker(host, mosquitto, tmp_path / "old") as old,
     ):
-        await eventually(lambda: len(fleet.of(RUNNING)) >= 5, what="the old worker sends")
+        await eventually(lambda: len(fleet.commands_of(RUNNING)) >= 5, what="the old worker sends")
         async with terminal(
             folder, **exported, OLD_WORKER=str(old.pid), OTA_TICK_INTERVAL="0.5", PYTHONUNBUFFERED="1"
         ) as reader:
@@ -151,22 +161,22 @@ async def test_every_command_on_the_take_over_page_works(
                 if 'kill "$OLD_WORKER"' in step.text:
                     await old.wait()
                 if "worker.py &" in step.text:
-                    await what_the_old_worker_began_ends(root, fleet)
+                    await finish_what_the_old_worker_began(root, fleet)
                 if "worker.pid)" in step.text:
-                    waiting = await one_that_waits_for_its_next_attempt(root)
+                    waiting = await campaign_between_two_attempts(root)
                 if "SET status = 'PENDING'" in step.text:
-                    await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old", waiting)
+                    await check_that_the_old_worker_still_works(host, mosquitto, root, tmp_path / "old", waiting)
                 if "remove-rollwave.sql" in step.text and step.language == "sh":
-                    await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old")
+                    await check_that_the_old_worker_still_works(host, mosquitto, root, tmp_path / "old")
     assert list(unified_diff(before, schema(host), "before", "afterwards", n=1)) == []
 
 
-def all_but_the_one_in_hand(command: Command) -> Sequence[bytes]:
+def other_devices_answer(command: Command) -> Sequence[bytes]:
     """The page's reader is the device ``bench-1``."""
-    return () if command.device == "bench-1" else succeeds(command)
+    return () if command.device == "bench-1" else always_succeeds(command)
 
 
-async def what_the_old_worker_began_ends(root: Connection, fleet: Devices) -> None:
+async def finish_what_the_old_worker_began(root: Connection, fleet: Devices) -> None:
     """Those in progress report, those that wait are sent to, and nobody fails."""
     await eventually(lambda: listened_to(root), what="somebody listens")
     for row in await root.fetch(
@@ -175,7 +185,7 @@ async def what_the_old_worker_began_ends(root: Connection, fleet: Devices) -> No
         RUNNING,
     ):
         fleet.report(row["device_id"], RUNNING, "SUCCESS")
-    await ends(root, RUNNING)
+    await wait_until_ended(root, RUNNING)
     assert await campaign_row(root, RUNNING) == ("COMPLETED", 24, 0)
     assert await breakdown(root, RUNNING) == {"SUCCESS": 24}
 
@@ -186,7 +196,7 @@ async def listened_to(root: Connection) -> bool:
     )
 
 
-async def one_that_waits_for_its_next_attempt(root: Connection) -> int:
+async def campaign_between_two_attempts(root: Connection) -> int:
     """A campaign of one device, as the new worker leaves it."""
     campaign: int = await root.fetchval(
         "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices)"
@@ -201,7 +211,7 @@ async def one_that_waits_for_its_next_attempt(root: Connection) -> int:
     return campaign
 
 
-async def the_old_worker_does_as_before(
+async def check_that_the_old_worker_still_works(
     host: Host, mosquitto: Mosquitto, root: Connection, log: Path, waiting: int | None = None
 ) -> None:
     """It runs a campaign of its own to the end, and one in which a device is ``waiting``."""

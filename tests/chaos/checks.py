@@ -12,7 +12,7 @@ from rollwave.mqtt.topics import parse_status_topic
 from tests.chaos.injected_faults import unlogged_programming_errors
 from tests.chaos.schedule import Plan
 from tests.chaos.workers import Workers
-from tests.engine import Connection, Devices, breakdown, campaign_row, ends
+from tests.engine import Connection, Devices, breakdown, campaign_row, wait_until_ended
 from tests.support import eventually
 
 NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "Task exception was never retrieved", "ota_task_stuck")
@@ -30,7 +30,7 @@ ACTIVITY = """
 
 async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -> list[str]:
     """That a campaign ends as planned, with the counters that its rows have."""
-    await ends(host, campaign, plan.ends, tenant=plan.tenant, timeout=within)
+    await wait_until_ended(host, campaign, plan.ends, tenant=plan.tenant, timeout=within)
     found = await breakdown(host, campaign, plan.tenant)
     _, succeeded, failed = await campaign_row(host, campaign, plan.tenant)
     wrong = []
@@ -47,18 +47,18 @@ async def differences(host: Connection, fleet: Devices, campaigns: Mapping[int, 
     A device skipped after a stop is none, nor one that a stopped campaign gives up: its command, or its word, is
     what the broker forgot.
     """
-    said: dict[tuple[str, str, int], str] = {}
+    first_outcomes: dict[tuple[str, str, int], str] = {}
     for topic, payload in fleet.accepted:
         source = parse_status_topic(topic)
         report = json.loads(payload) if source else {}
         if source and report["status"] in ("SUCCESS", "FAILED"):
-            said.setdefault((*source, report["campaign_id"]), report["status"])
+            first_outcomes.setdefault((*source, report["campaign_id"]), report["status"])
     rows = await host.fetch("SELECT * FROM ota_device_status")
     differing = Counter(
         (
             f"{row['status']} ({row['error_message']})",
             row["status"],
-            said.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
+            first_outcomes.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
         )
         for row in rows
         if row["status"] != "SKIPPED"
@@ -84,13 +84,13 @@ def bodies(fleet: Devices) -> list[str]:
 async def logs(workers: Workers) -> list[str]:
     """That no worker ended by itself, and that each told of its own errors and of none that nobody handles."""
 
-    def all_told() -> bool:
+    def all_errors_logged() -> bool:
         workers.note_ended()
         return not any(map(unlogged_programming_errors, workers.logs_of_survivors()))
 
     wrong = []
     try:
-        await eventually(all_told, timeout=SOON)
+        await eventually(all_errors_logged, timeout=SOON)
     except AssertionError:
         left = [each for log in workers.logs_of_survivors() for each in unlogged_programming_errors(log)]
         wrong.append(f"errors without a traceback in the log: {left}")

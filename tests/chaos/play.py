@@ -38,7 +38,7 @@ LEASE_OF_A_SEARCH = 5.0
 with its lease."""
 PATIENT = {"OTA_PROGRESS_TIMEOUT": "3600"}
 """Where nothing may be lost: were a report, its campaign would not end in our time."""
-IMPATIENT = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
+PAUSED_TIMEOUTS = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
 """Where the broker may forget: deadlines send again."""
 
 ASK_EVERY = 0.5
@@ -104,7 +104,7 @@ class _Run:
 
     async def play(self) -> None:
         schedule = self.schedule
-        settings = SETTINGS | (IMPATIENT if schedule.forgetful else PATIENT) | {"DATABASE_URL": self.database}
+        settings = SETTINGS | (PAUSED_TIMEOUTS if schedule.forgetful else PATIENT) | {"DATABASE_URL": self.database}
         lease = LEASE
         if any(trouble.topics for trouble in schedule.link):
             lease = LEASE_OF_A_SEARCH
@@ -120,10 +120,10 @@ class _Run:
             as_workers = Settings(OTA_TICK_INTERVAL=float(settings["OTA_TICK_INTERVAL"]))
             askers = await stack.enter_async_context(asking(self.database, tenants, as_workers, schedule.seed))
             watch = await stack.enter_async_context(watching(self.database, lease))
-            between = await stack.enter_async_context(proxy(self.mosquitto.url))
-            between.rules.append(watch.note)
-            settings["MQTT_BROKER_URL"] = between.url if schedule.link else self.mosquitto.url
-            obstructing = asyncio.create_task(self._obstruct(between, fleet))
+            mqtt_proxy = await stack.enter_async_context(proxy(self.mosquitto.url))
+            mqtt_proxy.rules.append(watch.note)
+            settings["MQTT_BROKER_URL"] = mqtt_proxy.url if schedule.link else self.mosquitto.url
+            obstructing = asyncio.create_task(self._obstruct(mqtt_proxy, fleet))
             beside = [obstructing, asyncio.create_task(self._ask(fleet))]
             try:
                 workers = await stack.enter_async_context(
@@ -177,14 +177,14 @@ class _Run:
             question(fleet, self.dice)
             await asyncio.sleep(ASK_EVERY)
 
-    async def _obstruct(self, between: Proxy, fleet: Devices) -> None:
+    async def _obstruct(self, mqtt_proxy: Proxy, fleet: Devices) -> None:
         """Play what happens between workers and broker: at once what begins so, the rest one after the other."""
-        link = Link(between, self.schedule.seed, self._neighbours_done)
+        link = Link(mqtt_proxy, self.schedule.seed, self._neighbours_done)
         at_once = [asyncio.create_task(link.play(each)) for each in self.schedule.link if each.from_start]
         try:
             for trouble in self.schedule.link:
                 if not trouble.from_start:
-                    await _some_more(fleet)
+                    await _wait_for_more_commands(fleet)
                     await link.play(trouble)
             await asyncio.gather(*at_once)
         finally:
@@ -216,13 +216,13 @@ class _Run:
         if self.schedule.long_pause:
             await self._pause_for_long(fleet)
         for trouble, whom in self.schedule.troubles:
-            await _some_more(fleet)
+            await _wait_for_more_commands(fleet)
             await self._strike(trouble, whom, workers)
 
     async def _pause_for_long(self, fleet: Devices) -> None:
         """Pause while devices are in progress, for longer than any of them has; then they go on."""
         self.behaviour.hold_reports()
-        await _some_more(fleet)
+        await _wait_for_more_commands(fleet)
         await self._move("RUNNING", "PAUSED")
         await asyncio.sleep(LONG_PAUSE)
         await self._move("PAUSED", "RUNNING")
@@ -265,7 +265,7 @@ class _Run:
         for campaign, plan in self.campaigns.items():
             if plan.ends == "ABORTED" and not plan.all_bad:
                 enough = min(self.schedule.abort_after, plan.devices // 2)
-                await eventually(lambda: len(fleet.of(campaign, plan.tenant)) >= enough, timeout=ENOUGH)  # noqa: B023
+                await eventually(lambda: len(fleet.commands_of(campaign, plan.tenant)) >= enough, timeout=ENOUGH)  # noqa: B023
                 await eventually(lambda: self._aborted(campaign), timeout=ENOUGH)  # noqa: B023
 
     async def _aborted(self, campaign: int) -> bool:
@@ -282,13 +282,13 @@ class _Run:
         async with connect(self.database) as host:
             for campaign, plan in self.campaigns.items():
                 wrong += await checks.ended(host, campaign, plan, within=ENOUGH)
-            await fleet.delivered()
+            await fleet.wait_until_delivered()
             wrong += await checks.differences(host, fleet, self.campaigns, forgetful=self.schedule.forgetful)
         wrong += checks.bodies(fleet)
         wrong += await checks.logs(workers)
 
 
-async def _some_more(fleet: Devices) -> None:
+async def _wait_for_more_commands(fleet: Devices) -> None:
     """Wait for some more commands, or a while."""
     before, since = len(fleet.commands), time.monotonic()
     await eventually(lambda: len(fleet.commands) > before + 8 or time.monotonic() > since + 1, timeout=3)

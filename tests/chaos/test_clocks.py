@@ -20,19 +20,19 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto, debian_faketime
 from tests.support import Running, eventually
 
-LEASE, PATIENCE, RATE, TICK = 2.0, 3.0, 5, 0.4
+LEASE, PROGRESS_TIMEOUT_SECONDS, RATE, TICK = 2.0, 3.0, 5, 0.4
 SETTINGS = {
     "ROLLWAVE_LEASE": str(LEASE),
     "OTA_TICK_INTERVAL": str(TICK),
-    "OTA_PROGRESS_TIMEOUT": str(PATIENCE),
+    "OTA_PROGRESS_TIMEOUT": str(PROGRESS_TIMEOUT_SECONDS),
     "OTA_MAX_ATTEMPTS": "2",
 }
 MUTE = {f"dev-{number}" for number in (3, 20)}
@@ -91,7 +91,7 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
                 mosquitto.send_signal(signal.SIGCONT)
             assert all(each <= timedelta(seconds=LEASE) for each in leases), leases
             ahead.process.kill()  # what it has claimed goes again when its lease ends, not a day later
-            await ends(host, campaign, timeout=45)
+            await wait_until_ended(host, campaign, timeout=45)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -106,7 +106,9 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
         assert all(timedelta(0) <= row["age"] < timedelta(minutes=5) for row in rows)
         silent = {row["device_id"]: row["completed_at"] - row["started_at"] for row in rows if row["attempt"] == 2}
         assert silent.keys() == MUTE, "the others had their time"
-        assert all(timedelta(seconds=PATIENCE) <= each < timedelta(seconds=40) for each in silent.values()), silent
+        assert all(
+            timedelta(seconds=PROGRESS_TIMEOUT_SECONDS) <= each < timedelta(seconds=40) for each in silent.values()
+        ), silent
         assert behind.process.returncode is None
 
 

@@ -65,13 +65,15 @@ async def check(host: Connection, campaign: int) -> str:
         if row["status"] == "FAILED":
             continue
         # Of a device that came through in the end, every attempt before the last has failed.
-        told = {number: cause for (device, number), cause in attempts.items() if device == row["device_id"]}
-        assert told.pop(row["attempt"], Reason.NO_ANSWER) in SILENCE, "what it came through in was silence, if anything"
-        assert told.keys() == set(range(1, row["attempt"]))
+        failed_causes = {number: cause for (device, number), cause in attempts.items() if device == row["device_id"]}
+        assert failed_causes.pop(row["attempt"], Reason.NO_ANSWER) in SILENCE, (
+            "what it came through in was silence, if anything"
+        )
+        assert failed_causes.keys() == set(range(1, row["attempt"]))
     return status
 
 
-def moody(dice: random.Random) -> Any:
+def unpredictable_answers(dice: random.Random) -> Any:
     """Devices that fail at once, later, never, or say nothing."""
 
     def answer(command: Command) -> Sequence[bytes]:
@@ -81,7 +83,7 @@ def moody(dice: random.Random) -> Any:
     return answer
 
 
-async def lead_a_busy_life(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
+async def operate_at_random(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
     """Operators who cannot make up their minds, and now and then a rule that is unreadable for a moment."""
     never_retries = campaigns[2]  # where a rule cannot be read, the delay before another attempt is not the campaign's
     for _ in range(40):
@@ -98,7 +100,11 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
     database: str, pool: Pool, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     dice = random.Random(SEED)
-    async with connect(database) as host, devices(mosquitto.url, moody(dice)), AsyncExitStack() as workers:
+    async with (
+        connect(database) as host,
+        devices(mosquitto.url, unpredictable_answers(dice)),
+        AsyncExitStack() as workers,
+    ):
         rules: dict[str, Any] = {"rollout_rate": 3, "max_attempts": 3, "retry_delay": 0.3}
         campaigns = [
             await insert_campaign(
@@ -116,7 +122,7 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
         for name in ("first", "second"):
             hiring = worker(database, mosquitto.url, tmp_path / name, logs="ota_tick_start", **SETTINGS)
             victim = await workers.enter_async_context(hiring)
-            await lead_a_busy_life(pool, host, campaigns, dice)
+            await operate_at_random(pool, host, campaigns, dice)
             victim.process.kill()
             await victim.process.wait()
         hiring = worker(database, mosquitto.url, tmp_path / "last", logs="ota_tick_start", **SETTINGS)

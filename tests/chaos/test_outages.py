@@ -17,15 +17,15 @@ from rollwave.store.migrate import migrate
 from tests.auditor import auditing
 from tests.engine import (
     Connection,
+    always_succeeds,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    once,
-    succeeds,
+    only_once,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto, crashable_postgres
@@ -53,7 +53,7 @@ def memory(running: Running) -> float:
     return int(line.split()[1]) / 1024
 
 
-def said(running: Running, *, beside: int) -> Counter[str]:
+def logged_events(running: Running, *, beside: int) -> Counter[str]:
     """Which events it has logged, but for what each tick says; ``beside`` the first lines."""
     lines = running.output().splitlines()[beside:]
     names = [line.split('"event": "')[1].split('"')[0] for line in lines if '"event": "' in line]
@@ -76,7 +76,7 @@ async def test_an_outage_is_logged_once_and_named_by_readyz(
     """Several campaigns and tenants, hundreds of tries: a few lines when it goes, a few when it is back."""
     port = free_port()
     async with (
-        devices(mosquitto.url, succeeds, "fleet") as fleet,  # the broker keeps what it has for them
+        devices(mosquitto.url, always_succeeds, "fleet") as fleet,  # the broker keeps what it has for them
         worker(
             server.url, mosquitto.url, tmp_path / "log", "--port", str(port), OTA_TICK_INTERVAL="0.05", **SETTINGS
         ) as it,
@@ -98,7 +98,7 @@ async def test_an_outage_is_logged_once_and_named_by_readyz(
         await lasts(outage)
         server.start()
         await eventually(lambda: ready(port), timeout=30, what="ready")
-        database = said(it, beside=lines)
+        database = logged_events(it, beside=lines)
         assert database.pop("ota_database_unavailable") == database.pop("ota_database_back") == 1
         del database["ota_campaign_completed"]  # some may be over by now
         assert database.total() <= 4, database
@@ -109,13 +109,13 @@ async def test_an_outage_is_logged_once_and_named_by_readyz(
         await lasts(outage)
         mosquitto.start()
         await eventually(lambda: ready(port), timeout=30, what="ready")
-        broker = said(it, beside=lines)
+        broker = logged_events(it, beside=lines)
         assert broker.total() <= 6 + len(campaigns), broker
         assert broker["ota_status_listener_disconnected"] <= 3
 
         async with connect(server.url) as host:
             for campaign, tenant in campaigns.items():
-                await ends(host, campaign, tenant=tenant, timeout=60)
+                await wait_until_ended(host, campaign, tenant=tenant, timeout=60)
                 assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 50, 0)
         assert memory(it) < before + 20
         # Of the campaign that cannot be changed: not while nothing could be sent, so again after each outage.
@@ -154,7 +154,7 @@ async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
     """Statements that are cancelled, and a broker that stands still: both answer nothing, and neither is gone."""
     async with (
         auditing(server.url),
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         worker(server.url, mosquitto.url, tmp_path / "log", **SETTINGS) as it,
         connect(server.url) as host,
     ):
@@ -165,7 +165,7 @@ async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
             await host.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
             await eventually(lambda: events(it, "ota_campaign_error"), timeout=20, what="cancelled")
             await lasts(outage)
-        slow = said(it, beside=lines)
+        slow = logged_events(it, beside=lines)
         assert slow["ota_campaign_error"] == 1, slow
         assert slow.total() <= 4, slow
         before = len(fleet.commands)
@@ -176,7 +176,7 @@ async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
             await lasts(outage)
         finally:
             mosquitto.send_signal(signal.SIGCONT)
-        await ends(host, campaign, timeout=60)
+        await wait_until_ended(host, campaign, timeout=60)
         assert await campaign_row(host, campaign) == ("COMPLETED", 100, 0)
         assert await breakdown(host, campaign) == {"SUCCESS": 100}
         assert {command.attempt for command in fleet.commands} == {1}
@@ -189,7 +189,7 @@ async def test_a_database_that_crashes_every_few_seconds_loses_no_report(
     crashes = max(4, int(outage / 2))
     async with (
         auditing(server.url) as auditor,
-        devices(mosquitto.url, once(succeeds)) as fleet,
+        devices(mosquitto.url, only_once(always_succeeds)) as fleet,
         worker(server.url, mosquitto.url, tmp_path / "one", **SETTINGS),
         worker(server.url, mosquitto.url, tmp_path / "two", logs="ota_tick_start", **SETTINGS),
     ):
@@ -201,7 +201,7 @@ async def test_a_database_that_crashes_every_few_seconds_loses_no_report(
             await asyncio.to_thread(server.stop, "immediate")
             await asyncio.to_thread(server.start)
         async with connect(server.url) as host:
-            await ends(host, campaign, timeout=60)
+            await wait_until_ended(host, campaign, timeout=60)
             assert await campaign_row(host, campaign) == ("COMPLETED", 30 * crashes, 0)
             assert await breakdown(host, campaign) == {"SUCCESS": 30 * crashes}
     assert auditor.snapshots > 20

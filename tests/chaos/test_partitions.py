@@ -18,14 +18,14 @@ from rollwave.store.migrate import migrate
 from tests.auditor import auditing
 from tests.engine import (
     Devices,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    says,
+    wait_until_ended,
     worker,
 )
 from tests.network import FAULTS, Network, network
@@ -80,7 +80,7 @@ async def story(fault: str, net: Network, server: EmbeddedPostgres, folder: Path
         async with (
             connect(here) as host,
             auditing(here) as auditor,
-            devices(broker.url, says("DOWNLOADING")) as fleet,
+            devices(broker.url, answer_with("DOWNLOADING")) as fleet,
             worker(there, f"mqtt://{net.broker.near}:1883", folder / "log", within=net.inside, **SETTINGS) as it,
         ):
             campaign = await insert_campaign(host, TOTAL, rollout_rate=2)
@@ -98,10 +98,10 @@ async def story(fault: str, net: Network, server: EmbeddedPostgres, folder: Path
             await host.execute("UPDATE ota_campaigns SET rollout_rate = $1", TOTAL)
             await eventually(lambda: len(fleet.times_sent(campaign)) == TOTAL, timeout=60, what="all sent to")
             finish(fleet, campaign, done)
-            await ends(host, campaign, timeout=60)
+            await wait_until_ended(host, campaign, timeout=60)
             assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
             assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
-            assert {command.attempt for command in fleet.of(campaign)} == {1}
+            assert {command.attempt for command in fleet.commands_of(campaign)} == {1}
             assert it.process.returncode is None
     assert auditor.snapshots > 20
 

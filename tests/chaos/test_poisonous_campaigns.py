@@ -9,7 +9,17 @@ from pathlib import Path
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.auditor import record_commits, recorded_commits
-from tests.engine import breakdown, campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.engine import (
+    always_succeeds,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    events,
+    insert_campaign,
+    wait_until_ended,
+    worker,
+)
 from tests.support import eventually
 
 TICK = timedelta(seconds=1)
@@ -33,7 +43,7 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
     async with (
         connect(database) as host,
         connect(database) as holder,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         AsyncExitStack() as holding,
     ):
         await host.execute(HOSTS_OWN_TRIGGER)
@@ -60,12 +70,12 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
                 for tenant in ("north", "south")
             ]
             for tenant, neighbour in neighbours:
-                await ends(host, neighbour, tenant=tenant, timeout=2 * WINDOWS * TICK.total_seconds())
+                await wait_until_ended(host, neighbour, tenant=tenant, timeout=2 * WINDOWS * TICK.total_seconds())
                 assert await campaign_row(host, neighbour, tenant) == ("COMPLETED", 3 * WINDOWS, 0)
             assert await host.fetchval(waits), "all the while"
-            assert not fleet.of(locked)
+            assert not fleet.commands_of(locked)
             await holding.aclose()
-            await ends(host, locked)
+            await wait_until_ended(host, locked)
         for _, neighbour in neighbours:
             opened = sorted({each.window for each in await recorded_commits(host, neighbour)})
             assert len(opened) == WINDOWS

@@ -25,15 +25,15 @@ from tests.auditor import record_commits, recorded_commits
 from tests.engine import (
     Command,
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
+    campaign_ref,
     connect,
     devices,
-    dispatch,
-    due,
-    ends,
     insert_campaign,
-    says,
-    succeeds,
+    make_dispatch,
+    wait_until_ended,
     worker,
 )
 from tests.support import eventually
@@ -53,10 +53,10 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
     dice = random.Random(4)
 
     async def work(publisher: CommandSession) -> None:
-        dispatcher = dispatch(pool, publisher, settings)
+        dispatcher = make_dispatch(pool, publisher, settings)
         while True:
             await barrier.wait()
-            await dispatcher.dispatch(due(campaign))
+            await dispatcher.dispatch(campaign_ref(campaign))
             started.set()
             await asyncio.sleep(dice.uniform(0, settings.tick_interval / 5))
 
@@ -75,7 +75,7 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
 
     def takes_its_time(command: Command) -> Sequence[bytes]:
         if int(command.device.removeprefix("dev-")) % 2:
-            return succeeds(command)
+            return always_succeeds(command)
         loop.call_later(3 * settings.tick_interval, fleet.report, command.device, command.campaign, "SUCCESS")
         return ()
 
@@ -86,7 +86,7 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
         working = asyncio.create_task(released_together(pool, settings, campaign, started))
         try:
             await started.wait()
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
         finally:
             for task in (working, listening):
                 task.cancel()
@@ -137,14 +137,14 @@ async def test_a_bad_firmware_reaches_no_more_devices_than_the_limits_allow(
             for name, bad in ALL_BAD.items()
         }
         for name, campaign in campaigns.items():
-            await eventually(lambda: len(fleet.of(campaign)) >= ALL_BAD[name].before, what=name)  # noqa: B023
+            await eventually(lambda: len(fleet.commands_of(campaign)) >= ALL_BAD[name].before, what=name)  # noqa: B023
         until = time.monotonic() + 2 * tick.total_seconds()
         await eventually(lambda: time.monotonic() > until, what="and time for more")
-        fleet.answer = says("FAILED")
+        fleet.answer = answer_with("FAILED")
         for command in list(fleet.commands):
             fleet.report(command.device, command.campaign, "FAILED")
         for campaign in campaigns.values():
-            await ends(host, campaign, "ABORTED")
+            await wait_until_ended(host, campaign, "ABORTED")
     for name, campaign in campaigns.items():
         reached = len(fleet.times_sent(campaign))
         row = await host.fetchrow("SELECT started_at, completed_at FROM ota_campaigns WHERE id = $1", campaign)

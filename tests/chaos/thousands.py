@@ -19,7 +19,7 @@ from rollwave.mqtt.payload import encode_report
 from tests.auditor import auditing
 from tests.chaos.fresh_databases import FreshDatabases, fresh_databases
 from tests.chaos.workers import Workers, running_workers
-from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
+from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, insert_campaign, wait_until_ended
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -111,7 +111,7 @@ async def roll_out(here: FreshDatabases, mosquitto: Mosquitto, number: int, say:
                 killing.cancel()
             await workers.replace_ended()
             async with connect(database) as host:
-                await ends(host, campaign, timeout=60 + number / 100)
+                await wait_until_ended(host, campaign, timeout=60 + number / 100)
                 found, rows = await campaign_row(host, campaign), await breakdown(host, campaign)
             workers.note_ended()
             problems = workers.unexpected_ends()

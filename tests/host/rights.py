@@ -43,7 +43,7 @@ class Objects(NamedTuple):
     functions: dict[str, str]
 
 
-async def everything(root: Connection) -> Objects:
+async def all_objects(root: Connection) -> Objects:
     """All there is in the schema."""
     tables: dict[str, list[str]] = {}
     for row in await root.fetch(
@@ -62,7 +62,7 @@ async def everything(root: Connection) -> Objects:
     return Objects(tables, [name for (name,) in sequences], {row[0]: row[1] for row in functions})
 
 
-async def tried(
+async def try_all_statements(
     actors: Mapping[str, str], objects: Objects, *, role: Mapping[str, str] | None = None
 ) -> dict[Tried, str]:
     """What came of every statement. ``actors``: URLs by name; ``role``: the role that an actor takes on."""

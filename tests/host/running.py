@@ -30,7 +30,9 @@ async def host_process(database: str, log: Path, *options: str, **settings: str)
         )
     running = Running(process, log)
     try:
-        await eventually(lambda: all(beats(running, each) for each in OWN_WORKERS), what="the host's own workers beat")
+        await eventually(
+            lambda: all(heartbeats(running, each) for each in OWN_WORKERS), what="the host's own workers beat"
+        )
         yield running
     finally:
         if process.returncode is None:
@@ -38,20 +40,21 @@ async def host_process(database: str, log: Path, *options: str, **settings: str)
         await process.wait()
 
 
-def beats(running: Running, name: str) -> int:
+def heartbeats(running: Running, name: str) -> int:
     """How often one of the host's own workers has beaten."""
     return running.output().count(f"beat {name} ")
 
 
-async def all_beat_on(running: Running, times: int = 5) -> None:
+async def wait_for_heartbeats(running: Running, times: int = 5) -> None:
     """Wait until each of the host's own workers has beaten so many more times: none of them was taken down."""
-    wanted = {name: beats(running, name) + times for name in OWN_WORKERS}
+    wanted = {name: heartbeats(running, name) + times for name in OWN_WORKERS}
     await eventually(
-        lambda: all(beats(running, name) >= count for name, count in wanted.items()), what=f"all of {OWN_WORKERS} go on"
+        lambda: all(heartbeats(running, name) >= count for name, count in wanted.items()),
+        what=f"all of {OWN_WORKERS} go on",
     )
     assert running.process.returncode is None
 
 
-def said(running: Running) -> list[str]:
+def log_lines(running: Running) -> list[str]:
     """The lines of its log, without the beats."""
     return [line for line in running.output().splitlines() if not line.startswith("beat ")]

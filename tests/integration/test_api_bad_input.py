@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, prepared
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, prepare_campaign_body
 
 JSON = {"Content-Type": "application/json"}
 MIB = 1024 * 1024
@@ -133,7 +133,7 @@ BAD_GROUPS = [
 
 
 async def test_a_bad_value_in_a_body_gets_422(north: httpx2.AsyncClient) -> None:
-    campaign = await prepared(north)
+    campaign = await prepare_campaign_body(north)
     cases = [
         *(("POST", CAMPAIGNS, campaign | bad) for bad in BAD_CAMPAIGNS),
         *(("POST", CAMPAIGNS, {k: v for k, v in campaign.items() if k != missing}) for missing in campaign),
@@ -235,7 +235,7 @@ async def test_a_bad_value_in_a_url_gets_422(north: httpx2.AsyncClient, path: st
 @pytest.mark.parametrize("key", ["", "a b", "x" * 201, "é"])
 async def test_an_idempotency_key_must_be_printable(north: httpx2.AsyncClient, key: str) -> None:
     headers = {b"Idempotency-Key": key.encode()}
-    answer = await north.post(CAMPAIGNS, json=await prepared(north), headers=headers)
+    answer = await north.post(CAMPAIGNS, json=await prepare_campaign_body(north), headers=headers)
     assert_problem(answer, 422, "invalid-input")
 
 

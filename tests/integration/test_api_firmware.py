@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, create_campaign, prepare_campaign_body
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_firmware_is_listed_with_filters_in_pages(north: httpx2.AsyncClien
 
 
 async def test_firmware_is_deleted_unless_a_campaign_uses_it(north: httpx2.AsyncClient) -> None:
-    body = await prepared(north)
+    body = await prepare_campaign_body(north)
     other = await north.post("/firmware", json={**FIRMWARE, "version": "2.2.0"})
     used, unused = body["firmware_version_id"], other.json()["id"]
     await north.post(CAMPAIGNS, json=body)
@@ -73,10 +73,10 @@ async def test_firmware_is_deleted_unless_a_campaign_uses_it(north: httpx2.Async
 
 
 async def test_another_tenants_firmware_gets_404(pool: Pool, north: httpx2.AsyncClient) -> None:
-    campaign = await prepared(north)
+    campaign = await prepare_campaign_body(north)
     path = f"/firmware/{campaign['firmware_version_id']}"
     async with calling(pool, "south") as south:
-        await created(south)
+        await create_campaign(south)
         assert (await south.get("/firmware")).json()["total"] == 1
         assert_problem(await south.get(path), 404, "not-found")
         assert_problem(await south.delete(path), 404, "not-found")

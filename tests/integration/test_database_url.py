@@ -82,11 +82,11 @@ async def test_unsupported_url_parameters_are_refused_by_name(
         with pytest.raises((DatabaseUnavailable, ConfigurationError)) as refused:
             async with create_pool(url, pooled=True):
                 pass
-        told = f"{refused.value} {refused.value.hint}"
-        assert REFUSED[parameter] in told
-        assert SECRET not in told
-        assert DIRECT not in told, "it is not the pooler's fault"
-        assert "lets this login in" not in told, "nor the login's"
+        message = f"{refused.value} {refused.value.hint}"
+        assert REFUSED[parameter] in message
+        assert SECRET not in message
+        assert DIRECT not in message, "it is not the pooler's fault"
+        assert "lets this login in" not in message, "nor the login's"
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ async def test_a_worker_logs_ignored_url_parameters_once(database: str, broker: 
     url = f"{database}&pgbouncer=true&channel_binding=require"
     async with worker(url, broker.url, tmp_path / "log") as running:
         await eventually(lambda: events(running, "ota_status_listener_subscribed"), what="it listens")
-        told = [event["remark"].split()[0] for event in events(running, "ota_database_url")]
-    assert sorted(told) == ["channel_binding=require", "pgbouncer=true:"]
+        message = [event["remark"].split()[0] for event in events(running, "ota_database_url")]
+    assert sorted(message) == ["channel_binding=require", "pgbouncer=true:"]
 
 
 async def test_a_url_that_names_a_pooler_requires_the_direct_url(
@@ -133,9 +133,9 @@ async def test_a_url_that_names_a_pooler_requires_the_direct_url(
 ) -> None:
     settings = {"DATABASE_URL": f"{pgbouncer.url}?pgbouncer=true", "MQTT_BROKER_URL": broker.url}
     for command in ("worker", "migrate"):
-        told = await asyncio.to_thread(rollwave, command, env=settings)
-        assert told.returncode == 1
-        assert f"Set {DIRECT}" in told.stderr, told
+        message = await asyncio.to_thread(rollwave, command, env=settings)
+        assert message.returncode == 1
+        assert f"Set {DIRECT}" in message.stderr, message
     listed = await asyncio.to_thread(rollwave, "apikey", "list", "--tenant", "north", env=settings)
     assert (listed.returncode, listed.stderr) == (0, "")
     settings[DIRECT] = database

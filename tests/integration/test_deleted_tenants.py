@@ -12,7 +12,7 @@ from rollwave.domain.role import Role
 from rollwave.store import access, campaigns, events, idempotency, imports, quarantine
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.quarantine import Sample
-from tests.engine import Connection, connect, due, insert_campaign
+from tests.engine import Connection, campaign_ref, connect, insert_campaign
 from tests.host.platform import RUNNING, Host, make_host
 from tests.support import psql, rollwave
 
@@ -115,7 +115,7 @@ async def test_deleting_a_hosts_campaign_deletes_all_its_rows(host: Host) -> Non
         async with connect(host.owner) as owner:
             assert await owner.execute("DELETE FROM ota_campaigns WHERE id = $1", RUNNING) == "DELETE 1"
         assert not OF_CAMPAIGNS & (await kept(root, "north")).keys()
-        assert due(RUNNING) not in await campaigns.due(pool)
+        assert campaign_ref(RUNNING) not in await campaigns.due(pool)
 
 
 async def test_deleting_a_tenant_needs_no_rights_on_engine_tables(host: Host) -> None:

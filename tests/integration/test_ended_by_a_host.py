@@ -16,7 +16,7 @@ from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, campaign_ref, connect, insert_campaign, mark_sent
 
 WAITING = 25
 
@@ -30,8 +30,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def running(pool: Pool, host: Connection, devices: int = WAITING) -> int:
     """A campaign that the engine has seen, and counted."""
     campaign = await insert_campaign(host, devices)
-    await Upkeep(pool, Settings()).look_after(due(campaign))
-    await Counters(pool, Settings()).reconcile(due(campaign))
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
     return campaign
 
 
@@ -76,7 +76,7 @@ async def test_a_campaign_aborted_by_a_host_with_skipped_rows_is_counted(pool: P
 
 async def test_a_campaign_aborted_by_a_host_keeps_its_devices_in_progress(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host, WAITING + 1)
-    await sent_to(host, campaign, ["dev-1"])
+    await mark_sent(host, campaign, ["dev-1"])
     async with host.transaction():
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
@@ -115,7 +115,7 @@ async def test_rows_that_a_host_changes_after_the_end_are_shown(pool: Pool, host
     assert await shown(pool, campaign) == {"SUCCESS": 11, "SKIPPED": WAITING - 12}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_campaign_that_a_host_starts_again_can_be_aborted_again(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host)
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")

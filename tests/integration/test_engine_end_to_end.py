@@ -17,7 +17,7 @@ from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import Pool
-from tests.engine import UNUSED_VERSION, Connection, connect, ends
+from tests.engine import UNUSED_VERSION, Connection, connect, wait_until_ended
 from tests.support import eventually
 
 
@@ -119,7 +119,7 @@ async def test_a_campaign_completes_when_all_devices_succeed(
 ) -> None:
     campaign = await insert_campaign(pool, 25)
     async with devices(broker, ["DOWNLOADING", "INSTALLING", "SUCCESS"]) as received, running(pool):
-        await ends(host, campaign, "COMPLETED")
+        await wait_until_ended(host, campaign, "COMPLETED")
     assert await campaign_row(pool, campaign) == ("COMPLETED", 25, 0)
     assert await statuses(pool, campaign) == {"SUCCESS": 25}
     assert len(received) == 25
@@ -136,7 +136,7 @@ async def test_a_failing_campaign_aborts_and_skips_the_remaining_devices(
 ) -> None:
     campaign = await insert_campaign(pool, 50, columns=", max_in_flight", values=", 10")
     async with devices(broker, ["FAILED"]) as received, running(pool):
-        await ends(host, campaign, "ABORTED")
+        await wait_until_ended(host, campaign, "ABORTED")
         await eventually(lambda: _settled(pool, campaign), what="settled")
     found = await statuses(pool, campaign)
     status, succeeded, failed = await campaign_row(pool, campaign)
@@ -157,7 +157,7 @@ async def test_the_second_wave_waits_for_the_canary(pool: Pool, host: Connection
                 device = message.topic.split("/")[3]
                 report = encode_report(campaign, "SUCCESS")
                 await (await session.publish(status_topic("north", device), report)).acknowledged()
-        await ends(host, campaign, "COMPLETED")
+        await wait_until_ended(host, campaign, "COMPLETED")
     assert len(more) == 38
 
 

@@ -20,7 +20,7 @@ from rollwave.store import events
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.events import Recorded
 from rollwave.store.queries import load
-from tests.engine import TENANT, connect, insert_campaign, said, sent_to
+from tests.engine import TENANT, connect, incoming_report, insert_campaign, mark_sent
 from tests.engine import Connection as Host
 from tests.support import end, eventually
 
@@ -120,11 +120,11 @@ async def test_many_writers_of_many_campaigns(pool: Pool, host: Host) -> None:
     ]
     names = [f"dev-{number}" for number in range(1, 21)]
     for campaign in campaigns:
-        await sent_to(host, campaign, names)
+        await mark_sent(host, campaign, names)
 
     async def fail_one_by_one(campaign: int) -> None:
         for name in names:
-            await Ingest(pool, Settings()).take_in([said(name, campaign, "FAILED")])
+            await Ingest(pool, Settings()).take_in([incoming_report(name, campaign, "FAILED")])
 
     async def pause_and_start(campaign: int) -> None:
         for _ in range(5):

@@ -16,7 +16,7 @@ from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
 from rollwave.store.database import Pool, tenant_transaction
-from tests.engine import TENANT, Connection, connect, insert_campaign, said, sent_to
+from tests.engine import TENANT, Connection, connect, incoming_report, insert_campaign, mark_sent
 from tests.support import end, eventually
 
 
@@ -51,7 +51,7 @@ async def events(host: Connection, campaign: int) -> list[int]:
 
 async def campaign_of_two(host: Connection, retry_on: list[str]) -> int:
     campaign = await insert_campaign(host, 2, abort_threshold=1.0, retry_on=retry_on)
-    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await mark_sent(host, campaign, ["dev-1", "dev-2"])
     return campaign
 
 
@@ -71,7 +71,9 @@ async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
     failpoints.arm(hold)
     try:
         async with reading(pool, campaign) as seen:
-            failing = asyncio.create_task(Ingest(pool, Settings()).take_in([said("dev-1", campaign, "FAILED")]))
+            failing = asyncio.create_task(
+                Ingest(pool, Settings()).take_in([incoming_report("dev-1", campaign, "FAILED")])
+            )
             await asyncio.wait_for(written.wait(), 10)
             pausing = asyncio.create_task(commands.pause_campaign(pool, TENANT, campaign, actor="test"))
             await eventually(lambda: _done_or_waits(pausing, host), what="the operator has paused it, or waits")
@@ -92,7 +94,7 @@ async def test_a_cursor_skips_no_failure_that_comes_during_a_status_change(pool:
             row = await campaigns.lock(connection, TENANT, campaign)
             await campaigns.move(connection, row, Action.PAUSE, tenant_id=TENANT, actor="test")
             failing = asyncio.create_task(
-                Ingest(pool, Settings()).take_in([said(f"dev-{n}", campaign, "FAILED") for n in (1, 2)])
+                Ingest(pool, Settings()).take_in([incoming_report(f"dev-{n}", campaign, "FAILED") for n in (1, 2)])
             )
             await eventually(lambda: _done_or_waits(failing, host), what="the reports are committed, or wait")
         await failing
@@ -103,11 +105,11 @@ async def test_a_cursor_skips_no_failure_that_comes_during_a_status_change(pool:
 async def test_a_cursor_skips_no_event_of_many_concurrent_writers(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, abort_threshold=1.0, retry_on=["reported", "rejected"], max_attempts=100)
     names = [f"dev-{number}" for number in range(1, 61)]
-    await sent_to(host, campaign, names)
+    await mark_sent(host, campaign, names)
 
     async def fail(some: list[str]) -> None:
         for name in some:
-            await Ingest(pool, Settings()).take_in([said(name, campaign, "FAILED")])
+            await Ingest(pool, Settings()).take_in([incoming_report(name, campaign, "FAILED")])
 
     async def pause_and_start() -> None:
         for _ in range(10):

@@ -20,7 +20,17 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed
-from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, listened_to, take
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_ref,
+    claim_commands,
+    connect,
+    insert_campaign,
+    make_claims,
+    subscribed_listener,
+)
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -39,13 +49,13 @@ async def counted_campaign(
 ) -> CampaignId:
     """A running campaign over :data:`DEVICES` whose devices are counted, as they are before the first claim."""
     made = await insert_campaign(host, DEVICES, rollout_rate=rollout_rate, max_in_flight=max_in_flight)
-    await Counters(pool, SETTINGS).count(due(made))
+    await Counters(pool, SETTINGS).count(campaign_ref(made))
     return CampaignId(made)
 
 
 async def claim(pool: Pool, campaign: CampaignId) -> Sequence[Claimed]:
     steps = steps_of(SETTINGS.tick_interval)
-    return (await claims(pool, SETTINGS, steps=steps).claim(due(campaign))).commands
+    return (await make_claims(pool, SETTINGS, steps=steps).claim(campaign_ref(campaign))).commands
 
 
 async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[GateName, int]:
@@ -86,7 +96,7 @@ async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[Ga
 async def test_a_campaign_that_sends_nothing_names_the_gate(
     pool: Pool, host: Connection, changed: str, gate: GateName
 ) -> None:
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         campaign = await counted_campaign(pool, host)
         if gate is GateName.WAVE:
             await host.execute(
@@ -100,20 +110,20 @@ async def test_a_campaign_that_sends_nothing_names_the_gate(
 
 
 async def test_without_a_listener_every_device_waits_for_one(pool: Pool, host: Connection) -> None:
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         campaign = await counted_campaign(pool, host)
     await host.execute("UPDATE rollwave_listener_slots SET subscribed_at = NULL, alive_at = '-infinity'")
     assert await reasons(pool, host, campaign) == {GateName.LISTENER: len(DEVICES)}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, DEVICES)
     waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
     assert [(each.verdict.gate, each.devices) for each in waiting.waiting] == [(GateName.TARGETING, len(DEVICES))]
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
@@ -122,7 +132,7 @@ async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 2, GateName.PACE: 2}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_canary_names_its_wave_and_the_devices_of_each(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(
         await insert_campaign(host, DEVICES, rollout_strategy="canary", canary_percent=20, rollout_rate=10)
@@ -133,7 +143,7 @@ async def test_a_canary_names_its_wave_and_the_devices_of_each(pool: Pool, host:
     assert await reasons(pool, host, campaign) == {GateName.WAVE: 12, GateName.LEASE: 3}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_devices_that_the_broker_refuses_wait_under_that_name(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=2)
     taken = await claim(pool, campaign)
@@ -147,7 +157,7 @@ async def test_devices_that_the_broker_refuses_wait_under_that_name(pool: Pool, 
     assert found.may_go_at is not None
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_its_turn(
     pool: Pool, host: Connection
 ) -> None:
@@ -157,7 +167,7 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
         " failed_reason = 'no_answer', started_at = now(), due_at = now() + interval '1 minute'"
         " WHERE device_id = 'dev-3'"
     )
-    await Counters(pool, SETTINGS).verify(due(campaign))
+    await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-3")
     assert [check.gate for check in found.checks if not check.open] == [GateName.BACKOFF]
     await host.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE device_id = 'dev-3'")
@@ -166,7 +176,7 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
     await reasons(pool, host, campaign)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_that_has_ended_says_how(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host)
     await host.execute(
@@ -209,7 +219,7 @@ def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
 @pytest.mark.parametrize("seed", range(20))
 async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, host: Connection, seed: int) -> None:
     dice = random.Random(seed)
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         campaign = await counted_campaign(
             pool, host, rollout_rate=dice.choice([1, 2, 3, 5, 8, 20]), max_in_flight=dice.choice([None, 3, 8, 20])
         )
@@ -219,14 +229,14 @@ async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, 
             " completed_at = CASE WHEN $8 THEN now() END, refused_for = $9 WHERE device_id = $1",
             [any_row(dice, device) for device in DEVICES],
         )
-        await Counters(pool, SETTINGS).verify(due(campaign))
+        await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
         await reasons(pool, host, campaign)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_the_last_of_the_queue_is_told_how_many_go_before_it(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=5)
     async with tenant_transaction(pool, TENANT, queues=True) as connection:
-        await take(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)
+        await claim_commands(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)
     found = await explain_device(pool, SETTINGS, TENANT, campaign, DEVICES[-1])
     assert [check.detail.get("ahead") for check in found.checks if not check.open] == [12]

@@ -8,7 +8,7 @@ from typing import Any
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.topics import ask_topic
-from tests.engine import TENANT, connect, devices, ends, insert_campaign, says, worker
+from tests.engine import TENANT, answer_with, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.support import eventually
 
 CANARY = ("dev-1", "dev-2", "dev-3")
@@ -46,7 +46,7 @@ async def test_a_campaign_sends_its_first_command_unchanged_after_the_firmware_r
             await host.execute(OTHER_FIRMWARE)
             # The others are to be on their way for as long as all this takes.
             await host.execute("UPDATE ota_campaigns SET progress_timeout = 600")
-            fleet.answer = says("DOWNLOADING")
+            fleet.answer = answer_with("DOWNLOADING")
             for device in CANARY:
                 fleet.report(device, campaign, "SUCCESS")
             await eventually(lambda: "dev-12" in fleet.times_sent(campaign), what="the last is sent to")
@@ -57,10 +57,10 @@ async def test_a_campaign_sends_its_first_command_unchanged_after_the_firmware_r
             before = len(fleet.commands)
             fleet.send(ask_topic(TENANT, "dev-12"), b"")
             await eventually(lambda: len(fleet.commands) > before, what="an answer")
-            fleet.answer = says("SUCCESS")
+            fleet.answer = answer_with("SUCCESS")
             for command in list(fleet.commands):
                 fleet.report(command.device, campaign, "SUCCESS")
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
     [body] = {command.body for command in fleet.commands}
     assert json.loads(body) == {
         "campaign_id": campaign,

@@ -20,8 +20,8 @@ from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store import access, quarantine
 from rollwave.store.database import Pool, create_pool
-from tests.api import CAMPAIGNS, calling, prepared
-from tests.engine import Command, Connection, connect, devices, ends, insert_campaign, succeeds
+from tests.api import CAMPAIGNS, calling, prepare_campaign_body
+from tests.engine import Command, Connection, always_succeeds, connect, devices, insert_campaign, wait_until_ended
 from tests.host.platform import make_host
 from tests.host.pools import Row, all_codecs, engine, host_pool, usual_codecs
 from tests.installation import installed
@@ -41,7 +41,7 @@ def settings(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
 def every_third_fails(command: Command) -> Sequence[bytes]:
     """Devices whose number 3 divides fail each attempt with a message, and all begin with what is no report."""
     if int(command.device.rpartition("-")[2]) % 3:
-        return [b"\xff\x00", *succeeds(command)]
+        return [b"\xff\x00", *always_succeeds(command)]
     return [encode_report(command.campaign, "DOWNLOADING"), encode_report(command.campaign, "FAILED", error="no space")]
 
 
@@ -68,7 +68,7 @@ async def test_campaigns_run_over_a_pool_with_codecs(
         for campaign, tenant, status in (
             (done, "north", "COMPLETED"), (stopped, "south", "ABORTED"), (staged, "north", "COMPLETED"),
         ):  # fmt: skip
-            await ends(root, campaign, status, tenant=tenant)
+            await wait_until_ended(root, campaign, status, tenant=tenant)
             assert await root.fetchval(SINGLE, campaign), "history is encoded once"
         reported = await _events(pool, done)
         assert {each["event"] for each in reported} >= {"attempt_failed", "completed"}
@@ -91,8 +91,8 @@ async def _operated(pool: Pool, root: Connection) -> None:
     await commands.start_campaign(pool, "north", campaign, actor="host")
     await commands.pause_campaign(pool, "north", campaign, actor="host")
     await commands.abort_campaign(pool, "north", campaign, actor="host", reason="wrong file")
-    told = [(each["event"], each["detail"].get("reason")) for each in await _events(pool, campaign)]
-    assert [each for each in told if each[0] in {"running", "paused", "aborted"}] == [
+    history = [(each["event"], each["detail"].get("reason")) for each in await _events(pool, campaign)]
+    assert [each for each in history if each[0] in {"running", "paused", "aborted"}] == [
         ("running", None),
         ("paused", "paused by an operator"),
         ("aborted", "wrong file"),
@@ -119,7 +119,7 @@ async def test_a_pool_with_codecs_reads_and_writes_every_value(database: str) ->
             assert answer.json()["attributes"] == attributes
             wanted = {"device_ids": [], "devices": [{"device_id": "d1", "attributes": attributes}, {"device_id": "d2"}]}
             assert (await client.put("/device-groups/described", json=wanted)).status_code in {200, 201}
-            body = await prepared(client) | {"rollout_strategy": "canary"}
+            body = await prepare_campaign_body(client) | {"rollout_strategy": "canary"}
             made = [await client.post(CAMPAIGNS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
             assert [each.status_code for each in made] == [201, 201]
             assert made[0].json()["id"] == made[1].json()["id"]

@@ -15,7 +15,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.migrate import migrate
 from tests.engine import connect, insert_campaign
 from tests.host.platform import make_host
-from tests.host.running import all_beat_on, host_process, said
+from tests.host.running import host_process, log_lines, wait_for_heartbeats
 from tests.servers import PgBouncer
 from tests.support import Running, eventually, free_port, rollwave
 
@@ -40,19 +40,19 @@ async def hosting(database: str, log: Path, loop: str, *options: str, **settings
     how = ("--own-loop", *options) if loop == OWN else options
     async with host_process(database, log / "log", *how, **settings) as running:
         yield running
-        await all_beat_on(running)
+        await wait_for_heartbeats(running)
         assert "Traceback" not in running.output()
 
 
 def problems(running: Running) -> list[str]:
     """Its warnings and errors, one line each."""
-    return [line for line in said(running) if line.startswith(("ERROR ", "WARNING ", "CRITICAL "))]
+    return [line for line in log_lines(running) if line.startswith(("ERROR ", "WARNING ", "CRITICAL "))]
 
 
 async def one_problem(running: Running, hint: str) -> str:
     """Wait until something is wrong, and then for ten ticks and another try of the listener. Returns the only line."""
     await eventually(lambda: problems(running), what="said")
-    await all_beat_on(running, 30)
+    await wait_for_heartbeats(running, 30)
     [line] = problems(running)
     assert hint in line
     return line
@@ -148,7 +148,7 @@ async def test_an_unavailable_broker_does_not_stop_the_host(database: str, tmp_p
             await eventually(lambda: "ota_devices_dispatched" in host.output(), what="sent")
         await eventually(lambda: len(problems(host)) > 1, what="away again")
         await insert_campaign(root, 3, tenant="south")
-        await all_beat_on(host, 30)
+        await wait_for_heartbeats(host, 30)
         events = [line.split()[2] for line in problems(host)[1:]]
         assert set(events) <= {"ota_status_listener_disconnected", "ota_mqtt_publish_failed"}
         assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, "once for each outage"
@@ -167,5 +167,5 @@ async def test_an_unavailable_database_does_not_stop_the_host(
             await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
             server.stop("immediate")
             await eventually(lambda: host.output().count("ota_database_unavailable") == 2, what="away again")
-            await all_beat_on(host, 30)
+            await wait_for_heartbeats(host, 30)
             assert len([line for line in problems(host) if "Check that PostgreSQL runs" in line]) == 2

@@ -17,10 +17,10 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.store.database import Connection, Pool, as_engine, create_pool, tenant_transaction
 from tests.engine import (
     TENANT,
+    always_succeeds,
     connect,
     devices,
     insert_campaign,
-    succeeds,
 )
 from tests.engine import Connection as HostConnection
 from tests.support import eventually
@@ -98,7 +98,7 @@ async def test_with_a_silent_database_readiness_answers_and_coroutines_can_be_ca
     database: str, broker: EmbeddedBroker, network: Network, pool: Pool
 ) -> None:
     settings = Settings(mqtt_broker_url=broker.url, tick_interval=0.2)
-    async with connect(database) as host, devices(broker.url, succeeds):
+    async with connect(database) as host, devices(broker.url, always_succeeds):
         campaign = await insert_campaign(host, 400, rollout_rate=1)
         tasks = [
             asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1, settings=settings)),

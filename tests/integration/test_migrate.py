@@ -10,7 +10,7 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.store.schema_change import LOCK_WAIT_SECONDS
-from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
+from tests.engine import always_succeeds, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.schema import at_version
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
@@ -127,14 +127,14 @@ def test_migrate_without_a_database_url_names_the_setting() -> None:
 async def test_a_migration_can_run_beside_workers(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     async with (
         connect(database) as host,
-        devices(broker.url, succeeds),
+        devices(broker.url, always_succeeds),
         worker(database, broker.url, tmp_path / "log") as working,
     ):
         campaign = await insert_campaign(host, 60, rollout_rate=20)
         for arguments in ([], ["--force-rls"], []):
             migrated = await asyncio.to_thread(rollwave, "migrate", *arguments, env={"DATABASE_URL": database})
             assert migrated.returncode == 0, migrated.stderr
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert '"level": "error"' not in working.output()
 
 
@@ -146,8 +146,8 @@ async def test_a_failed_migration_file_is_rolled_back(empty_database: str) -> No
         assert "Traceback" not in refused.stderr
         assert not await host.fetchval("SELECT to_regclass('tenants')")
         await host.execute("DROP VIEW ota_campaigns")
-        mended = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
-        assert mended.returncode == 0, mended.stderr
+        repaired = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
+        assert repaired.returncode == 0, repaired.stderr
 
 
 def test_a_login_that_does_not_exist_is_named_before_anything_is_changed(empty_database: str) -> None:

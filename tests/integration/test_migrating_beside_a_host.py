@@ -75,8 +75,8 @@ def test_migrate_names_tables_that_the_host_may_want_to_create(
 
 
 async def test_the_statements_in_the_hint_undo_the_migration(empty_database: str) -> None:
-    said = rollwave("migrate", env={"DATABASE_URL": empty_database}).stderr
-    psql(empty_database, said.partition("remove them (")[2].partition("), run")[0])
+    output = rollwave("migrate", env={"DATABASE_URL": empty_database}).stderr
+    psql(empty_database, output.partition("remove them (")[2].partition("), run")[0])
     host = await make_host(empty_database)
     assert "now at schema" in host.migrate("--adopt-only")
 

@@ -14,7 +14,16 @@ from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.settings import Settings
 from tests.auditor import auditing
-from tests.engine import campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.engine import (
+    always_succeeds,
+    campaign_row,
+    connect,
+    devices,
+    events,
+    insert_campaign,
+    wait_until_ended,
+    worker,
+)
 from tests.servers import Mosquitto, PgBouncer
 from tests.support import end, eventually, rollwave
 
@@ -35,7 +44,7 @@ async def test_a_campaign_completes_through_pgbouncer_with_two_workers(
     async with (
         connect(database) as host,
         auditing(database),
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         worker(pgbouncer.url, mosquitto.url, tmp_path / "first", **settings) as first,
         worker(pgbouncer.url, mosquitto.url, tmp_path / "second", logs="ota_tick_start", **settings) as second,
     ):
@@ -47,7 +56,7 @@ async def test_a_campaign_completes_through_pgbouncer_with_two_workers(
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
         first.process.kill()
         for campaign, tenant in campaigns.items():
-            await ends(host, campaign, tenant=tenant, timeout=60)
+            await wait_until_ended(host, campaign, tenant=tenant, timeout=60)
             assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 100, 0)
         assert len(events(second, "ota_status_listener_subscribed")) == 1
         assert not any('"level": "error"' in each.output() for each in (first, second))
@@ -61,7 +70,7 @@ async def test_a_hosts_pool_through_pgbouncer_works(
         monkeypatch.setenv(name, value)
     async with (
         connect(database) as host,
-        devices(broker.url, succeeds),
+        devices(broker.url, always_succeeds),
         asyncpg.create_pool(pgbouncer.url, statement_cache_size=pgbouncer.statement_cache, min_size=1) as pool,
     ):
         campaign = await insert_campaign(host, 30)
@@ -70,7 +79,7 @@ async def test_a_hosts_pool_through_pgbouncer_works(
             asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
         ]
         try:
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
         finally:
             for task in running:
                 task.cancel()
@@ -106,11 +115,11 @@ async def test_mixed_up_prepared_statements_are_logged_with_a_hint(
     settings = Settings(mqtt_broker_url=broker.url, database_direct_url=pgbouncer.url)
     async with asyncpg.create_pool(pgbouncer.url, min_size=0) as pool:
 
-        async def said() -> list[str]:
+        async def logged() -> list[str]:
             await asyncio.gather(*(run_ota_campaign_tick(pool, settings=settings) for _ in range(8)))
             return [vars(each)["hint"] for each in caplog.records if each.message == "ota_not_ready"]
 
-        hints = await eventually(said, what="said")
+        hints = await eventually(logged, what="said")
     assert all("statement_cache_size=0" in each for each in hints)
 
 
@@ -119,9 +128,9 @@ async def test_commands_that_pgbouncer_breaks_name_the_direct_url(
 ) -> None:
     settings = {"DATABASE_URL": pgbouncer.url, "MQTT_BROKER_URL": broker.url}
     for command in ("worker", "migrate", "doctor"):
-        told = await asyncio.to_thread(rollwave, command, env=settings)
-        assert told.returncode == 1
-        assert DIRECT in told.stdout + told.stderr, told
+        finished = await asyncio.to_thread(rollwave, command, env=settings)
+        assert finished.returncode == 1
+        assert DIRECT in finished.stdout + finished.stderr, finished
     settings[DIRECT] = database
     assert (await asyncio.to_thread(rollwave, "migrate", env=settings)).stdout.startswith("up to date")
     doctor = await asyncio.to_thread(rollwave, "doctor", env=settings)

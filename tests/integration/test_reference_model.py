@@ -44,7 +44,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
 from rollwave.store.database import Pool, create_pool, system_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, claims, connect, insert_campaign
+from tests.engine import TENANT, Connection, connect, insert_campaign, make_claims
 from tests.model import MOVING, OVER, Device, Failure, Model, Policy, named
 from tests.support import eventually
 
@@ -99,11 +99,11 @@ def world(database: str) -> Iterator[World]:
         async def build() -> World:
             pool = await stack.enter_async_context(create_pool(database, size=3))
             host = await stack.enter_async_context(connect(database))
-            await _be_heard(pool, stack)
+            await _subscribe_listener(pool, stack)
             publisher = CommandSession(
                 Broker.from_url("mqtt://localhost:1")
             )  # never opened: the broker's answers are rules
-            claimer, sender = claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
+            claimer, sender = make_claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
             return World(runner, pool, host, claimer, sender, Upkeep(pool, SETTINGS), Counters(pool, SETTINGS))
 
         try:
@@ -112,7 +112,7 @@ def world(database: str) -> Iterator[World]:
             runner.run(stack.aclose())
 
 
-async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
+async def _subscribe_listener(pool: Pool, stack: AsyncExitStack) -> None:
     """Hold the listener's slot as a worker does; the rest of its row is a rule's to move."""
     lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0, idle_seconds=86_400))
     assert lock is not None
@@ -224,11 +224,11 @@ class Campaign(RuleBasedStateMachine):
         }
         try:
             self.world.run(asked[action](self.world.pool, TENANT, self.campaign, actor="test"))
-            took_it = True
+            listened = True
         except Conflict:
-            took_it = False
-        assert took_it == self.model.ask(action)
-        if action == "pause" and took_it:
+            listened = False
+        assert listened == self.model.ask(action)
+        if action == "pause" and listened:
             self.claim()
 
     # A worker: claims, and the broker's answers, in any order or never.

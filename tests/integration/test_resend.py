@@ -65,8 +65,8 @@ async def test_a_device_that_asks_gets_its_attempt_again_or_nothing_to_do(pool: 
         await ask(session, "dev-1", "stranger")
         await eventually(lambda: len(received) == 4, what="both questions are answered")
         again = {message.topic: message for message in received[2:]}
-        told = again["tenant/north/device/dev-1/ota"]
-        assert (told.payload, told.attempt) == (first["tenant/north/device/dev-1/ota"], 1)
+        resent_command = again["tenant/north/device/dev-1/ota"]
+        assert (resent_command.payload, resent_command.attempt) == (first["tenant/north/device/dev-1/ota"], 1)
         assert again["tenant/north/device/stranger/ota"].payload == NOTHING_TO_DO
         # One that is done has nothing to do any more.
         done = await session.publish(status_topic("north", "dev-1"), encode_report(campaign, "SUCCESS"))
@@ -82,9 +82,9 @@ async def test_a_device_that_asks_gets_its_attempt_again_or_nothing_to_do(pool: 
 async def test_a_device_that_ends_the_session_delays_no_answer_to_others(
     pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy(mosquitto.url) as between:
-        monkeypatch.setenv("MQTT_BROKER_URL", between.url)
-        between.rules.append(publishing(lambda topic: topic.endswith("/dev-1/ota"), Do.RESET))
+    async with proxy(mosquitto.url) as mqtt_proxy:
+        monkeypatch.setenv("MQTT_BROKER_URL", mqtt_proxy.url)
+        mqtt_proxy.rules.append(publishing(lambda topic: topic.endswith("/dev-1/ota"), Do.RESET))
         asking = [f"dev-{number}" for number in range(1, 8)]
         async with collected(mosquitto) as received, running(pool):
             async with Session.connect(Broker.from_url(mosquitto.url)) as session:
@@ -92,10 +92,10 @@ async def test_a_device_that_ends_the_session_delays_no_answer_to_others(
             others = {f"tenant/north/device/{each}/ota" for each in asking[1:]}
             await eventually(lambda: {each.topic for each in received} == others, what="the others are answered")
             before = Counter(each.topic for each in received)
-            given_up = between.connections
+            given_up = mqtt_proxy.connections
             await eventually(lambda: metrics.questions.labels("dropped")._value.get() > 0, what="it is given up")
         assert max(before.values()) <= MAX_TRIES
-        assert between.connections <= given_up + MAX_TRIES
+        assert mqtt_proxy.connections <= given_up + MAX_TRIES
 
 
 @pytest.mark.usefixtures("settings")

@@ -26,15 +26,15 @@ from tests import statement_log
 from tests.engine import (
     Command,
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     insert_campaign,
-    mute,
-    says,
-    succeeds,
+    never_answers,
+    wait_until_ended,
     worker,
 )
 from tests.servers import start_postgres
@@ -49,7 +49,7 @@ async def tenant_tables(connection: Connection) -> list[str]:
     return [row["table_name"] for row in rows]
 
 
-async def insert_twins(connection: Connection) -> None:
+async def insert_tenants_with_equal_ids(connection: Connection) -> None:
     """Two tenants whose rows have the same ids, at least one row in every tenant table."""
     for tenant in ("north", "south"):
         await connection.execute(f"""
@@ -110,7 +110,7 @@ async def test_every_tenant_table_has_forced_row_level_security(host: Connection
 
 @pytest.mark.parametrize("tenant", [None, "", "nobody"])
 async def test_without_a_tenant_no_row_is_seen(host: Connection, tenant: str | None) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     for table in await tenant_tables(host):
         assert await host.fetchval(f"SELECT count(*) FROM {table}"), f"{table} is empty, so nothing is shown here"
         async with as_pulse_app(host, tenant):
@@ -118,7 +118,7 @@ async def test_without_a_tenant_no_row_is_seen(host: Connection, tenant: str | N
 
 
 async def test_a_tenant_setting_that_ended_with_its_transaction_shows_no_row(host: Connection) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     async with as_pulse_app(host, "north"):
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 6
     async with as_pulse_app(host, None):  # the setting exists now, and is empty
@@ -126,7 +126,7 @@ async def test_a_tenant_setting_that_ended_with_its_transaction_shows_no_row(hos
 
 
 async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     for table in await tenant_tables(host):
         async with as_pulse_app(host, "north"):
             rows = await host.fetch(f"SELECT DISTINCT tenant_id FROM {table}")
@@ -148,11 +148,11 @@ async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> N
 
 
 async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Connection) -> None:
-    told = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
-    await insert_twins(host)
+    due_functions = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
+    await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     async with as_pulse_app(host, None):
-        for function in told:
+        for function in due_functions:
             rows = await host.fetch(f"SELECT * FROM {function}()")
             assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
     definers = await host.fetch(
@@ -160,9 +160,9 @@ async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Conne
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
     # The others are triggers', which name the tenant of the row that was deleted, and nobody may call them.
-    assert [row["proname"] for row in definers] == [*told, *FORGETTING]
-    assert {row["may"] for row in definers[len(told) :]} == {"{postgres=X/postgres}"}
-    assert {(row["owner"], row["may"]) for row in definers[: len(told)]} == {
+    assert [row["proname"] for row in definers] == [*due_functions, *FORGETTING]
+    assert {row["may"] for row in definers[len(due_functions) :]} == {"{postgres=X/postgres}"}
+    assert {(row["owner"], row["may"]) for row in definers[: len(due_functions)]} == {
         ("rollwave_due", "{rollwave_due=X/rollwave_due,pulse_app=X/rollwave_due}")
     }
 
@@ -215,12 +215,12 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
 
     monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
     monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', abort_threshold = 0.9")
 
     def answer(command: Command) -> Sequence[bytes]:
         assert f"{command.tenant}.invalid".encode() in command.body
-        return (succeeds if command.tenant == "north" else says("FAILED"))(command)
+        return (always_succeeds if command.tenant == "north" else answer_with("FAILED"))(command)
 
     async with devices(broker.url, answer) as fleet:
         running = [
@@ -228,13 +228,13 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
             asyncio.create_task(run_ota_status_listener(pool)),
         ]
         try:
-            await ends(host, 7, "COMPLETED", tenant="north")
-            await ends(host, 7, "ABORTED", tenant="south")
+            await wait_until_ended(host, 7, "COMPLETED", tenant="north")
+            await wait_until_ended(host, 7, "ABORTED", tenant="south")
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        assert len(fleet.of(7, "north")) == 6
+        assert len(fleet.commands_of(7, "north")) == 6
     assert await campaign_row(host, 7, "north") == ("COMPLETED", 6, 0)
     assert await breakdown(host, 7, "north") == {"SUCCESS": 6}
     status, succeeded, failed = await campaign_row(host, 7, "south")
@@ -288,8 +288,8 @@ async def owned_database(server: EmbeddedPostgres) -> AsyncIterator[tuple[str, s
         await root.execute("CREATE ROLE keeper LOGIN CREATEROLE; CREATE ROLE runner LOGIN")
         await root.execute("CREATE DATABASE fleet OWNER keeper")
     url = server.url.replace("@/postgres?", "@/fleet?")
-    keeper, runner = url.replace("postgres@", "keeper@", 1), url.replace("postgres@", "runner@", 1)
-    migrated = rollwave("migrate", "--grant-to", "runner", env={"DATABASE_URL": keeper})
+    other_connection, runner = url.replace("postgres@", "keeper@", 1), url.replace("postgres@", "runner@", 1)
+    migrated = rollwave("migrate", "--grant-to", "runner", env={"DATABASE_URL": other_connection})
     assert migrated.returncode == 0, migrated.stderr
     yield url, runner
 
@@ -319,7 +319,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         "OTA_MAX_ATTEMPTS": "2",
         "ROLLWAVE_RECONCILE_INTERVAL": "0.5",
     }
-    answers = {"good": succeeds, "bad": says("FAILED"), "mute": mute}
+    answers = {"good": always_succeeds, "bad": answer_with("FAILED"), "mute": never_answers}
 
     def answer(command: Command) -> Sequence[bytes]:
         return answers[command.device.split("-")[0]](command)
@@ -349,8 +349,8 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
             fleet.send(status_topic(tenant, device), encode_report(aborted, "SUCCESS"))
         completed.append(await over_http(port, key.stdout.strip()))
         for campaign, tenant in zip(completed, ["north", "south", "north", "south", "north"], strict=True):
-            await ends(host, campaign, tenant=tenant)
-        await ends(host, aborted, "ABORTED", tenant="south")
+            await wait_until_ended(host, campaign, tenant=tenant)
+        await wait_until_ended(host, aborted, "ABORTED", tenant="south")
         assert (await campaign_row(host, held))[0] == "PAUSED"
         await consume(runner)
         serving.process.terminate()
@@ -440,12 +440,14 @@ async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[state
         if not await host.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pulse_app')"):
             await host.execute("CREATE ROLE pulse_app")
     began = await logged.mark(url)
-    naughty = await asyncpg.connect(url)
+    connection_without_tenant = await asyncpg.connect(url)
     try:
         for statement in statements:
-            await (naughty.fetch if statement == TOUCH else naughty.execute)(statement)
+            await (connection_without_tenant.fetch if statement == TOUCH else connection_without_tenant.execute)(
+                statement
+            )
     finally:
-        await naughty.close()
+        await connection_without_tenant.close()
     return await logged.lines(url, began), ["devices"]
 
 
@@ -453,14 +455,14 @@ async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> No
     url = logged.server.url
     await carried_out(logged, [])
     began = await logged.mark(url)
-    naughty = await asyncpg.connect(url)
+    connection_without_tenant = await asyncpg.connect(url)
     try:
-        async with naughty.transaction():
-            await naughty.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
-            await naughty.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
-            await naughty.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
+        async with connection_without_tenant.transaction():
+            await connection_without_tenant.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
+            await connection_without_tenant.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
+            await connection_without_tenant.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
     finally:
-        await naughty.close()
+        await connection_without_tenant.close()
     verdict = statement_log.judge(await logged.lines(url, began), ["devices"])
     assert verdict.touched == {"devices": 1}
     assert [each.split(":")[0] for each in verdict.wrong] == ["asks for south as north"]
@@ -482,17 +484,17 @@ async def test_the_engine_needs_no_superuser(
     bare_server: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with owned_database(bare_server) as (url, runner), connect(url) as host:
-        async with devices(broker.url, succeeds), worker(runner, broker.url, tmp_path / "log"):
+        async with devices(broker.url, always_succeeds), worker(runner, broker.url, tmp_path / "log"):
             good = await insert_campaign(host, 20)
             canary = await insert_campaign(host, 5, tenant="south", rollout_strategy="canary")
-            await ends(host, good)
-            await ends(host, canary, tenant="south")
+            await wait_until_ended(host, good)
+            await wait_until_ended(host, canary, tenant="south")
         async with connect(runner) as plain:
             for table in await tenant_tables(host):
                 with suppress(asyncpg.InsufficientPrivilegeError):
                     assert await plain.fetchval(f"SELECT count(*) FROM {table}") == 0, table
-        keeper = url.replace("postgres@", "keeper@", 1)
-        async with connect(keeper) as owner:
+        other_connection = url.replace("postgres@", "keeper@", 1)
+        async with connect(other_connection) as owner:
             for table in await tenant_tables(host):
                 assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 0, "forced for the owner as well"
         roles = await host.fetch(

@@ -12,7 +12,7 @@ import pytest
 
 from rollwave.store.queries import load
 from tests.engine import Connection, connect
-from tests.integration.test_row_level_security import insert_twins, tenant_tables
+from tests.integration.test_row_level_security import insert_tenants_with_equal_ids, tenant_tables
 
 TWIN = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
@@ -80,7 +80,7 @@ def stripped(sql: str) -> str:
 @pytest.fixture
 async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:
-        await insert_twins(connection)
+        await insert_tenants_with_equal_ids(connection)
         await connection.execute("""
             UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, succeeded = 9,
                 pending = 9, downloading = 9, installing = 9, skipped = 9, targeted_devices = 0;

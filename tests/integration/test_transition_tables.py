@@ -28,7 +28,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, campaign_row, connect, device_row, insert_campaign, take
+from tests.engine import TENANT, Connection, campaign_row, claim_commands, connect, device_row, insert_campaign
 
 S, C, A = ExecutionStatus, Cause, Action
 SETTINGS = Settings()
@@ -44,7 +44,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-def said(word: ExecutionStatus) -> Try:
+def device_reported(word: ExecutionStatus) -> Try:
     async def report(connection: Inside, campaign: Campaign, device: str) -> None:
         await executions.apply_reports(
             connection, TENANT, [(DeviceId(device), Report(campaign.id, word))], TIMES, max_attempts=3
@@ -60,11 +60,11 @@ async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> No
 async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
     await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
     await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
-    await take(connection, campaign, tokens=9, fresh=0)
+    await claim_commands(connection, campaign, tokens=9, fresh=0)
 
 
 async def fail_and_try_again(connection: Inside, campaign: Campaign, device: str) -> None:
-    await said(S.FAILED)(connection, campaign, device)
+    await device_reported(S.FAILED)(connection, campaign, device)
     await fall_silent(connection, campaign, device)
 
 
@@ -73,7 +73,7 @@ async def skip_the_rest(connection: Inside, campaign: Campaign, _device: str) ->
 
 
 async def claim(connection: Inside, campaign: Campaign, _device: str) -> None:
-    await take(connection, campaign, tokens=9, fresh=9)
+    await claim_commands(connection, campaign, tokens=9, fresh=9)
 
 
 WAITING = {"attempt": "0", "sent_attempt": "0", "heard_attempt": "0", "started_at": "NULL", "due_at": "NULL"}
@@ -98,7 +98,7 @@ def columns(status: ExecutionStatus, cause: Cause) -> dict[str, str]:
 
 CAUSES: dict[Cause, tuple[list[Try], str]] = {
     C.ACKNOWLEDGED: ([acknowledge], "dev-1"),
-    C.REPORTED: ([said(word) for word in sorted(REPORTABLE)], "dev-1"),
+    C.REPORTED: ([device_reported(word) for word in sorted(REPORTABLE)], "dev-1"),
     C.RETRIED: ([fail_and_try_again], "dev-1"),
     C.SILENT: ([fall_silent], "dev-1"),
     C.EXHAUSTED: ([fall_silent], "dev-1"),
@@ -149,7 +149,7 @@ async def test_a_report_changes_nothing_before_dispatch(host: Connection, pool: 
     for word in sorted(REPORTABLE):
         row = await device_row(host, number, "dev-1")
         async with tenant_transaction(pool, TENANT) as connection:
-            await said(word)(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
+            await device_reported(word)(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
         assert await device_row(host, number, "dev-1") == row
 
 

@@ -125,10 +125,10 @@ def test_a_hundred_times_the_devices_take_a_hundred_times_the_cores() -> None:
 
 def test_costlier_reports_need_more_slots_and_workers() -> None:
     cheap = need(100_000_000, 3600, COSTS, Assumed())
-    dear = need(100_000_000, 3600, replace(COSTS, report_worker=80.0), Assumed())
-    assert dear.slots > cheap.slots
-    assert dear.workers > cheap.workers
-    assert dear.postgres_cores == cheap.postgres_cores
+    expensive = need(100_000_000, 3600, replace(COSTS, report_worker=80.0), Assumed())
+    assert expensive.slots > cheap.slots
+    assert expensive.workers > cheap.workers
+    assert expensive.postgres_cores == cheap.postgres_cores
 
 
 def test_the_sizing_model_reads_the_reports_of_the_bench() -> None:

@@ -38,12 +38,12 @@ def test_a_success_that_began_before_the_last_failure_is_ignored() -> None:
 
 
 def test_a_message_is_logged_again_when_it_changed_or_was_cleared() -> None:
-    told = LogOnce(room=2)
-    assert told.is_new("north", "away")
-    assert not told.is_new("north", "away")
-    assert told.is_new("north", "slow")
-    told.clear("north")
-    assert told.is_new("north", "slow")
-    assert told.is_new("south", "slow")
-    assert told.is_new("west", "slow")
-    assert told.is_new("north", "slow"), "forgotten for want of room"
+    log_once = LogOnce(room=2)
+    assert log_once.is_new("north", "away")
+    assert not log_once.is_new("north", "away")
+    assert log_once.is_new("north", "slow")
+    log_once.clear("north")
+    assert log_once.is_new("north", "slow")
+    assert log_once.is_new("south", "slow")
+    assert log_once.is_new("west", "slow")
+    assert log_once.is_new("north", "slow"), "forgotten for want of room"

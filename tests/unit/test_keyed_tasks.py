@@ -109,7 +109,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
     cancelled, calls = 0, 0
     begun = asyncio.Event()
 
-    async def stubborn(_: CampaignRef) -> None:
+    async def ignore_first_cancellation(_: CampaignRef) -> None:
         nonlocal cancelled, calls
         calls += 1
         while cancelled < 2:
@@ -119,7 +119,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
             except asyncio.CancelledError:
                 cancelled += 1
 
-    tasks = KeyedTasks(stubborn, in_parallel=1)
+    tasks = KeyedTasks(ignore_first_cancellation, in_parallel=1)
     tasks.start(ONE)
     await begun.wait()
     tasks.start_or_repeat(ONE)

@@ -120,10 +120,10 @@ def test_an_invalid_variable_stops_only_the_code_that_needs_it(
     assert settings.lease == 7
     assert settings.model_copy(update={"lease": 8.0}).lease == 8
     for read in (lambda: getattr(settings, FIELDS[variable]), lambda: Settings.load(ENGINE)):
-        with pytest.raises(ConfigurationError, match=rf"^{variable}\b") as told:
+        with pytest.raises(ConfigurationError, match=rf"^{variable}\b") as raised:
             read()
-        assert value not in f"{told.value} {told.value.hint}"
-        assert variable in told.value.hint
+        assert value not in f"{raised.value} {raised.value.hint}"
+        assert variable in raised.value.hint
     assert [variable in str(fault) for fault in settings.faults()] == [True]
     assert value not in repr(settings)
 

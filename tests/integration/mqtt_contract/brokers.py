@@ -103,21 +103,21 @@ class Kind:
         return Broker.from_url(url, protocol=self.protocol)
 
     @contextmanager
-    def start(self, folder: Path, *, login: bool = False, small_packets: bool = False) -> Iterator[Served]:
+    def start(self, folder: Path, *, login: bool = False, small_packets: bool = False) -> Iterator[RunningBroker]:
         """Run a broker of the test's own, which it may stop, freeze and start again.
 
         ``login``: nobody may connect but ``USER``. ``small_packets``: it takes payloads of ``takes_bytes``.
         """
         server = _mosquitto(folder, login, small_packets) if self.name == "mosquitto" else _rumqttd(login)
         with server:
-            yield Served(self, server, self.address(server))
+            yield RunningBroker(self, server, self.address(server))
 
     def __str__(self) -> str:
         return f"{self.name}-{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class RunningBroker:
     """A broker that runs, and how to reach it."""
 
     kind: Kind

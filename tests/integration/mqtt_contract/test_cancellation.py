@@ -14,7 +14,7 @@ from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.tasks import end
 from tests.integration.mqtt_contract.adapters import Adapter
-from tests.integration.mqtt_contract.brokers import Served
+from tests.integration.mqtt_contract.brokers import RunningBroker
 from tests.support import eventually
 
 TRIALS, STEP = 250, 0.00002
@@ -66,9 +66,9 @@ async def connect_and_wait(adapter: Adapter, broker: Broker) -> None:
 
 @pytest.mark.parametrize("reachable", [True, False], ids=["with a broker", "without"])
 async def test_cancellation_is_not_lost_while_a_session_connects(
-    adapter: Adapter, served: Served, reachable: bool
+    adapter: Adapter, shared_broker: RunningBroker, reachable: bool
 ) -> None:
-    at = served.broker if reachable else await nobody()
+    at = shared_broker.broker if reachable else await nobody()
     assert [delay for delay in delays() if await lost(connect_and_wait(adapter, at), delay)] == []
 
 
@@ -78,19 +78,23 @@ async def leave(adapter: Adapter, broker: Broker, leaving: asyncio.Event) -> Non
     await asyncio.Event().wait()
 
 
-async def test_cancellation_is_not_lost_while_a_session_disconnects(adapter: Adapter, served: Served) -> None:
+async def test_cancellation_is_not_lost_while_a_session_disconnects(
+    adapter: Adapter, shared_broker: RunningBroker
+) -> None:
     went_on = []
     for delay in delays():
         leaving = asyncio.Event()
-        task = asyncio.create_task(leave(adapter, served.broker, leaving))
+        task = asyncio.create_task(leave(adapter, shared_broker.broker, leaving))
         await leaving.wait()
         if await lost(task, delay):
             went_on.append(delay)
     assert went_on == []
 
 
-async def test_cancellation_is_not_lost_while_a_session_subscribes(adapter: Adapter, served: Served) -> None:
-    async with adapter.connect(served.broker) as session:
+async def test_cancellation_is_not_lost_while_a_session_subscribes(
+    adapter: Adapter, shared_broker: RunningBroker
+) -> None:
+    async with adapter.connect(shared_broker.broker) as session:
 
         async def work() -> None:
             while True:
@@ -100,8 +104,8 @@ async def test_cancellation_is_not_lost_while_a_session_subscribes(adapter: Adap
         assert [delay for delay in delays() if await lost(work(), delay)] == []
 
 
-async def test_a_cancelled_session_is_closed_and_leaves_no_task(adapter: Adapter, served: Served) -> None:
+async def test_a_cancelled_session_is_closed_and_leaves_no_task(adapter: Adapter, shared_broker: RunningBroker) -> None:
     before = asyncio.all_tasks()
     for delay in delays():
-        await lost(connect_and_wait(adapter, served.broker), delay)
+        await lost(connect_and_wait(adapter, shared_broker.broker), delay)
     await eventually(lambda: asyncio.all_tasks() == before, timeout=5, what="no task is left")

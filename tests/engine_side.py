@@ -19,7 +19,7 @@ TENANT = "north"
 
 
 @dataclass
-class Wire:
+class EngineSide:
     """Publishes commands and keeps the reports of each device, in the order they came."""
 
     session: Session
@@ -47,8 +47,8 @@ class Wire:
 
     def statuses(self, device: str) -> list[str]:
         """All its statuses so far, repeats in a row once."""
-        words = [report["status"] for report in self.reports[device]]
-        return [word for index, word in enumerate(words) if index == 0 or words[index - 1] != word]
+        statuses = [report["status"] for report in self.reports[device]]
+        return [status for index, status in enumerate(statuses) if index == 0 or statuses[index - 1] != status]
 
     async def collect(self) -> None:
         async for incoming in self.session.messages():
@@ -58,13 +58,13 @@ class Wire:
 
 
 @asynccontextmanager
-async def open_wire(url: str) -> AsyncIterator[Wire]:
+async def open_engine_side(url: str) -> AsyncIterator[EngineSide]:
     async with Session.connect(Broker.from_url(url)) as session:
         await session.subscribe(STATUS_FILTER)
-        wire = Wire(session)
-        collector = asyncio.create_task(wire.collect())
+        engine_side = EngineSide(session)
+        collector = asyncio.create_task(engine_side.collect())
         try:
-            yield wire
+            yield engine_side
         finally:
             collector.cancel()
             await asyncio.gather(collector, return_exceptions=True)
