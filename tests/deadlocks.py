@@ -1,4 +1,4 @@
-"""Deadlocks, as every PostgreSQL that the tests start in this process has written them into its log."""
+"""Deadlocks in the logs of every PostgreSQL server that tests start in this process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _meant: set[str] = set()
 
 
 def expected_in(database: str) -> None:
-    """Those in this database (its URL) are a test's own doing, and no mistake."""
+    """Deadlocks in this database (its URL) are provoked by a test."""
     _meant.add(f" {database.partition('@/')[2].partition('?')[0]} ")
 
 
 def unexpected_deadlocks(server: EmbeddedPostgres) -> list[str]:
-    """What the server has logged of deadlocks that nobody meant."""
+    """Lines about deadlocks in the server's log, without those that tests provoked."""
     logs = [server.log, *server.data_dir.glob("log/*")]
     lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
     return [line for line in lines if "deadlock detected" in line and not any(name in line for name in _meant)]
@@ -27,7 +27,7 @@ def unexpected_deadlocks(server: EmbeddedPostgres) -> list[str]:
 
 @contextmanager
 def watching_servers() -> Iterator[list[str]]:
-    """Look at each server's log when the server is done with, for as long as the block runs."""
+    """Read each server's log when the server stops, during the block. Yields the deadlocks found."""
     found: list[str] = []
     leave = EmbeddedPostgres.__exit__
 

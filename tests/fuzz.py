@@ -1,6 +1,5 @@
-"""Mutated payloads and topics, as many as you like: nothing raises, nothing is slow, what is accepted can be stored.
-
-python -m tests.fuzz --inputs 1000000          a failure prints the seed and the input
+"""Mutated payloads and topics: parsing never raises, is never slow, and accepted values can be stored.
+/ python -m tests.fuzz --inputs 1000000          a failure prints the seed and the input
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from rollwave.domain.reports.parse import MAX_ATTEMPT, MAX_ERROR, Empty, Rejecte
 from rollwave.mqtt.topics import parse_status_topic
 
 SLOWEST = 0.050
-"""Seconds of this process's own time that one input may take."""
+"""Maximum CPU time for one input, in seconds."""
 
 
 def _body(**changes: object) -> bytes:
@@ -172,7 +171,7 @@ VALUES: list[object] = [
 
 
 def document(rng: random.Random) -> bytes:
-    """A JSON object with the keys of a report, most of them well, some not."""
+    """A JSON object with the keys of a report, most of them valid."""
     body: dict[str, object] = {
         "campaign_id": 7,
         "status": rng.choice(("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED")),
@@ -182,7 +181,7 @@ def document(rng: random.Random) -> bytes:
 
 
 def mutated(rng: random.Random, data: bytes) -> bytes:
-    """A few edits: bits, bytes, tokens; parts cut out, doubled, or crossed with another input."""
+    """A few edits: of bits, bytes and tokens; parts removed, doubled, or mixed with another input."""
     for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 2, 3, 6))):
         at, to = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
         match rng.randrange(7):
@@ -203,7 +202,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 def check_payload(data: bytes) -> str:
-    """Parse one payload and say what became of it. An assertion fails where what is accepted cannot be stored."""
+    """Parse one payload and return the kind of result. Fails if an accepted value could not be stored."""
     parsed = parse(data)
     if isinstance(parsed, Report):
         assert 0 < parsed.campaign_id <= MAX_BIGINT
@@ -223,7 +222,7 @@ def check_payload(data: bytes) -> str:
 
 
 def check_topic(topic: str) -> str:
-    """Parse one topic; ids that come out are ids."""
+    """Parse one topic. Ids found in it must be valid."""
     source = parse_status_topic(topic)
     if source is None:
         return "no status topic"
@@ -235,7 +234,7 @@ def check_topic(topic: str) -> str:
 
 
 def one(rng: random.Random) -> tuple[bytes, str]:
-    """One random input, checked: the input, and what became of it."""
+    """Check one random input. Returns the input and the kind of result."""
     if rng.random() < 0.2:
         data = mutated(rng, rng.choice(TOPICS).encode())
         return data, checked(data, is_topic=True)
@@ -248,7 +247,7 @@ def one(rng: random.Random) -> tuple[bytes, str]:
 
 
 def checked(data: bytes, *, is_topic: bool) -> str:
-    """Read a payload or a topic within the time allowed; returns what it was read as."""
+    """Parse a payload or a topic within the time limit. Returns the kind of result."""
     started = time.process_time()
     try:
         became = check_topic(data.decode("utf-8", "replace")) if is_topic else check_payload(data)
@@ -261,7 +260,7 @@ def checked(data: bytes, *, is_topic: bool) -> str:
 
 
 def main() -> None:
-    """Fuzz, and say how it went."""
+    """Run the fuzzer and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))

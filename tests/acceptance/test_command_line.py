@@ -1,4 +1,4 @@
-"""Help, exit codes, and what a mistake gets: no traceback, ever."""
+"""Help texts, exit codes and error messages of the command line. No mistake of a user shows a traceback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = (
     *(["device-group", each] for each in ("import", "put", "list", "show")),
     *(["campaign", each] for each in ("create", "list", "show", "start", "pause", "abort", "devices", "watch")),
 )
-"""Every command, by its words."""
+"""Every command, as a list of words."""
 
 
 def test_these_tests_cover_every_command() -> None:
@@ -54,7 +54,7 @@ def test_help_is_printed_quickly_and_shows_the_first_commands() -> None:
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert "rollwave campaign watch 1" in done.stdout
-    # What it takes of a processor, a third of a second; the machine may do other things too.
+    # Measured as CPU time (a third of a second), since the machine may be busy.
     assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 2.0
     assert rollwave("--version").stdout.startswith("rollwave ")
 
@@ -161,7 +161,7 @@ def test_writing_help_to_a_closed_pipe_prints_no_error() -> None:
 
 
 async def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
-    # Whoever listens here accepts and never answers: the command hangs in a request.
+    # This server accepts connections and never answers, so the command waits for a response.
     with socket.create_server(("127.0.0.1", 0)) as silent_server:
         env = {"ROLLWAVE_API_URL": f"http://127.0.0.1:{silent_server.getsockname()[1]}", "ROLLWAVE_API_KEY": "key"}
         async with rollwave_running("campaign", "list", log=tmp_path / "log", env=env) as listing:

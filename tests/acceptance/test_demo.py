@@ -1,4 +1,4 @@
-"""The demo, to its end and broken off: the story comes out right, and only the data stays."""
+"""The demo, run to its end and interrupted: it shows the right outcome, and leaves only its data behind."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.support import eventually, rollwave, rollwave_running
 
 @pytest.fixture
 def demo_folder() -> Iterator[Path]:
-    """A folder for all temporary files of the demo; its path marks every process of it."""
+    """A folder for all temporary files of the demo. Its path identifies every process of the demo."""
     folder = Path(tempfile.mkdtemp(prefix="rw-"))
-    folder.chmod(0o755)  # PostgreSQL may run as another user
+    folder.chmod(0o755)  # PostgreSQL may run as another user.
     yield folder
     shutil.rmtree(folder)
 
 
 def processes(demo_folder: Path) -> list[str]:
-    """Whoever has the folder in its arguments or its environment."""
+    """Processes that have the folder in their arguments or their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # The process has ended in the meantime.
         if str(demo_folder).encode() in known:
             found.append(known.partition(b"\0\0")[0].decode(errors="replace"))
     return found
@@ -40,7 +40,7 @@ async def test_the_demo_completes_one_campaign_aborts_the_other_and_leaves_only_
     began = time.monotonic()
     done = rollwave("demo", env={"TMPDIR": str(demo_folder)}, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 90  # half of it on a machine that does nothing else
+    assert time.monotonic() - began < 90  # It takes half of this time on an idle machine.
     assert "✔ 2.1.0 is on all 300 devices." in done.stdout
     assert "✔ 2.2.0 stopped itself and spared " in done.stdout
     assert "\x1b" not in done.stdout

@@ -1,4 +1,4 @@
-"""``rollwave device`` and ``rollwave fleet`` as somebody at a prompt has them."""
+"""``rollwave device`` and ``rollwave fleet`` at the command line."""
 
 from __future__ import annotations
 

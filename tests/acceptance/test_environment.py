@@ -1,4 +1,4 @@
-"""Commands in an environment with empty and unreadable variables: each stops for its own alone."""
+"""Commands in an environment with empty and unreadable variables. Each stops only for variables that it uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rollwave device-group import` of a large file: its devices are the group's members, or the group is as it was."""
+"""`rollwave device-group import` of a large file: the group has all devices of the file, or is unchanged."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_ctrl_c_during_an_import_leaves_the_old_or_the_new_members(
     north.do("device-group", "put", "all", "old-1")
     table = tmp_path / "devices.csv"
     table.write_text("device_id,site\n" + "".join(f"dev-{number},north\n" for number in range(12_000)))
-    # What the import has to write next is held up, until Ctrl-C is under way.
+    # A lock blocks the next write of the import until Ctrl-C has been sent.
     held = "rollwave_group_import_devices" if at == "sending" else "device_group_members"
     async with (
         connect(north.database) as host,

@@ -1,4 +1,4 @@
-"""An operator's day at the command line, against a whole installation."""
+"""An operator uses the command line against a whole installation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncI
 
 
 def prepared(north: Installation, tmp_path: Path, devices: int) -> None:
-    """A group `all` from a file, and a firmware 2.0."""
+    """Create a group `all` from a file, and a firmware 2.0."""
     table = tmp_path / "devices.csv"
     rows = "".join(f"dev-{number},B\n" for number in range(1, devices + 1))
     table.write_text(f"\ufeffdevice_id,rev\n{rows}")
@@ -199,7 +199,7 @@ async def test_ambiguous_arguments_are_refused(north: Installation, tmp_path: Pa
     for group in ("a/b", "../firmware", "a#b", ""):
         assert north.run("device-group", "show", group).returncode == 2
     legal = north.run("device-group", "show", "a?limit=1")
-    assert (legal.returncode, "a?limit=1" in legal.stderr) == (1, True), "no such group, and not all groups"
+    assert (legal.returncode, "a?limit=1" in legal.stderr) == (1, True), "an unknown group must not mean all groups"
     key = north.env["ROLLWAVE_API_KEY"]
     whole = north.run("apikey", "revoke", key, "--tenant", TENANT)
     assert whole.returncode == 1
@@ -224,7 +224,7 @@ async def test_refusals_of_the_api_are_explained(north: Installation) -> None:
 
 
 def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:
-    """Run a command with its standard input on a terminal where ``answer`` is typed; its exit code."""
+    """Run a command whose standard input is a terminal, where ``answer`` is typed. Returns its exit code."""
     keyboard, terminal = pty.openpty()
     os.write(keyboard, answer.encode())
     try:

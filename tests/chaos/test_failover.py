@@ -1,4 +1,4 @@
-"""The primary is lost and its replica takes over, or a replica answers where the primary did: the campaign ends."""
+"""The primary is lost and its replica is promoted, or a replica answers at the primary's address: the campaign ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SETTINGS = {"ROLLWAVE_LEASE": "2"}
 
 @dataclass(frozen=True, slots=True)
 class ReplicatedPair:
-    """A primary that acknowledges what its replica has, and the replica. Both listen on port 5432."""
+    """A primary with synchronous replication, and its replica. Both listen on port 5432."""
 
     primary: EmbeddedPostgres
     replica: EmbeddedPostgres
@@ -63,7 +63,7 @@ def replicated_pair() -> Iterator[ReplicatedPair]:
 
 
 def copy_of(primary: EmbeddedPostgres, folder: Path) -> None:
-    """What a replica starts from."""
+    """The data directory that a replica starts from."""
     folder.mkdir()
     primary.own(folder)
     subprocess.run(
@@ -76,7 +76,7 @@ def copy_of(primary: EmbeddedPostgres, folder: Path) -> None:
 
 
 def silent_machine(host: str) -> socket.socket:
-    """A machine that takes connections and never says a word."""
+    """A machine at this address that accepts connections and never answers."""
     silent = socket.socket()
     silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     silent.bind((host, 5432))
@@ -104,14 +104,14 @@ async def test_workers_continue_on_a_promoted_replica(
                 assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
         assert {command.attempt for command in fleet.commands} == {1}
         assert len(events(it, "ota_database_unavailable")) == len(events(it, "ota_database_back")) <= 2
-        assert events(it, "ota_identity_undecided") == [], "a replica is the same database, also once it is promoted"
+        assert events(it, "ota_identity_undecided") == [], "a promoted replica is the same database"
         assert it.process.returncode is None
 
 
 async def test_a_worker_reconnects_when_its_server_becomes_read_only(
     replicated_pair: ReplicatedPair, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    """Its address led to the replica for a while. What it has open to there stays open, and is not used again."""
+    """The address leads to the replica for a while. Connections to it stay open, and are not used again."""
     health = free_port()
     async with (
         address(replicated_pair.primary_host) as (virtual, port),
@@ -137,7 +137,7 @@ async def test_a_worker_reconnects_when_its_server_becomes_read_only(
 
 
 async def database_is(port: int, words: str) -> bool:
-    """Whether /readyz says so of the database."""
+    """Whether /readyz says this about the database."""
     async with httpx2.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/readyz", timeout=15)
     state: str = answer.json()["checks"]["database"]
@@ -145,7 +145,7 @@ async def database_is(port: int, words: str) -> bool:
 
 
 class MovableAddress:
-    """A port that leads to whichever server it is told to, as a virtual address does."""
+    """A port that can be moved from one server to another, like a virtual IP address."""
 
     def __init__(self, host: str) -> None:
         self.connections = 0
@@ -153,7 +153,7 @@ class MovableAddress:
         self._open: set[asyncio.StreamWriter] = set()
 
     def lead_to(self, host: str, *, cut: bool) -> None:
-        """From the next connection on; ``cut`` ends those that stand."""
+        """Lead new connections to this server. ``cut`` ends open connections."""
         self._host = host
         for each in self._open if cut else ():
             each.transport.abort()

@@ -1,4 +1,4 @@
-"""A worker that stands still past its lease, and wakes: nothing is sent twice under two attempts, nothing is lost."""
+"""A worker is frozen for longer than its lease: no command gets a second attempt number, and none is lost."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_worker_frozen_during_an_abort_sends_nothing_after_it_wakes(
             return "PENDING" not in await breakdown(host, campaign)
 
         await eventually(skipped, what="wound down")
-        assert len(fleet.commands) <= sent + 20, "what was already in the broker's hands, at most a batch a worker"
+        assert len(fleet.commands) <= sent + 20, "at most a batch per worker was already with the broker"
         await eventually(lambda: time.monotonic() > aborted + 4, what="and nothing after it")
         late = [command for command in fleet.commands if command.at > aborted + 3]
         assert late == []

@@ -1,4 +1,4 @@
-"""History alone tells where each campaign stands, and why each device failed: after a busy life, under kills."""
+"""History alone gives the state of each campaign and the cause of each failure, even when workers are killed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ SETTINGS = {"ROLLWAVE_LEASE": "1", "OTA_TICK_INTERVAL": "0.1", "OTA_PROGRESS_TIM
 DEVICES, CAMPAIGNS, SEED = 30, 5, 17
 
 Attempts = dict[tuple[str, int], Reason | None]
-"""What each attempt that failed has failed of, by device and number."""
+"""The cause of each failed attempt, by device and attempt number."""
 
 
 async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dict[str, Any], Attempts]:
-    """The campaign's status, each failed device's last attempt and cause, and all the attempts that failed.
-
-    Rebuilt from nothing but history.
+    """The campaign's status, each failed device's last attempt and cause, and all failed attempts.
+    / Computed from history alone.
     """
     status, attempts, failed = CampaignStatus.RUNNING, Attempts(), dict[str, Any]()
     rows = await host.fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign)
@@ -54,7 +53,7 @@ async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dic
 
 
 async def check(host: Connection, campaign: int) -> str:
-    """Compare it with the tables. Returns the campaign's status."""
+    """Compare history with the tables. Returns the campaign's status."""
     status, failed, attempts = await replayed(host, campaign)
     rows = await host.fetch("SELECT * FROM ota_device_status WHERE campaign_id = $1", campaign)
     assert status == await host.fetchval("SELECT status FROM ota_campaigns WHERE id = $1", campaign)
@@ -64,7 +63,7 @@ async def check(host: Connection, campaign: int) -> str:
     for row in rows:
         if row["status"] == "FAILED":
             continue
-        # Of a device that came through in the end, every attempt before the last has failed.
+        # If a device succeeded in the end, every attempt before its last has failed.
         failed_causes = {number: cause for (device, number), cause in attempts.items() if device == row["device_id"]}
         assert failed_causes.pop(row["attempt"], Reason.NO_ANSWER) in SILENCE, (
             "what it came through in was silence, if anything"
@@ -74,7 +73,7 @@ async def check(host: Connection, campaign: int) -> str:
 
 
 def unpredictable_answers(dice: random.Random) -> Any:
-    """Devices that fail at once, later, never, or say nothing."""
+    """Devices that fail at once, late or never, or that do not answer."""
 
     def answer(command: Command) -> Sequence[bytes]:
         words = dice.choice([[], ["FAILED"], ["DOWNLOADING"], ["DOWNLOADING", "FAILED"], *[["SUCCESS"]] * 4])
@@ -84,8 +83,8 @@ def unpredictable_answers(dice: random.Random) -> Any:
 
 
 async def operate_at_random(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
-    """Operators who cannot make up their minds, and now and then a rule that is unreadable for a moment."""
-    never_retries = campaigns[2]  # where a rule cannot be read, the delay before another attempt is not the campaign's
+    """Start and pause campaigns at random. Now and then, make a rule unreadable for a moment."""
+    never_retries = campaigns[2]  # While a rule is unreadable, the campaign's own delay between attempts is not used.
     for _ in range(40):
         with suppress(Conflict):
             campaign = dice.choice(campaigns)
@@ -115,7 +114,7 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
                 (DEVICES, 1.0, ["rejected", "reported", "no_answer"]),
                 (DEVICES, 1.0, []),
                 (DEVICES, 0.1, ["reported"]),
-                # Not over by the time that an operator aborts it.
+                # The campaign must still run when an operator aborts it.
                 (DEVICES * 40, 1.0, ["reported", "rejected", "no_answer", "no_progress"]),
             ]
         ]

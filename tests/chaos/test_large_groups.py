@@ -1,4 +1,4 @@
-"""Workers that are killed while they target a large group: every device of it is targeted, once."""
+"""Workers are killed while they target a large group: every device is targeted exactly once."""
 
 from __future__ import annotations
 

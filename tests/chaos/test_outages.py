@@ -1,4 +1,4 @@
-"""Database and broker away, slow, crashed again and again: no device fails for it, and no log fills up with it."""
+"""Database and broker are unavailable, slow or crash repeatedly: no device fails, and the log stays short."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support import Running, eventually, free_port
 
 SETTINGS = {"ROLLWAVE_LEASE": "2", "ROLLWAVE_PUBLISH_TIMEOUT": "2", "ROLLWAVE_MQTT_KEEPALIVE": "2"}
 QUIET = {"ota_tick_start", "ota_devices_dispatched"}
-"""What the log has anyway, once a tick."""
+"""Log events of every tick."""
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def server() -> AsyncIterator[EmbeddedPostgres]:
 
 
 def memory(running: Running) -> float:
-    """Resident, in MiB."""
+    """Resident memory in MiB."""
     [line] = [
         each
         for each in Path(f"/proc/{running.process.pid}/status").read_text().splitlines()
@@ -54,14 +54,14 @@ def memory(running: Running) -> float:
 
 
 def logged_events(running: Running, *, beside: int) -> Counter[str]:
-    """Which events it has logged, but for what each tick says; ``beside`` the first lines."""
+    """The events it has logged, without those of every tick. ``beside``: the number of first lines to leave out."""
     lines = running.output().splitlines()[beside:]
     names = [line.split('"event": "')[1].split('"')[0] for line in lines if '"event": "' in line]
     return Counter(name for name in names if name not in QUIET)
 
 
 async def unready(port: int) -> dict[str, str]:
-    """What /readyz says is not ok. /livez is, whatever happens."""
+    """The checks of /readyz that are not ok. /livez must always be ok."""
     async with httpx2.AsyncClient(trust_env=False, timeout=15, base_url=f"http://127.0.0.1:{port}") as client:
         assert (await client.get("/livez")).json()["status"] == "ok"
         answer = await client.get("/readyz")
@@ -73,7 +73,7 @@ async def unready(port: int) -> dict[str, str]:
 async def test_an_outage_is_logged_once_and_named_by_readyz(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
-    """Several campaigns and tenants, hundreds of tries: a few lines when it goes, a few when it is back."""
+    """Several campaigns and tenants, hundreds of tries: few lines when the outage begins, few when it ends."""
     port = free_port()
     async with (
         devices(mosquitto.url, always_succeeds, "fleet") as fleet,  # the broker keeps what it has for them
@@ -100,7 +100,7 @@ async def test_an_outage_is_logged_once_and_named_by_readyz(
         await eventually(lambda: ready(port), timeout=30, what="ready")
         database = logged_events(it, beside=lines)
         assert database.pop("ota_database_unavailable") == database.pop("ota_database_back") == 1
-        del database["ota_campaign_completed"]  # some may be over by now
+        del database["ota_campaign_completed"]  # Some may have ended by now.
         assert database.total() <= 4, database
 
         lines = len(it.output().splitlines())
@@ -125,7 +125,7 @@ async def test_an_outage_is_logged_once_and_named_by_readyz(
 
 
 async def refuse_changes_of(host: Connection, campaign: int) -> None:
-    """A campaign with an error at every tick: a host's trigger."""
+    """Let a trigger of the host raise an error at each change of this campaign."""
     await host.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"
         f" CREATE TRIGGER refuse BEFORE UPDATE ON ota_campaigns FOR EACH ROW WHEN (old.id = {campaign})"
@@ -143,7 +143,7 @@ async def ready(port: int) -> bool:
 
 
 async def only(port: int, *names: str) -> bool:
-    """Whether just these parts are named, each as out of reach and since when."""
+    """Whether exactly these parts are named, each as unreachable and since when."""
     found = await unready(port)
     return found.keys() == set(names) and all(" for " in each for each in found.values())
 
@@ -151,7 +151,7 @@ async def only(port: int, *names: str) -> bool:
 async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
-    """Statements that are cancelled, and a broker that stands still: both answer nothing, and neither is gone."""
+    """Statements time out and the broker is frozen: neither answers, and neither closes its connections."""
     async with (
         auditing(server.url),
         devices(mosquitto.url, always_succeeds) as fleet,
@@ -185,7 +185,7 @@ async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
 async def test_a_database_that_crashes_every_few_seconds_loses_no_report(
     server: EmbeddedPostgres, mosquitto: Mosquitto, tmp_path: Path, outage: float
 ) -> None:
-    """Devices say it once: a report that was acknowledged and not kept would leave its device unfinished."""
+    """Devices report once: a report that was acknowledged and not stored would leave its device unfinished."""
     crashes = max(4, int(outage / 2))
     async with (
         auditing(server.url) as auditor,

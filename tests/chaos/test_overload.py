@@ -1,4 +1,4 @@
-"""More than can be written, and one device that will not be quiet: memory stays bounded, last words are kept."""
+"""Too many reports, and one device that floods the broker: memory stays bounded, and final statuses are stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import Running, eventually, free_port, rollwave_running
 
 MEGABYTE = 1024 * 1024
 ROOM = 64 * MEGABYTE
-"""What a worker may grow by, whatever is sent: it holds a few batches, and a batch is 4 MB at most."""
+"""The number of bytes by which a worker may grow. It holds a few batches, and a batch is 4 MB at most."""
 
 ROOM_FOR_ORDINARY = 16 * MEGABYTE
 """The same for reports of the usual size, which fill a batch by their number."""
@@ -30,19 +30,19 @@ ROOM_FOR_ORDINARY = 16 * MEGABYTE
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """One that keeps whatever comes, and often says what it drops."""
+    """A broker that queues everything, and often reports what it drops."""
     with Mosquitto(tmp_path, config="max_queued_messages 0\nsys_interval 1\n") as broker:
         yield broker
 
 
 class FastPublisher:
-    """Publishes at QoS 1 as fast as the broker acknowledges, from a thread of its own."""
+    """Publishes at QoS 1 as fast as the broker acknowledges, in its own thread."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self._port = broker.port
 
     async def send(self, messages: Sequence[tuple[str, bytes]], *, per_second: float = 0.0) -> None:
-        """Return once the broker has taken every message."""
+        """Return after the broker has acknowledged every message."""
         await asyncio.to_thread(self._send, messages, per_second)
 
     def _send(self, messages: Sequence[tuple[str, bytes]], per_second: float) -> None:
@@ -52,14 +52,14 @@ class FastPublisher:
 
 
 class Measured:
-    """A worker and what it says of itself."""
+    """A worker, and its own metrics."""
 
     def __init__(self, running: Running, port: int) -> None:
         self.running = running
         self._port = port
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's series whose names begin so."""
+        """The sum of the series of a metric whose names begin with this text."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
@@ -68,16 +68,16 @@ class Measured:
         return self.metric(f'rollwave_reports_total{{outcome="{name}"}}')
 
     async def has_taken(self, number: float, timeout: float = 30.0) -> None:
-        """Wait until it has dealt with so many messages since it started."""
+        """Wait until it has processed this many messages since it started."""
         await eventually(lambda: self.metric("rollwave_reports_total{") >= number, timeout, f"{number} taken in")
 
     def memory(self, key: str) -> int:
-        """Bytes: ``VmRSS`` now, ``VmHWM`` at the most."""
+        """Bytes: ``VmRSS`` is the present size, ``VmHWM`` the maximum."""
         status = Path(f"/proc/{self.running.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
 
     async def has_read_all_it_will(self) -> None:
-        """Wait until it has not grown for a second."""
+        """Wait until its memory has not grown for a second."""
         seen, since = 0, time.monotonic()
 
         def is_steady() -> bool:
@@ -91,7 +91,7 @@ class Measured:
 
 @asynccontextmanager
 async def writing_held_up(host: Connection, line: FastPublisher, report: tuple[str, bytes]) -> AsyncIterator[None]:
-    """Nothing is committed for the block: a worker stands before a locked table with ``report`` in its hand."""
+    """Nothing is committed during the block: a worker waits for a locked table to write ``report``."""
     async with host.transaction():
         await host.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         await line.send([report])
@@ -108,7 +108,7 @@ async def measured(database: str, broker: Mosquitto, log: Path) -> AsyncIterator
 
 
 async def insert_sent(host: Connection, names: Sequence[str]) -> int:
-    """A campaign whose devices are all in progress."""
+    """Insert a campaign whose devices are all in progress."""
     campaign = await insert_campaign(host, names, abort_threshold=1.0, status="PAUSED")
     await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1")
     await host.execute("UPDATE ota_device_status SET started_at = now(), due_at = now() + interval '1 hour'")
@@ -137,7 +137,7 @@ async def test_reports_at_ten_times_capacity_cost_no_memory_and_no_final_report(
         messages = [
             report_message(names[n % 2000], campaign, "DOWNLOADING", 3 + n // 2000) for n in range(10 * a_second)
         ]
-        for name in names:  # each device's last word somewhere in between
+        for name in names:  # The final status of each device is at a random place between them.
             messages[random.randrange(len(messages))] = report_message(name, campaign, final_status[name])
         finished = {topic.split("/")[3] for topic, payload in messages if b"DOWNLOADING" not in payload}
         backlog, live = messages[: 7 * a_second], messages[7 * a_second :]
@@ -165,7 +165,9 @@ async def test_waiting_messages_are_limited_by_their_bytes(database: str, mosqui
         large = [(topic, b"[" * (MAX_PACKET_BYTES - 1000))] * 80
         async with writing_held_up(host, line, report_message("dev-2", campaign, "DOWNLOADING", 1)):
             await line.send(large)
-            await line.send([(topic, b"[" * MAX_PACKET_BYTES)])  # the broker has been told, and drops it
+            await line.send(
+                [(topic, b"[" * MAX_PACKET_BYTES)]
+            )  # The broker has been told that the session has ended, and drops its messages.
             await line.send([report_message("dev-2", campaign, "SUCCESS")])
             await it.has_read_all_it_will()
         await it.has_taken(len(large) + 2)
@@ -184,7 +186,7 @@ async def test_a_device_that_floods_does_not_delay_other_devices(
         line = FastPublisher(mosquitto)
 
         async def all_are(status: str) -> None:
-            """Return when every other device's report of this status is committed."""
+            """Wait until this status of every other device is committed."""
             await line.send([report_message(name, campaign, status) for name in names], per_second=600)
 
             async def done() -> bool:
@@ -202,7 +204,7 @@ async def test_a_device_that_floods_does_not_delay_other_devices(
         stop_publishing = asyncio.Event()
 
         async def publish_until() -> int:
-            """Until all the others have been heard. Returns how often."""
+            """Publish until the reports of all other devices are committed. Returns the number of rounds."""
             rounds = 0
             while not stop_publishing.is_set():
                 await line.send(repeated_report * 100, per_second=1000)

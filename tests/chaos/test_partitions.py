@@ -1,6 +1,5 @@
-"""A worker cut off from its database, then from its broker, in each of three ways: once mended, nothing is lost.
-
-Reports are said once, and deadlines are longer than the test: one that was lost would leave its campaign unfinished.
+"""A worker is cut off from its database, then from its broker, in three ways. After each repair nothing is lost.
+/ Devices report once, and deadlines are longer than the test, so a lost report would leave its campaign unfinished.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tests.servers import Mosquitto, crashable_postgres
 from tests.support import Running, eventually, psql
 
 TOTAL = 1000
-"""More than are sent to before the last partition is mended, however long that takes; then the rest go at once."""
+"""More devices than are sent to before the last repair, however long it takes. The rest go immediately after it."""
 
 HEARD = "ota_status_listener_subscribed"
 LOST = "ota_status_listener_disconnected"
@@ -52,7 +51,7 @@ def networks() -> Iterator[dict[str, Network]]:
 
 @pytest.fixture
 def server(networks: dict[str, Network]) -> Iterator[EmbeddedPostgres]:
-    """A server that listens where the networks end, with a migrated database for each."""
+    """A server that listens where the networks end, with one migrated database for each."""
     near = ",".join(each.database.near for each in networks.values())
     with crashable_postgres(listen_addresses=near) as server:
         with (server.data_dir / "pg_hba.conf").open("a") as rules:
@@ -113,7 +112,7 @@ async def underway(fleet: Devices, it: Running) -> None:
 
 
 def finish(fleet: Devices, campaign: int, done: set[str]) -> None:
-    """Every device that has its command says that it made it, once."""
+    """Every device that has its command reports success, once."""
     for device in sorted(fleet.times_sent(campaign).keys() - done):
         fleet.report(device, campaign, "SUCCESS")
         done.add(device)

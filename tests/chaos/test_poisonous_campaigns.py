@@ -1,4 +1,4 @@
-"""Campaigns that cannot be worked on, each for a reason of its own, delay their neighbours by one tick at most."""
+"""Campaigns that cannot be processed, each for another reason, delay other campaigns by at most one tick."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
             for tenant, neighbour in neighbours:
                 await wait_until_ended(host, neighbour, tenant=tenant, timeout=2 * WINDOWS * TICK.total_seconds())
                 assert await campaign_row(host, neighbour, tenant) == ("COMPLETED", 3 * WINDOWS, 0)
-            assert await host.fetchval(waits), "all the while"
+            assert await host.fetchval(waits), "the error was there the whole time"
             assert not fleet.commands_of(locked)
             await holding.aclose()
             await wait_until_ended(host, locked)
@@ -80,7 +80,7 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
             opened = sorted({each.window for each in await recorded_commits(host, neighbour)})
             assert len(opened) == WINDOWS
             gaps = [later - earlier for earlier, later in itertools.pairwise(opened)]
-            assert max(gaps) < 2 * TICK, "a tick, and one more at most"
+            assert max(gaps) < 2 * TICK, "the delay is a tick, plus at most one more"
         for held in (unreadable, no_address):
             assert (await campaign_row(host, held))[0] == "PAUSED"
         assert await breakdown(host, bad_ids) == {"SUCCESS": 1, "SKIPPED": 2}

@@ -1,4 +1,4 @@
-"""How far a campaign goes: not past its rate, its cap or its wave, whoever works on it and however it ends."""
+"""A campaign never exceeds its rate, its cap or its wave, whichever workers process it and however it ends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def released_together(pool: Pool, settings: Settings, campaign: int, started: asyncio.Event) -> None:
-    """Workers that dispatch at the same instant, again and again, until cancelled."""
+    """Let several workers dispatch at the same moment, again and again, until cancelled."""
     barrier = asyncio.Barrier(WORKERS)
     dice = random.Random(4)
 
@@ -103,9 +103,9 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A campaign with firmware that fails everywhere: how many devices may have it ``before`` any has said so.
-
-    ``most`` in the end; None: as many as its rate allowed until then.
+    """A campaign whose firmware fails on every device.
+    / ``before``: the maximum number of devices sent to before any has reported.
+    ``most``: the maximum in the end. None: as many as its rate allowed until then.
     """
 
     rules: dict[str, Any]

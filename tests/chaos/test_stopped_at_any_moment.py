@@ -1,4 +1,4 @@
-"""Stopped at any moment, a campaign has no more commands to send than were on their way: a batch a worker."""
+"""A campaign stopped at any moment sends at most the commands already on their way: one batch per worker."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from tests.servers import Mosquitto
 WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 120
 PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
 LATEST = 0.04
-"""Seconds after its start at which a campaign is stopped, at most; sending all of it takes longer."""
+"""The maximum number of seconds between the start and the stop of a campaign. Sending all commands takes longer."""
 
 
 @pytest.fixture
 def random_delays() -> Iterator[random.Random]:
-    """Nothing takes the same time twice: workers stand still for a moment, here and there."""
+    """Make workers sleep for a random time at some failpoints."""
     random_delays = random.Random(6)
 
     async def sleep_at_random(point: Failpoint) -> None:
@@ -52,7 +52,10 @@ def random_delays() -> Iterator[random.Random]:
 
 
 class CommandStream:
-    """What the broker carried, in its order: a mark put down after a commit parts before from after."""
+    """The commands that the broker delivers, in order.
+
+    A marker published after a commit separates before from after.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -60,14 +63,14 @@ class CommandStream:
         self._marks = 0
 
     async def mark(self) -> bytes:
-        """Put one down; returns once the broker has it."""
+        """Publish a marker. Returns after the broker has acknowledged it."""
         self._marks += 1
         mark = b"mark %d" % self._marks
         await (await self._session.publish(command_topic(TENANT, "nobody"), mark)).acknowledged()
         return mark
 
     async def until(self, mark: bytes) -> list[str]:
-        """The devices that were sent to before ``mark``, since the mark before it."""
+        """The devices that were sent to between the previous marker and ``mark``."""
         received: list[str] = []
         async for message in self._messages:
             if message.payload == mark:
@@ -108,12 +111,12 @@ async def test_after_a_stop_each_worker_sends_at_most_one_batch(
             late = await command_stream.until(await command_stream.mark())
             after.append(len(late))
             assert len(late) <= WORKERS * BATCH, f"trial {number}: {len(before)} before, {late} after the stop"
-            await workers[0].dispatch(campaign_ref(campaign))  # it has not heard of the stop
+            await workers[0].dispatch(campaign_ref(campaign))  # This worker does not know about the stop.
             assert await command_stream.until(await command_stream.mark()) == []
             if number % 2:
                 await skip_rest(pool, campaign_ref(campaign))
             await stands_as_sent(host, campaign, {*before, *late}, "SKIPPED" if number % 2 else "PENDING")
-        assert sum(each > 0 for each in after) > TRIALS / 5, "many were stopped in the midst of a batch"
+        assert sum(each > 0 for each in after) > TRIALS / 5, "many campaigns were stopped in the middle of a batch"
         await start_campaign(pool, TENANT, paused, actor="test")
         await asyncio.gather(*(each.dispatch(campaign_ref(paused)) for each in workers))
         await stands_as_sent(host, paused, {f"dev-{each}" for each in range(1, DEVICES + 1)}, "PENDING")
