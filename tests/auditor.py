@@ -78,7 +78,8 @@ class Auditor:
 @asynccontextmanager
 async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
     """Audit for the whole block, also while the server fails, and fail at its end if a rule was violated.
-    / ``rest`` is the number of seconds between two snapshots.
+
+    ``rest`` is the number of seconds between two snapshots.
     """
     auditor = Auditor()
 

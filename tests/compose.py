@@ -1,5 +1,6 @@
 """The stack of ``deploy/compose`` without containers: its files and commands, on servers of this machine.
-/ Addresses between services become loopback ports, and paths in containers become paths in a folder. Everything else
+
+Addresses between services become loopback ports, and paths in containers become paths in a folder. Everything else
 is what ``docker compose`` would start.
 """
 

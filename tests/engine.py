@@ -94,7 +94,8 @@ async def insert_campaign(
     connection: Connection, devices: int | Sequence[str], *, tenant: str = TENANT, **columns: object
 ) -> int:
     """Insert a RUNNING campaign in one transaction, as a host does.
-    / ``devices``: their number (``dev-1``, ``dev-2`` …) or their names.
+
+    ``devices``: their number (``dev-1``, ``dev-2`` …) or their names.
     """
     names = [f"dev-{number}" for number in range(1, devices + 1)] if isinstance(devices, int) else devices
     async with connection.transaction():
@@ -302,7 +303,8 @@ def never_answers(_: Command) -> Sequence[bytes]:
 @dataclass
 class Devices:
     """All devices of all tenants, over one connection that is opened again when lost. Reports wait for their PUBACK.
-    / With a ``client_id``, the broker keeps their commands while they are disconnected.
+
+    With a ``client_id``, the broker keeps their commands while they are disconnected.
     """
 
     answer: Answer
@@ -355,7 +357,7 @@ class Devices:
         async for message in session.messages():
             _, tenant, _, device, _ = message.topic.split("/")
             if (tenant, device) == (PROBE, PROBE):
-                continue  # The engine publishes probes to a topic of no device, to see whether the broker accepts anything.
+                continue  # A probe of the engine, to see whether the broker accepts anything.
             body = json.loads(message.payload)
             if "campaign_id" not in body:
                 continue  # The answer to a device's question: there is nothing to do.

@@ -1,5 +1,6 @@
 """Mutated payloads and topics: parsing never raises, is never slow, and accepted values can be stored.
-/ python -m tests.fuzz --inputs 1000000          a failure prints the seed and the input
+
+python -m tests.fuzz --inputs 1000000          a failure prints the seed and the input
 """
 
 from __future__ import annotations

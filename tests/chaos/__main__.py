@@ -1,5 +1,6 @@
 """Plays random schedules of faults for a given time: ``python -m tests.chaos --seconds 600``.
-/ Prints the seed of each schedule that fails. ``--seed N`` plays that schedule again.
+
+Prints the seed of each schedule that fails. ``--seed N`` plays that schedule again.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -
 
 async def differences(host: Connection, fleet: Devices, campaigns: Mapping[int, Plan], *, forgetful: bool) -> list[str]:
     """Rows whose status differs from the first final status that their device reported.
-    / Two kinds of device are left out: one skipped after a stop, and one of a stopped campaign whose command or report
+
+    Two kinds of device are left out: one skipped after a stop, and one of a stopped campaign whose command or report
     the broker has lost.
     """
     first_outcomes: dict[tuple[str, str, int], str] = {}

@@ -35,7 +35,8 @@ LEASE = 1.0
 SETTINGS = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": str(LEASE), "ROLLWAVE_PUBLISH_TIMEOUT": "1"}
 LEASE_OF_A_SEARCH = 5.0
 """Lease used when isolation has to find a device over which the broker ends the connection.
-/ Isolation opens several sessions, and ends with its lease.
+
+Isolation opens several sessions, and ends with its lease.
 """
 PATIENT = {"OTA_PROGRESS_TIMEOUT": "3600"}
 """Timeouts used when nothing may be lost: a campaign with a lost report would not end within the time limit."""

@@ -1,5 +1,6 @@
 """Readers that poll during a schedule: events, each after the last one seen, and the reasons why devices wait.
-/ Readers of a campaign use the events as the API does. Readers of a tenant are consumers of all its events.
+
+Readers of a campaign use the events as the API does. Readers of a tenant are consumers of all its events.
 """
 
 from __future__ import annotations

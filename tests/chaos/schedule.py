@@ -30,7 +30,8 @@ class Trouble(StrEnum):
 
 DEADLINE, TIMEOUT, LONG_PAUSE = 5.0, 6.0, 8.0
 """Progress timeout and device timeout of a campaign that is paused for longer.
-/ The last value is the length of the pause. All are in seconds.
+
+The last value is the length of the pause. All are in seconds.
 """
 
 MOST_OF_A_TOPIC = 2

@@ -1,5 +1,6 @@
 """Checks that nothing is sent while no listener is subscribed: compares the slots table with published commands.
-/ Times are of this process's monotonic clock. A silence is certain from the first check that finds no listener, until
+
+Times are of this process's monotonic clock. A silence is certain from the first check that finds no listener, until
 the last check before a listener writes ``alive_at`` again.
 """
 
@@ -57,7 +58,8 @@ class Watch:
 
     def violations(self) -> list[str]:
         """Devices that were sent their first command during a silence.
-        / Later commands are left out: a device that asks may be answered while a listener is about to subscribe.
+
+        Later commands are left out: a device that asks may be answered while a listener is about to subscribe.
         """
         return [
             f"{topic} was sent to {at - silence.begin:.1f} s after the last listener was subscribed"

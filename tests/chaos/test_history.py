@@ -30,7 +30,8 @@ Attempts = dict[tuple[str, int], Reason | None]
 
 async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dict[str, Any], Attempts]:
     """The campaign's status, each failed device's last attempt and cause, and all failed attempts.
-    / Computed from history alone.
+
+    Computed from history alone.
     """
     status, attempts, failed = CampaignStatus.RUNNING, Attempts(), dict[str, Any]()
     rows = await host.fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign)

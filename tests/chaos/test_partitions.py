@@ -1,5 +1,6 @@
 """A worker is cut off from its database, then from its broker, in three ways. After each repair nothing is lost.
-/ Devices report once, and deadlines are longer than the test, so a lost report would leave its campaign unfinished.
+
+Devices report once, and deadlines are longer than the test, so a lost report would leave its campaign unfinished.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
 @dataclass(frozen=True, slots=True)
 class Bad:
     """A campaign whose firmware fails on every device.
-    / ``before``: the maximum number of devices sent to before any has reported.
+
+    ``before``: the maximum number of devices sent to before any has reported.
     ``most``: the maximum in the end. None: as many as its rate allowed until then.
     """
 

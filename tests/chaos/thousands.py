@@ -1,5 +1,6 @@
 """One large campaign under faults, with devices that are mute, repeat or reorder reports, or send false ones.
-/ ``python -m tests.chaos.thousands --devices 20000``
+
+``python -m tests.chaos.thousands --devices 20000``
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) ->
 @dataclass
 class Workers:
     """Workers on one database and one broker. :meth:`replace_ended` replaces those that ended.
-    / Each started worker meets the next of ``faults``, while there are any.
+
+    Each started worker meets the next of ``faults``, while there are any.
     """
 
     settings: Mapping[str, str]
@@ -87,7 +88,8 @@ class Workers:
 
     def unexpected_ends(self) -> list[str]:
         """The last log lines of workers that ended without SIGKILL or SIGTERM.
-        / A worker that finds no database at its start logs this and ends: its host would start it again.
+
+        A worker that finds no database at its start logs this and ends: its host would start it again.
         """
         asked = (0, -signal.SIGKILL, -signal.SIGTERM)  # The database became unavailable while the worker started.
         logs = [log for code, log in self._ended if code not in asked and log.exists()]

@@ -1,4 +1,4 @@
-"""A host's running campaign goes on under the engine, and what the host left in its rows fails no device."""
+"""A host's running campaign continues under the engine, and old values in the host's rows fail no device."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ from tests.host.platform import RUNNING, Host, make_host
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 DONE, STOPPED = 1, 2
-"""Campaigns of the host's past: COMPLETED, and ABORTED with a device in progress and two that wait."""
+"""The host's earlier campaigns: COMPLETED, and ABORTED with a device in progress and two pending ones."""
 
 OVERWRITTEN = [f"dev-{number}" for number in range(5, 10)]
 LEFT_IN_PROGRESS = [f"dev-{number}" for number in range(10, 18)]
 
 SOON = {"OTA_PROGRESS_TIMEOUT": "1", "ROLLWAVE_DEVICE_TIMEOUT": "600"}
-"""Silence is noticed soon. The whole time of devices that the host sent to days ago is over, unless it begins anew."""
+"""Silence is noticed soon. The device timeout of devices sent to days ago is over, unless it begins again."""
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def pool(host: Host) -> AsyncIterator[Pool]:
 async def look(
     pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING, **options: Any
 ) -> Look:
-    """What a worker does every few seconds."""
+    """Look after the campaigns, as a worker does every few seconds."""
     return await Upkeep(pool, Settings(), **options).look_after(replace(campaign_ref(campaign), status=status))
 
 
@@ -112,7 +112,7 @@ async def test_devices_left_in_progress_for_days_are_not_failed_at_adoption(
         assert not events(running, "ota_campaign_auto_abort")
     numbers = ("campaign_id", "tenant_id", "level", "waiting", "in_progress", "succeeded", "failed", "skipped")
     assert [adopted[name] for name in numbers] == [RUNNING, "north", "info", 7, 8, 9, 0, 0]
-    assert started.items() <= (await started_at(root)).items(), "hosts show it"
+    assert started.items() <= (await started_at(root)).items(), "hosts display it"
     assert await rows_of(root, DONE, STOPPED) == past
     assert await campaign_row(root, STOPPED) == ("ABORTED", 0, 1)
     assert await history(root, STOPPED) == []
@@ -152,7 +152,7 @@ async def test_a_report_that_comes_first_adopts_a_device_too(root: Connection, p
         " WHERE campaign_id = $1 AND device_id = 'dev-10'",
         RUNNING,
     )
-    assert left > 1700, "half an hour of silence, not none"
+    assert left > 1700, "half an hour of silence has been counted"
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -178,7 +178,7 @@ async def test_all_rows_are_adopted_before_the_guardrail_is_judged(root: Connect
     )
     await root.execute(
         "WITH finished AS (DELETE FROM ota_device_status WHERE campaign_id = $1 AND device_id = ANY ($2) RETURNING *)"
-        " INSERT INTO ota_device_status SELECT * FROM finished",  # PostgreSQL comes upon them last
+        " INSERT INTO ota_device_status SELECT * FROM finished",  # PostgreSQL comes to them last.
         RUNNING,
         OVERWRITTEN,
     )
@@ -207,7 +207,7 @@ async def test_a_device_that_the_host_counted_is_not_counted_again_when_restored
 
 
 async def test_a_report_during_a_pause_sets_a_deadline_without_adding_the_pause(root: Connection, pool: Pool) -> None:
-    """The first device reports before anybody has looked, the second one and a third in the pause."""
+    """The first device reports before a worker has looked, the second and a third one during the pause."""
     await root.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", RUNNING)
     south = await insert_campaign(root, 1, tenant="south")
     await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", south)
@@ -280,7 +280,7 @@ async def test_a_finished_device_that_the_host_overwrote_is_restored(root: Conne
     before = {device: (await device_row(root, RUNNING, device))["completed_at"] for device in OVERWRITTEN}
     await look(pool)
     rows = {device: await device_row(root, RUNNING, device) for device in OVERWRITTEN}
-    assert {device: row["completed_at"] for device, row in rows.items()} == before, "set once"
+    assert {device: row["completed_at"] for device, row in rows.items()} == before, "it is set once"
     assert [row["status"] for row in rows.values()] == ["FAILED", *["SUCCESS"] * 4], "by its own report"
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == ["attempt_failed", "finished_restored", "adopted"]
@@ -297,13 +297,15 @@ async def test_an_overwritten_failure_is_counted_and_recorded_once(root: Connect
         RUNNING,
     )
     await look(pool)
-    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1), "two of eleven would be too many"
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1), (
+        "two failures of eleven devices would trip the guardrail"
+    )
     assert (await history(root)).count("attempt_failed") == 1
 
 
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
-    assert not (await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))).commands, "nobody has looked"
+    assert not (await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))).commands, "no worker has looked yet"
     await look(pool)
     batch = await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))
     assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
@@ -317,7 +319,7 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
 
 
 async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Connection, pool: Pool) -> None:
-    """By a claim that comes before the first look, or a check of its counters."""
+    """A claim before the first look, or a check of its counters, must not count the campaign."""
     await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))
     await Counters(pool, Settings()).reconcile(campaign_ref(RUNNING))
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
@@ -329,10 +331,14 @@ async def test_the_canary_counts_devices_that_the_host_has_sent_to(root: Connect
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
     claimer = make_claims(pool, Settings())
     await look(pool)
-    assert not (await claimer.claim(campaign_ref(RUNNING))).commands, "17 have been sent to, and the first wave has 2"
+    assert not (await claimer.claim(campaign_ref(RUNNING))).commands, (
+        "17 devices have been sent to, and the first wave has 2"
+    )
     await Ingest(pool, Settings()).take_in([incoming_report(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
     await look(pool)
-    assert len((await claimer.claim(campaign_ref(RUNNING))).commands) == 5, "all of them are done, and the gate is open"
+    assert len((await claimer.claim(campaign_ref(RUNNING))).commands) == 5, (
+        "all devices of the wave have ended, and the gate is open"
+    )
 
 
 async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Connection, pool: Pool) -> None:
@@ -347,7 +353,7 @@ async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Conne
 
 
 async def overwritten_later(root: Connection, device: str, *, due_at: str) -> None:
-    """By the host's old worker, which has not been stopped."""
+    """The row as the host's old worker, which still runs, writes it later."""
     await root.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now(), progress_pct = 100,"
         f" completed_at = now() - interval '1 second', due_at = {due_at} WHERE campaign_id = $1 AND device_id = $2",
@@ -370,7 +376,9 @@ async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, po
     for _ in range(3):
         await look(pool)
     assert (await device_row(root, RUNNING, "dev-1"))["status"] == "SUCCESS"
-    assert await campaign_row(root, RUNNING) == ("RUNNING", 10, 0), "one was counted before, the other one was not"
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 10, 0), (
+        "one device was counted before, the other one was not"
+    )
     found = await breakdown(root, RUNNING)
     row = await root.fetchrow("SELECT downloading, installing FROM ota_campaigns WHERE id = $1", RUNNING)
     assert row is not None
@@ -393,7 +401,7 @@ async def test_a_row_that_a_host_sets_back_to_pending_starts_again(root: Connect
             Times(60, 60, 600),
             max_attempts=3,
         )
-    assert effect.applied, "what it finished long ago is over, and it has all its time again"
+    assert effect.applied, "its earlier result no longer counts, and its device timeout begins again"
     row = await device_row(root, RUNNING, "dev-1")
     assert row["completed_at"] is None
     assert await root.fetchval(
@@ -445,7 +453,7 @@ async def test_devices_that_a_host_inserts_later_are_adopted(root: Connection, p
     )
     await look(pool, campaign)
     assert len((await make_claims(pool, Settings()).claim(campaign_ref(campaign))).commands) == 3, (
-        "half of 8, one was sent"
+        "half of 8 devices, and one was sent to"
     )
     assert await history(root, campaign) == ["adopted"]
 

@@ -1,4 +1,4 @@
-"""A host's own tables, rows and logins, before and after ``rollwave migrate`` takes them in."""
+"""A host's own tables, rows and logins, before and after ``rollwave migrate`` adopts them."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ HALFWAY = 2
 
 @dataclass(frozen=True)
 class Host:
-    """A database that a host made: its owner, an application's login that was granted all, and a worker's."""
+    """A database made by a host: its owner, an application's login with all rights, and a login for workers."""
 
     root: str
     owner: str
@@ -199,7 +199,7 @@ async def root(host: Host) -> AsyncIterator[Connection]:
 
 
 async def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the seven tables, by the contract's columns."""
+    """Every row of the seven tables, with the contract's columns."""
     return {
         table: [tuple(row) for row in await connection.fetch(f"SELECT {columns} FROM {table} ORDER BY {columns}")]
         for table, columns in CONTRACT.items()
@@ -220,7 +220,7 @@ async def test_adoption_changes_no_row_and_the_hosts_statements_still_work(host:
 
 
 async def work_as_before(login: Connection) -> None:
-    """What a host's own service does to its tables all day; it leaves no trace."""
+    """Run a host's usual statements on its tables, and remove their effects."""
     transaction = login.transaction()
     await transaction.start()
     campaign = await login.fetchval(

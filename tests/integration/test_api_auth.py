@@ -1,4 +1,4 @@
-"""Keys: whom they speak for, what they allow, and when they stop."""
+"""API keys: their tenant, their rights, and when they stop working."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_only_a_digest_of_an_api_key_is_stored(pool: Pool) -> None:
     secret = key.rpartition(".")[2]
     stored = await pool.fetchval("SELECT k::text || encode(secret_sha256, 'escape') FROM rollwave_api_keys k")
     assert secret not in stored
-    assert len(secret) == 43  # 256 bits
+    assert len(secret) == 43  # 256 bits.
 
 
 async def test_api_keys_are_never_logged(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:

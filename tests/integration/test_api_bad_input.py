@@ -1,4 +1,4 @@
-"""What the API answers to input that is malformed, hostile or unlucky: a problem document, and nothing changes."""
+"""Malformed, hostile and unusual input to the API: the response is a problem document, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def deep(levels: int) -> Any:
 
 
 def each(field: str, *bad: Any) -> list[dict[str, Any]]:
-    """Bodies with one value gone wrong, to be laid over a good one."""
+    """Request bodies with one invalid value each, to be merged into a valid body."""
     return [{field: value} for value in bad]
 
 
@@ -54,7 +54,7 @@ UNTRIMMED = [
     *("2.1.0 ", " 2.1.0", "2.1.0\u00a0", "\u30002.1.0", "\ufeff2.1.0", "2.1.0\u200b", " "),
     *("2.1\n.0", "2.1\x1b[2J.0", "2.1\x7f.0", "2.1\u2029.0"),
 ]
-"""What a line read from a file, or a cell copied from a table, brings along."""
+"""Whitespace that comes with a line read from a file, or a cell copied from a table."""
 
 BAD_FIRMWARE = [
     *each(

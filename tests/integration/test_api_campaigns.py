@@ -1,4 +1,4 @@
-"""Campaigns over HTTP: created, moved, looked at."""
+"""Campaigns over HTTP: creating, starting, stopping and reading them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_new_campaign_is_returned_with_all_its_fields(north: httpx2.Asyn
 async def test_every_rule_of_a_campaign_can_be_set(north: httpx2.AsyncClient) -> None:
     rules = {
         "rollout_strategy": "canary",
-        "rollout_rate": 7.0,  # JSON has one kind of number
+        "rollout_rate": 7.0,  # JSON has one type of number.
         "abort_threshold": 0,
         "abort_min_completed": 3,
         "canary_percent": 12.5,
@@ -199,7 +199,7 @@ async def test_a_campaigns_devices_are_listed_by_status_in_pages(north: httpx2.A
 
 
 async def test_a_page_cursor_may_be_any_device_id(pool: Pool, north: httpx2.AsyncClient) -> None:
-    """Hosts write rows themselves: their ids need not be ours."""
+    """Hosts write rows themselves, so ids may be invalid in the API."""
     path = await create_campaign(north)
     campaign_id = int(path.rpartition("/")[2])
     await pool.executemany(
@@ -237,7 +237,7 @@ async def test_another_tenants_campaign_gets_404(pool: Pool, north: httpx2.Async
 
 
 async def test_tenants_with_equal_ids_see_only_their_own_campaigns(pool: Pool, north: httpx2.AsyncClient) -> None:
-    """Ids need not be unique over tenants: only the tenant in the key tells these two apart."""
+    """Ids need not be unique across tenants: only the key's tenant tells these two campaigns apart."""
     async with calling(pool, "south") as south:
         path = await create_campaign(north)
         campaign_id = int(path.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Firmware over HTTP: registered, listed, kept while a campaign uses it."""
+"""Firmware over HTTP: registering, listing, and protection while a campaign uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_registered_firmware_is_returned_as_a_row(north: httpx2.AsyncClien
     answer = await north.post("/firmware", json={**body, "checksum_sha256": written})
     row = answer.json()
     assert answer.status_code == 201
-    assert body.items() <= row.items()  # the checksum in one form
+    assert body.items() <= row.items()  # The checksum in its normal form.
     assert row["tenant_id"] == "north"
     assert row["created_at"].endswith("Z")
     assert (await north.get(f"http://test{answer.headers['Location']}")).json() == row
@@ -129,7 +129,7 @@ async def test_a_version_has_one_row_for_each_device_type_and_one_without(
     assert [answer.status_code for answer in answers] == [201, 201, 201]
     async with calling(pool, "south") as south:
         assert (await south.post("/firmware", json=FIRMWARE)).status_code == 201
-    # An empty type, as a host may write it, is no type.
+    # An empty type, as a host may write it, counts as no type.
     with pytest.raises(asyncpg.UniqueViolationError):
         await pool.execute(
             "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"

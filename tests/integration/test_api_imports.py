@@ -1,4 +1,4 @@
-"""A large group is imported in parts over HTTP, and its membership switches at once or not at all."""
+"""A large group is imported in parts over HTTP: its members are all replaced in one transaction, or none is."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_applying_an_import_replaces_all_members_in_one_step(database: str
     path = await begun(north)
     await north.post(f"{path}/devices", json={"devices": [{"device_id": "new-1", "device_type": "x"}]})
     async with connect(database) as host:
-        # Nobody may add a member: the transaction has registered and described devices and removed members before.
+        # The lock blocks the insertion of members. By then the transaction has written devices and removed members.
         await host.execute("ALTER TABLE device_group_members ADD CONSTRAINT refuse CHECK (device_id NOT LIKE 'new%')")
         assert_problem(await north.post(f"{path}/apply"), 422, "invalid-input")
         assert await members(north) == ["old-1", "old-2"]

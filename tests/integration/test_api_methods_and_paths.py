@@ -1,4 +1,4 @@
-"""HEAD answers as GET does, without a body; a trailing slash leads to the same route, without a redirect."""
+"""HEAD answers as GET does, without a body. A trailing slash leads to the same route, without a redirect."""
 
 from __future__ import annotations
 

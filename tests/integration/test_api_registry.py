@@ -1,4 +1,4 @@
-"""Devices and groups over HTTP, and beside tables that a host had first."""
+"""Devices and groups over HTTP, also in tables that a host had before."""
 
 from __future__ import annotations
 

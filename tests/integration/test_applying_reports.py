@@ -1,4 +1,4 @@
-"""Reports of one device, or of one campaign, that arrive together: each is counted once and in order."""
+"""Reports of one device or one campaign that arrive together: each is counted once, and in order."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, h
             asyncio.create_task(intake.take_in([incoming_report("dev-1", campaign, word)]))
             for word in ("INSTALLING", "FAILED")
         ]
-        assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "it overtook"
+        assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "the later report was applied first"
     finally:
         failpoints.arm(None)
         go_on.set()
     await asyncio.gather(*batches)
-    assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", "not its first word"
+    assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", (
+        "the first report is missing"
+    )

@@ -1,4 +1,4 @@
-"""Malformed, hostile and unlucky input: each gets its answer, and the message right behind it is taken in."""
+"""Malformed, hostile and unusual input: each message is handled, and the message after it is processed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CAMPAIGN = 7
 
 @dataclass
 class ListeningWorker:
-    """A worker that listens, one PAUSED campaign of which devices are in progress, and a line to the broker."""
+    """A worker that listens, a PAUSED campaign with devices in progress, and a publisher."""
 
     database: str
     publisher: RawPublisher
@@ -49,7 +49,7 @@ class ListeningWorker:
         return psql(self.database, statement)
 
     def device(self, status: str, progress: int = 10) -> str:
-        """A new device of the campaign, in this state."""
+        """Insert a device of the campaign with this status. Returns its name."""
         name = f"dev-{next(_numbers)}"
         self.sql(
             "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, progress_pct)"
@@ -67,7 +67,7 @@ class ListeningWorker:
         self.publisher.publish(f"tenant/north/device/{device}/ota/status".encode(), payload, retain=retain)
 
     def messages_processed(self) -> int:
-        """How many messages the worker has taken in, whatever became of them."""
+        """The number of messages that the worker has processed, whatever their outcome."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         return int(
@@ -75,7 +75,7 @@ class ListeningWorker:
         )
 
     async def report_valid_and_wait(self) -> None:
-        """A report right behind is applied, and so whatever came before it has been dealt with."""
+        """Publish a valid report and wait until it is applied: earlier messages have been processed then."""
         device = self.device("DOWNLOADING")
         self.report(device, body("SUCCESS"))
         await eventually(lambda: self.row(device) == "SUCCESS|100|", what="the good one behind is taken in")
@@ -124,7 +124,7 @@ def database_and_broker(postgres_url: str, template: str) -> Iterator[tuple[str,
 
 @pytest.fixture(scope="module")
 def serving(database_and_broker: tuple[str, EmbeddedBroker]) -> Iterator[int]:
-    """The port of a worker."""
+    """Run a worker, and return its port."""
     database, broker = database_and_broker
     port = free_port()
     process = start_worker(database, broker, port)
@@ -148,7 +148,7 @@ def body(status: object, campaign: object = CAMPAIGN, **more: object) -> bytes:
 
 
 def text(campaign: str = str(CAMPAIGN), status: str = '"SUCCESS"', more: str = "") -> bytes:
-    """A payload that ``json.dumps`` would not write."""
+    """A payload that ``json.dumps`` would not produce."""
     return f'{{"campaign_id": {campaign}, "status": {status}{more}}}'.encode()
 
 
@@ -188,7 +188,7 @@ async def test_invalid_topics_change_nothing(listening: ListeningWorker, name: s
     device = listening.device("DOWNLOADING")
     before = listening.sql("SELECT count(*), max(id) FROM ota_device_status")
     topic = TOPICS[name].format(device=device).encode("utf-8", "surrogateescape")
-    with suppress(Refused):  # a broker may not carry it at all
+    with suppress(Refused):  # A broker may refuse to carry it.
         listening.publisher.publish(topic, body("SUCCESS"))
     assert listening.sql("SELECT count(*), max(id) FROM ota_device_status") == before
     await listening.report_valid_and_wait()

@@ -1,4 +1,4 @@
-"""Which database an installation is bound to: when it is new, upgraded, restored from a dump, or cannot be told."""
+"""The database that an installation is bound to: new, upgraded, restored from a dump, or unknown."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ UNDO = """
     ALTER TABLE rollwave_installation DROP COLUMN bound_to, DROP COLUMN bound_at;
     DROP FUNCTION rollwave_here();
 """
-"""To the schema before, as far as the identity goes."""
+"""Undo the migration that introduced the identity."""
 
 
 @pytest.mark.parametrize("flag", ["", "--copy"])
@@ -124,7 +124,7 @@ async def test_without_a_system_identifier_from_postgresql_nothing_is_sent(
 
 
 def doctor(database: str, broker: Mosquitto) -> dict[str, str]:
-    """What the doctor finds of the identity."""
+    """The doctor's findings about the identity."""
     finished = rollwave("doctor", "-o", "json", env={"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url})
     [found] = [each for each in json.loads(finished.stdout)["findings"] if each["check"] == "identity"]
     return dict(found)

@@ -1,4 +1,4 @@
-"""The broker, or the database, is away, forgets, refuses or freezes: no device fails for it, and the campaign ends."""
+"""The broker or the database is unavailable, restarts, refuses or freezes: no device fails, and the campaign ends."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_worker_waits_for_a_broker_that_is_unavailable_at_start(
     async with worker(database, broker.url, tmp_path / "log", logs=TICKS, **settings) as running:
         await wait_for_ticks(running)
         assert await breakdown(host, campaign) == {"PENDING": 20}
-        assert len(events(running, "ota_mqtt_publish_failed")) == 1, "said once, not at every tick"
+        assert len(events(running, "ota_mqtt_publish_failed")) == 1, "it is logged once, not at every tick"
         broker.start()
         async with devices(broker.url, always_succeeds):
             await wait_until_ended(host, campaign)
@@ -62,7 +62,7 @@ async def test_a_worker_waits_for_a_broker_that_is_unavailable_at_start(
 async def test_no_command_is_sent_before_a_listener_is_subscribed(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    """Devices that answer at once are heard, when a worker is new to the broker and when the broker forgot it."""
+    """Devices that answer at once are heard, also if a worker is new to the broker or the broker lost its sessions."""
     async with devices(broker.url, always_succeeds) as fleet:
         for number in range(3):
             campaign = await insert_campaign(host, 10)
@@ -158,7 +158,7 @@ async def patience_ends(host: Connection) -> None:
 async def test_time_without_a_listener_does_not_fail_a_device(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    """The engine is down for longer than a device may be silent; their reports wait in the broker."""
+    """The engine is down for longer than the progress timeout. Reports wait in the broker."""
     settings = {"OTA_PROGRESS_TIMEOUT": "2", "OTA_MAX_ATTEMPTS": "1"}
     async with devices(mosquitto.url) as fleet:
         campaign = await insert_campaign(host, 30, rollout_rate=30)

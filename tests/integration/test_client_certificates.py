@@ -1,4 +1,4 @@
-"""Client certificates: the engine, a device and the doctor at a broker that lets nobody in without one."""
+"""Client certificates: the engine, a device and the doctor connect to a broker that requires them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL = "mqtts://localhost:8883"
 
 @pytest.fixture
 def closed_mosquitto(tmp_path: Path) -> Iterator[ShippedMosquitto]:
-    """The shipped configuration, with certificates instead of passwords, as its README tells."""
+    """The configuration in ``deploy/`` with certificates instead of passwords, as its README describes."""
     with ShippedMosquitto(tmp_path, certificates=True) as broker:
         yield broker
 
@@ -84,7 +84,7 @@ def test_the_doctor_warns_about_certificates_with_a_plaintext_url(database: str,
 
 @pytest.fixture
 def mosquitto_certificate(tmp_path: Path) -> ClientCertificate:
-    ShippedMosquitto(tmp_path)  # for its CA; it is not started
+    ShippedMosquitto(tmp_path)  # It is made for its CA only, and not started.
     return client_certificate(tmp_path, DEVICES[0])
 
 

@@ -46,12 +46,12 @@ async def test_a_database_clock_set_back_does_not_stop_sending(
         await ticker.tick()
         assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 4}
         await ticker.tick()
-        assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 4}, "one window lasts a tick"
+        assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 4}, "one interval lasts a tick"
         await host.execute("UPDATE ota_campaigns SET pace_opened_at = now() + interval '1 day'")
         await ticker.tick()
         assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}
         await ticker.tick()
-        assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}, "and the pace is kept from then on"
+        assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}, "from then on, the pace is kept"
 
 
 async def test_times_in_the_future_after_a_clock_was_set_back_are_corrected(
@@ -100,7 +100,7 @@ async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
 
 
 async def test_the_longest_possible_waits_are_not_taken_for_times_in_the_future(pool: Pool, host: Connection) -> None:
-    """A refused device waits for ten minutes at most, and a campaign's deadline is a little later than its timeout."""
+    """The longest wait of a refused device is ten minutes, and a deadline may be a little longer than its timeout."""
     refused = await insert_campaign(host, 1, progress_timeout=5.0, retry_delay=1.0, retry_delay_max=1.0)
     silent = await insert_campaign(host, 2, progress_timeout=3600.0)
     await host.execute("UPDATE ota_device_status SET attempt = 1, refusals = 16 WHERE campaign_id = $1", refused)

@@ -1,4 +1,4 @@
-"""A database that is copied or moved: which of the two is the installation, and what the other may do."""
+"""A database is copied or moved: which one is the installation, and what the other one may do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LOST = "ota_status_listener_disconnected"
 
 @asynccontextmanager
 async def copy_of(database: str) -> AsyncIterator[str]:
-    """A copy in the same PostgreSQL, and its URL. Nobody may be connected to ``database`` just then."""
+    """Copy the database in the same PostgreSQL. Returns the copy's URL. Nobody may be connected to ``database``."""
     name = psql(database, "SELECT current_database()")
     server = database.replace(f"/{name}?", "/postgres?")
     psql(server, f"CREATE DATABASE {name}_copy TEMPLATE {name}")
@@ -53,14 +53,14 @@ async def copy_of(database: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def any_worker(database: str, broker_url: str, log: Path, *arguments: str) -> AsyncIterator[Running]:
-    """A worker of which nothing is expected yet."""
+    """Start a worker, without waiting for anything."""
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2"}
     async with rollwave_running("worker", *arguments, log=log, env=env) as running:
         yield running
 
 
 async def readiness(port: int) -> dict[str, str]:
-    """The checks of /readyz; none before it answers."""
+    """The checks of /readyz. Empty before it answers."""
     async with httpx2.AsyncClient(trust_env=False) as client:
         try:
             answer = await client.get(f"http://127.0.0.1:{port}/readyz", timeout=15)
@@ -72,7 +72,7 @@ async def readiness(port: int) -> dict[str, str]:
 
 
 async def begun(database: str, broker: Mosquitto, log: Path) -> int:
-    """A running campaign of which a part has been sent and has succeeded, and no worker any more."""
+    """A running campaign of which a part has succeeded, without a worker."""
     async with connect(database) as host, devices(broker.url, always_succeeds), worker(database, broker.url, log):
         campaign = await insert_campaign(host, TOTAL, rollout_rate=2)
 
@@ -189,7 +189,7 @@ async def test_a_moved_database_keeps_its_identity_and_continues(
         assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
         assert set(fleet.times_sent(campaign).values()) == {1}
         [subscribed] = events(running, SUBSCRIBED)
-        assert subscribed["session_present"], "the broker kept the session, and the reports in it, under the same name"
+        assert subscribed["session_present"], "the broker kept the session and its reports under the same client id"
         assert await identity(moved) == await identity(database)
 
 
@@ -227,11 +227,11 @@ async def test_concurrent_decisions_take_turns(database: str, mosquitto: Mosquit
 async def test_a_worker_redirected_to_a_copy_claims_nothing(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    """It has asked the original what is due, and its next connection leads to the copy."""
+    """It has read from the original database what is due. Its next connection leads to the copy."""
     campaign = await begun(database, mosquitto, tmp_path / "before")
     async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, always_succeeds) as fleet:
         settings = Settings(MQTT_BROKER_URL=mosquitto.url)
-        psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # its pace allows it
+        psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # The pace would allow it.
         batch = await make_claims(pool, settings).claim(campaign_ref(campaign))
         assert (batch.commands, batch.skipped) == ((), 0)
         async with CommandSession(Broker.from_settings(settings)) as publisher:

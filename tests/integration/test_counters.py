@@ -1,4 +1,4 @@
-"""``succeeded`` and ``failed`` equal a GROUP BY, whatever devices repeat and whoever else writes."""
+"""``succeeded`` and ``failed`` equal a GROUP BY, with duplicate reports and other writers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-@pytest.mark.parametrize("seed", [1])  # any number does; one that failed belongs here
+@pytest.mark.parametrize("seed", [1])  # Any seed will do. Add seeds that have failed.
 async def test_five_fold_duplicates_in_any_order_count_once(
     seed: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -84,7 +84,7 @@ async def test_five_fold_duplicates_in_any_order_count_once(
         for campaign, tenant in zip(both, ("north", "south"), strict=True):
             await wait_until_ended(host, campaign, tenant=tenant, timeout=60)
             assert (await campaign_row(host, campaign, tenant))[1:] == await counted(host, campaign, tenant)
-        assert not events(running, "ota_counters_repaired"), "never wrong, so never mended"
+        assert not events(running, "ota_counters_repaired"), "the counters were never wrong, so never repaired"
     assert auditor.snapshots > 20
 
 
@@ -186,7 +186,7 @@ async def counted_as(host: Connection, *, pending: int) -> None:
 @pytest.mark.parametrize("first", ["upkeep", "claim"])
 async def test_waves_are_planned_from_the_existing_rows(first: str, pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, rollout_strategy="canary", canary_percent=5.0)
-    await counted_as(host, pending=1000)  # and a host has removed most of them since
+    await counted_as(host, pending=1000)  # Since then, a host has removed most of them.
     if first == "upkeep":
         await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
     else:
@@ -207,7 +207,7 @@ async def test_of_two_workers_that_find_one_difference_one_repairs_it(pool: Pool
     await counted_as(host, pending=1)
     async with tenant_transaction(pool, "north") as connection:
         found = await counters.compare(connection, "north", campaign)
-        # What moves meanwhile moves the counters too, and is none of the difference.
+        # Devices that change meanwhile change the counters, too, and are no difference.
         await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
         held = await campaigns.lock(connection, "north", campaign)
         assert [await counters.repair(connection, held, found) for _ in range(2)] == [True, False]
@@ -266,7 +266,9 @@ async def test_an_uncounted_campaign_shows_counts_from_its_rows(pool: Pool, host
     assert await host.fetch("SELECT * FROM ota_campaign_history") == [], "nothing was wrong"
     assert await shown(pool, campaign) == (rows, 4, 1)
     await host.execute("UPDATE ota_campaigns SET pending = 30, downloading = -1")
-    assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), "read from the counters, never below none"
+    assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), (
+        "computed from the counters, never below zero"
+    )
 
 
 async def test_a_first_count_blocks_no_other_transaction(
@@ -281,7 +283,7 @@ async def test_a_first_count_blocks_no_other_transaction(
             await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
             assert await remaining.count_pending(connection, "north", campaign) == 3
         rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
-        assert await shown(pool, campaign) == (rows, 4, 1), "as the rows are, while they are counted"
+        assert await shown(pool, campaign) == (rows, 4, 1), "equal to the rows while they are counted"
         return found
 
     monkeypatch.setattr(counters, "compare", overtaken)
@@ -341,7 +343,7 @@ async def has_counted(host: Connection, campaign: int, succeeded: int) -> bool:
 async def test_a_row_set_back_to_pending_runs_again(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    """What a host does to give a device another chance, from every state, and with no attempt left."""
+    """A host gives a device another chance: from every status, and with no attempt left."""
     settings = {"OTA_PROGRESS_TIMEOUT": "0.5", "OTA_MAX_ATTEMPTS": "1", "ROLLWAVE_RECONCILE_INTERVAL": "0.5"}
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
         campaign = await insert_campaign(host, 6, abort_threshold=1.0)
@@ -353,7 +355,7 @@ async def test_a_row_set_back_to_pending_runs_again(
         await eventually(lambda: has_failed(host, campaign, 6), what="all silent")
         fleet.answer = always_succeeds
         async with host.transaction():
-            # And from now on they are not in a hurry.
+            # From now on, devices answer slowly.
             again = "status = 'RUNNING', completed_at = NULL, progress_timeout = 600"
             await host.execute(f"UPDATE ota_campaigns SET {again}")
             await host.execute(
@@ -377,7 +379,7 @@ async def test_a_host_can_pause_abort_and_start_a_campaign_by_sql(
         await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
         sent = len(fleet.commands_of(campaign))
         await eventually(lambda: len(fleet.commands_of(other, "south")) >= 25, what="the other goes on")
-        assert len(fleet.commands_of(campaign)) <= sent + 5, "what was claimed before may still go out"
+        assert len(fleet.commands_of(campaign)) <= sent + 5, "commands claimed before may still be sent"
         paused_at = len(fleet.commands_of(campaign))
         for command in fleet.commands_of(campaign):
             fleet.report(command.device, campaign, "SUCCESS")
@@ -427,4 +429,4 @@ async def test_rows_are_locked_in_one_order_whatever_collation_a_hosts_column_ha
         await eventually(lambda: waits_for_a_lock(host), what="it waits for B")
         free = await host.fetch("SELECT FROM ota_device_status WHERE device_id = 'a' FOR UPDATE SKIP LOCKED")
     await writing
-    assert len(free) == 1, "B comes first, and a is not held yet"
+    assert len(free) == 1, "B comes first, and a is not locked yet"

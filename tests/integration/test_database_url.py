@@ -1,4 +1,4 @@
-"""Database URLs as hosted services hand them out, against real servers: understood, or refused by name."""
+"""Database URLs of hosted services, tried on real servers: accepted, or refused with the parameter's name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REFUSED = {
 
 @pytest.fixture
 def pgbouncer(database: str) -> Iterator[PgBouncer]:
-    # Not under pytest's own folder: it runs as another user, who may not enter that.
+    # Not in pytest's own folder: it runs as another user, who may not enter that folder.
     with TemporaryDirectory(prefix="rollwave-tests-") as folder, PgBouncer(Path(folder), database) as pooler:
         yield pooler
 
@@ -70,7 +70,7 @@ async def test_supported_url_parameters_are_accepted_through_a_pooler(parameters
 
 async def test_pgbouncer_true_turns_prepared_statements_off(pgbouncer: PgBouncer) -> None:
     async with create_pool(f"{pgbouncer.url}?pgbouncer=true") as pool:
-        for _ in range(20):  # over four sessions of the server
+        for _ in range(20):  # Over four sessions of the server.
             await asyncio.gather(*(pool.fetchval("SELECT $1::int", each) for each in range(8)))
 
 
@@ -85,8 +85,8 @@ async def test_unsupported_url_parameters_are_refused_by_name(
         message = f"{refused.value} {refused.value.hint}"
         assert REFUSED[parameter] in message
         assert SECRET not in message
-        assert DIRECT not in message, "it is not the pooler's fault"
-        assert "lets this login in" not in message, "nor the login's"
+        assert DIRECT not in message, "the pooler is not the cause"
+        assert "lets this login in" not in message, "the login is not the cause"
 
 
 @pytest.mark.parametrize(

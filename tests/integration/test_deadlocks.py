@@ -1,4 +1,4 @@
-"""Deadlocks: the engine causes none, and repeats a transaction that PostgreSQL ended in favour of another."""
+"""Deadlocks: the engine causes none, and repeats a transaction that PostgreSQL ended because of one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_again(databa
     deadlocks.expected_in(database)
     names = ["dev-1", "dev-2"]
     async with connect(database) as host, connect(database) as looking:
-        # The reports find out, not the host, however late it comes.
+        # PostgreSQL ends the reports' transaction, not the host's, however late the host comes.
         name = await host.fetchval("SELECT current_database()")
         await host.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '3s'")
         await host.execute("SET deadlock_timeout = '1min'")
@@ -60,7 +60,7 @@ async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_again(databa
             )
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             await eventually(lambda: looking.fetchval(waiting), what="the reports wait for dev-2")
-            await host.execute(touch, "dev-1")  # and now each waits for the other
+            await host.execute(touch, "dev-1")  # Now each transaction waits for the other.
         await asyncio.wait_for(taking_in, 10)
         assert await breakdown(host, campaign) == {"SUCCESS": 2}
         assert await campaign_row(host, campaign) == ("RUNNING", 2, 0)
@@ -91,7 +91,7 @@ async def test_campaigns_complete_where_the_default_isolation_is_serializable(
         worker(database, broker.url, tmp_path / "first", **settings) as first,
         worker(database, broker.url, tmp_path / "second", logs="ota_tick_start", **settings) as second,
     ):
-        await host.execute("SET default_transaction_isolation = 'read committed'")  # who looks on loses to nobody
+        await host.execute("SET default_transaction_isolation = 'read committed'")  # The observer waits for no lock.
         good = await insert_campaign(host, 120, rollout_rate=15)
         await wait_until_ended(host, good, timeout=40)
         fleet.answer = answer_with("FAILED")
@@ -102,7 +102,7 @@ async def test_campaigns_complete_where_the_default_isolation_is_serializable(
         assert failed <= 10
         assert await breakdown(host, bad, "south") == {"FAILED": failed, "SKIPPED": 60 - failed}
         output = first.output() + second.output()
-        assert "could not serialize access" not in output, "every transaction of ours is READ COMMITTED"
+        assert "could not serialize access" not in output, "the engine's transactions are READ COMMITTED"
 
 
 @pytest.fixture
@@ -151,7 +151,9 @@ async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database:
                 incoming_report(device, campaign, random.choice(words), attempt=random.choice([None, 1, 2]))
                 for device, campaign in random.sample(everyone, 60)
             ]
-            await Ingest(pool, Settings()).take_in(batch)  # one of its own: one writes one batch at a time
+            await Ingest(pool, Settings()).take_in(
+                batch
+            )  # It has its own ingest, since each ingest writes one batch at a time.
 
         async def look_after() -> None:
             await upkeep.look_after(campaign_ref(random.choice(campaigns)))

@@ -1,6 +1,6 @@
-"""The reference device where the disk is full, the broker takes no more, or the server no longer gives out the file.
+"""The reference device with a full disk, a broker that accepts nothing, or a server without the file.
 
-Whatever happens, its outcome is reported, and it starts again.
+In each case its outcome is reported, and it can be started again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def agent(
     url: str, state: Path, *, protocol: Protocol = "5", welcome: bool = True, **options: Any
 ) -> AsyncIterator[Agent]:
-    """Given out once it is connected, unless it is not ``welcome``."""
+    """Run the agent. Yields once it is connected, unless ``welcome`` is false."""
     plan = AgentPlan(TENANT, DEVICE, state, limits=Limits(first_wait=0.01), **options)
     agent = Agent(Broker.from_url(url, protocol=protocol), plan)
     life = asyncio.create_task(agent.run())
@@ -72,13 +72,13 @@ async def agent(
 
 
 def error(engine_side: EngineSide) -> str:
-    """What was wrong, in the last report."""
+    """The error message of the last report."""
     text: str = engine_side.reports[DEVICE][-1]["error"]
     return text
 
 
 def fill(disk: Path) -> Path:
-    """Leave no room at all."""
+    """Fill the file system."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -143,7 +143,7 @@ async def test_an_update_is_not_installed_if_the_state_cannot_be_saved(
     broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
-    (tmp_path / "state.json" / "x").mkdir(parents=True)  # nothing can take its place
+    (tmp_path / "state.json" / "x").mkdir(parents=True)  # No file can replace it.
     for campaign in (7, 8):
         async with agent(broker.url, tmp_path, install=f"touch {tmp_path}/installed"):
             await engine_side.command(DEVICE, campaign, url, checksum)
@@ -201,7 +201,7 @@ async def test_a_state_file_of_another_version_is_read_as_far_as_possible(
 async def test_an_artifact_changed_during_an_installation_is_downloaded_again(
     broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
-    """As a loss of power may leave it."""
+    """As after a loss of power."""
     url, checksum = server.put(CONTENT)
     state = State(running=Job(Command(7, url, "2", checksum), 1, ExecutionStatus.INSTALLING))
     (tmp_path / "state.json").write_text(json.dumps(asdict(state)))
@@ -250,7 +250,7 @@ async def test_an_error_longer_than_the_broker_accepts_is_shortened(
 
 
 def left_behind(*campaigns: int) -> str:
-    """The state of a device whose outcomes the broker never took."""
+    """The state of a device whose outcomes the broker has never acknowledged."""
     jobs = [
         Job(Command(campaign, "http://h/f", "2", ""), 1, ExecutionStatus.FAILED, "why " * 200) for campaign in campaigns
     ]
@@ -277,7 +277,7 @@ async def test_a_broker_that_accepts_a_hundred_bytes_gets_the_shortest_report(
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_a_report_that_is_too_large_does_not_block_later_ones(tmp_path: Path, protocol: Protocol) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "state.json").write_text(left_behind(10**15, 7))  # the older one goes first
+    (tmp_path / "state" / "state.json").write_text(left_behind(10**15, 7))  # The older outcome is sent first.
     with Mosquitto(tmp_path, config="max_packet_size 85\n") as broker:
         async with (
             open_engine_side(broker.url) as engine_side,
@@ -291,7 +291,7 @@ async def test_a_report_that_is_too_large_does_not_block_later_ones(tmp_path: Pa
 
 @asynccontextmanager
 async def answering(url: str, *answers: bytes) -> AsyncIterator[list[str]]:
-    """The engine's answers to a device's questions, one each; given are the topics of the questions."""
+    """Answer a device's questions with these answers, one each. Yields the topics of the questions."""
     asked: list[str] = []
 
     async def answer(session: Session) -> None:
@@ -318,10 +318,10 @@ async def refused(
     statuses: list[int],
     *answers: bytes,
 ) -> tuple[list[str], int]:
-    """A device whose server refuses it so; its outcomes, and how often it asked about that."""
+    """Run a device whose server refuses it with this status. Returns its outcomes and the number of questions."""
     url, checksum = server.put(CONTENT)
     async with agent(broker.url, folder, answer_within=1.0):
-        pass  # it is known to the broker from now on, and asks for no other reason
+        pass  # From now on the broker knows the session, and the device asks for no other reason.
     async with answering(broker.url, *answers) as asked, agent(broker.url, folder, answer_within=1.0):
         server.script.statuses = statuses
         await engine_side.command(DEVICE, 7, url, checksum)

@@ -1,4 +1,4 @@
-"""`rollwave doctor` on real servers: a healthy installation, and each thing that can be wrong with one."""
+"""`rollwave doctor` on real servers: a healthy installation, and each problem that it can find."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ LOGINS = ("--device-a", f"{A}:{password(A)}", "--device-b", f"{B}:{password(B)}"
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What the doctor said, by check."""
+    """The doctor's findings, by check, and its exit code."""
 
     code: int
     findings: dict[str, dict[str, str]]
 
     def states(self) -> dict[str, str]:
-        """What is not ok."""
+        """The checks that are not ok."""
         return {name: each["state"] for name, each in self.findings.items() if each["state"] != "ok"}
 
     def says(self, check: str, state: str, *words: str) -> bool:
-        """Whether a check came out so, and text or mend have these words."""
+        """Check a finding's state, and that its text or hint contains these words."""
         found = self.findings[check]
         examination = f"{found['text']} {found['mend']}"
         assert found["state"] == state, found
@@ -84,7 +84,7 @@ async def test_the_doctor_finds_no_problem_in_a_healthy_installation(
     log = tmp_path / "worker.log"
     async with worker(database, shipped_mosquitto.url, log, **env) as running:
         examination = examine(*LOGINS, DATABASE_URL=database, **env)
-        assert examination.states() == {"login": "warning"}  # the embedded server's superuser
+        assert examination.states() == {"login": "warning"}  # The embedded server's superuser.
         assert examination.says("login", "warning", "superuser", "--grant-to")
         assert len(examination.findings) > 15
         assert running.output().count('"ota_superuser_login"') == 1
@@ -179,7 +179,7 @@ def test_the_doctor_reports_a_damaged_schema(
     psql(database, damage)
     examination = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url)
     assert examination.says(check, state, *words)
-    # What migrate repairs, the check of rights lists as well.
+    # The check of rights, too, lists what migrate repairs.
     assert {name for name, was in examination.states().items() if was == "problem"} - {"rights"} == {check} - {"rights"}
 
 
@@ -255,7 +255,7 @@ def test_the_doctor_reports_retained_reports(database: str, tmp_path: Path) -> N
         assert examination.says(
             f"{device}, retaining reports", "warning", "stores", "ignores", "retain_available false"
         )
-    assert again.states() == examination.states(), "nothing of it stayed in the broker"
+    assert again.states() == examination.states(), "no message was left in the broker"
 
 
 def test_devices_are_named_so_that_the_doctor_can_tell_them_apart(

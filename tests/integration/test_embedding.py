@@ -1,4 +1,4 @@
-"""The coroutines of a host, in its process: what is kept for its pool, and what it may hand over."""
+"""The coroutines in a host's process: how many connections they use, and which arguments they accept."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def embedded(pool: Pool, **arguments: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Both coroutines, with the same arguments; at the end neither has ended by itself."""
+    """Run both coroutines with the same arguments. At the end, neither may have ended by itself."""
     tasks = [
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1, **arguments)),
         asyncio.create_task(run_ota_status_listener(pool, **arguments)),
@@ -84,7 +84,7 @@ async def test_settings_passed_as_an_argument_run_a_campaign(
 
 
 async def test_the_listener_holds_every_slot(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
-    """Else nothing would be sent: reports of the slot that nobody holds would wait."""
+    """Otherwise nothing would be sent, since reports of a slot without a listener would wait."""
     campaign = await insert_campaign(host, 5)
     settings = settings_for(broker, listener_slots=2)
     async with devices(broker.url, always_succeeds), embedded(pool, settings=settings):
@@ -97,7 +97,7 @@ async def test_the_listener_holds_every_slot(pool: Pool, host: Connection, broke
 async def test_a_pool_that_the_listener_would_use_up_is_refused(
     database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, slots: int
 ) -> None:
-    """Nobody would get a connection any more, the host itself included."""
+    """Otherwise neither the host nor the engine would get a connection."""
     async with asyncpg.create_pool(database, min_size=0, max_size=slots) as pool:
         async with embedded(pool, settings=settings_for(broker, listener_slots=slots)):
             await eventually(lambda: problems(caplog), what="said")
@@ -149,7 +149,7 @@ async def test_a_session_is_closed_when_ticks_have_stopped(
 
 
 def test_the_end_of_the_event_loop_closes_every_session(database: str, broker: EmbeddedBroker) -> None:
-    """Two loops, one after the other, each with a pool of its own; nothing holds up their end."""
+    """Two loops, one after the other, each with its own pool. Nothing delays their end."""
 
     async def once() -> None:
         async with create_pool(database) as pool, connect(database) as host, subscribed_listener(pool):
@@ -229,7 +229,7 @@ async def test_an_unreachable_direct_url_is_logged_with_a_hint(
 async def test_a_broker_that_refuses_the_login_ends_nothing_of_the_host(
     pool: Pool, shipped_mosquitto: ShippedMosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each reason has a hint of its own."""
+    """Each reason has its own hint."""
     ca_cert = str(shipped_mosquitto.ca_cert)
     for given, hint in (
         ({}, "Set MQTT_CA_CERT"),
@@ -272,7 +272,7 @@ async def test_an_error_in_the_hosts_own_tick_does_not_end_the_loop(
 async def test_a_problem_is_logged_once_with_its_exception_and_hint(
     pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A host whose format prints no fields sees what is wrong and what to do."""
+    """A host whose log format prints no fields still sees the problem and the hint."""
     for _ in range(3):
         await run_ota_campaign_tick(pool)
     [record] = problems(caplog)
@@ -303,7 +303,7 @@ async def test_an_argument_that_is_not_settings_is_an_error(pool: Pool, caplog: 
 async def test_the_listener_ends_when_every_slot_has_ended(
     pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch in hand is finished in each, however long one of them takes."""
+    """Each finishes its batch, however long another one takes."""
     began, ended = [0], [0]
     run = Listener.run
 
@@ -443,7 +443,7 @@ async def test_the_hosts_log_context_is_kept(
 
 
 class _Plain(asyncio.SelectorEventLoop):
-    """Connects as uvloop's event loop does: without Happy Eyeballs."""
+    """Connects without Happy Eyeballs, as uvloop's event loop does."""
 
     async def create_connection(  # type: ignore[override]
         self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, family: Any = 0

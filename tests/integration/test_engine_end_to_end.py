@@ -1,4 +1,4 @@
-"""A campaign, from rows in psql to COMPLETED or ABORTED, over a real database and broker."""
+"""A campaign from rows inserted with psql to COMPLETED or ABORTED, over a real database and broker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, broker: EmbeddedBroker) -> None:
 
 
 async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: str = "", values: str = "") -> int:
-    """Insert what a host does, with the contract's columns only."""
+    """Insert a campaign as a host does, with the contract's columns only."""
     await pool.execute("INSERT INTO tenants (tenant_id) VALUES ('north') ON CONFLICT DO NOTHING")
     firmware = await pool.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, checksum_sha256)"
@@ -59,7 +59,7 @@ async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: 
 
 @asynccontextmanager
 async def running(pool: Pool) -> AsyncIterator[None]:
-    """The engine, embedded as a host embeds it, given out once it listens."""
+    """Run the engine, embedded as in a host. Yields once it listens."""
     started = await pool.fetchval("SELECT now()")
     tasks = [
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
@@ -76,7 +76,7 @@ async def running(pool: Pool) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def devices(broker: EmbeddedBroker, answer: dict[str, list[str]] | list[str]) -> AsyncIterator[list[Incoming]]:
-    """Devices that answer each command with these statuses; what they received is collected."""
+    """Simulate devices that answer each command with these statuses. Yields the commands received."""
     received: list[Incoming] = []
     async with Session.connect(Broker.from_url(broker.url)) as session:
         await session.subscribe("tenant/+/device/+/ota")
@@ -95,7 +95,7 @@ async def devices(broker: EmbeddedBroker, answer: dict[str, list[str]] | list[st
             yield received
         finally:
             if playing.done():
-                playing.result()  # a session that was lost is why nobody answered
+                playing.result()  # If nobody answered, a lost session is the cause.
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
 

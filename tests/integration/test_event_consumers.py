@@ -1,4 +1,4 @@
-"""A consumer of all events of a tenant that goes on after the last one it saw sees every event, once."""
+"""A consumer of all events of a tenant that continues after the last event it saw sees every event once."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_events_of_all_campaigns_of_a_tenant_come_in_their_order(
 async def test_an_event_that_commits_late_is_waited_for(
     pool: Pool, two_campaigns: tuple[int, int], late: int, commits: bool
 ) -> None:
-    """The event of one campaign has its id; that of the other has a higher one and commits first."""
+    """The event of one campaign has its id. The event of another campaign has a higher one and commits first."""
     other, slow = two_campaigns[1 - late], two_campaigns[late]
     async with AsyncExitStack() as stack:
         transaction = await stack.enter_async_context(_transaction(pool, commits=commits))
@@ -151,7 +151,7 @@ async def test_many_writers_of_many_campaigns(pool: Pool, host: Host) -> None:
 
 @asynccontextmanager
 async def consuming(pool: Pool) -> AsyncIterator[list[int]]:
-    """The ids that a consumer sees. It keeps nothing between two pages but what it has had remembered."""
+    """The ids that a consumer sees. Between two pages it keeps only its stored position."""
     seen: list[int] = []
 
     async def consume() -> None:
@@ -191,7 +191,7 @@ async def test_how_far_a_consumer_has_come_is_remembered(pool: Pool, host: Host)
     assert await position() == 5, "another process of the consumer was further"
     async with _transaction(pool, commits=False) as connection:
         await events.advance(connection, TENANT, CONSUMER, 9)
-    assert await position() == 5, "it goes with the transaction of what the consumer wrote"
+    assert await position() == 5, "the position commits with what the consumer wrote"
     assert await position("ledger") == 0
     assert await position(tenant="south") == 0
 

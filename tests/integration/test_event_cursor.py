@@ -1,4 +1,4 @@
-"""A reader of a campaign's events that goes on after the last one it saw sees every event, once."""
+"""A reader of a campaign's events that continues after the last event it saw sees every event once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def campaign_of_two(host: Connection, retry_on: list[str]) -> int:
 async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
     pool: Pool, host: Connection, retried: bool
 ) -> None:
-    """A report's transaction has written its event and not committed, when an operator pauses the campaign."""
+    """A report's transaction has written its event and not committed when an operator pauses the campaign."""
     campaign = await campaign_of_two(host, retry_on=["reported", "rejected"] if retried else [])
     go_on, written = asyncio.Event(), asyncio.Event()
 
@@ -87,7 +87,7 @@ async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
 
 
 async def test_a_cursor_skips_no_failure_that_comes_during_a_status_change(pool: Pool, host: Connection) -> None:
-    """An operator's transaction has written its event and not committed, when reports come in."""
+    """An operator's transaction has written its event and not committed when reports arrive."""
     campaign = await campaign_of_two(host, retry_on=["reported", "rejected"])
     async with reading(pool, campaign) as seen:
         async with tenant_transaction(pool, TENANT) as connection:

@@ -1,4 +1,4 @@
-"""A claim takes exactly the devices of which *explain* says that they may go now, and else a gate is named (G25)."""
+"""A claim takes exactly the devices that *explain* says may go now. For every other device, a gate is named (G25)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def counted_campaign(
     pool: Pool, host: Connection, *, rollout_rate: int = 10, max_in_flight: int | None = None
 ) -> CampaignId:
-    """A running campaign over :data:`DEVICES` whose devices are counted, as they are before the first claim."""
+    """A running campaign over :data:`DEVICES` whose devices are counted, as before a first claim."""
     made = await insert_campaign(host, DEVICES, rollout_rate=rollout_rate, max_in_flight=max_in_flight)
     await Counters(pool, SETTINGS).count(campaign_ref(made))
     return CampaignId(made)
@@ -59,7 +59,10 @@ async def claim(pool: Pool, campaign: CampaignId) -> Sequence[Claimed]:
 
 
 async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[GateName, int]:
-    """What the campaign's devices wait for; that each counts once, and that a claim now takes what *explain* says."""
+    """The gates that the campaign's devices wait for.
+
+    Checks that each device counts once, and that a claim takes the devices that *explain* names.
+    """
     waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
     pending = (await breakdown(host, campaign)).get("PENDING", 0)
     explained = {each: await explain_device(pool, SETTINGS, TENANT, campaign, each) for each in DEVICES}
@@ -172,7 +175,9 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
     assert [check.gate for check in found.checks if not check.open] == [GateName.BACKOFF]
     await host.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE device_id = 'dev-3'")
     assert (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-3")).may_go_now
-    assert not (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")).may_go_now, "one goes, and dev-3 first"
+    assert not (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")).may_go_now, (
+        "one device goes, and dev-3 is first"
+    )
     await reasons(pool, host, campaign)
 
 
@@ -199,7 +204,7 @@ async def test_explaining_an_unknown_campaign_or_device_is_not_found(pool: Pool,
 
 
 def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
-    """A device's row, in any state that a worker or a host may have left it in."""
+    """A device's row, in any state that a worker or a host may leave it in."""
     if dice.random() < 0.4:
         return (device, "PENDING", 0, 0, 0, None, None, False, None)
     attempt = dice.randint(1, 2)

@@ -1,4 +1,4 @@
-"""An adapter, a broker, and names of the test's own."""
+"""Fixtures: an adapter, a broker, and unique names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture(scope="session")
 def shared_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningBroker]]:
-    """Brokers by name, started when first asked for."""
+    """Brokers by name. Each is started at its first use."""
     with ExitStack() as running:
         yield _Started(running, tmp_path_factory)
 
@@ -46,7 +46,7 @@ class _Started(dict[str, RunningBroker]):
 
 @pytest.fixture
 def shared_broker(kind: Kind, shared_brokers: dict[str, RunningBroker]) -> RunningBroker:
-    """A broker that other tests use too: it is not to be stopped."""
+    """A broker that other tests use, too. A test must not stop it."""
     server = shared_brokers[kind.name].server
     return RunningBroker(kind, server, kind.address(server))
 
@@ -60,5 +60,5 @@ async def broker_proxy(shared_broker: RunningBroker) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 def unique_name() -> str:
-    """For client ids and topics that no other test uses."""
+    """A name for client ids and topics that no other test uses."""
     return f"contract-{next(_numbers)}"

@@ -1,4 +1,4 @@
-"""Manual acknowledgement: what was not acknowledged comes again to the next session of the same client id."""
+"""Manual acknowledgement: unacknowledged messages are sent again to the next session of the same client id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_only_unacknowledged_messages_are_sent_again(
         first = await received(session.messages(), len(PAYLOADS))
         await session.acknowledge(first[0])
         await session.acknowledge_all(first[1:3])
-        await publish(session, unique_name, [LAST])  # the broker has read what was acknowledged before it
+        await publish(session, unique_name, [LAST])  # The broker has read every acknowledgement sent before this one.
     async with adapter.connect(shared_broker.broker, unique_name, persistent=True, manual_ack=True) as session:
         again = await received_until_last(session.messages())
         assert [message.payload for message in again] == PAYLOADS[3:]
@@ -56,7 +56,7 @@ async def test_unacknowledged_messages_of_an_aborted_session_are_sent_again(
 async def test_a_message_that_waits_in_the_buffer_is_not_acknowledged(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str
 ) -> None:
-    """Also where nobody has taken it from the session: only the caller acknowledges."""
+    """Also if nobody has read it from the session: only the caller acknowledges."""
     async with adapter.connect(shared_broker.broker, unique_name, persistent=True, manual_ack=True) as session:
         await session.subscribe(unique_name)
         await publish(session, unique_name, PAYLOADS)

@@ -1,4 +1,4 @@
-"""Bounds: a session reads no further than its buffer, and what a broker does with packets over its limit."""
+"""Limits: a session reads no further than its buffer allows, and a broker may limit the size of a packet."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from tests.proxy import PUBLISH, Packet, Proxy
 
 MESSAGES, MESSAGE_BYTES = 3000, 10_000
 NETWORK_BYTES = 13_000_000
-"""What two sockets and a proxy may hold of messages on their way, at most."""
+"""The maximum number of bytes that two sockets and a proxy hold."""
 
 
 async def flood(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str, *, buffer: int
 ) -> None:
-    """A session that takes nothing lets the broker keep the messages, while another one gets all; then it gets all."""
+    """A session that reads nothing leaves its messages with the broker, while another session receives all.
+
+    Then it receives all of them.
+    """
     passed = 0
 
     def note(packet: Packet) -> None:
@@ -63,7 +66,7 @@ async def test_a_session_stops_reading_at_its_maximum_of_messages(
 async def test_a_session_stops_reading_at_its_maximum_of_bytes(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    """Where the broker can be told how large a packet may be."""
+    """On brokers that accept a limit for the size of packets."""
     await flood(adapter, shared_broker, broker_proxy, unique_name, buffer=MESSAGES)
 
 
@@ -71,7 +74,7 @@ async def test_a_session_stops_reading_at_its_maximum_of_bytes(
 async def test_a_message_over_an_announced_limit_is_not_sent(
     adapter: Adapter, kind: Kind, unique_name: str, tmp_path: Path
 ) -> None:
-    """It is not sent, and the session stands."""
+    """The message is not sent, and the session stays open."""
     limit = kind.abilities.takes_bytes
     with kind.start(tmp_path, small_packets=True) as shared_broker:
         async with adapter.connect(shared_broker.broker) as session:
@@ -86,7 +89,7 @@ async def test_a_message_over_an_announced_limit_is_not_sent(
 async def test_a_message_over_an_unannounced_limit_ends_the_session(
     adapter: Adapter, kind: Kind, unique_name: str, tmp_path: Path
 ) -> None:
-    """The broker ends the connection: the message is neither taken nor refused."""
+    """The broker ends the connection. The receipt says neither taken nor refused."""
     with kind.start(tmp_path, small_packets=True) as shared_broker:
         async with adapter.connect(shared_broker.broker) as session:
             receipt = await settled(await session.publish(unique_name, b"x" * (kind.abilities.takes_bytes + 1)))

@@ -1,4 +1,4 @@
-"""A cancelled call always raises ``CancelledError``, whatever the MQTT library is doing at that moment."""
+"""A cancelled call always raises ``CancelledError``, at any moment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.integration.mqtt_contract.brokers import RunningBroker
 from tests.support import eventually
 
 TRIALS, STEP = 250, 0.00002
-"""Moments at which a call is cancelled: from its start to 5 ms after it, in which a session on loopback is made."""
+"""Delays after which a call is cancelled: 0 to 5 ms, within which a session on loopback is opened."""
 
 PROMPTLY = 0.5
 
 
 @pytest.fixture(autouse=True)
 def no_socket_is_lost() -> Iterator[None]:
-    """One that was lost is collected here, with a warning, and not in a later test."""
+    """Collect garbage here, so that a lost socket raises its warning in this test and not in a later one."""
     yield
     gc.collect()
 
@@ -35,7 +35,7 @@ def delays() -> Iterator[float]:
 
 
 async def lost(work: Coroutine[Any, Any, None] | asyncio.Task[None], delay: float) -> bool:
-    """Cancel ``work`` after ``delay`` seconds. True: the cancellation was lost, and the work went on."""
+    """Cancel ``work`` after ``delay`` seconds. Returns whether the cancellation was lost and the work continued."""
     task = work if isinstance(work, asyncio.Task) else asyncio.create_task(work)
     await asyncio.sleep(delay)
     if task.done():
@@ -49,7 +49,7 @@ async def lost(work: Coroutine[Any, Any, None] | asyncio.Task[None], delay: floa
 
 
 async def nobody() -> Broker:
-    """An address at which nothing listens."""
+    """An address at which no server listens."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()

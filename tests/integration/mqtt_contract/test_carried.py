@@ -1,4 +1,4 @@
-"""What travels with a message: its attempt, its expiry, and whether it was retained."""
+"""Properties of a message: its attempt, its expiry, and whether it was retained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.proxy import PUBLISH, Packet, Proxy
 from tests.support import eventually
 
 MESSAGE_EXPIRY = b"\x02"
-"""The identifier of that property in a packet of MQTT 5."""
+"""The identifier of this property in an MQTT 5 packet."""
 
 
 @pytest.mark.parametrize("attempt", [None, 0, 1, 99_999])
@@ -73,7 +73,7 @@ async def test_a_message_that_has_expired_does_not_arrive(
 async def test_retained_messages_are_withheld_or_marked_where_the_broker_can(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str
 ) -> None:
-    """The engine ignores retained reports, so it asks for none of before and wants later ones marked."""
+    """The engine ignores retained reports. So it asks for no older ones, and wants later ones marked."""
     able = shared_broker.abilities
     async with adapter.connect(shared_broker.broker) as session:
         await (await session.publish(unique_name, b"before", retain=True)).acknowledged()
@@ -107,4 +107,4 @@ async def test_a_subscription_to_state_brings_what_is_retained(
         assert (state.payload, state.retain) == (b"state", True)
         await (await publisher.publish(unique_name, b"new state", retain=True)).acknowledged()
         assert (await received(messages, 1))[0].payload == b"new state"
-    assert qos == [0, 0], "nothing that has to be acknowledged"
+    assert qos == [0, 0], "messages of a state need no acknowledgement"

@@ -1,4 +1,4 @@
-"""Whatever happens to the connection, the session ends with an error of our own, and soon."""
+"""When a connection fails, its session soon ends with an error of our own, whatever the failure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ each_error = pytest.mark.parametrize("error", ERRORS, ids=NAMES)
 
 
 async def life_of_a_session(adapter: Adapter, broker: Broker, unique_name: str) -> None:
-    """All that can be done with one."""
+    """Use every operation of a session."""
     async with asyncio.timeout(20), adapter.connect(broker, unique_name, persistent=True, manual_ack=True) as session:
         await session.subscribe(unique_name)
         for receipt in [await session.publish(unique_name, bytes([number])) for number in range(3)]:
@@ -58,7 +58,10 @@ async def life_of_a_session(adapter: Adapter, broker: Broker, unique_name: str) 
 async def every_fault(
     adapter: Adapter, broker: Broker, unique_name: str, error: Callable[[], Exception], way: str
 ) -> int:
-    """Live through a fault at the first read or write, at the second, and so on. Returns how many there are."""
+    """Raise a fault at the first read or write, then at the second, and so on.
+
+    Returns the number of reads or writes.
+    """
     for number in itertools.count(1):
         with failing(Fault(error(), way, number)) as fault, suppress(BrokerUnavailable):
             await life_of_a_session(adapter, broker, unique_name)
@@ -128,7 +131,7 @@ async def test_a_callers_timeout_is_raised_as_a_timeout(
 async def test_a_half_open_connection_is_noticed_within_the_keepalive(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    """The connection is open, but nothing comes over it. The session ends after 1.5 times the keepalive."""
+    """The connection is open, but no data arrives. The session ends after 1.5 times the keepalive."""
     keepalive = 1
     async with adapter.connect(replace(shared_broker.through(broker_proxy.url), keepalive=keepalive)) as session:
         broker_proxy.rules.append(lambda _: Do.DROP)

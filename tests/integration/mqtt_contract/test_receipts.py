@@ -56,7 +56,7 @@ async def test_a_receipt_says_that_there_is_no_answer_yet(
 async def test_a_wait_for_the_last_answer_is_a_wait_for_all(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str
 ) -> None:
-    """Brokers answer in order: whoever waits for the last answer has all of them."""
+    """Brokers answer in order, so the last answer comes after all others."""
     async with adapter.connect(shared_broker.broker) as session:
         receipts = [await session.publish(unique_name, b"%d" % number) for number in range(500)]
         await settled(receipts[-1])
@@ -78,7 +78,7 @@ async def test_a_message_refused_by_the_access_rules_leaves_the_session_open(
         async with adapter.connect(shared_broker.broker) as session:
             receipt = await settled(await session.publish("forbidden", b""))
             assert (receipt.answered, receipt.taken, receipt.refused) == (True, False, True)
-            assert (await settled(await session.publish("allowed/1", b""))).taken, "the session stands"
+            assert (await settled(await session.publish("allowed/1", b""))).taken, "the session stays open"
 
 
 @on_mqtt_5()
@@ -93,14 +93,14 @@ async def test_every_reason_code_of_a_refused_message_counts_as_a_refusal(
         assert (receipt.answered, receipt.taken, receipt.refused) == (True, False, True)
         with pytest.raises(BrokerUnavailable, match=str(reason)):
             await receipt.acknowledged()
-        assert (await settled(await session.publish(f"{unique_name}/yes", b""))).taken, "the session stands"
+        assert (await settled(await session.publish(f"{unique_name}/yes", b""))).taken, "the session stays open"
 
 
 @pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET], ids=lambda ending: ending.name)
 async def test_a_message_is_neither_taken_nor_refused_if_the_connection_ends_first(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str, ending: Do
 ) -> None:
-    """The broker may have the message: it is neither taken nor refused."""
+    """The broker may have received the message, so its receipt says neither taken nor refused."""
     broker_proxy.rules.append(to_client(PUBACK, Do.DROP))
     async with adapter.connect(shared_broker.through(broker_proxy.url)) as session:
         receipts = [await session.publish(unique_name, b"") for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A session or a subscription that the broker refuses: the error message says why, and its hint what to do."""
+"""The broker refuses a session or a subscription: the error message gives the reason, and its hint the remedy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ async def test_an_unknown_login_is_refused_with_a_hint(
             pass
         error = await refusal(adapter, replace(shared_broker.broker, username=login[0], password=login[1]))
     assert kind.abilities.bad_login in str(error)
-    assert (LOGIN_HINT in error.hint) is ("reason_code" in kind.abilities.bad_login), "where the broker says so"
+    assert (LOGIN_HINT in error.hint) is ("reason_code" in kind.abilities.bad_login), (
+        "where the broker gives the reason"
+    )
 
 
 _MQTT_5_CODES = {0x80: False, 0x85: False, 0x86: True, 0x87: True, 0x88: False, 0x89: False, 0x8A: False, 0x97: False}
@@ -100,7 +102,7 @@ async def test_an_invalid_host_name_is_a_broker_error(adapter: Adapter) -> None:
 async def test_the_hint_for_a_wrong_url_scheme_names_the_other_scheme(
     adapter: Adapter, shipped_mosquitto: ShippedMosquitto, mosquitto: Mosquitto, protocol: Protocol
 ) -> None:
-    """TLS spoken to a broker that speaks none, or the other way round."""
+    """TLS to a broker without TLS, and the other way round."""
     plaintext = shipped_mosquitto.url.replace("mqtts://", "mqtt://")
     assert "mqtts://" in (await refusal(adapter, Broker.from_url(plaintext, protocol=protocol))).hint
     encrypted = mosquitto.url.replace("mqtt://", "mqtts://")

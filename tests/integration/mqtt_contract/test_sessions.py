@@ -1,4 +1,4 @@
-"""Sessions: whether the broker remembers them, how they end, and that they never come back by themselves."""
+"""Sessions: whether the broker remembers them, how they end, and that they are never opened again by themselves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_session_present_says_whether_the_broker_remembers_the_client_id(
     for persistent in (True, True, False, True):
         async with adapter.connect(shared_broker.broker, unique_name, persistent=persistent) as session:
             found.append(session.session_present)
-    assert found == [False, True, False, False], "a session that is not persistent ends what was remembered"
+    assert found == [False, True, False, False], "a session that is not persistent ends the remembered one"
     async with adapter.connect(shared_broker.broker, f"{unique_name}-other", persistent=True) as session:
         assert not session.session_present
 
@@ -107,7 +107,7 @@ async def test_a_takeover_is_told_from_other_reasons_for_a_disconnect(
 async def test_a_lost_session_is_not_opened_again(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    """Whoever holds it opens another, and so notices that the broker may have forgotten it."""
+    """The caller opens the next session, and so learns whether the broker has forgotten the old one."""
     async with adapter.connect(shared_broker.through(broker_proxy.url), unique_name, persistent=True) as session:
         await session.subscribe(unique_name)
         broker_proxy.cut()
@@ -135,13 +135,13 @@ async def test_what_had_been_received_can_be_taken_after_the_end(
         await eventually(lambda: not session.connected, what="lost")
         async with asyncio.timeout(15):
             rest = [message.payload async for message in messages]
-        assert rest in ([b"b"], []), "nothing but what came before the end"
+        assert rest in ([b"b"], []), "only messages received before the end"
 
 
 async def test_leaving_a_session_settles_every_receipt(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str
 ) -> None:
-    """What still waits for the broker may be lost with the session, and its receipt says so."""
+    """Messages without an answer may be lost with the session. Their receipts say that there is no answer."""
     async with adapter.connect(shared_broker.broker) as subscriber:
         await subscriber.subscribe(unique_name)
         async with adapter.connect(shared_broker.broker) as session:
@@ -158,7 +158,7 @@ async def test_leaving_a_session_settles_every_receipt(
 
 @contextmanager
 def frozen(shared_broker: RunningBroker) -> Iterator[None]:
-    """The broker does nothing during the block, and its connections stay open."""
+    """Freeze the broker during the block. Its connections stay open."""
     assert shared_broker.server.pid
     os.kill(shared_broker.server.pid, signal.SIGSTOP)
     try:
@@ -170,7 +170,7 @@ def frozen(shared_broker: RunningBroker) -> Iterator[None]:
 async def test_abort_sends_nothing_that_still_waits(
     adapter: Adapter, kind: Kind, unique_name: str, tmp_path: Path
 ) -> None:
-    """While the broker is frozen, the session's queue fills. What is in it at the time of the abort is never sent."""
+    """While the broker is frozen, the session's queue fills. Messages in it at the time of the abort are never sent."""
     with kind.start(tmp_path) as shared_broker:
         async with (
             adapter.connect(shared_broker.broker) as session,
@@ -183,7 +183,7 @@ async def test_abort_sends_nothing_that_still_waits(
                     while True:
                         receipt = await asyncio.wait_for(session.publish(f"{unique_name}/1", b"x" * 100_000), 0.5)
                         receipts.append(receipt)
-                assert len(receipts) > 40, "its queues are full"
+                assert len(receipts) > 40, "the session's queues are full"
                 session.abort()
                 for receipt in receipts:
                     await settled(receipt)
