@@ -1,4 +1,4 @@
-"""Firmware as hosts write it: what can be understood goes out in one form, and what cannot be holds its campaign."""
+"""Firmware rows as hosts write them: readable values are sent in one form, and unreadable ones pause the campaign."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIGEST = hashlib.sha256(b"firmware").hexdigest()
 
 
 async def campaign_over(host: Connection, **columns: object) -> int:
-    """A RUNNING campaign over one device, whose firmware's row has these values."""
+    """A RUNNING campaign over one device, whose firmware row has these values."""
     campaign = await insert_campaign(host, 1)
     sets = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 2))
     await host.execute(

@@ -1,4 +1,4 @@
-"""The simulated fleet against a real broker: what it says it did is what came over the wire."""
+"""The simulated fleet on a real broker: its summary agrees with the reports that arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host that works as ``pulse_app`` itself, and one that changes its own rules after its tables were adopted."""
+"""A host that works as ``pulse_app`` itself, and one that changes its policies after its tables were adopted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def host(empty_database: str) -> Host:
 
 @pytest.fixture
 async def root(host: Host) -> AsyncIterator[Connection]:
-    """Roles outlive a test's database: what was given to one is taken back."""
+    """Roles outlive a test's database, so what was granted to one is revoked."""
     async with connect(host.root) as connection:
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app_rw')"):
             await connection.execute("CREATE ROLE app_rw")
@@ -51,7 +51,7 @@ async def test_the_hosts_own_policies_still_apply_to_it(host: Host, root: Connec
     async with connect(host.service) as service:
         await service.execute("SET ROLE pulse_app; SET app.is_admin = 'on'")
         before = [await service.fetchval(f"SELECT count(tenant_id) FROM {table}") for table in SHARED]
-        assert before[0] > 0, "an administrator's tenants"
+        assert before[0] > 0, "the tenants of an administrator"
         host.migrate("--grant-to", "rollwave_worker")
         assert [await service.fetchval(f"SELECT count(tenant_id) FROM {table}") for table in SHARED] == before
     assert "up to date" in host.migrate()
@@ -66,7 +66,7 @@ async def test_a_grant_on_columns_of_tenants_gives_no_further_rights(host: Host,
 
 
 WITHOUT = "; ".join(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in SHARED)
-"""The host's policies are there, and have no effect."""
+"""The host's policies exist, and have no effect."""
 
 LATER = "tenant_id = current_setting('host.tenant', true)"
 
@@ -83,7 +83,7 @@ async def test_policies_that_the_host_creates_later_have_effect(host: Host, root
         env = {"DATABASE_URL": host.root, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
         assert fault in rollwave("doctor", env=env).stdout
         keys = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": host.worker})
-        assert keys.returncode == 0, "the engine works all the while"
+        assert keys.returncode == 0, "the engine works the whole time"
         assert f"repaired: {fault}" in host.migrate()
         assert await reports.fetchval("SELECT count(*) FROM devices") == 0
         await reports.execute("SET host.tenant = 'north'")

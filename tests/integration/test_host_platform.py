@@ -1,4 +1,4 @@
-"""Rollwave in a host's worker process, over the host's own tables: the usual case, start to end."""
+"""Rollwave in a host's worker process and on the host's own tables: the usual case, from start to end."""
 
 from __future__ import annotations
 

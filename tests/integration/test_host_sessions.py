@@ -1,4 +1,4 @@
-"""A host's sessions have settings of their own, a time zone above all, and its columns have none: times stay right."""
+"""A host's sessions have their own settings, above all a time zone that its columns lack: times stay correct."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SETTINGS = {
     "row_security": "off",
     "statement_timeout": "10000",
 }
-"""What a host may set for its own statements."""
+"""Settings that a host may choose for its own statements."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +65,14 @@ async def test_each_transaction_sets_the_settings_that_it_depends_on(host: Host,
         async with tenant_transaction(pool, "north") as connection:
             found = {name: await connection.fetchval("SELECT current_setting($1)", name) for name in wanted}
         async with pool.acquire() as connection:
-            assert await connection.fetchval("SHOW TimeZone") == KOLKATA, "the host's own statements keep theirs"
+            assert await connection.fetchval("SHOW TimeZone") == KOLKATA, (
+                "the host's own statements keep their settings"
+            )
     assert found == wanted
 
 
 async def _left_by_the_host(connection: Any) -> None:
-    """What the host's code may leave behind in a session, as RESET ALL leaves the role."""
+    """What a host's code may leave behind in a session. RESET ALL does not reset the role."""
     await connection.execute("SET ROLE pulse_app; SET TIME ZONE 'Asia/Kolkata'; SET app.tenant_id = 'south'")
 
 
@@ -101,7 +103,7 @@ async def test_campaigns_complete_under_any_session_settings_of_the_host(
 
 
 async def _in_zone(host: Host, zone: str, *, of_role: bool = False) -> None:
-    """From now on new sessions are in ``zone``, and those that there are end."""
+    """From now on new sessions use ``zone``. Open sessions are ended."""
     name = host.root.partition("@/")[2].partition("?")[0]
     async with connect(host.root) as root:
         whose = f"ROLE host_service IN DATABASE {name}" if of_role else f"DATABASE {name}"
@@ -129,7 +131,7 @@ async def test_times_are_correct_to_the_second_under_any_session_settings(
             assert (await client.post(f"{CAMPAIGNS}/{made['id']}/start")).status_code == 200
             await wait_until_ended(root, made["id"])
         found = [await _times(host.root, made["id"]), await _times(host.service, made["id"], **how)]
-    assert found[0] == found[1], "whoever asks, and in whichever zone"
+    assert found[0] == found[1], "the same for each reader in each zone"
     ended = datetime.now(UTC)
     for name, text in found[0].items():
         assert text.endswith("Z"), (name, text)
@@ -139,7 +141,7 @@ async def test_times_are_correct_to_the_second_under_any_session_settings(
 
 
 async def _times(url: str, campaign: int, **how: Any) -> dict[str, str]:
-    """Every time that the API shows of a campaign, by what it is the time of."""
+    """Every time that the API shows for a campaign, by its meaning."""
     async with host_pool(url, **how) as pool, calling(pool) as client:
         shown = (await client.get(f"{CAMPAIGNS}/{campaign}")).json()
         listed = (await client.get(f"{CAMPAIGNS}/{campaign}/devices")).json()["devices"]
@@ -158,7 +160,7 @@ async def _times(url: str, campaign: int, **how: Any) -> dict[str, str]:
 async def test_a_time_zone_change_during_a_campaign_fails_no_device(
     host: Host, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    """What was written in one zone is no 13 hours older in another."""
+    """A time written in one zone is not 13 hours older in another."""
     await _in_zone(host, LOS_ANGELES)
     async with (
         devices(broker.url, answer_with("DOWNLOADING")) as fleet,

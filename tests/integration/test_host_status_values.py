@@ -1,4 +1,4 @@
-"""A host's status columns: values of the engine that they refuse, and values of the host's own."""
+"""A host's status columns: engine values that they refuse, and the host's own values."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_status_values_of_a_hosts_own_stop_no_report(pool: Pool, host: Con
         + [incoming_report("dev-2", each, "SUCCESS") for each in (cancelled, archived, uncounted)],
     )
     refused = sample("rollwave_reports_total", outcome=Outcome.INVALID.value) - refused_before
-    assert refused == 0, "no report was taken for invalid"
+    assert refused == 0, "no report counts as invalid"
     assert await breakdown(host, cancelled) == {"CANCELLED": 1, "SUCCESS": 1}
     assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
     assert await campaign_row(host, uncounted) == ("RUNNING", 1, 1)

@@ -1,4 +1,4 @@
-"""A host's process in which something is wrong: its own workers go on, and each problem is one line with its hint."""
+"""A problem in a host's process: its own workers continue, and the problem is logged in one line with a hint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUBSCRIBED = "ota_status_listener_subscribed"
 OWN = "own loop"
 
 in_either_loop = pytest.mark.parametrize("loop", ["worker_loop", OWN])
-"""Rollwave's loop, or the one that the host has already. What differs in neither is tried in the host's."""
+"""Rollwave's own loop, or the loop of the host. A test that is the same in both uses the host's."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def pgbouncer(database: str) -> Iterator[PgBouncer]:
 
 @asynccontextmanager
 async def hosting(database: str, log: Path, loop: str, *options: str, **settings: str) -> AsyncIterator[Running]:
-    """The host's process, which ticks five times a second; at its end it still runs, and nothing has leaked out."""
+    """The host's process, with five ticks a second. At the end it must still run, without leaked secrets."""
     how = ("--own-loop", *options) if loop == OWN else options
     async with host_process(database, log / "log", *how, **settings) as running:
         yield running
@@ -50,7 +50,7 @@ def problems(running: Running) -> list[str]:
 
 
 async def one_problem(running: Running, hint: str) -> str:
-    """Wait until something is wrong, and then for ten ticks and another try of the listener. Returns the only line."""
+    """Wait for a problem, then for ten ticks and another try of the listener. Returns its only line."""
     await eventually(lambda: problems(running), what="said")
     await wait_for_heartbeats(running, 30)
     [line] = problems(running)
@@ -137,7 +137,7 @@ async def test_a_direct_url_to_another_database_does_not_stop_the_host(
 
 @in_either_loop
 async def test_an_unavailable_broker_does_not_stop_the_host(database: str, tmp_path: Path, loop: str) -> None:
-    """It is missed twice, by commands and by reports: the first to miss it says why."""
+    """Both commands and reports notice it. The first one to notice logs it."""
     port = free_port()
     url = f"mqtt://127.0.0.1:{port}"
     async with connect(database) as root, hosting(database, tmp_path, loop, MQTT_BROKER_URL=url) as host:
@@ -151,7 +151,9 @@ async def test_an_unavailable_broker_does_not_stop_the_host(database: str, tmp_p
         await wait_for_heartbeats(host, 30)
         events = [line.split()[2] for line in problems(host)[1:]]
         assert set(events) <= {"ota_status_listener_disconnected", "ota_mqtt_publish_failed"}
-        assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, "once for each outage"
+        assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, (
+            "logged once for each outage"
+        )
 
 
 @in_either_loop

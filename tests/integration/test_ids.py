@@ -1,4 +1,4 @@
-"""Ids as people give them: through the database, the broker, the API and back."""
+"""Ids with any characters pass through the database, the broker and the API unchanged."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ async def test_reports_of_devices_not_sent_to_are_logged_at_intervals(
         await eventually(lambda: events(running, "ota_status_unknown"), what="all of this tenant are taken in")
         await eventually(lambda: len(events(running, "ota_status_not_sent")) >= 3, what="and the other tenant's")
         refusals = {event["campaign_id"]: event for event in events(running, "ota_status_not_sent")}
-        assert len(events(running, "ota_status_not_sent")) == 3, "one line a campaign"
+        assert len(events(running, "ota_status_not_sent")) == 3, "one line for each campaign"
         assert {number: each["tenant_id"] for number, each in refusals.items()} == {
             paused: "north",
             south: "south",

@@ -54,7 +54,7 @@ def is_bad(topic: str) -> bool:
 
 
 async def refused(host: Connection) -> dict[str, str]:
-    """Devices that wait because the broker does not take their command, and why."""
+    """Devices that wait because the broker refuses their command, and the reasons."""
     rows = await host.fetch("SELECT device_id, refused_for FROM ota_device_status WHERE refusals > 0")
     return {row["device_id"]: row["refused_for"] for row in rows}
 
@@ -108,14 +108,14 @@ async def test_a_device_whose_command_ends_the_session_waits_alone(
         sent = fleet.times_sent(campaign)
         assert {each.attempt for each in fleet.commands} <= {1}
         again = sum(sent.values()) - len(sent)
-        # A reset loses answers on their way: those commands have to go again.
+        # A reset loses answers on their way, so those commands have to be sent again.
         assert again <= 5 + (number // 2 if ending is Do.RESET else number // 10), f"{again} duplicates"
         assert max(sent.values(), default=1) <= 6
         assert await campaign_row(host, campaign) == ("RUNNING", number - len(bad), 0)
         await eventually(lambda: events(it, "ota_devices_refused"), what="it is logged")
         assert events(it, "ota_devices_refused")[0]["reason"] == "the broker ends the connection over it"
 
-        # The delays grow, and the broker's mind may change.
+        # The delays grow, and the broker may accept the command later.
         refusals = "SELECT min(refusals) FROM ota_device_status WHERE refusals > 0"
         first = await host.fetchval(refusals)
 
@@ -182,7 +182,7 @@ async def test_no_device_is_suspected_after_an_outage(
 async def test_a_session_that_ends_by_itself_is_not_taken_for_a_size_limit(
     database: str, host: Connection, mosquitto: Mosquitto, mqtt_proxy: Proxy, tmp_path: Path
 ) -> None:
-    """By chance the connection is cut at large messages only. After a small one the session ends too, soon after."""
+    """The connection is cut at large messages only, by chance. Soon after, a session ends at a small message, too."""
     small: list[Packet] = []
 
     def cut_large(packet: Packet) -> Do | None:
@@ -202,7 +202,9 @@ async def test_a_session_that_ends_by_itself_is_not_taken_for_a_size_limit(
             return len(small) > 2 or (await campaign_row(host, campaign))[0] != "RUNNING"
 
         await eventually(tried, what="tried")
-        assert (await campaign_row(host, campaign))[0] == "RUNNING", "not paused for the size of its command"
+        assert (await campaign_row(host, campaign))[0] == "RUNNING", (
+            "it is not paused because of the size of its command"
+        )
         assert await refused(host) == {}
         mqtt_proxy.rules.clear()
         await wait_until_ended(host, campaign)
@@ -223,7 +225,7 @@ async def test_no_device_is_suspected_when_every_session_ends(
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker that takes packets of 1,500 bytes."""
+    """A broker that accepts packets of up to 1,500 bytes."""
     with Mosquitto(tmp_path, config="max_packet_size 1500\n") as broker:
         yield broker
 
@@ -253,7 +255,7 @@ async def test_a_command_larger_than_the_broker_accepts_pauses_its_campaign(
         assert await refused(host) == {}
         assert await breakdown(host, campaign) == {"PENDING": number}
         due_now = "SELECT bool_and(attempt = 0 OR due_at <= now()) FROM ota_device_status WHERE campaign_id = $1"
-        assert await host.fetchval(due_now, campaign), "given back"
+        assert await host.fetchval(due_now, campaign), "its claim is released"
         await wait_until_ended(host, other, tenant="east")
 
 
@@ -282,7 +284,7 @@ async def test_a_device_whose_id_makes_the_command_too_large_waits_alone(
 
 
 class PublishWatcher:
-    """What is published to devices, when, and over how many connections."""
+    """Records which devices are sent to, when, and over how many connections."""
 
     def __init__(self, mqtt_proxy: Proxy) -> None:
         self.at: list[tuple[str, float]] = []
@@ -327,7 +329,7 @@ async def test_isolation_sends_nothing_after_a_stop(
     campaign = await insert_campaign(host, named(8, {0}), rollout_rate=1000)
     await dispatching.dispatch(campaign_ref(campaign))
     assert left < 0
-    assert len(seen.at) == published, "nothing after the check that said no"
+    assert len(seen.at) == published, "nothing is sent after the campaign was stopped"
     assert seen.names.count("bad-0") <= 1 + looks
 
 

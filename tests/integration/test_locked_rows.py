@@ -41,7 +41,7 @@ async def test_a_locked_campaign_row_delays_only_its_own_campaign(
         async with second.transaction():
             await second.execute("SELECT FROM ota_campaigns WHERE id = $1 FOR UPDATE", kept)
             other = await insert_campaign(host, 24, tenant="south", rollout_rate=4)
-            # Six ticks of 0.2 s; as many waits for the lock would take half a minute.
+            # Six ticks of 0.2 s. Waiting for the lock in each would take half a minute.
             await wait_until_ended(host, other, tenant="south", timeout=20)
             assert await campaign_row(host, other, "south") == ("COMPLETED", 24, 0)
             assert len(fleet.commands_of(kept)) <= 1

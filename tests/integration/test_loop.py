@@ -1,4 +1,4 @@
-"""A worker's loop: when it looks at a campaign, and how campaigns take turns."""
+"""A worker's loop: when it looks at a campaign, and how campaigns share its time."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ async def test_a_long_campaign_does_not_delay_a_short_one(pool: Pool, host: Conn
         await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
         for each in large:
             found = await breakdown(host, each)
-            assert found["PENDING"] > 0, "it was not waited for"
-            assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
+            assert found["PENDING"] > 0, "the short campaign did not wait for it"
+            assert found.get("DOWNLOADING", 0) > 0, "its turn is over"
 
 
 async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
@@ -132,7 +132,7 @@ async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Conn
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
     assert len((await claiming.claim(campaign_ref(campaign))).commands) == 500, (
-        "half the window is over, and fifty have gone"
+        "half the interval is over, and fifty devices were sent to"
     )
 
 
@@ -141,13 +141,13 @@ async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_
 ) -> None:
     campaign = await insert_campaign(host, 2)
     upkeep = Upkeep(pool, Settings())
-    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "both want a command"
+    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "both need a command"
     await mark_sent(host, campaign, ["dev-1", "dev-2"])
     assert 3500 < (await upkeep.look_after(campaign_ref(campaign))).idle_seconds <= 3600, "until the first deadline"
     await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'dev-2'")
     assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "a deadline has passed"
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
-    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "one was set back by hand"
+    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "one was set back by a host"
 
 
 async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
@@ -166,7 +166,7 @@ async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     await mark_sent(host, campaign, ["dev-1", "dev-2"])
     async with CommandSession(Broker.from_url(broker.url)) as command_session:
         ticker = tick.Ticker(pool, command_session, Settings())
-        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "and does not wait for them itself"
+        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "the call does not wait for them"
         assert make_claims == 0
         await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
         await ticker.tick()
@@ -182,7 +182,7 @@ async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     small = await insert_campaign(host, 5)
     async with loop_running(pool, broker, Settings(), turns=turns):
         await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
-        assert (await breakdown(host, aborted))["PENDING"] > 0, "it was not waited for"
+        assert (await breakdown(host, aborted))["PENDING"] > 0, "the other campaign did not wait for it"
         await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")
 
 
@@ -202,7 +202,7 @@ async def test_a_cancelled_loop_leaves_nothing_running(
         await other.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         before = asyncio.all_tasks()
         running = asyncio.create_task(CampaignLoop(pool, command_session, Settings(), asyncio.Event()).run())
-        # Not over the connection that holds the lock: in a transaction, what is waited for is looked up once.
+        # Not on the connection that holds the lock: pg_stat_activity is read once in a transaction.
         await eventually(lambda: waits_for_a_lock(host), what="something in hand")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Reports of many tenants in one transaction: the same guards, the same walls, and nobody is held up by another."""
+"""Reports of many tenants in one transaction: the same rules and isolation apply, and no tenant delays another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALONE, *OTHERS = (TenantId(each) for each in ("north", "south", "demo"))
 TENANTS = [ALONE, *OTHERS]
 TIMES = Times(1800, 1800, 86_400)
 
-# (attempt, failed_attempt, failed_reason) and the seconds until the deadline
+# (attempt, failed_attempt, failed_reason), and the seconds until the deadline.
 PASTS = [
     (0, 0, None),
     (1, 0, None),
@@ -61,7 +61,7 @@ async def campaign_of(host: Connection, tenant: str, count: int = 4, **columns: 
 
 
 async def transactions(host: Connection) -> int:
-    """How many transactions wrote the executions that have come to an end."""
+    """The number of transactions that wrote the executions that have ended."""
     number: int = await host.fetchval(
         "SELECT count(DISTINCT xmin::text) FROM ota_device_status WHERE status = 'SUCCESS'"
     )
@@ -73,7 +73,7 @@ async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactio
 ) -> None:
     states = list(product(["CANCELLED", *S], PASTS, DUE, [0, 50]))
     cases = [(f"dev-{n}-{m}", state, report) for n, state in enumerate(states) for m, report in enumerate(REPORTS)]
-    cases = cases[::7]  # every state meets every kind of report, not every report
+    cases = cases[::7]  # Every status meets every kind of report, not every single report.
     await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
     said_by: dict[TenantId, list[tuple[DeviceId, Report]]] = {}
     for tenant in TENANTS:
@@ -114,7 +114,7 @@ async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactio
 
 
 async def _rows(host: Connection, tenant: str) -> list[tuple[object, ...]]:
-    """Every execution of a tenant; times to five minutes, from when it began."""
+    """Every execution of a tenant. Times are in steps of five minutes from its start."""
     rows = await host.fetch(
         "SELECT device_id, status, progress_pct, error_message, attempt, sent_attempt, heard_attempt, failed_attempt,"
         " failed_reason, completed_at IS NULL, round(EXTRACT(epoch FROM due_at - started_at) / 300)"
@@ -146,7 +146,7 @@ async def test_many_tenants_at_once_move_counters_as_a_single_tenants_transactio
     sums = await host.fetch(
         "SELECT DISTINCT pending, downloading, installing, succeeded, failed, skipped FROM ota_campaigns"
     )
-    assert len(sums) == 2, "counted and not counted yet"
+    assert len(sums) == 2, "counted campaigns and uncounted ones"
 
 
 @pytest.mark.parametrize(("tenants_per_lane", "lanes"), [(100, 1), (20, 2)])
@@ -235,7 +235,7 @@ async def test_a_locked_row_delays_only_its_own_tenant(database: str, pool: Pool
 
 
 async def test_rows_not_found_in_the_shared_transaction_are_looked_up_again(pool: Pool, host: Connection) -> None:
-    """As on Citus, which does not pass on what ``set_config`` names."""
+    """As on Citus, which does not pass on settings made with ``set_config``."""
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     written = await host.fetchval("SELECT pg_get_functiondef('rollwave_apply_reports'::regproc)")
     await host.execute(written.replace("set_config('app.tenant_id', r.tenant, true)", "1"))
@@ -264,7 +264,7 @@ async def test_row_level_security_alone_separates_the_tenants_of_one_transaction
         tally = Counter({(CampaignId(7), S.SUCCESS): 1})
         standings = await many_tenants.count(connection, {TenantId("north"): tally})
         assert await connection.fetchval("SELECT current_setting('app.tenant_id')") == ""
-        assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "nobody's"
+        assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "the tenant of nobody"
     assert [each.became for each in effects] == [S.SUCCESS]
     assert [(tenant, standing.succeeded) for tenant, standing in standings] == [("north", 1)]
     ended = await host.fetch("SELECT tenant_id, device_id FROM ota_device_status WHERE status = 'SUCCESS'")

@@ -1,4 +1,4 @@
-"""``rollwave migrate``: repeated, raced, refused, and run beside workers."""
+"""``rollwave migrate``: run again, run concurrently, refused, and run while workers work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
 
 def schema(url: str) -> str:
-    """Every relation, column, policy, function and constraint there is."""
+    """Every relation, column, policy, function and constraint."""
     return psql(
         url,
         """
@@ -44,7 +44,7 @@ def test_a_migration_can_be_repeated(empty_database: str) -> None:
 
 
 async def test_a_migration_that_waits_for_a_lock_blocks_no_other_session(empty_database: str, tmp_path: Path) -> None:
-    """A transaction that reads for long keeps the table; all others go on reading meanwhile."""
+    """A long transaction reads the table and blocks the migration. All others can still read meanwhile."""
     async with connect(empty_database) as reader, connect(empty_database) as other:
         await at_version(reader, 8)
         holding = reader.transaction()
@@ -140,7 +140,7 @@ async def test_a_migration_can_run_beside_workers(database: str, broker: Embedde
 
 async def test_a_failed_migration_file_is_rolled_back(empty_database: str) -> None:
     async with connect(empty_database) as host:
-        await host.execute("CREATE VIEW ota_campaigns AS SELECT 1 AS id")  # ours cannot be added to it
+        await host.execute("CREATE VIEW ota_campaigns AS SELECT 1 AS id")  # The engine's column cannot be added to it.
         refused = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
         assert refused.returncode == 1
         assert "Traceback" not in refused.stderr

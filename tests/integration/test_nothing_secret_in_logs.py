@@ -1,4 +1,4 @@
-"""Passwords, keys and a device's endless words are in no log and no message, whatever goes wrong."""
+"""Passwords, keys and long messages of a device are in no log and no error message, whatever fails."""
 
 from __future__ import annotations
 

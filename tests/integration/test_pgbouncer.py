@@ -1,4 +1,4 @@
-"""A pooler in transaction mode stands before the database: campaigns run through it, slots' locks go past it."""
+"""PgBouncer in transaction mode before the database: campaigns run through it, and slot locks bypass it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
 
 @pytest.fixture
 def pgbouncer(database: str) -> Iterator[PgBouncer]:
-    # Not under pytest's own folder: it runs as another user, who may not enter that.
+    # Not in pytest's own folder: it runs as another user, who may not enter that folder.
     with TemporaryDirectory(prefix="rollwave-tests-") as folder, PgBouncer(Path(folder), database) as pooler:
         yield pooler
 
@@ -52,7 +52,9 @@ async def test_a_campaign_completes_through_pgbouncer_with_two_workers(
             await insert_campaign(host, 100, tenant=each, rollout_rate=10): each for each in ("north", "south")
         }
         await eventually(lambda: len(fleet.commands) > 60, what="under way")
-        assert not events(second, "ota_status_listener_subscribed"), "one listens, the other stands by"
+        assert not events(second, "ota_status_listener_subscribed"), (
+            "one worker listens, the other is ready to take over"
+        )
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
         first.process.kill()
         for campaign, tenant in campaigns.items():
@@ -90,7 +92,7 @@ async def test_a_hosts_pool_through_pgbouncer_works(
 async def test_session_locks_are_never_taken_through_pgbouncer(
     pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two workers might have it at once, and neither would know."""
+    """Otherwise two workers could have the lock at once, without noticing."""
 
     def tries() -> int:
         return sum(each.message == "ota_not_ready" for each in caplog.records)
@@ -111,7 +113,7 @@ async def test_session_locks_are_never_taken_through_pgbouncer(
 async def test_mixed_up_prepared_statements_are_logged_with_a_hint(
     pgbouncer: PgBouncer, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A host that made its pool as for PostgreSQL itself."""
+    """A host that made its pool as for a direct connection to PostgreSQL."""
     settings = Settings(mqtt_broker_url=broker.url, database_direct_url=pgbouncer.url)
     async with asyncpg.create_pool(pgbouncer.url, min_size=0) as pool:
 

@@ -1,4 +1,4 @@
-"""The pipeline of commands: a slow broker does not delay claims, and at most one batch has no answer yet."""
+"""The dispatch pipeline: a slow broker does not delay claims, and at most one batch waits for answers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def command_session(mosquitto: Mosquitto) -> AsyncIterator[CommandSession]
 
 
 def batch_dispatch(pool: Pool, command_session: CommandSession, **options: Any) -> Dispatch:
-    """Sends in batches of BATCH. Its turn ends when all is sent, not by the clock."""
+    """Sends in batches of BATCH. Its turn ends when all is sent, not after a time."""
     return make_dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH), turn_seconds=600.0, **options)
 
 
@@ -130,7 +130,7 @@ async def claimed(host: Connection, number: int) -> bool:
 async def only_these_were_sent(host: Connection, campaign: int, number: int) -> None:
     assert await breakdown(host, campaign) == {"DOWNLOADING": number, "PENDING": DEVICES - number}
     leases = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND due_at > now()"
-    assert await host.fetchval(leases) == 0, "what was claimed and not sent is given back"
+    assert await host.fetchval(leases) == 0, "devices that were claimed and not sent to are released"
 
 
 async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(

@@ -1,4 +1,4 @@
-"""Programming errors in the path of reports: nothing is lost, it is said what is wrong, and it is tried again."""
+"""Programming errors while reports are processed: the error is logged, and no report is lost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def failing() -> Iterator[Callable[[Failpoint, type[Exception], int], None]]:
-    """Have a failpoint raise, so many times."""
+    """Let a failpoint raise this error a number of times."""
 
     def arm(where: Failpoint, kind: type[Exception], times: int) -> None:
         left = times
@@ -121,7 +121,7 @@ async def test_an_error_of_another_task_is_not_taken_for_an_outage(
     failing: Callable[[Failpoint, type[Exception], int], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Devices that ask are answered beside it: an error there is named, and the listener comes back."""
+    """Answers to questions are sent by another task. Its error is logged, and the listener starts again."""
     campaign = await insert_campaign(host, 1)
     await mark_sent(host, campaign, ["dev-1"])
     failing(Failpoint.ANSWERING, KeyError, 1)
@@ -169,7 +169,7 @@ async def test_a_programming_error_is_named_while_it_lasts(
 
 
 async def test_only_postgresqls_error_about_a_value_drops_a_report(pool: Pool, host: Connection) -> None:
-    """Not the driver, which raises the same class for an argument that it cannot send."""
+    """Not an error of the driver, which raises the same class for an argument that it cannot send."""
     campaign = await insert_campaign(host, 1)
     await mark_sent(host, campaign, ["dev-1"])
 
@@ -189,7 +189,7 @@ async def test_only_postgresqls_error_about_a_value_drops_a_report(pool: Pool, h
 
 
 async def test_a_violated_deferred_constraint_drops_only_its_own_report(pool: Pool, host: Connection) -> None:
-    """It speaks at the commit, of all that was written."""
+    """PostgreSQL raises it at the commit, for everything that was written."""
     campaign = await insert_campaign(host, 4)
     await mark_sent(host, campaign, [f"dev-{number}" for number in range(1, 5)])
     await host.execute("""

@@ -1,4 +1,4 @@
-"""`rollwave quarantine`: messages that a real worker turned away, as an operator looks at them."""
+"""`rollwave quarantine` shows an operator the messages that a real worker could not read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_quarantined_messages_are_listed_and_purged(
     kept = [(each["encoding"], each["payload"], each["cut"]) for each in document["messages"]]
     assert kept == [
         ("utf-8", "null", False),
-        ("utf-8", "x" + "é" * 2047, True),  # the cut went through a character
+        ("utf-8", "x" + "é" * 2047, True),  # The message was cut inside a character.
         ("hex", "fffe0001", False),
         ("utf-8", BAD[0].decode(), False),
     ]

@@ -1,8 +1,8 @@
-"""Statements cost the same whatever the campaign's size, and whatever PostgreSQL believes of a table that has changed.
+"""The cost of a statement does not depend on the campaign's size, nor on outdated statistics of a table.
 
-Planned for one row where there are twenty thousand, a join reads the whole campaign for each row. So the pages that a
-statement looks at are counted, and are no more than its rows account for. And each hot statement's plan is the one that
-it was written for: by these indexes and no others.
+A join planned for one row of twenty thousand would read the whole campaign for each row. So the test counts the pages
+that a statement reads, and compares them with its rows. Each hot statement must also use the indexes that it was
+written for, and no others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TIMES = Times(answer_timeout=60, progress_timeout=60, device_timeout=600)
 
 
 async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> CampaignId:
-    """A campaign that runs, after so many of the same tenant that are over."""
+    """A running campaign, after this many completed ones of the same tenant."""
     await pool.execute("INSERT INTO tenants VALUES ($1)", tenant)
     firmware = await pool.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url) VALUES ($1, '1', 'https://f.invalid')"
@@ -72,24 +72,24 @@ _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
 PAGES = 40
-"""That a statement may look at for each row, at most: a row's own, old and new, and those of its entries in indexes."""
+"""Maximum number of pages that a statement may read per row: the row, old and new, and its index entries."""
 
 EACH_ITS_OWN = {"overdue.postpone", "overdue.fail"}
-"""Statements that are carried out for each row."""
+"""Statements that are executed once for each row."""
 
 
 @dataclass
 class Plans:
-    """How PostgreSQL carried out each statement: by which paths to the tables, and how many pages it looked at.
+    """How PostgreSQL executed each statement: the access paths, and the number of pages read.
 
-    What goes on inside a function is told of the statement that calls it.
+    Statements inside a function count for the statement that calls it.
     """
 
     paths: dict[str, set[str]] = field(default_factory=dict)
     pages: dict[str, int] = field(default_factory=dict)
 
     def read(self, log: str) -> None:
-        """What auto_explain wrote."""
+        """Read the log of auto_explain."""
         names = {sql: f"{noun}.{name}" for noun in NOUNS for name, sql in load(noun).items()}
         names |= {function: name for sql, name in names.items() for function in _FUNCTION.findall(sql)}
         for plan, context in _PLAN.findall(log):
@@ -101,14 +101,14 @@ class Plans:
                 self.pages[name] = max(pages, self.pages.get(name, 0))
 
     def over_budget(self, rows: int) -> dict[str, int]:
-        """Statements that looked at more pages than so many rows account for."""
+        """Statements that read more pages than their rows account for."""
         return {
             name: pages for name, pages in self.pages.items() if pages > PAGES * (1 if name in EACH_ITS_OWN else rows)
         }
 
 
 def _paths(plan: dict[str, Any]) -> Iterator[str]:
-    """The indexes by which executions and campaigns were found, or the kind of scan where it was by none."""
+    """The indexes by which executions and campaigns were found, or the kind of scan if no index was used."""
     if not plan["Actual Loops"]:
         return
     if plan.get("Index Name", "").startswith(TABLES):
@@ -121,7 +121,7 @@ def _paths(plan: dict[str, Any]) -> Iterator[str]:
 
 @asynccontextmanager
 async def explaining(database: str, log: Path) -> AsyncIterator[tuple[Pool, Plans]]:
-    """A pool of which PostgreSQL tells how it carried out each statement."""
+    """A pool whose statements PostgreSQL logs with their plans."""
     plans, before = Plans(), log.stat().st_size
 
     async def explain(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
@@ -241,9 +241,10 @@ LARGE_CAMPAIGN, ROWS, PAST = 6000, 100, 3000
     params=["never analyzed", "analyzed before the tenant came", "analyzed while full", "analyzed when empty"]
 )
 async def large_campaign(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
-    """A campaign of which a fifth waits, of another size than PostgreSQL believes; many others beside it.
+    """A campaign of which a fifth waits, larger than PostgreSQL's statistics say, beside many other campaigns.
 
-    Of campaigns PostgreSQL knows, as they come a few a day. Most are over: else to read all of them were right.
+    PostgreSQL has statistics of campaigns, of which a few are created each day. Most are over: otherwise a full scan
+    would be the right plan.
     """
     believed = request.param
     for table in TABLES:
@@ -281,7 +282,10 @@ async def claimed(pool: Pool, large_campaign: CampaignId) -> tuple[Campaign, tup
 
 
 async def sent_and_reported(pool: Pool, large_campaign: CampaignId, commands: tuple[Claimed, ...]) -> None:
-    """Half of them are sent. A fifth reports in the tenant's own transaction, another fifth in one of many tenants."""
+    """Half of the devices are sent to.
+
+    A fifth reports in a transaction of its tenant, a fifth in one of many tenants.
+    """
     half, fifth, report = ROWS // 2, ROWS // 5, Report(large_campaign, ExecutionStatus.SUCCESS, 100)
     alone, shared = commands[:fifth], commands[fifth : 2 * fifth]
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
@@ -301,7 +305,7 @@ async def sent_and_reported(pool: Pool, large_campaign: CampaignId, commands: tu
 
 
 async def looked_after(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...]) -> None:
-    """One device never had a deadline, another has one a day from now."""
+    """One device never had a deadline, another one has its deadline in a day."""
     half = ROWS // 2
     for device, due_at in zip(commands[half - 2 : half], ("NULL", "now() + interval '1 day'"), strict=True):
         await pool.execute(
@@ -334,7 +338,7 @@ async def looked_at(pool: Pool, large_campaign: CampaignId) -> None:
     async with tenant_transaction(pool, "north", queues=True) as connection:
         await views.pending(connection, "north", large_campaign)
         await views.device(connection, "north", large_campaign, f"device-{LARGE_CAMPAIGN}", device_timeout=600)
-    for _ in range(6):  # then PostgreSQL considers a plan for any state
+    for _ in range(6):  # Then PostgreSQL considers a generic plan for any status.
         for status in views.LOOKED_FOR:
             await views.devices(pool, "north", large_campaign, status=status, limit=ROWS)
         await views.devices(pool, "north", large_campaign, status=ExecutionStatus.DOWNLOADING, limit=ROWS)

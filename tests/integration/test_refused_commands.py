@@ -1,4 +1,4 @@
-"""A broker that refuses commands, all of them or those to some devices."""
+"""A broker that refuses all commands, or those to some devices."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refusing(tmp_path: Path) -> Iterator[Mosquitto]:
 def guarded(mosquitto: Mosquitto, tmp_path: Path) -> Mosquitto:
     """A broker whose ACL a test may change while it runs.
 
-    Only where the ACL matters: with one, Mosquitto 2.0.11 queues nothing for a session restored after a restart.
+    Only for tests that need an ACL: with one, Mosquitto 2.0.11 queues nothing for a session restored after a restart.
     """
     (tmp_path / "acl").write_text(ALLOW_ALL)
     mosquitto.stop()
@@ -67,7 +67,7 @@ def guarded(mosquitto: Mosquitto, tmp_path: Path) -> Mosquitto:
 
 
 def allow(broker: Mosquitto, acl: str) -> None:
-    """Have a running broker follow another ACL."""
+    """Make a running broker use another ACL."""
     (broker.log.parent / "acl").write_text(acl)
     broker.reload()
 
@@ -100,7 +100,7 @@ async def test_sending_stops_early_when_the_broker_refuses_whole_batches(
     refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
     assert 4 <= refused <= 12, "the turn ends soon"
     leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"
-    assert await host.fetchval(leases) == 0, "what was claimed ahead is given back"
+    assert await host.fetchval(leases) == 0, "devices claimed ahead are released"
 
 
 async def test_devices_whose_commands_are_refused_do_not_hold_up_the_others(
@@ -138,10 +138,10 @@ async def test_refused_devices_wait_longer_each_time_and_delay_no_others(
             deadlines[row["refusals"]] = row["due_at"].timestamp()
             if row["refusals"] >= 5 and others_sent_after:
                 break
-    assert others_sent_after[0] <= 14, "five ticks for ten devices, and a few that the refused had"
+    assert others_sent_after[0] <= 14, "five ticks for ten devices, plus some for turns that refused devices took"
     for device in REFUSED:
         row = await device_row(host, campaign, device)
         assert (row["status"], row["attempt"], row["sent_attempt"]) == ("PENDING", 1, 0)
     for number in (2, 3, 4, 5):
-        # Refused again no sooner than the wait before was over, and then it waits twice as long.
+        # A device is refused again only after its delay, and then waits twice as long.
         assert deadlines[number] - deadlines[number - 1] >= 0.1 * 2 ** (number - 1)

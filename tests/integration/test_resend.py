@@ -1,4 +1,4 @@
-"""A device that asks what to do gets its command again, or the answer that there is none."""
+"""A device that asks what to do gets its command again, or the answer that there is nothing to do."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_device_that_asks_gets_its_attempt_again_or_nothing_to_do(pool: 
         resent_command = again["tenant/north/device/dev-1/ota"]
         assert (resent_command.payload, resent_command.attempt) == (first["tenant/north/device/dev-1/ota"], 1)
         assert again["tenant/north/device/stranger/ota"].payload == NOTHING_TO_DO
-        # One that is done has nothing to do any more.
+        # A device that has finished has nothing to do.
         done = await session.publish(status_topic("north", "dev-1"), encode_report(campaign, "SUCCESS"))
         await done.acknowledged()
         await eventually(lambda: _statuses_are(pool, campaign, {"DOWNLOADING": 1, "SUCCESS": 1}))
@@ -111,7 +111,7 @@ async def test_a_stopped_campaign_sends_no_command_to_a_device_that_asks(pool: P
 
 @pytest.mark.usefixtures("settings")
 async def test_many_devices_that_ask_at_once_are_answered_at_a_limited_rate(pool: Pool, broker: EmbeddedBroker) -> None:
-    """2,000 devices ask three times each. Each gets an answer, and the answers keep to the rate."""
+    """2,000 devices ask three times each. Each gets an answer, and the answers are sent at a limited rate."""
     async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -120,7 +120,7 @@ async def test_many_devices_that_ask_at_once_are_answered_at_a_limited_rate(pool
         await eventually(lambda: len({m.topic for m in received}) == 2000, timeout=30, what="each is answered")
         assert loop.time() - started >= 2000 / 1000 - 0.3
         counts = Counter(message.topic for message in received)
-        assert max(counts.values()) <= 1 + (asked - started) * 10  # once while waiting, however often it asked
+        assert max(counts.values()) <= 1 + (asked - started) * 10  # one answer while it waits, however often it asked
 
 
 async def test_a_command_expires_with_its_deadline(

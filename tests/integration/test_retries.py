@@ -1,4 +1,4 @@
-"""A failed attempt: which failures earn another one, after what delay, and what is written down about each."""
+"""Failed attempts: which failures are retried, after which delay, and what is written about each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.support import eventually
 
 PROGRESS_TIMEOUT_SECONDS = 0.6
 ANSWER_TIMEOUT = 4.0
-"""Seconds in which a device that answers at once is heard, however slow the machine."""
+"""Seconds within which a device that answers at once is heard, even on a slow machine."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def failed_attempts(host: Connection, device: str) -> list[tuple[int, str, bool]]:
-    """(attempt, cause, final) of each attempt that failed, in the order it was written down."""
+    """(attempt, cause, final) of each failed attempt, in the order written."""
     rows = await host.fetch(
         "SELECT (detail ->> 'attempt')::int AS attempt, detail ->> 'cause' AS cause,"
         " (detail ->> 'final')::bool AS final"
@@ -85,14 +85,16 @@ async def test_a_reported_failure_is_retried_and_counted_after_the_last_attempt(
         )
         for device in ("mends", "never"):
             await eventually(lambda: is_now(host, campaign, device, failed_attempt=1), what="failed once")  # noqa: B023
-        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "not counted while an attempt is left"
+        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), (
+            "a device is not counted as failed while it has an attempt left"
+        )
         assert await breakdown(host, campaign) == {"DOWNLOADING": 2}
         assert await failed_attempts(host, "never") == [(1, "reported", False)]
         await wait_until_ended(host, campaign)
         for device in ("mends", "never"):
             sent = [each for each in fleet.commands_of(campaign) if each.device == device]
             assert [each.attempt for each in sent] == [1, 2]
-            assert sent[1].at - sent[0].at >= delay / 2, "half the delay is certain, the rest is spread"
+            assert sent[1].at - sent[0].at >= delay / 2, "half the delay is fixed, the rest is random"
     assert await campaign_row(host, campaign) == ("COMPLETED", 1, 1)
     assert await failed_attempts(host, "mends") == [(1, "reported", False)]
     assert await failed_attempts(host, "never") == [(1, "reported", False), (2, "reported", True)]
@@ -135,7 +137,7 @@ async def test_a_failure_that_is_the_first_report_has_the_cause_rejected(
     def answer(command: Command) -> Sequence[bytes]:
         if command.attempt == 2:
             return [encode_report(command.campaign, "SUCCESS")]
-        if command.device == "at-once":  # in one batch, most likely
+        if command.device == "at-once":  # Usually in one batch.
             return [encode_report(command.campaign, status) for status in ("DOWNLOADING", "FAILED")]
         return [encode_report(command.campaign, "DOWNLOADING" if command.device == "begins" else "FAILED")]
 
@@ -194,7 +196,7 @@ async def test_a_device_that_keeps_reporting_fails_at_its_device_timeout(pool: P
             await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
             row = await device_row(host, campaign, "chatters")
             assert (row["status"], row["attempt"], row["failed_attempt"]) == ("DOWNLOADING", 1, 0)
-            assert row["due_at"] <= row["started_at"] + timedelta(seconds=3600), "no report extends the device's time"
+            assert row["due_at"] <= row["started_at"] + timedelta(seconds=3600), "no report extends the device timeout"
         await move_times_back(host, campaign, 200, looked_at=True)
         await ingest(pool, [incoming_report("chatters", campaign, "DOWNLOADING")])
         await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
@@ -262,7 +264,9 @@ async def test_without_a_listener_no_device_fails(
     try:
         async with devices(broker.url) as fleet:
             await wait_until_ended(host, campaign)
-            assert set(fleet.times_sent(campaign).values()) == {1}, "the second attempt, seen by those who joined late"
+            assert set(fleet.times_sent(campaign).values()) == {1}, (
+                "devices that subscribed late see the second attempt"
+            )
     finally:
         for task in engine:
             task.cancel()
@@ -270,7 +274,7 @@ async def test_without_a_listener_no_device_fails(
     assert await campaign_row(host, campaign) == ("COMPLETED", 0, 3)
     since = await host.fetchval("SELECT listening_since FROM rollwave_listener_slots")
     first = await host.fetchval("SELECT min(at) FROM ota_campaign_history WHERE event = 'attempt_failed'")
-    assert first - since >= timedelta(seconds=patience), "their patience began when somebody listened"
+    assert first - since >= timedelta(seconds=patience), "their progress timeout began when a listener was subscribed"
     assert await failed_attempts(host, "dev-1") == [(1, "no_answer", False), (2, "no_answer", True)]
 
 

@@ -1,4 +1,4 @@
-"""What SQL decides under the row's lock about retries and deadlines is what ``domain`` says, in every combination."""
+"""SQL decides about retries and deadlines under the row's lock. It agrees with ``domain`` in every combination."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RETRY_ON: list[list[str] | None] = [None, [], ["reported"], ["rejected"], ["repo
 MAX_ATTEMPTS = [None, 1, 2, 3, 100]
 GOES_ON = {"RUNNING": True, "PAUSED": True, "ABORTED": False, "COMPLETED": False}
 DEVICES = list(product([1, 2, 3, 99, 100], [True, False]))
-"""Attempt, and whether the device has reported anything in it before."""
+"""The attempt, and whether the device has already reported in it."""
 
 
 async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allows_another_attempt(

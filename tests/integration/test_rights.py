@@ -1,4 +1,4 @@
-"""What `rollwave migrate` lets anybody do: tried by statements, before and after, on a host with default privileges."""
+"""The rights that `rollwave migrate` grants, found by trying statements before and after it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.support import psql, rollwave
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 AS = {"pulse_app": "pulse_app"}
-"""Its own login is the host's service, which takes it on."""
+"""Its login is the host's service, which may take this role."""
 
 
 @pytest.fixture
 async def host(empty_database: str) -> Host:
-    """The host, on a managed service that gives everything in the schema to roles that anybody may take."""
+    """A host on a managed service that grants everything in the schema to roles that every login may take."""
     async with connect(empty_database) as root:
         for role in ("anon", "nobody_at_all", "host_owner"):
             if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
                 await root.execute(f"CREATE ROLE {role} LOGIN")
         for ours in await root.fetch("SELECT rolname FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due')"):
-            await root.execute(f"REVOKE {ours['rolname']} FROM host_owner")  # roles outlive a test's database
+            await root.execute(f"REVOKE {ours['rolname']} FROM host_owner")  # Roles outlive a test's database.
         for maker in ("postgres", "host_owner"):
             for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
                 await root.execute(
@@ -114,7 +114,7 @@ async def test_only_the_engines_roles_have_rights_on_engine_tables(host: Host, r
         list(ours.tables),
     )
     outcomes = await try_all_statements(actors(host), ours, role=AS)
-    engine = {"pulse_app", "host_service"}  # which inherits from it, as the host has it
+    engine = {"pulse_app", "host_service"}  # The second inherits from the first, as at the host.
     owner = {"host_owner"} if migrator == "owner" else set()
     others = {key: outcome for key, outcome in outcomes.items() if key.actor not in engine | owner}
     assert len(others) > 100
@@ -125,7 +125,7 @@ async def test_only_the_engines_roles_have_rights_on_engine_tables(host: Host, r
 
 
 def may(key: Tried) -> bool:
-    """Whether the engine, for the tenant north, is to be allowed this."""
+    """Whether the engine, working for the tenant north, should be allowed this."""
     privilege, _, of = key.action.partition(" ")
     if key.name in FUNCTIONS:
         return key.name in CALLED
@@ -162,7 +162,7 @@ async def test_engine_tables_are_not_granted_by_default_privileges(empty_databas
             output = rollwave("migrate", env={"DATABASE_URL": empty_database})
             assert "up to date" in output.stdout
             assert await root.fetchval("SELECT has_table_privilege('reader', 'ota_campaigns', 'SELECT')"), (
-                "what somebody gave on purpose stays"
+                "rights granted on purpose stay"
             )
     finally:
         for role in ("stranger", "reader"):

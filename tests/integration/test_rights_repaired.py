@@ -1,4 +1,4 @@
-"""Rights that were lost: with a dump, with a cluster, or one by one. `rollwave migrate` repairs each, and says so."""
+"""Rights that were lost, by a dump, in another cluster or one by one: `rollwave migrate` repairs and lists each."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def migrate(url: str, *arguments: str) -> str:
 
 
 def starts(url: str) -> str:
-    """What a command says that needs the schema."""
+    """The output of a command that needs the schema."""
     done = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": url})
     return "" if done.returncode == 0 else done.stderr
 
 
 @contextmanager
 def restored(server: EmbeddedPostgres, into: EmbeddedPostgres, owner: str, folder: Path) -> Iterator[str]:
-    """The database, in another cluster, as `pg_restore --no-owner --no-acl` by ``owner`` leaves it."""
+    """The database in another cluster, as `pg_restore --no-owner --no-acl` run by ``owner`` leaves it."""
     dump, tools = folder / "dump", server.bin_dir
     subprocess.run([tools / "pg_dump", "-Fc", "-f", dump, server.url], check=True, env=environment())
     psql(into.url, f"CREATE DATABASE fleet OWNER {owner}")
     url = into.url.replace("/postgres?", "/fleet?").replace("postgres@", f"{owner}@", 1)
-    # Roles that the cluster has not: what names one is left out, and pg_restore says so by its exit code.
+    # Objects that name roles missing in the cluster are left out, and pg_restore reports this by its exit code.
     done = subprocess.run(
         [tools / "pg_restore", "--no-owner", "--no-acl", "-d", url, dump],
         check=False,
@@ -172,7 +172,7 @@ async def test_a_table_that_the_host_created_again_gets_its_rights_again(empty_d
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 async def test_missing_triggers_on_a_hosts_tables_are_created_again(empty_database: str) -> None:
-    """A table that it makes anew has none."""
+    """A table that the host makes anew has none."""
     host = await make_host(empty_database)
     host.migrate()
     triggers = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname ~ '^rollwave_' ORDER BY 1"
@@ -200,7 +200,7 @@ async def test_missing_triggers_on_a_hosts_tables_are_created_again(empty_databa
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 async def test_host_tables_that_refuse_triggers_are_reported_and_nothing_else_fails(empty_database: str) -> None:
-    """As distributed tables of Citus, which refuse them with the same SQLSTATE."""
+    """Like distributed tables of Citus, which refuse triggers with the same SQLSTATE."""
     host = await make_host(empty_database)
     psql(
         host.root,
@@ -219,7 +219,7 @@ async def test_host_tables_that_refuse_triggers_are_reported_and_nothing_else_fa
     host.migrate()
     output = host.migrate()
     assert f"warning: could not be repaired: {fault}\n" in output
-    assert output.count(f"repaired: {fault}\n") == 1, "and it is not told as repaired"
+    assert output.count(f"repaired: {fault}\n") == 1, "and it is not listed as repaired"
     psql(host.root, "DROP EVENT TRIGGER refuse")
     assert f"repaired: {fault}\n" in host.migrate()
     assert "up to date" in host.migrate()

@@ -1,4 +1,4 @@
-"""No tenant, no row: what the tables allow, what the engine really does, and that neither needs a superuser."""
+"""Row-level security: no rows without a tenant, in the tables and on every path of the engine, without a superuser."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def tenant_tables(connection: Connection) -> list[str]:
 
 
 async def insert_tenants_with_equal_ids(connection: Connection) -> None:
-    """Two tenants whose rows have the same ids, at least one row in every tenant table."""
+    """Two tenants whose rows have the same ids, with at least one row in every tenant table."""
     for tenant in ("north", "south"):
         await connection.execute(f"""
             INSERT INTO tenants VALUES ('{tenant}');
@@ -104,7 +104,7 @@ async def test_every_tenant_table_has_forced_row_level_security(host: Connection
     tables = set(await tenant_tables(host))
     assert {row["relname"] for row in rows if all(tuple(row)[1:])} == tables
     assert len(tables) >= 13
-    # What holds no tenant's row is about the installation, and says so by its name.
+    # A table without a tenant's rows is about the installation, and has this in its name.
     assert all(row["relname"].startswith("rollwave_") for row in rows if row["relname"] not in tables)
 
 
@@ -121,7 +121,7 @@ async def test_a_tenant_setting_that_ended_with_its_transaction_shows_no_row(hos
     await insert_tenants_with_equal_ids(host)
     async with as_pulse_app(host, "north"):
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 6
-    async with as_pulse_app(host, None):  # the setting exists now, and is empty
+    async with as_pulse_app(host, None):  # The setting exists now, and is empty.
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 0
 
 
@@ -159,7 +159,7 @@ async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Conne
         "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
-    # The others are triggers', which name the tenant of the row that was deleted, and nobody may call them.
+    # The others are trigger functions: they use the tenant of the deleted row, and nobody may call them.
     assert [row["proname"] for row in definers] == [*due_functions, *FORGETTING]
     assert {row["may"] for row in definers[len(due_functions) :]} == {"{postgres=X/postgres}"}
     assert {(row["owner"], row["may"]) for row in definers[: len(due_functions)]} == {
@@ -174,7 +174,7 @@ else:
 
 
 class EveryTenant(_Connection):
-    """A connection that removes the tenant from each statement, so that it asks for the rows of every tenant."""
+    """A connection that removes the tenant from each statement, so that it asks for the rows of all tenants."""
 
     changed: ClassVar[set[str]] = set()
 
@@ -243,14 +243,14 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
 
 
 class Logged:
-    """A server that logs every statement, and what has been logged of a database since it was asked to begin."""
+    """A server that logs every statement, and the statements of a database since a mark."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         self.server = server
         self._log = server.data_dir / "log" / "statements.json"
 
     async def lines(self, database: str, since: str) -> list[statement_log.Line]:
-        """Every line between ``mark`` and now that is not the test's own."""
+        """Every line between ``mark`` and now, without the test's own."""
         end = await self.mark(database)
         name = database.partition("@/")[2].partition("?")[0]
 
@@ -263,7 +263,7 @@ class Logged:
         return [line for line in lines[start:] if line.database == name and line.application != "host"]
 
     async def mark(self, database: str) -> str:
-        """Put a word into the log, and return it."""
+        """Write a unique mark into the log, and return it."""
         async with connect(database) as connection:
             word: str = await connection.fetchval("SELECT 'mark-' || gen_random_uuid()")
             await connection.execute(f"SELECT '{word}'")
@@ -283,7 +283,10 @@ def logged() -> Iterator[Logged]:
 
 @asynccontextmanager
 async def owned_database(server: EmbeddedPostgres) -> AsyncIterator[tuple[str, str]]:
-    """A database migrated by a CREATEROLE owner: the superuser's URL, and that of a plain login that runs workers."""
+    """A database migrated by an owner with CREATEROLE.
+
+    Yields the superuser's URL, and the URL of a plain login that runs workers.
+    """
     async with connect(server.url) as root:
         await root.execute("CREATE ROLE keeper LOGIN CREATEROLE; CREATE ROLE runner LOGIN")
         await root.execute("CREATE DATABASE fleet OWNER keeper")
@@ -310,7 +313,7 @@ async def test_every_statement_on_tenant_tables_is_in_a_tenants_transaction(
 
 
 async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
-    """Every path of the engine, for two tenants at once, with the API beside it."""
+    """Use every path of the engine and the API, for two tenants at once."""
     port = free_port()
     settings = {
         "DATABASE_URL": runner,
@@ -327,7 +330,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
     def named(kind: str, number: int) -> list[str]:
         return [f"{kind}-{each}" for each in range(number)]
 
-    # Before there are devices: they answer from this process, which waits for the command.
+    # Before there are devices: these simulated ones run in this process, which waits for the command.
     key = rollwave("apikey", "create", "--tenant", "north", "--role", "admin", env={"DATABASE_URL": runner})
     async with (
         devices(broker.url, answer) as fleet,
@@ -358,7 +361,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
 
 
 async def consume(runner: str) -> None:
-    """What a consumer of a tenant's events does."""
+    """Read events as a consumer of a tenant does."""
     async with create_pool(runner, size=1) as pool:
         found = await events.read(pool, "north", after=0, limit=100)
         assert found
@@ -368,7 +371,7 @@ async def consume(runner: str) -> None:
 
 
 async def over_http(port: int, key: str) -> int:
-    """A campaign by way of the API; returns its number."""
+    """Create a campaign over the API. Returns its number."""
     async with httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}/api/v1/customer", headers={"Authorization": f"Bearer {key}"}
     ) as client:
@@ -432,7 +435,7 @@ async def test_the_statement_log_check_detects_wrong_statements(
 
 
 async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[statement_log.Line], list[str]]:
-    """What the log says of ``statements``; the last one but COMMIT goes by the extended protocol too."""
+    """The log lines of ``statements``. The last one but COMMIT uses the extended protocol, too."""
     url = logged.server.url
     async with connect(url) as host:
         await host.execute("CREATE TABLE IF NOT EXISTS devices (tenant_id text)")
@@ -470,7 +473,7 @@ async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> No
 
 @pytest.fixture(params=["embedded", "debian"])
 def bare_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    """A server on which no role of ours exists yet."""
+    """A server without the engine's roles."""
     folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
     folder.chmod(0o755)
     try:
@@ -496,7 +499,7 @@ async def test_the_engine_needs_no_superuser(
         other_connection = url.replace("postgres@", "keeper@", 1)
         async with connect(other_connection) as owner:
             for table in await tenant_tables(host):
-                assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 0, "forced for the owner as well"
+                assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 0, "also forced for the owner"
         roles = await host.fetch(
             "SELECT rolname FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due')"
             " AND NOT (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolcanlogin)"

@@ -1,4 +1,4 @@
-"""Rows that a host's own SQL has changed: what the engine does with such a device."""
+"""Rows changed by a host's own SQL: what the engine does with such a device."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_device_set_back_to_pending_and_not_sent_to_is_skipped_by_an_abo
         due = CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
         await skip_rest(pool, due)
         await Upkeep(pool, Settings.load()).look_after(due)
-        assert await host.fetchval("SELECT settled_at FROM ota_campaigns"), "the engine is done with it"
+        assert await host.fetchval("SELECT settled_at FROM ota_campaigns"), "the engine has finished with it"
     else:
         await abort_campaign(pool, TENANT, campaign, actor="operator")
     assert await breakdown(host, campaign) == {"SKIPPED": 1}
@@ -83,7 +83,7 @@ async def test_a_command_sent_by_an_older_worker_counts_as_the_first_attempt(hos
     await report(pool, campaign, ExecutionStatus.INSTALLING)
     row = await device_row(host, campaign, "dev-1")
     assert (row["attempt"], row["sent_attempt"], row["heard_attempt"]) == (1, 1, 1)
-    assert row["due_at"], "its silence will be noticed, and be in history, like any other device's"
+    assert row["due_at"], "its silence is noticed, and written to history, like any other device's"
 
 
 async def test_a_device_sent_to_by_an_older_worker_gets_no_more_than_max_attempts(host: Connection, pool: Pool) -> None:

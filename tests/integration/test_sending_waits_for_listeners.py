@@ -1,4 +1,4 @@
-"""Nothing is sent while nobody listens: a device that fails would not be heard, and the guardrail would not trip."""
+"""Nothing is sent without a listener: failures would not be heard, and the guardrail would not trip."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def readiness(port: int) -> dict[str, str]:
 async def test_commands_are_sent_once_a_refused_listener_is_subscribed(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path, trial: int
 ) -> None:
-    """The broker refuses the engine's subscriptions; then its rules are put right, and it restarts."""
+    """The broker refuses the engine's subscriptions. Then its ACL is corrected, and it restarts."""
     port = free_port()
     refused = subscribing(lambda topic: "/ota/" in topic, Do.REFUSE)
     async with proxy(mosquitto.url) as mqtt_proxy, devices(mosquitto.url, always_succeeds, client_id="fleet") as fleet:
@@ -117,7 +117,7 @@ async def test_commands_are_sent_once_a_refused_listener_is_subscribed(
             await eventually(lambda: mqtt_proxy.connections > 4 + 2 * trial, what="it tries again")
             checks = await asyncio.to_thread(readiness, port)
             assert checks["reports"].startswith("cannot come in: no listener is subscribed"), checks
-            assert fleet.commands == [], "nobody would hear what devices report"
+            assert fleet.commands == [], "reports of devices would not be heard"
             mqtt_proxy.rules.remove(refused)
             await asyncio.to_thread(mosquitto.stop)
             await asyncio.to_thread(mosquitto.start)

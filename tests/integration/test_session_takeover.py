@@ -1,4 +1,4 @@
-"""Another client uses the listener's client id: the log names it, and the listener does not fight for the session."""
+"""Another client uses the listener's client id: the log names it, and the listener slows its reconnects."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ LOST = "ota_status_listener_disconnected"
 
 @dataclass
 class ListenerConnections:
-    """The way from a worker to the broker. It keeps the times of the listener's sessions: begin and end."""
+    """A proxy between a worker and the broker that records when the listener's sessions begin and end."""
 
     broker: Mosquitto
     names_takeovers: bool
-    """Say why a session ends: Mosquitto 2.0.11 does not, later ones and EMQX do."""
+    """Give the reason when a session ends. Mosquitto 2.0.11 does not, later versions and EMQX do."""
     sessions: list[list[float]] = field(default_factory=list)
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,7 +55,7 @@ class ListenerConnections:
                 each.close()
 
     def seconds_between_sessions(self) -> list[float]:
-        """Seconds from the end of each session to the begin of the next."""
+        """Seconds from the end of each session to the beginning of the next."""
         return [after[0] - before[1] for before, after in pairwise(self.sessions)]
 
 
@@ -63,7 +63,7 @@ class ListenerConnections:
 async def recorded_connections(
     broker: Mosquitto, *, names_takeovers: bool
 ) -> AsyncIterator[tuple[ListenerConnections, str]]:
-    """The line, and the URL where it begins."""
+    """Run the proxy. Yields it and its URL."""
     connections = ListenerConnections(broker, names_takeovers)
     open_now: set[asyncio.Task[None]] = set()
 
@@ -90,7 +90,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @asynccontextmanager
 async def second_client(broker_url: str, protocol: Literal["3.1.1", "5"]) -> AsyncIterator[None]:
-    """Another client with the listener's client id, which reconnects at once, as an older worker does."""
+    """A second client with the listener's client id that reconnects at once, as an older worker does."""
     broker = replace(Broker.from_url(broker_url), protocol=protocol)
 
     async def keep_reconnecting() -> None:
@@ -149,6 +149,6 @@ async def test_repeated_short_sessions_are_logged_as_a_suspected_takeover(
         lost = " ".join(each["error"] for each in events(running, LOST))
         assert "session after session is lost within 10 s" in lost
         assert f"Another client may use the client id {NAME}-0" in lost
-        # And it goes on once the other one is gone.
+        # The listener continues after the other client has gone.
         campaign = await insert_campaign(host, 5)
         await wait_until_ended(host, campaign)

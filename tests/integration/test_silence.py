@@ -1,4 +1,4 @@
-"""Devices that say nothing: sent to again, then failed with a reason, so that every campaign ends."""
+"""Devices that do not report: sent to again, then failed with a reason, so that every campaign ends."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_silent_devices_are_sent_to_three_times_then_fail(
         assert row["status"] == "FAILED"
         assert row["error_message"]
         assert row["completed_at"]
-    assert len({command.body for command in fleet.commands}) == 1, "one body for the campaign's life"
+    assert len({command.body for command in fleet.commands}) == 1, "one body for all attempts of a campaign"
     attempts = await host.fetch(
         "SELECT device_id, (detail ->> 'attempt')::int AS attempt FROM ota_campaign_history"
         " WHERE event = 'attempt_failed' ORDER BY 1, 2"
@@ -157,7 +157,7 @@ async def test_a_device_that_reports_late_is_counted_by_its_report(
         await wait_until_ended(host, campaign)
         assert fleet.times_sent(campaign) == {"third-time": 3, "half-way": 2, "of-old": 3}
     assert await campaign_row(host, campaign) == ("COMPLETED", 2, 1)
-    assert (await device_row(host, campaign, "of-old"))["error_message"] == "no space", "attempt 1 was over by then"
+    assert (await device_row(host, campaign, "of-old"))["error_message"] == "no space", "attempt 1 had ended by then"
 
 
 async def test_a_failure_that_a_device_reports_is_final(
@@ -185,7 +185,7 @@ async def test_an_aborted_campaign_ends_without_sending_again(
         sent = len(fleet.commands_of(campaign))
         fleet.report("dev-2", campaign, "SUCCESS")
         await wait_until_ended(host, campaign, "ABORTED")
-        assert len(fleet.commands_of(campaign)) <= sent + 5, "no more than was claimed before the abort"
+        assert len(fleet.commands_of(campaign)) <= sent + 5, "no more than the devices claimed before the abort"
         assert set(fleet.times_sent(campaign).values()) == {1}
         assert await campaign_row(host, campaign) == ("ABORTED", 1, len(fleet.commands_of(campaign)) - 1)
     assert await breakdown(host, campaign) == {

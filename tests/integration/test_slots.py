@@ -1,4 +1,4 @@
-"""A listener slot's lock: its connection is returned unchanged, and others get the slot of a worker that hangs."""
+"""A slot's lock: its connection is returned unchanged, and a slot of a frozen worker goes to another worker."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_the_slot_of_a_frozen_worker_is_taken_over(
         await wait_until_ended(host, campaign, timeout=10)
         frozen.process.send_signal(signal.SIGCONT)
         await wait_until_ended(host, await insert_campaign(host, 10))
-        assert len(events(other, "ota_status_listener_subscribed")) == 1, "and kept"
+        assert len(events(other, "ota_status_listener_subscribed")) == 1, "and it keeps the slot"
 
 
 def listens(running: Running) -> bool:

@@ -1,4 +1,4 @@
-"""Every statement on tenants' rows, with the tenant stripped from it: row-level security alone keeps twins apart."""
+"""Every statement on tenants' rows, with the tenant removed: row-level security alone separates two tenants."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.integration.test_row_level_security import insert_tenants_with_equal_
 TWIN = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
-    # They name it as a value, which row-level security compares: see test_row_level_security.
+    # They use the tenant as a value, which row-level security checks: see test_row_level_security.
     *("access.insert", "campaigns.insert", "firmware.insert", "events.append", "events.advance"),
     *("access.register", "idempotency.insert"),
     *("devices.insert_device", "devices.insert_group", "waves.insert", "imports.insert", "imports.add_devices"),
-    # They read no row, but the types of the table's columns.
+    # They read no rows, only the types of the table's columns.
     *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
     *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
-    # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
+    # Statements across tenants by design, and the doctor's questions about the tables.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
-    # Which transactions write events, of any tenant.
+    # It asks which transactions write events, of any tenant.
     "events.writing",
 }
 
@@ -117,7 +117,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def outcome(host: Connection, name: str, sql: str, *, guarded: bool) -> tuple[str, str]:
-    """What a statement returns, and the other tenant's rows after it; nothing of it stays."""
+    """The result of a statement, and the other tenant's rows after it. It is rolled back."""
     tables = await tenant_tables(host)
     transaction = host.transaction()
     await transaction.start()

@@ -1,4 +1,4 @@
-"""Deadlines stand still while nothing may be sent: a paused campaign does not abort itself."""
+"""Deadlines stand still while nothing may be sent, so a paused campaign does not abort itself."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def listener_subscribed(pool: Pool, host: Connection) -> AsyncIterator[None]:
-    """There is a listener, and has been for long."""
+    """A listener that has been subscribed for long."""
     async with long_subscribed_listener(pool, host):
         yield
 
 
 async def running_campaign(host: Connection, pool: Pool) -> int:
-    """Each device has half an hour for a word and a day in all, and has had its command a moment ago."""
+    """Each device was sent its command a moment ago, and has a progress timeout of half an hour and a day in all."""
     campaign = await insert_campaign(
         host, 4, progress_timeout=HOUR / 2, device_timeout=float(DAY), max_attempts=5, abort_threshold=0.1
     )
@@ -60,7 +60,7 @@ async def running_campaign(host: Connection, pool: Pool) -> int:
 
 
 async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatus.RUNNING) -> None:
-    """What a worker does every few seconds."""
+    """Look after the campaigns, as a worker does every few seconds."""
     where = CampaignRef(TenantId(TENANT), CampaignId(campaign), status)
     await Upkeep(pool, Settings()).look_after(where)
 
@@ -100,7 +100,7 @@ async def without_a_look(_pool: Pool, host: Connection, campaign: int) -> None:
 
 
 async def without_anybody(pool: Pool, host: Connection, campaign: int) -> None:
-    """Workers come back, and look before their listener is subscribed."""
+    """Workers start again, and look before their listener is subscribed."""
     await move_times_back(host, campaign, WEEKEND)
     await nobody_listens(host)
     await look(pool, campaign)
@@ -114,7 +114,7 @@ async def paused_after_everybody_was_away(pool: Pool, host: Connection, campaign
 
 
 async def paused_before_this_was_known(pool: Pool, host: Connection, campaign: int) -> None:
-    """By workers of a version that wrote nothing of it down."""
+    """A pause by workers of a version that did not record suspensions."""
     await host.execute("UPDATE ota_campaigns SET started_at = now() - interval '1 day' WHERE id = $1", campaign)
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
     await move_times_back(host, campaign, WEEKEND)
@@ -170,7 +170,7 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count_towards_deadline
     for _ in range(3):
         await look(pool, campaign)
     assert await attempts_failed(host) == 0, "a quarter of an hour is left"
-    # A word after it is answered with the time that is left in all, not with none.
+    # A report after it extends the deadline to the time left in all, not to none.
     await Ingest(pool, Settings()).take_in([incoming_report(CHATTY, campaign, "INSTALLING")])
     await move_times_back(host, campaign, HOUR / 4 + 60, looked_at=True)
     await look(pool, campaign)
@@ -192,7 +192,7 @@ async def test_a_host_that_ticks_once_a_minute_finds_silent_devices(pool: Pool, 
 
 @pytest.mark.usefixtures("listener_subscribed")
 async def test_a_pause_right_after_the_first_command_extends_deadlines(pool: Pool, host: Connection) -> None:
-    """Before any worker has looked at it again: the worker that sent it died."""
+    """No worker has looked at it since, because the worker that sent it died."""
     campaign = await insert_campaign(host, 2, progress_timeout=HOUR / 2, device_timeout=float(DAY), abort_threshold=0.1)
     async with tenant_transaction(pool, TENANT) as connection:
         locked = await campaigns.lock(connection, TenantId(TENANT), CampaignId(campaign))

@@ -1,4 +1,4 @@
-"""A large group becomes a campaign's executions in batches: all of them, once, whoever dies, stops or meddles."""
+"""A large group is targeted in batches: each device exactly once, whatever is killed, stopped or changed meanwhile."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def targeter(pool: Pool) -> Targeter:
 
 
 async def counters_match_rows(pool: Pool, campaign: int) -> bool:
-    """Whether the counters say what the rows do."""
+    """Whether the counters equal the rows."""
     async with tenant_transaction(pool, TENANT) as connection:
         return (await counters.compare(connection, TENANT, campaign)).agree
 
@@ -88,7 +88,7 @@ async def history(host: Connection, campaign: int) -> list[tuple[str, object]]:
 
 @contextmanager
 def held_open() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Every batch is written and not committed (the first event) until it may be (the second)."""
+    """Hold each batch before its commit. The first event says that it is written, the second one lets it commit."""
     written, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(point: Failpoint) -> None:
@@ -127,7 +127,7 @@ async def test_a_larger_group_is_targeted_batch_by_batch(host: Connection, pool:
     assert await history(host, campaign) == [("created", 35), ("targeted", 35)]
     assert await counters_match_rows(pool, campaign)
     assert await campaigns.due(pool) == []
-    assert await targeter.target(ref) == 0, "nothing is left to do"
+    assert await targeter.target(ref) == 0, "no work is left"
     assert len(await targeted(host, campaign)) == 35
 
 
@@ -190,7 +190,7 @@ async def test_an_execution_that_a_host_inserted_is_left_unchanged(
 async def test_a_targeting_batch_does_not_block_a_host_that_writes_one_of_its_devices(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
-    """The host changes the campaign next, which the batch holds: nobody is broken off in a ring."""
+    """The host then changes the campaign, whose row lock the batch holds. This must not deadlock."""
     campaign = await create(host, pool)
     async with host.transaction():
         await host.execute(
@@ -217,7 +217,7 @@ async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
         dispatcher = make_dispatch(pool, publisher, settings)
         await Upkeep(pool, settings).look_after(campaign_ref(campaign))
-        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
+        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all devices targeted so far have ended"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
         await dispatcher.dispatch(campaign_ref(campaign))
         assert not await host.fetchval("SELECT sum(attempt) FROM ota_device_status")
@@ -225,14 +225,14 @@ async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
         await targeter.target(campaign_ref(campaign))
         await dispatcher.dispatch(campaign_ref(campaign))
     assert await breakdown(host, campaign) == {"DOWNLOADING": 7, "PENDING": 28}, (
-        "a fifth of all, not of the first batch"
+        "a fifth of all devices, not of the first batch"
     )
 
 
 async def test_workers_of_an_older_version_see_a_campaign_only_once_targeted(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
-    """They do not know the mark: they would plan waves over the first batch, send it, and conclude."""
+    """They ignore the mark of targeting: they would plan waves over the first batch, send it, and end the campaign."""
     campaign = await create(host, pool)
     assert await due_to_an_older_version(host) == []
     for move, status in ((start_campaign, "RUNNING"), (pause_campaign, "PAUSED"), (start_campaign, "RUNNING")):
@@ -350,7 +350,7 @@ async def test_a_large_group_without_a_matching_device_is_a_conflict(host: Conne
 
 
 async def test_searching_a_large_group_for_matching_devices_may_take_long(host: Connection, database: str) -> None:
-    """The look at the last device stands for millions: it takes longer than other statements may."""
+    """The wait at the last device stands for a search of millions, longer than the timeout of other statements."""
     await host.execute("""
         CREATE FUNCTION takes_long() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
             ASSERT current_setting('statement_timeout')::interval > '5 min', 'cancelled';
@@ -415,7 +415,7 @@ async def test_a_hosts_own_tick_targets_too(
 
 @on_both
 async def test_a_targeting_batch_costs_the_same_at_any_position(host: Connection) -> None:
-    """The place is in the index's condition, members are not sorted, and each device's type is looked up."""
+    """The position is in the index condition, members are not sorted, and each device's type is looked up."""
     await add_members(host, device_names(100, 20_000))
     for name in ("half", "third"):
         await host.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, name)

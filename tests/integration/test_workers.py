@@ -1,7 +1,7 @@
-"""Several worker processes on one database and one broker: the pace, the lease, the slot, the way out.
+"""Several worker processes on one database and one broker: pace, lease, slot and shutdown.
 
-Where a listener is killed the broker is Mosquitto: the embedded one may hang when a persistent session's client dies
-with deliveries unacknowledged.
+Tests that kill a listener use Mosquitto: the embedded broker may hang when a client with a persistent session dies with
+unacknowledged deliveries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support import Running, eventually
 LEASE = 1.0
 TAKEOVER = LEASE + 10
 NOBODY_DIES = "60"
-"""A lease that no batch outlives, however slow the machine: who holds it is alive, and answers for it alone."""
+"""A lease longer than any batch takes, even on a slow machine, so that it ends only if its worker was killed."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def workers(
     number: int, database: str, broker_url: str, folder: Path, **settings: str
 ) -> AsyncIterator[list[Running]]:
-    """So many of them, one of which listens. They wait for one that was killed for no longer than they must."""
+    """This many workers, one of which listens. A killed worker's slot is taken as soon as possible."""
     settings = {"ROLLWAVE_LEASE": str(LEASE), **settings}
     async with AsyncExitStack() as stack:
         starting = [
@@ -69,7 +69,7 @@ def listens(running: Running) -> bool:
 
 
 async def watch_pace(host: Connection, campaign: int, windows: dict[datetime, int]) -> None:
-    """Note how many devices each window let go, for as long as it is let."""
+    """Record how many devices each interval permitted, until cancelled."""
     while True:
         row = await host.fetchrow("SELECT pace_opened_at, pace_used FROM ota_campaigns WHERE id = $1", campaign)
         assert row is not None
@@ -98,11 +98,11 @@ async def test_the_rate_holds_for_a_campaign_with_any_number_of_workers(
             await asyncio.gather(watching, return_exceptions=True)
     assert set(fleet.times_sent(campaign).values()) == {1}
     assert len(fleet.commands_of(campaign)) == total
-    # What the database allowed, exactly.
+    # The number that the database permitted, exactly.
     assert list(windows.values()) == [rate] * (total // rate) + [total % rate]
     gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(windows))]
     assert all(gap >= timedelta(seconds=tick) for gap in gaps)
-    # What came of it: nobody was sent to before there was room.
+    # The result: each device was sent to in an interval with room.
     started = await host.fetch("SELECT started_at FROM ota_device_status ORDER BY started_at")
     opened = [window for window in sorted(windows) for _ in range(rate)]
     assert all(row["started_at"] >= window for row, window in zip(started, opened, strict=False))
@@ -138,7 +138,7 @@ async def test_the_other_workers_continue_when_one_is_killed(
         workers(3, database, mosquitto.url, tmp_path, OTA_TICK_INTERVAL="0.1") as running,
     ):
         campaign = await insert_campaign(host, 400, rollout_rate=20)
-        running.sort(key=listens)  # the last to go is the one that listens
+        running.sort(key=listens)  # The worker that listens ends last.
         for number, victim in enumerate(running[:0:-1], start=1):
             await eventually(lambda: len(fleet.commands_of(campaign)) > 100 * number, what="under way")  # noqa: B023
             victim.process.kill()
@@ -146,7 +146,9 @@ async def test_the_other_workers_continue_when_one_is_killed(
         await wait_until_ended(host, campaign, timeout=60)
         sent = fleet.times_sent(campaign)
         assert len(sent) == 400
-        assert {command.attempt for command in fleet.commands_of(campaign)} == {1}, "sent again under the same attempt"
+        assert {command.attempt for command in fleet.commands_of(campaign)} == {1}, (
+            "commands are sent again with the same attempt"
+        )
         assert time.monotonic() - killed < 400 / 20 * 0.1 + TAKEOVER
     assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
     assert await breakdown(host, campaign) == {"SUCCESS": 400}
@@ -219,7 +221,7 @@ async def test_a_worker_drains_on_sigterm_and_loses_no_report(
             claimed = await host.fetchval(
                 "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
             )
-            assert claimed == 0, "what was claimed was sent and marked"
+            assert claimed == 0, "devices that were claimed are sent to and marked"
         async with worker(database, broker.url, tmp_path / "last"):
             await wait_until_ended(host, campaign, timeout=60)
         assert set(fleet.times_sent(campaign).values()) == {1}
@@ -239,14 +241,14 @@ async def test_claims_of_a_killed_worker_are_sent_within_the_lease_and_ten_secon
         workers(2, database, mosquitto.url, tmp_path, **settings) as running,
     ):
         other, victim = sorted(running, key=listens)
-        other.process.send_signal(signal.SIGSTOP)  # so that it is the victim's turn
+        other.process.send_signal(signal.SIGSTOP)  # So that it is this worker's turn.
         campaign = await insert_campaign(host, MANY, rollout_rate=MANY)
         await eventually(lambda: fleet.commands_of(campaign), what="a batch is on its way")
         victim.process.kill()
         killed = time.monotonic()
         await victim.process.wait()
         left = await host.fetchval(CLAIMED)
-        assert left > 0, "killed in its midst"
+        assert left > 0, "it was killed in the middle of a batch"
         other.process.send_signal(signal.SIGCONT)
         marked = "SELECT count(*) = $1 FROM ota_device_status WHERE status = 'DOWNLOADING'"
         await eventually(
@@ -268,7 +270,7 @@ async def test_a_worker_finishes_its_batch_on_sigterm(
         assert await host.fetchval(CLAIMED) == 0
         marked = (await breakdown(host, campaign))["DOWNLOADING"]
         await eventually(lambda: len(fleet.commands_of(campaign)) == marked, what="all that is marked has arrived")
-        assert marked in {AT_ONCE, MANY}, "batches are finished, or never begun"
+        assert marked in {AT_ONCE, MANY}, "batches are finished, or never started"
         assert set(fleet.times_sent(campaign).values()) == {1}
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an artifact's URL is said of that URL, so that it can be corrected at once."""
+"""The error message for an artifact's URL names the mistake in that URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ urls: TypeAdapter[str] = TypeAdapter(ArtifactUrl)
 
 
 def refusal(url: str) -> str | None:
-    """Why ``url`` is refused; None: it is not."""
+    """The reason why ``url`` is refused. None: it is accepted."""
     try:
         urls.validate_python(url)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What devices write cannot drive an operator's terminal."""
+"""Text written by devices cannot control an operator's terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator sees of a campaign."""
+"""How a campaign is shown to an operator."""
 
 from __future__ import annotations
 

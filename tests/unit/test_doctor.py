@@ -1,4 +1,4 @@
-"""The doctor's own judgement, without servers."""
+"""The doctor's decisions, without servers."""
 
 from __future__ import annotations
 

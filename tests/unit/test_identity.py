@@ -1,4 +1,4 @@
-"""Which database an installation belongs to."""
+"""The database that an installation belongs to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE, THERE = "7300000000000000001/16384", "7300000000000000001/16390"
         (HERE, [None], True, Standing.UNBOUND),
         (HERE, [THERE], True, Standing.ELSEWHERE),
         (HERE, [THERE], False, Standing.ELSEWHERE),
-        (HERE, [HERE, THERE], True, Standing.ELSEWHERE),  # rows of a dump, beside those of a new schema
+        (HERE, [HERE, THERE], True, Standing.ELSEWHERE),  # Rows of a dump, in a new schema.
         (HERE, [None, THERE], False, Standing.ELSEWHERE),
         (HERE, [HERE, None], True, Standing.HERE),
         (HERE, [], False, Standing.UNBOUND),

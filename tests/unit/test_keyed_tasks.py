@@ -1,4 +1,4 @@
-"""One task for each campaign, and few at work at the same time."""
+"""One task for each campaign, and a maximum of tasks that work at the same time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONE, TWO, THREE = (CampaignRef(TenantId("north"), CampaignId(number), CampaignSt
 
 
 class Work:
-    """Work that goes on until it is let go."""
+    """Work that continues until it is released."""
 
     def __init__(self, *, in_parallel: int = 2) -> None:
         self.tasks = KeyedTasks(self.do, in_parallel=in_parallel)
@@ -43,7 +43,7 @@ async def test_a_campaign_has_one_task_at_a_time() -> None:
     assert ONE not in work.tasks
     work.tasks.start(ONE)
     await work.tasks.drain()
-    assert work.finished == [ONE, ONE], "once it has ended, it may start again"
+    assert work.finished == [ONE, ONE], "it may start again after its end"
 
 
 async def test_no_more_campaigns_than_allowed_are_worked_on_at_the_same_time() -> None:
@@ -105,7 +105,7 @@ async def test_a_task_that_is_cancelled_before_it_began_is_not_waited_for() -> N
 
 
 async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
-    """And its work is not repeated, though that was asked for."""
+    """Its work is not repeated, though this was requested."""
     cancelled, calls = 0, 0
     begun = asyncio.Event()
 

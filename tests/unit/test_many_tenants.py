@@ -1,4 +1,4 @@
-"""Which tenants' reports are written by which transaction."""
+"""How reports of many tenants are divided among transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every class of payload that a device may send, and the answer it gets."""
+"""Every kind of payload that a device may send, and its parsed result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-"""What JSON text can say."""
+"""Values that JSON text can express."""
 
 
 def body(**changes: Any) -> bytes:
@@ -152,7 +152,7 @@ def test_an_optional_key_never_costs_the_status(key: str, value: object) -> None
 
 @pytest.mark.parametrize("key", OPTIONAL)
 def test_a_deeply_nested_value_costs_the_status_only_if_unparseable(key: str) -> None:
-    """Writing an object as JSON takes more of the stack than reading it does."""
+    """Writing an object as JSON uses more stack than reading it."""
     for depth in range(900, 1000):
         value = b'{"a":' * depth + b"1" + b"}" * depth
         body = b'{"campaign_id": 7, "status": "FAILED", "%s": ' + value + b"}"

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer (`make fuzz` for a long one), and of what it would hardly come upon by itself."""
+"""A short run of the fuzzer (`make fuzz` for a long one), and inputs that it would hardly find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import fuzz
 
 @pytest.fixture(autouse=True, scope="module")
 def no_garbage_collection() -> Iterator[None]:
-    """How long a payload takes is measured; a pass over all that a session has piled up is not its doing."""
+    """The test measures the time per payload, so no garbage of other tests is collected meanwhile."""
     gc.collect()
     gc.freeze()
     yield

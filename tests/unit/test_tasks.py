@@ -1,4 +1,4 @@
-"""Tasks are ended for certain, also those that lose a cancellation."""
+"""Tasks are always ended, even if they lose a cancellation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollwave.tasks import end, immune
 
 
 class IgnoresCancellations:
-    """Work that loses its first cancellations, as one awaited inside a library may."""
+    """Work that loses its first cancellations, as a call inside a library may."""
 
     def __init__(self, loses: int) -> None:
         self.loses = loses

@@ -1,4 +1,4 @@
-"""Work that runs beside other work: no error is lost, and no lost cancellation holds anything up."""
+"""Work that runs beside other work: no error is lost, and a lost cancellation blocks nothing."""
 
 from __future__ import annotations
 

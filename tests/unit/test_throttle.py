@@ -23,7 +23,7 @@ def make_report(
 
 
 def throttle_after(*statuses: ExecutionStatus, progress_timeout: float = PROGRESS_TIMEOUT_SECONDS) -> Talk:
-    """A device whose words were written at 0."""
+    """The throttle of a device whose reports were written at time 0."""
     throttle = Talk()
     for status in statuses:
         assert throttle.hear(make_report(status), now=0.0, behind=False) is None
@@ -48,7 +48,7 @@ def test_repeated_reports_over_the_rate_are_throttled() -> None:
 
 def test_of_progress_by_single_percents_every_tenth_is_written() -> None:
     throttle, shown, written = throttle_after(S.DOWNLOADING), 0, 0
-    for progress in range(1, 101):  # ten times a second
+    for progress in range(1, 101):  # Ten times a second.
         if throttle.hear(make_report(S.DOWNLOADING, progress=progress), now=progress / 10, behind=False) is None:
             shown, written = progress, written + 1
         assert progress - shown < PROGRESS_STEP_POINTS
@@ -119,14 +119,14 @@ def test_an_allowance_permits_its_burst_and_then_one_per_interval(gaps: list[flo
 
 @dataclass
 class Execution:
-    """What ``apply_reports`` makes of one execution in progress."""
+    """An execution in progress, changed as ``apply_reports`` changes it."""
 
     progress_timeout: float
     status: ExecutionStatus = S.DOWNLOADING
     due: float = 0.0
 
     def take(self, report: Report, now: float) -> bool:
-        """Whether it was written."""
+        """Apply a report. Returns whether it was written."""
         if self.status in TERMINAL:
             return False
         forward = RANK[report.status] > RANK[self.status]
@@ -161,4 +161,4 @@ def test_throttling_never_changes_the_final_row_or_shortens_a_deadline(
             throttle.wrote(report, at=now, patience=progress_timeout)
         assert let_through.status is all_of_it.status
         if let_through.status not in TERMINAL and RANK[status] == RANK[let_through.status]:
-            assert let_through.due >= now + progress_timeout - 1e-6, "silence is counted from the last word"
+            assert let_through.due >= now + progress_timeout - 1e-6, "the progress timeout counts from the last report"
