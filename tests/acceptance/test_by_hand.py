@@ -186,7 +186,7 @@ async def test_a_campaign_typed_into_psql_aborts_on_failures_and_skips_the_remai
 
     engine.report("pump-4", f'{{"campaign_id": {number}, "status": "SUCCESS"}}')
     engine.report("pump-5", f'{{"campaign_id": {number}, "status": "SUCCESS"}}')
-    await eventually(lambda: engine.campaign() == "ABORTED|2|2|t", what="who was in progress may finish")
+    await eventually(lambda: engine.campaign() == "ABORTED|2|2|t", what="devices in progress finish")
     assert engine.breakdown() == "FAILED|2\nSKIPPED|6\nSUCCESS|2"
     assert len(engine.watch.commands()) == 4
     abort = next(json.loads(line) for line in engine.worker.output().splitlines() if "auto_abort" in line)

@@ -178,7 +178,7 @@ def other_devices_answer(command: Command) -> Sequence[bytes]:
 
 async def finish_what_the_old_worker_began(root: Connection, fleet: Devices) -> None:
     """Let devices in progress report. Pending devices are sent to, and none fails."""
-    await eventually(lambda: listened_to(root), what="somebody listens")
+    await eventually(lambda: listened_to(root), what="a worker listens")
     for row in await root.fetch(
         "SELECT device_id FROM ota_device_status WHERE campaign_id = $1 AND completed_at IS NULL"
         " AND status IN ('DOWNLOADING', 'INSTALLING')",

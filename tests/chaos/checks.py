@@ -18,7 +18,7 @@ from tests.support import eventually
 NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "Task exception was never retrieved", "ota_task_stuck")
 """Log lines of the MQTT library about cancelled calls (``Future exception …``). They are not errors of the engine."""
 
-SOON = 20.0
+LOG_DELAY_SECONDS = 20.0
 """Seconds within which the last error that was raised must be in the log."""
 
 ACTIVITY = """
@@ -90,7 +90,7 @@ async def logs(workers: Workers) -> list[str]:
 
     wrong = []
     try:
-        await eventually(all_errors_logged, timeout=SOON)
+        await eventually(all_errors_logged, timeout=LOG_DELAY_SECONDS)
     except AssertionError:
         left = [each for log in workers.logs_of_survivors() for each in unlogged_programming_errors(log)]
         wrong.append(f"errors without a traceback in the log: {left}")

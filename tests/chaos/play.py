@@ -46,7 +46,7 @@ PAUSED_TIMEOUTS = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
 ASK_EVERY = 0.5
 """Seconds between two questions of devices about what to do."""
 
-ENOUGH = 60.0
+MAX_SECONDS = 60.0
 """Seconds within which a campaign must end."""
 
 
@@ -212,7 +212,7 @@ class _Run:
             await asyncio.sleep(0.1)
             return not left
 
-        await eventually(done, timeout=ENOUGH, what=f"the neighbours of {held_up} to end, whose topics end connections")
+        await eventually(done, timeout=MAX_SECONDS, what=f"devices beside {held_up} to end")
 
     async def _trouble(self, workers: Workers, fleet: Devices) -> None:
         if self.schedule.long_pause:
@@ -267,8 +267,8 @@ class _Run:
         for campaign, plan in self.campaigns.items():
             if plan.ends == "ABORTED" and not plan.all_bad:
                 enough = min(self.schedule.abort_after, plan.devices // 2)
-                await eventually(lambda: len(fleet.commands_of(campaign, plan.tenant)) >= enough, timeout=ENOUGH)  # noqa: B023
-                await eventually(lambda: self._aborted(campaign), timeout=ENOUGH)  # noqa: B023
+                await eventually(lambda: len(fleet.commands_of(campaign, plan.tenant)) >= enough, timeout=MAX_SECONDS)  # noqa: B023
+                await eventually(lambda: self._aborted(campaign), timeout=MAX_SECONDS)  # noqa: B023
 
     async def _aborted(self, campaign: int) -> bool:
         try:
@@ -283,7 +283,7 @@ class _Run:
         wrong = self.verdict.problems
         async with connect(self.database) as host:
             for campaign, plan in self.campaigns.items():
-                wrong += await checks.ended(host, campaign, plan, within=ENOUGH)
+                wrong += await checks.ended(host, campaign, plan, within=MAX_SECONDS)
             await fleet.wait_until_delivered()
             wrong += await checks.differences(host, fleet, self.campaigns, forgetful=self.schedule.forgetful)
         wrong += checks.bodies(fleet)

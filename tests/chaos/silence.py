@@ -24,7 +24,7 @@ LOOK_EVERY = 0.05
 ON_THE_WAY = 4.0
 """Seconds after the end of its lease by which a command that was claimed before a silence has reached the proxy."""
 
-LOOK = f"""
+SUBSCRIBED_LISTENERS = f"""
     SELECT (SELECT alive_at::text FROM rollwave_listener_slots WHERE slot = 0) AS alive_at,
            NOT EXISTS (SELECT FROM rollwave_listener_slots
                        WHERE slot = 0 AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
@@ -79,7 +79,7 @@ class Watch:
                 async with connect(database) as connection:
                     while True:
                         asked = time.monotonic()
-                        row = await connection.fetchrow(LOOK)
+                        row = await connection.fetchrow(SUBSCRIBED_LISTENERS)
                         assert row is not None
                         self._add(row["alive_at"], asked, silent=row["silent"])
                         await asyncio.sleep(LOOK_EVERY)

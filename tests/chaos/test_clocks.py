@@ -86,7 +86,7 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
         windows: set[datetime] = set()
         watching = asyncio.create_task(watch(second, windows))
         try:
-            await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="under way")
+            await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="some commands are sent")
             mosquitto.send_signal(
                 signal.SIGSTOP
             )  # Each worker now has a batch that it has claimed and that is not acknowledged.

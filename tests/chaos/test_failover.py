@@ -94,7 +94,7 @@ async def test_workers_continue_on_a_promoted_replica(
     ):
         async with connect(replicated_pair.primary.url) as host:
             campaign = await insert_campaign(host, TOTAL, rollout_rate=5)
-        await eventually(lambda: len(fleet.commands) > 30, what="under way")
+        await eventually(lambda: len(fleet.commands) > 30, what="some commands are sent")
         await asyncio.to_thread(replicated_pair.primary.stop, "immediate")
         with closing(silent_machine(replicated_pair.primary_host)):
             psql(replicated_pair.replica.url, "SELECT pg_promote()")
@@ -123,7 +123,7 @@ async def test_a_worker_reconnects_when_its_server_becomes_read_only(
             worker(url, mosquitto.url, tmp_path / "log", "--port", str(health), **SETTINGS) as it,
         ):
             campaign = await insert_campaign(host, TOTAL, rollout_rate=5)
-            await eventually(lambda: len(fleet.commands) > 20, what="under way")
+            await eventually(lambda: len(fleet.commands) > 20, what="some commands are sent")
             virtual.lead_to(replicated_pair.replica_host, cut=True)
             await eventually(lambda: database_is(health, "only a replica answers"), timeout=20, what="noticed")
             tries = virtual.connections

@@ -36,7 +36,7 @@ async def test_a_worker_frozen_past_its_lease_sends_no_command_a_second_time(
     ):
         campaign = await insert_campaign(host, 300, rollout_rate=10)
         for share in (60, 120):
-            await eventually(lambda: len(fleet.commands) > share, what="under way")  # noqa: B023
+            await eventually(lambda: len(fleet.commands) > share, what="some commands are sent")  # noqa: B023
             frozen_worker.process.send_signal(signal.SIGSTOP)
             asleep = time.monotonic()
             await eventually(lambda: time.monotonic() > asleep + 1.5, what="its lease is over")  # noqa: B023
@@ -56,7 +56,7 @@ async def test_a_worker_frozen_during_an_abort_sends_nothing_after_it_wakes(
         worker(database, broker.url, tmp_path / "freezes", logs="ota_tick_start", **SETTINGS) as frozen_worker,
     ):
         campaign = await insert_campaign(host, 500, rollout_rate=10)
-        await eventually(lambda: len(fleet.commands) > 50, what="under way")
+        await eventually(lambda: len(fleet.commands) > 50, what="some commands are sent")
         for each in (awake, frozen_worker):
             each.process.send_signal(signal.SIGSTOP)
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'", timeout=30)

@@ -32,7 +32,7 @@ from tests.servers import Mosquitto, crashable_postgres
 from tests.support import Running, eventually, free_port
 
 SETTINGS = {"ROLLWAVE_LEASE": "2", "ROLLWAVE_PUBLISH_TIMEOUT": "2", "ROLLWAVE_MQTT_KEEPALIVE": "2"}
-QUIET = {"ota_tick_start", "ota_devices_dispatched"}
+EVENTS_OF_EVERY_TICK = {"ota_tick_start", "ota_devices_dispatched"}
 """Log events of every tick."""
 
 
@@ -57,7 +57,7 @@ def logged_events(running: Running, *, beside: int) -> Counter[str]:
     """The events it has logged, without those of every tick. ``beside``: the number of first lines to leave out."""
     lines = running.output().splitlines()[beside:]
     names = [line.split('"event": "')[1].split('"')[0] for line in lines if '"event": "' in line]
-    return Counter(name for name in names if name not in QUIET)
+    return Counter(name for name in names if name not in EVENTS_OF_EVERY_TICK)
 
 
 async def unready(port: int) -> dict[str, str]:
@@ -88,7 +88,7 @@ async def test_an_outage_is_logged_once_and_named_by_readyz(
                 for _ in range(2)
             }
             await refuse_changes_of(host, await insert_campaign(host, 10, tenant="east"))
-        await eventually(lambda: len(fleet.commands) > 50, what="under way")
+        await eventually(lambda: len(fleet.commands) > 50, what="some commands are sent")
         await eventually(lambda: ready(port), what="ready")
         before = memory(it)
 
@@ -159,7 +159,7 @@ async def test_campaigns_complete_over_a_slow_database_and_a_slow_broker(
         connect(server.url) as host,
     ):
         campaign = await insert_campaign(host, 100, rollout_rate=3)
-        await eventually(lambda: len(fleet.commands) > 20, what="under way")
+        await eventually(lambda: len(fleet.commands) > 20, what="some commands are sent")
         lines = len(it.output().splitlines())
         async with host.transaction():
             await host.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")

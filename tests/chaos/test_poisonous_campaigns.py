@@ -64,7 +64,7 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
                 )
             bad_ids = await insert_campaign(host, ["a/b", "#", "fine-1"])
             waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
-            await eventually(lambda: host.fetchval(waits), what="one statement does not come back")
+            await eventually(lambda: host.fetchval(waits), what="one statement gets no answer")
             neighbours = [
                 (tenant, await insert_campaign(host, 3 * WINDOWS, tenant=tenant, rollout_rate=3))
                 for tenant in ("north", "south")

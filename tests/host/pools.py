@@ -92,7 +92,7 @@ async def engine(pool: Pool) -> AsyncIterator[None]:
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1)),
     ]
     try:
-        await eventually(lambda: _listened_to(pool), what="listened to")
+        await eventually(lambda: _listened_to(pool), what="a listener is subscribed")
         yield
     finally:
         for each in running:

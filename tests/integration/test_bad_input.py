@@ -78,7 +78,7 @@ class ListeningWorker:
         """Publish a valid report and wait until it is applied: earlier messages have been processed then."""
         device = self.device("DOWNLOADING")
         self.report(device, body("SUCCESS"))
-        await eventually(lambda: self.row(device) == "SUCCESS|100|", what="the good one behind is taken in")
+        await eventually(lambda: self.row(device) == "SUCCESS|100|", what="the valid report behind it is applied")
 
 
 def start_worker(database: str, broker: EmbeddedBroker, port: int) -> subprocess.Popen[bytes]:
@@ -365,7 +365,7 @@ async def test_counters_equal_the_rows_after_bad_input(listening: ListeningWorke
             " FROM ota_device_status WHERE campaign_id = 7"
         )
 
-    await eventually(agree, timeout=40, what="rows typed in as SUCCESS are reconciled")
+    await eventually(agree, timeout=40, what="rows set to SUCCESS by SQL are reconciled")
     assert listening.sql("SELECT status FROM ota_campaigns WHERE id = 7") == "PAUSED"
 
 
@@ -461,7 +461,7 @@ async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
         worker(database, broker.url, tmp_path / "log", OTA_PROGRESS_TIMEOUT="1"),
     ):
         campaign = await insert_campaign(host, 20, rollout_rate=4)
-        await eventually(lambda: len(fleet.commands) >= 4, what="under way")
+        await eventually(lambda: len(fleet.commands) >= 4, what="some commands are sent")
         await host.execute("UPDATE ota_campaigns SET abort_threshold = 'NaN'")
 
         async def is_now(*row: object) -> bool:
@@ -471,6 +471,6 @@ async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
         first = fleet.commands[0].device
         fleet.report(first, campaign, "FAILED")
         await fleet.wait_until_delivered()
-        await eventually(lambda: is_now("PAUSED", 0, 1), what="reports are still taken")
+        await eventually(lambda: is_now("PAUSED", 0, 1), what="reports are still processed")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
         await wait_until_ended(host, campaign, "ABORTED")

@@ -109,7 +109,7 @@ async def test_without_a_system_identifier_from_postgresql_nothing_is_sent(
         devices(mosquitto.url, always_succeeds) as fleet,
         any_worker(own, mosquitto.url, tmp_path / "log") as running,
     ):
-        await eventually(lambda: events(running, UNDECIDED), what="it has said why it does nothing")
+        await eventually(lambda: events(running, UNDECIDED), what="it has logged why it sends nothing")
         campaign = await insert_campaign(host, 3, status="PAUSED")
         assert "GRANT EXECUTE ON FUNCTION pg_control_system()" in events(running, UNDECIDED)[0]["hint"]
         assert doctor(own, mosquitto)["state"] == "problem"

@@ -88,7 +88,7 @@ async def test_a_campaign_ends_after_a_broker_restarts_without_its_state(
     ):
         campaign = await insert_campaign(host, 400, rollout_rate=20)
         for outage in (1, 2):
-            await eventually(lambda: len(fleet.commands) > 30 * outage, what="under way")  # noqa: B023
+            await eventually(lambda: len(fleet.commands) > 30 * outage, what="some commands are sent")  # noqa: B023
             await eventually(lambda: len(events(it, "ota_status_listener_subscribed")) == outage, what="listening")  # noqa: B023
             broker.stop()
             await wait_for_ticks(it)
@@ -108,7 +108,7 @@ async def test_a_campaign_ends_after_a_broker_restarts_with_its_state(
         worker(database, mosquitto.url, tmp_path / "log", **settings) as it,
     ):
         campaign = await insert_campaign(host, 400, rollout_rate=20)
-        await eventually(lambda: len(fleet.commands) > 30, what="under way")
+        await eventually(lambda: len(fleet.commands) > 30, what="some commands are sent")
         mosquitto.stop()
         await wait_for_ticks(it)
         await unfailed(host, campaign)
@@ -127,7 +127,7 @@ async def test_a_campaign_ends_after_a_broker_froze(
         worker(database, mosquitto.url, tmp_path / "log", **settings) as it,
     ):
         campaign = await insert_campaign(host, 120, rollout_rate=10)
-        await eventually(lambda: len(fleet.commands) > 10, what="under way")
+        await eventually(lambda: len(fleet.commands) > 10, what="some commands are sent")
         mosquitto.send_signal(signal.SIGSTOP)
         try:
             await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="nothing is acknowledged")
@@ -211,7 +211,7 @@ async def test_a_campaign_ends_after_a_database_restart(
         async with connect(own_server.url) as host:
             campaign = await insert_campaign(host, 150, rollout_rate=15)
         for outage in (1, 2):
-            await eventually(lambda: len(fleet.commands) > 40 * outage, what="under way")  # noqa: B023
+            await eventually(lambda: len(fleet.commands) > 40 * outage, what="some commands are sent")  # noqa: B023
             own_server.stop("immediate" if mode == "immediate" else "fast")
             await eventually(lambda: len(events(it, "ota_database_unavailable")) >= outage, what="noticed")  # noqa: B023
             own_server.start()

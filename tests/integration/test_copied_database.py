@@ -85,7 +85,7 @@ async def begun(database: str, broker: Mosquitto, log: Path) -> int:
         async def nothing_in_progress() -> bool:
             return not (await breakdown(host, campaign)).keys() & {"DOWNLOADING", "INSTALLING"}
 
-        await eventually(nothing_in_progress, what="whatever was sent has succeeded")
+        await eventually(nothing_in_progress, what="every device sent to has succeeded")
         await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     return campaign
 
@@ -108,7 +108,7 @@ async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_decided(
         assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
         assert set(fleet.times_sent(campaign).values()) == {1}
         assert len(fleet.commands) == TOTAL - done
-        await eventually(lambda: events(copied, UNDECIDED), what="the copy has said why it does nothing")
+        await eventually(lambda: events(copied, UNDECIDED), what="the copy has logged why it sends nothing")
         assert events(original, LOST) == []
         assert events(copied, SUBSCRIBED) == events(copied, LOST) == []
         assert await campaign_row(staging, campaign) == ("RUNNING", done, 0)
@@ -133,7 +133,7 @@ async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
         any_worker(copy, mosquitto.url, tmp_path / "copy", "--port", str(port)) as copied,
     ):
         other = await insert_campaign(staging, 2, tenant="south")
-        await eventually(lambda: events(copied, UNDECIDED), what="the copy waits to be told")
+        await eventually(lambda: events(copied, UNDECIDED), what="the copy waits for a decision")
         decided = await asyncio.to_thread(rollwave, "migrate", "--copy", env={"DATABASE_URL": copy})
         assert decided.returncode == 0, decided.stderr
         assert "2 RUNNING campaigns are paused" in decided.stdout

@@ -375,7 +375,7 @@ async def test_a_host_can_pause_abort_and_start_a_campaign_by_sql(
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", OTA_TICK_INTERVAL="0.3"):
         campaign = await insert_campaign(host, 60, rollout_rate=5)
         other = await insert_campaign(host, 60, rollout_rate=5, tenant="south")
-        await eventually(lambda: len(fleet.commands_of(campaign)) >= 5, what="under way")
+        await eventually(lambda: len(fleet.commands_of(campaign)) >= 5, what="some commands are sent")
         await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
         sent = len(fleet.commands_of(campaign))
         await eventually(lambda: len(fleet.commands_of(other, "south")) >= 25, what="the other goes on")
@@ -383,7 +383,7 @@ async def test_a_host_can_pause_abort_and_start_a_campaign_by_sql(
         paused_at = len(fleet.commands_of(campaign))
         for command in fleet.commands_of(campaign):
             fleet.report(command.device, campaign, "SUCCESS")
-        await eventually(lambda: has_counted(host, campaign, paused_at), what="reports are still taken")
+        await eventually(lambda: has_counted(host, campaign, paused_at), what="reports are still processed")
         await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
         await eventually(lambda: len(fleet.commands_of(campaign)) > paused_at, what="started again")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED' WHERE id = $1", campaign)
@@ -393,7 +393,7 @@ async def test_a_host_can_pause_abort_and_start_a_campaign_by_sql(
         async def skipped() -> bool:
             return "PENDING" not in await breakdown(host, campaign)
 
-        await eventually(skipped, what="those left are skipped")
+        await eventually(skipped, what="the remaining devices are skipped")
         assert (await campaign_row(host, campaign))[0] == "ABORTED"
 
 

@@ -70,7 +70,7 @@ async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_again(databa
                 await looking.fetchval("SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()")
             )
 
-        await eventually(counted, what="there was one")
+        await eventually(counted, what="one was found")
 
 
 async def test_campaigns_complete_where_the_default_isolation_is_serializable(

@@ -100,7 +100,7 @@ async def test_a_pool_that_the_listener_would_use_up_is_refused(
     """Otherwise neither the host nor the engine would get a connection."""
     async with asyncpg.create_pool(database, min_size=0, max_size=slots) as pool:
         async with embedded(pool, settings=settings_for(broker, listener_slots=slots)):
-            await eventually(lambda: problems(caplog), what="said")
+            await eventually(lambda: problems(caplog), what="the problem is logged")
             for _ in range(3):
                 await run_ota_campaign_tick(pool, settings=settings_for(broker, listener_slots=slots))
             assert await pool.fetchval("SELECT 1", timeout=5) == 1
@@ -177,7 +177,7 @@ async def test_a_pool_of_another_event_loop_is_an_error(
 
     pool = await asyncio.to_thread(make)
     async with embedded(pool, settings=settings_for(broker)):
-        await eventually(lambda: problems(caplog), what="said")
+        await eventually(lambda: problems(caplog), what="the problem is logged")
         for _ in range(3):
             await run_ota_campaign_tick(pool, settings=settings_for(broker))
         [record] = problems(caplog)
@@ -193,7 +193,7 @@ async def test_an_unusable_pool_is_logged_with_a_hint(
         await pool
         await pool.close()
     async with embedded(pool, settings=settings_for(broker)):
-        await eventually(lambda: problems(caplog), what="said")
+        await eventually(lambda: problems(caplog), what="the problem is logged")
         for _ in range(3):
             await run_ota_campaign_tick(pool, settings=settings_for(broker))
         [record] = problems(caplog)
@@ -218,7 +218,7 @@ async def test_an_unreachable_direct_url_is_logged_with_a_hint(
 ) -> None:
     settings = settings_for(broker, database_direct_url=url.format(secret=SECRET, port=free_port()))
     async with embedded(pool, settings=settings):
-        await eventually(lambda: problems(caplog), what="said")
+        await eventually(lambda: problems(caplog), what="the problem is logged")
         for _ in range(3):
             await run_ota_campaign_tick(pool, settings=settings)
         [record] = problems(caplog)
@@ -237,7 +237,7 @@ async def test_a_broker_that_refuses_the_login_ends_nothing_of_the_host(
     ):
         caplog.clear()
         async with embedded(pool, settings=settings_for(shipped_mosquitto.url, **given)):
-            await eventually(lambda: problems(caplog), what="said")
+            await eventually(lambda: problems(caplog), what="the problem is logged")
             assert hint in vars(problems(caplog)[0])["hint"]
             assert SECRET not in caplog.text
 
@@ -290,7 +290,7 @@ async def test_an_argument_that_is_not_settings_is_an_error(pool: Pool, caplog: 
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, settings=settings)),
         asyncio.create_task(run_ota_status_listener(pool, settings=settings)),
     ]
-    await eventually(lambda: problems(caplog), what="said")
+    await eventually(lambda: problems(caplog), what="the problem is logged")
     await run_ota_campaign_tick(pool, settings=settings)
     assert not any(task.done() for task in tasks)
     for task in tasks:

@@ -70,9 +70,9 @@ async def test_firmware_that_no_device_could_use_pauses_the_campaign(
 ) -> None:
     async with connect(database) as host, devices(broker.url, always_succeeds) as fleet:
         held = await campaign_over(host, **{column: value})
-        sound = await insert_campaign(host, 1)
+        readable = await insert_campaign(host, 1)
         async with worker(database, broker.url, tmp_path / "log"):
-            await wait_until_ended(host, sound)
+            await wait_until_ended(host, readable)
             why = f"SELECT status_reason FROM ota_campaigns WHERE id = {held} AND status = 'PAUSED'"
             assert reason in await eventually(lambda: host.fetchval(why))
             assert not fleet.commands_of(held)

@@ -96,12 +96,12 @@ async def test_policies_that_the_host_creates_later_have_effect(host: Host, root
 
 async def test_policies_that_had_no_effect_before_adoption_have_none_after(host: Host, root: Connection) -> None:
     await root.execute(WITHOUT)
-    theirs = await all_objects(root)
+    host_objects = await all_objects(root)
     logins = {"host_reports": host.reports, "host_owner": host.owner}
-    before = await try_all_statements(logins, theirs, role=AS)
+    before = await try_all_statements(logins, host_objects, role=AS)
     host.migrate()
     assert "up to date" in host.migrate()
-    assert differences(before, await try_all_statements(logins, theirs, role=AS)) == {}
+    assert differences(before, await try_all_statements(logins, host_objects, role=AS)) == {}
 
 
 async def test_a_login_without_create_on_the_schema_is_told_who_can_grant_it(empty_database: str) -> None:

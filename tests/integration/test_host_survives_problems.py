@@ -51,7 +51,7 @@ def problems(running: Running) -> list[str]:
 
 async def one_problem(running: Running, hint: str) -> str:
     """Wait for a problem, then for ten ticks and another try of the listener. Returns its only line."""
-    await eventually(lambda: problems(running), what="said")
+    await eventually(lambda: problems(running), what="the problem is logged")
     await wait_for_heartbeats(running, 30)
     [line] = problems(running)
     assert hint in line
@@ -96,7 +96,7 @@ async def test_a_missing_migration_does_not_stop_the_host(
     async with hosting(platform.service, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
         await one_problem(host, "Run `rollwave migrate`.")
         await asyncio.to_thread(platform.migrate)
-        await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+        await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
 
 
 async def test_a_login_without_rights_does_not_stop_the_host(
@@ -114,7 +114,7 @@ async def test_a_login_without_rights_does_not_stop_the_host(
                 rollwave, "migrate", "--grant-to", "host_nobody", env={"DATABASE_URL": database}
             )
             assert granted.returncode == 0, granted.stderr
-            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
         await root.execute("REVOKE pulse_app FROM host_nobody")
 
 
@@ -143,10 +143,10 @@ async def test_an_unavailable_broker_does_not_stop_the_host(database: str, tmp_p
     async with connect(database) as root, hosting(database, tmp_path, loop, MQTT_BROKER_URL=url) as host:
         await one_problem(host, "Check MQTT_BROKER_URL")
         with EmbeddedBroker(port):
-            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
             await insert_campaign(root, 3)
             await eventually(lambda: "ota_devices_dispatched" in host.output(), what="sent")
-        await eventually(lambda: len(problems(host)) > 1, what="away again")
+        await eventually(lambda: len(problems(host)) > 1, what="unavailable again")
         await insert_campaign(root, 3, tenant="south")
         await wait_for_heartbeats(host, 30)
         events = [line.split()[2] for line in problems(host)[1:]]
@@ -166,8 +166,8 @@ async def test_an_unavailable_database_does_not_stop_the_host(
         async with hosting(server.url, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
             assert "ota_database_unavailable" in await one_problem(host, "Check that PostgreSQL runs")
             server.start()
-            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
             server.stop("immediate")
-            await eventually(lambda: host.output().count("ota_database_unavailable") == 2, what="away again")
+            await eventually(lambda: host.output().count("ota_database_unavailable") == 2, what="unavailable again")
             await wait_for_heartbeats(host, 30)
             assert len([line for line in problems(host) if "Check that PostgreSQL runs" in line]) == 2

@@ -183,7 +183,7 @@ async def test_a_latin1_database_stores_what_it_can_and_the_engine_continues(
         fleet.report("日本", campaign, "SUCCESS")
         await wait_until_ended(host, campaign)
         assert await breakdown(host, campaign) == {"FAILED": 3}
-        await eventually(lambda: events(running, "ota_status_invalid_data"), what="told of")
+        await eventually(lambda: events(running, "ota_status_invalid_data"), what="the invalid report is logged")
         assert not events(running, "ota_reports_delayed")
         assert not events(running, "ota_campaign_error")
 

@@ -33,7 +33,7 @@ from tests.proxy import PUBLISH, Do, Packet, Proxy, proxy, publishing
 from tests.servers import Mosquitto
 from tests.support import eventually
 
-PROMPTLY = 30.0
+PROMPT_SECONDS = 30.0
 ENDINGS = [Do.CLOSE, Do.RESET, Do.DISCONNECT]
 
 
@@ -99,7 +99,7 @@ async def test_a_device_whose_command_ends_the_session_waits_alone(
             found = await breakdown(host, campaign)
             return (found.get("SUCCESS", 0), found.get("PENDING", 0)) == (number - len(bad), len(bad))
 
-        await eventually(done, timeout=PROMPTLY, what="the other devices have succeeded")
+        await eventually(done, timeout=PROMPT_SECONDS, what="the other devices have succeeded")
 
         async def found() -> bool:
             return await refused(host) == {names[each]: "connection_ended" for each in bad}
@@ -142,7 +142,7 @@ async def test_a_device_whose_command_ends_the_session_waits_alone_on_mqtt_3_1_1
         async def done() -> bool:
             return await breakdown(host, campaign) == {"SUCCESS": 99, "PENDING": 1}
 
-        await eventually(done, timeout=PROMPTLY, what="the other devices have succeeded")
+        await eventually(done, timeout=PROMPT_SECONDS, what="the other devices have succeeded")
 
         async def found() -> bool:
             return await refused(host) == {"bad-50": "connection_ended"}
@@ -158,7 +158,7 @@ async def test_a_device_that_ends_the_session_does_not_delay_other_campaigns(
         await insert_campaign(host, named(10, set(range(10))), rollout_rate=100_000)
         others = [await insert_campaign(host, 50, tenant=tenant, rollout_rate=25) for tenant in ("east", "west")]
         for tenant, campaign in zip(("east", "west"), others, strict=True):
-            await wait_until_ended(host, campaign, tenant=tenant, timeout=PROMPTLY)
+            await wait_until_ended(host, campaign, tenant=tenant, timeout=PROMPT_SECONDS)
         assert {*await refused(host)} <= {*named(10, set(range(10)))}
 
 
@@ -246,7 +246,7 @@ async def test_a_command_larger_than_the_broker_accepts_pauses_its_campaign(
         async def held() -> bool:
             return (await campaign_row(host, campaign))[0] == "PAUSED"
 
-        await eventually(held, timeout=PROMPTLY, what="paused")
+        await eventually(held, timeout=PROMPT_SECONDS, what="paused")
         reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
         assert "bytes" in reason
         assert "maximum packet size" in reason
@@ -274,7 +274,7 @@ async def test_a_device_whose_id_makes_the_command_too_large_waits_alone(
         async def done() -> bool:
             return await breakdown(host, campaign) == {"SUCCESS": 3, "PENDING": 1}
 
-        await eventually(done, timeout=PROMPTLY, what="the other devices have succeeded")
+        await eventually(done, timeout=PROMPT_SECONDS, what="the other devices have succeeded")
 
         async def found() -> bool:
             return await refused(host) == {long_id: "too_large"}

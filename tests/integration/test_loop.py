@@ -117,7 +117,7 @@ async def test_a_long_campaign_does_not_delay_a_short_one(pool: Pool, host: Conn
     large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
     small = await insert_campaign(host, 5)
     async with loop_running(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20), turns=Turns(seconds=0.05)):
-        await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
+        await eventually(lambda: sent(host, small, 5), timeout=30, what="the small command is sent")
         for each in large:
             found = await breakdown(host, each)
             assert found["PENDING"] > 0, "the short campaign did not wait for it"
@@ -181,7 +181,7 @@ async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
     async with loop_running(pool, broker, Settings(), turns=turns):
-        await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
+        await eventually(lambda: sent(host, small, 1), timeout=30, what="the small command is sent")
         assert (await breakdown(host, aborted))["PENDING"] > 0, "the other campaign did not wait for it"
         await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")
 
@@ -203,7 +203,7 @@ async def test_a_cancelled_loop_leaves_nothing_running(
         before = asyncio.all_tasks()
         running = asyncio.create_task(CampaignLoop(pool, command_session, Settings(), asyncio.Event()).run())
         # Not on the connection that holds the lock: pg_stat_activity is read once in a transaction.
-        await eventually(lambda: waits_for_a_lock(host), what="something in hand")
+        await eventually(lambda: waits_for_a_lock(host), what="a batch is claimed")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         left = {

@@ -51,7 +51,7 @@ async def test_a_campaign_completes_through_pgbouncer_with_two_workers(
         campaigns = {
             await insert_campaign(host, 100, tenant=each, rollout_rate=10): each for each in ("north", "south")
         }
-        await eventually(lambda: len(fleet.commands) > 60, what="under way")
+        await eventually(lambda: len(fleet.commands) > 60, what="some commands are sent")
         assert not events(second, "ota_status_listener_subscribed"), (
             "one worker listens, the other is ready to take over"
         )
@@ -103,7 +103,7 @@ async def test_session_locks_are_never_taken_through_pgbouncer(
         asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool,
     ):
         listening = asyncio.create_task(run_ota_status_listener(pool, settings=settings))
-        await eventually(tries, what="said")
+        await eventually(tries, what="the problem is logged")
         assert not listening.done()
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
         await end(listening)
@@ -121,7 +121,7 @@ async def test_mixed_up_prepared_statements_are_logged_with_a_hint(
             await asyncio.gather(*(run_ota_campaign_tick(pool, settings=settings) for _ in range(8)))
             return [vars(each)["hint"] for each in caplog.records if each.message == "ota_not_ready"]
 
-        hints = await eventually(logged, what="said")
+        hints = await eventually(logged, what="the problem is logged")
     assert all("statement_cache_size=0" in each for each in hints)
 
 

@@ -106,7 +106,7 @@ async def test_a_programming_error_drops_no_report(
             fleet.report(f"dev-{number}", campaign, "SUCCESS")
         await eventually(lambda: _succeeded(host, campaign, 4), what="every report counts")
         fleet.report("dev-5", campaign, "SUCCESS")
-        await eventually(lambda: _succeeded(host, campaign, 5), what="what comes later is taken in")
+        await eventually(lambda: _succeeded(host, campaign, 5), what="a later report is applied")
     assert await breakdown(host, campaign) == {"SUCCESS": 5}
 
 
@@ -133,7 +133,7 @@ async def test_an_error_of_another_task_is_not_taken_for_an_outage(
         assert record.exc_info
         await eventually(lambda: listener.presence.subscribed, what="it listens again")
         fleet.report("dev-1", campaign, "SUCCESS")
-        await eventually(lambda: _succeeded(host, campaign, 1), what="reports are taken in")
+        await eventually(lambda: _succeeded(host, campaign, 1), what="reports are applied")
 
 
 @pytest.mark.parametrize("tenants", [1, 2])

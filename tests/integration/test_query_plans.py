@@ -74,7 +74,7 @@ _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 PAGES = 40
 """Maximum number of pages that a statement may read per row: the row, old and new, and its index entries."""
 
-EACH_ITS_OWN = {"overdue.postpone", "overdue.fail"}
+ONCE_PER_ROW = {"overdue.postpone", "overdue.fail"}
 """Statements that are executed once for each row."""
 
 
@@ -103,7 +103,7 @@ class Plans:
     def over_budget(self, rows: int) -> dict[str, int]:
         """Statements that read more pages than their rows account for."""
         return {
-            name: pages for name, pages in self.pages.items() if pages > PAGES * (1 if name in EACH_ITS_OWN else rows)
+            name: pages for name, pages in self.pages.items() if pages > PAGES * (1 if name in ONCE_PER_ROW else rows)
         }
 
 
@@ -234,7 +234,7 @@ PINNED = {
     "views.device": {KEY, WAITING, OPEN},
 }
 
-LARGE_CAMPAIGN, ROWS, PAST = 6000, 100, 3000
+LARGE_CAMPAIGN, ROWS, EARLIER_CAMPAIGNS = 6000, 100, 3000
 
 
 @pytest.fixture(
@@ -249,10 +249,10 @@ async def large_campaign(request: pytest.FixtureRequest, pool: Pool) -> Campaign
     believed = request.param
     for table in TABLES:
         await pool.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-    await insert(pool, "south", LARGE_CAMPAIGN, past=PAST)
+    await insert(pool, "south", LARGE_CAMPAIGN, past=EARLIER_CAMPAIGNS)
     if believed == "analyzed before the tenant came":
         await pool.execute("ANALYZE")
-    campaign_id = await insert(pool, "north", LARGE_CAMPAIGN, past=PAST)
+    campaign_id = await insert(pool, "north", LARGE_CAMPAIGN, past=EARLIER_CAMPAIGNS)
     await pool.execute("ANALYZE ota_campaigns")
     await pool.execute(
         "UPDATE ota_campaigns SET pending = CASE status WHEN 'RUNNING' THEN $1 / 5 ELSE 0 END,"

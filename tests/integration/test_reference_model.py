@@ -121,7 +121,7 @@ async def _subscribe_listener(pool: Pool, stack: AsyncExitStack) -> None:
     await lock.announce()
     listening = asyncio.create_task(lock.listen("", lambda: None))
 
-    await eventually(lambda: _subscribed(pool), what="the slot is listened to")
+    await eventually(lambda: _subscribed(pool), what="the slot has a listener")
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

@@ -79,7 +79,7 @@ async def test_a_broker_that_refuses_every_command_fails_no_device(
     async with devices(guarded.url, always_succeeds) as fleet, worker(database, guarded.url, tmp_path / "log") as it:
         campaign = await insert_campaign(host, 25)
         await wait_for_ticks(it)
-        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="said so")
+        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="the refusal is logged")
         assert await breakdown(host, campaign) == {"PENDING": 25}
         assert not await host.fetchval("SELECT count(*) FROM ota_device_status WHERE started_at IS NOT NULL")
         allow(guarded, ALLOW_ALL)

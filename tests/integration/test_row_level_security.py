@@ -400,26 +400,31 @@ async def over_http(port: int, key: str) -> int:
 
 TAKE_ROLE = "SET LOCAL ROLE pulse_app"
 NAME_TENANT = "SET LOCAL app.tenant_id = 'north'"
-TOUCH = "SELECT count(*) FROM devices"
+COUNT = "SELECT count(*) FROM devices"
 
 
 @pytest.mark.parametrize(
     ("statements", "complaint"),
     [
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, TOUCH, "COMMIT"], None),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, COUNT, "COMMIT"], None),
         (
-            ["BEGIN", f"{TAKE_ROLE}; {NAME_TENANT}; {TOUCH}", "COMMIT", "SELECT 'devices' AS ota_devices -- devices"],
+            [
+                "BEGIN",
+                f"{TAKE_ROLE}; {NAME_TENANT}; {COUNT}",
+                "COMMIT",
+                "SELECT 'devices' AS ota_devices -- devices",
+            ],
             None,
         ),
-        ([TOUCH], "no transaction"),
-        ([f"{TOUCH}; {TOUCH}"], "no transaction"),
-        ([TAKE_ROLE, NAME_TENANT, TOUCH], "outside a transaction"),
-        (["BEGIN", TOUCH, "COMMIT"], "not as pulse_app"),
-        (["BEGIN", NAME_TENANT, TOUCH, "COMMIT"], "not as pulse_app"),
-        (["BEGIN", TAKE_ROLE, TOUCH, "COMMIT"], "no tenant"),
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", TOUCH], "no transaction"),
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", "BEGIN", TOUCH, "COMMIT"], "not as pulse_app"),
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, "RESET ROLE", TOUCH, "COMMIT"], "not as pulse_app"),
+        ([COUNT], "no transaction"),
+        ([f"{COUNT}; {COUNT}"], "no transaction"),
+        ([TAKE_ROLE, NAME_TENANT, COUNT], "outside a transaction"),
+        (["BEGIN", COUNT, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", NAME_TENANT, COUNT, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", TAKE_ROLE, COUNT, "COMMIT"], "no tenant"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", COUNT], "no transaction"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", "BEGIN", COUNT, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "RESET ROLE", COUNT, "COMMIT"], "not as pulse_app"),
     ],
 )
 async def test_the_statement_log_check_detects_wrong_statements(
@@ -443,14 +448,12 @@ async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[state
         if not await host.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pulse_app')"):
             await host.execute("CREATE ROLE pulse_app")
     began = await logged.mark(url)
-    connection_without_tenant = await asyncpg.connect(url)
+    direct = await asyncpg.connect(url)
     try:
         for statement in statements:
-            await (connection_without_tenant.fetch if statement == TOUCH else connection_without_tenant.execute)(
-                statement
-            )
+            await (direct.fetch if statement == COUNT else direct.execute)(statement)
     finally:
-        await connection_without_tenant.close()
+        await direct.close()
     return await logged.lines(url, began), ["devices"]
 
 
@@ -458,14 +461,14 @@ async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> No
     url = logged.server.url
     await carried_out(logged, [])
     began = await logged.mark(url)
-    connection_without_tenant = await asyncpg.connect(url)
+    direct = await asyncpg.connect(url)
     try:
-        async with connection_without_tenant.transaction():
-            await connection_without_tenant.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
-            await connection_without_tenant.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
-            await connection_without_tenant.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
+        async with direct.transaction():
+            await direct.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
+            await direct.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
+            await direct.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
     finally:
-        await connection_without_tenant.close()
+        await direct.close()
     verdict = statement_log.judge(await logged.lines(url, began), ["devices"])
     assert verdict.touched == {"devices": 1}
     assert [each.split(":")[0] for each in verdict.wrong] == ["asks for south as north"]

@@ -79,7 +79,7 @@ async def test_silent_devices_are_sent_to_three_times_then_fail(
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
         campaign = await insert_campaign(host, 4, abort_threshold=1.0)
-        await eventually(lambda: fleet.commands, what="under way")
+        await eventually(lambda: fleet.commands, what="some commands are sent")
         await host.execute("UPDATE firmware_versions SET version = 'edited', file_url = 'https://edited.invalid/'")
         await wait_until_ended(host, campaign)
     assert await campaign_row(host, campaign) == ("COMPLETED", 0, 4)
@@ -179,7 +179,7 @@ async def test_an_aborted_campaign_ends_without_sending_again(
 ) -> None:
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **SETTINGS):
         campaign = await insert_campaign(host, 20, rollout_rate=5, progress_timeout=1.5)
-        await eventually(lambda: len(fleet.commands_of(campaign)) >= 5, what="under way")
+        await eventually(lambda: len(fleet.commands_of(campaign)) >= 5, what="some commands are sent")
         fleet.report("dev-1", campaign, "FAILED")
         await eventually(lambda: is_aborted(host, campaign), what="aborted")
         sent = len(fleet.commands_of(campaign))

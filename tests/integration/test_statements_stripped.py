@@ -14,7 +14,7 @@ from rollwave.store.queries import load
 from tests.engine import Connection, connect
 from tests.integration.test_row_level_security import insert_tenants_with_equal_ids, tenant_tables
 
-TWIN = "dev-1"
+SHARED_DEVICE_ID = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They use the tenant as a value, which row-level security checks: see test_row_level_security.
@@ -53,12 +53,12 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "waves.pass_gate": {3: 0},
 }
 _BY_TYPE: dict[str, object] = {
-    "text": TWIN,
+    "text": SHARED_DEVICE_ID,
     "int8": 7,
     "int4": 1,
     "float8": 1.0,
     "bool": True,
-    "text[]": [TWIN, "dev-2"],
+    "text[]": [SHARED_DEVICE_ID, "dev-2"],
     "int8[]": [7, 7],
     "int4[]": [1, 1],
     "float8[]": [1.0, 1.0],

@@ -197,7 +197,7 @@ async def test_the_state_order_in_sql_is_the_tables(host: Connection) -> None:
     assert set(re.findall(r"'([A-Z]+)'", words)) == set(S)
 
 
-OUTLOOK = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
+REPORTED_STATUS = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
 """The status of the campaign's only device at that time."""
 
 
@@ -206,7 +206,7 @@ async def test_each_action_changes_a_campaigns_status_by_the_table(
     host: Connection, pool: Pool, action: Action
 ) -> None:
     number = await insert_campaign(host, 1)
-    await host.execute("UPDATE ota_device_status SET status = $1", OUTLOOK.get(action, "PENDING"))
+    await host.execute("UPDATE ota_device_status SET status = $1", REPORTED_STATUS.get(action, "PENDING"))
     await host.execute("UPDATE ota_campaigns SET pending = 0, downloading = 0, installing = 0, skipped = 0")  # counted
     for status in CampaignStatus:
         await host.execute(

@@ -36,7 +36,7 @@ from tests.support import Running, eventually
 
 LEASE = 1.0
 TAKEOVER = LEASE + 10
-NOBODY_DIES = "60"
+LONG_LEASE_SECONDS = "60"
 """A lease longer than any batch takes, even on a slow machine, so that it ends only if its worker was killed."""
 
 
@@ -87,7 +87,7 @@ async def test_the_rate_holds_for_a_campaign_with_any_number_of_workers(
     async with (
         connect(database) as second,
         devices(broker.url, always_succeeds) as fleet,
-        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick), ROLLWAVE_LEASE=NOBODY_DIES),
+        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick), ROLLWAVE_LEASE=LONG_LEASE_SECONDS),
     ):
         campaign = await insert_campaign(host, total, rollout_rate=rate)
         watching = asyncio.create_task(watch_pace(second, campaign, windows))
@@ -116,7 +116,7 @@ async def test_campaigns_of_several_tenants_run_side_by_side(
 ) -> None:
     async with (
         devices(broker.url, always_succeeds) as fleet,
-        workers(2, database, broker.url, tmp_path, ROLLWAVE_LEASE=NOBODY_DIES) as running,
+        workers(2, database, broker.url, tmp_path, ROLLWAVE_LEASE=LONG_LEASE_SECONDS) as running,
     ):
         numbers = {
             (tenant, await insert_campaign(host, 40, tenant=tenant, rollout_rate=15))
@@ -140,7 +140,7 @@ async def test_the_other_workers_continue_when_one_is_killed(
         campaign = await insert_campaign(host, 400, rollout_rate=20)
         running.sort(key=listens)  # The worker that listens ends last.
         for number, victim in enumerate(running[:0:-1], start=1):
-            await eventually(lambda: len(fleet.commands_of(campaign)) > 100 * number, what="under way")  # noqa: B023
+            await eventually(lambda: len(fleet.commands_of(campaign)) > 100 * number, what="some commands are sent")  # noqa: B023
             victim.process.kill()
         killed = time.monotonic()
         await wait_until_ended(host, campaign, timeout=60)
@@ -183,7 +183,7 @@ async def test_listener_slots_are_shared_and_taken_over(
     ):
         await eventually(lambda: held_slots(*running) == {0, 1, 2}, what="every slot is held")
         campaign = await insert_campaign(host, 150, rollout_rate=10)
-        await eventually(lambda: len(fleet.commands_of(campaign)) > 50, what="under way")
+        await eventually(lambda: len(fleet.commands_of(campaign)) > 50, what="some commands are sent")
         first, second = sorted(running, key=lambda each: len(held_slots(each)))
         second.process.kill()
         await wait_until_ended(host, campaign, timeout=30)
@@ -215,7 +215,7 @@ async def test_a_worker_drains_on_sigterm_and_loses_no_report(
         for number in range(3):
             settings = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": "30"}
             async with worker(database, broker.url, tmp_path / str(number), **settings) as running:
-                await eventually(lambda: len(fleet.commands_of(campaign)) > 150 * (number + 1), what="under way")  # noqa: B023
+                await eventually(lambda: len(fleet.commands_of(campaign)) > 150 * (number + 1), what="sent")  # noqa: B023
                 running.process.terminate()
                 assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
             claimed = await host.fetchval(

@@ -20,7 +20,7 @@ from tests.support import eventually
 TRIALS, STEP = 250, 0.00002
 """Delays after which a call is cancelled: 0 to 5 ms, within which a session on loopback is opened."""
 
-PROMPTLY = 0.5
+PROMPT_SECONDS = 0.5
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ async def lost(work: Coroutine[Any, Any, None] | asyncio.Task[None], delay: floa
     if task.done():
         return False
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=PROMPTLY)
+    done, _ = await asyncio.wait({task}, timeout=PROMPT_SECONDS)
     if done and task.cancelled():
         return False
     await end(task, within=5, cancel_again=0.05)
