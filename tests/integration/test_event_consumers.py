@@ -113,7 +113,7 @@ async def test_a_long_transaction_that_writes_no_event_holds_nothing_back(
         assert time.monotonic() - before < events.WAIT_SECONDS
 
 
-async def test_many_writers_of_many_campaigns(pool: Pool, host: Host) -> None:
+async def test_a_consumer_sees_every_event_of_many_concurrent_writers(pool: Pool, host: Host) -> None:
     campaigns = [
         await insert_campaign(host, 20, abort_threshold=1.0, retry_on=["reported", "rejected"], max_attempts=100)
         for _ in range(4)
@@ -172,7 +172,7 @@ async def consuming(pool: Pool) -> AsyncIterator[list[int]]:
         await end(task)
 
 
-async def test_how_far_a_consumer_has_come_is_remembered(pool: Pool, host: Host) -> None:
+async def test_the_position_of_a_consumer_is_stored(pool: Pool, host: Host) -> None:
     await insert_campaign(host, 1)
     await insert_campaign(host, 1, tenant="south")
 

@@ -147,7 +147,7 @@ async def test_a_canary_names_its_wave_and_the_devices_of_each(pool: Pool, host:
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_that_the_broker_refuses_wait_under_that_name(pool: Pool, host: Connection) -> None:
+async def test_devices_that_the_broker_refuses_are_named_as_refused(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=2)
     taken = await claim(pool, campaign)
     async with tenant_transaction(pool, TENANT) as connection:
@@ -239,7 +239,9 @@ async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, 
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_the_last_of_the_queue_is_told_how_many_go_before_it(pool: Pool, host: Connection) -> None:
+async def test_the_last_device_of_the_queue_is_explained_with_the_number_before_it(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=5)
     async with tenant_transaction(pool, TENANT, queues=True) as connection:
         await claim_commands(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)

@@ -57,7 +57,7 @@ async def test_no_more_campaigns_than_allowed_are_worked_on_at_the_same_time() -
     assert work.finished == [ONE, TWO, THREE]
 
 
-async def test_work_asked_for_while_it_is_done_is_done_once_more() -> None:
+async def test_work_requested_while_it_runs_is_repeated_once() -> None:
     work = Work()
     work.tasks.start_or_repeat(ONE)
     await work.has_begun(ONE)
@@ -68,7 +68,7 @@ async def test_work_asked_for_while_it_is_done_is_done_once_more() -> None:
     assert work.finished == [ONE, ONE]
 
 
-async def test_work_asked_for_again_before_its_turn_is_done_once() -> None:
+async def test_work_requested_twice_before_it_begins_runs_once() -> None:
     work = Work(in_parallel=1)
     work.tasks.start_or_repeat(ONE)
     work.tasks.start_or_repeat(TWO)

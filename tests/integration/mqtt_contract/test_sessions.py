@@ -92,7 +92,7 @@ async def test_another_client_takes_the_session_over(
 
 @on_mqtt_5()
 @pytest.mark.parametrize(("reason", "taken_over"), [(0x8E, True), (0x87, False), (0x8B, False)], ids=str)
-async def test_a_takeover_is_told_from_other_reasons_for_a_disconnect(
+async def test_a_takeover_is_distinguished_from_other_reasons_for_a_disconnect(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str, reason: int, taken_over: bool
 ) -> None:
     broker_proxy.reason = reason

@@ -17,7 +17,7 @@ MESSAGE_EXPIRY = b"\x02"
 
 
 @pytest.mark.parametrize("attempt", [None, 0, 1, 99_999])
-async def test_the_attempt_is_carried(
+async def test_a_message_carries_its_attempt(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str, attempt: int | None
 ) -> None:
     async with adapter.connect(shared_broker.broker) as session:
