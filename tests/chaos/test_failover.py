@@ -75,7 +75,7 @@ def copy_of(primary: EmbeddedPostgres, folder: Path) -> None:
     )
 
 
-def silent_machine(host: str) -> socket.socket:
+def unresponsive_machine(host: str) -> socket.socket:
     """A machine at this address that accepts connections and never answers."""
     silent = socket.socket()
     silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -96,7 +96,7 @@ async def test_workers_continue_on_a_promoted_replica(
             campaign = await insert_campaign(host, TOTAL, rollout_rate=5)
         await eventually(lambda: len(fleet.commands) > 30, what="some commands are sent")
         await asyncio.to_thread(replicated_pair.primary.stop, "immediate")
-        with closing(silent_machine(replicated_pair.primary_host)):
+        with closing(unresponsive_machine(replicated_pair.primary_host)):
             psql(replicated_pair.replica.url, "SELECT pg_promote()")
             async with auditing(replicated_pair.replica.url), connect(replicated_pair.replica.url) as host:
                 await wait_until_ended(host, campaign, timeout=60)

@@ -67,7 +67,7 @@ class Measured:
     def outcome(self, name: str) -> float:
         return self.metric(f'rollwave_reports_total{{outcome="{name}"}}')
 
-    async def has_taken(self, number: float, timeout: float = 30.0) -> None:
+    async def wait_until_processed(self, number: float, timeout: float = 30.0) -> None:
         """Wait until it has processed this many messages since it started."""
         await eventually(lambda: self.metric("rollwave_reports_total{") >= number, timeout, f"{number} taken in")
 
@@ -76,7 +76,7 @@ class Measured:
         status = Path(f"/proc/{self.running.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
 
-    async def has_read_all_it_will(self) -> None:
+    async def wait_until_memory_is_steady(self) -> None:
         """Wait until its memory has not grown for a second."""
         seen, since = 0, time.monotonic()
 
@@ -130,7 +130,7 @@ async def test_reports_at_ten_times_capacity_cost_no_memory_and_no_final_report(
         ordinary = [report_message(name, campaign, "DOWNLOADING", progress) for progress in (1, 2, 3) for name in names]
         started = time.monotonic()
         await line.send(ordinary)
-        await it.has_taken(len(ordinary))
+        await it.wait_until_processed(len(ordinary))
         a_second = max(4000, int(len(ordinary) / (time.monotonic() - started)))
         before = it.memory("VmRSS")
 
@@ -143,9 +143,9 @@ async def test_reports_at_ten_times_capacity_cost_no_memory_and_no_final_report(
         backlog, live = messages[: 7 * a_second], messages[7 * a_second :]
         async with writing_held_up(host, line, ordinary[0]):
             await line.send(backlog)
-            await it.has_read_all_it_will()
+            await it.wait_until_memory_is_steady()
         await line.send(live)
-        await it.has_taken(len(ordinary) + 1 + len(messages), timeout=60)
+        await it.wait_until_processed(len(ordinary) + 1 + len(messages), timeout=60)
 
         assert it.memory("VmHWM") - before < ROOM_FOR_ORDINARY
         assert it.outcome("shed") > len(messages) / 10
@@ -169,8 +169,8 @@ async def test_waiting_messages_are_limited_by_their_bytes(database: str, mosqui
                 [(topic, b"[" * MAX_PACKET_BYTES)]
             )  # The broker has been told that the session has ended, and drops its messages.
             await line.send([report_message("dev-2", campaign, "SUCCESS")])
-            await it.has_read_all_it_will()
-        await it.has_taken(len(large) + 2)
+            await it.wait_until_memory_is_steady()
+        await it.wait_until_processed(len(large) + 2)
         assert it.outcome("bad_payload") == len(large)
         assert await breakdown(host, campaign) == {"DOWNLOADING": 1, "SUCCESS": 1}
         assert it.memory("VmHWM") - before < ROOM
@@ -219,7 +219,7 @@ async def test_a_device_that_floods_does_not_delay_other_devices(
             await eventually(lambda: it.outcome("throttled") > 1000, timeout=30, what="throttled all the time")
             await line.send([report_message("loud", campaign, "FAILED")])
             stop_publishing.set()
-        await it.has_taken(2 * len(names) + shouting.result() * len(repeated_report) + 1)
+        await it.wait_until_processed(2 * len(names) + shouting.result() * len(repeated_report) + 1)
         seconds = time.monotonic() - began
         assert await breakdown(host, campaign) == {"SUCCESS": 300, "FAILED": 1}
         assert len(events(it.running, "ota_status_bad_payload")) <= 5 + seconds / 10 + 1
@@ -239,7 +239,7 @@ async def test_messages_dropped_by_the_broker_are_counted(database: str, tmp_pat
             async with measured(database, broker, tmp_path / "second.log") as second:
                 dropped = "rollwave_broker_messages_dropped"
                 await eventually(lambda: second.metric(dropped) == 500, what="500 of 600 dropped")
-                await second.has_taken(100)
+                await second.wait_until_processed(100)
 
 
 async def test_a_listener_that_reconnects_ingests_a_long_queue(

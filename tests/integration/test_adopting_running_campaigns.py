@@ -352,7 +352,7 @@ async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Conne
     assert (await campaign_row(root, RUNNING))[0] == "ABORTED"
 
 
-async def overwritten_later(root: Connection, device: str, *, due_at: str) -> None:
+async def overwritten_by_the_old_worker(root: Connection, device: str, *, due_at: str) -> None:
     """The row as the host's old worker, which still runs, writes it later."""
     await root.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now(), progress_pct = 100,"
@@ -369,9 +369,9 @@ async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, po
         "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 day',"
         " subscribed_at = now() - interval '1 day'"
     )
-    await overwritten_later(root, "dev-1", due_at=due_at)
+    await overwritten_by_the_old_worker(root, "dev-1", due_at=due_at)
     await root.execute("UPDATE ota_campaigns SET suspended_lately = 0 WHERE id = $1", RUNNING)
-    await overwritten_later(root, "dev-18", due_at=due_at)
+    await overwritten_by_the_old_worker(root, "dev-18", due_at=due_at)
     await Ingest(pool, Settings()).take_in([incoming_report("dev-1", RUNNING, "FAILED")])
     for _ in range(3):
         await look(pool)

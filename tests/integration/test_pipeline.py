@@ -127,7 +127,7 @@ async def claimed(host: Connection, number: int) -> bool:
     return found == number
 
 
-async def only_these_were_sent(host: Connection, campaign: int, number: int) -> None:
+async def assert_only_sent(host: Connection, campaign: int, number: int) -> None:
     assert await breakdown(host, campaign) == {"DOWNLOADING": number, "PENDING": DEVICES - number}
     leases = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND due_at > now()"
     assert await host.fetchval(leases) == 0, "devices that were claimed and not sent to are released"
@@ -172,7 +172,7 @@ async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
     answers.release()
     await sending
     assert await received.so_far() == []
-    await only_these_were_sent(host, campaign, halves * HALF)
+    await assert_only_sent(host, campaign, halves * HALF)
 
 
 async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
@@ -186,7 +186,7 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
     marks.release()
     await sending
     assert await received.so_far() == []
-    await only_these_were_sent(host, campaign, 2 * BATCH)
+    await assert_only_sent(host, campaign, 2 * BATCH)
 
 
 @pytest.mark.parametrize("asked", [1, 2], ids=["within a batch", "between batches"])
@@ -206,7 +206,7 @@ async def test_claims_are_released_when_the_status_query_fails(
     with pytest.raises(asyncpg.SerializationError):
         await batch_dispatch(pool, command_session, still_runs=fails).dispatch(campaign_ref(campaign))
     assert await received.so_far() == NAMES[: asked * HALF]
-    await only_these_were_sent(host, campaign, asked * HALF)
+    await assert_only_sent(host, campaign, asked * HALF)
 
 
 async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(

@@ -113,7 +113,7 @@ async def paused_after_everybody_was_away(pool: Pool, host: Connection, campaign
     await commands.start_campaign(pool, TENANT, campaign, actor="test")
 
 
-async def paused_before_this_was_known(pool: Pool, host: Connection, campaign: int) -> None:
+async def paused_by_an_older_version(pool: Pool, host: Connection, campaign: int) -> None:
     """A pause by workers of a version that did not record suspensions."""
     await host.execute("UPDATE ota_campaigns SET started_at = now() - interval '1 day' WHERE id = $1", campaign)
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
@@ -155,7 +155,7 @@ async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> Non
         paused_by_a_hosts_sql,
         paused_by_a_hosts_sql_without_a_worker,
         paused_after_everybody_was_away,
-        paused_before_this_was_known,
+        paused_by_an_older_version,
         without_a_look,
         without_anybody,
         without_a_listener,
