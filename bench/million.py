@@ -22,7 +22,7 @@ from rollwave.domain.role import Role
 from rollwave.store import access
 from rollwave.store.database import Pool
 from rollwave.store.executions import Claimed
-from tests.engine import listened_to
+from tests.engine import subscribed_listener
 from tests.support import eventually, free_port, rollwave_running
 
 MILLION = 1_000_000
@@ -112,7 +112,7 @@ async def _wear(session: Session, pool: Pool, key: Key) -> None:
     before, wal, started = await _size(pool), await written(pool), time.perf_counter()
     await pool.execute("UPDATE ota_campaigns SET rollout_rate = $1", load.NO_PACE)
     await run(pool)
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         await asyncio.gather(*(_lane(Engine(pool, key, BATCH)) for _ in range(LANES)))
     took, wal, after = time.perf_counter() - started, await written(pool) - wal, await _size(pool)
     heap, indexes = after.heap / before.heap, after.indexes / before.indexes

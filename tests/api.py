@@ -1,4 +1,4 @@
-"""The API as a customer's program calls it, in this process."""
+"""The API as a customer's program calls it, inside the test's process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRMWARE = {"version": "2.1.0", "file_url": "https://files.example/fw.bin", "che
 async def calling(
     pool: Pool, tenant: str = "north", role: Role = Role.OPERATOR, *, key: str | None = None
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the customer routes that holds a key of ``tenant``."""
+    """A client of the customer routes, with a key of ``tenant``."""
     key = await access.create(pool, tenant, role) if key is None else key
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(create_app(pool, Settings()), raise_app_exceptions=False),
@@ -33,22 +33,22 @@ async def calling(
         yield client
 
 
-async def prepared(client: httpx2.AsyncClient, *device_ids: str) -> dict[str, Any]:
-    """Register firmware and a group ``site`` of these devices; returns the body that creates a campaign over it."""
+async def prepare_campaign_body(client: httpx2.AsyncClient, *device_ids: str) -> dict[str, Any]:
+    """Register firmware and a group ``site`` of these devices. Returns the body that creates a campaign over it."""
     answer = await client.post("/firmware", json=FIRMWARE)
     await client.put("/device-groups/site", json={"device_ids": device_ids or ["d1", "d2", "d3"]})
     return {"name": "spring", "firmware_version_id": answer.json()["id"], "target_group_id": "site"}
 
 
-async def created(client: httpx2.AsyncClient, *device_ids: str) -> str:
-    """The path of a new campaign over these devices."""
-    answer = await client.post(CAMPAIGNS, json=await prepared(client, *device_ids))
+async def create_campaign(client: httpx2.AsyncClient, *device_ids: str) -> str:
+    """Create a campaign over these devices. Returns its path."""
+    answer = await client.post(CAMPAIGNS, json=await prepare_campaign_body(client, *device_ids))
     assert answer.status_code == 201, answer.text
     return f"{CAMPAIGNS}/{answer.json()['id']}"
 
 
 def assert_problem(answer: httpx2.Response, status: int, slug: str) -> dict[str, Any]:
-    """That ``answer`` is the problem document that it should be; returns it."""
+    """Assert that ``answer`` is a valid problem document, and return it."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem: dict[str, Any] = answer.json()

@@ -1,4 +1,4 @@
-"""An artifact store over HTTP as real ones are: some resume, some do not, all of them break off."""
+"""An HTTP artifact server that behaves as real ones do: with or without resume, and with dropped connections."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import Self
 
 @dataclass
 class Script:
-    """How the server behaves, changed by a test at will."""
+    """How the server behaves. A test may change it at any time."""
 
     ranges: bool = True
     etag: bool | str = True
-    """Whether there is one; a text: always this one, whatever the bytes."""
+    """Whether responses have an ETag. A text: the same ETag for every content."""
     length: bool = True
     cuts: list[int] = field(default_factory=list)
     """For the next requests: the number of body bytes after which the connection is dropped."""
     statuses: list[int] = field(default_factory=list)
-    """For the next requests: an answer without a body."""
+    """For the next requests: a response without a body."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Of every answer with a body, beside the usual ones; they come first."""
+    """Extra headers of every response with a body. They come before the usual headers."""
     redirect: str = ""
-    """Where every request is sent on to, if set."""
+    """URL to which every request is redirected, if set."""
     hold_at: int | None = None
-    """Body bytes after which a response stands still until ``release``."""
+    """Number of body bytes after which a response stops until ``release``."""
     release: threading.Event = field(default_factory=threading.Event)
 
 
 class ArtifactServer:
-    """Serves what was ``put``, inside ``with``. ``requests`` has each request's Range header, or None."""
+    """Serves everything passed to ``put``, while in ``with``. ``requests`` has each request's Range header, or None."""
 
     def __init__(self) -> None:
         self.script = Script()
@@ -45,7 +45,7 @@ class ArtifactServer:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     def put(self, content: bytes, name: str = "fw.bin") -> tuple[str, str]:
-        """Serve ``content``; its URL and its SHA-256."""
+        """Serve ``content``. Returns its URL and its SHA-256."""
         self.files[f"/{name}"] = content
         return self.url(name), hashlib.sha256(content).hexdigest()
 

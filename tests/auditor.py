@@ -1,4 +1,4 @@
-"""Reads one snapshot after another while others write, and checks in each what must never be otherwise."""
+"""Reads one snapshot after another while others write, and checks rules that must hold in each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import end
 
 @dataclass
 class Auditor:
-    """What it has seen, and what was wrong with it."""
+    """The number of snapshots checked, and the violations found."""
 
     snapshots: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Auditor:
         if counters != (tally.get("SUCCESS", 0), tally.get("FAILED", 0)):
             self.wrong.append(f"campaign {campaign['id']} counts {counters}, its rows are {tally}")
         for status in ("PENDING", "DOWNLOADING", "INSTALLING", "SKIPPED"):
-            counter = campaign[status.lower()]  # NULL: not counted yet; nor is any while skipped is below zero
+            counter = campaign[status.lower()]  # NULL: not counted yet. No counter is, while skipped is below zero.
             if (campaign["skipped"] or 0) >= 0 and counter not in (None, tally.get(status, 0)):
                 self.wrong.append(f"campaign {campaign['id']} counts {counter} {status}, its rows are {tally}")
         unfinished = tally.keys() & {"PENDING", "DOWNLOADING", "INSTALLING"}
@@ -56,9 +56,9 @@ class Auditor:
         if campaign["pace_used"] > campaign["rollout_rate"]:
             self.wrong.append(f"campaign {campaign['id']} let {campaign['pace_used']} go in one tick")
         if campaign["max_in_flight"] is not None:
-            flying = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0) + tally.get("claimed", 0)
-            if flying > campaign["max_in_flight"]:
-                self.wrong.append(f"campaign {campaign['id']} has {flying} in flight")
+            in_flight = tally.get("DOWNLOADING", 0) + tally.get("INSTALLING", 0) + tally.get("claimed", 0)
+            if in_flight > campaign["max_in_flight"]:
+                self.wrong.append(f"campaign {campaign['id']} has {in_flight} in flight")
 
     def _follow(self, row: asyncpg.Record) -> None:
         key = row["tenant_id"], row["campaign_id"], row["device_id"]
@@ -77,9 +77,9 @@ class Auditor:
 
 @asynccontextmanager
 async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
-    """Audit all the while, whatever becomes of the server meanwhile; at the end, say what was wrong.
+    """Audit for the whole block, also while the server fails, and fail at its end if a rule was violated.
 
-    ``rest`` is the seconds between two looks.
+    ``rest`` is the number of seconds between two snapshots.
     """
     auditor = Auditor()
 
@@ -104,7 +104,7 @@ async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A campaign as one transaction that changed its row left it; ``claimed`` is every attempt of every device."""
+    """A campaign as one transaction left it. ``claimed`` is the sum of the attempts of all devices."""
 
     window: datetime
     claimed: int
@@ -112,7 +112,7 @@ class Commit:
 
 
 async def record_commits(connection: Connection) -> None:
-    """From now on have PostgreSQL note, at the very moment of each commit, how far a campaign has gone."""
+    """From now on PostgreSQL records, at each commit, how far a campaign has come."""
     await connection.execute("""
         CREATE TABLE commits (number bigserial, campaign bigint, pace_window timestamptz, claimed int, in_flight int);
         CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -129,7 +129,7 @@ async def record_commits(connection: Connection) -> None:
 
 
 async def recorded_commits(connection: Connection, campaign: int) -> list[Commit]:
-    """What was noted of a campaign since its first claim."""
+    """The recorded commits of a campaign, from its first claim on."""
     rows = await connection.fetch(
         "SELECT pace_window, claimed, in_flight FROM commits"
         " WHERE campaign = $1 AND pace_window IS NOT NULL ORDER BY number",

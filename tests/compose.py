@@ -1,7 +1,7 @@
-"""The stack of ``deploy/compose`` without containers: its own files and commands, on servers of this machine.
+"""The stack of ``deploy/compose`` without containers: its files and commands, on servers of this machine.
 
-What containers would do is done here: addresses between services become loopback ports, and paths in containers become
-paths in a folder. Nothing else differs from what ``docker compose`` would start.
+Addresses between services become loopback ports, and paths in containers become paths in a folder. Everything else
+is what ``docker compose`` would start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ME = f"{os.geteuid()}:{os.getegid()}"
 
 
 class Stack:
-    """A copy of ``deploy/`` in ``folder``, prepared, with the keys installed, and the addresses of its services."""
+    """A prepared copy of ``deploy/`` in ``folder``, with the keys installed, and the addresses of its services."""
 
     def __init__(self, folder: Path) -> None:
         generated = shutil.ignore_patterns("secrets", "demo", ".env")
@@ -52,7 +52,7 @@ class Stack:
         return _run(["./prepare", *arguments], self.folder)
 
     def install_keys(self) -> None:
-        """Do what the job ``install-keys`` does."""
+        """Do the work of the job ``install-keys``."""
         script, service = self.folder / "install-keys.sh", self.services["install-keys"]
         assert service["command"] == ["/secrets", "/keys"]
         settings = {name: _postgres_user() if "POSTGRES" in name else ME for name in service["environment"]}
@@ -67,7 +67,7 @@ class Stack:
         return words
 
     def settings(self, service: str) -> dict[str, str]:
-        """Its environment: the files of secrets, then what the compose file says."""
+        """The service's environment: files of secrets first, then the variables of the compose file."""
         described = self.services[service]
         settings: dict[str, str] = {}
         for each in described.get("env_file", ()):
@@ -77,7 +77,7 @@ class Stack:
         return {name: self._here(value) for name, value in settings.items()}
 
     def login(self, user: str) -> Broker:
-        """The broker, as ``user`` reaches it."""
+        """The broker, with the login ``user``."""
         lines = (self.secrets / "mosquitto.logins").read_text().splitlines()
         passwords = dict(line.rsplit(":", 1) for line in lines)
         ca_cert = str(self.secrets / "ca.crt")
@@ -85,7 +85,7 @@ class Stack:
         return Broker.from_url(url, username=user, password=passwords[user], ca_cert=ca_cert)
 
     def _here(self, text: str) -> str:
-        """``text`` with this machine's addresses and paths."""
+        """``text`` with the addresses and paths of this machine."""
         for pattern, here in (
             (r"\b(postgres|mosquitto):\d+", lambda found: f"localhost:{self.ports[found[1]]}"),
             (r"\b(serve|artifacts):8080", lambda found: f"127.0.0.1:{self.ports[found[1]]}"),
@@ -116,11 +116,11 @@ class StackMosquitto(Mosquitto):
 
 @contextmanager
 def stack_postgres(stack: Stack) -> Iterator[EmbeddedPostgres]:
-    """Debian's PostgreSQL with the stack's options, and what it makes at its first start."""
+    """Debian's PostgreSQL with the stack's options, initialised as at its first start."""
     bin_dir = debian_postgres()
     assert bin_dir, "no PostgreSQL under /usr/lib/postgresql: scripts/system-packages installs it"
     folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)  # the server may run as another user
+    folder.chmod(0o755)  # The server may run as another user.
     try:
         shutil.copytree(stack.keys / "postgres", folder / "keys", copy_function=_copy_with_owner)
         _copy_owner(stack.keys / "postgres", folder / "keys")
@@ -149,7 +149,10 @@ def stack_postgres(stack: Stack) -> Iterator[EmbeddedPostgres]:
 
 
 class StackPrometheus:
-    """Prometheus with the stack's configuration and alerts, told where the processes are instead of asking DNS."""
+    """Prometheus with the stack's configuration and alerts.
+
+    It is given the processes' addresses instead of using DNS.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.port = free_port()
@@ -171,7 +174,7 @@ class StackPrometheus:
         self._server.wait_until(lambda: listens(self.port), timeout=30, what="Prometheus")
 
     def ask(self, query: str) -> list[dict[str, Any]]:
-        """The series that ``query`` finds now."""
+        """The series that ``query`` returns now."""
         url = f"http://127.0.0.1:{self.port}/api/v1/query?{urlencode({'query': query})}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
@@ -182,7 +185,7 @@ class StackPrometheus:
 
 
 def read_compose() -> dict[str, Any]:
-    """``compose.yaml``, with the default of each variable in its place."""
+    """``compose.yaml``, with each variable replaced by its default."""
     text = (DEPLOY / "compose" / "compose.yaml").read_text()
     read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
     return read

@@ -20,7 +20,7 @@ from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from tests import deadlocks
 from tests.compose import Stack
-from tests.engine import listened_to
+from tests.engine import subscribed_listener
 from tests.network import has_namespaces
 from tests.ports import free_port
 from tests.servers import (
@@ -37,10 +37,10 @@ from tests.tools import Tool
 HERE = Path(__file__).parent
 TEMPLATE = "rollwave_template"
 TOOLS = {"promtool": "promtool", "stack_prometheus": "prometheus", "systemd_analyze": "systemd-analyze"}
-"""Programs of Debian's that run or check what is in ``deploy/``, by fixture."""
+"""Debian's programs that run or check the files in ``deploy/``, by fixture."""
 _numbers = itertools.count(1)
 
-# On a busy machine the first draw takes seconds, and says nothing about what is tested.
+# On a busy machine the first example takes seconds. This says nothing about the code under test.
 hypothesis.settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -58,13 +58,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def outage(request: pytest.FixtureRequest) -> float:
-    """Seconds that a server, or the way to it, is away, and no less than the engine takes to notice."""
+    """Seconds for which a server or the network is unavailable, at least as long as the engine needs to notice it."""
     seconds: float = request.config.getoption("--outage")
     return seconds
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test by its folder; outside CI, leave out those that need a server that is not here."""
+    """Mark each test by its folder. Outside CI, leave out tests whose server is not installed."""
     for item in items:
         item.add_marker(item.path.relative_to(HERE).parts[0])
     if os.environ.get("CI") != "true":
@@ -90,16 +90,16 @@ def _lacks_server(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def ports() -> Iterator[None]:
-    """Embedded brokers too take ports that no other process of the tests draws."""
+    """Embedded brokers, too, use ports that no other test process uses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rollwave.embedded.broker.free_port", free_port)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nobody_waited_in_a_ring() -> Iterator[None]:
-    """The whole session fails if any server of it met a deadlock that no test meant to provoke."""
-    with deadlocks.watched() as found:
+def no_unexpected_deadlocks() -> Iterator[None]:
+    """Fail the session if any server met a deadlock that no test provoked."""
+    with deadlocks.watching_servers() as found:
         yield
     assert found == []
 
@@ -111,7 +111,7 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     ``pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)`` runs on both.
     """
     folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)  # the server may run as another user
+    folder.chmod(0o755)  # The server may run as another user.
     try:
         with start_postgres(getattr(request, "param", "embedded"), folder) as server:
             yield server
@@ -131,7 +131,7 @@ def postgres_log(postgres: EmbeddedPostgres) -> Path:
 
 @pytest.fixture(scope="session")
 def template(postgres_url: str) -> str:
-    """The name of a database that has been migrated and that nobody is connected to."""
+    """The name of a migrated database without connections."""
     asyncio.run(_execute(postgres_url, f"CREATE DATABASE {TEMPLATE}"))
     asyncio.run(migrate(_named(postgres_url, TEMPLATE)))
     return TEMPLATE
@@ -139,14 +139,14 @@ def template(postgres_url: str) -> str:
 
 @pytest.fixture
 async def empty_database(postgres_url: str) -> AsyncIterator[str]:
-    """The URL of a database with nothing in it."""
+    """The URL of an empty database."""
     async for url in _fresh_database(postgres_url, "template1"):
         yield url
 
 
 @pytest.fixture
 async def database(postgres_url: str, template: str) -> AsyncIterator[str]:
-    """The URL of a migrated database of the test's own."""
+    """The URL of a migrated database, used by one test only."""
     async for url in _fresh_database(postgres_url, template):
         yield url
 
@@ -158,36 +158,36 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def heard(pool: Pool) -> AsyncIterator[None]:
-    """As if a listener were subscribed, where a test runs the part that sends alone: nothing goes without one."""
-    async with listened_to(pool):
+async def listener_subscribed(pool: Pool) -> AsyncIterator[None]:
+    """A subscribed listener, for tests that run only the sending part of a worker: nothing is sent without one."""
+    async with subscribed_listener(pool):
         yield
 
 
 @pytest.fixture
 def broker() -> Iterator[EmbeddedBroker]:
-    """A broker of the test's own: no session, nothing retained."""
+    """A broker used by one test only, without sessions and retained messages."""
     with EmbeddedBroker() as broker:
         yield broker
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """Debian's Mosquitto, the test's own."""
+    """Debian's Mosquitto, used by one test only."""
     with Mosquitto(tmp_path) as broker:
         yield broker
 
 
 @pytest.fixture
 def shipped_mosquitto(tmp_path: Path) -> Iterator[ShippedMosquitto]:
-    """Debian's Mosquitto with the configuration that is shipped."""
+    """Debian's Mosquitto with the configuration in ``deploy/``."""
     with ShippedMosquitto(tmp_path) as broker:
         yield broker
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    """The compose stack's files, prepared; nothing runs yet."""
+    """The compose stack's files, prepared. Nothing runs yet."""
     return Stack(tmp_path)
 
 

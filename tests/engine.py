@@ -1,4 +1,4 @@
-"""The engine as an operator runs it, campaigns as a host writes them, and devices that answer as they are told."""
+"""The engine as an operator runs it, campaigns as a host inserts them, and devices with chosen answers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def worker(
     within: Sequence[str] = (),
     **settings: str,
 ) -> AsyncIterator[Running]:
-    """``rollwave worker`` on a short tick; given out once it ``logs`` this event."""
+    """Run ``rollwave worker`` with a short tick. Yields after it ``logs`` this event."""
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2", **settings}
     async with rollwave_running("worker", *arguments, log=log, env=env, within=within) as running:
         await eventually(lambda: logs in running.output(), timeout=20, what=f"{logs} in {log}")
@@ -59,7 +59,7 @@ async def worker(
 
 
 def events(running: Running, name: str) -> list[dict[str, Any]]:
-    """What it has logged under this event name."""
+    """The events that it has logged under this name."""
     lines = [line for line in running.output().splitlines() if f'"{name}"' in line]
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
@@ -68,7 +68,7 @@ TICKS = "ota_tick_start"
 """The log event of each look at the campaigns."""
 
 
-async def some_ticks(running: Running, number: int = 5) -> None:
+async def wait_for_ticks(running: Running, number: int = 5) -> None:
     """Wait until a worker has looked at its campaigns ``number`` more times."""
     before = len(events(running, TICKS))
     await eventually(lambda: len(events(running, TICKS)) > before + number, timeout=20, what="ticks")
@@ -76,7 +76,7 @@ async def some_ticks(running: Running, number: int = 5) -> None:
 
 @asynccontextmanager
 async def connect(database: str) -> AsyncIterator[Connection]:
-    """A host's own connection: no role taken, no tenant set."""
+    """A host's own connection: without a role and without a tenant."""
     connection: Connection = await asyncpg.connect(database, server_settings={"application_name": "host"})
     try:
         yield connection
@@ -87,13 +87,16 @@ async def connect(database: str) -> AsyncIterator[Connection]:
 UNUSED_VERSION = (
     "'2.1.0' || COALESCE('+' || NULLIF((SELECT count(*) FROM firmware_versions WHERE tenant_id = $1::text), 0), '')"
 )
-"""SQL for a version that the tenant $1 has not: 2.1.0, then 2.1.0+1 and so on."""
+"""SQL for a version that the tenant $1 does not have yet: 2.1.0, then 2.1.0+1 and so on."""
 
 
 async def insert_campaign(
     connection: Connection, devices: int | Sequence[str], *, tenant: str = TENANT, **columns: object
 ) -> int:
-    """Write what a host writes, in one transaction: a RUNNING campaign over ``dev-1``, ``dev-2`` … or those named."""
+    """Insert a RUNNING campaign in one transaction, as a host does.
+
+    ``devices``: their number (``dev-1``, ``dev-2`` …) or their names.
+    """
     names = [f"dev-{number}" for number in range(1, devices + 1)] if isinstance(devices, int) else devices
     async with connection.transaction():
         await connection.execute("INSERT INTO tenants (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING", tenant)
@@ -120,32 +123,32 @@ async def insert_campaign(
     return campaign
 
 
-def due(campaign: int, tenant: str = TENANT) -> CampaignRef:
-    """A RUNNING campaign, as the engine is told of it."""
+def campaign_ref(campaign: int, tenant: str = TENANT) -> CampaignRef:
+    """A reference to a RUNNING campaign, as the engine uses it."""
     return CampaignRef(TenantId(tenant), CampaignId(campaign), CampaignStatus.RUNNING)
 
 
-async def take(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
-    """Claim so many commands for a minute, in the window that is open."""
+async def claim_commands(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
+    """Claim up to this many commands in the open interval, with a lease of a minute."""
     return await executions.claim(
         connection, campaign, tokens=tokens, fresh=fresh, lease=60, device_timeout=600, opens_window=False, command="{}"
     )
 
 
-def claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
-    """What claims devices, as a worker makes it."""
+def make_claims(pool: Pool, settings: Settings, *, steps: int = 1) -> Claims:
+    """The part that claims devices, made as a worker makes it."""
     return Claims(pool, settings, Counters(pool, settings).count, steps=steps)
 
 
-def dispatch(pool: Pool, command_session: CommandSession, settings: Settings, **options: Any) -> Dispatch:
-    """What sends commands, as a worker makes it, but for these options."""
+def make_dispatch(pool: Pool, command_session: CommandSession, settings: Settings, **options: Any) -> Dispatch:
+    """The part that sends commands, made as a worker makes it, with these options."""
     return Dispatch(pool, command_session, settings, Counters(pool, settings).count, **options)
 
 
 @asynccontextmanager
-async def listened_to(pool: Pool) -> AsyncIterator[None]:
-    """As if a listener were subscribed: it holds its slot, and says so to the database. Else nothing is sent."""
-    await identity.require(pool)  # as a worker does before anything else
+async def subscribed_listener(pool: Pool) -> AsyncIterator[None]:
+    """Hold a slot as a subscribed listener does. Without one nothing is sent."""
+    await identity.require(pool)  # A worker does this first.
     async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
         await lock.announce()
@@ -157,8 +160,8 @@ async def listened_to(pool: Pool) -> AsyncIterator[None]:
             await end(listening)
 
 
-async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
-    """As if these had been sent to a moment ago: so the campaign is counted."""
+async def mark_sent(host: Connection, campaign: int, devices: Sequence[str], *, attempt: int = 1) -> None:
+    """Set these devices to DOWNLOADING as if they had just been sent to, and count the campaign."""
     await host.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = $3, sent_attempt = $3, started_at = now(),"
         " due_at = now() + interval '1 hour' WHERE campaign_id = $1 AND device_id = ANY ($2)",
@@ -180,7 +183,7 @@ async def sent_to(host: Connection, campaign: int, devices: Sequence[str], *, at
 
 
 async def campaign_row(connection: Connection, campaign: int, tenant: str = TENANT) -> tuple[str, int, int]:
-    """(status, succeeded, failed)."""
+    """The campaign's (status, succeeded, failed)."""
     row = await connection.fetchrow(
         "SELECT status, succeeded, failed FROM ota_campaigns WHERE tenant_id = $1 AND id = $2", tenant, campaign
     )
@@ -189,7 +192,7 @@ async def campaign_row(connection: Connection, campaign: int, tenant: str = TENA
 
 
 async def breakdown(connection: Connection, campaign: int, tenant: str = TENANT) -> dict[str, int]:
-    """How many devices are in each state."""
+    """The number of devices by status."""
     rows = await connection.fetch(
         "SELECT status, count(*) AS n FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 GROUP BY 1",
         tenant,
@@ -199,7 +202,7 @@ async def breakdown(connection: Connection, campaign: int, tenant: str = TENANT)
 
 
 async def device_row(connection: Connection, campaign: int, device: str, tenant: str = TENANT) -> dict[str, Any]:
-    """One device's row, every column."""
+    """All columns of one device's row."""
     row = await connection.fetchrow(
         "SELECT * FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3",
         tenant,
@@ -210,10 +213,10 @@ async def device_row(connection: Connection, campaign: int, device: str, tenant:
     return dict(row)
 
 
-async def ends(
+async def wait_until_ended(
     connection: Connection, campaign: int, status: str = "COMPLETED", *, tenant: str = TENANT, timeout: float = 30.0
 ) -> None:
-    """Wait until the campaign is ``status``, and settled: no device is left unfinished."""
+    """Wait until the campaign has this status and no device is left unfinished."""
     seen: list[object] = []
 
     async def ended() -> bool:
@@ -236,7 +239,7 @@ async def ends(
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as a device got it. ``at`` is this process's monotonic clock."""
+    """A command as a device received it. ``at`` is a time of this process's monotonic clock."""
 
     tenant: str
     device: str
@@ -246,7 +249,7 @@ class Command:
     at: float
 
 
-def said(
+def incoming_report(
     device: str,
     campaign: int,
     status: str,
@@ -255,27 +258,27 @@ def said(
     attempt: int | None = None,
     error: str | None = None,
 ) -> Incoming:
-    """A report as the listener hands it over."""
+    """A report as the listener receives it from the broker."""
     body = encode_report(campaign, status, error=error, attempt=attempt)
     return Incoming(status_topic(tenant, device), body, retain=False, attempt=None, handle=cast("Any", None))
 
 
 Answer: TypeAlias = Callable[[Command], Sequence[bytes]]
-"""What a device reports to a command: payloads, in order."""
+"""The reports of a device to a command: payloads, in order."""
 
 
-def says(*statuses: str) -> Answer:
-    """Every device reports these."""
+def answer_with(*statuses: str) -> Answer:
+    """Every device reports these statuses."""
     return lambda command: [encode_report(command.campaign, status) for status in statuses]
 
 
-def succeeds(command: Command) -> Sequence[bytes]:
-    """Download, install, success."""
-    return says("DOWNLOADING", "INSTALLING", "SUCCESS")(command)
+def always_succeeds(command: Command) -> Sequence[bytes]:
+    """Report a download, an installation and success."""
+    return answer_with("DOWNLOADING", "INSTALLING", "SUCCESS")(command)
 
 
-def once(answer: Answer) -> Answer:
-    """Devices that answer a campaign's command the first time, and never again: what is lost of it is lost."""
+def only_once(answer: Answer) -> Answer:
+    """Answer each campaign's first command only. A lost answer is not sent again."""
     answered: set[tuple[str, int, str]] = set()
 
     def reply(command: Command) -> Sequence[bytes]:
@@ -288,20 +291,20 @@ def once(answer: Answer) -> Answer:
     return reply
 
 
-AHEAD = 50
-"""Reports that the broker may be given before it has acknowledged the first of them."""
+MAX_UNACKNOWLEDGED_REPORTS = 50
+"""Maximum number of reports sent to the broker before it has acknowledged the first of them."""
 
 
-def mute(_: Command) -> Sequence[bytes]:
-    """Never a word."""
+def never_answers(_: Command) -> Sequence[bytes]:
+    """Never report anything."""
     return ()
 
 
 @dataclass
 class Devices:
-    """Every device of every tenant, over one connection that comes back by itself. Reports wait for their PUBACK.
+    """All devices of all tenants, over one connection that is opened again when lost. Reports wait for their PUBACK.
 
-    Under a ``client_id`` the broker keeps commands for them while they are away.
+    With a ``client_id``, the broker keeps their commands while they are disconnected.
     """
 
     answer: Answer
@@ -316,7 +319,7 @@ class Devices:
     def report(
         self, device: str, campaign: int, status: str, *, tenant: str = TENANT, progress: int | None = None
     ) -> None:
-        """Have a device say something unasked."""
+        """Let a device send a report that answers no command."""
         self.send(status_topic(tenant, device), encode_report(campaign, status, progress))
 
     def send(self, topic: str, payload: bytes) -> None:
@@ -324,19 +327,19 @@ class Devices:
         self._outbox.append((topic, payload))
         self._more.set()
 
-    async def delivered(self) -> None:
-        """Wait until the broker has acknowledged all that was reported."""
+    async def wait_until_delivered(self) -> None:
+        """Wait until the broker has acknowledged every report."""
         await eventually(lambda: not self._outbox, timeout=20, what="reports delivered")
 
-    def of(self, campaign: int, tenant: str = TENANT) -> list[Command]:
+    def commands_of(self, campaign: int, tenant: str = TENANT) -> list[Command]:
         """The commands of one campaign."""
         return [each for each in self.commands if (each.campaign, each.tenant) == (campaign, tenant)]
 
     def times_sent(self, campaign: int) -> Counter[str]:
-        """How often each device got that campaign's command."""
-        return Counter(each.device for each in self.of(campaign))
+        """The number of commands of a campaign that each device has received."""
+        return Counter(each.device for each in self.commands_of(campaign))
 
-    async def live(self, broker: Broker) -> None:
+    async def run(self, broker: Broker) -> None:
         while True:
             with suppress(BrokerUnavailable, ExceptionGroup):
                 keeping = bool(self.client_id)
@@ -354,10 +357,10 @@ class Devices:
         async for message in session.messages():
             _, tenant, _, device, _ = message.topic.split("/")
             if (tenant, device) == (PROBE, PROBE):
-                continue  # how the engine finds out whether the broker takes what is no device's
+                continue  # A probe of the engine, to see whether the broker accepts anything.
             body = json.loads(message.payload)
             if "campaign_id" not in body:
-                continue  # it has asked, and there is nothing to do
+                continue  # The answer to a device's question: there is nothing to do.
             campaign = body["campaign_id"]
             command = Command(tenant, device, campaign, message.attempt, message.payload, time.monotonic())
             self.commands.append(command)
@@ -367,7 +370,7 @@ class Devices:
     async def _send(self, session: Session) -> None:
         while True:
             while self._outbox:
-                for receipt in [await session.publish(*each) for each in self._outbox[:AHEAD]]:
+                for receipt in [await session.publish(*each) for each in self._outbox[:MAX_UNACKNOWLEDGED_REPORTS]]:
                     await receipt.acknowledged()
                     self.accepted.append(self._outbox.pop(0))
             self._more.clear()
@@ -375,12 +378,12 @@ class Devices:
 
 
 @asynccontextmanager
-async def devices(broker_url: str, answer: Answer = mute, client_id: str = "") -> AsyncIterator[Devices]:
-    """Given out once they are subscribed, so that no command passes them by."""
+async def devices(broker_url: str, answer: Answer = never_answers, client_id: str = "") -> AsyncIterator[Devices]:
+    """Simulate devices. Yields once they are subscribed, so that no command is missed."""
     fleet = Devices(answer, client_id)
-    living = asyncio.create_task(fleet.live(Broker.from_url(broker_url)))
+    running = asyncio.create_task(fleet.run(Broker.from_url(broker_url)))
     try:
         await asyncio.wait_for(fleet.connected.wait(), 20)
         yield fleet
     finally:
-        await end(living)
+        await end(running)

@@ -1,4 +1,4 @@
-"""Sockets that fail when they are told to: real ones, to a real server, of whatever is begun inside ``failing``."""
+"""Real sockets to a real server that fail on request, if they are opened inside ``failing``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 @dataclass
 class Fault:
-    """Raise ``error`` at the ``read`` or ``write`` of that number, counted from 1 over all sockets under it."""
+    """Raise ``error`` at the ``read`` or ``write`` with this number, counted from 1 over all affected sockets."""
 
     error: Exception
     way: str
@@ -63,13 +63,13 @@ class _Socket(socket.socket):
 
 @pytest.fixture
 def faulty_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have :func:`failing` work for sockets that are made from now on."""
+    """Make :func:`failing` work for sockets that are opened from now on."""
     monkeypatch.setattr(socket, "socket", _Socket)
 
 
 @contextmanager
 def failing(fault: Fault) -> Iterator[Fault]:
-    """Sockets made in here, and in tasks begun here, are under ``fault``."""
+    """``fault`` affects sockets that are opened in the block, and in tasks started there."""
     token = _fault.set(fault)
     try:
         yield fault

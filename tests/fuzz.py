@@ -1,4 +1,4 @@
-"""Mutated payloads and topics, as many as you like: nothing raises, nothing is slow, what is accepted can be stored.
+"""Mutated payloads and topics: parsing never raises, is never slow, and accepted values can be stored.
 
 python -m tests.fuzz --inputs 1000000          a failure prints the seed and the input
 """
@@ -18,7 +18,7 @@ from rollwave.domain.reports.parse import MAX_ATTEMPT, MAX_ERROR, Empty, Rejecte
 from rollwave.mqtt.topics import parse_status_topic
 
 SLOWEST = 0.050
-"""Seconds of this process's own time that one input may take."""
+"""Maximum CPU time for one input, in seconds."""
 
 
 def _body(**changes: object) -> bytes:
@@ -171,59 +171,59 @@ VALUES: list[object] = [
 ]
 
 
-def document(luck: random.Random) -> bytes:
-    """A JSON object with the keys of a report, most of them well, some not."""
+def document(rng: random.Random) -> bytes:
+    """A JSON object with the keys of a report, most of them valid."""
     body: dict[str, object] = {
         "campaign_id": 7,
-        "status": luck.choice(("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED")),
+        "status": rng.choice(("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED")),
     }
-    body |= {luck.choice(KEYS): luck.choice(VALUES) for _ in range(luck.randrange(4))}
-    return json.dumps(body, ensure_ascii=luck.random() < 0.5).encode("utf-8", "surrogatepass")
+    body |= {rng.choice(KEYS): rng.choice(VALUES) for _ in range(rng.randrange(4))}
+    return json.dumps(body, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
 
 
-def mutated(luck: random.Random, data: bytes) -> bytes:
-    """A few edits: bits, bytes, tokens; parts cut out, doubled, or crossed with another input."""
-    for _ in range(luck.choice((0, 1, 1, 1, 1, 2, 2, 3, 6))):
-        at, to = sorted((luck.randrange(len(data) + 1), luck.randrange(len(data) + 1)))
-        match luck.randrange(7):
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    """A few edits: of bits, bytes and tokens; parts removed, doubled, or mixed with another input."""
+    for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 2, 3, 6))):
+        at, to = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
+        match rng.randrange(7):
             case 0 if data:
                 at = min(at, len(data) - 1)
-                data = data[:at] + bytes([data[at] ^ 1 << luck.randrange(8)]) + data[at + 1 :]
+                data = data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
             case 1:
-                data = data[:at] + luck.randbytes(luck.randrange(1, 9)) + data[at:]
+                data = data[:at] + rng.randbytes(rng.randrange(1, 9)) + data[at:]
             case 2 | 3:
-                data = data[:at] + luck.choice(TOKENS) + data[at:]
+                data = data[:at] + rng.choice(TOKENS) + data[at:]
             case 4:
                 data = data[:at] + data[to:]
             case 5:
                 data = data[:to] + data[at:]
             case _:
-                data = data[:at] + luck.choice(PAYLOADS)[to:]
+                data = data[:at] + rng.choice(PAYLOADS)[to:]
     return data
 
 
 def check_payload(data: bytes) -> str:
-    """Parse one payload and say what became of it. An assertion fails where what is accepted cannot be stored."""
-    said = parse(data)
-    if isinstance(said, Report):
-        assert 0 < said.campaign_id <= MAX_BIGINT
-        assert said.status.value.encode("ascii")
-        assert said.progress is None or (type(said.progress) is int and 0 <= said.progress <= 100)
-        assert said.attempt is None or 0 < said.attempt <= MAX_ATTEMPT
-        if said.error is not None:
-            assert said.error
-            assert "\x00" not in said.error
-            assert len(said.error.encode("utf-8")) <= MAX_ERROR
+    """Parse one payload and return the kind of result. Fails if an accepted value could not be stored."""
+    parsed = parse(data)
+    if isinstance(parsed, Report):
+        assert 0 < parsed.campaign_id <= MAX_BIGINT
+        assert parsed.status.value.encode("ascii")
+        assert parsed.progress is None or (type(parsed.progress) is int and 0 <= parsed.progress <= 100)
+        assert parsed.attempt is None or 0 < parsed.attempt <= MAX_ATTEMPT
+        if parsed.error is not None:
+            assert parsed.error
+            assert "\x00" not in parsed.error
+            assert len(parsed.error.encode("utf-8")) <= MAX_ERROR
         return "report"
-    assert isinstance(said, Rejected | Empty)
-    if isinstance(said, Rejected):
-        assert 0 < len(said.reason.encode("utf-8")) <= 200
-        return "undecodable" if said.undecodable else "rejected"
+    assert isinstance(parsed, Rejected | Empty)
+    if isinstance(parsed, Rejected):
+        assert 0 < len(parsed.reason.encode("utf-8")) <= 200
+        return "undecodable" if parsed.undecodable else "rejected"
     return "empty"
 
 
 def check_topic(topic: str) -> str:
-    """Parse one topic; ids that come out are ids."""
+    """Parse one topic. Ids found in it must be valid."""
     source = parse_status_topic(topic)
     if source is None:
         return "no status topic"
@@ -234,21 +234,21 @@ def check_topic(topic: str) -> str:
     return "status topic"
 
 
-def one(luck: random.Random) -> tuple[bytes, str]:
-    """One random input, checked: the input, and what became of it."""
-    if luck.random() < 0.2:
-        data = mutated(luck, luck.choice(TOPICS).encode())
+def one(rng: random.Random) -> tuple[bytes, str]:
+    """Check one random input. Returns the input and the kind of result."""
+    if rng.random() < 0.2:
+        data = mutated(rng, rng.choice(TOPICS).encode())
         return data, checked(data, is_topic=True)
-    if luck.random() < 0.5:
-        data = document(luck)
-        data = mutated(luck, data) if luck.random() < 0.2 else data
+    if rng.random() < 0.5:
+        data = document(rng)
+        data = mutated(rng, data) if rng.random() < 0.2 else data
     else:
-        data = mutated(luck, luck.choice(LARGE) if luck.random() < 0.01 else luck.choice(PAYLOADS))
+        data = mutated(rng, rng.choice(LARGE) if rng.random() < 0.01 else rng.choice(PAYLOADS))
     return data, checked(data, is_topic=False)
 
 
 def checked(data: bytes, *, is_topic: bool) -> str:
-    """Read a payload or a topic within the time allowed; returns what it was read as."""
+    """Parse a payload or a topic within the time limit. Returns the kind of result."""
     started = time.process_time()
     try:
         became = check_topic(data.decode("utf-8", "replace")) if is_topic else check_payload(data)
@@ -261,17 +261,17 @@ def checked(data: bytes, *, is_topic: bool) -> str:
 
 
 def main() -> None:
-    """Fuzz, and say how it went."""
+    """Run the fuzzer and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    luck = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)
     became: Counter[str] = Counter()
     started = time.monotonic()
     for number in range(1, arguments.inputs + 1):
-        became[one(luck)[1]] += 1
+        became[one(rng)[1]] += 1
         if number % 100_000 == 0 or number == arguments.inputs:
             rate = number / (time.monotonic() - started)
             print(f"{number:>9,} inputs  {rate:,.0f}/s  {dict(became.most_common())}", flush=True)

@@ -15,7 +15,7 @@ from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
 BATCH = 10
 
 
-def named(first: int, last: int) -> list[str]:
+def device_names(first: int, last: int) -> list[str]:
     """``dev-00001``, ``dev-00002`` …"""
     return [f"dev-{number:05}" for number in range(first, last + 1)]
 
@@ -39,7 +39,7 @@ async def add_members(host: Connection, device_ids: list[str], *, kind: str = "g
 async def create(
     host: Connection, pool: Pool, *, group: str = "all", fits: str | None = None, at_once: int = BATCH, **rules: Any
 ) -> CampaignId:
-    """A campaign over the group, of which ``at_once`` devices are targeted already."""
+    """Create a campaign over the group. Its first ``at_once`` devices are targeted immediately."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
         f" SELECT $1::text, {UNUSED_VERSION}, 'https://a.invalid/f', $2 RETURNING id",
@@ -50,8 +50,8 @@ async def create(
 
 
 @asynccontextmanager
-async def held_after_the_first_batch(database: str) -> AsyncIterator[None]:
-    """Of a large group, no more than the first devices are targeted: batches stand still, holding their campaign."""
+async def targeting_held_after_first_batch(database: str) -> AsyncIterator[None]:
+    """Target only the first devices of a large group: later batches wait, holding the campaign's row lock."""
     async with connect(database) as host:
         await host.execute("""
             CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -66,8 +66,8 @@ async def held_after_the_first_batch(database: str) -> AsyncIterator[None]:
         yield
 
 
-async def marks(host: Connection, campaign: int) -> tuple[int, int | None, str | None]:
-    """(total, targeted so far, up to which device)."""
+async def targeting_progress(host: Connection, campaign: int) -> tuple[int, int | None, str | None]:
+    """The campaign's (total, targeted so far, last device targeted)."""
     row = await host.fetchrow(
         "SELECT total_devices, targeted_devices, targeted_up_to FROM ota_campaigns WHERE id = $1", campaign
     )
@@ -76,6 +76,6 @@ async def marks(host: Connection, campaign: int) -> tuple[int, int | None, str |
 
 
 async def targeted(host: Connection, campaign: int) -> list[str]:
-    """The campaign's devices, in the order in which they are sent to."""
+    """The campaign's devices, in the order in which they will be sent to."""
     rows = await host.fetch("SELECT device_id FROM ota_device_status WHERE campaign_id = $1 ORDER BY id", campaign)
     return [row["device_id"] for row in rows]

@@ -1,4 +1,4 @@
-"""Parts of the engine that run inside the test's own process."""
+"""Parts of the engine that run inside the test's process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import Connection, listened_to
+from tests.engine import Connection, subscribed_listener
 
 
 async def ingest(pool: Pool, batch: Sequence[Incoming]) -> None:
-    """Have the engine apply one batch of reports, as it does when they come from the broker."""
+    """Let the engine apply one batch of reports, as if it came from the broker."""
     await asyncio.wait_for(Ingest(pool, Settings()).take_in(batch), 10)
 
 
 @asynccontextmanager
-async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Ticker]:
-    """The part of a worker that sends; the test calls each tick. ``tick``: seconds of a pace window."""
+async def running_ticker(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Ticker]:
+    """The sending part of a worker, whose ticks the test calls. ``tick``: seconds of a pace interval."""
     async with CommandSession(Broker.from_url(broker_url)) as session:
         ticker = Ticker(pool, session, Settings(OTA_TICK_INTERVAL=tick))
         yield ticker
@@ -31,9 +31,9 @@ async def ticking(pool: Pool, broker_url: str, tick: float) -> AsyncIterator[Tic
 
 
 @asynccontextmanager
-async def listened_to_for_long(pool: Pool, host: Connection) -> AsyncIterator[None]:
-    """As if a listener had been subscribed for a year, so that deadlines run."""
-    async with listened_to(pool):
+async def long_subscribed_listener(pool: Pool, host: Connection) -> AsyncIterator[None]:
+    """Hold a slot as a listener that has been subscribed for a year, so that deadlines run."""
+    async with subscribed_listener(pool):
         await host.execute(
             "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 year',"
             " subscribed_at = now() - interval '1 year'"
@@ -41,8 +41,8 @@ async def listened_to_for_long(pool: Pool, host: Connection) -> AsyncIterator[No
         yield
 
 
-async def time_passes(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
-    """Move all times of a campaign back. ``looked_at``: workers look at the campaign all the while."""
+async def move_times_back(host: Connection, campaign: int, seconds: float, *, looked_at: bool = False) -> None:
+    """Move all times of a campaign back. ``looked_at``: as if workers had looked at the campaign all the time."""
     back = f"make_interval(secs => {seconds})"
     await host.execute(
         f"UPDATE ota_device_status SET due_at = due_at - {back}, started_at = started_at - {back}"

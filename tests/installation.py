@@ -1,4 +1,4 @@
-"""A whole installation, as an operator has it: `rollwave serve` on servers of the test's own, and a key."""
+"""A whole installation, as an operator has it: `rollwave serve` on servers of one test, and a key."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ TENANT = "north"
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where it is. ``env`` is what an operator has exported."""
+    """The addresses of an installation. ``env``: the variables that an operator has exported."""
 
     database: str
     broker: str
     env: dict[str, str]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever its exit code."""
+        """Run a command and return it, whatever its exit code."""
         return rollwave(*arguments, env=self.env)
 
     def do(self, *arguments: str) -> str:
-        """Run a command that has to work; what it printed."""
+        """Run a command that must succeed. Returns its output."""
         done = self.run(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -51,8 +51,8 @@ async def installed(
         assert server.process.returncode is None, server.output()
 
 
-def seen_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
-    """Run a command with its standard error on a terminal; its exit code, and what was to be seen there."""
+def run_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
+    """Run a command whose standard error is a terminal. Returns its exit code and what the terminal shows."""
     screen, terminal = pty.openpty()
     with os.fdopen(screen, "rb", buffering=0) as shown:
         running = subprocess.Popen(
@@ -64,7 +64,7 @@ def seen_on_a_terminal(installation: Installation, *arguments: str) -> tuple[int
         )
         os.close(terminal)
         seen = b""
-        with suppress(OSError):  # so a terminal says that nobody is left at its other end
+        with suppress(OSError):  # The terminal raises this when the other end is closed.
             while part := shown.read(4096):
                 seen += part
     return running.wait(30), seen.decode()

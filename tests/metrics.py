@@ -8,6 +8,6 @@ from rollwave import metrics
 
 
 def sample(name: str, **labels: str) -> float:
-    """The present value of one sample; 0: it has none yet."""
+    """The present value of a sample. 0 if it has no value yet."""
     metrics.join(REGISTRY)
     return REGISTRY.get_sample_value(name, labels) or 0.0

@@ -1,7 +1,7 @@
-"""What one campaign must do, in the plainest words: one object, no concurrency, time in whole steps.
+"""A reference model of one campaign: one object, no concurrency, time in whole steps.
 
-A reference to compare the engine with. It shares no code with the engine; ``Timing`` says how many steps of
-time each rule lasts, rounded up.
+The engine is compared with it. It shares no code with the engine. ``Timing`` gives the length of each duration in
+steps, rounded up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOVING = ("DOWNLOADING", "INSTALLING")
 
 @dataclass(frozen=True)
 class Timing:
-    """Steps of time."""
+    """Durations, in steps of time."""
 
     tick: int = 1
     lease: int = 1
@@ -42,7 +42,7 @@ class Policy:
 
 @dataclass
 class Device:
-    """One device. Its attempt is under way, ``acknowledged`` by the broker or not yet, or has ``failed``."""
+    """One device. Its attempt is on its way, ``acknowledged`` by the broker or not yet, or has ``failed``."""
 
     name: str
     sendable: bool = True
@@ -55,9 +55,9 @@ class Device:
     due: int | None = None
     started: int | None = None
     suspended_before: int = 0
-    """What the campaign's suspensions had come to when it was started."""
+    """The campaign's total suspension at the time when the device was started."""
     finished: str | None = None
-    """How it had ended, where a host's worker wrote DOWNLOADING over it."""
+    """The device's final status, if a host's worker has overwritten it with DOWNLOADING."""
 
     @property
     def waiting(self) -> bool:
@@ -73,7 +73,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt, as history has it."""
+    """A failed attempt, as in history."""
 
     device: str
     attempt: int
@@ -100,14 +100,14 @@ class Model:
     used: int = 0
     settled: bool = False
     counted: bool = True
-    """Its counters have been compared with its rows, or the engine wrote it down itself."""
+    """Its counters have been compared with its rows, or the engine has counted it from the start."""
     counting: bool = False
-    """Its counters move with its rows, though they may not have been compared yet."""
+    """Its counters move with its rows, though they may not have been compared with them yet."""
     planned: bool = True
-    """Its waves are. One with a canary has to be counted for that."""
+    """Its waves are planned. A campaign with a canary has to be counted first."""
     listening: bool = True
     active_since: int | None = None
-    """None: suspended, so that deadlines stand still."""
+    """None: suspended, so deadlines stand still."""
     active_at: int | None = None
     started_at: int | None = None
     paused_at: int | None = None
@@ -122,10 +122,10 @@ class Model:
     def __getitem__(self, name: str) -> Device:
         return next(each for each in self.devices if each.name == name)
 
-    # What an operator asks.
+    # Requests of an operator.
 
     def ask(self, action: str) -> bool:
-        """Start, pause or abort; False: refused."""
+        """Start, pause or abort. Returns False if refused."""
         to = {"start": "RUNNING", "pause": "PAUSED", "abort": "ABORTED"}[action]
         allowed = {
             "start": ("CREATED", "RUNNING", "PAUSED"),
@@ -153,7 +153,7 @@ class Model:
     # Dispatch.
 
     def due_again(self) -> set[str]:
-        """Devices whose command may go out again."""
+        """Devices whose command may be sent again."""
         return {
             each.name
             for each in self.devices
@@ -167,7 +167,7 @@ class Model:
         }
 
     def claim(self, claimed: Collection[str]) -> None:
-        """The engine has claimed these: were they the ones, and as many as it may?"""
+        """Check that the engine claimed the right devices and not too many, and apply the claim."""
         if self.status == "RUNNING":
             self._count_first()
         if self.status != "RUNNING" or not self.listening or not self.counted:
@@ -208,7 +208,7 @@ class Model:
 
     def _open_attempt(self, device: Device) -> None:
         if device.status == "PENDING" and device.acknowledged:
-            device.started = None  # set back by hand: all its time again
+            device.started = None  # The device was set back by hand: its device timeout begins again.
         if device.attempt == 0 or device.acknowledged:
             device.attempt += 1
         device.acknowledged, device.heard, device.failed = False, False, None
@@ -216,7 +216,7 @@ class Model:
         device.due, device.progress = self.now + self.timing.lease, 0
 
     def acknowledged(self, name: str, attempt: int) -> None:
-        """The broker has the command."""
+        """The broker has acknowledged the command."""
         device = self[name]
         if self._sending(device, attempt):
             device.status, device.acknowledged = "DOWNLOADING", True
@@ -224,7 +224,7 @@ class Model:
             device.due = min(self.now + self.timing.answer, self._last_moment(device))
 
     def not_taken(self, name: str, attempt: int) -> None:
-        """The broker was away, slow or refusing: no fault of the device."""
+        """The broker was unavailable, slow or refused the command. This is not the device's fault."""
         if self._sending(self[name], attempt):
             self[name].due = self.now + self.timing.lease
 
@@ -235,7 +235,7 @@ class Model:
     # Reports.
 
     def report(self, name: str, status: str, progress: int | None = None, attempt: int | None = None) -> None:
-        """A device says something."""
+        """Apply a report of a device."""
         device = self[name]
         if (
             not device.open
@@ -255,7 +255,7 @@ class Model:
         self._hear(device, status, progress, until)
 
     def report_together(self, reports: Sequence[tuple[str, str]]) -> None:
-        """Reports that are committed together: as good as one after the other, then judged once."""
+        """Apply reports that are committed together: one after another, with one check of the guardrail."""
         policy, self.policy = self.policy, replace(self.policy, threshold=1.0)
         before = self.succeeded, self.failed
         for name, status in reports:
@@ -288,7 +288,7 @@ class Model:
         return device.started + self.timing.in_all + self.suspended_for - device.suspended_before
 
     def _fail(self, device: Device, cause: str, actor: str) -> bool:
-        """An attempt has failed; tells whether the device has."""
+        """An attempt has failed. Returns whether the device has failed, too."""
         tries_again = (
             cause in self.policy.retry_on
             and device.attempt < self.policy.max_attempts
@@ -321,26 +321,26 @@ class Model:
             self.skip()
 
     def skip(self) -> None:
-        """What an aborted campaign never sent to; a command that is on its way has its lease to get there."""
+        """Skip devices that an aborted campaign never sent to. A command on its way has until the end of its lease."""
         for each in self.devices:
             lapsed = each.status == "PENDING" and (each.due is None or each.due <= self.now)
             if each.waiting or lapsed:
                 each.end("SKIPPED")
 
-    # What time brings.
+    # Effects of time.
 
     def pass_time(self, steps: int) -> None:
-        """Workers look at the campaign all the while."""
+        """Let time pass, while workers look at the campaign."""
         self.now += steps
         if self.active_since is not None:
             self.active_at = self.now
 
     def conduct(self) -> None:
-        """Silence, gates, completion, winding down."""
+        """Look after the campaign: deadlines, gates, completion and the end of an aborted campaign."""
         if self.status in ("RUNNING", "PAUSED"):
             deadlines_run = self._deadlines_run()
             ended = self._adopt()
-            if self._count_first(ended=ended):  # and then it is looked at again
+            if self._count_first(ended=ended):  # Then it is looked at again.
                 if self.status == "ABORTED":
                     self.conduct()
                     return
@@ -359,7 +359,7 @@ class Model:
                 self.settled = True
 
     def _count_first(self, *, ended: bool = False) -> bool:
-        """Before anything goes by the counters of a campaign that a host had begun, or by the number of its devices."""
+        """Count a campaign that a host had begun, before its counters or its number of devices are used."""
         if self.counted and self.planned and not ended:
             return False
         self.reconcile_and_judge()
@@ -367,9 +367,9 @@ class Model:
         return True
 
     def _adopt(self) -> bool:
-        """What an earlier worker left in progress begins its silence, and its whole time, now, unless it had finished.
+        """Begin the timeouts of devices that an earlier worker left in progress, unless they had finished.
 
-        Tells whether any had.
+        Returns whether there were any.
         """
         finished = [each for each in self.devices if each.finished]
         for each in finished:
@@ -391,7 +391,7 @@ class Model:
         return bool(finished)
 
     def _deadlines_run(self) -> bool:
-        """Not while nothing may be sent, nor in the look that finds that something may."""
+        """Deadlines do not run while nothing may be sent, nor in the look that finds that something may be sent."""
         if not self.listening or self.status == "PAUSED":
             self._suspend()
             return False
@@ -413,7 +413,7 @@ class Model:
             self.active_at = next(each for each in known if each is not None)
 
     def _extension(self) -> int:
-        """Deadlines that were set before a suspension are later by its length, until none of them is left."""
+        """Deadlines set before a suspension are extended by its length, until none of them is left."""
         if self.active_since is None or self.now - self.active_since < max(self.timing.answer, self.timing.patience):
             return self.lately
         return 0
@@ -425,7 +425,7 @@ class Model:
             if silent and each.failed and (everyone or self._out_of_time(each)):
                 cause = "overdue" if self._out_of_time(each) else each.failed
                 self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))
-                each.failed = cause  # set back by hand, one whose time was over may have a word again
+                each.failed = cause  # A device that is set back by hand after its timeout may report again.
                 each.end("FAILED")
                 ended += 1
             elif silent and not each.failed and (everyone or each.acknowledged):
@@ -449,8 +449,8 @@ class Model:
             return
         self.reconcile_and_judge()
         if self.status == "ABORTED":
-            self.conduct()  # what was found on repaired counters is wound down in the same look
-        elif self._wave_is_over():  # on those counters, too
+            self.conduct()  # The same look winds down what it finds on repaired counters.
+        elif self._wave_is_over():  # This uses the repaired counters, too.
             self._conclude()
 
     def _wave_is_over(self) -> bool:
@@ -469,13 +469,13 @@ class Model:
             self.events.append("wave_opened")
 
     def rows(self) -> tuple[int, int, int]:
-        """What the rows say: succeeded, failed, sent to."""
+        """The campaign's (succeeded, failed, sent), counted from its rows."""
         statuses = [each.status for each in self.devices]
         sent = sum(each.attempt > 0 or each.status not in ("PENDING", "SKIPPED") for each in self.devices)
         return statuses.count("SUCCESS"), statuses.count("FAILED"), sent
 
     def reconcile(self) -> None:
-        """Set the counters right after somebody else's SQL, but for those of a host that has left rows in progress."""
+        """Correct the counters after changes by other SQL, except if a host has left rows in progress."""
         self.counting = True
         left_behind = any(each.status in MOVING and each.due is None for each in self.devices)
         if left_behind and not self.counted and self.status in ("RUNNING", "PAUSED"):
@@ -493,7 +493,7 @@ class Model:
 
 
 def named(count: int, unsendable: Sequence[int] = ()) -> list[Device]:
-    """``dev-0``, ``dev-1`` …; those numbered in ``unsendable`` cannot be addressed."""
+    """Device names ``dev-0``, ``dev-1`` …. Devices whose numbers are in ``unsendable`` have no valid id."""
     return [
         Device(f"dev/{number}" if number in unsendable else f"dev-{number}", number not in unsendable)
         for number in range(count)

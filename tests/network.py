@@ -1,4 +1,4 @@
-"""A network of a worker's own, joined to this machine by links that a test may cut. Needs root, ``ip`` and ``tc``."""
+"""A network namespace for a worker, with links to this machine that a test may cut. Needs root, ``ip`` and ``tc``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAULTS = ("drop", "reject", "half-open")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Two addresses, ``near`` on this machine and ``far`` in the namespace, each on its end of one cable."""
+    """Two addresses at the ends of one link: ``near`` on this machine and ``far`` in the namespace."""
 
     namespace: str
     name: str
@@ -28,7 +28,7 @@ class Link:
     far: str
 
     def lay(self) -> None:
-        """Bring both ends up. They know each other's hardware address, so that silence is all that a fault makes."""
+        """Bring both ends up. Each knows the other's hardware address, so that a fault causes only lost packets."""
         far_end = f"{self.name}f"
         _run("ip", "link", "add", self.name, "type", "veth", "peer", "name", far_end, "netns", self.namespace)
         inside = ("ip", "-n", self.namespace)
@@ -43,7 +43,10 @@ class Link:
             _run(*command, "neigh", "replace", address, "lladdr", hardware, "dev", device, "nud", "permanent")
 
     def cut(self, fault: str) -> None:
-        """``drop``: nothing arrives. ``reject``: no route there. ``half-open``: it is heard, and hears nothing."""
+        """Cut the link.
+
+        ``drop``: packets are lost. ``reject``: there is no route. ``half-open``: packets are only sent.
+        """
         if fault == "reject":
             _run("ip", "-n", self.namespace, "route", "add", "unreachable", f"{self.near}/32")
             return
@@ -63,7 +66,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A namespace with a link to the database and one to the broker."""
+    """A namespace with one link to the database and one to the broker."""
 
     name: str
     database: Link
@@ -71,16 +74,16 @@ class Network:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """What a command starts with, to run in the namespace."""
+        """The command prefix that runs a command in the namespace."""
         return _found("ip"), "netns", "exec", self.name
 
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """Gone on the way out, and its links with it."""
+    """Create a network, and delete it with its links at the end of the block."""
     number = next(_numbers)
     name = f"rw{os.getpid()}n{number}"
-    # 198.18.0.0/15 is for tests; a process has room for eight namespaces.
+    # 198.18.0.0/15 is reserved for tests. Each process has addresses for eight namespaces.
     first = IPv4Address("198.18.0.0") + (os.getpid() % 2048 * 8 + number % 8) * 8
     links = [
         Link(name, f"{name}{letter}", str(first + offset + 1), str(first + offset + 2))
@@ -100,7 +103,7 @@ def network() -> Iterator[Network]:
 
 @lru_cache
 def has_namespaces() -> bool:
-    """Whether this machine lets us make them."""
+    """Whether this machine permits namespaces."""
     name = f"rw{os.getpid()}try"
     try:
         _run("ip", "netns", "add", name)

@@ -1,10 +1,11 @@
-"""A proxy between MQTT clients and a real broker that can do to them what networks and brokers do.
+"""A proxy between MQTT clients and a real broker that simulates faults of networks and brokers.
 
-    async with proxy(broker.url) as between:
-        between.rules.append(publishing(lambda topic: "bad" in topic, Do.RESET))
-        Session.connect(Broker.from_url(between.url)) ...
+    async with proxy(broker.url) as mqtt_proxy:
+        mqtt_proxy.rules.append(publishing(lambda topic: "bad" in topic, Do.RESET))
+        Session.connect(Broker.from_url(mqtt_proxy.url)) ...
 
-Packets pass whole and in order. For each one the first rule that returns something decides; without one it passes.
+Packets pass whole and in order. For each packet, the first rule that returns something decides. If none does, the
+packet passes.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from urllib.parse import urlsplit
 HOST = "127.0.0.1"
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 14
 ANSWERED_WITHIN = 2.0
-"""Seconds in which the broker should have answered what came before a packet over which the proxy ends a connection."""
+"""Seconds to wait for the broker's answers to earlier packets, before the proxy ends a connection."""
 
 
 class Do(enum.Enum):
-    """What happens to a packet."""
+    """What the proxy does with a packet."""
 
     PASS = enum.auto()
     DROP = enum.auto()
-    HOLD = enum.auto()  # until :meth:`Proxy.release`
-    CLOSE = enum.auto()  # FIN, once what came before is answered
-    RESET = enum.auto()  # RST at once: answers on their way are lost
-    DISCONNECT = enum.auto()  # the broker's DISCONNECT with the proxy's reason (MQTT 5), then FIN, as CLOSE
-    TRUNCATE = enum.auto()  # its first half, then FIN
-    REFUSE = enum.auto()  # a CONNECT, SUBSCRIBE or PUBLISH (MQTT 5): answered with the proxy's reason
+    HOLD = enum.auto()  # Until :meth:`Proxy.release`.
+    CLOSE = enum.auto()  # FIN, after earlier packets have been answered.
+    RESET = enum.auto()  # RST immediately: answers on their way are lost.
+    DISCONNECT = enum.auto()  # The broker's DISCONNECT with the proxy's reason (MQTT 5), then FIN, as CLOSE.
+    TRUNCATE = enum.auto()  # Its first half, then FIN.
+    REFUSE = enum.auto()  # A CONNECT, SUBSCRIBE or PUBLISH (MQTT 5) is answered with the proxy's reason.
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One MQTT packet. ``topics``: of a PUBLISH its topic, of a SUBSCRIBE its filters."""
+    """One MQTT packet. ``topics``: the topic of a PUBLISH, or the filters of a SUBSCRIBE."""
 
     kind: int
     to_broker: bool
@@ -51,56 +52,56 @@ Rule = Callable[[Packet], Do | None]
 
 
 def publishing(matches: Callable[[str], bool], do: Do) -> Rule:
-    """A rule for what clients publish to topics that match."""
+    """A rule for messages that clients publish to matching topics."""
     return lambda packet: do if packet.kind == PUBLISH and packet.to_broker and matches(packet.topics[0]) else None
 
 
 def subscribing(matches: Callable[[str], bool], do: Do) -> Rule:
-    """A rule for subscriptions with a filter that matches."""
+    """A rule for subscriptions with a matching filter."""
     return lambda packet: do if packet.kind == SUBSCRIBE and any(map(matches, packet.topics)) else None
 
 
 def to_client(kind: int, do: Do) -> Rule:
-    """A rule for the broker's packets of a kind, such as ``PUBACK``."""
+    """A rule for the broker's packets of one kind, such as ``PUBACK``."""
     return lambda packet: do if packet.kind == kind and not packet.to_broker else None
 
 
 @dataclass
 class Proxy:
-    """Settings may be changed at any time, also for connections that are open."""
+    """The proxy's settings. They may be changed at any time, also for open connections."""
 
     url: str
     rules: list[Rule] = field(default_factory=list)
     reason: int = 0x87
-    """Reason code of MQTT with which packets are refused and clients disconnected. 0x87 is "not authorized"."""
+    """The MQTT reason code for refused packets and disconnected clients. 0x87 is "not authorized"."""
     delay: float = 0.0
-    """Seconds by which each packet is delayed, in each direction."""
+    """The delay of each packet in each direction, in seconds."""
     refusing: bool = False
-    """Whether new connections are reset at once, as if the broker were away."""
+    """Whether new connections are reset at once, as if the broker were unavailable."""
     connections: int = 0
-    """Connections made so far."""
+    """The number of connections so far."""
     published: list[str] = field(default_factory=list)
-    """Topics of all that clients have published, also what did not pass."""
+    """Topics of all messages that clients have published, including those that did not pass."""
     links: set[_Link] = field(default_factory=set)
 
     def decide(self, packet: Packet) -> Do:
-        """What the rules say."""
+        """Apply the rules to a packet."""
         return next((do for rule in self.rules if (do := rule(packet)) is not None), Do.PASS)
 
     def cut(self, do: Do = Do.RESET) -> None:
-        """End all connections now: ``CLOSE`` or ``RESET``."""
+        """End all connections now, by ``CLOSE`` or ``RESET``."""
         for link in list(self.links):
             link.end(do)
 
     async def release(self) -> None:
-        """Let the packets go that are held."""
+        """Let held packets pass."""
         for link in list(self.links):
             await link.release()
 
 
 @asynccontextmanager
 async def proxy(broker_url: str, port: int = 0) -> AsyncIterator[Proxy]:
-    """A proxy to ``broker_url``, on a free port. It cannot see into TLS."""
+    """A proxy to ``broker_url``, on a free port. It does not support TLS."""
     target = urlsplit(broker_url)
     between = Proxy("")
     serving: set[asyncio.Task[None]] = set()
@@ -144,7 +145,7 @@ class _End:
     writer: asyncio.StreamWriter
 
     async def read(self) -> bytes:
-        """The next packet, whole.
+        """Read the next packet.
 
         Raises:
             EOFError, OSError: the connection ended.
@@ -170,7 +171,7 @@ class _End:
 
 
 class _Link:
-    """One client's connection, and the one to the broker that stands for it."""
+    """One client's connection, and the proxy's connection to the broker for it."""
 
     def __init__(self, proxy: Proxy, client: _End, broker: _End) -> None:
         self._proxy = proxy
@@ -178,7 +179,7 @@ class _Link:
         self._broker = broker
         self._version = 5
         self._awaiting: set[int] = set()
-        """Ids of packets that the broker has not answered."""
+        """Ids of packets that the broker has not answered yet."""
         self._answered = asyncio.Event()
         self._held: list[tuple[_End, bytes]] = []
 
@@ -195,14 +196,14 @@ class _Link:
         await asyncio.gather(*ways, return_exceptions=True)
 
     def end(self, do: Do) -> None:
-        """End the client's connection so; the broker has what came before."""
+        """End the client's connection in this way. The broker has received everything before."""
         self._client.end(do)
         self._broker.end(Do.CLOSE)
 
     async def release(self) -> None:
         held, self._held = self._held, []
         for end, raw in held:
-            with suppress(OSError):  # the connection has ended meanwhile
+            with suppress(OSError):  # The connection has already ended.
                 await end.write(raw)
 
     async def _carry(self, source: _End, target: _End) -> None:
@@ -215,7 +216,7 @@ class _Link:
                     return
 
     async def _do(self, do: Do, packet: Packet, target: _End) -> bool:
-        """False: the connection ends over it."""
+        """Apply the decision to a packet. Returns False if the connection ends."""
         match do:
             case Do.PASS:
                 await target.write(packet.raw)
@@ -240,7 +241,7 @@ class _Link:
         return True
 
     async def _previous_answered(self) -> None:
-        """A broker deals with packets in order: what came before is answered before it ends a connection."""
+        """Wait until earlier packets are answered. Brokers process packets in order."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWERED_WITHIN):
                 while self._awaiting:
@@ -270,16 +271,16 @@ class _Link:
         return Packet(kind, to_broker, topics, raw)
 
     def _filters(self, body: bytes) -> tuple[str, ...]:
-        place = 2 if self._version < 5 else 3 + body[2]  # its properties take less than 128 bytes
+        place = 2 if self._version < 5 else 3 + body[2]  # Its properties are shorter than 128 bytes.
         found = []
         while place < len(body):
             topic_filter, place = _text(body, place)
             found.append(topic_filter)
-            place += 1  # its options
+            place += 1  # Its options.
         return tuple(found)
 
     def _refusal(self, packet: Packet) -> bytes:
-        """What a broker answers to a packet that it refuses."""
+        """The broker's answer to a packet that it refuses."""
         body, reason, mqtt_5 = _body(packet.raw), bytes([self._proxy.reason]), self._version == 5
         if packet.kind == CONNECT:
             kind, answer = CONNACK, b"\0" + reason + (b"\0" if mqtt_5 else b"")
@@ -300,7 +301,7 @@ def _body(raw: bytes) -> bytes:
 
 
 def _text(body: bytes, place: int) -> tuple[str, int]:
-    """A string of MQTT at that place, and where it ends."""
+    """Read an MQTT string at this position. Returns it and the position after it."""
     (length,) = struct.unpack_from("!H", body, place)
     end = place + 2 + length
     return body[place + 2 : end].decode(), end

@@ -1,4 +1,4 @@
-"""A publisher that checks nothing: whatever bytes a hostile device may put into an MQTT packet."""
+"""A publisher without any checks, for the bytes that a hostile device may send in an MQTT packet."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Self
 
 
 class Refused(Exception):
-    """The broker ended the connection instead of acknowledging."""
+    """The broker ended the connection instead of acknowledging the message."""
 
 
 class RawPublisher:
-    """An MQTT 5 connection, inside ``with``."""
+    """An MQTT 5 connection, open during the ``with`` block."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -23,7 +23,7 @@ class RawPublisher:
         """Publish at QoS 1 and wait for the acknowledgement.
 
         Raises:
-            Refused: the broker closed the connection for it; the next call opens another.
+            Refused: the broker closed the connection because of it. The next call opens another.
         """
         self._number += 1
         body = struct.pack("!H", len(topic)) + topic + struct.pack("!H", self._number) + b"\x00" + payload

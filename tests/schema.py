@@ -7,7 +7,7 @@ from tests.engine import Connection
 
 
 async def at_version(root: Connection, version: int) -> None:
-    """Apply the migrations up to ``version``, each as it was applied then."""
+    """Apply the migrations up to ``version``, one after another."""
     await root.execute(
         "CREATE TABLE rollwave_migrations (version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now())"

@@ -1,4 +1,4 @@
-"""The servers that Debian carries, started for the tests: the oldest PostgreSQL we promise, and Mosquitto."""
+"""Debian's servers, started for the tests: the oldest supported PostgreSQL, Mosquitto and PgBouncer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.ports import free_port
 
 
 def debian_postgres() -> Path | None:
-    """The binaries of the oldest PostgreSQL installed by the system."""
+    """The binaries of the oldest PostgreSQL installed on the system."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     return next((path for path in found if (path / "initdb").exists()), None)
 
@@ -33,7 +33,10 @@ def debian_mosquitto() -> str | None:
 
 
 def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
-    """``kind`` is ``embedded`` (PostgreSQL 18) or ``debian``. Returned unstarted, for ``with``."""
+    """A server that is not started yet, to be used with ``with``.
+
+    ``kind``: ``embedded`` (PostgreSQL 18) or ``debian``.
+    """
     bin_dir = None
     if kind == "debian":
         bin_dir = debian_postgres()
@@ -44,9 +47,9 @@ def start_postgres(kind: str, folder: Path) -> EmbeddedPostgres:
 
 @contextmanager
 def crashable_postgres(bin_dir: Path | None = None, **settings: str) -> Iterator[EmbeddedPostgres]:
-    """A server of the test's own, with nothing in it, which it may crash."""
+    """An empty server for one test, which may crash it."""
     folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
-    folder.chmod(0o755)  # the server may run as another user
+    folder.chmod(0o755)  # The server may run as another user.
     try:
         with EmbeddedPostgres(folder / "data", bin_dir=bin_dir, settings=settings) as server:
             yield server
@@ -55,7 +58,7 @@ def crashable_postgres(bin_dir: Path | None = None, **settings: str) -> Iterator
 
 
 class Mosquitto:
-    """Debian's Mosquitto on a loopback port that it keeps over restarts, and so its sessions."""
+    """Debian's Mosquitto on a loopback port. It keeps its port and its sessions over restarts."""
 
     def __init__(self, folder: Path, *, config: str = "") -> None:
         self.port = free_port()
@@ -94,11 +97,11 @@ class Mosquitto:
         os.kill(self.pid, number)
 
     def reload(self) -> None:
-        """Have it read its logins and its ACL again."""
+        """Make it read its logins and its ACL again."""
         self.send_signal(signal.SIGHUP)
 
     def crash(self) -> None:
-        """End it with nothing written down since the last orderly stop."""
+        """Kill it: everything since its last orderly stop is lost."""
         if self._process is not None:
             self._process.stop(signal.SIGKILL)
 
@@ -118,7 +121,7 @@ class Mosquitto:
 
 @contextmanager
 def small_disk(folder: Path, *, size: str = "256k") -> Iterator[Path]:
-    """A file system of its own, as small as a device's may be. Needs root."""
+    """A small file system, like that of a device. Needs root."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
     try:
@@ -128,7 +131,7 @@ def small_disk(folder: Path, *, size: str = "256k") -> Iterator[Path]:
 
 
 def debian_faketime() -> Path | None:
-    """The library that shifts a process's clock."""
+    """The library libfaketime, which shifts the clock of a process."""
     return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
@@ -137,7 +140,7 @@ def debian_pgbouncer() -> str | None:
 
 
 class PgBouncer:
-    """Debian's PgBouncer in transaction mode before a server: more clients than it has connections for."""
+    """Debian's PgBouncer in transaction mode before a server, with fewer server connections than clients."""
 
     def __init__(self, folder: Path, server: str, *, connections: int = 4) -> None:
         self._port = free_port()
@@ -154,11 +157,11 @@ class PgBouncer:
 
     @property
     def statement_cache(self) -> int:
-        """How many prepared statements a client may keep. PgBouncer passes them on by default since 1.24."""
+        """The number of prepared statements that a client may keep. PgBouncer supports them by default since 1.24."""
         program = debian_pgbouncer()
         assert program
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-        major, minor, *_ = told.split()[1].split(".")
+        version_output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        major, minor, *_ = version_output.split()[1].split(".")
         return 100 if (int(major), int(minor)) >= (1, 24) else 0
 
     @property
@@ -168,7 +171,7 @@ class PgBouncer:
     def __enter__(self) -> Self:
         program = debian_pgbouncer()
         assert program, "pgbouncer is not installed: scripts/system-packages installs it"
-        user = UNPRIVILEGED if os.geteuid() == 0 else None  # it does not run as root
+        user = UNPRIVILEGED if os.geteuid() == 0 else None  # It does not run as root.
         self._config.parent.chmod(0o755)
         self._process = ServerProcess([program, str(self._config)], log=self.log, user=user)
         self._process.wait_until(self._accepts, timeout=10.0, what="pgbouncer")

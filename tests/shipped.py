@@ -1,4 +1,4 @@
-"""The broker configuration in ``deploy/``, run as it is shipped, with its paths and ports put elsewhere."""
+"""The broker configuration in ``deploy/``, with other paths and ports and otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def password(user: str) -> str:
 
 
 class ShippedMosquitto(Mosquitto):
-    """``deploy/mosquitto`` over TLS, with real password entries and a certificate of the test's own."""
+    """``deploy/mosquitto`` over TLS, with real password entries and a certificate made for the test."""
 
     def __init__(
         self, folder: Path, *, acl: str | None = None, retain: bool = False, certificates: bool = False
@@ -71,7 +71,7 @@ class ClientCertificate:
 
 
 def client_certificate(folder: Path, user: str, *, passphrase: str = "") -> ClientCertificate:
-    """Signed by the key of the broker's own certificate in ``folder``, with the user's name as its CN."""
+    """A client certificate with the user's name as CN, signed by the key of the broker's own certificate."""
     name = user.replace("/", "-") + ("-secret" if passphrase else "")
     cert, key, request = (folder / f"{name}.{suffix}" for suffix in ("crt", "key", "csr"))
     closed = ("-aes-256-cbc", "-pass", f"pass:{passphrase}") if passphrase else ()

@@ -1,4 +1,4 @@
-"""Reading PostgreSQL's own log of every statement, and judging how tenant tables were touched."""
+"""Reads PostgreSQL's log of all statements, and checks how tenant tables were used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = {
     "log_rotation_size": "0",
     "log_parameter_max_length": "200",
 }
-"""What a server needs so that :func:`read` finds its statements in ``<data>/log/statements.json``."""
+"""Server options that :func:`read` needs. Statements are logged to ``<data>/log/statements.json``."""
 
 _STATEMENT = re.compile(r"^(?:statement|execute [^:]*): (.*)$", re.DOTALL)
 _ROLE = re.compile(r"^SET LOCAL ROLE pulse_app$", re.IGNORECASE)
@@ -33,7 +33,7 @@ _NOT_SQL = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the log. ``transaction`` is the virtual one, which a session's every statement has."""
+    """One line of the log. ``transaction`` is the virtual transaction id, which every statement has."""
 
     session: str
     transaction: str
@@ -46,13 +46,13 @@ class Line:
 
     @property
     def sql(self) -> str | None:
-        """The statement that this line logs, simple or extended protocol."""
+        """The statement in this line, of the simple or the extended protocol."""
         found = _STATEMENT.match(self.message)
         return found[1].strip() if found and self.severity == "LOG" else None
 
 
 def read(log: Path) -> Iterator[Line]:
-    """Every whole line there is so far."""
+    """All complete lines so far."""
     for text in log.read_text().splitlines(keepends=True):
         if text.endswith("\n"):
             row = json.loads(text)
@@ -70,7 +70,7 @@ def read(log: Path) -> Iterator[Line]:
 
 @dataclass(slots=True)
 class _Transaction:
-    """How far a session's current transaction has got."""
+    """The state of a session's current transaction."""
 
     number: str = ""
     opened: bool = False
@@ -80,14 +80,14 @@ class _Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How often each tenant table was touched rightly, and every statement that touched one wrongly."""
+    """The number of correct uses of each tenant table, and every incorrect statement."""
 
     touched: dict[str, int]
     wrong: list[str]
 
 
 def judge(lines: Iterable[Line], tables: Iterable[str]) -> Verdict:
-    """Follow each session: in which state was its transaction when a statement named one of ``tables``?"""
+    """Follow each session, and check the transaction's state at each statement that names one of ``tables``."""
     named = re.compile(rf"\b({'|'.join(tables)})\b")
     sessions: dict[str, _Transaction] = {}
     touched: dict[str, int] = {}
@@ -139,7 +139,7 @@ def _follow(now: _Transaction, statement: str) -> None:
 
 
 def _split(sql: str) -> Iterator[str]:
-    """The statements of one simple query; a semicolon in a string ends nothing."""
+    """The statements of one simple query. A semicolon in a string is no separator."""
     start = 0
     for found in re.finditer(r"'(?:[^']|'')*'|(;)", sql):
         if found[1]:

@@ -1,4 +1,4 @@
-"""What tests share: waiting with a deadline, and the command line and psql as an operator has them."""
+"""Helpers that all tests share: waiting with a deadline, and the command line and psql as an operator uses them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def eventually(check: Callable[[], Awaitable[T]], timeout: float = 30.0, w
 @overload
 async def eventually(check: Callable[[], T], timeout: float = 30.0, what: str = "") -> T: ...
 async def eventually(check: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
-    """Call ``check`` until what it returns is true, and return that; fail after ``timeout`` seconds."""
+    """Call ``check`` until it returns a true value, and return that. Fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         value = check()
@@ -56,7 +56,7 @@ async def eventually(check: Callable[[], Any], timeout: float = 30.0, what: str 
 
 
 async def end(task: asyncio.Task[Any]) -> None:
-    """Cancel until it is over: a cancellation that meets an error of a task group is lost in it."""
+    """Cancel the task until it has ended. A cancellation may be lost if it meets an error of a task group."""
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=0.5)
@@ -64,12 +64,12 @@ async def end(task: asyncio.Task[Any]) -> None:
 
 
 def our_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What the engine logged. asyncio adds its own, also about tasks of an earlier test when it collects them."""
+    """The engine's own log records. asyncio logs others, also about tasks of an earlier test."""
     return [record for record in caplog.records if record.name.split(".")[0] == "rollwave"]
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment, with no setting of Rollwave's but these."""
+    """This process's environment, with only these settings of Rollwave."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return bare | settings
 
@@ -77,7 +77,7 @@ def environment(**settings: str) -> dict[str, str]:
 def rollwave(
     *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run the installed ``rollwave`` to its end. ``env`` holds its settings."""
+    """Run the installed ``rollwave`` and return its result. ``env`` holds its settings."""
     return subprocess.run(
         [_program(), *arguments],
         env=environment(**(env or {})),
@@ -91,13 +91,13 @@ def rollwave(
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A ``rollwave`` that is still running; send it signals through ``process``."""
+    """A running ``rollwave``. Send signals to ``process``."""
 
     process: asyncio.subprocess.Process
     log: Path
 
     def output(self) -> str:
-        """All it has written so far, standard output and error."""
+        """Its standard output and error so far."""
         return self.log.read_text()
 
 
@@ -105,7 +105,10 @@ class Running:
 async def rollwave_running(
     *arguments: str, log: Path, env: Mapping[str, str] | None = None, within: Sequence[str] = ()
 ) -> AsyncIterator[Running]:
-    """Start the installed ``rollwave``, ``within`` another command that becomes it; killed on the way out."""
+    """Start the installed ``rollwave``, and kill it at the end of the block.
+
+    ``within``: a command prefix, such as one that enters a network namespace.
+    """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *within,
@@ -125,7 +128,7 @@ async def rollwave_running(
 
 
 def psql(url: str, sql: str) -> str:
-    """What an operator's ``psql`` prints for ``sql``: rows, fields parted by ``|``."""
+    """The output of ``psql`` for ``sql``: rows, with fields separated by ``|``."""
     result = subprocess.run(
         [str(wheel_binaries() / "psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url],
         env=environment(),

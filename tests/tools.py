@@ -1,4 +1,4 @@
-"""Programs that check files, run to their end."""
+"""Programs that check files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Tool:
         self._path = found
 
     def run(self, *arguments: str | Path, folder: Path | None = None) -> str:
-        """What it prints, on both streams. Fails where it exits with another code than 0."""
+        """Run the program and return both output streams. Fails if its exit code is not 0."""
         done = self.tried(*arguments, folder=folder)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def tried(self, *arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """The same, whatever its exit code."""
+        """Run the program, whatever its exit code. Returns both output streams."""
         return subprocess.run(
             [self._path, *map(str, arguments)],
             cwd=folder,

@@ -1,4 +1,4 @@
-"""The page that follows one device names the files that a device really passes through, in that order."""
+"""The architecture page lists the files that one device passes through, in the order of a traced run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_page_names_the_files_that_one_device_passes_through_in_order() -> N
     steps = [re.findall(r"`([\w/]+\.py)`", row.split("|")[2]) for row in _rows()]
     named = [file for step in steps for file in step]
     assert sorted(named) == sorted(traced), "run `python -m scripts.trace_device`, and change docs/architecture.md"
-    # Within a step the order may differ from run to run.
+    # Within one step, the order may differ between runs.
     step_of = {file: number for number, step in enumerate(steps) for file in step}
     assert traced == sorted(traced, key=lambda file: step_of[file])
 

@@ -1,4 +1,4 @@
-"""An operator with psql, mosquitto_sub and mosquitto_pub, and nothing else, runs campaigns against the contract."""
+"""An operator runs campaigns with psql, mosquitto_sub and mosquitto_pub alone, as the contract describes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSERT INTO device_group_members (tenant_id, group_id, device_id)
 
 @dataclass
 class Watch:
-    """A ``mosquitto_sub`` on every command topic, and what it has printed: QoS, retain, topic and payload."""
+    """A ``mosquitto_sub`` on every command topic, and the lines it has printed: QoS, retain, topic and payload."""
 
     output: Path
 
@@ -58,7 +58,7 @@ def watch(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Watch]:
 
 @dataclass(frozen=True)
 class Engine:
-    """The system under test, as a person at a prompt has it."""
+    """The running engine, with what an operator at a prompt needs to use it."""
 
     url: str
     broker: Mosquitto
@@ -97,7 +97,10 @@ class Engine:
 
 @pytest.fixture
 async def engine(empty_database: str, mosquitto: Mosquitto, watch: Watch, tmp_path: Path) -> AsyncIterator[Engine]:
-    """Migrated and running; a tick lasts a minute, so that only what the first one allows is sent."""
+    """A migrated database and a running engine.
+
+    A tick lasts a minute, so that only the first tick's devices are sent to.
+    """
     settings = {"DATABASE_URL": empty_database, "MQTT_BROKER_URL": mosquitto.url, "OTA_TICK_INTERVAL": "60"}
     migrated = rollwave("migrate", env=settings)
     assert migrated.returncode == 0, migrated.stderr
@@ -183,7 +186,7 @@ async def test_a_campaign_typed_into_psql_aborts_on_failures_and_skips_the_remai
 
     engine.report("pump-4", f'{{"campaign_id": {number}, "status": "SUCCESS"}}')
     engine.report("pump-5", f'{{"campaign_id": {number}, "status": "SUCCESS"}}')
-    await eventually(lambda: engine.campaign() == "ABORTED|2|2|t", what="who was in progress may finish")
+    await eventually(lambda: engine.campaign() == "ABORTED|2|2|t", what="devices in progress finish")
     assert engine.breakdown() == "FAILED|2\nSKIPPED|6\nSUCCESS|2"
     assert len(engine.watch.commands()) == 4
     abort = next(json.loads(line) for line in engine.worker.output().splitlines() if "auto_abort" in line)

@@ -1,4 +1,4 @@
-"""Help, exit codes, and what a mistake gets: no traceback, ever."""
+"""Help texts, exit codes and error messages of the command line. No mistake of a user shows a traceback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = (
     *(["device-group", each] for each in ("import", "put", "list", "show")),
     *(["campaign", each] for each in ("create", "list", "show", "start", "pause", "abort", "devices", "watch")),
 )
-"""Every command, by its words."""
+"""Every command, as a list of words."""
 
 
 def test_these_tests_cover_every_command() -> None:
@@ -54,7 +54,7 @@ def test_help_is_printed_quickly_and_shows_the_first_commands() -> None:
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert "rollwave campaign watch 1" in done.stdout
-    # What it takes of a processor, a third of a second; the machine may do other things too.
+    # Measured as CPU time (a third of a second), since the machine may be busy.
     assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 2.0
     assert rollwave("--version").stdout.startswith("rollwave ")
 
@@ -161,12 +161,12 @@ def test_writing_help_to_a_closed_pipe_prints_no_error() -> None:
 
 
 async def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
-    # Whoever listens here accepts and never answers: the command hangs in a request.
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        env = {"ROLLWAVE_API_URL": f"http://127.0.0.1:{deaf.getsockname()[1]}", "ROLLWAVE_API_KEY": "key"}
+    # This server accepts connections and never answers, so the command waits for a response.
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        env = {"ROLLWAVE_API_URL": f"http://127.0.0.1:{silent_server.getsockname()[1]}", "ROLLWAVE_API_KEY": "key"}
         async with rollwave_running("campaign", "list", log=tmp_path / "log", env=env) as listing:
-            deaf.settimeout(20)
-            connection, _ = deaf.accept()
+            silent_server.settimeout(20)
+            connection, _ = silent_server.accept()
             await eventually(lambda: bool(connection.recv(1)))
             listing.process.send_signal(signal.SIGINT)
             assert await listing.process.wait() == 130
@@ -175,7 +175,7 @@ async def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "told"),
+    ("content", "options", "expected"),
     [
         (b"", [], "has 0 bytes, and devices refuse an empty file"),
         (b"firmware", ["--size", "9"], "has 8 bytes, not 9"),
@@ -183,10 +183,10 @@ async def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None
     ],
 )
 def test_firmware_that_every_device_would_refuse_is_not_registered(
-    tmp_path: Path, content: bytes, options: list[str], told: str
+    tmp_path: Path, content: bytes, options: list[str], expected: str
 ) -> None:
     path = tmp_path / "fw.bin"
     path.write_bytes(content)
     done = rollwave("firmware", "add", str(path), "--url", "https://h/f", "--version", "1", *options)
     assert (done.returncode, done.stdout) == (1, "")
-    assert told in done.stderr
+    assert expected in done.stderr

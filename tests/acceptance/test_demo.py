@@ -15,55 +15,55 @@ from tests.support import eventually, rollwave, rollwave_running
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder for all temporary files of the demo; its path marks every process of it."""
+def demo_folder() -> Iterator[Path]:
+    """A folder for all temporary files of the demo. Its path identifies every process of the demo."""
     folder = Path(tempfile.mkdtemp(prefix="rw-"))
-    folder.chmod(0o755)  # PostgreSQL may run as another user
+    folder.chmod(0o755)  # PostgreSQL may run as another user.
     yield folder
     shutil.rmtree(folder)
 
 
-def processes(place: Path) -> list[str]:
-    """Whoever has the folder in its arguments or its environment."""
+def processes(demo_folder: Path) -> list[str]:
+    """Processes that have the folder in their arguments or their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:
-            continue  # it has ended meanwhile
-        if str(place).encode() in known:
+            continue  # The process has ended in the meantime.
+        if str(demo_folder).encode() in known:
             found.append(known.partition(b"\0\0")[0].decode(errors="replace"))
     return found
 
 
-async def test_the_demo_completes_one_campaign_aborts_the_other_and_leaves_only_its_data(place: Path) -> None:
+async def test_the_demo_completes_one_campaign_aborts_the_other_and_leaves_only_its_data(demo_folder: Path) -> None:
     began = time.monotonic()
-    done = rollwave("demo", env={"TMPDIR": str(place)}, timeout=120)
+    done = rollwave("demo", env={"TMPDIR": str(demo_folder)}, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 90  # half of it on a machine that does nothing else
+    assert time.monotonic() - began < 90  # It takes half of this time on an idle machine.
     assert "✔ 2.1.0 is on all 300 devices." in done.stdout
     assert "✔ The guardrail aborted 2.2.0: it was not sent to " in done.stdout
     assert "\x1b" not in done.stdout
-    (data,) = place.iterdir()
+    (data,) = demo_folder.iterdir()
     assert done.stdout.splitlines()[-1] == f"The data is in {data}"
-    assert processes(place) == []
+    assert processes(demo_folder) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["starting the engine", "DOWNLOADING"])
 async def test_a_signal_stops_the_demo_and_all_its_processes(
-    place: Path, tmp_path: Path, moment: str, number: signal.Signals
+    demo_folder: Path, tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
     async with rollwave_running(
-        "demo", log=tmp_path / "log", env={"TMPDIR": str(place), "PYTHONUNBUFFERED": "1"}
+        "demo", log=tmp_path / "log", env={"TMPDIR": str(demo_folder), "PYTHONUNBUFFERED": "1"}
     ) as demo:
         await eventually(lambda: moment in demo.output(), timeout=60)
-        assert len(processes(place)) > 3
+        assert len(processes(demo_folder)) > 3
         demo.process.send_signal(number)
         assert await demo.process.wait() == 130
-    (data,) = place.iterdir()
+    (data,) = demo_folder.iterdir()
     assert demo.output().splitlines()[-1] == f"Stopped. The data is in {data}"
-    await eventually(lambda: processes(place) == [])
+    await eventually(lambda: processes(demo_folder) == [])
 
 
 def test_the_demo_explains_why_it_cannot_use_a_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The compose stack at work: every command that deploy/README.md tells an operator to type, and a stop in order."""
+"""The compose stack: every command that deploy/README.md tells an operator to type, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def database(stack: Stack) -> Iterator[EmbeddedPostgres]:
 async def running(
     stack: Stack, database: EmbeddedPostgres, stack_mosquitto: StackMosquitto
 ) -> AsyncIterator[dict[str, Running]]:
-    """The services that run, once `migrate` is done."""
+    """The services that still run after `migrate` has finished."""
     assert database.running
     assert stack_mosquitto.pid
-    for said in ("now at schema", "up to date"):
+    for expected in ("now at schema", "up to date"):
         migrated = rollwave(*stack.command("migrate"), env=stack.settings("migrate"))
         assert migrated.returncode == 0, migrated.stderr
-        assert said in migrated.stdout
+        assert expected in migrated.stdout
     artifacts = _artifacts(stack)
     async with AsyncExitStack() as services:
         services.callback(artifacts.stop)
@@ -87,7 +87,7 @@ def _artifacts(stack: Stack) -> ServerProcess:
 
 
 def ready(stack: Stack, service: str) -> dict[str, float]:
-    """``rollwave_ready`` of a service, by check."""
+    """The metric ``rollwave_ready`` of a service, by check."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports[service]}/metrics", timeout=12) as answer:
             text = answer.read().decode()
@@ -109,7 +109,7 @@ def _is_ready(stack: Stack, service: str) -> bool:
 
 
 def run(stack: Stack, service: str, *arguments: str, key: str = "") -> str:
-    """A ``rollwave`` command in a service's container."""
+    """Run a ``rollwave`` command in a service's container."""
     settings = stack.settings(service) | {"ROLLWAVE_API_KEY": key}
     settings |= {"ROLLWAVE_API_URL": f"http://127.0.0.1:{stack.ports['serve']}"}
     here = [word.replace("/demo/", f"{stack.folder}/demo/") for word in arguments]
@@ -182,7 +182,7 @@ async def test_a_device_with_its_own_login_updates_and_survives_a_broker_restart
 
 
 async def monitored(prometheus: StackPrometheus) -> None:
-    """Prometheus reads both processes, no alert is raised, and each panel of the dashboard has something to show."""
+    """Check that Prometheus scrapes both processes, no alert is raised, and each dashboard panel has data."""
     up = 'sum by (service) (up{job="rollwave"})'
     await eventually(
         lambda: (

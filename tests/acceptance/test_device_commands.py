@@ -1,4 +1,4 @@
-"""``rollwave device`` and ``rollwave fleet`` as somebody at a prompt has them."""
+"""``rollwave device`` and ``rollwave fleet`` at the command line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.artifact_server import ArtifactServer
+from tests.engine_side import TENANT, EngineSide, open_engine_side
 from tests.support import Running, eventually, free_port, rollwave, rollwave_running
-from tests.wire import TENANT, Wire, open_wire
 
 CONTENT = b"firmware" * 1000
 
@@ -24,9 +24,9 @@ def server() -> Iterator[ArtifactServer]:
 
 
 @pytest.fixture
-async def wire(broker: EmbeddedBroker) -> AsyncIterator[Wire]:
-    async with open_wire(broker.url) as wire:
-        yield wire
+async def engine_side(broker: EmbeddedBroker) -> AsyncIterator[EngineSide]:
+    async with open_engine_side(broker.url) as engine_side:
+        yield engine_side
 
 
 async def stopped(running: Running, number: signal.Signals = signal.SIGTERM) -> int:
@@ -35,7 +35,7 @@ async def stopped(running: Running, number: signal.Signals = signal.SIGTERM) -> 
 
 
 async def test_device_run_updates_survives_sigkill_and_stops_on_sigterm(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
     state, installed = tmp_path / "state", tmp_path / "installed"
@@ -45,20 +45,20 @@ async def test_device_run_updates_survives_sigkill_and_stops_on_sigterm(
     server.script.hold_at = 100
     async with rollwave_running(*arguments, log=tmp_path / "log", env=settings) as device:
         await eventually(lambda: "device_connected" in device.output(), what="connected")
-        await wire.command("dev-1", 7, url, checksum)
-        await eventually(lambda: wire.statuses("dev-1") == ["DOWNLOADING"])
+        await engine_side.command("dev-1", 7, url, checksum)
+        await eventually(lambda: engine_side.statuses("dev-1") == ["DOWNLOADING"])
         device.process.kill()
         await device.process.wait()
     server.script.hold_at = None
     async with rollwave_running(*arguments, log=tmp_path / "log2", env=settings) as device:
-        await eventually(lambda: wire.outcomes("dev-1") == ["SUCCESS"])
+        await eventually(lambda: engine_side.outcomes("dev-1") == ["SUCCESS"])
         assert await stopped(device) == 0
     assert installed.read_bytes() == CONTENT
     assert all(json.loads(line)["ts"] for line in device.output().splitlines())
 
 
 async def test_a_fleet_ends_when_all_devices_have_reported_and_prints_the_totals(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
     arguments = ["fleet", "--tenant", TENANT, "--devices", "20", "--url", broker.url, "--commands", "20"]
@@ -66,7 +66,7 @@ async def test_a_fleet_ends_when_all_devices_have_reported_and_prints_the_totals
     async with rollwave_running(*arguments, log=tmp_path / "log") as fleet:
         await eventually(lambda: "fleet_connected" in fleet.output(), what="connected")
         for number in range(1, 21):
-            await wire.command(f"dev-{number}", 7, url, checksum)
+            await engine_side.command(f"dev-{number}", 7, url, checksum)
         assert await fleet.process.wait() == 0
     tally = json.loads(fleet.output().splitlines()[-1])
     assert tally["devices"] == tally["succeeded"] + tally["failed"] == tally["downloads"] == 20
@@ -89,7 +89,7 @@ def test_a_fleet_stops_when_its_given_time_is_over(broker: EmbeddedBroker, wante
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "expected"),
     [
         (["device", "run", "--tenant", "a/b", "--device", "d"], 2, "--tenant"),
         (["fleet", "--tenant", "north", "--devices", "1", "--prefix", "a/b"], 2, "--prefix"),
@@ -99,10 +99,10 @@ def test_a_fleet_stops_when_its_given_time_is_over(broker: EmbeddedBroker, wante
     ],
 )
 def test_wrong_arguments_of_device_commands_are_explained(
-    tmp_path: Path, arguments: list[str], code: int, said: str
+    tmp_path: Path, arguments: list[str], code: int, expected: str
 ) -> None:
     state = ["--state", str(tmp_path)] if arguments[0] == "device" else []
     done = rollwave(*arguments, *state, env={"MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"})
     assert done.returncode == code
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr

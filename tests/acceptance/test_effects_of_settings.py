@@ -1,4 +1,4 @@
-"""Settings that are wrong, or look wrong: what commands say, and whether they start."""
+"""Settings that are wrong, or look wrong: what commands print, and whether they start."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def test_devices_and_doctor_warn_about_a_ca_certificate_with_a_plaintext_u
         await eventually(lambda: "MQTT_CA_CERT is not used" in device.output(), what="warned")
         assert device.process.returncode is None
     findings = json.loads(rollwave("doctor", "-o", "json", env=settings).stdout)["findings"]
-    [told] = [each for each in findings if "MQTT_CA_CERT" in each["text"]]
-    assert told["state"] == "warning"
+    [warning] = [each for each in findings if "MQTT_CA_CERT" in each["text"]]
+    assert warning["state"] == "warning"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_a_worker_with_settings_that_cannot_work_does_not_start(
 def test_the_api_and_worker_name_a_missing_migration(empty_database: str, command: list[str]) -> None:
     done = rollwave(*command, env={"DATABASE_URL": empty_database})
     assert done.returncode == 1
-    # The role is of the whole server: another database may have it made already.
+    # Roles belong to the whole server: a test on another database may have created this one.
     error, hint = done.stderr.splitlines()[-2:]
     assert error in {"error: the database has no schema of Rollwave", "error: PostgreSQL has no role pulse_app"}
     assert hint == "hint: Run `rollwave migrate`."

@@ -1,4 +1,4 @@
-"""Commands in an environment with empty and unreadable variables: each stops for its own alone."""
+"""Commands in an environment with empty and unreadable variables. Each stops only for variables that it uses."""
 
 from __future__ import annotations
 
@@ -48,20 +48,22 @@ def test_commands_ignore_invalid_settings_that_they_do_not_use(database: str, br
 @pytest.mark.parametrize("command", ["worker", "serve"])
 def test_a_worker_with_an_invalid_setting_does_not_start(command: str, database: str, broker: EmbeddedBroker) -> None:
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url, "OTA_MAX_ATTEMPTS": "many"}
-    told = rollwave(command, env=env)
-    assert told.returncode == 1
-    assert "error: OTA_MAX_ATTEMPTS should be a valid integer" in told.stderr
-    assert "many" not in told.stderr
+    finished = rollwave(command, env=env)
+    assert finished.returncode == 1
+    assert "error: OTA_MAX_ATTEMPTS should be a valid integer" in finished.stderr
+    assert "many" not in finished.stderr
 
 
 async def test_doctor_reports_every_invalid_setting_and_continues_its_checks(
     database: str, broker: EmbeddedBroker
 ) -> None:
     env = UNREADABLE | {"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url}
-    told = await asyncio.to_thread(rollwave, "doctor", "-o", "json", env=env)
-    found = json.loads(told.stdout)["findings"]
+    finished = await asyncio.to_thread(rollwave, "doctor", "-o", "json", env=env)
+    found = json.loads(finished.stdout)["findings"]
     settings = {each["text"].split()[0]: each["state"] for each in found if each["check"] == "settings"}
-    assert settings == {name: "warning" if name.startswith("LOG_") else "problem" for name in UNREADABLE}, told.stdout
+    assert settings == {name: "warning" if name.startswith("LOG_") else "problem" for name in UNREADABLE}, (
+        finished.stdout
+    )
     states = {each["check"]: each["state"] for each in found}
     assert (states["schema"], states["broker"], states["engine's commands"]) == ("ok", "ok", "ok")
     assert "ROLLWAVE_LISTENER_SLOTS" in next(each["text"] for each in found if each["check"] == "listeners")

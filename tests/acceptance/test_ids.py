@@ -1,4 +1,4 @@
-"""A tenant, a group and devices as people call them, at the command line: a simulated fleet, the reference agent."""
+"""Ids with unusual characters at the command line, with a simulated fleet and the reference agent."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_campaign_completes_on_devices_with_all_kinds_of_ids(south: Inst
         await eventually(reported, what="the agent has its command, and the pumps are done")
     listed = south.do("campaign", "devices", "1")
     assert "Pump 1" in listed
-    assert "a..b \\u202e\U0001f469\\u200d\U0001f527" in listed, "what cannot be seen is spelled out"
+    assert "a..b \\u202e\U0001f469\\u200d\U0001f527" in listed, "invisible characters are escaped"
     assert "\u202e" not in listed
 
 

@@ -1,4 +1,4 @@
-"""`rollwave device-group import` of a large file: its devices are the group's members, or the group is as it was."""
+"""`rollwave device-group import` of a large file: the group has all devices of the file, or is unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.engine import connect
-from tests.installation import Installation, installed, seen_on_a_terminal
+from tests.installation import Installation, installed, run_on_a_terminal
 from tests.support import eventually, psql, rollwave_running
 
 
@@ -39,7 +39,7 @@ async def test_a_large_group_file_is_imported_in_parts_or_not_at_all(north: Inst
     assert "of 60,000 devices sent" in made.stderr or made.stderr == ""
     assert psql(north.database, "SELECT count(DISTINCT attributes) FROM devices") == "10"
     assert psql(north.database, "SELECT count(*) FROM rollwave_group_import_devices") == "0"
-    code, seen = seen_on_a_terminal(north, "device-group", "import", "all", table(60_000))
+    code, seen = run_on_a_terminal(north, "device-group", "import", "all", table(60_000))
     assert (code, "60,000 devices sent, updating the group" in seen) == (0, True)
 
 
@@ -50,22 +50,22 @@ async def test_ctrl_c_during_an_import_leaves_the_old_or_the_new_members(
     north.do("device-group", "put", "all", "old-1")
     table = tmp_path / "devices.csv"
     table.write_text("device_id,site\n" + "".join(f"dev-{number},north\n" for number in range(12_000)))
-    # What the import has to write next is held up, until Ctrl-C is under way.
+    # A lock blocks the next write of the import until Ctrl-C has been sent.
     held = "rollwave_group_import_devices" if at == "sending" else "device_group_members"
     async with (
         connect(north.database) as host,
-        connect(north.database) as onlooker,
+        connect(north.database) as observer,
         rollwave_running("device-group", "import", "all", str(table), log=tmp_path / "log", env=north.env) as importing,
     ):
         if at == "sending":
-            await eventually(lambda: onlooker.fetchval("SELECT devices > 0 FROM rollwave_group_imports"))
+            await eventually(lambda: observer.fetchval("SELECT devices > 0 FROM rollwave_group_imports"))
         transaction = host.transaction()
         await transaction.start()
         await host.execute(f"LOCK TABLE {held} IN EXCLUSIVE MODE")
         waits = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{held}'::regclass"
-        await eventually(lambda: onlooker.fetchval(waits), what="the import is held up")
+        await eventually(lambda: observer.fetchval(waits), what="the import is held up")
         importing.process.send_signal(signal.SIGINT)
-        await eventually(lambda: onlooker.fetchval("SELECT count(*) > 1 FROM pg_locks WHERE NOT granted"))
+        await eventually(lambda: observer.fetchval("SELECT count(*) > 1 FROM pg_locks WHERE NOT granted"))
         await transaction.rollback()
         assert await importing.process.wait() == 130
     members = psql(north.database, "SELECT count(*), min(device_id) FROM device_group_members")

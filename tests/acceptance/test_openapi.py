@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: Schemathesis tries what it allows, and what it forbids."""
+"""The API behaves as its OpenAPI document says. Schemathesis sends requests that it allows and that it forbids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx2
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.support import environment, eventually, free_port, rollwave, rollwave_running
 
-# NUL characters in a device's attributes are refused, which JSON Schema cannot say.
+# NUL characters in a device's attributes are refused, which JSON Schema cannot express.
 CONFIG = "[generation]\nallow-x00 = false\n"
 
 
@@ -31,7 +31,7 @@ async def test_the_server_behaves_as_its_openapi_document_says(
         status, output = await schemathesis(url, key, tmp_path)
         assert status == 0, output
         assert "Tested: 27" in output
-        assert "✅ Stateful" in output, "calls were chained, each using what the one before gave"
+        assert "✅ Stateful" in output, "some requests used ids from earlier responses"
         assert "Traceback" not in server.output()
 
 
@@ -43,7 +43,7 @@ async def ready(client: httpx2.AsyncClient) -> bool:
 
 
 async def prepare(client: httpx2.AsyncClient) -> None:
-    """Things to find, so that not every id leads to a 404."""
+    """Create rows, so that not every id leads to a 404."""
     customer = "/api/v1/customer"
     await client.post(f"{customer}/firmware", json={"version": "1", "file_url": "https://files.example/fw"})
     await client.put(f"{customer}/device-groups/site", json={"device_ids": ["gw-1", "gw-2"]})

@@ -1,4 +1,4 @@
-"""An operator's day at the command line, against a whole installation."""
+"""An operator uses the command line against a whole installation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from tests.groups import held_after_the_first_batch
-from tests.installation import TENANT, Installation, installed, seen_on_a_terminal
+from tests.groups import targeting_held_after_first_batch
+from tests.installation import TENANT, Installation, installed, run_on_a_terminal
 from tests.support import environment, eventually, free_port, psql, rollwave, rollwave_running
 
 URL = "http://files.example/fw.bin"
@@ -28,7 +28,7 @@ async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncI
 
 
 def prepared(north: Installation, tmp_path: Path, devices: int) -> None:
-    """A group `all` from a file, and a firmware 2.0."""
+    """Create a group `all` from a file, and a firmware 2.0."""
     table = tmp_path / "devices.csv"
     rows = "".join(f"dev-{number},B\n" for number in range(1, devices + 1))
     table.write_text(f"\ufeffdevice_id,rev\n{rows}")
@@ -73,19 +73,19 @@ async def test_create_waits_for_targeting_of_a_large_group_up_to_its_timeout(
     words = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all", "--start"]
     so_far = "targeting 10,000 of 12,000 devices"
     chosen = f"firmware 1, version 2.0, for any device type, at {URL}\n"
-    told = f"12000 devices, RUNNING, 10,000 of them targeted so far\n{chosen}"
-    async with held_after_the_first_batch(north.database):
+    expected = f"12000 devices, RUNNING, 10,000 of them targeted so far\n{chosen}"
+    async with targeting_held_after_first_batch(north.database):
         gave_up = north.run(*words, "--timeout", "8")
-        assert (gave_up.returncode, gave_up.stdout) == (4, f"campaign 1: {told}")
+        assert (gave_up.returncode, gave_up.stdout) == (4, f"campaign 1: {expected}")
         assert gave_up.stderr.splitlines()[-1] == f"campaign 1: {so_far}; no worker seems to run"
         assert so_far in north.do("campaign", "show", "1")
         assert f"RUNNING  {so_far} · 10000 PENDING" in north.run("campaign", "watch", "1", "--timeout", "0").stdout
     at_once = north.run(*words)
-    assert (at_once.returncode, at_once.stdout, at_once.stderr) == (0, f"campaign 2: {told}", "")
+    assert (at_once.returncode, at_once.stdout, at_once.stderr) == (0, f"campaign 2: {expected}", "")
     waited = north.run(*words, "--wait")
     assert waited.stdout == f"campaign 3: 12000 devices, RUNNING\n{chosen}"
     assert waited.stderr.splitlines()[-1] == "campaign 3: 12,000 devices targeted"
-    code, seen = seen_on_a_terminal(north, *words)
+    code, seen = run_on_a_terminal(north, *words)
     assert code == 0
     assert "━" in seen
     assert "campaign 4: 12,000 devices targeted" in seen
@@ -173,10 +173,10 @@ async def test_create_accepts_a_firmware_version_or_id_and_prints_the_one_chosen
         "id:4.2.0": ("'4.2.0' is not an id", "--firmware id:2"),
         "4.2.0 ": ("no firmware has the version 4.2.0 ",),
     }
-    for firmware, told in refused.items():
+    for firmware, expected in refused.items():
         failed = create(firmware)
         assert (failed.returncode, failed.stdout) == (1, ""), firmware
-        assert [each in failed.stderr for each in told] == [True] * len(told), failed.stderr
+        assert [each in failed.stderr for each in expected] == [True] * len(expected), failed.stderr
     assert "--firmware id:2 or --firmware id:1" in create("4.2.0").stderr
     assert json.loads(north.do("campaign", "list", "-o", "json"))["total"] == 5
 
@@ -199,7 +199,7 @@ async def test_ambiguous_arguments_are_refused(north: Installation, tmp_path: Pa
     for group in ("a/b", "../firmware", "a#b", ""):
         assert north.run("device-group", "show", group).returncode == 2
     legal = north.run("device-group", "show", "a?limit=1")
-    assert (legal.returncode, "a?limit=1" in legal.stderr) == (1, True), "no such group, and not all groups"
+    assert (legal.returncode, "a?limit=1" in legal.stderr) == (1, True), "an unknown group must not mean all groups"
     key = north.env["ROLLWAVE_API_KEY"]
     whole = north.run("apikey", "revoke", key, "--tenant", TENANT)
     assert whole.returncode == 1
@@ -209,7 +209,7 @@ async def test_ambiguous_arguments_are_refused(north: Installation, tmp_path: Pa
 
 async def test_refusals_of_the_api_are_explained(north: Installation) -> None:
     viewer = rollwave("apikey", "create", "--tenant", TENANT, "--role", "viewer", env=north.env).stdout.strip()
-    for words, key, told in (
+    for words, key, expected in (
         (["firmware", "list"], "rollwave.north.0123456789abcdef.nothing", "ROLLWAVE_API_KEY"),
         (["firmware", "add", URL, "--version", "1"], viewer, "role"),
         (["firmware", "add", "file:///etc/passwd", "--version", "1"], None, "file_url"),
@@ -220,11 +220,11 @@ async def test_refusals_of_the_api_are_explained(north: Installation) -> None:
         refused = north.run(*words, *(["--api-key", key] if key else []))
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith("error: ")
-        assert told in refused.stderr
+        assert expected in refused.stderr
 
 
 def on_a_terminal(north: Installation, *arguments: str, answer: str) -> int:
-    """Run a command with its standard input on a terminal where ``answer`` is typed; its exit code."""
+    """Run a command whose standard input is a terminal, where ``answer`` is typed. Returns its exit code."""
     keyboard, terminal = pty.openpty()
     os.write(keyboard, answer.encode())
     try:

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and what an empty environment can do with each extra."""
+"""The wheel and the sdist: their contents, and what works in an empty environment with each extra."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """What `python -m build` has made: the wheel comes from the sdist."""
+    """The files that `python -m build` has made. The wheel is built from the sdist."""
 
     wheel: Path
     sdist: Path
@@ -51,7 +51,10 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 class EmptyEnvironment:
-    """A virtual environment with nothing in it, not even pip; its packages are those of requirements.txt."""
+    """A virtual environment without any package, pip included.
+
+    Packages installed into it are those of requirements.txt.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -89,7 +92,7 @@ class EmptyEnvironment:
         return self._folder / "bin" / name
 
     def _environment(self) -> dict[str, str]:
-        # The sources must not stand in for what is not in the wheel.
+        # The sources must not be imported in place of a file that the wheel lacks.
         bare = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
         return bare | {"TMPDIR": str(self._folder)}
 
@@ -97,7 +100,7 @@ class EmptyEnvironment:
 @pytest.fixture
 def empty() -> Iterator[EmptyEnvironment]:
     folder = Path(tempfile.mkdtemp(prefix="rw-"))
-    folder.chmod(0o755)  # PostgreSQL may run as another user
+    folder.chmod(0o755)  # PostgreSQL may run as another user.
     yield EmptyEnvironment(folder)
     shutil.rmtree(folder)
 
@@ -107,7 +110,7 @@ def test_the_wheel_contains_the_sql_and_the_sdist_every_file_of_the_repository(
 ) -> None:
     _build(tmp_path, "--wheel")
     built, here = _names(packages.wheel), _names(_only(tmp_path, "*.whl"))
-    assert built == here  # of the sdist, as of the clone
+    assert built == here  # In the sdist as in the clone.
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*") if path.is_file()}
     assert {name for name in built if ".dist-info/" not in name} == {
         name for name in sources if "__pycache__" not in name
@@ -148,7 +151,7 @@ async def test_a_host_needs_no_extra_and_each_command_names_the_extra_that_it_ne
 
 
 async def _embed(empty: EmptyEnvironment, database: str, mosquitto: Mosquitto, folder: Path) -> None:
-    """The README's host, with the README's campaign and the README's device."""
+    """Run the README's host code, with the README's campaign and the README's device."""
     (host,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (sql,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
     (report,) = re.findall(r"^mosquitto_pub .*$", README, re.MULTILINE)

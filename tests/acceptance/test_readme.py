@@ -1,4 +1,4 @@
-"""What the README tells a reader to type does what it says."""
+"""Commands in the README do what the README says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that tells a host how to take over: every command on it is run, in order, against a host with a campaign."""
+"""Every command of the page about taking over a host is run, in order, against a host with a running campaign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.postgres import wheel_binaries
-from tests.engine import Command, Connection, Devices, breakdown, campaign_row, connect, devices, ends, succeeds
+from tests.engine import (
+    Command,
+    Connection,
+    Devices,
+    always_succeeds,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    wait_until_ended,
+)
 from tests.host.platform import RUNNING, Host, make_host
 from tests.servers import Mosquitto
 from tests.support import environment, eventually
@@ -30,7 +40,7 @@ DONE = "-- the end of a block --"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What stands between two fences: ``sh``, ``python`` and ``sql``, or the output of the block before (``""``)."""
+    """A code block: ``sh``, ``python`` or ``sql``, or (``""``) the output that the page shows for the block before."""
 
     language: str
     text: str
@@ -43,13 +53,13 @@ def blocks() -> Iterator[Block]:
 
 @dataclass
 class Terminal:
-    """The reader's shell: what one block sets, starts or exports, the next one has."""
+    """The reader's shell. Variables, processes and exports of one block are there in the next."""
 
     process: asyncio.subprocess.Process
     seen: list[str] = field(default_factory=list)
 
     async def run(self, commands: str) -> str:
-        """Paste a block; what it printed. It must end well, and its last command too."""
+        """Paste a block and return what it printed. The block and its last command must succeed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{commands}\nended=$?; echo; echo '{DONE}' $ended\n".encode())
@@ -80,7 +90,7 @@ async def terminal(folder: Path, **exported: str) -> AsyncIterator[Terminal]:
     try:
         yield Terminal(process)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
+        os.killpg(process.pid, signal.SIGKILL)  # This ends the processes that the shell has started, too.
         await process.wait()
 
 
@@ -108,7 +118,7 @@ async def old_worker(host: Host, broker: Mosquitto, log: Path) -> AsyncIterator[
 
 
 def schema(host: Host) -> list[str]:
-    """Tables, indexes, policies and rights, as PostgreSQL writes them down, without the random word of a dump."""
+    """Tables, indexes, policies and rights as `pg_dump` writes them, without the dump's random token."""
     dump = subprocess.run(
         [str(wheel_binaries() / "pg_dump"), "--schema-only", host.root], capture_output=True, text=True, check=True
     ).stdout
@@ -132,10 +142,10 @@ async def test_every_command_on_the_take_over_page_works(
     assert set(re.findall(r"export (\w+)=", exports.text)) == exported.keys()
     async with (
         connect(host.root) as root,
-        devices(mosquitto.url, all_but_the_one_in_hand) as fleet,
+        devices(mosquitto.url, other_devices_answer) as fleet,
         old_worker(host, mosquitto, tmp_path / "old") as old,
     ):
-        await eventually(lambda: len(fleet.of(RUNNING)) >= 5, what="the old worker sends")
+        await eventually(lambda: len(fleet.commands_of(RUNNING)) >= 5, what="the old worker sends")
         async with terminal(
             folder, **exported, OLD_WORKER=str(old.pid), OTA_TICK_INTERVAL="0.5", PYTHONUNBUFFERED="1"
         ) as reader:
@@ -151,31 +161,31 @@ async def test_every_command_on_the_take_over_page_works(
                 if 'kill "$OLD_WORKER"' in step.text:
                     await old.wait()
                 if "worker.py &" in step.text:
-                    await what_the_old_worker_began_ends(root, fleet)
+                    await finish_what_the_old_worker_began(root, fleet)
                 if "worker.pid)" in step.text:
-                    waiting = await one_that_waits_for_its_next_attempt(root)
+                    waiting = await campaign_between_two_attempts(root)
                 if "SET status = 'PENDING'" in step.text:
-                    await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old", waiting)
+                    await check_that_the_old_worker_still_works(host, mosquitto, root, tmp_path / "old", waiting)
                 if "remove-rollwave.sql" in step.text and step.language == "sh":
-                    await the_old_worker_does_as_before(host, mosquitto, root, tmp_path / "old")
+                    await check_that_the_old_worker_still_works(host, mosquitto, root, tmp_path / "old")
     assert list(unified_diff(before, schema(host), "before", "afterwards", n=1)) == []
 
 
-def all_but_the_one_in_hand(command: Command) -> Sequence[bytes]:
-    """The page's reader is the device ``bench-1``."""
-    return () if command.device == "bench-1" else succeeds(command)
+def other_devices_answer(command: Command) -> Sequence[bytes]:
+    """Let every device answer but ``bench-1``, which the page's reader plays."""
+    return () if command.device == "bench-1" else always_succeeds(command)
 
 
-async def what_the_old_worker_began_ends(root: Connection, fleet: Devices) -> None:
-    """Those in progress report, those that wait are sent to, and nobody fails."""
-    await eventually(lambda: listened_to(root), what="somebody listens")
+async def finish_what_the_old_worker_began(root: Connection, fleet: Devices) -> None:
+    """Let devices in progress report. Pending devices are sent to, and none fails."""
+    await eventually(lambda: listened_to(root), what="a worker listens")
     for row in await root.fetch(
         "SELECT device_id FROM ota_device_status WHERE campaign_id = $1 AND completed_at IS NULL"
         " AND status IN ('DOWNLOADING', 'INSTALLING')",
         RUNNING,
     ):
         fleet.report(row["device_id"], RUNNING, "SUCCESS")
-    await ends(root, RUNNING)
+    await wait_until_ended(root, RUNNING)
     assert await campaign_row(root, RUNNING) == ("COMPLETED", 24, 0)
     assert await breakdown(root, RUNNING) == {"SUCCESS": 24}
 
@@ -186,8 +196,8 @@ async def listened_to(root: Connection) -> bool:
     )
 
 
-async def one_that_waits_for_its_next_attempt(root: Connection) -> int:
-    """A campaign of one device, as the new worker leaves it."""
+async def campaign_between_two_attempts(root: Connection) -> int:
+    """A campaign of one device that waits for its next attempt, as the new worker leaves it."""
     campaign: int = await root.fetchval(
         "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices)"
         " VALUES ('south', 'waits', 3, 10, 'RUNNING', 1) RETURNING id"
@@ -201,10 +211,10 @@ async def one_that_waits_for_its_next_attempt(root: Connection) -> int:
     return campaign
 
 
-async def the_old_worker_does_as_before(
+async def check_that_the_old_worker_still_works(
     host: Host, mosquitto: Mosquitto, root: Connection, log: Path, waiting: int | None = None
 ) -> None:
-    """It runs a campaign of its own to the end, and one in which a device is ``waiting``."""
+    """The old worker completes a campaign of its own, and one in which a device is ``waiting``."""
     log.unlink()
     campaign = await root.fetchval(
         "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, rollout_rate, status, total_devices)"
@@ -223,7 +233,7 @@ async def the_old_worker_does_as_before(
 
 
 async def has_ended(root: Connection, campaign: int) -> bool:
-    """Counted by the device's report, whatever the old worker then wrote over it."""
+    """Wait until the device's report is counted, whatever the old worker has written over its row."""
     return (await campaign_row(root, campaign, "south"))[1] == 1
 
 
@@ -232,7 +242,7 @@ async def all_have_succeeded(root: Connection, campaign: int) -> bool:
 
 
 async def expect(reader: Terminal, commands: str, printed: str, expected: str) -> None:
-    """The output that the page shows; a query may be asked again for a moment."""
+    """Check the output that the page shows. A query is repeated for a moment."""
     pattern = re.sub(r"\d+", r"\\d+", re.escape(expected.strip()))
     for _ in range(100):
         if re.search(pattern, printed):

@@ -1,4 +1,4 @@
-"""Names that a terminal's encoding does not have are spelled otherwise, in every list, and are never an error."""
+"""Names that a terminal's encoding lacks are escaped in every list, and never raise an error."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def seen_on_a_terminal(terminal: str, north: Installation, *arguments: str) -> b
         )
         os.close(end)
         seen = b""
-        with suppress(OSError):  # so a terminal says that nobody is left at its other end
+        with suppress(OSError):  # The terminal raises this when the other end is closed.
             while part := shown.read(4096):
                 seen += part
     running.wait(30)

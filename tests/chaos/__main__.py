@@ -1,6 +1,6 @@
-"""Random schedules of faults for as long as you like: ``python -m tests.chaos --seconds 600``.
+"""Plays random schedules of faults for a given time: ``python -m tests.chaos --seconds 600``.
 
-Prints the seed of each schedule that ends badly; ``--seed N`` plays that one again.
+Prints the seed of each schedule that fails. ``--seed N`` plays that schedule again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.chaos.play import Verdict, play
 from tests.chaos.schedule import draw
 
 EVERY = 25
-"""Schedules between two lines of progress."""
+"""Number of schedules between two lines of progress."""
 
 
 class Tour:
-    """Seeds handed out to lanes, and what came of them."""
+    """Gives seeds to lanes, and collects the verdicts."""
 
     def __init__(self, seeds: Iterator[int], until: float) -> None:
         self._seeds, self._until = seeds, until
@@ -47,11 +47,11 @@ class Tour:
 
     @property
     def bad(self) -> list[int]:
-        """Seeds of those that ended badly."""
+        """The seeds of schedules that failed."""
         return sorted(each.schedule.seed for each in self.verdicts if each.problems)
 
     def summary(self) -> str:
-        """What was played, in all."""
+        """A summary of all schedules played."""
         seeds = [each.schedule.seed for each in self.verdicts]
         played = [each.schedule for each in self.verdicts]
         troubles = Counter(trouble.value for schedule in played for trouble, _ in schedule.troubles)
@@ -89,7 +89,7 @@ def main() -> int:
     tour = Tour(seeds, time.monotonic() + (wanted.seconds if wanted.schedules is None else float("inf")))
 
     async def lanes() -> None:
-        if (task := asyncio.current_task()) is not None:  # servers and workers end with it
+        if (task := asyncio.current_task()) is not None:  # Servers and workers end with this process.
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await asyncio.gather(*(tour.lane() for _ in range(1 if wanted.seed is not None else wanted.lanes)))
 

@@ -1,4 +1,4 @@
-"""What must be so at the end of a schedule."""
+"""Conditions that must hold at the end of a schedule."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from rollwave.mqtt.topics import parse_status_topic
 from tests.chaos.injected_faults import unlogged_programming_errors
 from tests.chaos.schedule import Plan
 from tests.chaos.workers import Workers
-from tests.engine import Connection, Devices, breakdown, campaign_row, ends
+from tests.engine import Connection, Devices, breakdown, campaign_row, wait_until_ended
 from tests.support import eventually
 
 NEVER_LOGGED = ("ota_counters_repaired", "was never awaited", "Task exception was never retrieved", "ota_task_stuck")
-"""The MQTT library's futures of calls that were given up (``Future exception …``) are its own affair."""
+"""Log lines of the MQTT library about cancelled calls (``Future exception …``). They are not errors of the engine."""
 
-SOON = 20.0
-"""Seconds in which an error that was raised last of all is in the log."""
+LOG_DELAY_SECONDS = 20.0
+"""Seconds within which the last error that was raised must be in the log."""
 
 ACTIVITY = """
     SELECT id, status, active_since, active_at, suspended_for, suspended_lately, completed_at, statement_timestamp()
     FROM ota_campaigns
 """
-"""What deadlines went by, to be looked at where a device failed that should not have."""
+"""Columns that deadlines depend on, shown for a device that failed though its firmware is good."""
 
 
 async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -> list[str]:
-    """That a campaign ends as planned, with the counters that its rows have."""
-    await ends(host, campaign, plan.ends, tenant=plan.tenant, timeout=within)
+    """Check that a campaign ends as planned, with counters equal to its rows."""
+    await wait_until_ended(host, campaign, plan.ends, tenant=plan.tenant, timeout=within)
     found = await breakdown(host, campaign, plan.tenant)
     _, succeeded, failed = await campaign_row(host, campaign, plan.tenant)
     wrong = []
@@ -42,23 +42,23 @@ async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -
 
 
 async def differences(host: Connection, fleet: Devices, campaigns: Mapping[int, Plan], *, forgetful: bool) -> list[str]:
-    """Rows that are not what their device was first heard to end as.
+    """Rows whose status differs from the first final status that their device reported.
 
-    A device skipped after a stop is none, nor one that a stopped campaign gives up: its command, or its word, is
-    what the broker forgot.
+    Two kinds of device are left out: one skipped after a stop, and one of a stopped campaign whose command or report
+    the broker has lost.
     """
-    said: dict[tuple[str, str, int], str] = {}
+    first_outcomes: dict[tuple[str, str, int], str] = {}
     for topic, payload in fleet.accepted:
         source = parse_status_topic(topic)
         report = json.loads(payload) if source else {}
         if source and report["status"] in ("SUCCESS", "FAILED"):
-            said.setdefault((*source, report["campaign_id"]), report["status"])
+            first_outcomes.setdefault((*source, report["campaign_id"]), report["status"])
     rows = await host.fetch("SELECT * FROM ota_device_status")
     differing = Counter(
         (
             f"{row['status']} ({row['error_message']})",
             row["status"],
-            said.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
+            first_outcomes.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
         )
         for row in rows
         if row["status"] != "SKIPPED"
@@ -76,21 +76,21 @@ def _given_up(row: asyncpg.Record) -> bool:
 
 
 def bodies(fleet: Devices) -> list[str]:
-    """That each campaign had one command."""
+    """Check that each campaign had one command body."""
     found = {(each.campaign, each.body) for each in fleet.commands}
     return [] if len(found) == len(dict(found)) else [f"a campaign sent different bodies: {found}"]
 
 
 async def logs(workers: Workers) -> list[str]:
-    """That no worker ended by itself, and that each told of its own errors and of none that nobody handles."""
+    """Check that no worker ended by itself, and that each logged its injected errors and no unhandled error."""
 
-    def all_told() -> bool:
+    def all_errors_logged() -> bool:
         workers.note_ended()
         return not any(map(unlogged_programming_errors, workers.logs_of_survivors()))
 
     wrong = []
     try:
-        await eventually(all_told, timeout=SOON)
+        await eventually(all_errors_logged, timeout=LOG_DELAY_SECONDS)
     except AssertionError:
         left = [each for log in workers.logs_of_survivors() for each in unlogged_programming_errors(log)]
         wrong.append(f"errors without a traceback in the log: {left}")

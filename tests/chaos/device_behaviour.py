@@ -1,4 +1,4 @@
-"""How devices answer in a schedule: repeating themselves, in any order, late, or not at all."""
+"""How devices answer in a schedule: with duplicates, in any order, late, or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.engine import Command, Devices
 
 
 def final_status(device: str) -> str:
-    """The final status of a device where the firmware is good: one device in ten fails."""
+    """The final status of a device if the firmware is good: one device in ten fails."""
     return "FAILED" if device.endswith("7") else "SUCCESS"
 
 
@@ -25,7 +25,7 @@ class DeviceBehaviour:
     bad: frozenset[int] = frozenset()
     answered: set[tuple[str, str, int]] = field(default_factory=set)
     _held: list[tuple[str, bytes]] | None = None
-    """Reports that wait until :meth:`send_held_reports`; None: they are sent at once."""
+    """Reports held back until :meth:`send_held_reports`. None: reports are sent immediately."""
 
     def answer(self, command: Command) -> Sequence[bytes]:
         """The reports of a device to a command."""
@@ -45,11 +45,11 @@ class DeviceBehaviour:
         return ()
 
     def hold_reports(self) -> None:
-        """Keep back the reports of devices that get a command from now on."""
+        """Hold back the reports of devices that receive a command from now on."""
         self._held = []
 
     def send_held_reports(self, fleet: Devices) -> int:
-        """Send the reports that were kept back. Returns how many."""
+        """Send the reports that were held back. Returns their number."""
         held, self._held = self._held or [], None
         for topic, payload in held:
             fleet.send(topic, payload)
@@ -57,7 +57,7 @@ class DeviceBehaviour:
 
 
 def question(fleet: Devices, dice: random.Random) -> None:
-    """One device that has had a command asks what it should be doing."""
+    """Let one device that has received a command ask what to do."""
     if fleet.commands:
         chosen = dice.choice(fleet.commands)
         fleet.send(ask_topic(chosen.tenant, chosen.device), b"")

@@ -17,7 +17,7 @@ from tests.engine import connect
 
 @dataclass
 class FreshDatabases:
-    """One schedule at a time."""
+    """A server, used by one schedule at a time."""
 
     server: EmbeddedPostgres
     folder: Path

@@ -1,4 +1,4 @@
-"""Faults that a worker meets at one of the engine's failpoints: it dies, freezes, is slow, or an error is raised."""
+"""Faults injected at the engine's failpoints: the worker dies, freezes, is slow, or an error is raised."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PROGRAMMING_ERRORS = (TypeError, ValueError, KeyError)
 
 
 class Effect(StrEnum):
-    """What a fault does to a worker."""
+    """The effect of a fault on a worker."""
 
     CRASH = "crash"
     FREEZE = "freeze"
-    """The whole process stands still for a while, as on a machine that swaps, or under SIGSTOP."""
+    """The whole process stops for a while, as on a machine that swaps, or after SIGSTOP."""
     PAUSE = "pause"
-    """This step takes long; the others go on."""
+    """This step takes long. Other tasks continue."""
     RAISE = "raise"
 
 
@@ -39,7 +39,7 @@ class InjectedFault:
 
     @property
     def is_programming_error(self) -> bool:
-        """Whether it is what a mistake in the engine would raise, and no outage."""
+        """Whether this error means a mistake in the engine and not an outage."""
         return self.effect is Effect.RAISE and issubclass(self.error, PROGRAMMING_ERRORS)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class InjectedFault:
 
 
 INJECTED = "INJECTED"
-"""How a line of a worker's log begins that says that its fault took effect."""
+"""Prefix of the log line by which a worker says that its fault took effect."""
 
 
 class ArmedFault:
@@ -78,7 +78,7 @@ class ArmedFault:
 
 
 def unlogged_programming_errors(log: str) -> list[str]:
-    """Programming errors that were raised in a worker with this log, and of which it has no traceback."""
+    """Programming errors that were raised in a worker and whose traceback is missing from this log."""
     injected = {line.removeprefix(f"{INJECTED} ") for line in log.splitlines() if line.startswith(INJECTED)}
     return [fault for fault in sorted(injected) if _is_programming_error(fault) and not _has_traceback(log, fault)]
 

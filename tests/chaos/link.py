@@ -1,4 +1,4 @@
-"""What happens on the way between the workers and the broker: a proxy that follows rules drawn from the seed."""
+"""Faults between the workers and the broker, played by a proxy with rules drawn from the seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.proxy import PUBACK, Do, Packet, Proxy, Rule, publishing, subscribing
 
 
 class LinkFault(StrEnum):
-    """A fault between workers and broker. The first three are of some devices' topics alone."""
+    """A fault between workers and broker. The first three affect the topics of some devices only."""
 
     TOPIC_RESET = "reset over a topic"
     TOPIC_CLOSE = "close over a topic"
@@ -32,28 +32,28 @@ OF_A_TOPIC = {
 }
 
 TRUNCATED = 0.05
-"""Share of the packets that are truncated while packets are."""
+"""The share of packets that are truncated during that fault."""
 
 CUTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LinkTrouble:
-    """A fault, and for how long. One of a topic lasts until the campaign has no other device left."""
+    """A fault and its duration. A fault of a topic lasts until the campaign has no other device left."""
 
     fault: LinkFault
     seconds: float
     delay: float = 0.0
     topics: tuple[str, ...] = ()
     from_start: bool = False
-    """Whether it begins before the first worker does."""
+    """Whether the fault begins before the first worker starts."""
 
     def __str__(self) -> str:
         return self.fault.value + (" from the start" if self.from_start else "")
 
 
 class Link:
-    """Plays troubles on a proxy. ``neighbours_done`` waits until only those with ``topics`` are left."""
+    """Plays faults on a proxy. ``neighbours_done`` waits until only devices with ``topics`` are left."""
 
     def __init__(self, proxy: Proxy, seed: int, neighbours_done: Callable[[tuple[str, ...]], Awaitable[None]]) -> None:
         self._proxy = proxy
@@ -61,7 +61,7 @@ class Link:
         self._neighbours_done = neighbours_done
 
     async def play(self, trouble: LinkTrouble) -> None:
-        """Have the fault for its time."""
+        """Keep the fault active for its duration."""
         proxy = self._proxy
         match trouble.fault:
             case LinkFault.TOPIC_RESET | LinkFault.TOPIC_CLOSE | LinkFault.TOPIC_DISCONNECT:
@@ -77,7 +77,7 @@ class Link:
             case LinkFault.TRUNCATE:
                 await self._under(self._some_truncated, asyncio.sleep(trouble.seconds))
             case LinkFault.REFUSE_SUBSCRIPTIONS:
-                proxy.cut()  # who is subscribed subscribes again
+                proxy.cut()  # Clients that are subscribed now have to subscribe again.
                 await self._under(subscribing(lambda _: True, Do.REFUSE), asyncio.sleep(trouble.seconds))
             case LinkFault.REFUSE_CONNECTIONS:
                 proxy.refusing = True

@@ -1,4 +1,4 @@
-"""One schedule, played on real servers, and what was wrong in the end."""
+"""Plays one schedule on real servers, and reports every problem found."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ from tests.support import end, eventually
 LEASE = 1.0
 SETTINGS = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": str(LEASE), "ROLLWAVE_PUBLISH_TIMEOUT": "1"}
 LEASE_OF_A_SEARCH = 5.0
-"""Where the device is to be found over which the broker ends the connection: a search makes several sessions, and ends
-with its lease."""
+"""Lease used when isolation has to find a device over which the broker ends the connection.
+
+Isolation opens several sessions, and ends with its lease.
+"""
 PATIENT = {"OTA_PROGRESS_TIMEOUT": "3600"}
-"""Where nothing may be lost: were a report, its campaign would not end in our time."""
-IMPATIENT = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
-"""Where the broker may forget: deadlines send again."""
+"""Timeouts used when nothing may be lost: a campaign with a lost report would not end within the time limit."""
+PAUSED_TIMEOUTS = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
+"""Timeouts used when the broker may lose messages: deadlines send them again."""
 
 ASK_EVERY = 0.5
-"""Seconds between two questions of devices what they should be doing."""
+"""Seconds between two questions of devices about what to do."""
 
-ENOUGH = 60.0
-"""Seconds within which a campaign must have ended."""
+MAX_SECONDS = 60.0
+"""Seconds within which a campaign must end."""
 
 
 @dataclass
 class Verdict:
-    """What became of a schedule."""
+    """The result of a schedule."""
 
     schedule: Schedule
     problems: list[str] = field(default_factory=list)
@@ -59,12 +61,12 @@ class Verdict:
     reports: int = 0
     snapshots: int = 0
     events: int = 0
-    """Events that readers have seen."""
+    """The number of events that readers have seen."""
     seconds: float = 0.0
 
 
 async def play(schedule: Schedule, databases: FreshDatabases) -> Verdict:
-    """Play a schedule. Nothing is raised: what went wrong is in the verdict."""
+    """Play a schedule. Nothing is raised: problems are listed in the verdict."""
     verdict = Verdict(schedule)
     started = time.monotonic()
     seen = len(databases.server.log.read_text())
@@ -104,7 +106,7 @@ class _Run:
 
     async def play(self) -> None:
         schedule = self.schedule
-        settings = SETTINGS | (IMPATIENT if schedule.forgetful else PATIENT) | {"DATABASE_URL": self.database}
+        settings = SETTINGS | (PAUSED_TIMEOUTS if schedule.forgetful else PATIENT) | {"DATABASE_URL": self.database}
         lease = LEASE
         if any(trouble.topics for trouble in schedule.link):
             lease = LEASE_OF_A_SEARCH
@@ -120,10 +122,10 @@ class _Run:
             as_workers = Settings(OTA_TICK_INTERVAL=float(settings["OTA_TICK_INTERVAL"]))
             askers = await stack.enter_async_context(asking(self.database, tenants, as_workers, schedule.seed))
             watch = await stack.enter_async_context(watching(self.database, lease))
-            between = await stack.enter_async_context(proxy(self.mosquitto.url))
-            between.rules.append(watch.note)
-            settings["MQTT_BROKER_URL"] = between.url if schedule.link else self.mosquitto.url
-            obstructing = asyncio.create_task(self._obstruct(between, fleet))
+            mqtt_proxy = await stack.enter_async_context(proxy(self.mosquitto.url))
+            mqtt_proxy.rules.append(watch.note)
+            settings["MQTT_BROKER_URL"] = mqtt_proxy.url if schedule.link else self.mosquitto.url
+            obstructing = asyncio.create_task(self._obstruct(mqtt_proxy, fleet))
             beside = [obstructing, asyncio.create_task(self._ask(fleet))]
             try:
                 workers = await stack.enter_async_context(
@@ -177,14 +179,14 @@ class _Run:
             question(fleet, self.dice)
             await asyncio.sleep(ASK_EVERY)
 
-    async def _obstruct(self, between: Proxy, fleet: Devices) -> None:
-        """Play what happens between workers and broker: at once what begins so, the rest one after the other."""
-        link = Link(between, self.schedule.seed, self._neighbours_done)
+    async def _obstruct(self, mqtt_proxy: Proxy, fleet: Devices) -> None:
+        """Play the faults between workers and broker. Some start immediately, the others one after another."""
+        link = Link(mqtt_proxy, self.schedule.seed, self._neighbours_done)
         at_once = [asyncio.create_task(link.play(each)) for each in self.schedule.link if each.from_start]
         try:
             for trouble in self.schedule.link:
                 if not trouble.from_start:
-                    await _some_more(fleet)
+                    await _wait_for_more_commands(fleet)
                     await link.play(trouble)
             await asyncio.gather(*at_once)
         finally:
@@ -192,7 +194,7 @@ class _Run:
                 await end(task)
 
     async def _neighbours_done(self, topics: tuple[str, ...]) -> None:
-        """Wait until the first campaign has no device left but those with these topics."""
+        """Wait until only devices with these topics are left in the first campaign."""
         campaign, plan = next(iter(self.campaigns.items()))
         held_up = [f"dev-{n}" for n in range(plan.devices + 1) if command_topic(plan.tenant, f"dev-{n}") in topics]
 
@@ -206,23 +208,23 @@ class _Run:
                         held_up,
                     )
             except CONNECTION_TROUBLE:
-                return False  # the database is the trouble just now
+                return False  # The database is unavailable at the moment.
             await asyncio.sleep(0.1)
             return not left
 
-        await eventually(done, timeout=ENOUGH, what=f"the neighbours of {held_up} to end, whose topics end connections")
+        await eventually(done, timeout=MAX_SECONDS, what=f"devices beside {held_up} to end")
 
     async def _trouble(self, workers: Workers, fleet: Devices) -> None:
         if self.schedule.long_pause:
             await self._pause_for_long(fleet)
         for trouble, whom in self.schedule.troubles:
-            await _some_more(fleet)
+            await _wait_for_more_commands(fleet)
             await self._strike(trouble, whom, workers)
 
     async def _pause_for_long(self, fleet: Devices) -> None:
-        """Pause while devices are in progress, for longer than any of them has; then they go on."""
+        """Pause while devices are in progress, for longer than any device timeout. Then start the campaigns again."""
         self.behaviour.hold_reports()
-        await _some_more(fleet)
+        await _wait_for_more_commands(fleet)
         await self._move("RUNNING", "PAUSED")
         await asyncio.sleep(LONG_PAUSE)
         await self._move("PAUSED", "RUNNING")
@@ -265,30 +267,30 @@ class _Run:
         for campaign, plan in self.campaigns.items():
             if plan.ends == "ABORTED" and not plan.all_bad:
                 enough = min(self.schedule.abort_after, plan.devices // 2)
-                await eventually(lambda: len(fleet.of(campaign, plan.tenant)) >= enough, timeout=ENOUGH)  # noqa: B023
-                await eventually(lambda: self._aborted(campaign), timeout=ENOUGH)  # noqa: B023
+                await eventually(lambda: len(fleet.commands_of(campaign, plan.tenant)) >= enough, timeout=MAX_SECONDS)  # noqa: B023
+                await eventually(lambda: self._aborted(campaign), timeout=MAX_SECONDS)  # noqa: B023
 
     async def _aborted(self, campaign: int) -> bool:
         try:
             async with connect(self.database) as host:
                 await host.execute("UPDATE ota_campaigns SET status = 'ABORTED' WHERE id = $1", campaign)
         except CONNECTION_TROUBLE:
-            return False  # the database is the trouble just now
+            return False  # The database is unavailable at the moment.
         return True
 
     async def _check(self, fleet: Devices, workers: Workers) -> None:
-        """That each campaign ends as it should, and that what the broker took is what counts."""
+        """Check that each campaign ends as planned, and that its state follows from the reports the broker accepted."""
         wrong = self.verdict.problems
         async with connect(self.database) as host:
             for campaign, plan in self.campaigns.items():
-                wrong += await checks.ended(host, campaign, plan, within=ENOUGH)
-            await fleet.delivered()
+                wrong += await checks.ended(host, campaign, plan, within=MAX_SECONDS)
+            await fleet.wait_until_delivered()
             wrong += await checks.differences(host, fleet, self.campaigns, forgetful=self.schedule.forgetful)
         wrong += checks.bodies(fleet)
         wrong += await checks.logs(workers)
 
 
-async def _some_more(fleet: Devices) -> None:
-    """Wait for some more commands, or a while."""
+async def _wait_for_more_commands(fleet: Devices) -> None:
+    """Wait for some more commands, or for a while."""
     before, since = len(fleet.commands), time.monotonic()
     await eventually(lambda: len(fleet.commands) > before + 8 or time.monotonic() > since + 1, timeout=3)

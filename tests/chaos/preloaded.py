@@ -1,4 +1,4 @@
-"""What every worker imports, imported once: a fork of this starts in a few milliseconds."""
+"""Imports everything that a worker imports, once. A fork of this process starts within milliseconds."""
 
 import rollwave.api.ops
 import rollwave.api.server

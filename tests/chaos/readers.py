@@ -1,6 +1,6 @@
-"""Readers of a campaign: of its events, each after the last that it saw, and of why its devices wait.
+"""Readers that poll during a schedule: events, each after the last one seen, and the reasons why devices wait.
 
-Those of a campaign read events as the API does, those of a tenant as a consumer of all its events.
+Readers of a campaign use the events as the API does. Readers of a tenant are consumers of all its events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REST = 0.01
 
 
 class EventReader:
-    """Reads the events of one campaign, or (None) of all of a tenant's, in small pages, all the while."""
+    """Polls the events of one campaign, or (None) of a whole tenant, in small pages."""
 
     def __init__(self, tenant: str, campaign: int | None, seed: int) -> None:
         self._tenant, self._campaign = tenant, campaign
@@ -33,7 +33,7 @@ class EventReader:
         self._empty_pages = 0
 
     async def read(self, database: str) -> None:
-        """Read until cancelled; what fails is asked for again."""
+        """Read until cancelled. A failed read is repeated."""
         while True:
             try:
                 async with create_pool(database, size=1) as pool:
@@ -52,7 +52,7 @@ class EventReader:
         return [event["id"] for event in page]
 
     async def differences(self, host: Connection) -> list[str]:
-        """Events that are in history and were not seen once, in their order."""
+        """Events in history that were not seen exactly once, or not in order."""
         rows = await host.fetch(
             "SELECT id FROM ota_campaign_history"
             " WHERE tenant_id = $1 AND ($2::bigint IS NULL OR campaign_id = $2) ORDER BY id",
@@ -61,7 +61,7 @@ class EventReader:
         )
         there = [row["id"] for row in rows]
         before = self._empty_pages
-        # The first page may have been asked for before that.
+        # The first page may have been requested before that event.
         await eventually(lambda: self._empty_pages >= before + 2, timeout=20, what="the reader has seen all")
         seen = [each for each in self.seen if there and each <= there[-1]]
         if seen == there:
@@ -71,7 +71,7 @@ class EventReader:
 
 
 class Asker:
-    """Asks all the while why a campaign's devices wait, and why one of them does."""
+    """Polls why a campaign's devices wait, and why one of them does."""
 
     def __init__(self, tenant: str, campaign: int, settings: Settings, seed: int) -> None:
         self._tenant, self._campaign, self._settings = tenant, campaign, settings
@@ -80,7 +80,7 @@ class Asker:
         self.wrong: list[str] = []
 
     async def read(self, database: str) -> None:
-        """Ask until cancelled; what fails is asked again."""
+        """Ask until cancelled. A failed question is repeated."""
         while True:
             try:
                 async with create_pool(database, size=1) as pool:
@@ -107,7 +107,7 @@ class Asker:
 async def asking(
     database: str, campaigns: Mapping[int, str], settings: Settings, seed: int
 ) -> AsyncIterator[list[Asker]]:
-    """Somebody who asks why they wait for each campaign (its id and its tenant), for the block."""
+    """Ask for each campaign (its id and its tenant) why its devices wait, during the block."""
     askers = [Asker(tenant, campaign, settings, seed) for campaign, tenant in campaigns.items()]
     async with _all_the_while([asyncio.create_task(each.read(database)) for each in askers]):
         yield askers
@@ -115,7 +115,7 @@ async def asking(
 
 @asynccontextmanager
 async def reading(database: str, campaigns: Mapping[int, str], seed: int) -> AsyncIterator[list[EventReader]]:
-    """A reader for each campaign (its id and its tenant) and for each of the tenants, for the block."""
+    """Read the events of each campaign (its id and its tenant) and of each tenant, during the block."""
     readers = [EventReader(tenant, campaign, seed) for campaign, tenant in campaigns.items()]
     readers += [EventReader(tenant, None, seed) for tenant in sorted(set(campaigns.values()))]
     async with _all_the_while([asyncio.create_task(each.read(database)) for each in readers]):

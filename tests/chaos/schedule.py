@@ -1,4 +1,4 @@
-"""What goes wrong in one life of the engine, drawn from a seed: the same seed, the same troubles."""
+"""The faults of one schedule, drawn from a seed. The same seed gives the same faults."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from tests.chaos.link import OF_A_TOPIC, LinkFault, LinkTrouble
 
 
 class Trouble(StrEnum):
-    """A fault from outside."""
+    """A fault from outside the workers."""
 
     KILL = "kill"
     TERMINATE = "terminate"
     STOP = "stop"
-    """SIGSTOP, and SIGCONT when the lease is long over."""
+    """SIGSTOP, and SIGCONT long after the lease has ended."""
     DATABASE_CRASH = "database crash"
     DATABASE_RESTART = "database restart"
     BROKER_RESTART = "broker restart"
     BROKER_CRASH = "broker crash"
-    """It forgets all that it was given since its last orderly stop."""
+    """The broker loses everything received since its last orderly stop."""
     PAUSE = "pause"
-    """An operator pauses a campaign, and starts it again."""
+    """An operator pauses a campaign and starts it again."""
 
 
 DEADLINE, TIMEOUT, LONG_PAUSE = 5.0, 6.0, 8.0
-"""Seconds that a device may be silent and that it has in all, in a campaign that is paused for longer; and how long."""
+"""Progress timeout and device timeout of a campaign that is paused for longer.
+
+The last value is the length of the pause. All are in seconds.
+"""
 
 MOST_OF_A_TOPIC = 2
-"""Devices over whose topics the broker ends the connection, at most."""
+"""Maximum number of devices over whose topics the broker ends the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +48,31 @@ class Plan:
     max_in_flight: int | None
     canary_percent: float | None
     ends: str
-    """``COMPLETED``; or ``ABORTED``, by its guardrail where ``all_bad``, else by an operator."""
+    """``COMPLETED``, or ``ABORTED``: by its guardrail if ``all_bad``, otherwise by an operator."""
     all_bad: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Everything about one run that is decided beforehand."""
+    """All decisions about one run, made in advance."""
 
     seed: int
     plans: tuple[Plan, ...]
     workers: int
     faults: tuple[InjectedFault | None, ...]
-    """One for each worker, in the order that they are hired; who comes after them meets none."""
+    """One injected fault for each worker, in the order in which workers start. Later workers have none."""
     troubles: tuple[tuple[Trouble, int], ...]
-    """Each with a number that says whom it meets."""
+    """Faults from outside, each with a number that chooses the worker or campaign affected."""
     abort_after: int
-    """Commands after which an operator aborts what an operator aborts."""
+    """The number of commands after which an operator aborts a campaign that is to be aborted."""
     link: tuple[LinkTrouble, ...] = ()
-    """On the way between workers and broker. Empty: they go to the broker directly."""
+    """Faults between workers and broker. Empty: workers connect to the broker directly."""
     long_pause: bool = False
-    """Whether an operator pauses the campaigns for longer than any device has."""
+    """Whether an operator pauses the campaigns for longer than any device timeout."""
 
     @property
     def forgetful(self) -> bool:
-        """Whether the broker may lose what it has acknowledged, so that deadlines must mend it."""
+        """Whether the broker may lose acknowledged messages, so that deadlines have to recover them."""
         return any(trouble is Trouble.BROKER_CRASH for trouble, _ in self.troubles)
 
     def __str__(self) -> str:
@@ -88,7 +91,7 @@ def draw(seed: int) -> Schedule:
     if dice.random() < 0.5:
         faults[dice.randrange(len(faults))] = _programming_error(dice)
     link = _link(dice, plans[0]) if dice.random() < 0.5 else ()
-    if any(trouble.topics for trouble in link):  # devices that go in one batch with neighbours
+    if any(trouble.topics for trouble in link):  # These devices are sent to in one batch with others.
         plans = (replace(plans[0], rate=dice.randint(10, 30)), *plans[1:])
     schedule = Schedule(seed, plans, len(faults), tuple(faults), troubles, abort_after, link)
     nothing_is_lost = not schedule.forgetful and all(plan.ends == "COMPLETED" for plan in plans)
@@ -101,14 +104,14 @@ def _programming_error(dice: random.Random) -> InjectedFault:
 
 
 def _link(dice: random.Random, plan: Plan) -> tuple[LinkTrouble, ...]:
-    """Up to two faults for a while, and perhaps one of a device's topic meanwhile."""
+    """Up to two faults that last for a while, and perhaps a fault of one device's topic."""
     passing = dice.sample([fault for fault in LinkFault if fault not in OF_A_TOPIC], dice.randint(0, 2))
     troubles = [
         LinkTrouble(fault, dice.uniform(1.5, 4.0), delay=dice.uniform(0.01, 0.1), from_start=dice.random() < 0.6)
         for fault in passing
     ]
     if not troubles or dice.random() < 0.5:
-        # Not one of the first wave: that would be waited for.
+        # Not a device of the first wave: the second wave would wait for it.
         late = dice.sample(range(plan.devices // 2, plan.devices + 1), dice.randint(1, MOST_OF_A_TOPIC))
         topics = tuple(command_topic(plan.tenant, f"dev-{number}") for number in late)
         troubles.append(LinkTrouble(dice.choice(list(OF_A_TOPIC)), 0.0, topics=topics, from_start=True))

@@ -1,7 +1,7 @@
-"""Nothing is sent while no listener is subscribed: the slots' table beside what the workers publish.
+"""Checks that nothing is sent while no listener is subscribed: compares the slots table with published commands.
 
-Times are of this process's monotonic clock. A silence is certain from the first look that finds no listener until the
-last look before a listener said that it is subscribed, which changes ``alive_at``.
+Times are of this process's monotonic clock. A silence is certain from the first check that finds no listener, until
+the last check before a listener writes ``alive_at`` again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tests.support import end
 LOOK_EVERY = 0.05
 
 ON_THE_WAY = 4.0
-"""Seconds beside its lease after which a command that was claimed before a silence has reached the proxy, surely."""
+"""Seconds after the end of its lease by which a command that was claimed before a silence has reached the proxy."""
 
-LOOK = f"""
+SUBSCRIBED_LISTENERS = f"""
     SELECT (SELECT alive_at::text FROM rollwave_listener_slots WHERE slot = 0) AS alive_at,
            NOT EXISTS (SELECT FROM rollwave_listener_slots
                        WHERE slot = 0 AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
@@ -35,7 +35,7 @@ NEVER = (None, "-infinity")
 
 @dataclass
 class Silence:
-    """Nobody listened from ``begin`` to ``end``, and whoever did before said so last at ``alive_at``."""
+    """A period from ``begin`` to ``end`` without a listener. The last listener before it wrote ``alive_at``."""
 
     alive_at: str | None
     begin: float
@@ -44,22 +44,22 @@ class Silence:
 
 @dataclass
 class Watch:
-    """What was seen of listeners, and when each device's topic was published to first."""
+    """The silences seen, and the time of the first command on each device's topic."""
 
     lease: float
     silences: list[Silence] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)
 
     def note(self, packet: Packet) -> Do | None:
-        """A rule for the proxy that lets everything pass and remembers it."""
+        """A rule for the proxy that records each packet and lets it pass."""
         if packet.kind == PUBLISH and packet.to_broker and packet.topics[0].endswith("/ota"):
             self.first.setdefault(packet.topics[0], time.monotonic())
         return None
 
     def violations(self) -> list[str]:
-        """Devices that were sent their first command while nobody listened.
+        """Devices that were sent their first command during a silence.
 
-        Later ones are left out: an answer to a device that asks may go out while a listener is about to subscribe.
+        Later commands are left out: a device that asks may be answered while a listener is about to subscribe.
         """
         return [
             f"{topic} was sent to {at - silence.begin:.1f} s after the last listener was subscribed"
@@ -73,13 +73,13 @@ class Watch:
         return 0.0 if silence.alive_at in NEVER else self.lease + ON_THE_WAY
 
     async def keep_looking(self, database: str) -> None:
-        """Look whenever the database can be reached."""
+        """Check as often as the database is reachable."""
         while True:
             with suppress(*CONNECTION_TROUBLE):
                 async with connect(database) as connection:
                     while True:
                         asked = time.monotonic()
-                        row = await connection.fetchrow(LOOK)
+                        row = await connection.fetchrow(SUBSCRIBED_LISTENERS)
                         assert row is not None
                         self._add(row["alive_at"], asked, silent=row["silent"])
                         await asyncio.sleep(LOOK_EVERY)
@@ -97,7 +97,7 @@ class Watch:
 
 @asynccontextmanager
 async def watching(database: str, lease: float) -> AsyncIterator[Watch]:
-    """Watch for the block."""
+    """Watch during the block."""
     watch = Watch(lease)
     looking = asyncio.create_task(watch.keep_looking(database))
     try:

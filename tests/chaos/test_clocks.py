@@ -1,4 +1,4 @@
-"""Workers whose clocks are a day ahead and a day behind: pace, leases and deadlines go by the database's alone."""
+"""Workers whose clocks are a day ahead and a day behind. Pace, leases and deadlines use the database's clock only."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.engine import (
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto, debian_faketime
 from tests.support import Running, eventually
 
-LEASE, PATIENCE, RATE, TICK = 2.0, 3.0, 5, 0.4
+LEASE, PROGRESS_TIMEOUT_SECONDS, RATE, TICK = 2.0, 3.0, 5, 0.4
 SETTINGS = {
     "ROLLWAVE_LEASE": str(LEASE),
     "OTA_TICK_INTERVAL": str(TICK),
-    "OTA_PROGRESS_TIMEOUT": str(PATIENCE),
+    "OTA_PROGRESS_TIMEOUT": str(PROGRESS_TIMEOUT_SECONDS),
     "OTA_MAX_ATTEMPTS": "2",
 }
 MUTE = {f"dev-{number}" for number in (3, 20)}
@@ -47,12 +47,15 @@ def faketime() -> Path:
 
 
 def at(offset: str, library: Path) -> Sequence[str]:
-    """What a process starts with whose clock is off by so much. Its monotonic clock is not a matter of date."""
+    """The command prefix that starts a process with its clock shifted by this time.
+
+    Its monotonic clock is not shifted.
+    """
     return "env", f"LD_PRELOAD={library}", f"FAKETIME={offset}", "FAKETIME_DONT_FAKE_MONOTONIC=1"
 
 
 def off_by(running: Running) -> timedelta:
-    """By how much its clock is off, as its log tells."""
+    """The shift of the process's clock, read from its log."""
     return datetime.fromisoformat(events(running, "ota_tick_start")[-1]["ts"]) - datetime.now(UTC)
 
 
@@ -83,15 +86,17 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
         windows: set[datetime] = set()
         watching = asyncio.create_task(watch(second, windows))
         try:
-            await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="under way")
-            mosquitto.send_signal(signal.SIGSTOP)  # now each has a batch in hand, claimed and not acknowledged
+            await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="some commands are sent")
+            mosquitto.send_signal(
+                signal.SIGSTOP
+            )  # Each worker now has a batch that it has claimed and that is not acknowledged.
             try:
                 leases = await eventually(lambda: claimed(host), what="both have claimed")
             finally:
                 mosquitto.send_signal(signal.SIGCONT)
             assert all(each <= timedelta(seconds=LEASE) for each in leases), leases
-            ahead.process.kill()  # what it has claimed goes again when its lease ends, not a day later
-            await ends(host, campaign, timeout=45)
+            ahead.process.kill()  # A batch claimed by the worker is sent again when its lease ends, not a day later.
+            await wait_until_ended(host, campaign, timeout=45)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -105,13 +110,15 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
         )
         assert all(timedelta(0) <= row["age"] < timedelta(minutes=5) for row in rows)
         silent = {row["device_id"]: row["completed_at"] - row["started_at"] for row in rows if row["attempt"] == 2}
-        assert silent.keys() == MUTE, "the others had their time"
-        assert all(timedelta(seconds=PATIENCE) <= each < timedelta(seconds=40) for each in silent.values()), silent
+        assert silent.keys() == MUTE, "other devices did not time out"
+        assert all(
+            timedelta(seconds=PROGRESS_TIMEOUT_SECONDS) <= each < timedelta(seconds=40) for each in silent.values()
+        ), silent
         assert behind.process.returncode is None
 
 
 async def claimed(host: Connection) -> list[timedelta]:
-    """For how long still, once there are more claims than one worker's batch."""
+    """The remaining lease time, once more devices are claimed than one worker's batch holds."""
     rows = await host.fetch(
         "SELECT due_at - clock_timestamp() AS lease FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
     )
@@ -120,7 +127,7 @@ async def claimed(host: Connection) -> list[timedelta]:
 
 
 async def watch(host: Connection, windows: set[datetime]) -> None:
-    """Note when each window of the pace was opened, for as long as it is let."""
+    """Record when each interval of the pace began, until cancelled."""
     while True:
         opened = await host.fetchval("SELECT pace_opened_at FROM ota_campaigns WHERE pace_opened_at IS NOT NULL")
         windows |= {opened} - {None}

@@ -1,4 +1,4 @@
-"""History alone tells where each campaign stands, and why each device failed: after a busy life, under kills."""
+"""History alone gives the state of each campaign and the cause of each failure, even when workers are killed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SETTINGS = {"ROLLWAVE_LEASE": "1", "OTA_TICK_INTERVAL": "0.1", "OTA_PROGRESS_TIM
 DEVICES, CAMPAIGNS, SEED = 30, 5, 17
 
 Attempts = dict[tuple[str, int], Reason | None]
-"""What each attempt that failed has failed of, by device and number."""
+"""The cause of each failed attempt, by device and attempt number."""
 
 
 async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dict[str, Any], Attempts]:
-    """The campaign's status, each failed device's last attempt and cause, and all the attempts that failed.
+    """The campaign's status, each failed device's last attempt and cause, and all failed attempts.
 
-    Rebuilt from nothing but history.
+    Computed from history alone.
     """
     status, attempts, failed = CampaignStatus.RUNNING, Attempts(), dict[str, Any]()
     rows = await host.fetch("SELECT * FROM ota_campaign_history WHERE campaign_id = $1 ORDER BY id", campaign)
@@ -54,7 +54,7 @@ async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dic
 
 
 async def check(host: Connection, campaign: int) -> str:
-    """Compare it with the tables. Returns the campaign's status."""
+    """Compare history with the tables. Returns the campaign's status."""
     status, failed, attempts = await replayed(host, campaign)
     rows = await host.fetch("SELECT * FROM ota_device_status WHERE campaign_id = $1", campaign)
     assert status == await host.fetchval("SELECT status FROM ota_campaigns WHERE id = $1", campaign)
@@ -64,15 +64,17 @@ async def check(host: Connection, campaign: int) -> str:
     for row in rows:
         if row["status"] == "FAILED":
             continue
-        # Of a device that came through in the end, every attempt before the last has failed.
-        told = {number: cause for (device, number), cause in attempts.items() if device == row["device_id"]}
-        assert told.pop(row["attempt"], Reason.NO_ANSWER) in SILENCE, "what it came through in was silence, if anything"
-        assert told.keys() == set(range(1, row["attempt"]))
+        # If a device succeeded in the end, every attempt before its last has failed.
+        failed_causes = {number: cause for (device, number), cause in attempts.items() if device == row["device_id"]}
+        assert failed_causes.pop(row["attempt"], Reason.NO_ANSWER) in SILENCE, (
+            "the attempt that succeeded had at most timed out"
+        )
+        assert failed_causes.keys() == set(range(1, row["attempt"]))
     return status
 
 
-def moody(dice: random.Random) -> Any:
-    """Devices that fail at once, later, never, or say nothing."""
+def unpredictable_answers(dice: random.Random) -> Any:
+    """Devices that fail at once, late or never, or that do not answer."""
 
     def answer(command: Command) -> Sequence[bytes]:
         words = dice.choice([[], ["FAILED"], ["DOWNLOADING"], ["DOWNLOADING", "FAILED"], *[["SUCCESS"]] * 4])
@@ -81,9 +83,9 @@ def moody(dice: random.Random) -> Any:
     return answer
 
 
-async def lead_a_busy_life(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
-    """Operators who cannot make up their minds, and now and then a rule that is unreadable for a moment."""
-    never_retries = campaigns[2]  # where a rule cannot be read, the delay before another attempt is not the campaign's
+async def operate_at_random(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
+    """Start and pause campaigns at random. Now and then, make a rule unreadable for a moment."""
+    never_retries = campaigns[2]  # While a rule is unreadable, the campaign's own delay between attempts is not used.
     for _ in range(40):
         with suppress(Conflict):
             campaign = dice.choice(campaigns)
@@ -98,7 +100,11 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
     database: str, pool: Pool, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     dice = random.Random(SEED)
-    async with connect(database) as host, devices(mosquitto.url, moody(dice)), AsyncExitStack() as workers:
+    async with (
+        connect(database) as host,
+        devices(mosquitto.url, unpredictable_answers(dice)),
+        AsyncExitStack() as workers,
+    ):
         rules: dict[str, Any] = {"rollout_rate": 3, "max_attempts": 3, "retry_delay": 0.3}
         campaigns = [
             await insert_campaign(
@@ -109,14 +115,14 @@ async def test_replaying_history_gives_the_state_of_every_campaign_and_device(
                 (DEVICES, 1.0, ["rejected", "reported", "no_answer"]),
                 (DEVICES, 1.0, []),
                 (DEVICES, 0.1, ["reported"]),
-                # Not over by the time that an operator aborts it.
+                # The campaign must still run when an operator aborts it.
                 (DEVICES * 40, 1.0, ["reported", "rejected", "no_answer", "no_progress"]),
             ]
         ]
         for name in ("first", "second"):
             hiring = worker(database, mosquitto.url, tmp_path / name, logs="ota_tick_start", **SETTINGS)
             victim = await workers.enter_async_context(hiring)
-            await lead_a_busy_life(pool, host, campaigns, dice)
+            await operate_at_random(pool, host, campaigns, dice)
             victim.process.kill()
             await victim.process.wait()
         hiring = worker(database, mosquitto.url, tmp_path / "last", logs="ota_tick_start", **SETTINGS)

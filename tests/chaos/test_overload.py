@@ -1,4 +1,4 @@
-"""More than can be written, and one device that will not be quiet: memory stays bounded, last words are kept."""
+"""Too many reports, and one device that floods the broker: memory stays bounded, and final statuses are stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import Running, eventually, free_port, rollwave_running
 
 MEGABYTE = 1024 * 1024
 ROOM = 64 * MEGABYTE
-"""What a worker may grow by, whatever is sent: it holds a few batches, and a batch is 4 MB at most."""
+"""The number of bytes by which a worker may grow. It holds a few batches, and a batch is 4 MB at most."""
 
 ROOM_FOR_ORDINARY = 16 * MEGABYTE
 """The same for reports of the usual size, which fill a batch by their number."""
@@ -30,19 +30,19 @@ ROOM_FOR_ORDINARY = 16 * MEGABYTE
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """One that keeps whatever comes, and often says what it drops."""
+    """A broker that queues everything, and often reports what it drops."""
     with Mosquitto(tmp_path, config="max_queued_messages 0\nsys_interval 1\n") as broker:
         yield broker
 
 
-class Line:
-    """Publishes at QoS 1 as fast as the broker acknowledges, from a thread of its own."""
+class FastPublisher:
+    """Publishes at QoS 1 as fast as the broker acknowledges, in its own thread."""
 
     def __init__(self, broker: Mosquitto) -> None:
         self._port = broker.port
 
     async def send(self, messages: Sequence[tuple[str, bytes]], *, per_second: float = 0.0) -> None:
-        """Return once the broker has taken every message."""
+        """Return after the broker has acknowledged every message."""
         await asyncio.to_thread(self._send, messages, per_second)
 
     def _send(self, messages: Sequence[tuple[str, bytes]], per_second: float) -> None:
@@ -52,14 +52,14 @@ class Line:
 
 
 class Measured:
-    """A worker and what it says of itself."""
+    """A worker, and its own metrics."""
 
     def __init__(self, running: Running, port: int) -> None:
         self.running = running
         self._port = port
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's series whose names begin so."""
+        """The sum of the series of a metric whose names begin with this text."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
@@ -67,17 +67,17 @@ class Measured:
     def outcome(self, name: str) -> float:
         return self.metric(f'rollwave_reports_total{{outcome="{name}"}}')
 
-    async def has_taken(self, number: float, timeout: float = 30.0) -> None:
-        """Wait until it has dealt with so many messages since it started."""
+    async def wait_until_processed(self, number: float, timeout: float = 30.0) -> None:
+        """Wait until it has processed this many messages since it started."""
         await eventually(lambda: self.metric("rollwave_reports_total{") >= number, timeout, f"{number} taken in")
 
     def memory(self, key: str) -> int:
-        """Bytes: ``VmRSS`` now, ``VmHWM`` at the most."""
+        """Bytes: ``VmRSS`` is the present size, ``VmHWM`` the maximum."""
         status = Path(f"/proc/{self.running.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
 
-    async def has_read_all_it_will(self) -> None:
-        """Wait until it has not grown for a second."""
+    async def wait_until_memory_is_steady(self) -> None:
+        """Wait until its memory has not grown for a second."""
         seen, since = 0, time.monotonic()
 
         def is_steady() -> bool:
@@ -90,8 +90,8 @@ class Measured:
 
 
 @asynccontextmanager
-async def writing_held_up(host: Connection, line: Line, report: tuple[str, bytes]) -> AsyncIterator[None]:
-    """Nothing is committed for the block: a worker stands before a locked table with ``report`` in its hand."""
+async def writing_held_up(host: Connection, line: FastPublisher, report: tuple[str, bytes]) -> AsyncIterator[None]:
+    """Nothing is committed during the block: a worker waits for a locked table to write ``report``."""
     async with host.transaction():
         await host.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         await line.send([report])
@@ -108,14 +108,14 @@ async def measured(database: str, broker: Mosquitto, log: Path) -> AsyncIterator
 
 
 async def insert_sent(host: Connection, names: Sequence[str]) -> int:
-    """A campaign whose devices are all in progress."""
+    """Insert a campaign whose devices are all in progress."""
     campaign = await insert_campaign(host, names, abort_threshold=1.0, status="PAUSED")
     await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1")
     await host.execute("UPDATE ota_device_status SET started_at = now(), due_at = now() + interval '1 hour'")
     return campaign
 
 
-def said(name: str, campaign: int, status: str, progress: int | None = None) -> tuple[str, bytes]:
+def report_message(name: str, campaign: int, status: str, progress: int | None = None) -> tuple[str, bytes]:
     return status_topic(TENANT, name), encode_report(campaign, status, progress)
 
 
@@ -123,50 +123,54 @@ async def test_reports_at_ten_times_capacity_cost_no_memory_and_no_final_report(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     names = [f"dev-{number}" for number in range(2000)]
-    fate = {name: "FAILED" if number % 10 == 7 else "SUCCESS" for number, name in enumerate(names)}
+    final_status = {name: "FAILED" if number % 10 == 7 else "SUCCESS" for number, name in enumerate(names)}
     async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
         campaign = await insert_sent(host, names)
-        line = Line(mosquitto)
-        ordinary = [said(name, campaign, "DOWNLOADING", progress) for progress in (1, 2, 3) for name in names]
+        line = FastPublisher(mosquitto)
+        ordinary = [report_message(name, campaign, "DOWNLOADING", progress) for progress in (1, 2, 3) for name in names]
         started = time.monotonic()
         await line.send(ordinary)
-        await it.has_taken(len(ordinary))
+        await it.wait_until_processed(len(ordinary))
         a_second = max(4000, int(len(ordinary) / (time.monotonic() - started)))
         before = it.memory("VmRSS")
 
-        chatter = [said(names[n % 2000], campaign, "DOWNLOADING", 3 + n // 2000) for n in range(10 * a_second)]
-        for name in names:  # each device's last word somewhere in between
-            chatter[random.randrange(len(chatter))] = said(name, campaign, fate[name])
-        told = {topic.split("/")[3] for topic, payload in chatter if b"DOWNLOADING" not in payload}
-        backlog, live = chatter[: 7 * a_second], chatter[7 * a_second :]
+        messages = [
+            report_message(names[n % 2000], campaign, "DOWNLOADING", 3 + n // 2000) for n in range(10 * a_second)
+        ]
+        for name in names:  # The final status of each device is at a random place between them.
+            messages[random.randrange(len(messages))] = report_message(name, campaign, final_status[name])
+        finished = {topic.split("/")[3] for topic, payload in messages if b"DOWNLOADING" not in payload}
+        backlog, live = messages[: 7 * a_second], messages[7 * a_second :]
         async with writing_held_up(host, line, ordinary[0]):
             await line.send(backlog)
-            await it.has_read_all_it_will()
+            await it.wait_until_memory_is_steady()
         await line.send(live)
-        await it.has_taken(len(ordinary) + 1 + len(chatter), timeout=60)
+        await it.wait_until_processed(len(ordinary) + 1 + len(messages), timeout=60)
 
         assert it.memory("VmHWM") - before < ROOM_FOR_ORDINARY
-        assert it.outcome("shed") > len(chatter) / 10
+        assert it.outcome("shed") > len(messages) / 10
         rows = await host.fetch("SELECT device_id, status FROM ota_device_status")
         assert {row["device_id"]: row["status"] for row in rows} == {
-            name: fate[name] if name in told else "DOWNLOADING" for name in names
+            name: final_status[name] if name in finished else "DOWNLOADING" for name in names
         }
-        failed = sum(fate[name] == "FAILED" for name in told)
-        assert (await campaign_row(host, campaign))[1:] == (len(told) - failed, failed)
+        failed = sum(final_status[name] == "FAILED" for name in finished)
+        assert (await campaign_row(host, campaign))[1:] == (len(finished) - failed, failed)
 
 
 async def test_waiting_messages_are_limited_by_their_bytes(database: str, mosquitto: Mosquitto, tmp_path: Path) -> None:
     async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
         campaign = await insert_sent(host, ["dev-1", "dev-2"])
         before = it.memory("VmRSS")
-        line, topic = Line(mosquitto), status_topic(TENANT, "dev-1")
+        line, topic = FastPublisher(mosquitto), status_topic(TENANT, "dev-1")
         large = [(topic, b"[" * (MAX_PACKET_BYTES - 1000))] * 80
-        async with writing_held_up(host, line, said("dev-2", campaign, "DOWNLOADING", 1)):
+        async with writing_held_up(host, line, report_message("dev-2", campaign, "DOWNLOADING", 1)):
             await line.send(large)
-            await line.send([(topic, b"[" * MAX_PACKET_BYTES)])  # the broker has been told, and drops it
-            await line.send([said("dev-2", campaign, "SUCCESS")])
-            await it.has_read_all_it_will()
-        await it.has_taken(len(large) + 2)
+            await line.send(
+                [(topic, b"[" * MAX_PACKET_BYTES)]
+            )  # The broker has been told that the session has ended, and drops its messages.
+            await line.send([report_message("dev-2", campaign, "SUCCESS")])
+            await it.wait_until_memory_is_steady()
+        await it.wait_until_processed(len(large) + 2)
         assert it.outcome("bad_payload") == len(large)
         assert await breakdown(host, campaign) == {"DOWNLOADING": 1, "SUCCESS": 1}
         assert it.memory("VmHWM") - before < ROOM
@@ -179,11 +183,11 @@ async def test_a_device_that_floods_does_not_delay_other_devices(
     names = [f"dev-{number}" for number in range(300)]
     async with connect(database) as host, measured(database, mosquitto, tmp_path / "worker.log") as it:
         campaign = await insert_sent(host, [*names, "loud"])
-        line = Line(mosquitto)
+        line = FastPublisher(mosquitto)
 
         async def all_are(status: str) -> None:
-            """Return when every other device's report of this status is committed."""
-            await line.send([said(name, campaign, status) for name in names], per_second=600)
+            """Wait until this status of every other device is committed."""
+            await line.send([report_message(name, campaign, status) for name in names], per_second=600)
 
             async def done() -> bool:
                 return (await breakdown(host, campaign)).get(status, 0) >= len(names)
@@ -191,31 +195,31 @@ async def test_a_device_that_floods_does_not_delay_other_devices(
             await eventually(done, timeout=30, what=f"all are {status}")
 
         await all_are("INSTALLING")
-        noise = [
-            said("loud", campaign, "DOWNLOADING", 7),
+        repeated_report = [
+            report_message("loud", campaign, "DOWNLOADING", 7),
             (status_topic(TENANT, "loud"), b"{"),
-            said("loud", campaign, "INSTALLING", 7),
+            report_message("loud", campaign, "INSTALLING", 7),
             (ask_topic(TENANT, "loud"), b""),
         ]
-        hoarse = asyncio.Event()
+        stop_publishing = asyncio.Event()
 
-        async def shout() -> int:
-            """Until all the others have been heard. Returns how often."""
+        async def publish_until() -> int:
+            """Publish until the reports of all other devices are committed. Returns the number of rounds."""
             rounds = 0
-            while not hoarse.is_set():
-                await line.send(noise * 100, per_second=1000)
+            while not stop_publishing.is_set():
+                await line.send(repeated_report * 100, per_second=1000)
                 rounds += 100
             return rounds
 
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            shouting = group.create_task(shout())
+            shouting = group.create_task(publish_until())
             await eventually(lambda: it.outcome("throttled") > 100, what="throttled")
             await all_are("SUCCESS")
             await eventually(lambda: it.outcome("throttled") > 1000, timeout=30, what="throttled all the time")
-            await line.send([said("loud", campaign, "FAILED")])
-            hoarse.set()
-        await it.has_taken(2 * len(names) + shouting.result() * len(noise) + 1)
+            await line.send([report_message("loud", campaign, "FAILED")])
+            stop_publishing.set()
+        await it.wait_until_processed(2 * len(names) + shouting.result() * len(repeated_report) + 1)
         seconds = time.monotonic() - began
         assert await breakdown(host, campaign) == {"SUCCESS": 300, "FAILED": 1}
         assert len(events(it.running, "ota_status_bad_payload")) <= 5 + seconds / 10 + 1
@@ -229,11 +233,13 @@ async def test_messages_dropped_by_the_broker_are_counted(database: str, tmp_pat
             await eventually(lambda: first.metric("rollwave_broker_messages_dropped") == 0, what="nothing dropped yet")
             first.running.process.terminate()
             await first.running.process.wait()
-            await Line(broker).send([said("dev-1", campaign, "DOWNLOADING", n % 100) for n in range(600)])
+            await FastPublisher(broker).send(
+                [report_message("dev-1", campaign, "DOWNLOADING", n % 100) for n in range(600)]
+            )
             async with measured(database, broker, tmp_path / "second.log") as second:
                 dropped = "rollwave_broker_messages_dropped"
                 await eventually(lambda: second.metric(dropped) == 500, what="500 of 600 dropped")
-                await second.has_taken(100)
+                await second.wait_until_processed(100)
 
 
 async def test_a_listener_that_reconnects_ingests_a_long_queue(
@@ -245,7 +251,7 @@ async def test_a_listener_that_reconnects_ingests_a_long_queue(
             campaign = await insert_sent(host, names)
             first.running.process.terminate()
             await first.running.process.wait()
-        await Line(mosquitto).send([said(name, campaign, "SUCCESS") for name in names])
+        await FastPublisher(mosquitto).send([report_message(name, campaign, "SUCCESS") for name in names])
         async with measured(database, mosquitto, tmp_path / "second.log"):
 
             async def done() -> bool:

@@ -1,6 +1,6 @@
-"""A worker cut off from its database, then from its broker, in each of three ways: once mended, nothing is lost.
+"""A worker is cut off from its database, then from its broker, in three ways. After each repair nothing is lost.
 
-Reports are said once, and deadlines are longer than the test: one that was lost would leave its campaign unfinished.
+Devices report once, and deadlines are longer than the test, so a lost report would leave its campaign unfinished.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rollwave.store.migrate import migrate
 from tests.auditor import auditing
 from tests.engine import (
     Devices,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    says,
+    wait_until_ended,
     worker,
 )
 from tests.network import FAULTS, Network, network
@@ -33,7 +33,7 @@ from tests.servers import Mosquitto, crashable_postgres
 from tests.support import Running, eventually, psql
 
 TOTAL = 1000
-"""More than are sent to before the last partition is mended, however long that takes; then the rest go at once."""
+"""More devices than are sent to before the last repair, however long it takes. The rest go immediately after it."""
 
 HEARD = "ota_status_listener_subscribed"
 LOST = "ota_status_listener_disconnected"
@@ -52,7 +52,7 @@ def networks() -> Iterator[dict[str, Network]]:
 
 @pytest.fixture
 def server(networks: dict[str, Network]) -> Iterator[EmbeddedPostgres]:
-    """A server that listens where the networks end, with a migrated database for each."""
+    """A server that listens where the networks end, with one migrated database for each."""
     near = ",".join(each.database.near for each in networks.values())
     with crashable_postgres(listen_addresses=near) as server:
         with (server.data_dir / "pg_hba.conf").open("a") as rules:
@@ -80,7 +80,7 @@ async def story(fault: str, net: Network, server: EmbeddedPostgres, folder: Path
         async with (
             connect(here) as host,
             auditing(here) as auditor,
-            devices(broker.url, says("DOWNLOADING")) as fleet,
+            devices(broker.url, answer_with("DOWNLOADING")) as fleet,
             worker(there, f"mqtt://{net.broker.near}:1883", folder / "log", within=net.inside, **SETTINGS) as it,
         ):
             campaign = await insert_campaign(host, TOTAL, rollout_rate=2)
@@ -98,10 +98,10 @@ async def story(fault: str, net: Network, server: EmbeddedPostgres, folder: Path
             await host.execute("UPDATE ota_campaigns SET rollout_rate = $1", TOTAL)
             await eventually(lambda: len(fleet.times_sent(campaign)) == TOTAL, timeout=60, what="all sent to")
             finish(fleet, campaign, done)
-            await ends(host, campaign, timeout=60)
+            await wait_until_ended(host, campaign, timeout=60)
             assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
             assert await breakdown(host, campaign) == {"SUCCESS": TOTAL}
-            assert {command.attempt for command in fleet.of(campaign)} == {1}
+            assert {command.attempt for command in fleet.commands_of(campaign)} == {1}
             assert it.process.returncode is None
     assert auditor.snapshots > 20
 
@@ -113,7 +113,7 @@ async def underway(fleet: Devices, it: Running) -> None:
 
 
 def finish(fleet: Devices, campaign: int, done: set[str]) -> None:
-    """Every device that has its command says that it made it, once."""
+    """Every device that has its command reports success, once."""
     for device in sorted(fleet.times_sent(campaign).keys() - done):
         fleet.report(device, campaign, "SUCCESS")
         done.add(device)

@@ -1,4 +1,4 @@
-"""Campaigns that cannot be worked on, each for a reason of its own, delay their neighbours by one tick at most."""
+"""Campaigns that cannot be processed, each for another reason, delay other campaigns by at most one tick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from pathlib import Path
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.auditor import record_commits, recorded_commits
-from tests.engine import breakdown, campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.engine import (
+    always_succeeds,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    events,
+    insert_campaign,
+    wait_until_ended,
+    worker,
+)
 from tests.support import eventually
 
 TICK = timedelta(seconds=1)
@@ -33,7 +43,7 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
     async with (
         connect(database) as host,
         connect(database) as holder,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         AsyncExitStack() as holding,
     ):
         await host.execute(HOSTS_OWN_TRIGGER)
@@ -54,23 +64,23 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
                 )
             bad_ids = await insert_campaign(host, ["a/b", "#", "fine-1"])
             waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
-            await eventually(lambda: host.fetchval(waits), what="one statement does not come back")
+            await eventually(lambda: host.fetchval(waits), what="one statement gets no answer")
             neighbours = [
                 (tenant, await insert_campaign(host, 3 * WINDOWS, tenant=tenant, rollout_rate=3))
                 for tenant in ("north", "south")
             ]
             for tenant, neighbour in neighbours:
-                await ends(host, neighbour, tenant=tenant, timeout=2 * WINDOWS * TICK.total_seconds())
+                await wait_until_ended(host, neighbour, tenant=tenant, timeout=2 * WINDOWS * TICK.total_seconds())
                 assert await campaign_row(host, neighbour, tenant) == ("COMPLETED", 3 * WINDOWS, 0)
-            assert await host.fetchval(waits), "all the while"
-            assert not fleet.of(locked)
+            assert await host.fetchval(waits), "the error was there the whole time"
+            assert not fleet.commands_of(locked)
             await holding.aclose()
-            await ends(host, locked)
+            await wait_until_ended(host, locked)
         for _, neighbour in neighbours:
             opened = sorted({each.window for each in await recorded_commits(host, neighbour)})
             assert len(opened) == WINDOWS
             gaps = [later - earlier for earlier, later in itertools.pairwise(opened)]
-            assert max(gaps) < 2 * TICK, "a tick, and one more at most"
+            assert max(gaps) < 2 * TICK, "the delay is a tick, plus at most one more"
         for held in (unreadable, no_address):
             assert (await campaign_row(host, held))[0] == "PAUSED"
         assert await breakdown(host, bad_ids) == {"SUCCESS": 1, "SKIPPED": 2}

@@ -1,4 +1,4 @@
-"""Schedules of faults: some drawn from seeds, and one in which a worker dies at every failpoint there is."""
+"""Schedules of faults: some drawn from seeds, and one in which a worker dies at every failpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chaos.play import Verdict, play
 from tests.chaos.schedule import Plan, Schedule, draw
 
 SEEDS = (2, 7014, 8004, 8005, 8013, 8037)
-"""Those that have found something, and others. One that fails belongs here. `make chaos` draws more."""
+"""Seeds that have found errors, and others. Add a seed that fails. `make chaos` draws more."""
 
 LANES = 3
 

@@ -1,4 +1,4 @@
-"""How far a campaign goes: not past its rate, its cap or its wave, whoever works on it and however it ends."""
+"""A campaign never exceeds its rate, its cap or its wave, whichever workers process it and however it ends."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tests.auditor import record_commits, recorded_commits
 from tests.engine import (
     Command,
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
+    campaign_ref,
     connect,
     devices,
-    dispatch,
-    due,
-    ends,
     insert_campaign,
-    says,
-    succeeds,
+    make_dispatch,
+    wait_until_ended,
     worker,
 )
 from tests.support import eventually
@@ -48,15 +48,15 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def released_together(pool: Pool, settings: Settings, campaign: int, started: asyncio.Event) -> None:
-    """Workers that dispatch at the same instant, again and again, until cancelled."""
+    """Let several workers dispatch at the same moment, again and again, until cancelled."""
     barrier = asyncio.Barrier(WORKERS)
     dice = random.Random(4)
 
     async def work(publisher: CommandSession) -> None:
-        dispatcher = dispatch(pool, publisher, settings)
+        dispatcher = make_dispatch(pool, publisher, settings)
         while True:
             await barrier.wait()
-            await dispatcher.dispatch(due(campaign))
+            await dispatcher.dispatch(campaign_ref(campaign))
             started.set()
             await asyncio.sleep(dice.uniform(0, settings.tick_interval / 5))
 
@@ -75,7 +75,7 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
 
     def takes_its_time(command: Command) -> Sequence[bytes]:
         if int(command.device.removeprefix("dev-")) % 2:
-            return succeeds(command)
+            return always_succeeds(command)
         loop.call_later(3 * settings.tick_interval, fleet.report, command.device, command.campaign, "SUCCESS")
         return ()
 
@@ -86,7 +86,7 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
         working = asyncio.create_task(released_together(pool, settings, campaign, started))
         try:
             await started.wait()
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
         finally:
             for task in (working, listening):
                 task.cancel()
@@ -103,9 +103,10 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A campaign with firmware that fails everywhere: how many devices may have it ``before`` any has said so.
+    """A campaign whose firmware fails on every device.
 
-    ``most`` in the end; None: as many as its rate allowed until then.
+    ``before``: the maximum number of devices sent to before any has reported.
+    ``most``: the maximum in the end. None: as many as its rate allowed until then.
     """
 
     rules: dict[str, Any]
@@ -137,14 +138,14 @@ async def test_a_bad_firmware_reaches_no_more_devices_than_the_limits_allow(
             for name, bad in ALL_BAD.items()
         }
         for name, campaign in campaigns.items():
-            await eventually(lambda: len(fleet.of(campaign)) >= ALL_BAD[name].before, what=name)  # noqa: B023
+            await eventually(lambda: len(fleet.commands_of(campaign)) >= ALL_BAD[name].before, what=name)  # noqa: B023
         until = time.monotonic() + 2 * tick.total_seconds()
         await eventually(lambda: time.monotonic() > until, what="and time for more")
-        fleet.answer = says("FAILED")
+        fleet.answer = answer_with("FAILED")
         for command in list(fleet.commands):
             fleet.report(command.device, command.campaign, "FAILED")
         for campaign in campaigns.values():
-            await ends(host, campaign, "ABORTED")
+            await wait_until_ended(host, campaign, "ABORTED")
     for name, campaign in campaigns.items():
         reached = len(fleet.times_sent(campaign))
         row = await host.fetchrow("SELECT started_at, completed_at FROM ota_campaigns WHERE id = $1", campaign)

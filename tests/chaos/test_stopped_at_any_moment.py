@@ -1,4 +1,4 @@
-"""Stopped at any moment, a campaign has no more commands to send than were on their way: a batch a worker."""
+"""A campaign stopped at any moment sends at most the commands already on their way: one batch per worker."""
 
 from __future__ import annotations
 
@@ -19,31 +19,43 @@ from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import create_pool
-from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign, listened_to
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_ref,
+    connect,
+    insert_campaign,
+    make_dispatch,
+    subscribed_listener,
+)
 from tests.servers import Mosquitto
 
 WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 120
 PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
 LATEST = 0.04
-"""Seconds after its start at which a campaign is stopped, at most; sending all of it takes longer."""
+"""The maximum number of seconds between the start and the stop of a campaign. Sending all commands takes longer."""
 
 
 @pytest.fixture
-def dice() -> Iterator[random.Random]:
-    """Nothing takes the same time twice: workers stand still for a moment, here and there."""
-    dice = random.Random(6)
+def random_delays() -> Iterator[random.Random]:
+    """Make workers sleep for a random time at some failpoints."""
+    random_delays = random.Random(6)
 
-    async def dawdle(point: Failpoint) -> None:
+    async def sleep_at_random(point: Failpoint) -> None:
         if point in PAUSES:
-            await asyncio.sleep(dice.choice([0, 0.002, 0.02]))
+            await asyncio.sleep(random_delays.choice([0, 0.002, 0.02]))
 
-    failpoints.arm(dawdle)
-    yield dice
+    failpoints.arm(sleep_at_random)
+    yield random_delays
     failpoints.arm(None)
 
 
-class Carried:
-    """What the broker carried, in its order: a mark put down after a commit parts before from after."""
+class CommandStream:
+    """The commands that the broker delivers, in order.
+
+    A marker published after a commit separates before from after.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -51,31 +63,31 @@ class Carried:
         self._marks = 0
 
     async def mark(self) -> bytes:
-        """Put one down; returns once the broker has it."""
+        """Publish a marker. Returns after the broker has acknowledged it."""
         self._marks += 1
         mark = b"mark %d" % self._marks
         await (await self._session.publish(command_topic(TENANT, "nobody"), mark)).acknowledged()
         return mark
 
     async def until(self, mark: bytes) -> list[str]:
-        """The devices that were sent to before ``mark``, since the mark before it."""
-        heard: list[str] = []
+        """The devices that were sent to between the previous marker and ``mark``."""
+        received: list[str] = []
         async for message in self._messages:
             if message.payload == mark:
-                return heard
-            heard.append(message.topic.split("/")[3])
+                return received
+            received.append(message.topic.split("/")[3])
         raise AssertionError("the session was lost")
 
 
 @pytest.fixture
-async def carried(mosquitto: Mosquitto) -> AsyncIterator[Carried]:
+async def command_stream(mosquitto: Mosquitto) -> AsyncIterator[CommandStream]:
     async with Session.connect(Broker.from_url(mosquitto.url)) as session:
         await session.subscribe("tenant/+/device/+/ota")
-        yield Carried(session)
+        yield CommandStream(session)
 
 
 async def test_after_a_stop_each_worker_sends_at_most_one_batch(
-    database: str, mosquitto: Mosquitto, carried: Carried, dice: random.Random
+    database: str, mosquitto: Mosquitto, command_stream: CommandStream, random_delays: random.Random
 ) -> None:
     settings = Settings(ROLLWAVE_CLAIM_BATCH=BATCH)
     after: list[int] = []
@@ -83,30 +95,30 @@ async def test_after_a_stop_each_worker_sends_at_most_one_batch(
     async with AsyncExitStack() as stack:
         host = await stack.enter_async_context(connect(database))
         pool = await stack.enter_async_context(create_pool(database))
-        await stack.enter_async_context(listened_to(pool))
+        await stack.enter_async_context(subscribed_listener(pool))
         workers = []
         for _ in range(WORKERS):
             publisher = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
-            workers.append(dispatch(pool, publisher, settings))
+            workers.append(make_dispatch(pool, publisher, settings))
         for number in range(TRIALS):
             campaign = await insert_campaign(host, DEVICES, rollout_rate=1000)
-            sending = [asyncio.create_task(each.dispatch(due(campaign))) for each in workers]
-            await asyncio.sleep(dice.uniform(0, LATEST))
+            sending = [asyncio.create_task(each.dispatch(campaign_ref(campaign))) for each in workers]
+            await asyncio.sleep(random_delays.uniform(0, LATEST))
             paused, stop = (paused, abort_campaign) if number % 2 else (campaign, pause_campaign)
             await stop(pool, TENANT, campaign, actor="test")
-            before = await carried.until(await carried.mark())
+            before = await command_stream.until(await command_stream.mark())
             await asyncio.gather(*sending)
-            late = await carried.until(await carried.mark())
+            late = await command_stream.until(await command_stream.mark())
             after.append(len(late))
             assert len(late) <= WORKERS * BATCH, f"trial {number}: {len(before)} before, {late} after the stop"
-            await workers[0].dispatch(due(campaign))  # it has not heard of the stop
-            assert await carried.until(await carried.mark()) == []
+            await workers[0].dispatch(campaign_ref(campaign))  # This worker does not know about the stop.
+            assert await command_stream.until(await command_stream.mark()) == []
             if number % 2:
-                await skip_rest(pool, due(campaign))
+                await skip_rest(pool, campaign_ref(campaign))
             await stands_as_sent(host, campaign, {*before, *late}, "SKIPPED" if number % 2 else "PENDING")
-        assert sum(each > 0 for each in after) > TRIALS / 5, "many were stopped in the midst of a batch"
+        assert sum(each > 0 for each in after) > TRIALS / 5, "many campaigns were stopped in the middle of a batch"
         await start_campaign(pool, TENANT, paused, actor="test")
-        await asyncio.gather(*(each.dispatch(due(paused)) for each in workers))
+        await asyncio.gather(*(each.dispatch(campaign_ref(paused)) for each in workers))
         await stands_as_sent(host, paused, {f"dev-{each}" for each in range(1, DEVICES + 1)}, "PENDING")
 
 

@@ -1,4 +1,4 @@
-"""A large campaign while everything fails: what the engine counts is what the devices know."""
+"""A large campaign under all kinds of faults: the engine's counters are what the devices report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One large campaign whose devices are mute, repeat themselves, mix up their words or lie, while everything fails.
+"""One large campaign under faults, with devices that are mute, repeat or reorder reports, or send false ones.
 
 ``python -m tests.chaos.thousands --devices 20000``
 """
@@ -19,7 +19,7 @@ from rollwave.mqtt.payload import encode_report
 from tests.auditor import auditing
 from tests.chaos.fresh_databases import FreshDatabases, fresh_databases
 from tests.chaos.workers import Workers, running_workers
-from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, ends, insert_campaign
+from tests.engine import Command, Devices, breakdown, campaign_row, connect, devices, insert_campaign, wait_until_ended
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -37,21 +37,21 @@ SETTINGS = {
 
 @dataclass
 class SimulatedDevices:
-    """Devices, each with one lasting behaviour and one final status, and the count of those."""
+    """Devices that each keep one behaviour and one final status, and the number of devices by final status."""
 
     bad_share: float = 0.05
     tally: dict[str, str] = field(default_factory=dict)
     _answered: set[tuple[str, int | None]] = field(default_factory=set)
 
     def answer(self, command: Command) -> Sequence[bytes]:
-        """What a device says to a command; the same attempt once only."""
+        """The reports of a device to a command. Each attempt is answered once only."""
         if (command.device, command.attempt) in self._answered:
             return ()
         self._answered.add((command.device, command.attempt))
         draw = random.Random(zlib.crc32(command.device.encode()))
         behaviour, end = draw.random(), "FAILED" if draw.random() < self.bad_share else "SUCCESS"
         if behaviour < 0.02:
-            self.tally[command.device] = "FAILED"  # mute: given up at last
+            self.tally[command.device] = "FAILED"  # These devices are mute. The engine fails them in the end.
             return ()
         self.tally[command.device] = end
         words = [encode_report(command.campaign, word) for word in ("DOWNLOADING", "INSTALLING", end)]
@@ -65,7 +65,7 @@ class SimulatedDevices:
 
 
 def lies(command: Command) -> list[bytes]:
-    """What must change nothing: other campaigns, attempts that never were, and no reports at all."""
+    """Messages that must change nothing: for other campaigns, for unknown attempts, and invalid reports."""
     return [
         encode_report(command.campaign + 1, "SUCCESS"),
         encode_report(command.campaign, "FAILED", attempt=ATTEMPTS + 5),
@@ -77,7 +77,7 @@ def lies(command: Command) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended: the engine's word, the rows, and the devices' own."""
+    """The result: the campaign's status and counters, its rows, and what the devices reported."""
 
     campaign: tuple[str, int, int]
     rows: dict[str, int]
@@ -89,13 +89,13 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether the engine's counters and its rows are what the devices know."""
+        """Whether the engine's counters and its rows equal the devices' final statuses."""
         counted = ("COMPLETED", self.tally.get("SUCCESS", 0), self.tally.get("FAILED", 0))
         return self.campaign == counted and self.rows == self.tally and not self.problems
 
 
 async def roll_out(here: FreshDatabases, mosquitto: Mosquitto, number: int, say: Callable[[str], None]) -> Outcome:
-    """A campaign of ``number`` devices, in whose course the broker is restarted and the database crashes."""
+    """Roll out to ``number`` devices, while workers are killed, the broker restarts and the database crashes."""
     crowd = SimulatedDevices()
     async with here.database() as database, devices(mosquitto.url, crowd.answer, "crowd") as fleet:
         settings = SETTINGS | {"DATABASE_URL": database, "MQTT_BROKER_URL": mosquitto.url}
@@ -111,7 +111,7 @@ async def roll_out(here: FreshDatabases, mosquitto: Mosquitto, number: int, say:
                 killing.cancel()
             await workers.replace_ended()
             async with connect(database) as host:
-                await ends(host, campaign, timeout=60 + number / 100)
+                await wait_until_ended(host, campaign, timeout=60 + number / 100)
                 found, rows = await campaign_row(host, campaign), await breakdown(host, campaign)
             workers.note_ended()
             problems = workers.unexpected_ends()
@@ -120,7 +120,7 @@ async def roll_out(here: FreshDatabases, mosquitto: Mosquitto, number: int, say:
 
 
 async def kill_one_after_another(workers: Workers) -> None:
-    """Until cancelled."""
+    """Kill workers until cancelled."""
     for victim in range(1_000_000):
         await asyncio.sleep(KILL_EVERY)
         await workers.signal(victim, signal.SIGKILL)
@@ -130,7 +130,7 @@ async def kill_one_after_another(workers: Workers) -> None:
 async def in_the_middle(
     here: FreshDatabases, mosquitto: Mosquitto, fleet: Devices, number: int, say: Callable[[str], None]
 ) -> None:
-    """The broker is restarted when a third has been sent to, the database crashes at two thirds."""
+    """Restart the broker after a third of the devices has been sent to, and crash the database after two thirds."""
     await eventually(lambda: len(fleet.commands) > number / 3, timeout=number, what="a third")
     say("the broker is restarted")
     await asyncio.to_thread(mosquitto.stop)
@@ -142,7 +142,7 @@ async def in_the_middle(
 
 
 async def watch(fleet: Devices, number: int, say: Callable[[str], None]) -> None:
-    """Until every device has been sent to."""
+    """Wait until every device has been sent to."""
     for tenth in range(1, 11):
         await eventually(
             lambda: len({each.device for each in fleet.commands}) >= number * tenth / 10,  # noqa: B023

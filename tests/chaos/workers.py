@@ -1,4 +1,4 @@
-"""Real worker processes, forked from one that has imported everything: to be killed, or to meet an injected fault."""
+"""Real worker processes, forked from one that has imported everything. They can be killed, or meet injected faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_DATABASE = "error: PostgreSQL cannot be reached"
 
 
 def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) -> None:
-    """The forked process: ``rollwave worker``, as it is."""
+    """Run ``rollwave worker`` in the forked process."""
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -42,9 +42,9 @@ def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) ->
 
 @dataclass
 class Workers:
-    """Workers on one database and one broker. Those that ended are replaced by :meth:`replace_ended`.
+    """Workers on one database and one broker. :meth:`replace_ended` replaces those that ended.
 
-    Each worker that is started meets the next of ``faults``, while there are any.
+    Each started worker meets the next of ``faults``, while there are any.
     """
 
     settings: Mapping[str, str]
@@ -57,7 +57,7 @@ class Workers:
     _started: int = 0
 
     async def start_one(self) -> None:
-        """Start one, and wait until it has looked at the campaigns once, or has ended."""
+        """Start a worker, and wait until it has looked at the campaigns once or has ended."""
         self._started += 1
         fault = next(self.faults, None)
         log = self.folder / f"worker-{self._started}.log"
@@ -77,32 +77,32 @@ class Workers:
             await self.start_one()
 
     def note_ended(self) -> None:
-        """Record how workers that are not running any more have ended."""
+        """Record the exit codes of workers that have ended."""
         for each in [each for each in self._running if not each.is_alive()]:
             each.join()
             self._ended.append((each.exitcode, self._running.pop(each)))
 
     def killed(self) -> int:
-        """How many were ended by SIGKILL, from outside or by a fault."""
+        """The number of workers ended by SIGKILL, from outside or by a fault."""
         return sum(code == -signal.SIGKILL for code, _ in self._ended)
 
     def unexpected_ends(self) -> list[str]:
         """The last log lines of workers that ended without SIGKILL or SIGTERM.
 
-        One that finds no database when it starts says so and ends: its host starts it again.
+        A worker that finds no database at its start logs this and ends: its host would start it again.
         """
-        asked = (0, -signal.SIGKILL, -signal.SIGTERM)  # the last one while it was starting
+        asked = (0, -signal.SIGKILL, -signal.SIGTERM)  # The database became unavailable while the worker started.
         logs = [log for code, log in self._ended if code not in asked and log.exists()]
         return [last for log in logs if NO_DATABASE not in (last := log.read_text()[-500:])]
 
     def logs_of_survivors(self) -> list[str]:
-        """Logs of those that were not killed, so that what they met is in there, now or soon."""
+        """The logs of workers that were not killed. The faults they met are in the log, now or soon."""
         ended = [log for code, log in self._ended if code != -signal.SIGKILL]
         alive = [log for process, log in self._running.items() if process.is_alive()]
         return [log.read_text() for log in (*ended, *alive) if log.exists()]
 
     async def signal(self, which: int, number: signal.Signals) -> None:
-        """Send a signal to one of them; after SIGKILL and SIGTERM, wait until it is gone."""
+        """Send a signal to one worker. After SIGKILL and SIGTERM, wait until it has ended."""
         if not self._running:
             return
         process = list(self._running)[which % len(self._running)]
@@ -120,7 +120,7 @@ class Workers:
                 os.kill(each.pid, signal.SIGCONT)
 
     def output(self) -> str:
-        """All that they have logged."""
+        """All log output of the workers."""
         return "".join(each.read_text() for each in sorted(self.folder.glob("worker-*.log")))
 
     def kill_all(self) -> None:
@@ -134,7 +134,7 @@ class Workers:
 async def running_workers(
     settings: Mapping[str, str], folder: Path, wanted: int, faults: Iterable[InjectedFault | None] = ()
 ) -> AsyncIterator[Workers]:
-    """Run ``wanted`` workers for the block. None of them outlives it."""
+    """Run ``wanted`` workers for the block, and kill them at its end."""
     workers = Workers(settings, folder, wanted, iter(faults))
     try:
         await asyncio.gather(*(workers.start_one() for _ in range(wanted)))

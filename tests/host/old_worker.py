@@ -1,7 +1,7 @@
 """The host's own OTA worker, from before Rollwave: ``python -m tests.host.old_worker URL BROKER``.
 
-It does the job as the contract describes it, and as such workers usually do it: it publishes first and writes
-``DOWNLOADING`` afterwards, over whatever the device has reported in between. Ends on SIGTERM.
+It follows the contract as such workers usually do: it publishes first and writes ``DOWNLOADING`` afterwards, over
+whatever the device has reported in between. Ends on SIGTERM.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def _send(pool: Any, session: Session, tenant: str, campaign: Any) -> None
         receipt = await session.publish(f"tenant/{tenant}/device/{row['device_id']}/ota", json.dumps(command).encode())
         await receipt.acknowledged()
     async with _as_tenant(pool, tenant) as connection:
-        # A device that was quicker than this has its SUCCESS written over.
+        # If the device has already reported SUCCESS, this overwrites it.
         await connection.executemany(
             "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now() AT TIME ZONE 'UTC'"
             " WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3",

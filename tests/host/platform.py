@@ -1,4 +1,4 @@
-"""The host's database: made as its migrations make it, with its logins."""
+"""The host's database, as its migrations create it, and its logins."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.support import rollwave
 HERE = Path(__file__).parent
 
 RUNNING = 3
-"""The campaign of 24 devices that runs when Rollwave comes."""
+"""The campaign of 24 devices that runs when Rollwave is installed."""
 
 _LOGINS = ("host_owner", "host_service", "host_reports", "rollwave_worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """URLs of one database, by who logs in.
+    """URLs of one database, by login.
 
     ``root``: a superuser · ``owner``: owns the tables · ``service``: works as ``pulse_app`` · ``reports``: reads ·
-    ``worker``: a login of Rollwave's own, which ``migrate`` has to grant something.
+    ``worker``: a login for Rollwave's workers, which ``migrate`` has to grant rights to.
     """
 
     root: str
@@ -31,14 +31,14 @@ class Host:
     worker: str
 
     def migrate(self, *arguments: str, url: str | None = None) -> str:
-        """``rollwave migrate``, as ``root`` unless ``url`` says who; what it said."""
+        """Run ``rollwave migrate`` as ``root``, or with ``url``. Returns its output."""
         done = rollwave("migrate", *arguments, env={"DATABASE_URL": url or self.root})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
 
 async def make_host(database: str, *, rows: bool = True) -> Host:
-    """The host's tables in an empty ``database``, and its ``rows``."""
+    """Create the host's tables in an empty ``database``, and its ``rows``."""
 
     def login(name: str) -> str:
         return database.replace("postgres@", f"{name}@", 1)

@@ -1,4 +1,4 @@
-"""A pool as a host sets it up for its own code, with codecs and a record class, and the engine over it."""
+"""A pool as a host creates it for its own code, with codecs and a record class, and the engine using it."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ CODECS: dict[str, Codec] = {
     "text": (str, lambda text: text or None),
     "varchar": (str, lambda text: text or None),
 }
-"""Every type that hosts convert, as text in and out: JSON to Python values, times to text, an empty text to None."""
+"""Every type that hosts convert, as text: JSON to Python values, times to text, an empty text to None."""
 
 
 async def usual_codecs(connection: _Connection) -> None:
-    """The usual ``init=``: JSON goes in and comes out as Python values."""
+    """A usual ``init=``: converts JSON to Python values and back."""
     await _set(connection, "json", "jsonb")
 
 
 async def all_codecs(connection: _Connection) -> None:
-    """An ``init=`` that converts whatever can be converted."""
+    """An ``init=`` that converts every type that can be converted."""
     await _set(connection, *CODECS)
 
 
@@ -65,7 +65,7 @@ async def _set(connection: _Connection, *names: str) -> None:
 
 
 class Row(asyncpg.Record):
-    """A host's record: its columns are attributes too."""
+    """A host's record class: its columns are attributes, too."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -76,7 +76,7 @@ class Row(asyncpg.Record):
 
 @asynccontextmanager
 async def host_pool(url: str, **how: Any) -> AsyncIterator[Pool]:
-    """A host's pool over ``url``; ``how`` as ``asyncpg.create_pool`` takes it."""
+    """A host's pool over ``url``. ``how``: arguments for ``asyncpg.create_pool``."""
     async with asyncpg.create_pool(url, min_size=0, **how) as pool:
         yield pool
 
@@ -86,13 +86,13 @@ LISTENED_TO = "SELECT EXISTS (SELECT FROM rollwave_listener_slots WHERE subscrib
 
 @asynccontextmanager
 async def engine(pool: Pool) -> AsyncIterator[None]:
-    """The two coroutines over a host's pool."""
+    """Run Rollwave's two coroutines on a host's pool."""
     running = [
         asyncio.create_task(run_ota_status_listener(pool)),
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1)),
     ]
     try:
-        await eventually(lambda: _listened_to(pool), what="listened to")
+        await eventually(lambda: _listened_to(pool), what="a listener is subscribed")
         yield
     finally:
         for each in running:

@@ -1,8 +1,8 @@
 """The host's worker process: ``python -m tests.host.process URL``.
 
-Its own workers and Rollwave's two coroutines stand in one bare ``asyncio.gather``, as hosts write it. Each of its own
-workers prints ``beat NAME COUNT`` ten times a second: a test sees whether one has stopped. All else comes from options
-and from the environment, as in production.
+Its own workers and Rollwave's two coroutines run in one bare ``asyncio.gather``, as hosts write it. Each of its own
+workers prints ``beat NAME COUNT`` ten times a second, so that a test sees whether one has stopped. Everything else
+comes from options and from the environment, as in production.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ async def _work(options: argparse.Namespace) -> None:
 
 
 async def _own_loop(tick: Any, pool: Any, interval: float) -> None:
-    """The loop that a host has already, for all of its workers."""
+    """The loop that a host runs all of its workers in."""
     while True:
         await tick(pool)
         await asyncio.sleep(interval)
@@ -60,7 +60,7 @@ async def _own_worker(name: str) -> None:
 
 
 async def _with_codecs(connection: Any) -> None:
-    """The usual codecs: JSON goes in and comes out as Python values."""
+    """The usual codecs: JSON to Python values and back."""
     for name in ("json", "jsonb"):
         await connection.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 

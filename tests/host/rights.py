@@ -1,7 +1,7 @@
-"""What each login may really do: every statement is tried, in a transaction that is rolled back.
+"""What each login may do: every statement is tried, in a transaction that is rolled back.
 
-Nothing here reads who was granted what: a grant without a policy, a policy without a grant and a membership that lends
-rights come out as what they amount to.
+Grants are not read. So a grant without a policy, a policy without a grant, and a membership that passes on rights
+show what they allow in effect.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 from tests.engine import Connection, connect
 
 DENIED, ALLOWED = "denied", "allowed"
-"""``ALLOWED``: it was tried, and failed at most for another reason, such as a missing value."""
+"""``ALLOWED``: the statement was permitted. It may have failed for another reason, such as a missing value."""
 
 TENANTS = ("north", "south", "west")
-"""The host has the first two; a login that may register the third widens what there is."""
+"""The host has the first two tenants. A login that may register the third has too many rights."""
 
 SITUATIONS: Mapping[str, str] = {
     "nothing set": "",
@@ -27,7 +27,7 @@ SITUATIONS: Mapping[str, str] = {
 
 
 class Tried(NamedTuple):
-    """Who tried what."""
+    """One statement, and the login and tenant that it was tried with."""
 
     actor: str
     situation: str
@@ -36,15 +36,15 @@ class Tried(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """What is tried on: tables with their columns, sequences, and functions with the types of their arguments."""
+    """The objects that statements are tried on: tables with columns, sequences, and functions with argument types."""
 
     tables: dict[str, list[str]]
     sequences: list[str]
     functions: dict[str, str]
 
 
-async def everything(root: Connection) -> Objects:
-    """All there is in the schema."""
+async def all_objects(root: Connection) -> Objects:
+    """All objects of the schema."""
     tables: dict[str, list[str]] = {}
     for row in await root.fetch(
         "SELECT c.relname::text AS name, a.attname::text AS column FROM pg_class c"
@@ -62,10 +62,13 @@ async def everything(root: Connection) -> Objects:
     return Objects(tables, [name for (name,) in sequences], {row[0]: row[1] for row in functions})
 
 
-async def tried(
+async def try_all_statements(
     actors: Mapping[str, str], objects: Objects, *, role: Mapping[str, str] | None = None
 ) -> dict[Tried, str]:
-    """What came of every statement. ``actors``: URLs by name; ``role``: the role that an actor takes on."""
+    """Try every statement. Returns the outcomes.
+
+    ``actors``: URLs by name. ``role``: the role that an actor takes on.
+    """
     found: dict[Tried, str] = {}
     statements = list(_statements(objects))
     for actor, url in actors.items():
@@ -79,7 +82,7 @@ async def tried(
 
 
 def differences(before: Mapping[Tried, str], after: Mapping[Tried, str]) -> dict[Tried, tuple[str, str]]:
-    """What is another outcome now, of all that could be tried before."""
+    """The statements with another outcome than before. New statements are left out."""
     return {key: (was, after[key]) for key, was in before.items() if after[key] != was}
 
 

@@ -1,4 +1,4 @@
-"""The host's worker process, started for a test, and whether its own workers are still at work."""
+"""The host's worker process, started for a test, and a check that its own workers still work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.support import Running, environment, eventually
 
 @asynccontextmanager
 async def host_process(database: str, log: Path, *options: str, **settings: str) -> AsyncIterator[Running]:
-    """``python -m tests.host.process`` with these options and settings; given out once all its own workers beat."""
+    """Run ``python -m tests.host.process`` with these options and settings.
+
+    Yields once all its own workers print beats.
+    """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -30,7 +33,9 @@ async def host_process(database: str, log: Path, *options: str, **settings: str)
         )
     running = Running(process, log)
     try:
-        await eventually(lambda: all(beats(running, each) for each in OWN_WORKERS), what="the host's own workers beat")
+        await eventually(
+            lambda: all(heartbeats(running, each) for each in OWN_WORKERS), what="the host's own workers beat"
+        )
         yield running
     finally:
         if process.returncode is None:
@@ -38,20 +43,21 @@ async def host_process(database: str, log: Path, *options: str, **settings: str)
         await process.wait()
 
 
-def beats(running: Running, name: str) -> int:
-    """How often one of the host's own workers has beaten."""
+def heartbeats(running: Running, name: str) -> int:
+    """The number of beats that one of the host's own workers has printed."""
     return running.output().count(f"beat {name} ")
 
 
-async def all_beat_on(running: Running, times: int = 5) -> None:
-    """Wait until each of the host's own workers has beaten so many more times: none of them was taken down."""
-    wanted = {name: beats(running, name) + times for name in OWN_WORKERS}
+async def wait_for_heartbeats(running: Running, times: int = 5) -> None:
+    """Wait until each of the host's own workers has printed this many more beats: none of them has stopped."""
+    wanted = {name: heartbeats(running, name) + times for name in OWN_WORKERS}
     await eventually(
-        lambda: all(beats(running, name) >= count for name, count in wanted.items()), what=f"all of {OWN_WORKERS} go on"
+        lambda: all(heartbeats(running, name) >= count for name, count in wanted.items()),
+        what=f"all of {OWN_WORKERS} go on",
     )
     assert running.process.returncode is None
 
 
-def said(running: Running) -> list[str]:
+def log_lines(running: Running) -> list[str]:
     """The lines of its log, without the beats."""
     return [line for line in running.output().splitlines() if not line.startswith("beat ")]

@@ -1,4 +1,4 @@
-"""A host's running campaign goes on under the engine, and what the host left in its rows fails no device."""
+"""A host's running campaign continues under the engine, and old values in the host's rows fail no device."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from rollwave.store.executions import Times
 from tests.engine import (
     TENANT,
     Connection,
+    always_succeeds,
     breakdown,
+    campaign_ref,
     campaign_row,
-    claims,
     connect,
     device_row,
     devices,
-    due,
-    ends,
     events,
+    incoming_report,
     insert_campaign,
-    listened_to,
-    said,
-    succeeds,
+    make_claims,
+    subscribed_listener,
+    wait_until_ended,
     worker,
 )
 from tests.host.platform import RUNNING, Host, make_host
@@ -46,13 +46,13 @@ from tests.host.platform import RUNNING, Host, make_host
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 DONE, STOPPED = 1, 2
-"""Campaigns of the host's past: COMPLETED, and ABORTED with a device in progress and two that wait."""
+"""The host's earlier campaigns: COMPLETED, and ABORTED with a device in progress and two pending ones."""
 
 OVERWRITTEN = [f"dev-{number}" for number in range(5, 10)]
 LEFT_IN_PROGRESS = [f"dev-{number}" for number in range(10, 18)]
 
 SOON = {"OTA_PROGRESS_TIMEOUT": "1", "ROLLWAVE_DEVICE_TIMEOUT": "600"}
-"""Silence is noticed soon. The whole time of devices that the host sent to days ago is over, unless it begins anew."""
+"""Silence is noticed soon. The device timeout of devices sent to days ago is over, unless it begins again."""
 
 
 @pytest.fixture
@@ -70,15 +70,15 @@ async def root(host: Host) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def pool(host: Host) -> AsyncIterator[Pool]:
-    async with create_pool(host.worker) as pool, listened_to(pool):
+    async with create_pool(host.worker) as pool, subscribed_listener(pool):
         yield pool
 
 
 async def look(
     pool: Pool, campaign: int = RUNNING, status: CampaignStatus = CampaignStatus.RUNNING, **options: Any
 ) -> Look:
-    """What a worker does every few seconds."""
-    return await Upkeep(pool, Settings(), **options).look_after(replace(due(campaign), status=status))
+    """Look after the campaigns, as a worker does every few seconds."""
+    return await Upkeep(pool, Settings(), **options).look_after(replace(campaign_ref(campaign), status=status))
 
 
 async def history(root: Connection, campaign: int = RUNNING) -> list[str]:
@@ -101,10 +101,10 @@ async def test_devices_left_in_progress_for_days_are_not_failed_at_adoption(
     past = await rows_of(root, DONE, STOPPED)
     started = await started_at(root)
     async with (
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         worker(host.worker, broker.url, tmp_path / "log", **SOON) as running,
     ):
-        await ends(root, RUNNING, timeout=60)
+        await wait_until_ended(root, RUNNING, timeout=60)
         assert sorted(fleet.times_sent(RUNNING)) == sorted([*LEFT_IN_PROGRESS, *(f"dev-{n}" for n in range(18, 25))])
         assert await campaign_row(root, RUNNING) == ("COMPLETED", 24, 0)
         [adopted] = events(running, "ota_campaign_adopted")
@@ -112,7 +112,7 @@ async def test_devices_left_in_progress_for_days_are_not_failed_at_adoption(
         assert not events(running, "ota_campaign_auto_abort")
     numbers = ("campaign_id", "tenant_id", "level", "waiting", "in_progress", "succeeded", "failed", "skipped")
     assert [adopted[name] for name in numbers] == [RUNNING, "north", "info", 7, 8, 9, 0, 0]
-    assert started.items() <= (await started_at(root)).items(), "hosts show it"
+    assert started.items() <= (await started_at(root)).items(), "hosts display it"
     assert await rows_of(root, DONE, STOPPED) == past
     assert await campaign_row(root, STOPPED) == ("ABORTED", 0, 1)
     assert await history(root, STOPPED) == []
@@ -141,18 +141,18 @@ async def test_the_whole_time_of_an_adopted_device_begins_at_adoption(root: Conn
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_report_that_comes_first_adopts_a_device_too(root: Connection, pool: Pool, *, together: bool) -> None:
-    reports = [said("dev-10", RUNNING, "DOWNLOADING")]
+    reports = [incoming_report("dev-10", RUNNING, "DOWNLOADING")]
     if together:
         campaign = await insert_campaign(root, 1, tenant="south")
         await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", campaign)
-        reports.append(said("dev-1", campaign, "DOWNLOADING", tenant="south"))
+        reports.append(incoming_report("dev-1", campaign, "DOWNLOADING", tenant="south"))
     await Ingest(pool, Settings()).take_in(reports)
     left = await root.fetchval(
         "SELECT EXTRACT(epoch FROM due_at - now())::float8 FROM ota_device_status"
         " WHERE campaign_id = $1 AND device_id = 'dev-10'",
         RUNNING,
     )
-    assert left > 1700, "half an hour of silence, not none"
+    assert left > 1700, "half an hour of silence has been counted"
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -160,11 +160,11 @@ async def test_a_report_that_comes_first_does_not_judge_a_campaign_by_a_hosts_co
     root: Connection, pool: Pool, *, together: bool
 ) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 1, failed = 2 WHERE id = $1", RUNNING)
-    reports = [said("dev-10", RUNNING, "SUCCESS" if together else "FAILED")]
+    reports = [incoming_report("dev-10", RUNNING, "SUCCESS" if together else "FAILED")]
     if together:
         campaign = await insert_campaign(root, 1, tenant="south")
         await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", campaign)
-        reports.append(said("dev-1", campaign, "DOWNLOADING", tenant="south"))
+        reports.append(incoming_report("dev-1", campaign, "DOWNLOADING", tenant="south"))
     await Ingest(pool, Settings()).take_in(reports)
     await look(pool)
     assert await campaign_row(root, RUNNING) == (("RUNNING", 10, 0) if together else ("RUNNING", 9, 1))
@@ -178,23 +178,23 @@ async def test_all_rows_are_adopted_before_the_guardrail_is_judged(root: Connect
     )
     await root.execute(
         "WITH finished AS (DELETE FROM ota_device_status WHERE campaign_id = $1 AND device_id = ANY ($2) RETURNING *)"
-        " INSERT INTO ota_device_status SELECT * FROM finished",  # PostgreSQL comes upon them last
+        " INSERT INTO ota_device_status SELECT * FROM finished",  # PostgreSQL comes to them last.
         RUNNING,
         OVERWRITTEN,
     )
     await root.execute(
         "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
     )
-    claimer = claims(pool, Settings())
+    claimer = make_claims(pool, Settings())
     assert (await look(pool, max_adopted_per_look=8)).left_behind
-    assert not (await claimer.claim(due(RUNNING))).commands
-    await Counters(pool, Settings()).reconcile(due(RUNNING))
+    assert not (await claimer.claim(campaign_ref(RUNNING))).commands
+    await Counters(pool, Settings()).reconcile(campaign_ref(RUNNING))
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == []
     assert not (await look(pool, max_adopted_per_look=8)).left_behind
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == ["finished_restored", "adopted"]
-    assert (await claimer.claim(due(RUNNING))).commands
+    assert (await claimer.claim(campaign_ref(RUNNING))).commands
 
 
 async def test_a_device_that_the_host_counted_is_not_counted_again_when_restored(root: Connection, pool: Pool) -> None:
@@ -207,12 +207,12 @@ async def test_a_device_that_the_host_counted_is_not_counted_again_when_restored
 
 
 async def test_a_report_during_a_pause_sets_a_deadline_without_adding_the_pause(root: Connection, pool: Pool) -> None:
-    """The first device reports before anybody has looked, the second one and a third in the pause."""
+    """The first device reports before a worker has looked, the second and a third one during the pause."""
     await root.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", RUNNING)
     south = await insert_campaign(root, 1, tenant="south")
     await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", south)
     intake = Ingest(pool, Settings())
-    await intake.take_in([said("dev-10", RUNNING, "INSTALLING")])
+    await intake.take_in([incoming_report("dev-10", RUNNING, "INSTALLING")])
     await look(pool, status=CampaignStatus.PAUSED)
     await root.execute("UPDATE ota_campaigns SET active_at = active_at - interval '1 hour' WHERE id = $1", RUNNING)
     await root.execute(
@@ -220,8 +220,13 @@ async def test_a_report_during_a_pause_sets_a_deadline_without_adding_the_pause(
         " AND device_id IN ('dev-11', 'dev-12')",
         RUNNING,
     )
-    await intake.take_in([said("dev-11", RUNNING, "INSTALLING")])
-    await intake.take_in([said("dev-12", RUNNING, "INSTALLING"), said("dev-1", south, "INSTALLING", tenant="south")])
+    await intake.take_in([incoming_report("dev-11", RUNNING, "INSTALLING")])
+    await intake.take_in(
+        [
+            incoming_report("dev-12", RUNNING, "INSTALLING"),
+            incoming_report("dev-1", south, "INSTALLING", tenant="south"),
+        ]
+    )
     await root.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", RUNNING)
     await look(pool)
     rows = await root.fetch(
@@ -256,7 +261,7 @@ async def test_a_skipped_device_that_a_host_sends_to_is_in_progress(
     counted = await root.fetchrow("SELECT skipped, downloading, installing FROM ota_campaigns WHERE id = $1", RUNNING)
     assert counted is not None
     assert tuple(counted) == (6, 5, 4)
-    await Ingest(pool, Settings()).take_in([said("dev-20", RUNNING, "SUCCESS")])
+    await Ingest(pool, Settings()).take_in([incoming_report("dev-20", RUNNING, "SUCCESS")])
     assert (await device_row(root, RUNNING, "dev-20"))["status"] == "SUCCESS"
 
 
@@ -275,7 +280,7 @@ async def test_a_finished_device_that_the_host_overwrote_is_restored(root: Conne
     before = {device: (await device_row(root, RUNNING, device))["completed_at"] for device in OVERWRITTEN}
     await look(pool)
     rows = {device: await device_row(root, RUNNING, device) for device in OVERWRITTEN}
-    assert {device: row["completed_at"] for device, row in rows.items()} == before, "set once"
+    assert {device: row["completed_at"] for device, row in rows.items()} == before, "it is set once"
     assert [row["status"] for row in rows.values()] == ["FAILED", *["SUCCESS"] * 4], "by its own report"
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == ["attempt_failed", "finished_restored", "adopted"]
@@ -284,7 +289,7 @@ async def test_a_finished_device_that_the_host_overwrote_is_restored(root: Conne
 async def test_an_overwritten_failure_is_counted_and_recorded_once(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET abort_threshold = 0.1 WHERE id = $1", RUNNING)
     await look(pool)
-    await Ingest(pool, Settings()).take_in([said("dev-10", RUNNING, "FAILED")])
+    await Ingest(pool, Settings()).take_in([incoming_report("dev-10", RUNNING, "FAILED")])
     assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1)
     await root.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', error_message = 'no space left'"
@@ -292,15 +297,17 @@ async def test_an_overwritten_failure_is_counted_and_recorded_once(root: Connect
         RUNNING,
     )
     await look(pool)
-    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1), "two of eleven would be too many"
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 9, 1), (
+        "two failures of eleven devices would trip the guardrail"
+    )
     assert (await history(root)).count("attempt_failed") == 1
 
 
 async def test_counters_are_right_before_the_first_command(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET succeeded = 0, failed = 3 WHERE id = $1", RUNNING)
-    assert not (await claims(pool, Settings()).claim(due(RUNNING))).commands, "nobody has looked"
+    assert not (await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))).commands, "no worker has looked yet"
     await look(pool)
-    batch = await claims(pool, Settings()).claim(due(RUNNING))
+    batch = await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))
     assert [each.device_id for each in batch.commands] == [f"dev-{n}" for n in range(18, 23)]
     row = await root.fetchrow(
         "SELECT succeeded, failed, sent, pending, downloading, installing, skipped FROM ota_campaigns WHERE id = $1",
@@ -312,9 +319,9 @@ async def test_counters_are_right_before_the_first_command(root: Connection, poo
 
 
 async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Connection, pool: Pool) -> None:
-    """By a claim that comes before the first look, or a check of its counters."""
-    await claims(pool, Settings()).claim(due(RUNNING))
-    await Counters(pool, Settings()).reconcile(due(RUNNING))
+    """A claim before the first look, or a check of its counters, must not count the campaign."""
+    await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))
+    await Counters(pool, Settings()).reconcile(campaign_ref(RUNNING))
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) is None
     await look(pool)
     assert await root.fetchval("SELECT skipped FROM ota_campaigns WHERE id = $1", RUNNING) == 0
@@ -322,12 +329,16 @@ async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Con
 
 async def test_the_canary_counts_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
-    claimer = claims(pool, Settings())
+    claimer = make_claims(pool, Settings())
     await look(pool)
-    assert not (await claimer.claim(due(RUNNING))).commands, "17 have been sent to, and the first wave has 2"
-    await Ingest(pool, Settings()).take_in([said(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
+    assert not (await claimer.claim(campaign_ref(RUNNING))).commands, (
+        "17 devices have been sent to, and the first wave has 2"
+    )
+    await Ingest(pool, Settings()).take_in([incoming_report(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
     await look(pool)
-    assert len((await claimer.claim(due(RUNNING))).commands) == 5, "all of them are done, and the gate is open"
+    assert len((await claimer.claim(campaign_ref(RUNNING))).commands) == 5, (
+        "all devices of the wave have ended, and the gate is open"
+    )
 
 
 async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Connection, pool: Pool) -> None:
@@ -341,8 +352,8 @@ async def test_real_failures_over_the_threshold_abort_it_at_adoption(root: Conne
     assert (await campaign_row(root, RUNNING))[0] == "ABORTED"
 
 
-async def overwritten_later(root: Connection, device: str, *, due_at: str) -> None:
-    """By the host's old worker, which has not been stopped."""
+async def overwritten_by_the_old_worker(root: Connection, device: str, *, due_at: str) -> None:
+    """The row as the host's old worker, which still runs, writes it later."""
     await root.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', started_at = now(), progress_pct = 100,"
         f" completed_at = now() - interval '1 second', due_at = {due_at} WHERE campaign_id = $1 AND device_id = $2",
@@ -358,14 +369,16 @@ async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, po
         "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 day',"
         " subscribed_at = now() - interval '1 day'"
     )
-    await overwritten_later(root, "dev-1", due_at=due_at)
+    await overwritten_by_the_old_worker(root, "dev-1", due_at=due_at)
     await root.execute("UPDATE ota_campaigns SET suspended_lately = 0 WHERE id = $1", RUNNING)
-    await overwritten_later(root, "dev-18", due_at=due_at)
-    await Ingest(pool, Settings()).take_in([said("dev-1", RUNNING, "FAILED")])
+    await overwritten_by_the_old_worker(root, "dev-18", due_at=due_at)
+    await Ingest(pool, Settings()).take_in([incoming_report("dev-1", RUNNING, "FAILED")])
     for _ in range(3):
         await look(pool)
     assert (await device_row(root, RUNNING, "dev-1"))["status"] == "SUCCESS"
-    assert await campaign_row(root, RUNNING) == ("RUNNING", 10, 0), "one was counted before, the other one was not"
+    assert await campaign_row(root, RUNNING) == ("RUNNING", 10, 0), (
+        "one device was counted before, the other one was not"
+    )
     found = await breakdown(root, RUNNING)
     row = await root.fetchrow("SELECT downloading, installing FROM ota_campaigns WHERE id = $1", RUNNING)
     assert row is not None
@@ -377,7 +390,7 @@ async def test_a_row_that_a_host_sets_back_to_pending_starts_again(root: Connect
     await root.execute(
         "UPDATE ota_device_status SET status = 'PENDING' WHERE campaign_id = $1 AND device_id = 'dev-1'", RUNNING
     )
-    commands = (await claims(pool, Settings()).claim(due(RUNNING))).commands
+    commands = (await make_claims(pool, Settings()).claim(campaign_ref(RUNNING))).commands
     assert "dev-1" in {each.device_id for each in commands}
     async with tenant_transaction(pool, TENANT, generic_plans=True) as connection:
         await executions.mark_sent(connection, TENANT, RUNNING, commands, Times(60, 60, 600))
@@ -388,7 +401,7 @@ async def test_a_row_that_a_host_sets_back_to_pending_starts_again(root: Connect
             Times(60, 60, 600),
             max_attempts=3,
         )
-    assert effect.applied, "what it finished long ago is over, and it has all its time again"
+    assert effect.applied, "its earlier result no longer counts, and its device timeout begins again"
     row = await device_row(root, RUNNING, "dev-1")
     assert row["completed_at"] is None
     assert await root.fetchval(
@@ -430,8 +443,8 @@ async def test_devices_that_a_host_inserts_later_are_adopted(root: Connection, p
     campaign = await insert_campaign(root, 0, rollout_strategy="canary", canary_percent=50.0)
     for _ in range(2):
         await look(pool, campaign)
-        await Counters(pool, Settings()).reconcile(due(campaign))
-        assert not (await claims(pool, Settings()).claim(due(campaign))).commands
+        await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
+        assert not (await make_claims(pool, Settings()).claim(campaign_ref(campaign))).commands
     await root.execute(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, started_at)"
         " SELECT 'north', $1, 'dev-' || n, CASE n WHEN 1 THEN 'DOWNLOADING' ELSE 'PENDING' END, now()"
@@ -439,11 +452,13 @@ async def test_devices_that_a_host_inserts_later_are_adopted(root: Connection, p
         campaign,
     )
     await look(pool, campaign)
-    assert len((await claims(pool, Settings()).claim(due(campaign))).commands) == 3, "half of 8, one was sent"
+    assert len((await make_claims(pool, Settings()).claim(campaign_ref(campaign))).commands) == 3, (
+        "half of 8 devices, and one was sent to"
+    )
     assert await history(root, campaign) == ["adopted"]
 
 
 async def test_a_campaign_without_sent_devices_needs_no_adoption(root: Connection, pool: Pool) -> None:
     campaign = await insert_campaign(root, 4)
-    assert len((await claims(pool, Settings()).claim(due(campaign))).commands) == 4
+    assert len((await make_claims(pool, Settings()).claim(campaign_ref(campaign))).commands) == 4
     assert await history(root, campaign) == []

@@ -1,4 +1,4 @@
-"""A host's own tables, rows and logins, before and after ``rollwave migrate`` takes them in."""
+"""A host's own tables, rows and logins, before and after ``rollwave migrate`` adopts them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rollwave.store.queries import load
 from tests import groups
 from tests.engine import (
     Connection,
+    always_succeeds,
     breakdown,
     campaign_row,
     connect,
     device_row,
     devices,
-    ends,
     insert_campaign,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.support import eventually, free_port, rollwave, rollwave_running
@@ -157,7 +157,7 @@ HALFWAY = 2
 
 @dataclass(frozen=True)
 class Host:
-    """A database that a host made: its owner, an application's login that was granted all, and a worker's."""
+    """A database made by a host: its owner, an application's login with all rights, and a login for workers."""
 
     root: str
     owner: str
@@ -199,7 +199,7 @@ async def root(host: Host) -> AsyncIterator[Connection]:
 
 
 async def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the seven tables, by the contract's columns."""
+    """Every row of the seven tables, with the contract's columns."""
     return {
         table: [tuple(row) for row in await connection.fetch(f"SELECT {columns} FROM {table} ORDER BY {columns}")]
         for table, columns in CONTRACT.items()
@@ -220,7 +220,7 @@ async def test_adoption_changes_no_row_and_the_hosts_statements_still_work(host:
 
 
 async def work_as_before(login: Connection) -> None:
-    """What a host's own service does to its tables all day; it leaves no trace."""
+    """Run a host's usual statements on its tables, and remove their effects."""
     transaction = login.transaction()
     await transaction.start()
     campaign = await login.fetchval(
@@ -247,7 +247,7 @@ async def test_a_campaign_that_the_host_started_completes_after_adoption(
 ) -> None:
     host.migrate("--grant-to", "runner")
     async with (
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         worker(host.runner, broker.url, tmp_path / "log", ROLLWAVE_RECONCILE_INTERVAL="0.5"),
     ):
         await eventually(lambda: len(fleet.commands) == 5, what="those that were PENDING are sent to")
@@ -255,11 +255,11 @@ async def test_a_campaign_that_the_host_started_completes_after_adoption(
         fleet.report("dev-6", HALFWAY, "INSTALLING", progress=50)
         fleet.report("dev-4", HALFWAY, "SUCCESS")
         fleet.report("dev-1", HALFWAY, "FAILED")
-        await fleet.delivered()
+        await fleet.wait_until_delivered()
         await eventually(lambda: is_installing(root), what="a row left DOWNLOADING takes a report")
         fleet.report("dev-6", HALFWAY, "SUCCESS")
         fleet.report("dev-7", HALFWAY, "FAILED")
-        await ends(root, HALFWAY)
+        await wait_until_ended(root, HALFWAY)
         assert sorted(each.device for each in fleet.commands) == [f"dev-{n}" for n in (10, 11, 12, 8, 9)]
         assert {each.attempt for each in fleet.commands} == {1}
     assert await campaign_row(root, HALFWAY) == ("COMPLETED", 10, 2)
@@ -306,10 +306,10 @@ async def test_with_forced_row_security_the_host_needs_a_tenant_too(
             }
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await login.execute("INSERT INTO devices (tenant_id, device_id) VALUES ('south', 'forged')")
-    async with devices(broker.url, succeeds) as fleet, worker(host.runner, broker.url, tmp_path / "log"):
+    async with devices(broker.url, always_succeeds) as fleet, worker(host.runner, broker.url, tmp_path / "log"):
         for device in ("dev-5", "dev-6", "dev-7"):
             fleet.report(device, HALFWAY, "SUCCESS")
-        await ends(root, HALFWAY)
+        await wait_until_ended(root, HALFWAY)
 
 
 async def test_pulse_app_sees_only_its_tenant_right_after_adoption(host: Host, root: Connection) -> None:
@@ -410,7 +410,7 @@ async def test_a_large_group_in_adopted_tables_is_targeted_in_batches(
     host: Host, root: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     host.migrate("--grant-to", "runner")
-    everyone = groups.named(1, 35)
+    everyone = groups.device_names(1, 35)
     await root.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ('north', 'many')")
     await root.execute(
         "INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT 'north', 'many', unnest($1::text[])",
@@ -420,10 +420,10 @@ async def test_a_large_group_in_adopted_tables_is_targeted_in_batches(
         campaign = await groups.create(root, pool, group="many")
         await start_campaign(pool, "north", campaign, actor="test")
     assert await groups.targeted(root, campaign) == everyone[: groups.BATCH]
-    async with devices(broker.url, succeeds), worker(host.runner, broker.url, tmp_path / "log"):
-        await ends(root, campaign)
+    async with devices(broker.url, always_succeeds), worker(host.runner, broker.url, tmp_path / "log"):
+        await wait_until_ended(root, campaign)
     assert await groups.targeted(root, campaign) == everyone
-    assert await groups.marks(root, campaign) == (35, None, None)
+    assert await groups.targeting_progress(root, campaign) == (35, None, None)
 
 
 async def test_adoption_adds_the_tables_that_the_host_lacks(
@@ -442,9 +442,9 @@ async def test_adoption_adds_the_tables_that_the_host_lacks(
         async with connect(half.application) as login:
             await login.execute("INSERT INTO devices (tenant_id, device_id) VALUES ('north', 'dev-1')")
             assert await login.fetchval("SELECT name FROM tenants") == "North"
-        async with devices(broker.url, succeeds), worker(half.runner, broker.url, tmp_path / "log"):
+        async with devices(broker.url, always_succeeds), worker(half.runner, broker.url, tmp_path / "log"):
             await root.execute("ALTER TABLE tenants ALTER name SET DEFAULT ''")
-            await ends(root, await insert_campaign(root, 12))
+            await wait_until_ended(root, await insert_campaign(root, 12))
 
 
 async def test_a_table_owner_without_superuser_can_adopt(host: Host, root: Connection) -> None:

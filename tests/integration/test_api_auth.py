@@ -1,4 +1,4 @@
-"""Keys: whom they speak for, what they allow, and when they stop."""
+"""API keys: their tenant, their rights, and when they stop working."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store import access
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, create_campaign
 
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJub3J0aCJ9."
 
@@ -66,7 +66,7 @@ async def test_an_api_key_expires_by_the_databases_clock(pool: Pool) -> None:
 )
 async def test_a_viewer_key_can_read_and_change_nothing(pool: Pool, role: Role, may_change: bool) -> None:
     async with calling(pool, "north") as operator:
-        path = await created(operator)
+        path = await create_campaign(operator)
     writes = [
         ("POST", "/firmware", FIRMWARE),
         ("DELETE", "/firmware/999", None),
@@ -95,7 +95,7 @@ async def test_only_a_digest_of_an_api_key_is_stored(pool: Pool) -> None:
     secret = key.rpartition(".")[2]
     stored = await pool.fetchval("SELECT k::text || encode(secret_sha256, 'escape') FROM rollwave_api_keys k")
     assert secret not in stored
-    assert len(secret) == 43  # 256 bits
+    assert len(secret) == 43  # 256 bits.
 
 
 async def test_api_keys_are_never_logged(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:

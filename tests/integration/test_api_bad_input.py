@@ -1,4 +1,4 @@
-"""What the API answers to input that is malformed, hostile or unlucky: a problem document, and nothing changes."""
+"""Malformed, hostile and unusual input to the API: the response is a problem document, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, prepared
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, prepare_campaign_body
 
 JSON = {"Content-Type": "application/json"}
 MIB = 1024 * 1024
@@ -30,7 +30,7 @@ def deep(levels: int) -> Any:
 
 
 def each(field: str, *bad: Any) -> list[dict[str, Any]]:
-    """Bodies with one value gone wrong, to be laid over a good one."""
+    """Request bodies with one invalid value each, to be merged into a valid body."""
     return [{field: value} for value in bad]
 
 
@@ -54,7 +54,7 @@ UNTRIMMED = [
     *("2.1.0 ", " 2.1.0", "2.1.0\u00a0", "\u30002.1.0", "\ufeff2.1.0", "2.1.0\u200b", " "),
     *("2.1\n.0", "2.1\x1b[2J.0", "2.1\x7f.0", "2.1\u2029.0"),
 ]
-"""What a line read from a file, or a cell copied from a table, brings along."""
+"""Whitespace that comes with a line read from a file, or a cell copied from a table."""
 
 BAD_FIRMWARE = [
     *each(
@@ -133,7 +133,7 @@ BAD_GROUPS = [
 
 
 async def test_a_bad_value_in_a_body_gets_422(north: httpx2.AsyncClient) -> None:
-    campaign = await prepared(north)
+    campaign = await prepare_campaign_body(north)
     cases = [
         *(("POST", CAMPAIGNS, campaign | bad) for bad in BAD_CAMPAIGNS),
         *(("POST", CAMPAIGNS, {k: v for k, v in campaign.items() if k != missing}) for missing in campaign),
@@ -235,7 +235,7 @@ async def test_a_bad_value_in_a_url_gets_422(north: httpx2.AsyncClient, path: st
 @pytest.mark.parametrize("key", ["", "a b", "x" * 201, "é"])
 async def test_an_idempotency_key_must_be_printable(north: httpx2.AsyncClient, key: str) -> None:
     headers = {b"Idempotency-Key": key.encode()}
-    answer = await north.post(CAMPAIGNS, json=await prepared(north), headers=headers)
+    answer = await north.post(CAMPAIGNS, json=await prepare_campaign_body(north), headers=headers)
     assert_problem(answer, 422, "invalid-input")
 
 

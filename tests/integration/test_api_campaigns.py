@@ -1,4 +1,4 @@
-"""Campaigns over HTTP: created, moved, looked at."""
+"""Campaigns over HTTP: creating, starting, stopping and reading them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.store import campaigns
 from rollwave.store.database import Pool
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, create_campaign, prepare_campaign_body
 from tests.support import eventually
 
 
@@ -28,7 +28,7 @@ async def north(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_a_new_campaign_is_returned_with_all_its_fields(north: httpx2.AsyncClient) -> None:
-    body = await prepared(north)
+    body = await prepare_campaign_body(north)
     answer = await north.post(CAMPAIGNS, json=body)
     campaign = answer.json()
     assert answer.status_code == 201
@@ -62,7 +62,7 @@ async def test_a_new_campaign_is_returned_with_all_its_fields(north: httpx2.Asyn
 async def test_every_rule_of_a_campaign_can_be_set(north: httpx2.AsyncClient) -> None:
     rules = {
         "rollout_strategy": "canary",
-        "rollout_rate": 7.0,  # JSON has one kind of number
+        "rollout_rate": 7.0,  # JSON has one type of number.
         "abort_threshold": 0,
         "abort_min_completed": 3,
         "canary_percent": 12.5,
@@ -70,12 +70,12 @@ async def test_every_rule_of_a_campaign_can_be_set(north: httpx2.AsyncClient) ->
         "progress_timeout": 90,
         "max_attempts": 2,
     }
-    answer = await north.post(CAMPAIGNS, json=await prepared(north) | rules)
+    answer = await north.post(CAMPAIGNS, json=await prepare_campaign_body(north) | rules)
     assert rules.items() <= answer.json().items()
 
 
 async def test_a_campaign_can_be_started_paused_and_aborted(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     campaign_id = int(path.rpartition("/")[2])
     moves = ["start", "start", "pause", "pause", "start", "abort", "abort"]
     answers = [(await north.post(f"{path}/{move}")).json() for move in moves]
@@ -90,17 +90,17 @@ async def test_a_campaign_can_be_started_paused_and_aborted(north: httpx2.AsyncC
 
 
 async def test_a_campaign_that_was_not_started_cannot_be_paused(north: httpx2.AsyncClient) -> None:
-    assert_problem(await north.post(f"{await created(north)}/pause"), 409, "conflict")
+    assert_problem(await north.post(f"{await create_campaign(north)}/pause"), 409, "conflict")
 
 
 async def test_the_reason_of_an_abort_is_kept(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     await north.post(f"{path}/abort", json={"reason": "battery drain"})
     assert (await north.get(path)).json()["status_reason"] == "battery drain"
 
 
 async def test_of_a_concurrent_pause_and_abort_the_abort_is_final(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     await north.post(f"{path}/start")
     paused, aborted = await asyncio.gather(north.post(f"{path}/pause"), north.post(f"{path}/abort"))
     assert aborted.status_code == 200
@@ -109,7 +109,7 @@ async def test_of_a_concurrent_pause_and_abort_the_abort_is_final(north: httpx2.
 
 
 async def test_a_campaign_on_an_empty_group_is_a_conflict(north: httpx2.AsyncClient) -> None:
-    body = await prepared(north)
+    body = await prepare_campaign_body(north)
     await north.put("/device-groups/site", json={"device_ids": []})
     assert_problem(await north.post(CAMPAIGNS, json=body), 409, "conflict")
     assert (await north.get(CAMPAIGNS)).json()["total"] == 0
@@ -119,13 +119,13 @@ async def test_a_campaign_on_an_empty_group_is_a_conflict(north: httpx2.AsyncCli
 async def test_a_campaign_needs_an_existing_firmware_and_group(
     north: httpx2.AsyncClient, missing: dict[str, Any]
 ) -> None:
-    assert_problem(await north.post(CAMPAIGNS, json=await prepared(north) | missing), 404, "not-found")
+    assert_problem(await north.post(CAMPAIGNS, json=await prepare_campaign_body(north) | missing), 404, "not-found")
 
 
 async def test_a_campaign_whose_firmware_is_deleted_during_creation_gets_404(
     pool: Pool, north: httpx2.AsyncClient
 ) -> None:
-    body = await prepared(north)
+    body = await prepare_campaign_body(north)
     async with pool.acquire() as operator:
         async with operator.transaction():
             await operator.execute("DELETE FROM firmware_versions")
@@ -139,7 +139,7 @@ async def waits_for_a_lock(pool: Pool) -> bool:
 
 
 async def test_an_idempotency_key_reused_for_another_request_is_a_conflict(north: httpx2.AsyncClient) -> None:
-    body, key = await prepared(north), {"Idempotency-Key": "rollout-2026-11"}
+    body, key = await prepare_campaign_body(north), {"Idempotency-Key": "rollout-2026-11"}
     first = await north.post(CAMPAIGNS, json=body, headers=key)
     again = await north.post(CAMPAIGNS, json=body, headers=key)
     assert again.json()["id"] == first.json()["id"]
@@ -148,7 +148,7 @@ async def test_an_idempotency_key_reused_for_another_request_is_a_conflict(north
 
 
 async def test_concurrent_requests_with_one_idempotency_key_create_one_campaign(north: httpx2.AsyncClient) -> None:
-    body, key = await prepared(north), {"Idempotency-Key": "twice"}
+    body, key = await prepare_campaign_body(north), {"Idempotency-Key": "twice"}
     answers = await asyncio.gather(*(north.post(CAMPAIGNS, json=body, headers=key) for _ in range(6)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["id"] for answer in answers}) == 1
@@ -158,13 +158,13 @@ async def test_an_idempotency_key_belongs_to_its_tenant(pool: Pool, north: httpx
     key = {"Idempotency-Key": "same"}
     async with calling(pool, "south") as south:
         for client in (north, south):
-            answer = await client.post(CAMPAIGNS, json=await prepared(client), headers=key)
+            answer = await client.post(CAMPAIGNS, json=await prepare_campaign_body(client), headers=key)
             assert answer.status_code == 201
             assert (await client.get(CAMPAIGNS)).json()["total"] == 1
 
 
 async def test_campaigns_are_listed_by_status_in_pages(north: httpx2.AsyncClient) -> None:
-    paths = [await created(north) for _ in range(3)]
+    paths = [await create_campaign(north) for _ in range(3)]
     await north.post(f"{paths[0]}/start")
     running = (await north.get(CAMPAIGNS, params={"status": "RUNNING"})).json()
     assert [f"{CAMPAIGNS}/{row['id']}" for row in running["campaigns"]] == paths[:1]
@@ -177,7 +177,7 @@ async def test_campaigns_are_listed_by_status_in_pages(north: httpx2.AsyncClient
 
 async def test_a_campaigns_devices_are_listed_by_status_in_pages(north: httpx2.AsyncClient) -> None:
     ids = [f"d{number}" for number in range(7)]
-    path = f"{await created(north, *ids)}/devices"
+    path = f"{await create_campaign(north, *ids)}/devices"
     first = (await north.get(path, params={"limit": 4, "status": "PENDING"})).json()
     rest = (await north.get(path, params={"limit": 4, "cursor": first["next_cursor"]})).json()
     assert [row["device_id"] for row in first["devices"] + rest["devices"]] == ids
@@ -199,8 +199,8 @@ async def test_a_campaigns_devices_are_listed_by_status_in_pages(north: httpx2.A
 
 
 async def test_a_page_cursor_may_be_any_device_id(pool: Pool, north: httpx2.AsyncClient) -> None:
-    """Hosts write rows themselves: their ids need not be ours."""
-    path = await created(north)
+    """Hosts write rows themselves, so ids may be invalid in the API."""
+    path = await create_campaign(north)
     campaign_id = int(path.rpartition("/")[2])
     await pool.executemany(
         "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id) VALUES ('north', $1, $2)",
@@ -213,7 +213,7 @@ async def test_a_page_cursor_may_be_any_device_id(pool: Pool, north: httpx2.Asyn
 
 
 async def test_events_are_returned_after_a_cursor(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     seen = (await north.get(f"{path}/events")).json()
     assert [each["event"] for each in seen["events"]] == ["created"]
     await north.post(f"{path}/start")
@@ -226,7 +226,7 @@ async def test_events_are_returned_after_a_cursor(north: httpx2.AsyncClient) -> 
 
 
 async def test_another_tenants_campaign_gets_404(pool: Pool, north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     async with calling(pool, "south") as south:
         for read in ("", "/devices", "/events"):
             assert_problem(await south.get(path + read), 404, "not-found")
@@ -237,9 +237,9 @@ async def test_another_tenants_campaign_gets_404(pool: Pool, north: httpx2.Async
 
 
 async def test_tenants_with_equal_ids_see_only_their_own_campaigns(pool: Pool, north: httpx2.AsyncClient) -> None:
-    """Ids need not be unique over tenants: only the tenant in the key tells these two apart."""
+    """Ids need not be unique across tenants: only the key's tenant tells these two campaigns apart."""
     async with calling(pool, "south") as south:
-        path = await created(north)
+        path = await create_campaign(north)
         campaign_id = int(path.rpartition("/")[2])
         firmware = await south.post("/firmware", json=FIRMWARE)
         await pool.execute(
@@ -274,7 +274,7 @@ async def test_a_campaign_row_inserted_by_sql_can_be_read(pool: Pool, north: htt
 
 
 async def test_paths_without_the_prefix_work_for_older_hosts(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     plain = await north.get(f"http://test/customer{path}")
     assert plain.json() == (await north.get(path)).json()
     assert (await north.post(f"http://test/customer{path}/start")).json()["status"] == "RUNNING"
@@ -286,20 +286,25 @@ async def test_creating_a_campaign_on_100_000_devices_takes_few_statements(datab
     before = postgres_log.stat().st_size
     logging = {"log_statement": "all", "log_parameter_max_length": "0"}
     async with asyncpg.create_pool(database, min_size=0, server_settings=logging) as pool, calling(pool) as north:
-        told = (await north.post(CAMPAIGNS, json=await prepared(north, *ids))).json()
-        assert (told["total_devices"], told["targeted_devices"]) == (100_000, MAX_DEVICES_PER_BATCH)
-        assert told["status_breakdown"]["PENDING"] == MAX_DEVICES_PER_BATCH
+        created_campaign = (await north.post(CAMPAIGNS, json=await prepare_campaign_body(north, *ids))).json()
+        assert (created_campaign["total_devices"], created_campaign["targeted_devices"]) == (
+            100_000,
+            MAX_DEVICES_PER_BATCH,
+        )
+        assert created_campaign["status_breakdown"]["PENDING"] == MAX_DEVICES_PER_BATCH
         for due in await campaigns.due(pool):
-            while (told := (await north.get(f"{CAMPAIGNS}/{due.campaign_id}")).json())["targeted_devices"] is not None:
+            while (created_campaign := (await north.get(f"{CAMPAIGNS}/{due.campaign_id}")).json())[
+                "targeted_devices"
+            ] is not None:
                 await Targeter(pool).target(due)
-        assert told["status_breakdown"]["PENDING"] == told["total_devices"] == 100_000
+        assert created_campaign["status_breakdown"]["PENDING"] == created_campaign["total_devices"] == 100_000
         assert (await north.get("/device-groups/site")).json()["total"] == 100_000
     statements = re.findall(rb" LOG:  (?:statement|execute [^:]*): ", postgres_log.read_bytes()[before:])
     assert 0 < len(statements) < 1000
 
 
 async def test_devices_of_a_campaign_that_was_not_started_wait_for_that(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     answer = (await north.get(f"{path}/waiting")).json()
     assert answer.pop("as_of").endswith("Z")
     campaign_id = int(path.rpartition("/")[2])
@@ -309,7 +314,7 @@ async def test_devices_of_a_campaign_that_was_not_started_wait_for_that(north: h
 
 
 async def test_a_device_is_explained_gate_by_gate(north: httpx2.AsyncClient) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     answer = (await north.get(f"{path}/devices/d1/explain")).json()
     checks = answer.pop("checks")
     assert answer == {
@@ -328,7 +333,7 @@ async def test_a_device_is_explained_gate_by_gate(north: httpx2.AsyncClient) -> 
 
 
 async def test_nobody_is_told_why_the_devices_of_another_wait(north: httpx2.AsyncClient, pool: Pool) -> None:
-    path = await created(north)
+    path = await create_campaign(north)
     async with calling(pool, "south") as south:
         assert_problem(await south.get(f"{path}/waiting"), 404, "not-found")
         assert_problem(await south.get(f"{path}/devices/d1/explain"), 404, "not-found")

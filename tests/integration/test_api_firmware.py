@@ -1,4 +1,4 @@
-"""Firmware over HTTP: registered, listed, kept while a campaign uses it."""
+"""Firmware over HTTP: registering, listing, and protection while a campaign uses it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, created, prepared
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, create_campaign, prepare_campaign_body
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ async def test_registered_firmware_is_returned_as_a_row(north: httpx2.AsyncClien
     answer = await north.post("/firmware", json={**body, "checksum_sha256": written})
     row = answer.json()
     assert answer.status_code == 201
-    assert body.items() <= row.items()  # the checksum in one form
+    assert body.items() <= row.items()  # The checksum in its normal form.
     assert row["tenant_id"] == "north"
     assert row["created_at"].endswith("Z")
     assert (await north.get(f"http://test{answer.headers['Location']}")).json() == row
@@ -61,7 +61,7 @@ async def test_firmware_is_listed_with_filters_in_pages(north: httpx2.AsyncClien
 
 
 async def test_firmware_is_deleted_unless_a_campaign_uses_it(north: httpx2.AsyncClient) -> None:
-    body = await prepared(north)
+    body = await prepare_campaign_body(north)
     other = await north.post("/firmware", json={**FIRMWARE, "version": "2.2.0"})
     used, unused = body["firmware_version_id"], other.json()["id"]
     await north.post(CAMPAIGNS, json=body)
@@ -73,10 +73,10 @@ async def test_firmware_is_deleted_unless_a_campaign_uses_it(north: httpx2.Async
 
 
 async def test_another_tenants_firmware_gets_404(pool: Pool, north: httpx2.AsyncClient) -> None:
-    campaign = await prepared(north)
+    campaign = await prepare_campaign_body(north)
     path = f"/firmware/{campaign['firmware_version_id']}"
     async with calling(pool, "south") as south:
-        await created(south)
+        await create_campaign(south)
         assert (await south.get("/firmware")).json()["total"] == 1
         assert_problem(await south.get(path), 404, "not-found")
         assert_problem(await south.delete(path), 404, "not-found")
@@ -129,7 +129,7 @@ async def test_a_version_has_one_row_for_each_device_type_and_one_without(
     assert [answer.status_code for answer in answers] == [201, 201, 201]
     async with calling(pool, "south") as south:
         assert (await south.post("/firmware", json=FIRMWARE)).status_code == 201
-    # An empty type, as a host may write it, is no type.
+    # An empty type, as a host may write it, counts as no type.
     with pytest.raises(asyncpg.UniqueViolationError):
         await pool.execute(
             "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"

@@ -1,4 +1,4 @@
-"""A large group is imported in parts over HTTP, and its membership switches at once or not at all."""
+"""A large group is imported in parts over HTTP: its members are all replaced in one transaction, or none is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_the_parts_of_an_import_become_the_members_when_it_is_applied(
     made = await north.post(f"{GROUP}/imports")
     assert made.json().items() >= {"group_id": "site", "devices": 0}.items()
     path = made.headers["Location"].removeprefix("/api/v1/customer")
-    told: list[dict[str, Any]] = [
+    described: list[dict[str, Any]] = [
         {"device_id": "b", "device_type": "overruled"},
         {"device_id": "b", "device_type": "sensor", "attributes": {"slots": [1]}},
         {"device_id": "c"},
@@ -60,8 +60,8 @@ async def test_the_parts_of_an_import_become_the_members_when_it_is_applied(
         (await north.post(f"{path}/devices", json=part)).json()["devices"]
         for part in (
             {"device_ids": ["a", "b"]},
-            {"devices": told},
-            {"devices": told},
+            {"devices": described},
+            {"devices": described},
             {"device_ids": ["b", "d", "d"]},
             {},
         )
@@ -157,7 +157,7 @@ async def test_applying_an_import_replaces_all_members_in_one_step(database: str
     path = await begun(north)
     await north.post(f"{path}/devices", json={"devices": [{"device_id": "new-1", "device_type": "x"}]})
     async with connect(database) as host:
-        # Nobody may add a member: the transaction has registered and described devices and removed members before.
+        # The lock blocks the insertion of members. By then the transaction has written devices and removed members.
         await host.execute("ALTER TABLE device_group_members ADD CONSTRAINT refuse CHECK (device_id NOT LIKE 'new%')")
         assert_problem(await north.post(f"{path}/apply"), 422, "invalid-input")
         assert await members(north) == ["old-1", "old-2"]
@@ -178,10 +178,10 @@ async def test_cancelling_waits_for_a_running_apply(database: str, north: httpx2
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        async with connect(database) as onlooker:
-            await eventually(lambda: onlooker.fetchval(waiting), what="applying waits for the table")
+        async with connect(database) as observer:
+            await eventually(lambda: observer.fetchval(waiting), what="applying waits for the table")
             cancelling = asyncio.create_task(north.delete(path))
-            await eventually(lambda: twice(onlooker.fetchval(waiting)), what="cancelling waits for applying")
+            await eventually(lambda: twice(observer.fetchval(waiting)), what="cancelling waits for applying")
         await transaction.rollback()
     assert (await applying).json()["total"] == 1
     assert_problem(await cancelling, 409, "conflict")

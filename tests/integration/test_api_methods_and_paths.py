@@ -1,4 +1,4 @@
-"""HEAD answers as GET does, without a body; a trailing slash leads to the same route, without a redirect."""
+"""HEAD answers as GET does, without a body. A trailing slash leads to the same route, without a redirect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollwave.api.app import create_app
 from rollwave.api.ops import create_ops_app
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, prepared
+from tests.api import CAMPAIGNS, FIRMWARE, assert_problem, calling, prepare_campaign_body
 
 PREFIXES = ["/api/v1/customer", "/customer"]
 
@@ -53,7 +53,7 @@ async def test_head_on_readyz_returns_503_when_not_ready() -> None:
 
 
 async def test_head_works_on_every_get_route(north: httpx2.AsyncClient) -> None:
-    campaign = (await north.post(CAMPAIGNS, json=await prepared(north))).json()["id"]
+    campaign = (await north.post(CAMPAIGNS, json=await prepare_campaign_body(north))).json()["id"]
     for path in (
         *("/firmware", f"/firmware/{campaign}", "/devices", "/devices/d1", "/device-groups", "/device-groups/site"),
         *(CAMPAIGNS, *(f"{CAMPAIGNS}/{campaign}{more}" for more in ("", "/devices", "/events"))),

@@ -1,4 +1,4 @@
-"""Devices and groups over HTTP, and beside tables that a host had first."""
+"""Devices and groups over HTTP, also in tables that a host had before."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ async def north(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_a_device_is_registered_and_replaced(north: httpx2.AsyncClient) -> None:
-    told = {"device_type": "gateway", "attributes": {"site": "north", "slots": [1, 2.5, None, {"é": True}]}}
-    first = (await north.put("/devices/gw:1", json=told)).json()
-    assert first.items() >= {"device_id": "gw:1", **told}.items()
+    registered = {"device_type": "gateway", "attributes": {"site": "north", "slots": [1, 2.5, None, {"é": True}]}}
+    first = (await north.put("/devices/gw:1", json=registered)).json()
+    assert first.items() >= {"device_id": "gw:1", **registered}.items()
     assert (await north.get("/devices/gw:1")).json() == first
     again = await north.put("/devices/gw:1", json={})
     assert again.json() == first | {"device_type": None, "attributes": {}}
@@ -45,12 +45,12 @@ async def test_devices_are_listed_by_type_in_pages(north: httpx2.AsyncClient) ->
 
 async def test_a_group_is_put_together_with_what_is_known_of_its_devices(north: httpx2.AsyncClient) -> None:
     await north.put("/devices/a", json={"device_type": "sensor", "attributes": {"site": "south"}})
-    told = [
+    registered = [
         {"device_id": "b", "device_type": "gateway", "attributes": {"site": "south"}},
         {"device_id": "b", "device_type": "gateway", "attributes": {"site": "north", "slots": [1]}},
         {"device_id": "c"},
     ]
-    changed = (await north.put("/device-groups/site", json={"device_ids": ["a"], "devices": told})).json()
+    changed = (await north.put("/device-groups/site", json={"device_ids": ["a"], "devices": registered})).json()
     assert changed == {"group_id": "site", "total": 3, "added": 3, "removed": 0, "registered": 2}
     known = {row["device_id"]: (row["device_type"], row["attributes"]) for row in (await _devices(north))}
     assert known == {
@@ -83,10 +83,10 @@ async def test_putting_a_group_replaces_its_members(north: httpx2.AsyncClient) -
 
 async def test_a_group_can_be_put_with_types_and_attributes_of_its_devices(north: httpx2.AsyncClient) -> None:
     await north.put("/devices/a", json={"device_type": "gateway"})
-    told = {"device_id": "b", "device_type": "sensor", "attributes": {"site": "north"}}
-    body = {"device_ids": ["a"], "devices": [told | {"device_type": "overruled"}, told]}
+    registered = {"device_id": "b", "device_type": "sensor", "attributes": {"site": "north"}}
+    body = {"device_ids": ["a"], "devices": [registered | {"device_type": "overruled"}, registered]}
     assert (await north.put("/device-groups/site", json=body)).json()["total"] == 2
-    assert (await north.get("/devices/b")).json().items() >= told.items()
+    assert (await north.get("/devices/b")).json().items() >= registered.items()
     assert (await north.get("/devices/a")).json()["device_type"] == "gateway"
 
 

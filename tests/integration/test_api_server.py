@@ -1,4 +1,4 @@
-"""Serving: what orchestrators ask, what an outage looks like from outside, and how the server stops."""
+"""The server: health checks, its responses during an outage, and how it stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of one device, or of one campaign, that arrive together: each is counted once and in order."""
+"""Reports of one device or one campaign that arrive together: each is counted once, and in order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.engine import (
     breakdown,
     campaign_row,
     connect,
+    incoming_report,
     insert_campaign,
-    said,
-    sent_to,
+    mark_sent,
 )
 from tests.in_process import ingest
 
@@ -31,13 +31,13 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 async def test_a_campaign_with_two_rounds_in_a_batch_is_counted_and_aborted_once(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 10)
-    await sent_to(host, campaign, ["dev-1", "dev-2"], attempt=2)
+    await mark_sent(host, campaign, ["dev-1", "dev-2"], attempt=2)
     await ingest(
         pool,
         [
-            said("dev-1", campaign, "FAILED"),
-            said("dev-2", campaign, "SUCCESS", attempt=1),
-            said("dev-2", campaign, "FAILED", attempt=2),
+            incoming_report("dev-1", campaign, "FAILED"),
+            incoming_report("dev-2", campaign, "SUCCESS", attempt=1),
+            incoming_report("dev-2", campaign, "FAILED", attempt=2),
         ],
     )
     assert await campaign_row(host, campaign) == ("ABORTED", 0, 2)
@@ -47,7 +47,7 @@ async def test_a_campaign_with_two_rounds_in_a_batch_is_counted_and_aborted_once
 
 async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1, abort_threshold=1.0)
-    await sent_to(host, campaign, ["dev-1"])
+    await mark_sent(host, campaign, ["dev-1"])
     intake, go_on = Ingest(pool, Settings()), asyncio.Event()
 
     async def hold_the_first(point: failpoints.Failpoint) -> None:
@@ -58,11 +58,14 @@ async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, h
     failpoints.arm(hold_the_first)
     try:
         batches = [
-            asyncio.create_task(intake.take_in([said("dev-1", campaign, word)])) for word in ("INSTALLING", "FAILED")
+            asyncio.create_task(intake.take_in([incoming_report("dev-1", campaign, word)]))
+            for word in ("INSTALLING", "FAILED")
         ]
-        assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "it overtook"
+        assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "the later report was applied first"
     finally:
         failpoints.arm(None)
         go_on.set()
     await asyncio.gather(*batches)
-    assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", "not its first word"
+    assert await host.fetchval("SELECT failed_reason FROM ota_device_status") == "reported", (
+        "the first report is missing"
+    )

@@ -1,4 +1,4 @@
-"""Malformed, hostile and unlucky input: each gets its answer, and the message right behind it is taken in."""
+"""Malformed, hostile and unusual input: each message is handled, and the message after it is processed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.engine import (
+    always_succeeds,
     breakdown,
     campaign_row,
     connect,
     device_row,
     devices,
-    ends,
     events,
     insert_campaign,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.raw_mqtt import RawPublisher, Refused
@@ -38,18 +38,18 @@ CAMPAIGN = 7
 
 
 @dataclass
-class Listening:
-    """A worker that listens, one PAUSED campaign of which devices are in progress, and a line to the broker."""
+class ListeningWorker:
+    """A worker that listens, a PAUSED campaign with devices in progress, and a publisher."""
 
     database: str
-    line: RawPublisher
+    publisher: RawPublisher
     port: int
 
     def sql(self, statement: str) -> str:
         return psql(self.database, statement)
 
     def device(self, status: str, progress: int = 10) -> str:
-        """A new device of the campaign, in this state."""
+        """Insert a device of the campaign with this status. Returns its name."""
         name = f"dev-{next(_numbers)}"
         self.sql(
             "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, progress_pct)"
@@ -64,19 +64,21 @@ class Listening:
         )
 
     def report(self, device: str, payload: bytes, *, retain: bool = False) -> None:
-        self.line.publish(f"tenant/north/device/{device}/ota/status".encode(), payload, retain=retain)
+        self.publisher.publish(f"tenant/north/device/{device}/ota/status".encode(), payload, retain=retain)
 
-    def taken(self) -> int:
-        """How many messages the worker has taken in, whatever became of them."""
+    def messages_processed(self) -> int:
+        """The number of messages that the worker has processed, whatever their outcome."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
             lines = answer.read().decode().splitlines()
-        return int(sum(float(line.split()[-1]) for line in lines if line.startswith("rollwave_reports_total{")))
+        return int(
+            sum(float(publisher.split()[-1]) for publisher in lines if publisher.startswith("rollwave_reports_total{"))
+        )
 
-    async def good_one(self) -> None:
-        """A report right behind is applied, and so whatever came before it has been dealt with."""
+    async def report_valid_and_wait(self) -> None:
+        """Publish a valid report and wait until it is applied: earlier messages have been processed then."""
         device = self.device("DOWNLOADING")
         self.report(device, body("SUCCESS"))
-        await eventually(lambda: self.row(device) == "SUCCESS|100|", what="the good one behind is taken in")
+        await eventually(lambda: self.row(device) == "SUCCESS|100|", what="the valid report behind it is applied")
 
 
 def start_worker(database: str, broker: EmbeddedBroker, port: int) -> subprocess.Popen[bytes]:
@@ -98,7 +100,7 @@ def is_ready(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def place(postgres_url: str, template: str) -> Iterator[tuple[str, EmbeddedBroker]]:
+def database_and_broker(postgres_url: str, template: str) -> Iterator[tuple[str, EmbeddedBroker]]:
     """A database with a campaign in it, and a broker, for the whole module."""
     psql(postgres_url, f"CREATE DATABASE bad_input TEMPLATE {template}")
     database = postgres_url.replace("@/postgres?", "@/bad_input?")
@@ -121,9 +123,9 @@ def place(postgres_url: str, template: str) -> Iterator[tuple[str, EmbeddedBroke
 
 
 @pytest.fixture(scope="module")
-def serving(place: tuple[str, EmbeddedBroker]) -> Iterator[int]:
-    """The port of a worker."""
-    database, broker = place
+def serving(database_and_broker: tuple[str, EmbeddedBroker]) -> Iterator[int]:
+    """Run a worker, and return its port."""
+    database, broker = database_and_broker
     port = free_port()
     process = start_worker(database, broker, port)
     try:
@@ -134,11 +136,11 @@ def serving(place: tuple[str, EmbeddedBroker]) -> Iterator[int]:
 
 
 @pytest.fixture
-async def listening(place: tuple[str, EmbeddedBroker], serving: int) -> AsyncIterator[Listening]:
-    database, broker = place
+async def listening(database_and_broker: tuple[str, EmbeddedBroker], serving: int) -> AsyncIterator[ListeningWorker]:
+    database, broker = database_and_broker
     await eventually(lambda: is_ready(serving), timeout=20, what="listening")
-    with RawPublisher(broker.port) as line:
-        yield Listening(database, line, serving)
+    with RawPublisher(broker.port) as publisher:
+        yield ListeningWorker(database, publisher, serving)
 
 
 def body(status: object, campaign: object = CAMPAIGN, **more: object) -> bytes:
@@ -146,7 +148,7 @@ def body(status: object, campaign: object = CAMPAIGN, **more: object) -> bytes:
 
 
 def text(campaign: str = str(CAMPAIGN), status: str = '"SUCCESS"', more: str = "") -> bytes:
-    """A payload that ``json.dumps`` would not write."""
+    """A payload that ``json.dumps`` would not produce."""
     return f'{{"campaign_id": {campaign}, "status": {status}{more}}}'.encode()
 
 
@@ -182,14 +184,14 @@ TOPICS = {
 
 
 @pytest.mark.parametrize("name", TOPICS)
-async def test_invalid_topics_change_nothing(listening: Listening, name: str) -> None:
+async def test_invalid_topics_change_nothing(listening: ListeningWorker, name: str) -> None:
     device = listening.device("DOWNLOADING")
     before = listening.sql("SELECT count(*), max(id) FROM ota_device_status")
     topic = TOPICS[name].format(device=device).encode("utf-8", "surrogateescape")
-    with suppress(Refused):  # a broker may not carry it at all
-        listening.line.publish(topic, body("SUCCESS"))
+    with suppress(Refused):  # A broker may refuse to carry it.
+        listening.publisher.publish(topic, body("SUCCESS"))
     assert listening.sql("SELECT count(*), max(id) FROM ota_device_status") == before
-    await listening.good_one()
+    await listening.report_valid_and_wait()
     assert listening.row(device) == "DOWNLOADING|10|"
 
 
@@ -234,13 +236,13 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("name", REJECTED)
-async def test_invalid_payloads_are_counted_and_sampled(listening: Listening, name: str) -> None:
+async def test_invalid_payloads_are_counted_and_sampled(listening: ListeningWorker, name: str) -> None:
     device = listening.device("DOWNLOADING")
-    before = listening.taken()
+    before = listening.messages_processed()
     listening.report(device, REJECTED[name])
-    await listening.good_one()
+    await listening.report_valid_and_wait()
     assert listening.row(device) == "DOWNLOADING|10|"
-    await eventually(lambda: listening.taken() == before + 2, what="each message is counted once")
+    await eventually(lambda: listening.messages_processed() == before + 2, what="each message is counted once")
     sample = listening.sql(
         f"SELECT reason <> '', octet_length(payload) FROM ota_quarantine WHERE device_id = '{device}'"
     )
@@ -266,14 +268,14 @@ IGNORED = {
 
 
 @pytest.mark.parametrize("name", IGNORED)
-async def test_reports_that_change_nothing_are_counted_by_outcome(listening: Listening, name: str) -> None:
+async def test_reports_that_change_nothing_are_counted_by_outcome(listening: ListeningWorker, name: str) -> None:
     status, payload = IGNORED[name]
     device = listening.device(status)
-    before, counted = listening.row(device), listening.taken()
+    before, counted = listening.row(device), listening.messages_processed()
     listening.report(device, payload)
-    await listening.good_one()
+    await listening.report_valid_and_wait()
     assert listening.row(device) == before
-    await eventually(lambda: listening.taken() == counted + 2, what="each message is counted once")
+    await eventually(lambda: listening.messages_processed() == counted + 2, what="each message is counted once")
     assert listening.sql(f"SELECT count(*) FROM ota_quarantine WHERE device_id = '{device}'") == "0"
 
 
@@ -316,44 +318,46 @@ SANITISED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", SANITISED)
-async def test_readable_parts_of_a_report_are_applied_and_the_rest_sanitised(listening: Listening, name: str) -> None:
+async def test_readable_parts_of_a_report_are_applied_and_the_rest_sanitised(
+    listening: ListeningWorker, name: str
+) -> None:
     payload, expected = SANITISED[name]
     device = listening.device("DOWNLOADING")
     listening.report(device, payload)
-    await listening.good_one()
+    await listening.report_valid_and_wait()
     assert listening.row(device) == expected
     assert listening.sql(f"SELECT count(*) FROM ota_quarantine WHERE device_id = '{device}'") == "0"
 
 
 @pytest.mark.parametrize("attempt", [1, "1", 1.0, " 1.0"])
-async def test_an_attempt_number_is_recognised_in_any_notation(listening: Listening, attempt: object) -> None:
+async def test_an_attempt_number_is_recognised_in_any_notation(listening: ListeningWorker, attempt: object) -> None:
     device = listening.device("DOWNLOADING")
     listening.sql(f"UPDATE ota_device_status SET attempt = 1, sent_attempt = 1 WHERE device_id = '{device}'")
     listening.report(device, body("SUCCESS", attempt=attempt))
-    await listening.good_one()
+    await listening.report_valid_and_wait()
     assert listening.row(device) == "SUCCESS|100|"
 
 
-async def test_a_device_that_floods_delays_no_other_and_its_final_report_counts(listening: Listening) -> None:
-    loud = listening.device("DOWNLOADING", 0)
+async def test_a_device_that_floods_delays_no_other_and_its_final_report_counts(listening: ListeningWorker) -> None:
+    over_qos = listening.device("DOWNLOADING", 0)
     for number in range(400):
-        listening.report(loud, body("DOWNLOADING", progress=number % 100))
-    listening.report(loud, body("SUCCESS"))
-    await listening.good_one()
-    assert listening.row(loud) == "SUCCESS|100|"
+        listening.report(over_qos, body("DOWNLOADING", progress=number % 100))
+    listening.report(over_qos, body("SUCCESS"))
+    await listening.report_valid_and_wait()
+    assert listening.row(over_qos) == "SUCCESS|100|"
 
 
-async def test_the_number_of_quarantined_samples_is_limited(listening: Listening) -> None:
+async def test_the_number_of_quarantined_samples_is_limited(listening: ListeningWorker) -> None:
     device = listening.device("DOWNLOADING")
     for _ in range(300):
         listening.report(device, b"{")
-    await listening.good_one()
+    await listening.report_valid_and_wait()
     assert int(listening.sql("SELECT count(*) FROM ota_quarantine WHERE tenant_id = 'north'")) <= 1000
     assert int(listening.sql("SELECT max(octet_length(payload)) FROM ota_quarantine")) <= 4096
 
 
-async def test_counters_equal_the_rows_after_bad_input(listening: Listening) -> None:
-    await listening.good_one()
+async def test_counters_equal_the_rows_after_bad_input(listening: ListeningWorker) -> None:
+    await listening.report_valid_and_wait()
 
     def agree() -> bool:
         return listening.sql("SELECT succeeded, failed FROM ota_campaigns WHERE id = 7") == listening.sql(
@@ -361,7 +365,7 @@ async def test_counters_equal_the_rows_after_bad_input(listening: Listening) -> 
             " FROM ota_device_status WHERE campaign_id = 7"
         )
 
-    await eventually(agree, timeout=40, what="rows typed in as SUCCESS are reconciled")
+    await eventually(agree, timeout=40, what="rows set to SUCCESS by SQL are reconciled")
     assert listening.sql("SELECT status FROM ota_campaigns WHERE id = 7") == "PAUSED"
 
 
@@ -375,11 +379,11 @@ async def test_devices_that_cannot_be_addressed_are_skipped_before_anything_is_p
     names = [*UNSENDABLE, "good-1", "good-2", "good-3"]
     async with (
         connect(database) as host,
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         worker(database, mosquitto.url, tmp_path / "log", OTA_TICK_INTERVAL="60") as running,
     ):
         campaign = await insert_campaign(host, names, rollout_rate=3, abort_threshold=0.0)
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert await campaign_row(host, campaign) == ("COMPLETED", 3, 0)
         assert await breakdown(host, campaign) == {"SUCCESS": 3, "SKIPPED": len(UNSENDABLE)}
         for name in UNSENDABLE:
@@ -421,13 +425,13 @@ async def test_rules_that_cannot_be_read_pause_the_campaign(
 ) -> None:
     async with (
         connect(database) as host,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         worker(database, broker.url, tmp_path / "log") as running,
     ):
         held = {name: await insert_campaign(host, 2, **rule) for name, rule in BAD_RULES.items()}
         held["tenant"] = await insert_campaign(host, 2, tenant="no/topic")
         fine = await insert_campaign(host, 2)
-        await ends(host, fine)
+        await wait_until_ended(host, fine)
 
         async def all_held() -> bool:
             paused: int = await host.fetchval("SELECT count(*) FROM ota_campaigns WHERE status = 'PAUSED'")
@@ -438,14 +442,14 @@ async def test_rules_that_cannot_be_read_pause_the_campaign(
             reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
             assert reason, name
             assert re.search(r"abort|rate|strateg|canary|in_flight|timeout|attempts|tenant", reason), (name, reason)
-            assert fleet.of(campaign) == []
+            assert fleet.commands_of(campaign) == []
         assert {event["campaign_id"] for event in events(running, "ota_campaign_held")} == set(held.values())
         assert not events(running, "ota_campaign_error")
 
         await host.execute(GOOD_RULES + " AND tenant_id = 'north'")
         for name, campaign in held.items():
             if name != "tenant":
-                await ends(host, campaign)
+                await wait_until_ended(host, campaign)
 
 
 async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
@@ -457,7 +461,7 @@ async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
         worker(database, broker.url, tmp_path / "log", OTA_PROGRESS_TIMEOUT="1"),
     ):
         campaign = await insert_campaign(host, 20, rollout_rate=4)
-        await eventually(lambda: len(fleet.commands) >= 4, what="under way")
+        await eventually(lambda: len(fleet.commands) >= 4, what="some commands are sent")
         await host.execute("UPDATE ota_campaigns SET abort_threshold = 'NaN'")
 
         async def is_now(*row: object) -> bool:
@@ -466,7 +470,7 @@ async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
         await eventually(lambda: is_now("PAUSED", 0, 0), what="held")
         first = fleet.commands[0].device
         fleet.report(first, campaign, "FAILED")
-        await fleet.delivered()
-        await eventually(lambda: is_now("PAUSED", 0, 1), what="reports are still taken")
+        await fleet.wait_until_delivered()
+        await eventually(lambda: is_now("PAUSED", 0, 1), what="reports are still processed")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
-        await ends(host, campaign, "ABORTED")
+        await wait_until_ended(host, campaign, "ABORTED")

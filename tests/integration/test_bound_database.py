@@ -1,4 +1,4 @@
-"""Which database an installation is bound to: when it is new, upgraded, restored from a dump, or cannot be told."""
+"""The database that an installation is bound to: new, upgraded, restored from a dump, or unknown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.postgres import EmbeddedPostgres
-from tests.engine import campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.engine import (
+    always_succeeds,
+    campaign_row,
+    connect,
+    devices,
+    events,
+    insert_campaign,
+    wait_until_ended,
+    worker,
+)
 from tests.integration.test_copied_database import (
     LOST,
     SUBSCRIBED,
@@ -32,9 +41,9 @@ async def test_a_copy_of_an_unused_installation_gets_its_own_identity(
         worker(database, mosquitto.url, tmp_path / "one") as one,
         worker(copy, mosquitto.url, tmp_path / "other") as other,
         connect(copy) as host,
-        devices(mosquitto.url, succeeds),
+        devices(mosquitto.url, always_succeeds),
     ):
-        await ends(host, await insert_campaign(host, 5))
+        await wait_until_ended(host, await insert_campaign(host, 5))
         assert events(one, LOST) == events(other, LOST) == []
         assert await identity(database) != await identity(copy)
 
@@ -44,7 +53,7 @@ UNDO = """
     ALTER TABLE rollwave_installation DROP COLUMN bound_to, DROP COLUMN bound_at;
     DROP FUNCTION rollwave_here();
 """
-"""To the schema before, as far as the identity goes."""
+"""Undo the migration that introduced the identity."""
 
 
 @pytest.mark.parametrize("flag", ["", "--copy"])
@@ -74,16 +83,16 @@ async def test_rows_of_a_dump_inserted_into_a_new_schema_need_a_decision(
             f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, $rows${rows}$rows$)",
         )
     assert psql(empty_database, "SELECT count(*) FROM rollwave_installation") == "2"
-    told = rollwave("migrate", env={"DATABASE_URL": empty_database})
-    assert "was copied or moved" in told.stderr
+    finished = rollwave("migrate", env={"DATABASE_URL": empty_database})
+    assert "was copied or moved" in finished.stderr
     assert rollwave("migrate", "--moved", env={"DATABASE_URL": empty_database}).returncode == 0
     assert await identity(empty_database) == await identity(database)
     async with (
         connect(empty_database) as host,
-        devices(mosquitto.url, succeeds),
+        devices(mosquitto.url, always_succeeds),
         worker(empty_database, mosquitto.url, tmp_path / "after") as running,
     ):
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert events(running, SUBSCRIBED)[0]["session_present"]
 
 
@@ -97,27 +106,27 @@ async def test_without_a_system_identifier_from_postgresql_nothing_is_sent(
     own = database.replace("postgres@", "rollwave_modest@")
     async with (
         connect(database) as host,
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         any_worker(own, mosquitto.url, tmp_path / "log") as running,
     ):
-        await eventually(lambda: events(running, UNDECIDED), what="it has said why it does nothing")
+        await eventually(lambda: events(running, UNDECIDED), what="it has logged why it sends nothing")
         campaign = await insert_campaign(host, 3, status="PAUSED")
         assert "GRANT EXECUTE ON FUNCTION pg_control_system()" in events(running, UNDECIDED)[0]["hint"]
         assert doctor(own, mosquitto)["state"] == "problem"
         assert "GRANT EXECUTE" in doctor(own, mosquitto)["mend"]
-        mended = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": database})
-        assert mended.returncode == 0, mended.stderr
+        repaired = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": database})
+        assert repaired.returncode == 0, repaired.stderr
         await eventually(lambda: events(running, SUBSCRIBED), what="it goes on")
         await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert len(fleet.commands) == 3
         assert len(events(running, UNDECIDED)) == 1
 
 
 def doctor(database: str, broker: Mosquitto) -> dict[str, str]:
-    """What the doctor finds of the identity."""
-    told = rollwave("doctor", "-o", "json", env={"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url})
-    [found] = [each for each in json.loads(told.stdout)["findings"] if each["check"] == "identity"]
+    """The doctor's findings about the identity."""
+    finished = rollwave("doctor", "-o", "json", env={"DATABASE_URL": database, "MQTT_BROKER_URL": broker.url})
+    [found] = [each for each in json.loads(finished.stdout)["findings"] if each["check"] == "identity"]
     return dict(found)
 
 
@@ -150,8 +159,8 @@ async def test_a_dump_restored_twice_gives_two_copies(
         try:
             restored = database.replace(f"/{name}?", f"/{name}_{copy}?")
             client("pg_restore", "--exit-on-error", "-d", restored, dump)
-            told = rollwave("migrate", env={"DATABASE_URL": restored})
-            assert "was copied or moved" in told.stderr, told
+            finished = rollwave("migrate", env={"DATABASE_URL": restored})
+            assert "was copied or moved" in finished.stderr, finished
             assert rollwave("migrate", "--copy", env={"DATABASE_URL": restored}).returncode == 0
             names.add(await identity(restored))
             async with (

@@ -1,4 +1,4 @@
-"""The watcher of the broker's dropped messages can be cancelled at any moment."""
+"""The task that reads the broker's count of dropped messages can be cancelled at any moment."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ async def test_a_cancelled_watcher_ends_and_leaves_no_task(broker: EmbeddedBroke
     for at in (Broker.from_url(broker.url), await nobody()):
         assert [delay for delay in delays() if await lost(broker_drops.watch(at), delay)] == []
     await eventually(lambda: asyncio.all_tasks() == before, timeout=5, what="no task is left")
-    gc.collect()  # a socket that was lost is collected here, with a warning
+    gc.collect()  # A lost socket is collected here, with a warning.

@@ -1,4 +1,4 @@
-"""Client certificates: the engine, a device and the doctor at a broker that lets nobody in without one."""
+"""Client certificates: the engine, a device and the doctor connect to a broker that requires them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollwave.errors import BrokerUnavailable, ConfigurationError
 from rollwave.mqtt.broker import Broker, Protocol
 from rollwave.mqtt.client import Session
 from tests.artifact_server import ArtifactServer
-from tests.engine import connect, ends, insert_campaign, worker
+from tests.engine import connect, insert_campaign, wait_until_ended, worker
 from tests.shipped import DEVICES, ENGINE, ClientCertificate, ShippedMosquitto, client_certificate, password
 from tests.support import eventually, rollwave, rollwave_running
 
@@ -21,7 +21,7 @@ URL = "mqtts://localhost:8883"
 
 @pytest.fixture
 def closed_mosquitto(tmp_path: Path) -> Iterator[ShippedMosquitto]:
-    """The shipped configuration, with certificates instead of passwords, as its README tells."""
+    """The configuration in ``deploy/`` with certificates instead of passwords, as its README describes."""
     with ShippedMosquitto(tmp_path, certificates=True) as broker:
         yield broker
 
@@ -48,7 +48,7 @@ async def test_engine_and_device_log_in_with_their_certificates(
                 name: value for name, value in settings(closed_mosquitto, engine).items() if name != "MQTT_BROKER_URL"
             }
             async with worker(database, closed_mosquitto.url, tmp_path / "worker", **env):
-                await ends(host, campaign)
+                await wait_until_ended(host, campaign)
     assert len(server.requests) == 1
 
 
@@ -67,24 +67,24 @@ def test_the_doctor_never_uses_the_engines_certificate_for_a_device(
 ) -> None:
     env = {"DATABASE_URL": database, **settings(closed_mosquitto, client_certificate(tmp_path, ENGINE))}
     logins = [f"--device-{letter}={user}:{password(user)}" for letter, user in zip("ab", DEVICES[::2], strict=True)]
-    told = rollwave("doctor", *logins, env=env).stdout
-    assert "ok       broker: " in told
-    assert "the engine shows a certificate too" in told
-    assert "ok       strangers: the broker refuses clients without a user name or certificate" in told
-    assert "warning  devices: not tested: the broker refuses" in told
+    output = rollwave("doctor", *logins, env=env).stdout
+    assert "ok       broker: " in output
+    assert "the engine shows a certificate too" in output
+    assert "ok       strangers: the broker refuses clients without a user name or certificate" in output
+    assert "warning  devices: not tested: the broker refuses" in output
 
 
 def test_the_doctor_warns_about_certificates_with_a_plaintext_url(database: str, tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": "mqtt://localhost:1"}
-    told = rollwave("doctor", env=env | {"MQTT_CLIENT_CERT": str(certificate), "MQTT_CLIENT_KEY": str(key)}).stdout
-    assert "problem  broker: MQTT_CLIENT_CERT is set but MQTT_BROKER_URL is plaintext" in told
-    assert "unset MQTT_CLIENT_CERT and MQTT_CLIENT_KEY" in " ".join(told.split())
+    output = rollwave("doctor", env=env | {"MQTT_CLIENT_CERT": str(certificate), "MQTT_CLIENT_KEY": str(key)}).stdout
+    assert "problem  broker: MQTT_CLIENT_CERT is set but MQTT_BROKER_URL is plaintext" in output
+    assert "unset MQTT_CLIENT_CERT and MQTT_CLIENT_KEY" in " ".join(output.split())
 
 
 @pytest.fixture
 def mosquitto_certificate(tmp_path: Path) -> ClientCertificate:
-    ShippedMosquitto(tmp_path)  # for its CA; it is not started
+    ShippedMosquitto(tmp_path)  # It is made for its CA only, and not started.
     return client_certificate(tmp_path, DEVICES[0])
 
 
@@ -97,7 +97,7 @@ def test_unusable_certificate_files_are_named_with_their_setting(
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
     missing = str(tmp_path / "missing.pem")
-    for client_cert, client_key, told in (
+    for client_cert, client_key, output in (
         (cert, None, "MQTT_CLIENT_CERT is set but MQTT_CLIENT_KEY is not"),
         (None, key, "MQTT_CLIENT_KEY is set but MQTT_CLIENT_CERT is not"),
         (missing, key, "MQTT_CLIENT_CERT names .*missing.pem, which is no file"),
@@ -107,7 +107,7 @@ def test_unusable_certificate_files_are_named_with_their_setting(
         (cert, str(garbage), "MQTT_CLIENT_KEY .*garbage.pem cannot be used"),
         (str(secret.cert), str(secret.key), "cannot be used"),
     ):
-        with pytest.raises(ConfigurationError, match=told) as caught:
+        with pytest.raises(ConfigurationError, match=output) as caught:
             Broker.from_url(URL, client_cert=client_cert, client_key=client_key)
         assert caught.value.hint
     assert Broker.from_url(URL, client_cert=cert, client_key=key).tls

@@ -20,14 +20,14 @@ from tests.engine import (
     TENANT,
     Connection,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
     device_row,
-    due,
     insert_campaign,
-    sent_to,
+    mark_sent,
 )
-from tests.in_process import ticking
+from tests.in_process import running_ticker
 from tests.support import eventually
 
 
@@ -37,28 +37,28 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_database_clock_set_back_does_not_stop_sending(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 6, rollout_rate=2)
-    async with ticking(pool, broker.url, 60) as ticker:
+    async with running_ticker(pool, broker.url, 60) as ticker:
         await ticker.tick()
         assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 4}
         await ticker.tick()
-        assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 4}, "one window lasts a tick"
+        assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 4}, "one interval lasts a tick"
         await host.execute("UPDATE ota_campaigns SET pace_opened_at = now() + interval '1 day'")
         await ticker.tick()
         assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}
         await ticker.tick()
-        assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}, "and the pace is kept from then on"
+        assert await breakdown(host, campaign) == {"DOWNLOADING": 4, "PENDING": 2}, "from then on, the pace is kept"
 
 
 async def test_times_in_the_future_after_a_clock_was_set_back_are_corrected(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 3, progress_timeout=5.0, abort_threshold=1.0, max_attempts=1)
-    await sent_to(host, campaign, ["dev-1"])
+    await mark_sent(host, campaign, ["dev-1"])
     await host.execute(
         "UPDATE ota_device_status SET attempt = 1, due_at = now() + interval '1 day' WHERE device_id <> 'dev-3'"
     )
@@ -72,7 +72,7 @@ async def test_times_in_the_future_after_a_clock_was_set_back_are_corrected(
         await lock.announce()
         await lock.beat("topic")
         await host.execute("UPDATE rollwave_listener_slots SET coming_at = now() + interval '1 day'")
-        async with ticking(pool, broker.url, 0.1) as ticker:
+        async with running_ticker(pool, broker.url, 0.1) as ticker:
             await ticker.tick()
             assert await breakdown(host, campaign) == {"DOWNLOADING": 2, "PENDING": 1}, "sent, though one seems to come"
             assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "reconciled at once"
@@ -100,7 +100,7 @@ async def ticked_until(ticker: Ticker, host: Connection, campaign: int) -> bool:
 
 
 async def test_the_longest_possible_waits_are_not_taken_for_times_in_the_future(pool: Pool, host: Connection) -> None:
-    """A refused device waits for ten minutes at most, and a campaign's deadline is a little later than its timeout."""
+    """The longest wait of a refused device is ten minutes, and a deadline may be a little longer than its timeout."""
     refused = await insert_campaign(host, 1, progress_timeout=5.0, retry_delay=1.0, retry_delay_max=1.0)
     silent = await insert_campaign(host, 2, progress_timeout=3600.0)
     await host.execute("UPDATE ota_device_status SET attempt = 1, refusals = 16 WHERE campaign_id = $1", refused)
@@ -113,7 +113,7 @@ async def test_the_longest_possible_waits_are_not_taken_for_times_in_the_future(
             delay=60.0,
             refusal=Refusal.REJECTED,
         )
-    await sent_to(host, silent, ["dev-1", "dev-2"])
+    await mark_sent(host, silent, ["dev-1", "dev-2"])
     set_due = (
         "UPDATE ota_device_status SET due_at = now() + make_interval(secs => $3)"
         " WHERE campaign_id = $1 AND device_id = $2"
@@ -123,7 +123,7 @@ async def test_the_longest_possible_waits_are_not_taken_for_times_in_the_future(
     before = await due_in(host)
     assert 590 < before[refused, "dev-1"] <= 600, "however often it was refused"
     for campaign in (refused, silent):
-        await Counters(pool, Settings()).reconcile(due(campaign))
+        await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
     after = await due_in(host)
     corrected = {key for key in before if after[key] < before[key] - 60}
     assert corrected == {(silent, "dev-2")}

@@ -1,4 +1,4 @@
-"""A database that is copied or moved: which of the two is the installation, and what the other may do."""
+"""A database is copied or moved: which one is the installation, and what the other one may do."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool, create_pool
 from tests.engine import (
+    always_succeeds,
     breakdown,
+    campaign_ref,
     campaign_row,
-    claims,
     connect,
     devices,
-    dispatch,
-    due,
-    ends,
     events,
     insert_campaign,
-    succeeds,
+    make_claims,
+    make_dispatch,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto
@@ -41,7 +41,7 @@ LOST = "ota_status_listener_disconnected"
 
 @asynccontextmanager
 async def copy_of(database: str) -> AsyncIterator[str]:
-    """A copy in the same PostgreSQL, and its URL. Nobody may be connected to ``database`` just then."""
+    """Copy the database in the same PostgreSQL. Returns the copy's URL. Nobody may be connected to ``database``."""
     name = psql(database, "SELECT current_database()")
     server = database.replace(f"/{name}?", "/postgres?")
     psql(server, f"CREATE DATABASE {name}_copy TEMPLATE {name}")
@@ -53,14 +53,14 @@ async def copy_of(database: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def any_worker(database: str, broker_url: str, log: Path, *arguments: str) -> AsyncIterator[Running]:
-    """A worker of which nothing is expected yet."""
+    """Start a worker, without waiting for anything."""
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "0.2"}
     async with rollwave_running("worker", *arguments, log=log, env=env) as running:
         yield running
 
 
 async def readiness(port: int) -> dict[str, str]:
-    """The checks of /readyz; none before it answers."""
+    """The checks of /readyz. Empty before it answers."""
     async with httpx2.AsyncClient(trust_env=False) as client:
         try:
             answer = await client.get(f"http://127.0.0.1:{port}/readyz", timeout=15)
@@ -72,20 +72,20 @@ async def readiness(port: int) -> dict[str, str]:
 
 
 async def begun(database: str, broker: Mosquitto, log: Path) -> int:
-    """A running campaign of which a part has been sent and has succeeded, and no worker any more."""
-    async with connect(database) as host, devices(broker.url, succeeds), worker(database, broker.url, log):
+    """A running campaign of which a part has succeeded, without a worker."""
+    async with connect(database) as host, devices(broker.url, always_succeeds), worker(database, broker.url, log):
         campaign = await insert_campaign(host, TOTAL, rollout_rate=2)
 
-        async def under_way() -> bool:
+        async def campaign_under_way() -> bool:
             return (await campaign_row(host, campaign))[1] > 6
 
-        await eventually(under_way, what="some devices have succeeded")
+        await eventually(campaign_under_way, what="some devices have succeeded")
         await host.execute("UPDATE ota_campaigns SET status = 'PAUSED'")
 
         async def nothing_in_progress() -> bool:
             return not (await breakdown(host, campaign)).keys() & {"DOWNLOADING", "INSTALLING"}
 
-        await eventually(nothing_in_progress, what="whatever was sent has succeeded")
+        await eventually(nothing_in_progress, what="every device sent to has succeeded")
         await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     return campaign
 
@@ -100,23 +100,23 @@ async def test_a_copy_on_the_same_broker_does_nothing_until_it_is_decided(
         copy_of(database) as copy,
         connect(database) as host,
         connect(copy) as staging,
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         any_worker(copy, mosquitto.url, tmp_path / "copy", "--port", str(port)) as copied,
         worker(database, mosquitto.url, tmp_path / "original") as original,
     ):
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
         assert set(fleet.times_sent(campaign).values()) == {1}
         assert len(fleet.commands) == TOTAL - done
-        await eventually(lambda: events(copied, UNDECIDED), what="the copy has said why it does nothing")
+        await eventually(lambda: events(copied, UNDECIDED), what="the copy has logged why it sends nothing")
         assert events(original, LOST) == []
         assert events(copied, SUBSCRIBED) == events(copied, LOST) == []
         assert await campaign_row(staging, campaign) == ("RUNNING", done, 0)
         checks = await readiness(port)
         assert {"rollwave migrate --moved", "rollwave migrate --copy"} <= set(checks["identity"].split("`"))
-        [told] = events(copied, UNDECIDED)
-        assert told["level"] == "error"
-        assert {"rollwave migrate --moved", "rollwave migrate --copy"} <= set(told["hint"].split("`"))
+        [event] = events(copied, UNDECIDED)
+        assert event["level"] == "error"
+        assert {"rollwave migrate --moved", "rollwave migrate --copy"} <= set(event["hint"].split("`"))
         assert copied.process.returncode is None
 
 
@@ -129,17 +129,17 @@ async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
         copy_of(database) as copy,
         connect(database) as host,
         connect(copy) as staging,
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         any_worker(copy, mosquitto.url, tmp_path / "copy", "--port", str(port)) as copied,
     ):
         other = await insert_campaign(staging, 2, tenant="south")
-        await eventually(lambda: events(copied, UNDECIDED), what="the copy waits to be told")
+        await eventually(lambda: events(copied, UNDECIDED), what="the copy waits for a decision")
         decided = await asyncio.to_thread(rollwave, "migrate", "--copy", env={"DATABASE_URL": copy})
         assert decided.returncode == 0, decided.stderr
         assert "2 RUNNING campaigns are paused" in decided.stdout
         await eventually(lambda: events(copied, SUBSCRIBED), what="the same worker listens")
         async with worker(database, mosquitto.url, tmp_path / "original") as original:
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
             assert set(fleet.times_sent(campaign).values()) == {1}
             assert events(original, LOST) == events(copied, LOST) == []
         assert set((await readiness(port)).values()) == {"ok"}
@@ -164,7 +164,7 @@ async def test_a_copy_gets_an_identity_of_its_own_and_its_campaigns_are_paused(
                 "to": "PAUSED",
                 "reason": row["status_reason"],
             }
-        assert len(fleet.of(other, "south")) == 0
+        assert len(fleet.commands_of(other, "south")) == 0
 
 
 async def test_a_moved_database_keeps_its_identity_and_continues(
@@ -174,7 +174,7 @@ async def test_a_moved_database_keeps_its_identity_and_continues(
     async with (
         copy_of(database) as moved,
         connect(moved) as host,
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         any_worker(moved, mosquitto.url, tmp_path / "moved") as running,
     ):
         await eventually(lambda: events(running, UNDECIDED), what="it waits to be told")
@@ -185,11 +185,11 @@ async def test_a_moved_database_keeps_its_identity_and_continues(
         assert fleet.commands == []
         decided = await asyncio.to_thread(rollwave, "migrate", "--moved", env={"DATABASE_URL": moved})
         assert decided.returncode == 0, decided.stderr
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert await campaign_row(host, campaign) == ("COMPLETED", TOTAL, 0)
         assert set(fleet.times_sent(campaign).values()) == {1}
         [subscribed] = events(running, SUBSCRIBED)
-        assert subscribed["session_present"], "the broker kept the session, and the reports in it, under the same name"
+        assert subscribed["session_present"], "the broker kept the session and its reports under the same client id"
         assert await identity(moved) == await identity(database)
 
 
@@ -215,10 +215,10 @@ async def test_an_unchanged_installation_needs_no_decision(database: str, mosqui
 async def test_concurrent_decisions_take_turns(database: str, mosquitto: Mosquitto, tmp_path: Path, flag: str) -> None:
     await begun(database, mosquitto, tmp_path / "before")
     async with copy_of(database) as copy:
-        told = await asyncio.gather(
+        event = await asyncio.gather(
             *(asyncio.to_thread(rollwave, "migrate", flag, env={"DATABASE_URL": copy}) for _ in range(2))
         )
-        assert sorted(each.returncode for each in told) == ([0, 0] if flag == "--moved" else [0, 1])
+        assert sorted(each.returncode for each in event) == ([0, 0] if flag == "--moved" else [0, 1])
         assert psql(copy, "SELECT count(*) FROM ota_campaign_history WHERE event = 'paused'") == (
             "0" if flag == "--moved" else "1"
         )
@@ -227,17 +227,17 @@ async def test_concurrent_decisions_take_turns(database: str, mosquitto: Mosquit
 async def test_a_worker_redirected_to_a_copy_claims_nothing(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    """It has asked the original what is due, and its next connection leads to the copy."""
+    """It has read from the original database what is due. Its next connection leads to the copy."""
     campaign = await begun(database, mosquitto, tmp_path / "before")
-    async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, succeeds) as fleet:
+    async with copy_of(database) as copy, create_pool(copy) as pool, devices(mosquitto.url, always_succeeds) as fleet:
         settings = Settings(MQTT_BROKER_URL=mosquitto.url)
-        psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # its pace allows it
-        batch = await claims(pool, settings).claim(due(campaign))
+        psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # The pace would allow it.
+        batch = await make_claims(pool, settings).claim(campaign_ref(campaign))
         assert (batch.commands, batch.skipped) == ((), 0)
         async with CommandSession(Broker.from_settings(settings)) as publisher:
-            dispatcher = dispatch(pool, publisher, settings)
-            assert not await dispatcher.still_runs(due(campaign))
-            await dispatcher.dispatch(due(campaign))
+            dispatcher = make_dispatch(pool, publisher, settings)
+            assert not await dispatcher.still_runs(campaign_ref(campaign))
+            await dispatcher.dispatch(campaign_ref(campaign))
         assert fleet.commands == []
         assert psql(copy, "SELECT count(*) FROM ota_device_status WHERE attempt > sent_attempt") == "0"
 
@@ -257,7 +257,7 @@ async def test_a_copy_embedded_in_a_host_does_nothing_until_it_is_decided(
         copy_of(database) as copy,
         connect(copy) as host,
         create_pool(copy) as pool,
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         asyncio.TaskGroup() as group,
     ):
         ticks = 0
@@ -276,7 +276,7 @@ async def test_a_copy_embedded_in_a_host_does_nothing_until_it_is_decided(
         assert [each.levelname for each in our_records(caplog) if each.message == UNDECIDED] == ["ERROR"]
         decided = await asyncio.to_thread(rollwave, "migrate", "--moved", env={"DATABASE_URL": copy})
         assert decided.returncode == 0, decided.stderr
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert len([each for each in caplog.records if each.message == "ota_identity_decided"]) == 1
         for each in running:
             each.cancel()

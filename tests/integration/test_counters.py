@@ -1,4 +1,4 @@
-"""``succeeded`` and ``failed`` equal a GROUP BY, whatever devices repeat and whoever else writes."""
+"""``succeeded`` and ``failed`` equal a GROUP BY, with duplicate reports and other writers."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from rollwave.store.executions import Times
 from tests.auditor import Auditor, auditing
 from tests.engine import (
     Connection,
+    always_succeeds,
     breakdown,
+    campaign_ref,
     campaign_row,
-    claims,
+    claim_commands,
     connect,
     devices,
-    due,
-    ends,
     events,
     insert_campaign,
-    sent_to,
-    succeeds,
-    take,
+    make_claims,
+    mark_sent,
+    wait_until_ended,
     worker,
 )
 from tests.support import eventually
@@ -51,7 +51,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-@pytest.mark.parametrize("seed", [1])  # any number does; one that failed belongs here
+@pytest.mark.parametrize("seed", [1])  # Any seed will do. Add seeds that have failed.
 async def test_five_fold_duplicates_in_any_order_count_once(
     seed: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -67,7 +67,7 @@ async def test_five_fold_duplicates_in_any_order_count_once(
             await insert_campaign(host, 80, tenant="south", rollout_rate=1000, abort_threshold=1.0, max_in_flight=40),
         ]
         for campaign, tenant, expected in zip(both, ("north", "south"), (80, 40), strict=True):
-            await eventually(lambda: len(fleet.of(campaign, tenant)) >= expected, what="sent")  # noqa: B023
+            await eventually(lambda: len(fleet.commands_of(campaign, tenant)) >= expected, what="sent")  # noqa: B023
         messages = [
             (status_topic(command.tenant, command.device), encode_report(command.campaign, status, progress))
             for command in fleet.commands
@@ -78,13 +78,13 @@ async def test_five_fold_duplicates_in_any_order_count_once(
             ]
         ] * 5
         dice.shuffle(messages)
-        fleet.answer = succeeds
+        fleet.answer = always_succeeds
         for topic, payload in messages:
             fleet.send(topic, payload)
         for campaign, tenant in zip(both, ("north", "south"), strict=True):
-            await ends(host, campaign, tenant=tenant, timeout=60)
+            await wait_until_ended(host, campaign, tenant=tenant, timeout=60)
             assert (await campaign_row(host, campaign, tenant))[1:] == await counted(host, campaign, tenant)
-        assert not events(running, "ota_counters_repaired"), "never wrong, so never mended"
+        assert not events(running, "ota_counters_repaired"), "the counters were never wrong, so never repaired"
     assert auditor.snapshots > 20
 
 
@@ -122,7 +122,7 @@ async def test_counters_are_reconciled_after_a_hosts_sql(
     settings = {"ROLLWAVE_RECONCILE_INTERVAL": "0.5"}
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as running:
         campaign = await insert_campaign(host, 30, rollout_rate=10, abort_threshold=0.5)
-        await eventually(lambda: len(fleet.of(campaign)) == 30, what="sent")
+        await eventually(lambda: len(fleet.commands_of(campaign)) == 30, what="sent")
 
         async def agree(succeeded: int, failed: int) -> bool:
             row = await campaign_row(host, campaign)
@@ -144,8 +144,8 @@ async def test_a_device_claimed_and_then_skipped_causes_no_drift(pool: Pool, hos
     campaign = await insert_campaign(host, 3)
     await host.execute("UPDATE ota_device_status SET attempt = 1, due_at = now() WHERE device_id = 'dev-1'")
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', sent = 1, reconciled_at = NULL")
-    await skip_rest(pool, due(campaign))
-    await Counters(pool, Settings()).reconcile(due(campaign))
+    await skip_rest(pool, campaign_ref(campaign))
+    await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
     assert await breakdown(host, campaign) == {"SKIPPED": 3}
     assert await host.fetchval("SELECT reconciled_at IS NOT NULL FROM ota_campaigns")
     assert await host.fetch("SELECT * FROM ota_campaign_history WHERE event = 'counters_repaired'") == []
@@ -158,7 +158,7 @@ async def test_rows_that_wait_for_the_campaigns_lock_are_counted_by_their_later_
     await counted_as(host, pending=4)
     async with tenant_transaction(pool, "north") as connection:
         held = await campaigns.lock(connection, "north", campaign)
-        claim = await take(connection, held, tokens=2, fresh=2)
+        claim = await claim_commands(connection, held, tokens=2, fresh=2)
     times = executions.Times(60, 60, 600)
 
     async def mark() -> None:
@@ -166,7 +166,7 @@ async def test_rows_that_wait_for_the_campaigns_lock_are_counted_by_their_later_
             await executions.mark_sent(connection, "north", campaign, claim.commands, times)
 
     async def skip() -> None:
-        await skip_rest(pool, due(campaign))
+        await skip_rest(pool, campaign_ref(campaign))
 
     for work, moved in ((mark, {"downloading": 2}), (skip, {"skipped": 2})):
         async with host.transaction():
@@ -186,11 +186,11 @@ async def counted_as(host: Connection, *, pending: int) -> None:
 @pytest.mark.parametrize("first", ["upkeep", "claim"])
 async def test_waves_are_planned_from_the_existing_rows(first: str, pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, rollout_strategy="canary", canary_percent=5.0)
-    await counted_as(host, pending=1000)  # and a host has removed most of them since
+    await counted_as(host, pending=1000)  # Since then, a host has removed most of them.
     if first == "upkeep":
-        await Upkeep(pool, Settings()).look_after(due(campaign))
+        await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
     else:
-        await claims(pool, Settings()).claim(due(campaign))
+        await make_claims(pool, Settings()).claim(campaign_ref(campaign))
     waves = await host.fetch("SELECT up_to FROM ota_campaign_waves ORDER BY number")
     assert [each["up_to"] for each in waves] == [3, None]
 
@@ -207,7 +207,7 @@ async def test_of_two_workers_that_find_one_difference_one_repairs_it(pool: Pool
     await counted_as(host, pending=1)
     async with tenant_transaction(pool, "north") as connection:
         found = await counters.compare(connection, "north", campaign)
-        # What moves meanwhile moves the counters too, and is none of the difference.
+        # Devices that change meanwhile change the counters, too, and are no difference.
         await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
         held = await campaigns.lock(connection, "north", campaign)
         assert [await counters.repair(connection, held, found) for _ in range(2)] == [True, False]
@@ -233,14 +233,14 @@ async def test_reports_are_ingested_while_counters_are_verified(
         await eventually(lambda: listener.presence.subscribed, timeout=20, what="subscribed")
         async with devices(broker.url) as fleet:
             for campaign in ids:
-                await sent_to(host, campaign, ["dev-1"])
+                await mark_sent(host, campaign, ["dev-1"])
                 fleet.report("dev-1", campaign, "SUCCESS")
                 await eventually(lambda: arrived(host, campaign), timeout=20, what=f"{campaign} is counted")  # noqa: B023
             await eventually(lambda: bool(comparing), what="verified meanwhile")
             assert await host.fetchval("SELECT count(*) FROM ota_campaigns WHERE status = 'COMPLETED'") == 0
             go_on.set()
             for campaign in ids:
-                await ends(host, campaign)
+                await wait_until_ended(host, campaign)
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -261,12 +261,14 @@ async def test_an_uncounted_campaign_shows_counts_from_its_rows(pool: Pool, host
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED' WHERE device_id = 'dev-1'")
     rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
     assert await shown(pool, campaign) == (rows, 4, 1)
-    await Counters(pool, Settings()).reconcile(due(campaign))
+    await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
     assert tuple(await stored_counters(host)) == (3, 0, 0, 1)
     assert await host.fetch("SELECT * FROM ota_campaign_history") == [], "nothing was wrong"
     assert await shown(pool, campaign) == (rows, 4, 1)
     await host.execute("UPDATE ota_campaigns SET pending = 30, downloading = -1")
-    assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), "read from the counters, never below none"
+    assert await shown(pool, campaign) == (rows | {"PENDING": 30}, 31, 1), (
+        "computed from the counters, never below zero"
+    )
 
 
 async def test_a_first_count_blocks_no_other_transaction(
@@ -281,11 +283,11 @@ async def test_a_first_count_blocks_no_other_transaction(
             await executions.skip_unsent(connection, "north", CampaignId(campaign), limit=1, reason="test")
             assert await counters.count_pending(connection, "north", campaign) == 3
         rows = {"PENDING": 3, "DOWNLOADING": 0, "INSTALLING": 0, "SUCCESS": 0, "FAILED": 0, "SKIPPED": 1}
-        assert await shown(pool, campaign) == (rows, 4, 1), "as the rows are, while they are counted"
+        assert await shown(pool, campaign) == (rows, 4, 1), "equal to the rows while they are counted"
         return found
 
     monkeypatch.setattr(counters, "compare", overtaken)
-    await Counters(pool, Settings()).reconcile(due(campaign))
+    await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
     assert tuple(await stored_counters(host)) == (3, 0, 0, 1)
 
 
@@ -325,12 +327,12 @@ async def test_counters_are_correct_before_a_campaign_completes(
     settings = {"ROLLWAVE_RECONCILE_INTERVAL": "60"}
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
         campaign = await insert_campaign(host, 10)
-        await eventually(lambda: len(fleet.of(campaign)) == 10, what="sent")
+        await eventually(lambda: len(fleet.commands_of(campaign)) == 10, what="sent")
         for number in range(1, 8):
             fleet.report(f"dev-{number}", campaign, "SUCCESS")
         await eventually(lambda: has_counted(host, campaign, 7), what="seven")
         await host.execute("UPDATE ota_device_status SET status = 'SUCCESS' WHERE status <> 'SUCCESS'")
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
     assert await campaign_row(host, campaign) == ("COMPLETED", 10, 0)
 
 
@@ -341,7 +343,7 @@ async def has_counted(host: Connection, campaign: int, succeeded: int) -> bool:
 async def test_a_row_set_back_to_pending_runs_again(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    """What a host does to give a device another chance, from every state, and with no attempt left."""
+    """A host gives a device another chance: from every status, and with no attempt left."""
     settings = {"OTA_PROGRESS_TIMEOUT": "0.5", "OTA_MAX_ATTEMPTS": "1", "ROLLWAVE_RECONCILE_INTERVAL": "0.5"}
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings):
         campaign = await insert_campaign(host, 6, abort_threshold=1.0)
@@ -351,9 +353,9 @@ async def test_a_row_set_back_to_pending_runs_again(
             campaign,
         )
         await eventually(lambda: has_failed(host, campaign, 6), what="all silent")
-        fleet.answer = succeeds
+        fleet.answer = always_succeeds
         async with host.transaction():
-            # And from now on they are not in a hurry.
+            # From now on, devices answer slowly.
             again = "status = 'RUNNING', completed_at = NULL, progress_timeout = 600"
             await host.execute(f"UPDATE ota_campaigns SET {again}")
             await host.execute(
@@ -373,25 +375,25 @@ async def test_a_host_can_pause_abort_and_start_a_campaign_by_sql(
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", OTA_TICK_INTERVAL="0.3"):
         campaign = await insert_campaign(host, 60, rollout_rate=5)
         other = await insert_campaign(host, 60, rollout_rate=5, tenant="south")
-        await eventually(lambda: len(fleet.of(campaign)) >= 5, what="under way")
+        await eventually(lambda: len(fleet.commands_of(campaign)) >= 5, what="some commands are sent")
         await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
-        sent = len(fleet.of(campaign))
-        await eventually(lambda: len(fleet.of(other, "south")) >= 25, what="the other goes on")
-        assert len(fleet.of(campaign)) <= sent + 5, "what was claimed before may still go out"
-        paused_at = len(fleet.of(campaign))
-        for command in fleet.of(campaign):
+        sent = len(fleet.commands_of(campaign))
+        await eventually(lambda: len(fleet.commands_of(other, "south")) >= 25, what="the other goes on")
+        assert len(fleet.commands_of(campaign)) <= sent + 5, "commands claimed before may still be sent"
+        paused_at = len(fleet.commands_of(campaign))
+        for command in fleet.commands_of(campaign):
             fleet.report(command.device, campaign, "SUCCESS")
-        await eventually(lambda: has_counted(host, campaign, paused_at), what="reports are still taken")
+        await eventually(lambda: has_counted(host, campaign, paused_at), what="reports are still processed")
         await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
-        await eventually(lambda: len(fleet.of(campaign)) > paused_at, what="started again")
+        await eventually(lambda: len(fleet.commands_of(campaign)) > paused_at, what="started again")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED' WHERE id = $1", campaign)
-        for command in fleet.of(campaign):
+        for command in fleet.commands_of(campaign):
             fleet.report(command.device, campaign, "SUCCESS")
 
         async def skipped() -> bool:
             return "PENDING" not in await breakdown(host, campaign)
 
-        await eventually(skipped, what="those left are skipped")
+        await eventually(skipped, what="the remaining devices are skipped")
         assert (await campaign_row(host, campaign))[0] == "ABORTED"
 
 
@@ -404,9 +406,9 @@ async def test_rows_are_locked_in_one_order_whatever_collation_a_hosts_column_ha
     campaign = await insert_campaign(host, ["a", "B"])
     async with tenant_transaction(pool, "north") as connection:
         locked = await campaigns.lock(connection, "north", campaign)
-        claim = await take(connection, locked, tokens=2, fresh=2)
+        claim = await claim_commands(connection, locked, tokens=2, fresh=2)
     if work == "apply_reports":
-        await sent_to(host, campaign, ["a", "B"])
+        await mark_sent(host, campaign, ["a", "B"])
     times = Times(60, 60, 600)
     commands = sorted(claim.commands, key=lambda each: each.device_id.lower())
 
@@ -417,8 +419,8 @@ async def test_rows_are_locked_in_one_order_whatever_collation_a_hosts_column_ha
             elif work == "release":
                 await executions.release(connection, "north", CampaignId(campaign), commands, delay=0, refusal=None)
             else:
-                said = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, 100)
-                reports = [(each.device_id, said) for each in commands]
+                report = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, 100)
+                reports = [(each.device_id, report) for each in commands]
                 await executions.apply_reports(connection, "north", reports, times, max_attempts=3)
 
     async with host.transaction():
@@ -427,4 +429,4 @@ async def test_rows_are_locked_in_one_order_whatever_collation_a_hosts_column_ha
         await eventually(lambda: waits_for_a_lock(host), what="it waits for B")
         free = await host.fetch("SELECT FROM ota_device_status WHERE device_id = 'a' FOR UPDATE SKIP LOCKED")
     await writing
-    assert len(free) == 1, "B comes first, and a is not held yet"
+    assert len(free) == 1, "B comes first, and a is not locked yet"

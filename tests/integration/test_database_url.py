@@ -1,4 +1,4 @@
-"""Database URLs as hosted services hand them out, against real servers: understood, or refused by name."""
+"""Database URLs of hosted services, tried on real servers: accepted, or refused with the parameter's name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REFUSED = {
 
 @pytest.fixture
 def pgbouncer(database: str) -> Iterator[PgBouncer]:
-    # Not under pytest's own folder: it runs as another user, who may not enter that.
+    # Not in pytest's own folder: it runs as another user, who may not enter that folder.
     with TemporaryDirectory(prefix="rollwave-tests-") as folder, PgBouncer(Path(folder), database) as pooler:
         yield pooler
 
@@ -70,7 +70,7 @@ async def test_supported_url_parameters_are_accepted_through_a_pooler(parameters
 
 async def test_pgbouncer_true_turns_prepared_statements_off(pgbouncer: PgBouncer) -> None:
     async with create_pool(f"{pgbouncer.url}?pgbouncer=true") as pool:
-        for _ in range(20):  # over four sessions of the server
+        for _ in range(20):  # Over four sessions of the server.
             await asyncio.gather(*(pool.fetchval("SELECT $1::int", each) for each in range(8)))
 
 
@@ -82,11 +82,11 @@ async def test_unsupported_url_parameters_are_refused_by_name(
         with pytest.raises((DatabaseUnavailable, ConfigurationError)) as refused:
             async with create_pool(url, pooled=True):
                 pass
-        told = f"{refused.value} {refused.value.hint}"
-        assert REFUSED[parameter] in told
-        assert SECRET not in told
-        assert DIRECT not in told, "it is not the pooler's fault"
-        assert "lets this login in" not in told, "nor the login's"
+        message = f"{refused.value} {refused.value.hint}"
+        assert REFUSED[parameter] in message
+        assert SECRET not in message
+        assert DIRECT not in message, "the pooler is not the cause"
+        assert "lets this login in" not in message, "the login is not the cause"
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ async def test_a_worker_logs_ignored_url_parameters_once(database: str, broker: 
     url = f"{database}&pgbouncer=true&channel_binding=require"
     async with worker(url, broker.url, tmp_path / "log") as running:
         await eventually(lambda: events(running, "ota_status_listener_subscribed"), what="it listens")
-        told = [event["remark"].split()[0] for event in events(running, "ota_database_url")]
-    assert sorted(told) == ["channel_binding=require", "pgbouncer=true:"]
+        message = [event["remark"].split()[0] for event in events(running, "ota_database_url")]
+    assert sorted(message) == ["channel_binding=require", "pgbouncer=true:"]
 
 
 async def test_a_url_that_names_a_pooler_requires_the_direct_url(
@@ -133,9 +133,9 @@ async def test_a_url_that_names_a_pooler_requires_the_direct_url(
 ) -> None:
     settings = {"DATABASE_URL": f"{pgbouncer.url}?pgbouncer=true", "MQTT_BROKER_URL": broker.url}
     for command in ("worker", "migrate"):
-        told = await asyncio.to_thread(rollwave, command, env=settings)
-        assert told.returncode == 1
-        assert f"Set {DIRECT}" in told.stderr, told
+        message = await asyncio.to_thread(rollwave, command, env=settings)
+        assert message.returncode == 1
+        assert f"Set {DIRECT}" in message.stderr, message
     listed = await asyncio.to_thread(rollwave, "apikey", "list", "--tenant", "north", env=settings)
     assert (listed.returncode, listed.stderr) == (0, "")
     settings[DIRECT] = database

@@ -1,4 +1,4 @@
-"""Deadlocks: the engine causes none, and repeats a transaction that PostgreSQL ended in favour of another."""
+"""Deadlocks: the engine causes none, and repeats a transaction that PostgreSQL ended because of one."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from tests import deadlocks
 from tests.engine import (
     TENANT,
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
     devices,
-    due,
-    ends,
+    incoming_report,
     insert_campaign,
-    said,
-    says,
-    sent_to,
-    succeeds,
+    mark_sent,
+    wait_until_ended,
     worker,
 )
 from tests.support import eventually
 
 
 async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_again(database: str, pool: Pool) -> None:
-    deadlocks.meant_in(database)
+    deadlocks.expected_in(database)
     names = ["dev-1", "dev-2"]
     async with connect(database) as host, connect(database) as looking:
-        # The reports find out, not the host, however late it comes.
+        # PostgreSQL ends the reports' transaction, not the host's, however late the host comes.
         name = await host.fetchval("SELECT current_database()")
         await host.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '3s'")
         await host.execute("SET deadlock_timeout = '1min'")
         await pool.expire_connections()
         campaign = await insert_campaign(host, names)
-        await sent_to(host, campaign, names)
+        await mark_sent(host, campaign, names)
         touch = "UPDATE ota_device_status SET progress_pct = 1 WHERE device_id = $1"
         async with host.transaction():
             await host.execute(touch, "dev-2")
             taking_in = asyncio.create_task(
-                Ingest(pool, Settings()).take_in([said(device, campaign, "SUCCESS") for device in names])
+                Ingest(pool, Settings()).take_in([incoming_report(device, campaign, "SUCCESS") for device in names])
             )
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             await eventually(lambda: looking.fetchval(waiting), what="the reports wait for dev-2")
-            await host.execute(touch, "dev-1")  # and now each waits for the other
+            await host.execute(touch, "dev-1")  # Now each transaction waits for the other.
         await asyncio.wait_for(taking_in, 10)
         assert await breakdown(host, campaign) == {"SUCCESS": 2}
         assert await campaign_row(host, campaign) == ("RUNNING", 2, 0)
@@ -70,7 +70,7 @@ async def test_reports_that_lose_a_deadlock_with_a_host_are_applied_again(databa
                 await looking.fetchval("SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()")
             )
 
-        await eventually(counted, what="there was one")
+        await eventually(counted, what="one was found")
 
 
 async def test_campaigns_complete_where_the_default_isolation_is_serializable(
@@ -87,22 +87,22 @@ async def test_campaigns_complete_where_the_default_isolation_is_serializable(
     }
     async with (
         connect(database) as host,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         worker(database, broker.url, tmp_path / "first", **settings) as first,
         worker(database, broker.url, tmp_path / "second", logs="ota_tick_start", **settings) as second,
     ):
-        await host.execute("SET default_transaction_isolation = 'read committed'")  # who looks on loses to nobody
+        await host.execute("SET default_transaction_isolation = 'read committed'")  # The observer waits for no lock.
         good = await insert_campaign(host, 120, rollout_rate=15)
-        await ends(host, good, timeout=40)
-        fleet.answer = says("FAILED")
+        await wait_until_ended(host, good, timeout=40)
+        fleet.answer = answer_with("FAILED")
         bad = await insert_campaign(host, 60, tenant="south", rollout_rate=15, max_in_flight=10)
-        await ends(host, bad, "ABORTED", tenant="south")
+        await wait_until_ended(host, bad, "ABORTED", tenant="south")
         assert await campaign_row(host, good) == ("COMPLETED", 120, 0)
         failed = (await campaign_row(host, bad, "south"))[2]
         assert failed <= 10
         assert await breakdown(host, bad, "south") == {"FAILED": failed, "SKIPPED": 60 - failed}
         output = first.output() + second.output()
-        assert "could not serialize access" not in output, "every transaction of ours is READ COMMITTED"
+        assert "could not serialize access" not in output, "the engine's transactions are READ COMMITTED"
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database:
     names = [f"dev-{number}" for number in range(40)]
     campaigns = [await insert_campaign(host, names, abort_threshold=1.0, progress_timeout=0.05) for _ in range(2)]
     for campaign in campaigns:
-        await sent_to(host, campaign, names)
+        await mark_sent(host, campaign, names)
     await host.execute("UPDATE ota_device_status SET attempt = 2")
     deadline = time.monotonic() + 4
     times = Times(0.05, 0.05, 1000)
@@ -148,13 +148,15 @@ async def test_concurrent_sending_reports_and_upkeep_cause_no_deadlock(database:
             words = ["DOWNLOADING", "DOWNLOADING", "DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"]
             everyone = [(device, campaign) for device in names for campaign in campaigns]
             batch = [
-                said(device, campaign, random.choice(words), attempt=random.choice([None, 1, 2]))
+                incoming_report(device, campaign, random.choice(words), attempt=random.choice([None, 1, 2]))
                 for device, campaign in random.sample(everyone, 60)
             ]
-            await Ingest(pool, Settings()).take_in(batch)  # one of its own: one writes one batch at a time
+            await Ingest(pool, Settings()).take_in(
+                batch
+            )  # It has its own ingest, since each ingest writes one batch at a time.
 
         async def look_after() -> None:
-            await upkeep.look_after(due(random.choice(campaigns)))
+            await upkeep.look_after(campaign_ref(random.choice(campaigns)))
 
         async def again() -> None:
             await host.execute(

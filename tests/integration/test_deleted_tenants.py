@@ -1,4 +1,4 @@
-"""Whoever deletes a tenant or a campaign deletes all that is kept of it, whoever that is and whichever way."""
+"""Deleting a tenant or a campaign, by any login and in any way, deletes all of its rows in the engine's tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollwave.domain.role import Role
 from rollwave.store import access, campaigns, events, imports, new_campaigns, quarantine
 from rollwave.store.database import Pool, create_pool, tenant_transaction
 from rollwave.store.quarantine import Sample
-from tests.engine import Connection, connect, due, insert_campaign
+from tests.engine import Connection, campaign_ref, connect, insert_campaign
 from tests.host.platform import RUNNING, Host, make_host
 from tests.support import psql, rollwave
 
@@ -26,7 +26,7 @@ OF_CAMPAIGNS = frozenset({"ota_campaign_waves", "ota_campaign_history", "rollwav
 
 
 async def kept(root: Connection, tenant: str) -> dict[str, int]:
-    """In how many rows each table names the tenant, where it does."""
+    """The number of rows that name the tenant, by table."""
     tables = await root.fetch(
         "SELECT c.relname AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'"
         " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
@@ -39,7 +39,7 @@ async def kept(root: Connection, tenant: str) -> dict[str, int]:
 
 
 async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
-    """Have something of the tenant's in each table of ours. Returns a key of its."""
+    """Insert rows of the tenant into each table of the engine. Returns one of its API keys."""
     key = await access.create(pool, tenant, Role.ADMIN, expires_in=timedelta(days=1))
     begun = await imports.begin(pool, tenant, "all", actor="test")
     async with tenant_transaction(pool, tenant) as connection:
@@ -61,7 +61,7 @@ async def work_for(pool: Pool, tenant: str, campaign: int) -> str:
 
 @pytest.fixture(params=["superuser", "owner"])
 async def host(request: pytest.FixtureRequest, empty_database: str) -> Host:
-    """A host of which one or the other has migrated."""
+    """A host of which a part has migrated."""
     host = await make_host(empty_database)
     if request.param == "superuser":
         host.migrate("--grant-to", "host_service")
@@ -100,7 +100,7 @@ async def test_deleting_a_hosts_tenant_deletes_all_its_rows(host: Host, who: str
 
 
 async def test_a_key_that_outlives_its_tenant_opens_nothing(host: Host) -> None:
-    """As where rows are deleted with triggers off, by a restore or by replication."""
+    """As if rows were deleted with triggers off, by a restore or by replication."""
     async with connect(host.root) as root, create_pool(host.service) as pool:
         key = await work_for(pool, "north", RUNNING)
         await root.execute("SET session_replication_role = replica")
@@ -115,7 +115,7 @@ async def test_deleting_a_hosts_campaign_deletes_all_its_rows(host: Host) -> Non
         async with connect(host.owner) as owner:
             assert await owner.execute("DELETE FROM ota_campaigns WHERE id = $1", RUNNING) == "DELETE 1"
         assert not OF_CAMPAIGNS & (await kept(root, "north")).keys()
-        assert due(RUNNING) not in await campaigns.due(pool)
+        assert campaign_ref(RUNNING) not in await campaigns.due(pool)
 
 
 async def test_deleting_a_tenant_needs_no_rights_on_engine_tables(host: Host) -> None:
@@ -168,7 +168,7 @@ async def test_a_tenant_with_two_rows_exists_until_both_are_deleted(empty_databa
         await root.execute("DELETE FROM tenants WHERE region = 'a'")
         assert (await kept(root, "north")).keys() == before.keys()
         await root.execute("DELETE FROM tenants")
-        assert await kept(root, "north") == {}, "what a host has not made goes too"
+        assert await kept(root, "north") == {}, "rows of tables that the host lacks are deleted, too"
 
 
 async def test_a_host_that_owns_only_the_tenants_table_may_truncate_it(empty_database: str) -> None:
@@ -181,7 +181,7 @@ async def test_a_host_that_owns_only_the_tenants_table_may_truncate_it(empty_dat
 
 
 async def test_a_temporary_table_with_the_name_of_an_engine_table_is_not_touched(host: Host) -> None:
-    """Else a trigger of the caller's would work with the rights of our tables' owner."""
+    """Otherwise a trigger of the caller would run with the rights of the tables' owner."""
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "north", RUNNING)
         async with connect(host.service) as login:
@@ -225,14 +225,14 @@ async def test_firmware_in_use_still_cannot_be_deleted(database: str) -> None:
 
 
 async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_database: str) -> None:
-    """Of an installation that was made before there were such foreign keys."""
+    """On an installation from before these foreign keys."""
     host = await make_host(empty_database)
     host.migrate("--grant-to", "host_service")
     async with connect(host.root) as root, create_pool(host.service) as pool:
         await work_for(pool, "south", await insert_campaign(root, 2, tenant="south"))
         await work_for(pool, "north", RUNNING)
         await undo_later_migrations(root)
-        await root.execute("SET session_replication_role = replica")  # no foreign key is heard
+        await root.execute("SET session_replication_role = replica")  # Foreign keys are not checked.
         for table in SHARED:
             await root.execute(f"DELETE FROM {table} WHERE tenant_id = 'north'")
         await root.execute("SET session_replication_role = origin")
@@ -244,13 +244,13 @@ async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_datab
 
 
 async def undo_later_migrations(root: Connection) -> None:
-    """As the database was before migrations that need what 0015 made."""
+    """Undo the migrations that need what migration 0015 created."""
     await root.execute("DROP TABLE rollwave_event_consumers; DROP INDEX ota_campaign_history_of_tenant")
     await root.execute("DELETE FROM rollwave_migrations WHERE version = 19")
 
 
 async def migrated_again(root: Connection, url: str) -> None:
-    """As if only now, with the rows that are there."""
+    """Migrate again, with the rows that are there."""
     await root.execute("DROP FUNCTION rollwave_due_campaigns_3()")
     await root.execute("DELETE FROM rollwave_migrations WHERE version = 15")
     done = rollwave("migrate", env={"DATABASE_URL": url})
@@ -266,9 +266,11 @@ async def test_an_upgraded_installation_deletes_the_rows_of_deleted_tenants(data
         await root.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
         await migrated_again(root, database)
         assert await kept(root, "north") == before
-        assert await root.fetchval("SELECT settled_at IS NULL FROM ota_campaigns"), "it is ours, and not the past's"
+        assert await root.fetchval("SELECT settled_at IS NULL FROM ota_campaigns"), (
+            "it belongs to the engine, and is not of earlier versions"
+        )
         foreign_keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confdeltype"
         assert await root.fetchval(f"{foreign_keys} = 'c'") == 14
-        assert await root.fetchval(f"{foreign_keys} <> 'c'") == 1, "of a campaign to its firmware"
+        assert await root.fetchval(f"{foreign_keys} <> 'c'") == 1, "from a campaign to its firmware"
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}

@@ -30,7 +30,7 @@ def stack_mosquitto(stack: Stack) -> Iterator[StackMosquitto]:
 
 
 async def taken(broker: Broker, topic: str) -> bool:
-    """Whether ``broker`` takes a message on ``topic``."""
+    """Whether ``broker`` accepts a message on ``topic``."""
     async with Session.connect(broker) as session:
         receipt = await session.publish(topic, b"x")
         await receipt.wait()
@@ -39,7 +39,7 @@ async def taken(broker: Broker, topic: str) -> bool:
 
 
 async def heard(session: Session, last: str) -> set[str]:
-    """The topics of what arrives, up to a message on ``last``."""
+    """The topics of the messages received, up to a message on ``last``."""
     topics = set()
     async for message in session.messages():
         topics.add(message.topic)

@@ -1,4 +1,4 @@
-"""The compose file: its schema, what confines each service, and that nothing secret is in it."""
+"""The compose file: its schema, the restrictions of each service, and that it contains no secret."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA = json.loads((Path(__file__).parents[1] / "schemas" / "compose-spec.json"
 COMPOSE = read_compose()
 SERVICES: Mapping[str, Mapping[str, Any]] = COMPOSE["services"]
 ONCE = {"install-keys", "migrate", "operator"}
-"""Services that end."""
+"""Services that end by themselves."""
 
 
 def errors(compose: Mapping[str, Any]) -> list[str]:
@@ -28,7 +28,7 @@ def errors(compose: Mapping[str, Any]) -> list[str]:
 def test_the_compose_file_is_valid_by_the_compose_schema() -> None:
     assert errors(COMPOSE) == []
     misspelt = {"services": {"serve": {**SERVICES["serve"], "read-only": True}}}
-    assert errors(misspelt), "the schema catches nothing"
+    assert errors(misspelt), "the schema finds no mistake"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -45,7 +45,7 @@ def test_every_service_runs_without_privileges(name: str) -> None:
 
 
 def test_read_only_services_have_a_temporary_file_system() -> None:
-    # mosquitto_passwd and PostgreSQL end with an error on a root that is wholly read-only.
+    # mosquitto_passwd and PostgreSQL fail if the whole root is read-only.
     for name in ("install-keys", "postgres", "grafana"):
         assert "/tmp" in SERVICES[name]["tmpfs"]
 
@@ -87,7 +87,7 @@ def test_every_file_that_compose_mounts_exists_after_preparation(stack: Stack) -
     for file in files:
         path = stack.folder / file
         assert path.is_file(), file
-        # The containers' users read what is mounted; the rest is read by compose itself.
+        # Only mounted files are read by the containers' users. Compose itself reads the others.
         assert file.endswith(".env") or path.stat().st_mode & 0o004, file
     used = {each["source"] for service in SERVICES.values() for each in service.get("configs", ())}
     assert used == COMPOSE["configs"].keys()

@@ -1,4 +1,4 @@
-"""The image, as far as a linter and its neighbours tell: `scripts/replay_image.py` runs its steps."""
+"""The Dockerfile: checked by a linter and against its neighbours. `scripts/replay_image.py` runs its steps."""
 
 from __future__ import annotations
 

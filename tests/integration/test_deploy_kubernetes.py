@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: their schemas, what confines each pod, and that their parts fit together."""
+"""The Kubernetes manifests: their schemas, the restrictions of each pod, and that they fit together."""
 
 from __future__ import annotations
 

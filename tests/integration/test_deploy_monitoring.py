@@ -1,4 +1,4 @@
-"""Alerts and dashboard: they parse, the alerts fire when they should, and every metric in them exists."""
+"""Alerts and dashboard: they can be parsed, the alerts fire when they should, and every metric in them exists."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DASHBOARD = json.loads((GRAFANA / "rollwave.json").read_text())
 
 
 def queries() -> Iterator[str]:
-    """Of the dashboard; Grafana puts an interval in the place of its variable."""
+    """The dashboard's queries. Grafana replaces their variable by an interval."""
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"].replace("$__rate_interval", "1m")
 
 
 def exposed() -> set[str]:
-    """The names of our metrics, as /metrics has them."""
+    """The names of the engine's metrics, as in /metrics."""
     names = set()
     for name, kind in re.findall(r"^\| `(\w+)` \| (\w+)", metrics_table(), re.MULTILINE):
         names |= {f"{name}_{part}" for part in ("bucket", "count", "sum")} if kind == "histogram" else {name}
@@ -68,7 +68,7 @@ def test_every_metric_in_rules_and_dashboard_exists() -> None:
 
 
 def test_outcomes_that_alerts_use_are_exported_from_zero() -> None:
-    # Prometheus sees no increase where a series begins with its first count.
+    # Prometheus sees no increase when a series begins with its first count.
     counted = {sample.labels["outcome"] for metric in metrics.reports.collect() for sample in metric.samples}
     named = {
         each for rule in RULES for found in re.findall(r'outcome=~"([^"]+)"', rule["expr"]) for each in found.split("|")

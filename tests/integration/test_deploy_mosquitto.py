@@ -1,4 +1,4 @@
-"""The Mosquitto configuration that is shipped: own topics both ways, everybody else's neither way."""
+"""The Mosquitto configuration in ``deploy/``: a device can use only its own topics, in both directions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def publishes(broker: Broker, topic: str, payload: bytes = b"x") -> bool:
 
 
 async def heard_until(session: Session, topic: str) -> list[str]:
-    """The topics of what arrives, up to a message on ``topic``."""
+    """The topics of the messages received, up to a message on ``topic``."""
     topics: list[str] = []
     async with asyncio.timeout(10):
         async for message in session.messages():
@@ -60,7 +60,7 @@ async def test_a_device_cannot_use_topics_of_another_device(
     for topic in (status_topic(*other), ask_topic(*other), command_topic(*other), command_topic(*OWN), "anything"):
         assert not await publishes(device, topic), topic
     async with Session.connect(device) as session:
-        # Mosquitto grants a filter and then filters: what counts is what comes.
+        # Mosquitto accepts the subscription and filters messages later. So the test looks at the messages.
         for topic_filter in (command_topic(*other), "tenant/+/device/+/ota", STATUS_FILTER, "#", command_topic(*OWN)):
             await session.subscribe(topic_filter)
         assert await publishes(shipped_mosquitto.login("south/device/dev-1"), status_topic("south", "dev-1"))

@@ -1,4 +1,4 @@
-"""The systemd units: systemd reads every line of them, and calls what they expose small."""
+"""The systemd units: systemd accepts every line, and rates their exposure as low."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FOLDER = DEPLOY / "systemd"
 UNITS = {"rollwave-migrate.service": "", "rollwave-serve.service": "", "rollwave-worker@.service": "9091"}
 PROGRAM = "/opt/rollwave/bin/rollwave"
 EXPOSURE = 12
-"""Of 100, at most: network and sockets, which it needs."""
+"""Maximum exposure of 100. Network access and sockets, which it needs, account for it."""
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> list[Path]:
-    """The units with a program that is there; a template as an instance of it."""
+    """The units with an existing program. A template becomes an instance."""
     made = []
     for name, instance in UNITS.items():
         text = (FOLDER / name).read_text()

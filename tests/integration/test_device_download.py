@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, changes its mind, and lies."""
+"""Downloads from a server that drops connections, changes the file, or sends wrong headers."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ async def test_half_a_file_is_completed_when_its_size_is_known(
     server: ArtifactServer, client: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     url, _ = server.put(CONTENT)
-    server.script.length = False  # the end of the connection is all that tells the end of the file
+    server.script.length = False  # The end of the connection is the only sign of the end of the file.
     server.script.cuts = [100_000]
     seen: list[int | None] = []
     await fetch(

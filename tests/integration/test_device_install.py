@@ -31,8 +31,8 @@ async def test_without_an_installer_an_installation_succeeds(artifact: Path) -> 
 
 async def test_the_installer_gets_the_file_and_version(artifact: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told = "$ROLLWAVE_FILE $ROLLWAVE_VERSION $ROLLWAVE_CAMPAIGN $HOME"
-    hook = f"""sh -c 'cp "$0" {out}; echo {told} >> {out}' {{path}}"""
+    variables = "$ROLLWAVE_FILE $ROLLWAVE_VERSION $ROLLWAVE_CAMPAIGN $HOME"
+    hook = f"""sh -c 'cp "$0" {out}; echo {variables} >> {out}' {{path}}"""
     await Installer(hook).install(artifact, COMMAND)
     assert out.read_text() == f"bytes{artifact} 2.0.0 7 {os.environ['HOME']}\n"
 

@@ -1,6 +1,6 @@
-"""The reference device where the disk is full, the broker takes no more, or the server no longer gives out the file.
+"""The reference device with a full disk, a broker that accepts nothing, or a server without the file.
 
-Whatever happens, its outcome is reported, and it starts again.
+In each case its outcome is reported, and it can be started again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rollwave.mqtt.payload import NOTHING_TO_DO, Command, encode_command
 from rollwave.mqtt.topics import ASK_FILTER, command_topic
 from tests import servers
 from tests.artifact_server import ArtifactServer
+from tests.engine_side import TENANT, EngineSide, open_engine_side
 from tests.servers import Mosquitto
 from tests.support import eventually
-from tests.wire import TENANT, Wire, open_wire
 
 DEVICE = "dev-1"
 CONTENT = b"firmware" * 1000
@@ -42,9 +42,9 @@ def server() -> Iterator[ArtifactServer]:
 
 
 @pytest.fixture
-async def wire(broker: EmbeddedBroker) -> AsyncIterator[Wire]:
-    async with open_wire(broker.url) as wire:
-        yield wire
+async def engine_side(broker: EmbeddedBroker) -> AsyncIterator[EngineSide]:
+    async with open_engine_side(broker.url) as engine_side:
+        yield engine_side
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def agent(
     url: str, state: Path, *, protocol: Protocol = "5", welcome: bool = True, **options: Any
 ) -> AsyncIterator[Agent]:
-    """Given out once it is connected, unless it is not ``welcome``."""
+    """Run the agent. Yields once it is connected, unless ``welcome`` is false."""
     plan = AgentPlan(TENANT, DEVICE, state, limits=Limits(first_wait=0.01), **options)
     agent = Agent(Broker.from_url(url, protocol=protocol), plan)
     life = asyncio.create_task(agent.run())
@@ -71,14 +71,14 @@ async def agent(
         assert isinstance(ending, asyncio.CancelledError)
 
 
-def error(wire: Wire) -> str:
-    """What was wrong, in the last report."""
-    text: str = wire.reports[DEVICE][-1]["error"]
+def error(engine_side: EngineSide) -> str:
+    """The error message of the last report."""
+    text: str = engine_side.reports[DEVICE][-1]["error"]
     return text
 
 
 def fill(disk: Path) -> Path:
-    """Leave no room at all."""
+    """Fill the file system."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -90,82 +90,84 @@ def fill(disk: Path) -> Path:
 
 
 async def test_an_artifact_larger_than_the_disk_is_reported_and_the_next_one_installed(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, small_disk: Path
 ) -> None:
     url, checksum = server.put(b"x" * 2_000_000)
     async with agent(broker.url, small_disk / "state"):
-        await wire.command(DEVICE, 7, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
-    assert error(wire) == "cannot write the download: No space left on device"
+        await engine_side.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED"])
+    assert error(engine_side) == "cannot write the download: No space left on device"
     url, checksum = server.put(CONTENT)
     async with agent(broker.url, small_disk / "state") as device:
         assert device.state.finished[0].delivered
-        await wire.command(DEVICE, 8, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
+        await engine_side.command(DEVICE, 8, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
 
 
 async def test_a_full_disk_leaves_space_for_the_devices_state(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, small_disk: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
     async with agent(broker.url, small_disk / "state"):
-        await wire.command(DEVICE, 6, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+        await engine_side.command(DEVICE, 6, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])
         fill(small_disk)
-        await wire.command(DEVICE, 7, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS", "FAILED"])
-    assert "No space left on device" in error(wire)
+        await engine_side.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS", "FAILED"])
+    assert "No space left on device" in error(engine_side)
     async with agent(broker.url, small_disk / "state") as device:
         assert [job.command.campaign_id for job in device.state.finished] == [7, 6]
 
 
 async def test_a_disk_that_is_full_from_the_start_is_reported(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, small_disk: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, small_disk: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
     (small_disk / "state").mkdir()
     filler = fill(small_disk)
     for campaign in (7, 8):
         async with agent(broker.url, small_disk / "state"):
-            await wire.command(DEVICE, campaign, url, checksum)
-            await eventually(lambda: wire.reports[DEVICE] and wire.reports[DEVICE][-1]["status"] == "FAILED")
-            assert wire.reports[DEVICE].pop()["campaign_id"] == campaign
-            wire.reports[DEVICE].clear()
+            await engine_side.command(DEVICE, campaign, url, checksum)
+            await eventually(
+                lambda: engine_side.reports[DEVICE] and engine_side.reports[DEVICE][-1]["status"] == "FAILED"
+            )
+            assert engine_side.reports[DEVICE].pop()["campaign_id"] == campaign
+            engine_side.reports[DEVICE].clear()
     async with agent(broker.url, small_disk / "state"):
         filler.unlink()
-        await wire.command(DEVICE, 9, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+        await engine_side.command(DEVICE, 9, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])
 
 
 async def test_an_update_is_not_installed_if_the_state_cannot_be_saved(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
-    (tmp_path / "state.json" / "x").mkdir(parents=True)  # nothing can take its place
+    (tmp_path / "state.json" / "x").mkdir(parents=True)  # No file can replace it.
     for campaign in (7, 8):
         async with agent(broker.url, tmp_path, install=f"touch {tmp_path}/installed"):
-            await wire.command(DEVICE, campaign, url, checksum)
-            await eventually(lambda: wire.outcomes(DEVICE)[-1:] == ["FAILED"])
-        assert error(wire).startswith(f"cannot save the device's state in {tmp_path}: ")
-        wire.reports[DEVICE].clear()
+            await engine_side.command(DEVICE, campaign, url, checksum)
+            await eventually(lambda: engine_side.outcomes(DEVICE)[-1:] == ["FAILED"])
+        assert error(engine_side).startswith(f"cannot save the device's state in {tmp_path}: ")
+        engine_side.reports[DEVICE].clear()
     assert not (tmp_path / "installed").exists()
 
 
 async def test_an_update_fails_if_its_state_directory_vanishes_and_the_next_succeeds(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
     server.script.hold_at = 1000
     state = tmp_path / "state"
     async with agent(broker.url, state):
-        await wire.command(DEVICE, 7, url, checksum)
+        await engine_side.command(DEVICE, 7, url, checksum)
         await eventually((state / "firmware.part").exists)
         shutil.rmtree(state)
         server.script.release.set()
-        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
-        assert "No such file or directory" in error(wire)
-        await wire.command(DEVICE, 8, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED"])
+        assert "No such file or directory" in error(engine_side)
+        await engine_side.command(DEVICE, 8, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ async def test_an_update_fails_if_its_state_directory_vanishes_and_the_next_succ
     ],
 )
 async def test_a_state_file_of_another_version_is_read_as_far_as_possible(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, command: dict[str, object]
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path, command: dict[str, object]
 ) -> None:
     url, checksum = server.put(CONTENT)
     job = json.loads(json.dumps(asdict(Job(Command(7, url, "2", checksum)))))
@@ -188,30 +190,30 @@ async def test_a_state_file_of_another_version_is_read_as_far_as_possible(
     document = {"running": job, "waiting": None, "finished": [job, 5], "schema": 9}
     (tmp_path / "state.json").write_text(json.dumps(document))
     async with agent(broker.url, tmp_path):
-        await wire.command(DEVICE, 8, url, checksum)
+        await engine_side.command(DEVICE, 8, url, checksum)
         await eventually(
-            lambda: 8 in [each["campaign_id"] for each in wire.reports[DEVICE] if each["status"] == "SUCCESS"]
+            lambda: 8 in [each["campaign_id"] for each in engine_side.reports[DEVICE] if each["status"] == "SUCCESS"]
         )
-    ran = [each["campaign_id"] for each in wire.reports[DEVICE] if each["status"] == "SUCCESS"]
+    ran = [each["campaign_id"] for each in engine_side.reports[DEVICE] if each["status"] == "SUCCESS"]
     assert ran == ([7, 8] if "signature" in command else [8])
 
 
 async def test_an_artifact_changed_during_an_installation_is_downloaded_again(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
-    """As a loss of power may leave it."""
+    """As after a loss of power."""
     url, checksum = server.put(CONTENT)
     state = State(running=Job(Command(7, url, "2", checksum), 1, ExecutionStatus.INSTALLING))
     (tmp_path / "state.json").write_text(json.dumps(asdict(state)))
     (tmp_path / "firmware.bin").write_bytes(b"")
     async with agent(broker.url, tmp_path, install=f"cp {{path}} {tmp_path}/installed"):
-        await eventually(lambda: wire.outcomes(DEVICE) == ["SUCCESS"])
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])
     assert (tmp_path / "installed").read_bytes() == CONTENT
 
 
 async def test_an_invalid_proxy_fails_the_download(
     broker: EmbeddedBroker,
-    wire: Wire,
+    engine_side: EngineSide,
     server: ArtifactServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,12 +221,12 @@ async def test_an_invalid_proxy_fails_the_download(
     url, checksum = server.put(CONTENT)
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:9")
     async with agent(broker.url, tmp_path):
-        await wire.command(DEVICE, 7, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
-        assert "proxy" in error(wire)
+        await engine_side.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED"])
+        assert "proxy" in error(engine_side)
         monkeypatch.delenv("ALL_PROXY")
-        await wire.command(DEVICE, 8, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
+        await engine_side.command(DEVICE, 8, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED", "SUCCESS"])
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -235,20 +237,20 @@ async def test_an_error_longer_than_the_broker_accepts_is_shortened(
     says = "sh -c 'head -c 4000 /dev/zero | tr \"\\\\0\" x; exit 1'"
     with Mosquitto(tmp_path, config="max_packet_size 600\n") as broker:
         async with (
-            open_wire(broker.url) as wire,
+            open_engine_side(broker.url) as engine_side,
             agent(broker.url, tmp_path / "state", protocol=protocol, install=says),
         ):
-            await wire.command(DEVICE, 7, url, checksum)
-            await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED"])
-            assert error(wire).startswith("install failed (exit 1): xxx")
-            assert len(error(wire)) == 100
-            await wire.command(DEVICE, 8, url, "0" * 64)
-            await eventually(lambda: wire.outcomes(DEVICE) == ["FAILED", "FAILED"])
-            assert error(wire).startswith("checksum mismatch")
+            await engine_side.command(DEVICE, 7, url, checksum)
+            await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED"])
+            assert error(engine_side).startswith("install failed (exit 1): xxx")
+            assert len(error(engine_side)) == 100
+            await engine_side.command(DEVICE, 8, url, "0" * 64)
+            await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED", "FAILED"])
+            assert error(engine_side).startswith("checksum mismatch")
 
 
 def left_behind(*campaigns: int) -> str:
-    """The state of a device whose outcomes the broker never took."""
+    """The state of a device whose outcomes the broker has never acknowledged."""
     jobs = [
         Job(Command(campaign, "http://h/f", "2", ""), 1, ExecutionStatus.FAILED, "why " * 200) for campaign in campaigns
     ]
@@ -263,31 +265,33 @@ async def test_a_broker_that_accepts_a_hundred_bytes_gets_the_shortest_report(
     (tmp_path / "state" / "state.json").write_text(left_behind(7, 8))
     with Mosquitto(tmp_path, config="max_packet_size 100\n") as broker:
         async with (
-            open_wire(broker.url) as wire,
+            open_engine_side(broker.url) as engine_side,
             agent(broker.url, tmp_path / "state", protocol=protocol, welcome=False),
         ):
-            await eventually(lambda: len(wire.outcomes(DEVICE)) == 2, timeout=60)
-    assert sorted(wire.reports[DEVICE], key=str) == [{"campaign_id": number, "status": "FAILED"} for number in (7, 8)]
+            await eventually(lambda: len(engine_side.outcomes(DEVICE)) == 2, timeout=60)
+    assert sorted(engine_side.reports[DEVICE], key=str) == [
+        {"campaign_id": number, "status": "FAILED"} for number in (7, 8)
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_a_report_that_is_too_large_does_not_block_later_ones(tmp_path: Path, protocol: Protocol) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "state.json").write_text(left_behind(10**15, 7))  # the older one goes first
+    (tmp_path / "state" / "state.json").write_text(left_behind(10**15, 7))  # The older outcome is sent first.
     with Mosquitto(tmp_path, config="max_packet_size 85\n") as broker:
         async with (
-            open_wire(broker.url) as wire,
+            open_engine_side(broker.url) as engine_side,
             agent(broker.url, tmp_path / "state", protocol=protocol, welcome=False) as device,
         ):
             await eventually(lambda: device.state.finished[1].delivered, timeout=60)
             assert not device.state.finished[0].delivered
-            await eventually(lambda: wire.reports[DEVICE])
-    assert wire.reports[DEVICE] == [{"campaign_id": 7, "status": "FAILED"}]
+            await eventually(lambda: engine_side.reports[DEVICE])
+    assert engine_side.reports[DEVICE] == [{"campaign_id": 7, "status": "FAILED"}]
 
 
 @asynccontextmanager
 async def answering(url: str, *answers: bytes) -> AsyncIterator[list[str]]:
-    """The engine's answers to a device's questions, one each; given are the topics of the questions."""
+    """Answer a device's questions with these answers, one each. Yields the topics of the questions."""
     asked: list[str] = []
 
     async def answer(session: Session) -> None:
@@ -307,56 +311,61 @@ async def answering(url: str, *answers: bytes) -> AsyncIterator[list[str]]:
 
 
 async def refused(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, folder: Path, statuses: list[int], *answers: bytes
+    broker: EmbeddedBroker,
+    engine_side: EngineSide,
+    server: ArtifactServer,
+    folder: Path,
+    statuses: list[int],
+    *answers: bytes,
 ) -> tuple[list[str], int]:
-    """A device whose server refuses it so; its outcomes, and how often it asked about that."""
+    """Run a device whose server refuses it with this status. Returns its outcomes and the number of questions."""
     url, checksum = server.put(CONTENT)
     async with agent(broker.url, folder, answer_timeout=1.0):
         pass  # it is known to the broker from now on, and asks for no other reason
     async with answering(broker.url, *answers) as asked, agent(broker.url, folder, answer_timeout=1.0):
         server.script.statuses = statuses
-        await wire.command(DEVICE, 7, url, checksum)
-        await eventually(lambda: wire.outcomes(DEVICE))
-    return wire.outcomes(DEVICE), len(asked)
+        await engine_side.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE))
+    return engine_side.outcomes(DEVICE), len(asked)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 async def test_a_refused_download_asks_for_the_command_and_is_tried_once_more(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path, status: int
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path, status: int
 ) -> None:
     url, checksum = server.put(CONTENT)
     body = encode_command(7, url, "2.0.0", checksum)
-    assert await refused(broker, wire, server, tmp_path, [status], body) == (["SUCCESS"], 1)
+    assert await refused(broker, engine_side, server, tmp_path, [status], body) == (["SUCCESS"], 1)
     assert len(server.requests) == 2
 
 
 async def test_a_download_refused_twice_is_a_failure(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     url, checksum = server.put(CONTENT)
     body = encode_command(7, url, "2.0.0", checksum)
-    assert await refused(broker, wire, server, tmp_path, [403] * 5, body, body) == (["FAILED"], 1)
-    assert error(wire) == "cannot download: HTTP 403"
+    assert await refused(broker, engine_side, server, tmp_path, [403] * 5, body, body) == (["FAILED"], 1)
+    assert error(engine_side) == "cannot download: HTTP 403"
     assert len(server.requests) == 2
 
 
 async def test_a_download_that_is_no_longer_wanted_is_not_tried_again(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
-    assert await refused(broker, wire, server, tmp_path, [403], NOTHING_TO_DO) == (["FAILED"], 1)
+    assert await refused(broker, engine_side, server, tmp_path, [403], NOTHING_TO_DO) == (["FAILED"], 1)
     assert len(server.requests) == 1
 
 
 async def test_without_an_answer_a_refused_download_is_tried_once_more(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
-    assert await refused(broker, wire, server, tmp_path, [403]) == (["SUCCESS"], 1)
+    assert await refused(broker, engine_side, server, tmp_path, [403]) == (["SUCCESS"], 1)
 
 
 async def test_a_repeated_command_with_a_new_url_is_tried(
-    broker: EmbeddedBroker, wire: Wire, server: ArtifactServer, tmp_path: Path
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
 ) -> None:
     fresh, checksum = server.put(CONTENT, "fresh.bin")
     body = encode_command(7, fresh, "2.0.0", checksum)
     server.files.pop("/fw.bin", None)
-    assert await refused(broker, wire, server, tmp_path, [403], body) == (["SUCCESS"], 1)
+    assert await refused(broker, engine_side, server, tmp_path, [403], body) == (["SUCCESS"], 1)

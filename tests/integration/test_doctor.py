@@ -1,4 +1,4 @@
-"""`rollwave doctor` on real servers: a healthy installation, and each thing that can be wrong with one."""
+"""`rollwave doctor` on real servers: a healthy installation, and each problem that it can find."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ LOGINS = ("--device-a", f"{A}:{password(A)}", "--device-b", f"{B}:{password(B)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the doctor said, by check."""
+class Examination:
+    """The doctor's findings, by check, and its exit code."""
 
     code: int
     findings: dict[str, dict[str, str]]
 
     def states(self) -> dict[str, str]:
-        """What is not ok."""
+        """The checks that are not ok."""
         return {name: each["state"] for name, each in self.findings.items() if each["state"] != "ok"}
 
     def says(self, check: str, state: str, *words: str) -> bool:
-        """Whether a check came out so, and text or mend have these words."""
+        """Check a finding's state, and that its text or hint contains these words."""
         found = self.findings[check]
-        told = f"{found['text']} {found['mend']}"
+        examination = f"{found['text']} {found['mend']}"
         assert found["state"] == state, found
-        assert all(word in told for word in words), found
+        assert all(word in examination for word in words), found
         return True
 
 
-def examine(*arguments: str, **env: str) -> Told:
+def examine(*arguments: str, **env: str) -> Examination:
     done = rollwave("doctor", "-o", "json", *arguments, env=env)
     assert "Traceback" not in done.stderr, done.stderr
     document = json.loads(done.stdout)
@@ -49,7 +49,7 @@ def examine(*arguments: str, **env: str) -> Told:
     assert document["problems"] == states.count("problem")
     assert done.returncode == (1 if document["problems"] else 0)
     assert all(each["mend"] for each in document["findings"] if each["state"] != "ok"), document
-    return Told(done.returncode, {each["check"]: each for each in document["findings"]})
+    return Examination(done.returncode, {each["check"]: each for each in document["findings"]})
 
 
 def engine_login(broker: ShippedMosquitto) -> dict[str, str]:
@@ -83,10 +83,10 @@ async def test_the_doctor_finds_no_problem_in_a_healthy_installation(
     env = engine_login(shipped_mosquitto)
     log = tmp_path / "worker.log"
     async with worker(database, shipped_mosquitto.url, log, **env) as running:
-        told = examine(*LOGINS, DATABASE_URL=database, **env)
-        assert told.states() == {"login": "warning"}  # the embedded server's superuser
-        assert told.says("login", "warning", "superuser", "--grant-to")
-        assert len(told.findings) > 15
+        examination = examine(*LOGINS, DATABASE_URL=database, **env)
+        assert examination.states() == {"login": "warning"}  # The embedded server's superuser.
+        assert examination.says("login", "warning", "superuser", "--grant-to")
+        assert len(examination.findings) > 15
         assert running.output().count('"ota_superuser_login"') == 1
         printed = rollwave("doctor", *LOGINS, env={"DATABASE_URL": database, **env})
     assert printed.returncode == 0
@@ -104,15 +104,15 @@ async def test_the_doctor_does_not_warn_about_the_engines_own_login(
     psql(database, "DROP ROLE IF EXISTS rollwave_modest; CREATE ROLE rollwave_modest LOGIN NOINHERIT")
     own = database.replace("postgres@", "rollwave_modest@")
     env = {"DATABASE_URL": own, "MQTT_BROKER_URL": broker.url}
-    told = examine(**env)
-    assert told.says("taking pulse_app", "problem", "permission denied", "--grant-to")
-    assert told.says("login", "ok")
+    examination = examine(**env)
+    assert examination.says("taking pulse_app", "problem", "permission denied", "--grant-to")
+    assert examination.says("login", "ok")
     granted = rollwave("migrate", "--grant-to", "rollwave_modest", env={"DATABASE_URL": database})
     assert granted.returncode == 0, granted.stderr
-    told = examine(**env)
-    assert told.states() == {"listeners": "warning", "strangers": "warning"}
-    assert told.says("listeners", "warning", "rollwave worker")
-    assert told.says("strangers", "warning", "without a user name", "allow_anonymous false")
+    examination = examine(**env)
+    assert examination.states() == {"listeners": "warning", "strangers": "warning"}
+    assert examination.says("listeners", "warning", "rollwave worker")
+    assert examination.says("strangers", "warning", "without a user name", "allow_anonymous false")
     async with worker(own, broker.url, tmp_path / "worker.log") as running:
         assert "ota_superuser_login" not in running.output()
     psql(database, "ALTER ROLE rollwave_modest BYPASSRLS")
@@ -120,9 +120,9 @@ async def test_the_doctor_does_not_warn_about_the_engines_own_login(
 
 
 def test_the_doctor_reports_a_database_without_schema(empty_database: str, broker: EmbeddedBroker) -> None:
-    told = examine(DATABASE_URL=empty_database, MQTT_BROKER_URL=broker.url)
-    assert told.says("schema", "problem", "no schema of Rollwave", "rollwave migrate")
-    assert "row-level security" not in told.findings
+    examination = examine(DATABASE_URL=empty_database, MQTT_BROKER_URL=broker.url)
+    assert examination.says("schema", "problem", "no schema of Rollwave", "rollwave migrate")
+    assert "row-level security" not in examination.findings
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_the_doctor_reports_a_damaged_schema(
     database: str, broker: EmbeddedBroker, damage: str, check: str, state: str, words: list[str]
 ) -> None:
     psql(database, damage)
-    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url)
-    assert told.says(check, state, *words)
-    # What migrate repairs, the check of rights lists as well.
-    assert {name for name, was in told.states().items() if was == "problem"} - {"rights"} == {check} - {"rights"}
+    examination = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url)
+    assert examination.says(check, state, *words)
+    # The check of rights, too, lists what migrate repairs.
+    assert {name for name, was in examination.states().items() if was == "problem"} - {"rights"} == {check} - {"rights"}
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -194,32 +194,32 @@ def test_the_doctor_lists_adopted_tables(empty_database: str, broker: EmbeddedBr
 
 
 def test_the_doctor_reports_unreachable_servers(database: str, broker: EmbeddedBroker) -> None:
-    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=f"mqtt://127.0.0.1:{free_port()}")
-    assert told.says("broker", "problem", "MQTT_BROKER_URL")
-    told = examine(MQTT_BROKER_URL=broker.url)
-    assert told.says("database", "problem", "DATABASE_URL is not set")
-    assert told.says("broker", "ok")
-    told = examine(DATABASE_URL="postgresql://x:hidden@127.0.0.1:1/none", MQTT_BROKER_URL=broker.url)
-    assert told.says("database", "problem", "DATABASE_URL")
-    assert "hidden" not in str(told)
-    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url, OTA_TICK_INTERVAL="soon")
-    assert told.says("settings", "problem", "OTA_TICK_INTERVAL")
-    told = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url, MQTT_CA_CERT="/nowhere.pem")
-    assert told.says("broker's settings", "warning", "MQTT_CA_CERT")
-    assert told.says("broker", "ok")
+    examination = examine(DATABASE_URL=database, MQTT_BROKER_URL=f"mqtt://127.0.0.1:{free_port()}")
+    assert examination.says("broker", "problem", "MQTT_BROKER_URL")
+    examination = examine(MQTT_BROKER_URL=broker.url)
+    assert examination.says("database", "problem", "DATABASE_URL is not set")
+    assert examination.says("broker", "ok")
+    examination = examine(DATABASE_URL="postgresql://x:hidden@127.0.0.1:1/none", MQTT_BROKER_URL=broker.url)
+    assert examination.says("database", "problem", "DATABASE_URL")
+    assert "hidden" not in str(examination)
+    examination = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url, OTA_TICK_INTERVAL="soon")
+    assert examination.says("settings", "problem", "OTA_TICK_INTERVAL")
+    examination = examine(DATABASE_URL=database, MQTT_BROKER_URL=broker.url, MQTT_CA_CERT="/nowhere.pem")
+    assert examination.says("broker's settings", "warning", "MQTT_CA_CERT")
+    assert examination.says("broker", "ok")
 
 
 def test_the_doctor_reports_a_broker_that_refuses_the_engine(
     database: str, shipped_mosquitto: ShippedMosquitto
 ) -> None:
     env = engine_login(shipped_mosquitto)
-    told = examine(DATABASE_URL=database, **env | {"MQTT_PASSWORD": "mistyped"})
-    assert told.says("broker", "problem", "MQTT_PASSWORD")
-    assert "mistyped" not in str(told)
-    told = examine(DATABASE_URL=database, **env | {"MQTT_USERNAME": A, "MQTT_PASSWORD": password(A)})
-    assert told.says("engine's commands", "problem", "deploy/")
-    told = examine("--device-a", f"{A}:mistyped", *LOGINS[2:], DATABASE_URL=database, **env)
-    assert told.says(f"{A}, own topics", "problem")
+    examination = examine(DATABASE_URL=database, **env | {"MQTT_PASSWORD": "mistyped"})
+    assert examination.says("broker", "problem", "MQTT_PASSWORD")
+    assert "mistyped" not in str(examination)
+    examination = examine(DATABASE_URL=database, **env | {"MQTT_USERNAME": A, "MQTT_PASSWORD": password(A)})
+    assert examination.says("engine's commands", "problem", "deploy/")
+    examination = examine("--device-a", f"{A}:mistyped", *LOGINS[2:], DATABASE_URL=database, **env)
+    assert examination.says(f"{A}, own topics", "problem")
 
 
 @pytest.mark.parametrize(
@@ -240,20 +240,22 @@ def test_the_doctor_reports_wrong_broker_permissions(database: str, tmp_path: Pa
     engine = "user rollwave\ntopic write tenant/+/device/+/ota\ntopic read tenant/+/device/+/ota/status\n"
     users = "".join(f"user {user}\n{acl}" for user in (A, B) if "topic" in acl)
     with ShippedMosquitto(tmp_path, acl=f"{acl if not users else ''}{users}{engine}") as broker:
-        told = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
-    problems = {name.partition(", ")[2] for name, state in told.states().items() if state == "problem"}
+        examination = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
+    problems = {name.partition(", ")[2] for name, state in examination.states().items() if state == "problem"}
     assert problems == wrong
-    assert all("deploy/" in each["mend"] for each in told.findings.values() if each["state"] == "problem")
+    assert all("deploy/" in each["mend"] for each in examination.findings.values() if each["state"] == "problem")
 
 
 def test_the_doctor_reports_retained_reports(database: str, tmp_path: Path) -> None:
     with ShippedMosquitto(tmp_path, retain=True) as broker:
-        told = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
+        examination = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
         again = examine(*LOGINS, DATABASE_URL=database, **engine_login(broker))
-    assert told.code == 0
+    assert examination.code == 0
     for device in (A, B):
-        assert told.says(f"{device}, retaining reports", "warning", "stores", "ignores", "retain_available false")
-    assert again.states() == told.states(), "nothing of it stayed in the broker"
+        assert examination.says(
+            f"{device}, retaining reports", "warning", "stores", "ignores", "retain_available false"
+        )
+    assert again.states() == examination.states(), "no message was left in the broker"
 
 
 def test_devices_are_named_so_that_the_doctor_can_tell_them_apart(
@@ -263,9 +265,9 @@ def test_devices_are_named_so_that_the_doctor_can_tell_them_apart(
     same = "north/device/dev-2"
     secret = tmp_path / "login"
     secret.write_text(f"{same}:{password(same)}\n")
-    told = examine(*LOGINS[:2], "--device-b", f"@{secret}", **env)
-    assert told.states() == {"login": "warning", "listeners": "warning", "devices": "warning"}
-    assert told.says("devices", "warning", "two tenants")
+    examination = examine(*LOGINS[:2], "--device-b", f"@{secret}", **env)
+    assert examination.states() == {"login": "warning", "listeners": "warning", "devices": "warning"}
+    assert examination.says("devices", "warning", "two tenants")
     for wrong, code in ((["--device-a", "a:b"], 2), (["--device-a", "a", "--device-b", "b:c"], 2)):
         assert rollwave("doctor", *wrong, env=env).returncode == code
     unclear = rollwave("doctor", "--device-a", "a/b:x", "--device-b", "b:c", env=env)
@@ -292,6 +294,6 @@ def test_on_mqtt_3_the_doctor_checks_publishing_by_what_arrives(
     database: str, tmp_path: Path, acl: str | None, logins: tuple[str, ...], state: str, words: list[str]
 ) -> None:
     with ShippedMosquitto(tmp_path, acl=acl) as broker:
-        told = examine(*logins, DATABASE_URL=database, ROLLWAVE_MQTT_PROTOCOL="3.1.1", **engine_login(broker))
-    assert told.says("engine's commands", state, *words)
-    assert "may publish" not in told.findings["engine's commands"]["text"]
+        examination = examine(*logins, DATABASE_URL=database, ROLLWAVE_MQTT_PROTOCOL="3.1.1", **engine_login(broker))
+    assert examination.says("engine's commands", state, *words)
+    assert "may publish" not in examination.findings["engine's commands"]["text"]

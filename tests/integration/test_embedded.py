@@ -1,4 +1,4 @@
-"""The embedded servers keep what they should, and leave nothing behind however their owner ends."""
+"""The embedded servers keep their data, and leave no process behind, however their owner ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with EmbeddedPostgres(Path(sys.argv[1])) as postgres, EmbeddedBroker() as broker
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """A new place that the user PostgreSQL runs as can enter, which is not so under ``tmp_path``."""
+    """A new folder that PostgreSQL's user can enter, unlike ``tmp_path``."""
     with tempfile.TemporaryDirectory(prefix="rollwave-tests-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder) / "data"

@@ -1,4 +1,4 @@
-"""The coroutines of a host, in its process: what is kept for its pool, and what it may hand over."""
+"""The coroutines in a host's process: how many connections they use, and which arguments they accept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.ingest.listener import Listener
 from rollwave.engine.worker import host_pool
 from rollwave.store.database import Pool, create_pool
-from tests.engine import Connection, connect, devices, ends, insert_campaign, listened_to, succeeds
+from tests.engine import (
+    Connection,
+    always_succeeds,
+    connect,
+    devices,
+    insert_campaign,
+    subscribed_listener,
+    wait_until_ended,
+)
 from tests.proxy import proxy
 from tests.shipped import ShippedMosquitto
 from tests.support import end, environment, eventually, free_port, our_records
@@ -44,7 +52,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def embedded(pool: Pool, **arguments: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Both coroutines, with the same arguments; at the end neither has ended by itself."""
+    """Run both coroutines with the same arguments. At the end, neither may have ended by itself."""
     tasks = [
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1, **arguments)),
         asyncio.create_task(run_ota_status_listener(pool, **arguments)),
@@ -70,17 +78,17 @@ async def test_settings_passed_as_an_argument_run_a_campaign(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 5)
-    async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
-        await ends(host, campaign)
+    async with devices(broker.url, always_succeeds), embedded(pool, settings=settings_for(broker)):
+        await wait_until_ended(host, campaign)
     assert host_pool.host_pools == {}, "sessions are closed with the coroutines"
 
 
 async def test_the_listener_holds_every_slot(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
-    """Else nothing would be sent: reports of the slot that nobody holds would wait."""
+    """Otherwise nothing would be sent, since reports of a slot without a listener would wait."""
     campaign = await insert_campaign(host, 5)
     settings = settings_for(broker, listener_slots=2)
-    async with devices(broker.url, succeeds), embedded(pool, settings=settings):
-        await ends(host, campaign)
+    async with devices(broker.url, always_succeeds), embedded(pool, settings=settings):
+        await wait_until_ended(host, campaign)
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 2
         assert (await readiness(pool))["checks"] == OK
 
@@ -89,16 +97,16 @@ async def test_the_listener_holds_every_slot(pool: Pool, host: Connection, broke
 async def test_a_pool_that_the_listener_would_use_up_is_refused(
     database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture, slots: int
 ) -> None:
-    """Nobody would get a connection any more, the host itself included."""
+    """Otherwise neither the host nor the engine would get a connection."""
     async with asyncpg.create_pool(database, min_size=0, max_size=slots) as pool:
         async with embedded(pool, settings=settings_for(broker, listener_slots=slots)):
-            await eventually(lambda: problems(caplog), what="said")
+            await eventually(lambda: problems(caplog), what="the problem is logged")
             for _ in range(3):
                 await run_ota_campaign_tick(pool, settings=settings_for(broker, listener_slots=slots))
             assert await pool.fetchval("SELECT 1", timeout=5) == 1
-        [told] = problems(caplog)
-    assert told.message == "ota_not_ready"
-    assert vars(told)["hint"].startswith(f"Make the pool with max_size={slots + 3} or more")
+        [record] = problems(caplog)
+    assert record.message == "ota_not_ready"
+    assert vars(record)["hint"].startswith(f"Make the pool with max_size={slots + 3} or more")
 
 
 async def test_a_pool_with_one_connection_more_than_slots_is_enough(
@@ -107,15 +115,15 @@ async def test_a_pool_with_one_connection_more_than_slots_is_enough(
     campaign = await insert_campaign(host, 5)
     async with (
         asyncpg.create_pool(database, min_size=0, max_size=2) as pool,
-        devices(broker.url, succeeds),
+        devices(broker.url, always_succeeds),
         embedded(pool, settings=settings_for(broker)),
     ):
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
 
 
 async def test_a_hosts_own_loop_reuses_one_broker_session(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     campaign = await insert_campaign(host, 8, rollout_rate=1)
-    async with proxy(broker.url) as between, listened_to(pool):
+    async with proxy(broker.url) as between, subscribed_listener(pool):
         settings = settings_for(between.url)
 
         async def all_sent() -> bool:
@@ -130,7 +138,7 @@ async def test_a_session_is_closed_when_ticks_have_stopped(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     await insert_campaign(host, 1)
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         found = host_pool.HostPool(pool, idle_seconds=0.3, check_every_seconds=0.05)
         host_pool.host_pools[id(pool)] = found
         await run_ota_campaign_tick(pool, settings=settings_for(broker))
@@ -141,10 +149,10 @@ async def test_a_session_is_closed_when_ticks_have_stopped(
 
 
 def test_the_end_of_the_event_loop_closes_every_session(database: str, broker: EmbeddedBroker) -> None:
-    """Two loops, one after the other, each with a pool of its own; nothing holds up their end."""
+    """Two loops, one after the other, each with its own pool. Nothing delays their end."""
 
     async def once() -> None:
-        async with create_pool(database) as pool, connect(database) as host, listened_to(pool):
+        async with create_pool(database) as pool, connect(database) as host, subscribed_listener(pool):
             campaign = await insert_campaign(host, 1)
             await run_ota_campaign_tick(pool, settings=settings_for(broker))
             assert await host.fetchval("SELECT sent FROM ota_campaigns WHERE id = $1", campaign) == 1
@@ -169,11 +177,11 @@ async def test_a_pool_of_another_event_loop_is_an_error(
 
     pool = await asyncio.to_thread(make)
     async with embedded(pool, settings=settings_for(broker)):
-        await eventually(lambda: problems(caplog), what="said")
+        await eventually(lambda: problems(caplog), what="the problem is logged")
         for _ in range(3):
             await run_ota_campaign_tick(pool, settings=settings_for(broker))
-        [told] = problems(caplog)
-    assert (told.message, "asyncio.run" in vars(told)["hint"]) == ("ota_not_ready", True)
+        [record] = problems(caplog)
+    assert (record.message, "asyncio.run" in vars(record)["hint"]) == ("ota_not_ready", True)
 
 
 @pytest.mark.parametrize("state", ["closed", "not awaited"])
@@ -185,12 +193,12 @@ async def test_an_unusable_pool_is_logged_with_a_hint(
         await pool
         await pool.close()
     async with embedded(pool, settings=settings_for(broker)):
-        await eventually(lambda: problems(caplog), what="said")
+        await eventually(lambda: problems(caplog), what="the problem is logged")
         for _ in range(3):
             await run_ota_campaign_tick(pool, settings=settings_for(broker))
-        [told] = problems(caplog)
-    assert told.message == "ota_database_unavailable"
-    assert "pool" in vars(told)["hint"]
+        [record] = problems(caplog)
+    assert record.message == "ota_database_unavailable"
+    assert "pool" in vars(record)["hint"]
 
 
 @pytest.mark.parametrize(
@@ -210,18 +218,18 @@ async def test_an_unreachable_direct_url_is_logged_with_a_hint(
 ) -> None:
     settings = settings_for(broker, database_direct_url=url.format(secret=SECRET, port=free_port()))
     async with embedded(pool, settings=settings):
-        await eventually(lambda: problems(caplog), what="said")
+        await eventually(lambda: problems(caplog), what="the problem is logged")
         for _ in range(3):
             await run_ota_campaign_tick(pool, settings=settings)
-        [told] = problems(caplog)
-    assert vars(told)["hint"]
-    assert SECRET not in caplog.text + repr(vars(told))
+        [record] = problems(caplog)
+    assert vars(record)["hint"]
+    assert SECRET not in caplog.text + repr(vars(record))
 
 
 async def test_a_broker_that_refuses_the_login_ends_nothing_of_the_host(
     pool: Pool, shipped_mosquitto: ShippedMosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each reason has a hint of its own."""
+    """Each reason has its own hint."""
     ca_cert = str(shipped_mosquitto.ca_cert)
     for given, hint in (
         ({}, "Set MQTT_CA_CERT"),
@@ -229,7 +237,7 @@ async def test_a_broker_that_refuses_the_login_ends_nothing_of_the_host(
     ):
         caplog.clear()
         async with embedded(pool, settings=settings_for(shipped_mosquitto.url, **given)):
-            await eventually(lambda: problems(caplog), what="said")
+            await eventually(lambda: problems(caplog), what="the problem is logged")
             assert hint in vars(problems(caplog)[0])["hint"]
             assert SECRET not in caplog.text
 
@@ -257,18 +265,18 @@ async def test_an_error_in_the_hosts_own_tick_does_not_end_the_loop(
     looping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await looping
-    [told] = problems(caplog)
-    assert (told.message, bool(told.exc_info and told.exc_info[2])) == ("ota_tick_failed", True)
+    [record] = problems(caplog)
+    assert (record.message, bool(record.exc_info and record.exc_info[2])) == ("ota_tick_failed", True)
 
 
 async def test_a_problem_is_logged_once_with_its_exception_and_hint(
     pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A host whose format prints no fields sees what is wrong and what to do."""
+    """A host whose log format prints no fields still sees the problem and the hint."""
     for _ in range(3):
         await run_ota_campaign_tick(pool)
-    [told] = problems(caplog)
-    printed = logging.Formatter("%(message)s").format(told)
+    [record] = problems(caplog)
+    printed = logging.Formatter("%(message)s").format(record)
     assert printed.splitlines() == [
         "ota_not_ready",
         "rollwave.errors.ConfigurationError: MQTT_BROKER_URL cannot be used: it is not an MQTT URL",
@@ -282,20 +290,20 @@ async def test_an_argument_that_is_not_settings_is_an_error(pool: Pool, caplog: 
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, settings=settings)),
         asyncio.create_task(run_ota_status_listener(pool, settings=settings)),
     ]
-    await eventually(lambda: problems(caplog), what="said")
+    await eventually(lambda: problems(caplog), what="the problem is logged")
     await run_ota_campaign_tick(pool, settings=settings)
     assert not any(task.done() for task in tasks)
     for task in tasks:
         await end(task)
-    [told] = problems(caplog)
-    assert (told.message, "settings=Settings(" in vars(told)["hint"]) == ("ota_not_ready", True)
+    [record] = problems(caplog)
+    assert (record.message, "settings=Settings(" in vars(record)["hint"]) == ("ota_not_ready", True)
     assert (await readiness(pool, settings=settings))["checks"]["settings"].endswith("this is dict")
 
 
 async def test_the_listener_ends_when_every_slot_has_ended(
     pool: Pool, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch in hand is finished in each, however long one of them takes."""
+    """Each finishes its batch, however long another one takes."""
     began, ended = [0], [0]
     run = Listener.run
 
@@ -331,10 +339,10 @@ async def test_a_registry_with_metrics_of_the_same_names_stops_nothing(
     registry = prometheus_client.CollectorRegistry()
     prometheus_client.Counter("rollwave_reports", "of the host", registry=registry)
     campaign = await insert_campaign(host, 1)
-    async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker), registry=registry):
-        await ends(host, campaign)
-    [told] = problems(caplog)
-    assert (told.message, "registry=" in vars(told)["hint"]) == ("ota_metrics_not_registered", True)
+    async with devices(broker.url, always_succeeds), embedded(pool, settings=settings_for(broker), registry=registry):
+        await wait_until_ended(host, campaign)
+    [record] = problems(caplog)
+    assert (record.message, "registry=" in vars(record)["hint"]) == ("ota_metrics_not_registered", True)
 
 
 PAGE = """
@@ -411,10 +419,10 @@ async def test_the_hosts_trace_id_is_in_the_logs(
     variable.set("of the host")
     campaign = await insert_campaign(host, 1)
     async with (
-        devices(broker.url, succeeds),
+        devices(broker.url, always_succeeds),
         embedded(pool, settings=settings_for(broker), trace_id=variable),
     ):
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
     traced = {vars(each)["trace_id"] for each in caplog.records if hasattr(each, "trace_id")}
     assert traced == {"of the host"}
     caplog.clear()
@@ -435,7 +443,7 @@ async def test_the_hosts_log_context_is_kept(
 
 
 class _Plain(asyncio.SelectorEventLoop):
-    """Connects as uvloop's event loop does: without Happy Eyeballs."""
+    """Connects without Happy Eyeballs, as uvloop's event loop does."""
 
     async def create_connection(  # type: ignore[override]
         self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, family: Any = 0
@@ -449,8 +457,8 @@ def test_an_event_loop_without_happy_eyeballs_works(database: str, broker: Embed
         await pool
         async with connect(database) as host:
             campaign = await insert_campaign(host, 3)
-            async with devices(broker.url, succeeds), embedded(pool, settings=settings_for(broker)):
-                await ends(host, campaign)
+            async with devices(broker.url, always_succeeds), embedded(pool, settings=settings_for(broker)):
+                await wait_until_ended(host, campaign)
         await pool.close()
 
     with asyncio.Runner(loop_factory=_Plain) as runner:

@@ -1,4 +1,4 @@
-"""Campaigns that a host's own SQL ends: what is left in their counters and rows is set right once, and then shown."""
+"""Campaigns ended by a host's own SQL: their counters and rows are corrected once, and then shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, campaign_ref, connect, insert_campaign, mark_sent
 
 WAITING = 25
 
@@ -28,15 +28,15 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def running(pool: Pool, host: Connection, devices: int = WAITING) -> int:
-    """A campaign that the engine has seen, and counted."""
+    """A campaign that the engine has seen and counted."""
     campaign = await insert_campaign(host, devices)
-    await Upkeep(pool, Settings()).look_after(due(campaign))
-    await Counters(pool, Settings()).reconcile(due(campaign))
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    await Counters(pool, Settings()).reconcile(campaign_ref(campaign))
     return campaign
 
 
 async def work(pool: Pool) -> None:
-    """What a worker does until nothing is due any more but what waits for a device."""
+    """Work as a worker does, until only devices are waited for."""
     upkeep = Upkeep(pool, Settings())
     for _ in range(3):
         for each in await campaigns.due(pool):
@@ -55,7 +55,7 @@ async def counters(host: Connection) -> dict[str, int]:
 
 
 async def shown(pool: Pool, campaign: int) -> dict[str, int]:
-    """The breakdown on the campaign's page; its counters agree with it."""
+    """The breakdown on the campaign's page. Its counters must agree with it."""
     page = await views.campaign(pool, TENANT, campaign)
     found: dict[str, int] = page["status_breakdown"]
     assert (page["succeeded"], page["failed"]) == (found["SUCCESS"], found["FAILED"])
@@ -67,7 +67,7 @@ async def test_a_campaign_aborted_by_a_host_with_skipped_rows_is_counted(pool: P
     async with host.transaction():
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")
-    assert await shown(pool, campaign) == {"SKIPPED": WAITING}, "at once"
+    assert await shown(pool, campaign) == {"SKIPPED": WAITING}, "it is corrected immediately"
     await work(pool)
     assert await counters(host) == {"skipped": WAITING}
     assert await campaigns.due(pool) == []
@@ -76,7 +76,7 @@ async def test_a_campaign_aborted_by_a_host_with_skipped_rows_is_counted(pool: P
 
 async def test_a_campaign_aborted_by_a_host_keeps_its_devices_in_progress(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host, WAITING + 1)
-    await sent_to(host, campaign, ["dev-1"])
+    await mark_sent(host, campaign, ["dev-1"])
     async with host.transaction():
         await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now() WHERE attempt = 0")
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now(), reconciled_at = NULL")
@@ -98,11 +98,11 @@ async def test_a_campaign_that_a_host_ended_is_counted_and_no_longer_due(
         )
         await host.execute("UPDATE ota_campaigns SET status = $1, completed_at = now()", status)
     expected = {"SUCCESS": 11, "PENDING": WAITING - 11}
-    assert await shown(pool, campaign) == expected, "at once"
+    assert await shown(pool, campaign) == expected, "it is corrected immediately"
     assert len(await campaigns.due(pool)) == 1
     await work(pool)
     assert await counters(host) == {"pending": WAITING - 11, "succeeded": 11}
-    assert await campaigns.due(pool) == [], "its rows are the host's business"
+    assert await campaigns.due(pool) == [], "its rows are left to the host"
     assert await shown(pool, campaign) == expected
 
 
@@ -115,7 +115,7 @@ async def test_rows_that_a_host_changes_after_the_end_are_shown(pool: Pool, host
     assert await shown(pool, campaign) == {"SUCCESS": 11, "SKIPPED": WAITING - 12}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_campaign_that_a_host_starts_again_can_be_aborted_again(pool: Pool, host: Connection) -> None:
     campaign = await running(pool, host)
     await host.execute("UPDATE ota_campaigns SET status = 'ABORTED', completed_at = now()")

@@ -1,4 +1,4 @@
-"""A campaign, from rows in psql to COMPLETED or ABORTED, over a real database and broker."""
+"""A campaign from rows inserted with psql to COMPLETED or ABORTED, over a real database and broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollwave.mqtt.client import Incoming, Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import Pool
-from tests.engine import UNUSED_VERSION, Connection, connect, ends
+from tests.engine import UNUSED_VERSION, Connection, connect, wait_until_ended
 from tests.support import eventually
 
 
@@ -34,7 +34,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, broker: EmbeddedBroker) -> None:
 
 
 async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: str = "", values: str = "") -> int:
-    """Insert what a host does, with the contract's columns only."""
+    """Insert a campaign as a host does, with the contract's columns only."""
     await pool.execute("INSERT INTO tenants (tenant_id) VALUES ('north') ON CONFLICT DO NOTHING")
     firmware = await pool.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, checksum_sha256)"
@@ -59,7 +59,7 @@ async def insert_campaign(pool: Pool, devices: int, *, rate: int = 10, columns: 
 
 @asynccontextmanager
 async def running(pool: Pool) -> AsyncIterator[None]:
-    """The engine, embedded as a host embeds it, given out once it listens."""
+    """Run the engine, embedded as in a host. Yields once it listens."""
     started = await pool.fetchval("SELECT now()")
     tasks = [
         asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
@@ -76,7 +76,7 @@ async def running(pool: Pool) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def devices(broker: EmbeddedBroker, answer: dict[str, list[str]] | list[str]) -> AsyncIterator[list[Incoming]]:
-    """Devices that answer each command with these statuses; what they received is collected."""
+    """Simulate devices that answer each command with these statuses. Yields the commands received."""
     received: list[Incoming] = []
     async with Session.connect(Broker.from_url(broker.url)) as session:
         await session.subscribe("tenant/+/device/+/ota")
@@ -95,7 +95,7 @@ async def devices(broker: EmbeddedBroker, answer: dict[str, list[str]] | list[st
             yield received
         finally:
             if playing.done():
-                playing.result()  # a session that was lost is why nobody answered
+                playing.result()  # If nobody answered, a lost session is the cause.
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
 
@@ -119,7 +119,7 @@ async def test_a_campaign_completes_when_all_devices_succeed(
 ) -> None:
     campaign = await insert_campaign(pool, 25)
     async with devices(broker, ["DOWNLOADING", "INSTALLING", "SUCCESS"]) as received, running(pool):
-        await ends(host, campaign, "COMPLETED")
+        await wait_until_ended(host, campaign, "COMPLETED")
     assert await campaign_row(pool, campaign) == ("COMPLETED", 25, 0)
     assert await statuses(pool, campaign) == {"SUCCESS": 25}
     assert len(received) == 25
@@ -136,7 +136,7 @@ async def test_a_failing_campaign_aborts_and_skips_the_remaining_devices(
 ) -> None:
     campaign = await insert_campaign(pool, 50, columns=", max_in_flight", values=", 10")
     async with devices(broker, ["FAILED"]) as received, running(pool):
-        await ends(host, campaign, "ABORTED")
+        await wait_until_ended(host, campaign, "ABORTED")
         await eventually(lambda: _settled(pool, campaign), what="settled")
     found = await statuses(pool, campaign)
     status, succeeded, failed = await campaign_row(pool, campaign)
@@ -157,7 +157,7 @@ async def test_the_second_wave_waits_for_the_canary(pool: Pool, host: Connection
                 device = message.topic.split("/")[3]
                 report = encode_report(campaign, "SUCCESS")
                 await (await session.publish(status_topic("north", device), report)).acknowledged()
-        await ends(host, campaign, "COMPLETED")
+        await wait_until_ended(host, campaign, "COMPLETED")
     assert len(more) == 38
 
 

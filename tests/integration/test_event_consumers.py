@@ -1,4 +1,4 @@
-"""A consumer of all events of a tenant that goes on after the last one it saw sees every event, once."""
+"""A consumer of all events of a tenant that continues after the last event it saw sees every event once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollwave.store import events
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.events import Recorded
 from rollwave.store.queries import load
-from tests.engine import TENANT, connect, insert_campaign, said, sent_to
+from tests.engine import TENANT, connect, incoming_report, insert_campaign, mark_sent
 from tests.engine import Connection as Host
 from tests.support import end, eventually
 
@@ -75,7 +75,7 @@ async def test_events_of_all_campaigns_of_a_tenant_come_in_their_order(
 async def test_an_event_that_commits_late_is_waited_for(
     pool: Pool, two_campaigns: tuple[int, int], late: int, commits: bool
 ) -> None:
-    """The event of one campaign has its id; that of the other has a higher one and commits first."""
+    """The event of one campaign has its id. The event of another campaign has a higher one and commits first."""
     other, slow = two_campaigns[1 - late], two_campaigns[late]
     async with AsyncExitStack() as stack:
         transaction = await stack.enter_async_context(_transaction(pool, commits=commits))
@@ -113,18 +113,18 @@ async def test_a_long_transaction_that_writes_no_event_holds_nothing_back(
         assert time.monotonic() - before < events.WAIT_SECONDS
 
 
-async def test_many_writers_of_many_campaigns(pool: Pool, host: Host) -> None:
+async def test_a_consumer_sees_every_event_of_many_concurrent_writers(pool: Pool, host: Host) -> None:
     campaigns = [
         await insert_campaign(host, 20, abort_threshold=1.0, retry_on=["reported", "rejected"], max_attempts=100)
         for _ in range(4)
     ]
     names = [f"dev-{number}" for number in range(1, 21)]
     for campaign in campaigns:
-        await sent_to(host, campaign, names)
+        await mark_sent(host, campaign, names)
 
     async def fail_one_by_one(campaign: int) -> None:
         for name in names:
-            await Ingest(pool, Settings()).take_in([said(name, campaign, "FAILED")])
+            await Ingest(pool, Settings()).take_in([incoming_report(name, campaign, "FAILED")])
 
     async def pause_and_start(campaign: int) -> None:
         for _ in range(5):
@@ -151,7 +151,7 @@ async def test_many_writers_of_many_campaigns(pool: Pool, host: Host) -> None:
 
 @asynccontextmanager
 async def consuming(pool: Pool) -> AsyncIterator[list[int]]:
-    """The ids that a consumer sees. It keeps nothing between two pages but what it has had remembered."""
+    """The ids that a consumer sees. Between two pages it keeps only its stored position."""
     seen: list[int] = []
 
     async def consume() -> None:
@@ -172,7 +172,7 @@ async def consuming(pool: Pool) -> AsyncIterator[list[int]]:
         await end(task)
 
 
-async def test_how_far_a_consumer_has_come_is_remembered(pool: Pool, host: Host) -> None:
+async def test_the_position_of_a_consumer_is_stored(pool: Pool, host: Host) -> None:
     await insert_campaign(host, 1)
     await insert_campaign(host, 1, tenant="south")
 
@@ -191,7 +191,7 @@ async def test_how_far_a_consumer_has_come_is_remembered(pool: Pool, host: Host)
     assert await position() == 5, "another process of the consumer was further"
     async with _transaction(pool, commits=False) as connection:
         await events.advance(connection, TENANT, CONSUMER, 9)
-    assert await position() == 5, "it goes with the transaction of what the consumer wrote"
+    assert await position() == 5, "the position commits with what the consumer wrote"
     assert await position("ledger") == 0
     assert await position(tenant="south") == 0
 

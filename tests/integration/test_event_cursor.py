@@ -1,4 +1,4 @@
-"""A reader of a campaign's events that goes on after the last one it saw sees every event, once."""
+"""A reader of a campaign's events that continues after the last event it saw sees every event once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store import campaigns, views
 from rollwave.store.database import Pool, tenant_transaction
-from tests.engine import TENANT, Connection, connect, insert_campaign, said, sent_to
+from tests.engine import TENANT, Connection, connect, incoming_report, insert_campaign, mark_sent
 from tests.support import end, eventually
 
 
@@ -51,7 +51,7 @@ async def events(host: Connection, campaign: int) -> list[int]:
 
 async def campaign_of_two(host: Connection, retry_on: list[str]) -> int:
     campaign = await insert_campaign(host, 2, abort_threshold=1.0, retry_on=retry_on)
-    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await mark_sent(host, campaign, ["dev-1", "dev-2"])
     return campaign
 
 
@@ -59,7 +59,7 @@ async def campaign_of_two(host: Connection, retry_on: list[str]) -> int:
 async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
     pool: Pool, host: Connection, retried: bool
 ) -> None:
-    """A report's transaction has written its event and not committed, when an operator pauses the campaign."""
+    """A report's transaction has written its event and not committed when an operator pauses the campaign."""
     campaign = await campaign_of_two(host, retry_on=["reported", "rejected"] if retried else [])
     go_on, written = asyncio.Event(), asyncio.Event()
 
@@ -71,7 +71,9 @@ async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
     failpoints.arm(hold)
     try:
         async with reading(pool, campaign) as seen:
-            failing = asyncio.create_task(Ingest(pool, Settings()).take_in([said("dev-1", campaign, "FAILED")]))
+            failing = asyncio.create_task(
+                Ingest(pool, Settings()).take_in([incoming_report("dev-1", campaign, "FAILED")])
+            )
             await asyncio.wait_for(written.wait(), 10)
             pausing = asyncio.create_task(commands.pause_campaign(pool, TENANT, campaign, actor="test"))
             await eventually(lambda: _done_or_waits(pausing, host), what="the operator has paused it, or waits")
@@ -85,14 +87,14 @@ async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
 
 
 async def test_a_cursor_skips_no_failure_that_comes_during_a_status_change(pool: Pool, host: Connection) -> None:
-    """An operator's transaction has written its event and not committed, when reports come in."""
+    """An operator's transaction has written its event and not committed when reports arrive."""
     campaign = await campaign_of_two(host, retry_on=["reported", "rejected"])
     async with reading(pool, campaign) as seen:
         async with tenant_transaction(pool, TENANT) as connection:
             row = await campaigns.lock(connection, TENANT, campaign)
             await campaigns.move(connection, row, Action.PAUSE, tenant_id=TENANT, actor="test")
             failing = asyncio.create_task(
-                Ingest(pool, Settings()).take_in([said(f"dev-{n}", campaign, "FAILED") for n in (1, 2)])
+                Ingest(pool, Settings()).take_in([incoming_report(f"dev-{n}", campaign, "FAILED") for n in (1, 2)])
             )
             await eventually(lambda: _done_or_waits(failing, host), what="the reports are committed, or wait")
         await failing
@@ -103,11 +105,11 @@ async def test_a_cursor_skips_no_failure_that_comes_during_a_status_change(pool:
 async def test_a_cursor_skips_no_event_of_many_concurrent_writers(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60, abort_threshold=1.0, retry_on=["reported", "rejected"], max_attempts=100)
     names = [f"dev-{number}" for number in range(1, 61)]
-    await sent_to(host, campaign, names)
+    await mark_sent(host, campaign, names)
 
     async def fail(some: list[str]) -> None:
         for name in some:
-            await Ingest(pool, Settings()).take_in([said(name, campaign, "FAILED")])
+            await Ingest(pool, Settings()).take_in([incoming_report(name, campaign, "FAILED")])
 
     async def pause_and_start() -> None:
         for _ in range(10):

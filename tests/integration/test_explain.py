@@ -1,4 +1,4 @@
-"""A claim takes exactly the devices of which *explain* says that they may go now, and else a gate is named (G25)."""
+"""A claim takes exactly the devices that *explain* says may go now. For every other device, a gate is named (G25)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed
-from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, listened_to, take
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_ref,
+    claim_commands,
+    connect,
+    insert_campaign,
+    make_claims,
+    subscribed_listener,
+)
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -37,19 +47,22 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def counted_campaign(
     pool: Pool, host: Connection, *, rollout_rate: int = 10, max_in_flight: int | None = None
 ) -> CampaignId:
-    """A running campaign over :data:`DEVICES` whose devices are counted, as they are before the first claim."""
+    """A running campaign over :data:`DEVICES` whose devices are counted, as before a first claim."""
     made = await insert_campaign(host, DEVICES, rollout_rate=rollout_rate, max_in_flight=max_in_flight)
-    await Counters(pool, SETTINGS).count(due(made))
+    await Counters(pool, SETTINGS).count(campaign_ref(made))
     return CampaignId(made)
 
 
 async def claim(pool: Pool, campaign: CampaignId) -> Sequence[Claimed]:
     steps = steps_of(SETTINGS.tick_interval)
-    return (await claims(pool, SETTINGS, steps=steps).claim(due(campaign))).commands
+    return (await make_claims(pool, SETTINGS, steps=steps).claim(campaign_ref(campaign))).commands
 
 
 async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[GateName, int]:
-    """What the campaign's devices wait for; that each counts once, and that a claim now takes what *explain* says."""
+    """The gates that the campaign's devices wait for.
+
+    Checks that each device counts once, and that a claim takes the devices that *explain* names.
+    """
     waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
     pending = (await breakdown(host, campaign)).get("PENDING", 0)
     explained = {each: await explain_device(pool, SETTINGS, TENANT, campaign, each) for each in DEVICES}
@@ -86,7 +99,7 @@ async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[Ga
 async def test_a_campaign_that_sends_nothing_names_the_gate(
     pool: Pool, host: Connection, changed: str, gate: GateName
 ) -> None:
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         campaign = await counted_campaign(pool, host)
         if gate is GateName.WAVE:
             await host.execute(
@@ -100,20 +113,20 @@ async def test_a_campaign_that_sends_nothing_names_the_gate(
 
 
 async def test_without_a_listener_every_device_waits_for_one(pool: Pool, host: Connection) -> None:
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         campaign = await counted_campaign(pool, host)
     await host.execute("UPDATE rollwave_listener_slots SET subscribed_at = NULL, alive_at = '-infinity'")
     assert await reasons(pool, host, campaign) == {GateName.LISTENER: len(DEVICES)}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, DEVICES)
     waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
     assert [(each.verdict.gate, each.devices) for each in waiting.waiting] == [(GateName.TARGETING, len(DEVICES))]
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
@@ -122,7 +135,7 @@ async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 2, GateName.PACE: 2}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_canary_names_its_wave_and_the_devices_of_each(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(
         await insert_campaign(host, DEVICES, rollout_strategy="canary", canary_percent=20, rollout_rate=10)
@@ -133,8 +146,8 @@ async def test_a_canary_names_its_wave_and_the_devices_of_each(pool: Pool, host:
     assert await reasons(pool, host, campaign) == {GateName.WAVE: 12, GateName.LEASE: 3}
 
 
-@pytest.mark.usefixtures("heard")
-async def test_devices_that_the_broker_refuses_wait_under_that_name(pool: Pool, host: Connection) -> None:
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_devices_that_the_broker_refuses_are_named_as_refused(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=2)
     taken = await claim(pool, campaign)
     async with tenant_transaction(pool, TENANT) as connection:
@@ -147,7 +160,7 @@ async def test_devices_that_the_broker_refuses_wait_under_that_name(pool: Pool, 
     assert found.may_go_at is not None
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_its_turn(
     pool: Pool, host: Connection
 ) -> None:
@@ -157,16 +170,18 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
         " failed_reason = 'no_answer', started_at = now(), due_at = now() + interval '1 minute'"
         " WHERE device_id = 'dev-3'"
     )
-    await Counters(pool, SETTINGS).verify(due(campaign))
+    await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-3")
     assert [check.gate for check in found.checks if not check.open] == [GateName.BACKOFF]
     await host.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE device_id = 'dev-3'")
     assert (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-3")).may_go_now
-    assert not (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")).may_go_now, "one goes, and dev-3 first"
+    assert not (await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")).may_go_now, (
+        "one device goes, and dev-3 is first"
+    )
     await reasons(pool, host, campaign)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_that_has_ended_says_how(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host)
     await host.execute(
@@ -189,7 +204,7 @@ async def test_explaining_an_unknown_campaign_or_device_is_not_found(pool: Pool,
 
 
 def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
-    """A device's row, in any state that a worker or a host may have left it in."""
+    """A device's row, in any state that a worker or a host may leave it in."""
     if dice.random() < 0.4:
         return (device, "PENDING", 0, 0, 0, None, None, False, None)
     attempt = dice.randint(1, 2)
@@ -209,7 +224,7 @@ def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
 @pytest.mark.parametrize("seed", range(20))
 async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, host: Connection, seed: int) -> None:
     dice = random.Random(seed)
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         campaign = await counted_campaign(
             pool, host, rollout_rate=dice.choice([1, 2, 3, 5, 8, 20]), max_in_flight=dice.choice([None, 3, 8, 20])
         )
@@ -219,14 +234,16 @@ async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, 
             " completed_at = CASE WHEN $8 THEN now() END, refused_for = $9 WHERE device_id = $1",
             [any_row(dice, device) for device in DEVICES],
         )
-        await Counters(pool, SETTINGS).verify(due(campaign))
+        await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
         await reasons(pool, host, campaign)
 
 
-@pytest.mark.usefixtures("heard")
-async def test_the_last_of_the_queue_is_told_how_many_go_before_it(pool: Pool, host: Connection) -> None:
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_the_last_device_of_the_queue_is_explained_with_the_number_before_it(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=5)
     async with tenant_transaction(pool, TENANT, queues=True) as connection:
-        await take(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)
+        await claim_commands(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)
     found = await explain_device(pool, SETTINGS, TENANT, campaign, DEVICES[-1])
     assert [check.detail.get("ahead") for check in found.checks if not check.open] == [12]

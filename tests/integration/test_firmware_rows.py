@@ -1,4 +1,4 @@
-"""Firmware as hosts write it: what can be understood goes out in one form, and what cannot be holds its campaign."""
+"""Firmware rows as hosts write them: readable values are sent in one form, and unreadable ones pause the campaign."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from tests.engine import Connection, connect, devices, ends, insert_campaign, succeeds, worker
+from tests.engine import Connection, always_succeeds, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.support import eventually
 
 DIGEST = hashlib.sha256(b"firmware").hexdigest()
 
 
 async def campaign_over(host: Connection, **columns: object) -> int:
-    """A RUNNING campaign over one device, whose firmware's row has these values."""
+    """A RUNNING campaign over one device, whose firmware row has these values."""
     campaign = await insert_campaign(host, 1)
     sets = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 2))
     await host.execute(
@@ -44,14 +44,14 @@ async def test_firmware_rows_written_by_hosts_are_sent_in_one_form(
         ({"file_size_bytes": 1234}, {"size": 1234}),
         ({"file_size_bytes": 0}, {}),
     ]
-    async with connect(database) as host, devices(broker.url, succeeds) as fleet:
+    async with connect(database) as host, devices(broker.url, always_succeeds) as fleet:
         expected = {
             await campaign_over(host, **columns): plain | {"version": f"2.1.0+{number}" if number else "2.1.0"} | sent
             for number, (columns, sent) in enumerate(rows)
         }
         async with worker(database, broker.url, tmp_path / "log"):
             for campaign in expected:
-                await ends(host, campaign)
+                await wait_until_ended(host, campaign)
     got = {command.campaign: json.loads(command.body) for command in fleet.commands}
     assert got == {campaign: {"campaign_id": campaign, **body} for campaign, body in expected.items()}
 
@@ -68,16 +68,16 @@ async def test_firmware_rows_written_by_hosts_are_sent_in_one_form(
 async def test_firmware_that_no_device_could_use_pauses_the_campaign(
     database: str, broker: EmbeddedBroker, tmp_path: Path, column: str, value: str, reason: str
 ) -> None:
-    async with connect(database) as host, devices(broker.url, succeeds) as fleet:
+    async with connect(database) as host, devices(broker.url, always_succeeds) as fleet:
         held = await campaign_over(host, **{column: value})
-        sound = await insert_campaign(host, 1)
+        readable = await insert_campaign(host, 1)
         async with worker(database, broker.url, tmp_path / "log"):
-            await ends(host, sound)
+            await wait_until_ended(host, readable)
             why = f"SELECT status_reason FROM ota_campaigns WHERE id = {held} AND status = 'PAUSED'"
             assert reason in await eventually(lambda: host.fetchval(why))
-            assert not fleet.of(held)
+            assert not fleet.commands_of(held)
             await host.execute(f"UPDATE firmware_versions SET {column} = $1 WHERE {column} = $2", "", value)
             if column == "file_url":
                 await host.execute("UPDATE firmware_versions SET file_url = 'https://a.invalid/f' WHERE file_url = ''")
             await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", held)
-            await ends(host, held)
+            await wait_until_ended(host, held)

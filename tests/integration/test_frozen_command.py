@@ -1,4 +1,4 @@
-"""A campaign sends one body, byte for byte, whatever becomes of its firmware's row: first, again, and when asked."""
+"""All commands of a campaign have the same body, byte for byte, even if its firmware row is changed meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.topics import ask_topic
-from tests.engine import TENANT, connect, devices, ends, insert_campaign, says, worker
+from tests.engine import TENANT, answer_with, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.support import eventually
 
 CANARY = ("dev-1", "dev-2", "dev-3")
@@ -44,23 +44,23 @@ async def test_a_campaign_sends_its_first_command_unchanged_after_the_firmware_r
         async with worker(database, broker.url, tmp_path / "after", logs="ota_tick_start", **settings):
             await eventually(lambda: max(fleet.times_sent(campaign).values()) == 2, what="one is sent to again")
             await host.execute(OTHER_FIRMWARE)
-            # The others are to be on their way for as long as all this takes.
+            # The leases of the other devices must last longer than this test.
             await host.execute("UPDATE ota_campaigns SET progress_timeout = 600")
-            fleet.answer = says("DOWNLOADING")
+            fleet.answer = answer_with("DOWNLOADING")
             for device in CANARY:
                 fleet.report(device, campaign, "SUCCESS")
             await eventually(lambda: "dev-12" in fleet.times_sent(campaign), what="the last is sent to")
-            # While a command is being sent, a question is left to whoever sends it.
+            # While a command is being sent, a question about it is not answered.
             on_its_way = "SELECT status = 'DOWNLOADING' FROM ota_device_status WHERE device_id = 'dev-12'"
             await eventually(lambda: host.fetchval(on_its_way), what="and marked")
             await host.execute("UPDATE firmware_versions SET file_url = ''")
             before = len(fleet.commands)
             fleet.send(ask_topic(TENANT, "dev-12"), b"")
             await eventually(lambda: len(fleet.commands) > before, what="an answer")
-            fleet.answer = says("SUCCESS")
+            fleet.answer = answer_with("SUCCESS")
             for command in list(fleet.commands):
                 fleet.report(command.device, campaign, "SUCCESS")
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
     [body] = {command.body for command in fleet.commands}
     assert json.loads(body) == {
         "campaign_id": campaign,

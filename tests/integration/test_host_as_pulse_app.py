@@ -1,4 +1,4 @@
-"""A host that works as ``pulse_app`` itself, and one that changes its own rules after its tables were adopted."""
+"""A host that works as ``pulse_app`` itself, and one that changes its policies after its tables were adopted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rollwave.domain.rights import SHARED
 from tests.engine import Connection, connect
 from tests.host.platform import Host, make_host
-from tests.host.rights import differences, everything, tried
+from tests.host.rights import all_objects, differences, try_all_statements
 from tests.support import free_port, psql, rollwave
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -26,7 +26,7 @@ async def host(empty_database: str) -> Host:
 
 @pytest.fixture
 async def root(host: Host) -> AsyncIterator[Connection]:
-    """Roles outlive a test's database: what was given to one is taken back."""
+    """Roles outlive a test's database, so what was granted to one is revoked."""
     async with connect(host.root) as connection:
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app_rw')"):
             await connection.execute("CREATE ROLE app_rw")
@@ -51,7 +51,7 @@ async def test_the_hosts_own_policies_still_apply_to_it(host: Host, root: Connec
     async with connect(host.service) as service:
         await service.execute("SET ROLE pulse_app; SET app.is_admin = 'on'")
         before = [await service.fetchval(f"SELECT count(tenant_id) FROM {table}") for table in SHARED]
-        assert before[0] > 0, "an administrator's tenants"
+        assert before[0] > 0, "the tenants of an administrator"
         host.migrate("--grant-to", "rollwave_worker")
         assert [await service.fetchval(f"SELECT count(tenant_id) FROM {table}") for table in SHARED] == before
     assert "up to date" in host.migrate()
@@ -66,7 +66,7 @@ async def test_a_grant_on_columns_of_tenants_gives_no_further_rights(host: Host,
 
 
 WITHOUT = "; ".join(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY" for table in SHARED)
-"""The host's policies are there, and have no effect."""
+"""The host's policies exist, and have no effect."""
 
 LATER = "tenant_id = current_setting('host.tenant', true)"
 
@@ -83,7 +83,7 @@ async def test_policies_that_the_host_creates_later_have_effect(host: Host, root
         env = {"DATABASE_URL": host.root, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
         assert fault in rollwave("doctor", env=env).stdout
         keys = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": host.worker})
-        assert keys.returncode == 0, "the engine works all the while"
+        assert keys.returncode == 0, "the engine works the whole time"
         assert f"repaired: {fault}" in host.migrate()
         assert await reports.fetchval("SELECT count(*) FROM devices") == 0
         await reports.execute("SET host.tenant = 'north'")
@@ -96,12 +96,12 @@ async def test_policies_that_the_host_creates_later_have_effect(host: Host, root
 
 async def test_policies_that_had_no_effect_before_adoption_have_none_after(host: Host, root: Connection) -> None:
     await root.execute(WITHOUT)
-    theirs = await everything(root)
+    host_objects = await all_objects(root)
     logins = {"host_reports": host.reports, "host_owner": host.owner}
-    before = await tried(logins, theirs, role=AS)
+    before = await try_all_statements(logins, host_objects, role=AS)
     host.migrate()
     assert "up to date" in host.migrate()
-    assert differences(before, await tried(logins, theirs, role=AS)) == {}
+    assert differences(before, await try_all_statements(logins, host_objects, role=AS)) == {}
 
 
 async def test_a_login_without_create_on_the_schema_is_told_who_can_grant_it(empty_database: str) -> None:

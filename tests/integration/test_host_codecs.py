@@ -1,4 +1,4 @@
-"""A host's pool converts values for its own code, and Rollwave works over it: campaigns, history, all that is read."""
+"""A host's pool converts values for its own code, and Rollwave uses it: campaigns, history, everything that is read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store import access, quarantine
 from rollwave.store.database import Pool, create_pool
-from tests.api import CAMPAIGNS, calling, prepared
-from tests.engine import Command, Connection, connect, devices, ends, insert_campaign, succeeds
+from tests.api import CAMPAIGNS, calling, prepare_campaign_body
+from tests.engine import Command, Connection, always_succeeds, connect, devices, insert_campaign, wait_until_ended
 from tests.host.platform import make_host
 from tests.host.pools import Row, all_codecs, engine, host_pool, usual_codecs
 from tests.installation import installed
@@ -39,9 +39,9 @@ def settings(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def every_third_fails(command: Command) -> Sequence[bytes]:
-    """Devices whose number 3 divides fail each attempt with a message, and all begin with what is no report."""
+    """Devices whose number is divisible by 3 fail each attempt with a message. All begin with an invalid report."""
     if int(command.device.rpartition("-")[2]) % 3:
-        return [b"\xff\x00", *succeeds(command)]
+        return [b"\xff\x00", *always_succeeds(command)]
     return [encode_report(command.campaign, "DOWNLOADING"), encode_report(command.campaign, "FAILED", error="no space")]
 
 
@@ -68,8 +68,8 @@ async def test_campaigns_run_over_a_pool_with_codecs(
         for campaign, tenant, status in (
             (done, "north", "COMPLETED"), (stopped, "south", "ABORTED"), (staged, "north", "COMPLETED"),
         ):  # fmt: skip
-            await ends(root, campaign, status, tenant=tenant)
-            assert await root.fetchval(SINGLE, campaign), "history is encoded once"
+            await wait_until_ended(root, campaign, status, tenant=tenant)
+            assert await root.fetchval(SINGLE, campaign), "history is encoded as JSON once"
         reported = await _events(pool, done)
         assert {each["event"] for each in reported} >= {"attempt_failed", "completed"}
         assert all(isinstance(each["detail"], dict) for each in reported)
@@ -86,13 +86,13 @@ async def _events(pool: Pool, campaign: int) -> list[dict[str, Any]]:
 
 
 async def _operated(pool: Pool, root: Connection) -> None:
-    """A campaign that the host's own code moves: each move is in history, with its reason."""
+    """A campaign started and stopped by the host's own code. Each change is in history, with its reason."""
     campaign = await insert_campaign(root, 3, status="CREATED", rollout_rate=0)
     await commands.start_campaign(pool, "north", campaign, actor="host")
     await commands.pause_campaign(pool, "north", campaign, actor="host")
     await commands.abort_campaign(pool, "north", campaign, actor="host", reason="wrong file")
-    told = [(each["event"], each["detail"].get("reason")) for each in await _events(pool, campaign)]
-    assert [each for each in told if each[0] in {"running", "paused", "aborted"}] == [
+    history = [(each["event"], each["detail"].get("reason")) for each in await _events(pool, campaign)]
+    assert [each for each in history if each[0] in {"running", "paused", "aborted"}] == [
         ("running", None),
         ("paused", "paused by an operator"),
         ("aborted", "wrong file"),
@@ -101,14 +101,14 @@ async def _operated(pool: Pool, root: Connection) -> None:
 
 
 async def _shown(database: str, broker: str, campaign: int, folder: Path) -> None:
-    """`campaign watch` follows a campaign whose history the host's worker wrote."""
+    """`campaign watch` on a campaign whose history the host's worker wrote."""
     async with installed(database, broker, folder / "serve") as installation:
         watched = await asyncio.to_thread(installation.do, "campaign", "watch", str(campaign))
     assert "COMPLETED" in watched
 
 
 async def test_a_pool_with_codecs_reads_and_writes_every_value(database: str) -> None:
-    """The API over a host's pool answers the same as over one of our own."""
+    """The API gives the same answers on a host's pool as on its own."""
     async with host_pool(database, init=all_codecs, record_class=Row) as pool, create_pool(database) as plain:
         key = await access.create(pool, "north", Role.OPERATOR, expires_in=timedelta(days=1))
         expiry = (await access.list_keys(pool, "north"))[0]["expires_at"]
@@ -119,7 +119,7 @@ async def test_a_pool_with_codecs_reads_and_writes_every_value(database: str) ->
             assert answer.json()["attributes"] == attributes
             wanted = {"device_ids": [], "devices": [{"device_id": "d1", "attributes": attributes}, {"device_id": "d2"}]}
             assert (await client.put("/device-groups/described", json=wanted)).status_code in {200, 201}
-            body = await prepared(client) | {"rollout_strategy": "canary"}
+            body = await prepare_campaign_body(client) | {"rollout_strategy": "canary"}
             made = [await client.post(CAMPAIGNS, json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
             assert [each.status_code for each in made] == [201, 201]
             assert made[0].json()["id"] == made[1].json()["id"]
@@ -150,7 +150,7 @@ async def test_a_pool_with_codecs_reads_and_writes_every_value(database: str) ->
 
 
 async def test_history_that_was_encoded_as_json_twice_is_read(pool: Pool, host: Connection) -> None:
-    """As an earlier version wrote it over a pool with the jsonb codec."""
+    """As an earlier version wrote it on a pool with a jsonb codec."""
     campaign = await insert_campaign(host, 1)
     detail = {"from": "RUNNING", "to": "ABORTED", "reason": 'she said "no"'}
     for body in (json.dumps(detail), json.dumps(json.dumps(detail))):
@@ -202,7 +202,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def test_a_codec_that_changes_plain_values_is_named(
     database: str, name: str, encoder: Callable[[Any], str], decoder: Callable[[str], Any]
 ) -> None:
-    """Nothing is sent and nothing is written over such a pool: its values would be wrong."""
+    """Nothing is sent and nothing is written on such a pool, since its values would be wrong."""
 
     async def init(connection: Any) -> None:
         await connection.set_type_codec(name, encoder=encoder, decoder=decoder, schema="pg_catalog")

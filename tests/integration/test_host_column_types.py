@@ -1,4 +1,4 @@
-"""Writes to a host's tables of other shapes than Rollwave's: done, or refused in words that name the column."""
+"""Writes to a host's tables whose columns have other types: done, or refused with the column's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host's own tables refuse: the API names the field (422) or the key (409), and never answers 500."""
+"""Values that a host's own tables refuse: the API names the field (422) or the key (409), and never answers 500."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from tests.support import psql
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 LONG = "x" * 120
-"""An id that is one, and that a host's column of 100 characters cannot hold."""
+"""A valid id that is too long for a host's column of 100 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """A host with narrow columns, and ``rollwave serve`` over it."""
+    """A host with narrow columns, and ``rollwave serve`` on it."""
 
     host: Host
     installation: Installation
     http: httpx2.Client
 
     def refused(self, answer: httpx2.Response, field: str, *words: str, location: str = "body") -> None:
-        """That the answer is a 422 which names this field, in all places, and is one line."""
+        """Assert that the answer is a 422 of one line that names this field everywhere."""
         problem = assert_problem(answer, 422, "invalid-input")
         [error] = problem["errors"]
         assert (error["field"], error["location"]) == (field, location)
@@ -51,19 +51,19 @@ class Narrow:
         assert "\n" not in problem["detail"]
 
     def firmware(self, **values: object) -> httpx2.Response:
-        """Register firmware of a version of its own, with these values."""
+        """Register firmware with a new version and these values."""
         number = len(self.http.get("/firmware", params={"limit": 1000}).json()["firmware_versions"])
         body = {"version": f"7.{number}", "file_url": f"https://files.invalid/7.{number}"}
         return self.http.post("/firmware", json=body | values)
 
     def campaign(self, **values: object) -> httpx2.Response:
-        """Create a campaign of a name of its own, with these values."""
+        """Create a campaign with a new name and these values."""
         total = self.http.get(CAMPAIGNS, params={"limit": 1}).json()["total"]
         body = {"name": f"campaign {total}", "firmware_version_id": 1, "target_group_id": "all"}
         return self.http.post(CAMPAIGNS, json=body | values)
 
     def created(self, **values: object) -> str:
-        """The path of a campaign that could be created."""
+        """The path of a campaign that was created."""
         answer = self.campaign(**values)
         assert answer.status_code == 201, answer.text
         return f"{CAMPAIGNS}/{answer.json()['id']}"
@@ -98,11 +98,11 @@ TABLES: dict[type[BaseModel], str] = {
     Abort: "ota_campaigns",
 }
 COLUMNS: dict[tuple[type[BaseModel], str], str] = {(Abort, "reason"): "status_reason"}
-"""Where a field is not written to the column of its name."""
+"""Fields whose column has another name."""
 
 
 def _largest() -> Iterator[Any]:
-    """Of each field of each request, the largest value that the API's own rules allow."""
+    """For each field of each request, the largest value that the API's own rules allow."""
     for model in TABLES:
         for field, schema in model.model_json_schema()["properties"].items():
             value = _largest_of(field, schema)
@@ -115,7 +115,7 @@ def _largest_of(field: str, schema: dict[str, Any]) -> Any:
     if field == "file_url":
         return "https://files.invalid/".ljust(kind["maxLength"], "x")
     if field in {"firmware_version_id", "target_group_id"} or "enum" in kind:
-        return None  # what is not there is not found
+        return None  # An id that does not exist is not found.
     return "x" * kind["maxLength"] if "maxLength" in kind else kind.get("maximum")
 
 
@@ -139,7 +139,7 @@ def test_the_largest_value_of_each_field_is_stored_or_refused_by_name(
 
 
 def _fits(host: Host, table: str, column: str, value: Any) -> bool:
-    """Whether the catalog says so."""
+    """Whether the catalog says that the value fits."""
     found = psql(
         host.root,
         "SELECT data_type, character_maximum_length FROM information_schema.columns"

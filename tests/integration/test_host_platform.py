@@ -1,4 +1,4 @@
-"""Rollwave in a host's worker process, over the host's own tables: the usual case, start to end."""
+"""Rollwave in a host's worker process and on the host's own tables: the usual case, from start to end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from tests.engine import Connection, campaign_row, connect, devices, succeeds
+from tests.engine import Connection, always_succeeds, campaign_row, connect, devices
 from tests.host.platform import RUNNING, make_host
-from tests.host.running import all_beat_on, host_process
+from tests.host.running import host_process, wait_for_heartbeats
 from tests.support import eventually
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -23,14 +23,14 @@ async def test_a_hosts_process_sends_to_the_devices_that_wait(
     host.migrate("--grant-to", "host_service")
     async with (
         connect(host.root) as root,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         host_process(
             host.service, tmp_path / "log", *options, MQTT_BROKER_URL=broker.url, OTA_TICK_INTERVAL="0.2"
         ) as running,
     ):
-        await eventually(lambda: len(fleet.of(RUNNING)) >= 7, what="sent to")
+        await eventually(lambda: len(fleet.commands_of(RUNNING)) >= 7, what="sent to")
         await eventually(lambda: _eleven_are_done(root), what="counted")
-        await all_beat_on(running)
+        await wait_for_heartbeats(running)
 
 
 async def _eleven_are_done(root: Connection) -> bool:

@@ -1,4 +1,4 @@
-"""A host's sessions have settings of their own, a time zone above all, and its columns have none: times stay right."""
+"""A host's sessions have their own settings, above all a time zone that its columns lack: times stay correct."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.payload import encode_report
 from rollwave.store.database import tenant_transaction
-from tests.api import CAMPAIGNS, calling, prepared
+from tests.api import CAMPAIGNS, calling, prepare_campaign_body
 from tests.engine import (
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     insert_campaign,
-    says,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.host.platform import Host, make_host
@@ -42,7 +42,7 @@ SETTINGS = {
     "row_security": "off",
     "statement_timeout": "10000",
 }
-"""What a host may set for its own statements."""
+"""Settings that a host may choose for its own statements."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +65,14 @@ async def test_each_transaction_sets_the_settings_that_it_depends_on(host: Host,
         async with tenant_transaction(pool, "north") as connection:
             found = {name: await connection.fetchval("SELECT current_setting($1)", name) for name in wanted}
         async with pool.acquire() as connection:
-            assert await connection.fetchval("SHOW TimeZone") == KOLKATA, "the host's own statements keep theirs"
+            assert await connection.fetchval("SHOW TimeZone") == KOLKATA, (
+                "the host's own statements keep their settings"
+            )
     assert found == wanted
 
 
 async def _left_by_the_host(connection: Any) -> None:
-    """What the host's code may leave behind in a session, as RESET ALL leaves the role."""
+    """What a host's code may leave behind in a session. RESET ALL does not reset the role."""
     await connection.execute("SET ROLE pulse_app; SET TIME ZONE 'Asia/Kolkata'; SET app.tenant_id = 'south'")
 
 
@@ -89,19 +91,19 @@ async def test_campaigns_complete_under_any_session_settings_of_the_host(
 ) -> None:
     async with (
         connect(host.root) as root,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         host_pool(host.service, **how) as pool,
         engine(pool),
     ):
         campaigns = [await insert_campaign(root, 40, tenant=tenant, rollout_rate=20) for tenant in ("north", "south")]
         for campaign, tenant in zip(campaigns, ("north", "south"), strict=True):
-            await ends(root, campaign, tenant=tenant)
+            await wait_until_ended(root, campaign, tenant=tenant)
             assert await campaign_row(root, campaign, tenant) == ("COMPLETED", 40, 0)
-            assert len(fleet.of(campaign, tenant)) == 40
+            assert len(fleet.commands_of(campaign, tenant)) == 40
 
 
 async def _in_zone(host: Host, zone: str, *, of_role: bool = False) -> None:
-    """From now on new sessions are in ``zone``, and those that there are end."""
+    """From now on new sessions use ``zone``. Open sessions are ended."""
     name = host.root.partition("@/")[2].partition("?")[0]
     async with connect(host.root) as root:
         whose = f"ROLE host_service IN DATABASE {name}" if of_role else f"DATABASE {name}"
@@ -120,14 +122,16 @@ async def test_times_are_correct_to_the_second_under_any_session_settings(
     if not how:
         await _in_zone(host, KOLKATA, of_role=zone_of == "the role")
     began = datetime.now(UTC)
-    async with connect(host.root) as root, devices(broker.url, succeeds), host_pool(host.service, **how) as pool:
+    async with connect(host.root) as root, devices(broker.url, always_succeeds), host_pool(host.service, **how) as pool:
         await root.execute("INSERT INTO tenants (tenant_id) VALUES ('north')")
         async with engine(pool), calling(pool) as client:
-            made = (await client.post(CAMPAIGNS, json=await prepared(client) | {"rollout_strategy": "canary"})).json()
+            made = (
+                await client.post(CAMPAIGNS, json=await prepare_campaign_body(client) | {"rollout_strategy": "canary"})
+            ).json()
             assert (await client.post(f"{CAMPAIGNS}/{made['id']}/start")).status_code == 200
-            await ends(root, made["id"])
+            await wait_until_ended(root, made["id"])
         found = [await _times(host.root, made["id"]), await _times(host.service, made["id"], **how)]
-    assert found[0] == found[1], "whoever asks, and in whichever zone"
+    assert found[0] == found[1], "the same for each reader in each zone"
     ended = datetime.now(UTC)
     for name, text in found[0].items():
         assert text.endswith("Z"), (name, text)
@@ -137,13 +141,13 @@ async def test_times_are_correct_to_the_second_under_any_session_settings(
 
 
 async def _times(url: str, campaign: int, **how: Any) -> dict[str, str]:
-    """Every time that the API shows of a campaign, by what it is the time of."""
+    """Every time that the API shows for a campaign, by its meaning."""
     async with host_pool(url, **how) as pool, calling(pool) as client:
         shown = (await client.get(f"{CAMPAIGNS}/{campaign}")).json()
         listed = (await client.get(f"{CAMPAIGNS}/{campaign}/devices")).json()["devices"]
-        told = (await client.get(f"{CAMPAIGNS}/{campaign}/events")).json()["events"]
+        events = (await client.get(f"{CAMPAIGNS}/{campaign}/events")).json()["events"]
         firmware = (await client.get("/firmware")).json()["firmware_versions"]
-    rows = {"campaign": [shown], "wave": shown["waves"], "device": listed, "event": told, "firmware": firmware}
+    rows = {"campaign": [shown], "wave": shown["waves"], "device": listed, "event": events, "firmware": firmware}
     return {
         f"{kind} {number} {name}": value
         for kind, each in rows.items()
@@ -156,10 +160,10 @@ async def _times(url: str, campaign: int, **how: Any) -> dict[str, str]:
 async def test_a_time_zone_change_during_a_campaign_fails_no_device(
     host: Host, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    """What was written in one zone is no 13 hours older in another."""
+    """A time written in one zone is not 13 hours older in another."""
     await _in_zone(host, LOS_ANGELES)
     async with (
-        devices(broker.url, says("DOWNLOADING")) as fleet,
+        devices(broker.url, answer_with("DOWNLOADING")) as fleet,
         worker(host.service, broker.url, tmp_path / "log", ROLLWAVE_DEVICE_TIMEOUT="7200"),
     ):
         async with connect(host.root) as root:
@@ -173,7 +177,7 @@ async def test_a_time_zone_change_during_a_campaign_fails_no_device(
                 await eventually(lambda status=status: _all(root, campaign, status), what=status)
                 late = "SELECT count(*) FROM ota_device_status WHERE due_at <= now()"
                 assert await root.fetchval(late) == 0
-            await ends(root, campaign)
+            await wait_until_ended(root, campaign)
             assert await campaign_row(root, campaign) == ("COMPLETED", 12, 0)
 
 

@@ -1,4 +1,4 @@
-"""A host's status columns: values of the engine that they refuse, and values of the host's own."""
+"""A host's status columns: engine values that they refuse, and the host's own values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rollwave.store.database import Pool
 from tests.engine import (
     Connection,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
-    due,
+    incoming_report,
     insert_campaign,
-    said,
-    sent_to,
+    mark_sent,
 )
 from tests.host.platform import RUNNING, make_host
 from tests.in_process import ingest
@@ -61,8 +61,8 @@ async def test_a_status_that_a_column_refuses_is_named(
 ) -> None:
     host = await make_host(empty_database, rows=False)
     psql(host.root, alteration)
-    said = host.migrate(url=host.root)
-    assert all(word in said for word in words), said
+    incoming_report = host.migrate(url=host.root)
+    assert all(word in incoming_report for word in words), incoming_report
     assert examine(DATABASE_URL=host.root, MQTT_BROKER_URL=broker.url).says("status words", "problem", *words)
 
 
@@ -112,7 +112,7 @@ async def test_status_values_of_a_hosts_own_stop_no_report(pool: Pool, host: Con
     two = ["dev-1", "dev-2"]
     cancelled, archived, uncounted = [await insert_campaign(host, two, abort_threshold=1.0) for _ in range(3)]
     for campaign in (cancelled, archived, uncounted):
-        await sent_to(host, campaign, two)
+        await mark_sent(host, campaign, two)
     await host.execute(
         "UPDATE ota_device_status SET status = 'CANCELLED' WHERE campaign_id = $1 AND device_id = 'dev-1'", cancelled
     )
@@ -121,16 +121,16 @@ async def test_status_values_of_a_hosts_own_stop_no_report(pool: Pool, host: Con
     refused_before = sample("rollwave_reports_total", outcome=Outcome.INVALID.value)
     await ingest(
         pool,
-        [said("dev-1", each, "FAILED") for each in (cancelled, archived, uncounted)]
-        + [said("dev-2", each, "SUCCESS") for each in (cancelled, archived, uncounted)],
+        [incoming_report("dev-1", each, "FAILED") for each in (cancelled, archived, uncounted)]
+        + [incoming_report("dev-2", each, "SUCCESS") for each in (cancelled, archived, uncounted)],
     )
     refused = sample("rollwave_reports_total", outcome=Outcome.INVALID.value) - refused_before
-    assert refused == 0, "no report was taken for invalid"
+    assert refused == 0, "no report counts as invalid"
     assert await breakdown(host, cancelled) == {"CANCELLED": 1, "SUCCESS": 1}
     assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
     assert await campaign_row(host, uncounted) == ("RUNNING", 1, 1)
     for campaign in (cancelled, archived, uncounted):
-        await Upkeep(pool, Settings()).look_after(due(campaign))
+        await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
     assert await campaign_row(host, cancelled) == ("COMPLETED", 1, 0)
     assert await campaign_row(host, archived) == ("ARCHIVED", 1, 1)
     assert await campaign_row(host, uncounted) == ("COMPLETED", 1, 1)

@@ -1,4 +1,4 @@
-"""A host's process in which something is wrong: its own workers go on, and each problem is one line with its hint."""
+"""A problem in a host's process: its own workers continue, and the problem is logged in one line with a hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.migrate import migrate
 from tests.engine import connect, insert_campaign
 from tests.host.platform import make_host
-from tests.host.running import all_beat_on, host_process, said
+from tests.host.running import host_process, log_lines, wait_for_heartbeats
 from tests.servers import PgBouncer
 from tests.support import Running, eventually, free_port, rollwave
 
@@ -25,7 +25,7 @@ SUBSCRIBED = "ota_status_listener_subscribed"
 OWN = "own loop"
 
 in_either_loop = pytest.mark.parametrize("loop", ["worker_loop", OWN])
-"""Rollwave's loop, or the one that the host has already. What differs in neither is tried in the host's."""
+"""Rollwave's own loop, or the loop of the host. A test that is the same in both uses the host's."""
 
 
 @pytest.fixture
@@ -36,23 +36,23 @@ def pgbouncer(database: str) -> Iterator[PgBouncer]:
 
 @asynccontextmanager
 async def hosting(database: str, log: Path, loop: str, *options: str, **settings: str) -> AsyncIterator[Running]:
-    """The host's process, which ticks five times a second; at its end it still runs, and nothing has leaked out."""
+    """The host's process, with five ticks a second. At the end it must still run, without leaked secrets."""
     how = ("--own-loop", *options) if loop == OWN else options
     async with host_process(database, log / "log", *how, **settings) as running:
         yield running
-        await all_beat_on(running)
+        await wait_for_heartbeats(running)
         assert "Traceback" not in running.output()
 
 
 def problems(running: Running) -> list[str]:
     """Its warnings and errors, one line each."""
-    return [line for line in said(running) if line.startswith(("ERROR ", "WARNING ", "CRITICAL "))]
+    return [line for line in log_lines(running) if line.startswith(("ERROR ", "WARNING ", "CRITICAL "))]
 
 
 async def one_problem(running: Running, hint: str) -> str:
-    """Wait until something is wrong, and then for ten ticks and another try of the listener. Returns the only line."""
-    await eventually(lambda: problems(running), what="said")
-    await all_beat_on(running, 30)
+    """Wait for a problem, then for ten ticks and another try of the listener. Returns its only line."""
+    await eventually(lambda: problems(running), what="the problem is logged")
+    await wait_for_heartbeats(running, 30)
     [line] = problems(running)
     assert hint in line
     return line
@@ -96,7 +96,7 @@ async def test_a_missing_migration_does_not_stop_the_host(
     async with hosting(platform.service, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
         await one_problem(host, "Run `rollwave migrate`.")
         await asyncio.to_thread(platform.migrate)
-        await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+        await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
 
 
 async def test_a_login_without_rights_does_not_stop_the_host(
@@ -114,7 +114,7 @@ async def test_a_login_without_rights_does_not_stop_the_host(
                 rollwave, "migrate", "--grant-to", "host_nobody", env={"DATABASE_URL": database}
             )
             assert granted.returncode == 0, granted.stderr
-            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
         await root.execute("REVOKE pulse_app FROM host_nobody")
 
 
@@ -137,21 +137,23 @@ async def test_a_direct_url_to_another_database_does_not_stop_the_host(
 
 @in_either_loop
 async def test_an_unavailable_broker_does_not_stop_the_host(database: str, tmp_path: Path, loop: str) -> None:
-    """It is missed twice, by commands and by reports: the first to miss it says why."""
+    """Both commands and reports notice it. The first one to notice logs it."""
     port = free_port()
     url = f"mqtt://127.0.0.1:{port}"
     async with connect(database) as root, hosting(database, tmp_path, loop, MQTT_BROKER_URL=url) as host:
         await one_problem(host, "Check MQTT_BROKER_URL")
         with EmbeddedBroker(port):
-            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
             await insert_campaign(root, 3)
             await eventually(lambda: "ota_devices_dispatched" in host.output(), what="sent")
-        await eventually(lambda: len(problems(host)) > 1, what="away again")
+        await eventually(lambda: len(problems(host)) > 1, what="unavailable again")
         await insert_campaign(root, 3, tenant="south")
-        await all_beat_on(host, 30)
+        await wait_for_heartbeats(host, 30)
         events = [line.split()[2] for line in problems(host)[1:]]
         assert set(events) <= {"ota_status_listener_disconnected", "ota_mqtt_publish_failed"}
-        assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, "once for each outage"
+        assert len([line for line in problems(host) if "Check MQTT_BROKER_URL" in line]) == 2, (
+            "logged once for each outage"
+        )
 
 
 @in_either_loop
@@ -164,8 +166,8 @@ async def test_an_unavailable_database_does_not_stop_the_host(
         async with hosting(server.url, tmp_path, loop, MQTT_BROKER_URL=broker.url) as host:
             assert "ota_database_unavailable" in await one_problem(host, "Check that PostgreSQL runs")
             server.start()
-            await eventually(lambda: SUBSCRIBED in host.output(), what="it goes on by itself")
+            await eventually(lambda: SUBSCRIBED in host.output(), what="sending continues")
             server.stop("immediate")
-            await eventually(lambda: host.output().count("ota_database_unavailable") == 2, what="away again")
-            await all_beat_on(host, 30)
+            await eventually(lambda: host.output().count("ota_database_unavailable") == 2, what="unavailable again")
+            await wait_for_heartbeats(host, 30)
             assert len([line for line in problems(host) if "Check that PostgreSQL runs" in line]) == 2

@@ -1,4 +1,4 @@
-"""A host's column of another type: a threshold is the number that was written."""
+"""A host's threshold column of another type: its value is the number that was written."""
 
 from __future__ import annotations
 

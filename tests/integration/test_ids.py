@@ -1,4 +1,4 @@
-"""Ids as people give them: through the database, the broker, the API and back."""
+"""Ids with any characters pass through the database, the broker and the API unchanged."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rollwave.store import access
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.migrate import migrate
 from rollwave.store.queries import load
-from tests.api import CAMPAIGNS, assert_problem, calling, prepared
+from tests.api import CAMPAIGNS, assert_problem, calling, prepare_campaign_body
 from tests.engine import (
     Command,
+    always_succeeds,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto
@@ -54,14 +54,14 @@ NO_IDS = ["", "a/b", "+", "#", "tab\there", "\x85", "\uffff", "\U0001ffff", "\uf
 async def whole_campaign(database: str, broker_url: str, log: Path) -> None:
     async with (
         connect(database) as host,
-        devices(broker_url, succeeds) as fleet,
+        devices(broker_url, always_succeeds) as fleet,
         worker(database, broker_url, log) as running,
     ):
         campaign = await insert_campaign(host, [*IDS, *NO_IDS], tenant=TENANT, rollout_rate=100)
-        await ends(host, campaign, tenant=TENANT)
+        await wait_until_ended(host, campaign, tenant=TENANT)
         assert await breakdown(host, campaign, TENANT) == {"SUCCESS": len(IDS), "SKIPPED": len(NO_IDS)}
         assert await campaign_row(host, campaign, TENANT) == ("COMPLETED", len(IDS), 0)
-        assert sorted(command.device for command in fleet.of(campaign, TENANT)) == sorted(IDS)
+        assert sorted(command.device for command in fleet.commands_of(campaign, TENANT)) == sorted(IDS)
         assert not events(running, "ota_mqtt_publish_failed")
         assert not events(running, "ota_status_bad_topic")
 
@@ -107,7 +107,7 @@ async def test_the_api_accepts_and_returns_every_valid_id(pool: Pool) -> None:
         first = (await client.get("/devices", params={"limit": 10})).json()
         rest = await client.get("/devices", params={"cursor": first["next_cursor"]})
         assert [row["device_id"] for row in first["devices"] + rest.json()["devices"]] == sorted(IDS)
-        body = await prepared(client, *IDS)
+        body = await prepare_campaign_body(client, *IDS)
         for group in IDS:
             path = f"/device-groups/{encoded(group)}"
             assert (await client.put(path, json={"device_ids": IDS})).json()["total"] == len(IDS)
@@ -176,7 +176,7 @@ async def test_a_latin1_database_stores_what_it_can_and_the_engine_continues(
     latin1: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     def chatty(command: Command) -> Sequence[bytes]:
-        return [encode_report(command.campaign, "FAILED", error="日本 is no LATIN1"), *succeeds(command)]
+        return [encode_report(command.campaign, "FAILED", error="日本 is no LATIN1"), *always_succeeds(command)]
 
     async with (
         connect(latin1) as host,
@@ -187,9 +187,9 @@ async def test_a_latin1_database_stores_what_it_can_and_the_engine_continues(
         fleet.report("日本", 1, "SUCCESS")
         campaign = await insert_campaign(host, ["gerät@1", "Ä b", "dev-1"], abort_threshold=1.0)
         fleet.report("日本", campaign, "SUCCESS")
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert await breakdown(host, campaign) == {"FAILED": 3}
-        await eventually(lambda: events(running, "ota_status_invalid_data"), what="told of")
+        await eventually(lambda: events(running, "ota_status_invalid_data"), what="the invalid report is logged")
         assert not events(running, "ota_reports_delayed")
         assert not events(running, "ota_campaign_error")
 
@@ -224,7 +224,7 @@ async def test_over_http_a_latin1_database_refuses_what_it_cannot_store(latin1: 
         described = {"device_ids": [], "devices": [{"device_id": "a", "attributes": {"k": missing}}]}
         for method, path in (("PUT", "/device-groups/all"), ("POST", f"{imports}/{number}/devices")):
             assert_problem(await north.request(method, path, json=described), 422, "invalid-input")
-        body = await prepared(north)
+        body = await prepare_campaign_body(north)
         for field in ("name", "target_group_id"):
             assert (await north.post(CAMPAIGNS, json=body | {field: missing})).status_code in {404, 422}
         key = f"rollwave.{quote(missing)}.{'a' * 16}.x"
@@ -248,19 +248,19 @@ async def test_reports_of_devices_not_sent_to_are_logged_at_intervals(
             fleet.report(f"dev-{number}", paused, "SUCCESS")
         fleet.report("dev-1", south, "SUCCESS", tenant="south")
         fleet.report("dev-1", skipped, "FAILED")
-        await fleet.delivered()
+        await fleet.wait_until_delivered()
         fleet.report("nobody", skipped, "SUCCESS")
         await eventually(lambda: events(running, "ota_status_unknown"), what="all of this tenant are taken in")
         await eventually(lambda: len(events(running, "ota_status_not_sent")) >= 3, what="and the other tenant's")
-        told = {event["campaign_id"]: event for event in events(running, "ota_status_not_sent")}
-        assert len(events(running, "ota_status_not_sent")) == 3, "one line a campaign"
-        assert {number: each["tenant_id"] for number, each in told.items()} == {
+        refusals = {event["campaign_id"]: event for event in events(running, "ota_status_not_sent")}
+        assert len(events(running, "ota_status_not_sent")) == 3, "one line for each campaign"
+        assert {number: each["tenant_id"] for number, each in refusals.items()} == {
             paused: "north",
             south: "south",
             skipped: "north",
         }
-        assert told[paused]["status"] == "SUCCESS"
-        assert told[paused]["device_id"].startswith("dev-")
-        assert "has not sent" in told[paused]["hint"]
+        assert refusals[paused]["status"] == "SUCCESS"
+        assert refusals[paused]["device_id"].startswith("dev-")
+        assert "has not sent" in refusals[paused]["hint"]
         assert await breakdown(host, paused) == {"PENDING": 60}
         assert await breakdown(host, skipped) == {"SKIPPED": 1}

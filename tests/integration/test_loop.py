@@ -1,4 +1,4 @@
-"""A worker's loop: when it looks at a campaign, and how campaigns take turns."""
+"""A worker's loop: when it looks at a campaign, and how campaigns share its time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rollwave.engine.worker.tick import Turns
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, claims, connect, due, insert_campaign, sent_to
+from tests.engine import TENANT, Connection, breakdown, campaign_ref, connect, insert_campaign, make_claims, mark_sent
 from tests.support import eventually, our_records
 
 HOUR = 3600.0
 
 
-pytestmark = pytest.mark.usefixtures("heard")
+pytestmark = pytest.mark.usefixtures("listener_subscribed")
 
 
 @pytest.fixture
@@ -108,29 +108,31 @@ async def test_a_programming_error_while_looking_at_campaigns_ends_no_worker(
             await eventually(lambda: sent(host, campaign, 3), timeout=20, what="all are sent to")
     finally:
         failpoints.arm(None)
-    [told] = [record for record in our_records(caplog) if record.levelname == "ERROR"]
-    assert (told.message, bool(told.exc_info)) == ("ota_tick_failed", True)
+    [record] = [record for record in our_records(caplog) if record.levelname == "ERROR"]
+    assert (record.message, bool(record.exc_info)) == ("ota_tick_failed", True)
 
 
 async def test_a_long_campaign_does_not_delay_a_short_one(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:
     large = [await insert_campaign(host, 4000, rollout_rate=1_000_000) for _ in range(4)]
     small = await insert_campaign(host, 5)
     async with loop_running(pool, broker, Settings(ROLLWAVE_CLAIM_BATCH=20), turns=Turns(seconds=0.05)):
-        await eventually(lambda: sent(host, small, 5), timeout=30, what="the small one sent")
+        await eventually(lambda: sent(host, small, 5), timeout=30, what="the small command is sent")
         for each in large:
             found = await breakdown(host, each)
-            assert found["PENDING"] > 0, "it was not waited for"
-            assert found.get("DOWNLOADING", 0) > 0, "it has had its turn"
+            assert found["PENDING"] > 0, "the short campaign did not wait for it"
+            assert found.get("DOWNLOADING", 0) > 0, "its turn is over"
 
 
 async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
-    claiming = claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
-    first, then = [await claiming.claim(due(campaign)) for _ in range(2)]
+    claiming = make_claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
+    first, then = [await claiming.claim(campaign_ref(campaign)) for _ in range(2)]
     assert (len(first.commands), len(then.commands)) == (50, 0)
     assert 0.9 * HOUR / 20 < then.retry_in <= HOUR / 20
     await host.execute("UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - interval '30 min'")
-    assert len((await claiming.claim(due(campaign))).commands) == 500, "half the window is over, and fifty have gone"
+    assert len((await claiming.claim(campaign_ref(campaign))).commands) == 500, (
+        "half the interval is over, and fifty devices were sent to"
+    )
 
 
 async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_to_look(
@@ -138,36 +140,36 @@ async def test_a_campaign_that_only_waits_for_its_devices_returns_the_next_time_
 ) -> None:
     campaign = await insert_campaign(host, 2)
     upkeep = Upkeep(pool, Settings())
-    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "both want a command"
-    await sent_to(host, campaign, ["dev-1", "dev-2"])
-    assert 3500 < (await upkeep.look_after(due(campaign))).idle_seconds <= 3600, "until the first deadline"
+    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "both need a command"
+    await mark_sent(host, campaign, ["dev-1", "dev-2"])
+    assert 3500 < (await upkeep.look_after(campaign_ref(campaign))).idle_seconds <= 3600, "until the first deadline"
     await host.execute("UPDATE ota_device_status SET due_at = now() WHERE device_id = 'dev-2'")
-    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "a deadline has passed"
+    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "a deadline has passed"
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', due_at = NULL WHERE device_id = 'dev-2'")
-    assert (await upkeep.look_after(due(campaign))).idle_seconds == 0, "one was set back by hand"
+    assert (await upkeep.look_after(campaign_ref(campaign))).idle_seconds == 0, "one was set back by a host"
 
 
 async def test_a_campaign_that_only_waits_for_its_devices_makes_no_claim(
     pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claims = 0
+    make_claims = 0
 
     async def counted(claiming: Claims, each: CampaignRef) -> Batch:
-        nonlocal claims
-        claims += 1
+        nonlocal make_claims
+        make_claims += 1
         return await claim(claiming, each)
 
     claim = Claims.claim
     monkeypatch.setattr(Claims, "claim", counted)
     campaign = await insert_campaign(host, 2)
-    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await mark_sent(host, campaign, ["dev-1", "dev-2"])
     async with CommandSession(Broker.from_url(broker.url)) as command_session:
         ticker = tick.Ticker(pool, command_session, Settings())
-        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "and does not wait for them itself"
-        assert claims == 0
+        assert await asyncio.wait_for(ticker.tick(), 5) > 0, "the call does not wait for them"
+        assert make_claims == 0
         await host.execute("UPDATE ota_device_status SET due_at = NULL, status = 'PENDING' WHERE device_id = 'dev-2'")
         await ticker.tick()
-    assert claims > 0
+    assert make_claims > 0
     assert await host.fetchval("SELECT attempt FROM ota_device_status WHERE device_id = 'dev-2'") == 2
 
 
@@ -178,8 +180,8 @@ async def test_devices_of_an_aborted_campaign_are_skipped_in_several_turns(
     aborted = await insert_campaign(host, 2000, status="ABORTED")
     small = await insert_campaign(host, 5)
     async with loop_running(pool, broker, Settings(), turns=turns):
-        await eventually(lambda: sent(host, small, 1), timeout=30, what="the small one sent")
-        assert (await breakdown(host, aborted))["PENDING"] > 0, "it was not waited for"
+        await eventually(lambda: sent(host, small, 1), timeout=30, what="the small command is sent")
+        assert (await breakdown(host, aborted))["PENDING"] > 0, "the other campaign did not wait for it"
         await eventually(lambda: all_are(host, aborted, "SKIPPED"), timeout=60, what="the rest skipped")
 
 
@@ -199,8 +201,8 @@ async def test_a_cancelled_loop_leaves_nothing_running(
         await other.execute("LOCK TABLE ota_device_status IN ACCESS EXCLUSIVE MODE")
         before = asyncio.all_tasks()
         running = asyncio.create_task(CampaignLoop(pool, command_session, Settings(), asyncio.Event()).run())
-        # Not over the connection that holds the lock: in a transaction, what is waited for is looked up once.
-        await eventually(lambda: waits_for_a_lock(host), what="something in hand")
+        # Not on the connection that holds the lock: pg_stat_activity is read once in a transaction.
+        await eventually(lambda: waits_for_a_lock(host), what="a batch is claimed")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         left = {

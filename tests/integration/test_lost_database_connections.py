@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that fall silent, before a pool of a host without a timeout, or that are ended."""
+"""PostgreSQL connections that become silent, in a host's pool without a timeout, or that are ended."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.store.database import Connection, Pool, as_engine, create_pool, tenant_transaction
 from tests.engine import (
     TENANT,
+    always_succeeds,
     connect,
     devices,
     insert_campaign,
-    succeeds,
 )
 from tests.engine import Connection as HostConnection
 from tests.support import eventually
@@ -28,14 +28,14 @@ from tests.support import eventually
 
 @dataclass
 class Network:
-    """Between a pool and PostgreSQL."""
+    """The network between a pool and PostgreSQL."""
 
     url: str = ""
     silent: bool = False
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """What comes, for as long as the network is not silent; from then on nothing, not even an end."""
+        """Carry data until the network becomes silent. From then on carry nothing, not even the end of a connection."""
         with suppress(OSError):
             while data := await source.read(65536):
                 if not self.silent:
@@ -76,7 +76,7 @@ async def before(database: str) -> AsyncIterator[Network]:
             task.cancel()
         await asyncio.gather(*network.serving, return_exceptions=True)
         await server.wait_closed()
-        for _ in range(3):  # a transport that is aborted closes its socket in a later turn of the loop
+        for _ in range(3):  # An aborted transport closes its socket in a later iteration of the event loop.
             await asyncio.sleep(0)
 
 
@@ -98,7 +98,7 @@ async def test_with_a_silent_database_readiness_answers_and_coroutines_can_be_ca
     database: str, broker: EmbeddedBroker, network: Network, pool: Pool
 ) -> None:
     settings = Settings(mqtt_broker_url=broker.url, tick_interval=0.2)
-    async with connect(database) as host, devices(broker.url, succeeds):
+    async with connect(database) as host, devices(broker.url, always_succeeds):
         campaign = await insert_campaign(host, 400, rollout_rate=1)
         tasks = [
             asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.1, settings=settings)),
@@ -112,7 +112,7 @@ async def test_with_a_silent_database_readiness_answers_and_coroutines_can_be_ca
         network.silent = True
         began = time.monotonic()
         found = await readiness(pool, settings=settings)
-        # Nine seconds, and three each for a rollback and for the connection's way back to its pool.
+        # Nine seconds, and three each for a rollback and for the connection's return to its pool.
         assert (found["status"], time.monotonic() - began < 17) == ("not ready", True)
         for task in tasks:
             task.cancel()

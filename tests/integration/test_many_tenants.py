@@ -1,4 +1,4 @@
-"""Reports of many tenants in one transaction: the same guards, the same walls, and nobody is held up by another."""
+"""Reports of many tenants in one transaction: the same rules and isolation apply, and no tenant delays another."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rollwave.settings import Settings
 from rollwave.store import counters, executions, many_tenants
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
-from tests.engine import Connection, breakdown, campaign_row, connect, insert_campaign, said, sent_to
-from tests.integration.test_row_level_security import insert_twins
+from tests.engine import Connection, breakdown, campaign_row, connect, incoming_report, insert_campaign, mark_sent
+from tests.integration.test_row_level_security import insert_tenants_with_equal_ids
 from tests.support import eventually
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -29,7 +29,7 @@ ALONE, *OTHERS = (TenantId(each) for each in ("north", "south", "demo"))
 TENANTS = [ALONE, *OTHERS]
 TIMES = Times(1800, 1800, 86_400)
 
-# (attempt, failed_attempt, failed_reason) and the seconds until the deadline
+# (attempt, failed_attempt, failed_reason), and the seconds until the deadline.
 PASTS = [
     (0, 0, None),
     (1, 0, None),
@@ -56,12 +56,12 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def campaign_of(host: Connection, tenant: str, count: int = 4, **columns: object) -> int:
     """A campaign whose devices have all been sent to."""
     campaign = await insert_campaign(host, count, tenant=tenant, **columns)
-    await sent_to(host, campaign, [f"dev-{number}" for number in range(1, count + 1)])
+    await mark_sent(host, campaign, [f"dev-{number}" for number in range(1, count + 1)])
     return campaign
 
 
 async def transactions(host: Connection) -> int:
-    """How many transactions wrote the executions that have come to an end."""
+    """The number of transactions that wrote the executions that have ended."""
     number: int = await host.fetchval(
         "SELECT count(DISTINCT xmin::text) FROM ota_device_status WHERE status = 'SUCCESS'"
     )
@@ -73,7 +73,7 @@ async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactio
 ) -> None:
     states = list(product(["CANCELLED", *S], PASTS, DUE, [0, 50]))
     cases = [(f"dev-{n}-{m}", state, report) for n, state in enumerate(states) for m, report in enumerate(REPORTS)]
-    cases = cases[::7]  # every state meets every kind of report, not every report
+    cases = cases[::7]  # Every status meets every kind of report, not every single report.
     await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
     said_by: dict[TenantId, list[tuple[DeviceId, Report]]] = {}
     for tenant in TENANTS:
@@ -114,7 +114,7 @@ async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactio
 
 
 async def _rows(host: Connection, tenant: str) -> list[tuple[object, ...]]:
-    """Every execution of a tenant; times to five minutes, from when it began."""
+    """Every execution of a tenant. Times are in steps of five minutes from its start."""
     rows = await host.fetch(
         "SELECT device_id, status, progress_pct, error_message, attempt, sent_attempt, heard_attempt, failed_attempt,"
         " failed_reason, completed_at IS NULL, round(EXTRACT(epoch FROM due_at - started_at) / 300)"
@@ -146,7 +146,7 @@ async def test_many_tenants_at_once_move_counters_as_a_single_tenants_transactio
     sums = await host.fetch(
         "SELECT DISTINCT pending, downloading, installing, succeeded, failed, skipped FROM ota_campaigns"
     )
-    assert len(sums) == 2, "counted and not counted yet"
+    assert len(sums) == 2, "counted campaigns and uncounted ones"
 
 
 @pytest.mark.parametrize(("tenants_per_transaction", "expected"), [(100, 1), (20, 2)])
@@ -155,8 +155,10 @@ async def test_a_batch_of_many_tenants_takes_one_or_two_transactions(
 ) -> None:
     tenants = [f"tenant-{number}" for number in range(40)]
     ids = {tenant: await campaign_of(host, tenant) for tenant in tenants}
-    batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in tenants]
-    batch += [said("dev-4", ids["tenant-7"], word, tenant="tenant-7") for word in ("DOWNLOADING", "SUCCESS")]
+    batch = [
+        incoming_report(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in tenants
+    ]
+    batch += [incoming_report("dev-4", ids["tenant-7"], word, tenant="tenant-7") for word in ("DOWNLOADING", "SUCCESS")]
     await Ingest(pool, Settings(), tenants_per_transaction=tenants_per_transaction).take_in(batch)
     assert await transactions(host) == expected
     assert [await campaign_row(host, ids[each], each) for each in tenants] == [
@@ -166,8 +168,8 @@ async def test_a_batch_of_many_tenants_takes_one_or_two_transactions(
 
 async def test_a_failure_among_many_tenants_is_counted_and_recorded(pool: Pool, host: Connection) -> None:
     ids = {tenant: await campaign_of(host, tenant, 3, abort_threshold=0.9) for tenant in TENANTS}
-    batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
-    await Ingest(pool, Settings()).take_in([*batch, said("dev-2", ids[ALONE], "FAILED", tenant=ALONE)])
+    batch = [incoming_report("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
+    await Ingest(pool, Settings()).take_in([*batch, incoming_report("dev-2", ids[ALONE], "FAILED", tenant=ALONE)])
     assert await campaign_row(host, ids[ALONE], ALONE) == ("RUNNING", 1, 1)
     history = await host.fetch("SELECT tenant_id, device_id FROM ota_campaign_history WHERE device_id IS NOT NULL")
     assert [tuple(each) for each in history] == [(ALONE, "dev-2")]
@@ -176,12 +178,16 @@ async def test_a_failure_among_many_tenants_is_counted_and_recorded(pool: Pool, 
 async def test_a_success_that_completes_the_sample_aborts_only_its_own_campaign(pool: Pool, host: Connection) -> None:
     ids = {tenant: await insert_campaign(host, 6, tenant=tenant, abort_min_completed=3) for tenant in TENANTS}
     for tenant in TENANTS:
-        await sent_to(host, ids[tenant], ["dev-1", "dev-2", "dev-3"])
+        await mark_sent(host, ids[tenant], ["dev-1", "dev-2", "dev-3"])
     await host.execute(
         "UPDATE ota_device_status SET status = 'FAILED' WHERE campaign_id = $1 AND device_id = 'dev-2'", ids[ALONE]
     )
     await host.execute("UPDATE ota_campaigns SET failed = 1 WHERE id = $1", ids[ALONE])
-    batch = [said(device, ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS for device in ("dev-1", "dev-3")]
+    batch = [
+        incoming_report(device, ids[tenant], "SUCCESS", tenant=tenant)
+        for tenant in TENANTS
+        for device in ("dev-1", "dev-3")
+    ]
     await Ingest(pool, Settings()).take_in(batch)
     assert await transactions(host) == 1
     assert await campaign_row(host, ids[ALONE], ALONE) == ("ABORTED", 2, 1)
@@ -201,7 +207,9 @@ async def test_a_value_that_postgresql_refuses_drops_no_report_of_other_tenants(
         BEGIN IF NEW.tenant_id = 'south' AND NEW.device_id = 'dev-2' THEN RAISE 'no'; END IF; RETURN NEW; END $$;
         CREATE TRIGGER picky BEFORE UPDATE ON ota_device_status FOR EACH ROW EXECUTE FUNCTION picky();
     """)
-    batch = [said(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in TENANTS]
+    batch = [
+        incoming_report(f"dev-{n}", ids[tenant], "SUCCESS", tenant=tenant) for n in (1, 2, 3) for tenant in TENANTS
+    ]
     await asyncio.wait_for(Ingest(pool, Settings(), tenants_per_transaction=tenants_per_transaction).take_in(batch), 20)
     assert {tenant: (await campaign_row(host, ids[tenant], tenant))[1] for tenant in TENANTS} == {
         "north": 3,
@@ -212,7 +220,7 @@ async def test_a_value_that_postgresql_refuses_drops_no_report_of_other_tenants(
 
 async def test_a_locked_row_delays_only_its_own_tenant(database: str, pool: Pool, host: Connection) -> None:
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
-    batch = [said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
+    batch = [incoming_report("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
 
     async def others_are_written() -> bool:
         return [(await campaign_row(host, ids[tenant], tenant))[1] for tenant in TENANTS] == [0, 1, 1]
@@ -227,11 +235,13 @@ async def test_a_locked_row_delays_only_its_own_tenant(database: str, pool: Pool
 
 
 async def test_rows_not_found_in_the_shared_transaction_are_looked_up_again(pool: Pool, host: Connection) -> None:
-    """As on Citus, which does not pass on what ``set_config`` names."""
+    """As on Citus, which does not pass on settings made with ``set_config``."""
     ids = {tenant: await campaign_of(host, tenant) for tenant in TENANTS}
     written = await host.fetchval("SELECT pg_get_functiondef('rollwave_apply_reports'::regproc)")
     await host.execute(written.replace("set_config('app.tenant_id', r.tenant, true)", "1"))
-    await Ingest(pool, Settings()).take_in([said("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS])
+    await Ingest(pool, Settings()).take_in(
+        [incoming_report("dev-1", ids[tenant], "SUCCESS", tenant=tenant) for tenant in TENANTS]
+    )
     assert [await campaign_row(host, ids[tenant], tenant) for tenant in TENANTS] == [("RUNNING", 1, 0)] * 3
 
 
@@ -239,7 +249,7 @@ async def test_rows_not_found_in_the_shared_transaction_are_looked_up_again(pool
 async def test_row_level_security_alone_separates_the_tenants_of_one_transaction(
     pool: Pool, host: Connection, stripped: bool
 ) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1")
     if stripped:
         for function in ("rollwave_apply_reports", "rollwave_count"):
@@ -254,7 +264,7 @@ async def test_row_level_security_alone_separates_the_tenants_of_one_transaction
         tally = Counter({(CampaignId(7), S.SUCCESS): 1})
         standings = await many_tenants.count(connection, {TenantId("north"): tally})
         assert await connection.fetchval("SELECT current_setting('app.tenant_id')") == ""
-        assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "nobody's"
+        assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "the tenant of nobody"
     assert [each.became for each in effects] == [S.SUCCESS]
     assert [(tenant, standing.succeeded) for tenant, standing in standings] == [("north", 1)]
     ended = await host.fetch("SELECT tenant_id, device_id FROM ota_device_status WHERE status = 'SUCCESS'")

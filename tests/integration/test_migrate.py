@@ -1,4 +1,4 @@
-"""``rollwave migrate``: repeated, raced, refused, and run beside workers."""
+"""``rollwave migrate``: run again, run concurrently, refused, and run while workers work."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.store.schema_change import LOCK_WAIT_SECONDS
-from tests.engine import connect, devices, ends, insert_campaign, succeeds, worker
+from tests.engine import always_succeeds, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.schema import at_version
 from tests.support import Running, eventually, psql, rollwave, rollwave_running
 
 
 def schema(url: str) -> str:
-    """Every relation, column, policy, function and constraint there is."""
+    """Every relation, column, policy, function and constraint."""
     return psql(
         url,
         """
@@ -44,7 +44,7 @@ def test_a_migration_can_be_repeated(empty_database: str) -> None:
 
 
 async def test_a_migration_that_waits_for_a_lock_blocks_no_other_session(empty_database: str, tmp_path: Path) -> None:
-    """A transaction that reads for long keeps the table; all others go on reading meanwhile."""
+    """A long transaction reads the table and blocks the migration. All others can still read meanwhile."""
     async with connect(empty_database) as reader, connect(empty_database) as other:
         await at_version(reader, 8)
         holding = reader.transaction()
@@ -127,27 +127,27 @@ def test_migrate_without_a_database_url_names_the_setting() -> None:
 async def test_a_migration_can_run_beside_workers(database: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
     async with (
         connect(database) as host,
-        devices(broker.url, succeeds),
+        devices(broker.url, always_succeeds),
         worker(database, broker.url, tmp_path / "log") as working,
     ):
         campaign = await insert_campaign(host, 60, rollout_rate=20)
         for arguments in ([], ["--force-rls"], []):
             migrated = await asyncio.to_thread(rollwave, "migrate", *arguments, env={"DATABASE_URL": database})
             assert migrated.returncode == 0, migrated.stderr
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert '"level": "error"' not in working.output()
 
 
 async def test_a_failed_migration_file_is_rolled_back(empty_database: str) -> None:
     async with connect(empty_database) as host:
-        await host.execute("CREATE VIEW ota_campaigns AS SELECT 1 AS id")  # ours cannot be added to it
+        await host.execute("CREATE VIEW ota_campaigns AS SELECT 1 AS id")  # The engine's column cannot be added to it.
         refused = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
         assert refused.returncode == 1
         assert "Traceback" not in refused.stderr
         assert not await host.fetchval("SELECT to_regclass('tenants')")
         await host.execute("DROP VIEW ota_campaigns")
-        mended = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
-        assert mended.returncode == 0, mended.stderr
+        repaired = await asyncio.to_thread(rollwave, "migrate", env={"DATABASE_URL": empty_database})
+        assert repaired.returncode == 0, repaired.stderr
 
 
 def test_a_login_that_does_not_exist_is_named_before_anything_is_changed(empty_database: str) -> None:

@@ -1,4 +1,4 @@
-"""Who makes the tables: a host's own migrations, or `rollwave migrate`; and what a host's rows gain by it."""
+"""Tables made by a host's own migrations or by `rollwave migrate`, and the columns that a host's rows gain."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_migrate_names_tables_that_the_host_may_want_to_create(
 
 
 async def test_the_statements_in_the_hint_undo_the_migration(empty_database: str) -> None:
-    said = rollwave("migrate", env={"DATABASE_URL": empty_database}).stderr
-    psql(empty_database, said.partition("remove them (")[2].partition("), run")[0])
+    output = rollwave("migrate", env={"DATABASE_URL": empty_database}).stderr
+    psql(empty_database, output.partition("remove them (")[2].partition("), run")[0])
     host = await make_host(empty_database)
     assert "now at schema" in host.migrate("--adopt-only")
 
 
 async def test_columns_added_to_a_hosts_rows_can_be_written_as_json(empty_database: str) -> None:
-    """A host answers with SELECT *, and its framework turns the row into JSON."""
+    """A host answers with SELECT *, and its framework converts the row to JSON."""
     host = await make_host(empty_database)
     async with connect(host.root) as root, create_pool(host.root) as pool:
         columns = (
@@ -114,13 +114,13 @@ async def test_idempotency_keys_survive_the_migration(empty_database: str) -> No
         await root.execute("CREATE VIEW shown AS SELECT idempotency_key, idempotency_digest FROM ota_campaigns")
         host.migrate()
         assert {tuple(row) for row in await root.fetch("SELECT * FROM shown")} == {(None, None)}, (
-            "kept for the view, and empty"
+            "it is kept for the view, and empty"
         )
         async with create_pool(host.root) as pool:
             assert await create_campaign(pool, "north", new, actor="test", idempotency_key="k") == RUNNING
             await root.execute("DELETE FROM ota_campaigns WHERE id = $1", RUNNING)
             other = await create_campaign(pool, "north", new, actor="test", idempotency_key="k")
-            assert other != RUNNING, "a key whose campaign is gone is free"
+            assert other != RUNNING, "a key whose campaign was deleted can be used again"
             assert await create_campaign(pool, "north", new, actor="test", idempotency_key="k") == other
 
 
@@ -128,7 +128,7 @@ async def test_a_tenant_in_a_hosts_table_is_created_only_by_the_host(empty_datab
     host = await make_host(empty_database)
     host.migrate("--grant-to", "rollwave_worker")
     async with connect(host.root) as root:
-        # Even where the host's rules would let it.
+        # Even where the host's rules would allow it.
         await root.execute("CREATE POLICY anybody ON tenants USING (true); GRANT INSERT ON tenants TO pulse_app")
         made = f"tenant-{uuid4().hex[:8]}"
         refused = rollwave("apikey", "create", "--tenant", made, "--role", "admin", env={"DATABASE_URL": host.worker})

@@ -14,15 +14,15 @@ from rollwave.store.database import Pool
 from tests.engine import (
     Connection,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
     device_row,
     devices,
-    due,
-    ends,
+    incoming_report,
     insert_campaign,
-    said,
-    sent_to,
+    mark_sent,
+    wait_until_ended,
     worker,
 )
 from tests.in_process import ingest
@@ -37,19 +37,19 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def test_reports_are_applied_despite_narrow_columns_and_unreadable_rules(pool: Pool, host: Connection) -> None:
     await host.execute("ALTER TABLE ota_device_status ALTER error_message TYPE varchar(12)")
     campaign = await insert_campaign(host, 4, abort_threshold=1.0, progress_timeout=float("nan"))
-    await sent_to(host, campaign, ["dev-1", "dev-2", "dev-3"])
+    await mark_sent(host, campaign, ["dev-1", "dev-2", "dev-3"])
     await ingest(
         pool,
         [
-            said("dev-1", campaign, "FAILED", error="x" * 500),
-            said("dev-2", campaign, "FAILED", error="no space"),
-            said("dev-3", campaign, "INSTALLING"),
+            incoming_report("dev-1", campaign, "FAILED", error="x" * 500),
+            incoming_report("dev-2", campaign, "FAILED", error="no space"),
+            incoming_report("dev-3", campaign, "INSTALLING"),
         ],
     )
     assert (await device_row(host, campaign, "dev-1"))["error_message"].startswith("xxx")
     assert (await device_row(host, campaign, "dev-2"))["error_message"] == "no space"
     assert await breakdown(host, campaign) == {"FAILED": 2, "INSTALLING": 1, "PENDING": 1}
-    await Upkeep(pool, Settings()).look_after(due(campaign))
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
     assert await campaign_row(host, campaign) == ("PAUSED", 0, 2)
     assert "progress_timeout" in await host.fetchval("SELECT status_reason FROM ota_campaigns")
 
@@ -61,5 +61,5 @@ async def test_the_engines_error_messages_fit_a_narrow_column(
     settings = {"OTA_PROGRESS_TIMEOUT": "0.3", "OTA_MAX_ATTEMPTS": "1"}
     async with devices(broker.url), worker(database, broker.url, tmp_path / "log", **settings):
         campaign = await insert_campaign(host, ["mute", "un/sendable", "mute-2", "mute-3"], rollout_rate=2)
-        await ends(host, campaign, "ABORTED")
+        await wait_until_ended(host, campaign, "ABORTED")
     assert (await device_row(host, campaign, "mute"))["error_message"].startswith("no report")

@@ -1,4 +1,4 @@
-"""Passwords, keys and a device's endless words are in no log and no message, whatever goes wrong."""
+"""Passwords, keys and long messages of a device are in no log and no error message, whatever fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import create_pool
 from rollwave.store.migrate import migrate
-from tests.engine import TENANT, connect, devices, ends, insert_campaign, worker
+from tests.engine import TENANT, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.support import eventually, free_port, rollwave
 
 SECRET = "hunter2"
@@ -63,11 +63,11 @@ async def test_a_worker_logs_neither_passwords_nor_what_devices_write(
         worker(database, login, tmp_path / "log", LOG_LEVEL="DEBUG", MQTT_PASSWORD=SECRET) as running,
     ):
         campaign = await insert_campaign(host, 2, abort_threshold=0.0)
-        await eventually(lambda: len(fleet.of(campaign)) == 2, what="sent")
+        await eventually(lambda: len(fleet.commands_of(campaign)) == 2, what="sent")
         fleet.send(status_topic(TENANT, "dev-1"), b"endless " * 5000)
         fleet.report("dev-2", campaign, "SUCCESS")
         fleet.send(status_topic(TENANT, "dev-1"), encode_report(campaign, "FAILED", error="endless " * 7500))
-        await ends(host, campaign, "ABORTED")
+        await wait_until_ended(host, campaign, "ABORTED")
         broker.stop()
         await eventually(lambda: "ota_status_listener_disconnected" in running.output(), what="and an outage")
         output = running.output()

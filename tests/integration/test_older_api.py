@@ -1,4 +1,4 @@
-"""The command line beside an API of the version before, whose documents lack what is new."""
+"""The command line with an API of the previous version, whose documents lack new fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pooler in transaction mode stands before the database: campaigns run through it, slots' locks go past it."""
+"""PgBouncer in transaction mode before the database: campaigns run through it, and slot locks bypass it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.settings import Settings
 from tests.auditor import auditing
-from tests.engine import campaign_row, connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.engine import (
+    always_succeeds,
+    campaign_row,
+    connect,
+    devices,
+    events,
+    insert_campaign,
+    wait_until_ended,
+    worker,
+)
 from tests.servers import Mosquitto, PgBouncer
 from tests.support import end, eventually, rollwave
 
@@ -23,7 +32,7 @@ DIRECT = "ROLLWAVE_DATABASE_DIRECT_URL"
 
 @pytest.fixture
 def pgbouncer(database: str) -> Iterator[PgBouncer]:
-    # Not under pytest's own folder: it runs as another user, who may not enter that.
+    # Not in pytest's own folder: it runs as another user, who may not enter that folder.
     with TemporaryDirectory(prefix="rollwave-tests-") as folder, PgBouncer(Path(folder), database) as pooler:
         yield pooler
 
@@ -35,19 +44,21 @@ async def test_a_campaign_completes_through_pgbouncer_with_two_workers(
     async with (
         connect(database) as host,
         auditing(database),
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         worker(pgbouncer.url, mosquitto.url, tmp_path / "first", **settings) as first,
         worker(pgbouncer.url, mosquitto.url, tmp_path / "second", logs="ota_tick_start", **settings) as second,
     ):
         campaigns = {
             await insert_campaign(host, 100, tenant=each, rollout_rate=10): each for each in ("north", "south")
         }
-        await eventually(lambda: len(fleet.commands) > 60, what="under way")
-        assert not events(second, "ota_status_listener_subscribed"), "one listens, the other stands by"
+        await eventually(lambda: len(fleet.commands) > 60, what="some commands are sent")
+        assert not events(second, "ota_status_listener_subscribed"), (
+            "one worker listens, the other is ready to take over"
+        )
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 1
         first.process.kill()
         for campaign, tenant in campaigns.items():
-            await ends(host, campaign, tenant=tenant, timeout=60)
+            await wait_until_ended(host, campaign, tenant=tenant, timeout=60)
             assert await campaign_row(host, campaign, tenant) == ("COMPLETED", 100, 0)
         assert len(events(second, "ota_status_listener_subscribed")) == 1
         assert not any('"level": "error"' in each.output() for each in (first, second))
@@ -61,7 +72,7 @@ async def test_a_hosts_pool_through_pgbouncer_works(
         monkeypatch.setenv(name, value)
     async with (
         connect(database) as host,
-        devices(broker.url, succeeds),
+        devices(broker.url, always_succeeds),
         asyncpg.create_pool(pgbouncer.url, statement_cache_size=pgbouncer.statement_cache, min_size=1) as pool,
     ):
         campaign = await insert_campaign(host, 30)
@@ -70,7 +81,7 @@ async def test_a_hosts_pool_through_pgbouncer_works(
             asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
         ]
         try:
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
         finally:
             for task in running:
                 task.cancel()
@@ -81,7 +92,7 @@ async def test_a_hosts_pool_through_pgbouncer_works(
 async def test_session_locks_are_never_taken_through_pgbouncer(
     pgbouncer: PgBouncer, database: str, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two workers might have it at once, and neither would know."""
+    """Otherwise two workers could have the lock at once, without noticing."""
 
     def tries() -> int:
         return sum(each.message == "ota_not_ready" for each in caplog.records)
@@ -92,7 +103,7 @@ async def test_session_locks_are_never_taken_through_pgbouncer(
         asyncpg.create_pool(pgbouncer.url, statement_cache_size=0, min_size=1) as pool,
     ):
         listening = asyncio.create_task(run_ota_status_listener(pool, settings=settings))
-        await eventually(tries, what="said")
+        await eventually(tries, what="the problem is logged")
         assert not listening.done()
         assert await host.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
         await end(listening)
@@ -102,15 +113,15 @@ async def test_session_locks_are_never_taken_through_pgbouncer(
 async def test_mixed_up_prepared_statements_are_logged_with_a_hint(
     pgbouncer: PgBouncer, broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A host that made its pool as for PostgreSQL itself."""
+    """A host that made its pool as for a direct connection to PostgreSQL."""
     settings = Settings(mqtt_broker_url=broker.url, database_direct_url=pgbouncer.url)
     async with asyncpg.create_pool(pgbouncer.url, min_size=0) as pool:
 
-        async def said() -> list[str]:
+        async def logged() -> list[str]:
             await asyncio.gather(*(run_ota_campaign_tick(pool, settings=settings) for _ in range(8)))
             return [vars(each)["hint"] for each in caplog.records if each.message == "ota_not_ready"]
 
-        hints = await eventually(said, what="said")
+        hints = await eventually(logged, what="the problem is logged")
     assert all("statement_cache_size=0" in each for each in hints)
 
 
@@ -119,9 +130,9 @@ async def test_commands_that_pgbouncer_breaks_name_the_direct_url(
 ) -> None:
     settings = {"DATABASE_URL": pgbouncer.url, "MQTT_BROKER_URL": broker.url}
     for command in ("worker", "migrate", "doctor"):
-        told = await asyncio.to_thread(rollwave, command, env=settings)
-        assert told.returncode == 1
-        assert DIRECT in told.stdout + told.stderr, told
+        finished = await asyncio.to_thread(rollwave, command, env=settings)
+        assert finished.returncode == 1
+        assert DIRECT in finished.stdout + finished.stderr, finished
     settings[DIRECT] = database
     assert (await asyncio.to_thread(rollwave, "migrate", env=settings)).stdout.startswith("up to date")
     doctor = await asyncio.to_thread(rollwave, "doctor", env=settings)

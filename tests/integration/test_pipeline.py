@@ -1,4 +1,4 @@
-"""The pipeline of commands: a slow broker does not delay claims, and at most one batch has no answer yet."""
+"""The dispatch pipeline: a slow broker does not delay claims, and at most one batch waits for answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
-from tests.engine import TENANT, Connection, breakdown, connect, dispatch, due, insert_campaign
+from tests.engine import TENANT, Connection, breakdown, campaign_ref, connect, insert_campaign, make_dispatch
 from tests.metrics import sample
 from tests.servers import Mosquitto
 from tests.support import eventually
@@ -30,7 +30,7 @@ BATCH, HALF, DEVICES = 4, 2, 20
 NAMES = [f"dev-{n}" for n in range(1, DEVICES + 1)]
 
 
-pytestmark = pytest.mark.usefixtures("heard")
+pytestmark = pytest.mark.usefixtures("listener_subscribed")
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-class Held:
-    """A failpoint that stops every task until :meth:`let` lets it pass."""
+class HeldFailpoint:
+    """A failpoint that stops every task until :meth:`release` lets it pass."""
 
     def __init__(self, point: Failpoint) -> None:
         self._point = point
@@ -50,14 +50,14 @@ class Held:
         if point is self._point:
             await self._permits.acquire()
 
-    def let(self, number: int = DEVICES) -> None:
+    def release(self, number: int = DEVICES) -> None:
         for _ in range(number):
             self._permits.release()
 
 
 @contextmanager
-def holding(point: Failpoint) -> Iterator[Held]:
-    held = Held(point)
+def holding(point: Failpoint) -> Iterator[HeldFailpoint]:
+    held = HeldFailpoint(point)
     failpoints.arm(held)
     try:
         yield held
@@ -66,20 +66,20 @@ def holding(point: Failpoint) -> Iterator[Held]:
 
 
 @pytest.fixture
-async def answers() -> AsyncIterator[Held]:
+async def answers() -> AsyncIterator[HeldFailpoint]:
     """Holds the broker's answers to each half batch."""
     with holding(Failpoint.PUBLISHED) as held:
         yield held
 
 
 @pytest.fixture
-async def marks() -> AsyncIterator[Held]:
+async def marks() -> AsyncIterator[HeldFailpoint]:
     """Holds each batch once its answers are recorded."""
     with holding(Failpoint.MARKED) as held:
         yield held
 
 
-class Wire:
+class ReceivedCommands:
     """The commands that devices receive, in order."""
 
     def __init__(self, session: Session) -> None:
@@ -100,10 +100,10 @@ class Wire:
 
 
 @pytest.fixture
-async def wire(mosquitto: Mosquitto) -> AsyncIterator[Wire]:
+async def received(mosquitto: Mosquitto) -> AsyncIterator[ReceivedCommands]:
     async with Session.connect(Broker.from_url(mosquitto.url)) as session:
         await session.subscribe("tenant/+/device/+/ota")
-        yield Wire(session)
+        yield ReceivedCommands(session)
 
 
 @pytest.fixture
@@ -112,14 +112,14 @@ async def command_session(mosquitto: Mosquitto) -> AsyncIterator[CommandSession]
         yield session
 
 
-def batchwise(pool: Pool, command_session: CommandSession, **options: Any) -> Dispatch:
-    """Sends in batches of BATCH. Its turn ends when all is sent, not by the clock."""
-    return dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH), turn_seconds=600.0, **options)
+def batch_dispatch(pool: Pool, command_session: CommandSession, **options: Any) -> Dispatch:
+    """Sends in batches of BATCH. Its turn ends when all is sent, not after a time."""
+    return make_dispatch(pool, command_session, Settings(ROLLWAVE_CLAIM_BATCH=BATCH), turn_seconds=600.0, **options)
 
 
 @pytest.fixture
 def dispatching(pool: Pool, command_session: CommandSession) -> Dispatch:
-    return batchwise(pool, command_session)
+    return batch_dispatch(pool, command_session)
 
 
 async def claimed(host: Connection, number: int) -> bool:
@@ -127,27 +127,27 @@ async def claimed(host: Connection, number: int) -> bool:
     return found == number
 
 
-async def only_these_were_sent(host: Connection, campaign: int, number: int) -> None:
+async def assert_only_sent(host: Connection, campaign: int, number: int) -> None:
     assert await breakdown(host, campaign) == {"DOWNLOADING": number, "PENDING": DEVICES - number}
     leases = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND due_at > now()"
-    assert await host.fetchval(leases) == 0, "what was claimed and not sent is given back"
+    assert await host.fetchval(leases) == 0, "devices that were claimed and not sent to are released"
 
 
 async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
-    host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
+    host: Connection, received: ReceivedCommands, answers: HeldFailpoint, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
-    assert await wire.next(BATCH) == NAMES[:BATCH]
+    sending = asyncio.create_task(dispatching.dispatch(campaign_ref(campaign)))
+    assert await received.next(BATCH) == NAMES[:BATCH]
     await eventually(lambda: claimed(host, 2 * BATCH), what="claimed ahead")
-    assert await wire.so_far() == []
+    assert await received.so_far() == []
     for sent in range(BATCH, 3 * BATCH, HALF):
-        answers.let(1)
-        assert await wire.next(HALF) == NAMES[sent : sent + HALF]
-        assert await wire.so_far() == []
-    answers.let()
+        answers.release(1)
+        assert await received.next(HALF) == NAMES[sent : sent + HALF]
+        assert await received.so_far() == []
+    answers.release()
     await sending
-    assert await wire.so_far() == NAMES[3 * BATCH :]
+    assert await received.so_far() == NAMES[3 * BATCH :]
     assert await breakdown(host, campaign) == {"DOWNLOADING": DEVICES}
 
 
@@ -155,37 +155,43 @@ async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
     ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "within a batch"]
 )
 async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
-    pool: Pool, host: Connection, wire: Wire, answers: Held, dispatching: Dispatch, halves: int, ahead: int
+    pool: Pool,
+    host: Connection,
+    received: ReceivedCommands,
+    answers: HeldFailpoint,
+    dispatching: Dispatch,
+    halves: int,
+    ahead: int,
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
-    answers.let(halves - 2)
-    assert await wire.next(halves * HALF) == NAMES[: halves * HALF]
+    sending = asyncio.create_task(dispatching.dispatch(campaign_ref(campaign)))
+    answers.release(halves - 2)
+    assert await received.next(halves * HALF) == NAMES[: halves * HALF]
     await eventually(lambda: claimed(host, ahead), what="claimed ahead")
     await pause_campaign(pool, TENANT, campaign, actor="test")
-    answers.let()
+    answers.release()
     await sending
-    assert await wire.so_far() == []
-    await only_these_were_sent(host, campaign, halves * HALF)
+    assert await received.so_far() == []
+    await assert_only_sent(host, campaign, halves * HALF)
 
 
 async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
-    pool: Pool, host: Connection, wire: Wire, marks: Held, dispatching: Dispatch
+    pool: Pool, host: Connection, received: ReceivedCommands, marks: HeldFailpoint, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
-    assert await wire.next(2 * BATCH) == NAMES[: 2 * BATCH]
+    sending = asyncio.create_task(dispatching.dispatch(campaign_ref(campaign)))
+    assert await received.next(2 * BATCH) == NAMES[: 2 * BATCH]
     await eventually(lambda: claimed(host, 3 * BATCH), what="claimed ahead")
     await pause_campaign(pool, TENANT, campaign, actor="test")
-    marks.let()
+    marks.release()
     await sending
-    assert await wire.so_far() == []
-    await only_these_were_sent(host, campaign, 2 * BATCH)
+    assert await received.so_far() == []
+    await assert_only_sent(host, campaign, 2 * BATCH)
 
 
 @pytest.mark.parametrize("asked", [1, 2], ids=["within a batch", "between batches"])
 async def test_claims_are_released_when_the_status_query_fails(
-    pool: Pool, host: Connection, wire: Wire, command_session: CommandSession, asked: int
+    pool: Pool, host: Connection, received: ReceivedCommands, command_session: CommandSession, asked: int
 ) -> None:
     times = 0
 
@@ -198,21 +204,21 @@ async def test_claims_are_released_when_the_status_query_fails(
 
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
     with pytest.raises(asyncpg.SerializationError):
-        await batchwise(pool, command_session, still_runs=fails).dispatch(due(campaign))
-    assert await wire.so_far() == NAMES[: asked * HALF]
-    await only_these_were_sent(host, campaign, asked * HALF)
+        await batch_dispatch(pool, command_session, still_runs=fails).dispatch(campaign_ref(campaign))
+    assert await received.so_far() == NAMES[: asked * HALF]
+    await assert_only_sent(host, campaign, asked * HALF)
 
 
 async def test_the_claims_in_flight_metric_is_correct_after_a_cancellation(
-    host: Connection, wire: Wire, answers: Held, dispatching: Dispatch
+    host: Connection, received: ReceivedCommands, answers: HeldFailpoint, dispatching: Dispatch
 ) -> None:
     before = sample("rollwave_claims_in_flight")
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
-    sending = asyncio.create_task(dispatching.dispatch(due(campaign)))
-    await wire.next(BATCH)
+    sending = asyncio.create_task(dispatching.dispatch(campaign_ref(campaign)))
+    await received.next(BATCH)
     assert sample("rollwave_claims_in_flight") == before + BATCH
-    answers.let(1)
-    await wire.next(HALF)
+    answers.release(1)
+    await received.next(HALF)
 
     def broken_off() -> bool:
         return sending.cancel() or sending.done()

@@ -1,4 +1,4 @@
-"""Programming errors in the path of reports: nothing is lost, it is said what is wrong, and it is tried again."""
+"""Programming errors while reports are processed: the error is logged, and no report is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,17 @@ from rollwave.store import executions
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 from rollwave.store.outage import ValueRefused, is_away
-from tests.engine import TENANT, Connection, breakdown, campaign_row, connect, devices, insert_campaign, said, sent_to
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_row,
+    connect,
+    devices,
+    incoming_report,
+    insert_campaign,
+    mark_sent,
+)
 from tests.support import end, eventually, our_records
 
 INGESTION = (
@@ -50,7 +60,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def failing() -> Iterator[Callable[[Failpoint, type[Exception], int], None]]:
-    """Have a failpoint raise, so many times."""
+    """Let a failpoint raise this error a number of times."""
 
     def arm(where: Failpoint, kind: type[Exception], times: int) -> None:
         left = times
@@ -89,14 +99,14 @@ async def test_a_programming_error_drops_no_report(
     kind: type[Exception],
 ) -> None:
     campaign = await insert_campaign(host, 5)
-    await sent_to(host, campaign, [f"dev-{number}" for number in range(1, 6)])
+    await mark_sent(host, campaign, [f"dev-{number}" for number in range(1, 6)])
     async with listening(pool, broker.url), devices(broker.url) as fleet:
         failing(where, kind, 3)
         for number in range(1, 5):
             fleet.report(f"dev-{number}", campaign, "SUCCESS")
         await eventually(lambda: _succeeded(host, campaign, 4), what="every report counts")
         fleet.report("dev-5", campaign, "SUCCESS")
-        await eventually(lambda: _succeeded(host, campaign, 5), what="what comes later is taken in")
+        await eventually(lambda: _succeeded(host, campaign, 5), what="a later report is applied")
     assert await breakdown(host, campaign) == {"SUCCESS": 5}
 
 
@@ -111,19 +121,19 @@ async def test_an_error_of_another_task_is_not_taken_for_an_outage(
     failing: Callable[[Failpoint, type[Exception], int], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Devices that ask are answered beside it: an error there is named, and the listener comes back."""
+    """Answers to questions are sent by another task. Its error is logged, and the listener starts again."""
     campaign = await insert_campaign(host, 1)
-    await sent_to(host, campaign, ["dev-1"])
+    await mark_sent(host, campaign, ["dev-1"])
     failing(Failpoint.ANSWERING, KeyError, 1)
     async with listening(pool, broker.url) as listener, devices(broker.url) as fleet:
         fleet.send(ask_topic(TENANT, "dev-1"), b"")
         await eventually(lambda: listener.fault == "failed: KeyError; see the log", what="it is known")
-        [told] = [record for record in our_records(caplog) if record.levelname == "ERROR"]
-        assert told.message == "ota_status_listener_disconnected"
-        assert told.exc_info
+        [record] = [record for record in our_records(caplog) if record.levelname == "ERROR"]
+        assert record.message == "ota_status_listener_disconnected"
+        assert record.exc_info
         await eventually(lambda: listener.presence.subscribed, what="it listens again")
         fleet.report("dev-1", campaign, "SUCCESS")
-        await eventually(lambda: _succeeded(host, campaign, 1), what="reports are taken in")
+        await eventually(lambda: _succeeded(host, campaign, 1), what="reports are applied")
 
 
 @pytest.mark.parametrize("tenants", [1, 2])
@@ -137,11 +147,13 @@ async def test_a_programming_error_is_named_while_it_lasts(
     names = ["north", "south"][:tenants]
     ids = {tenant: await insert_campaign(host, 2, tenant=tenant) for tenant in names}
     for campaign in ids.values():
-        await sent_to(host, campaign, ["dev-1"])
+        await mark_sent(host, campaign, ["dev-1"])
     intake = Ingest(pool, Settings())
     failing(Failpoint.REPORTS_WRITTEN, TypeError, 1000)
     taking = asyncio.create_task(
-        intake.take_in([said("dev-1", campaign, "SUCCESS", tenant=tenant) for tenant, campaign in ids.items()])
+        intake.take_in(
+            [incoming_report("dev-1", campaign, "SUCCESS", tenant=tenant) for tenant, campaign in ids.items()]
+        )
     )
     try:
         await eventually(lambda: "cannot be written: TypeError, for" in intake.fault)
@@ -150,16 +162,16 @@ async def test_a_programming_error_is_named_while_it_lasts(
     finally:
         await end(taking)
     assert intake.fault == "", "it is over"
-    told = [record for record in our_records(caplog) if record.levelname == "ERROR"]
-    assert 1 <= len(told) <= 2 * tenants - 1, "once for each transaction and kind of error"
-    assert all(record.exc_info for record in told), "with its traceback"
+    record = [record for record in our_records(caplog) if record.levelname == "ERROR"]
+    assert 1 <= len(record) <= 2 * tenants - 1, "once for each transaction and kind of error"
+    assert all(record.exc_info for record in record), "with its traceback"
     assert [await campaign_row(host, ids[each], each) for each in names] == [("RUNNING", 1, 0)] * tenants
 
 
 async def test_only_postgresqls_error_about_a_value_drops_a_report(pool: Pool, host: Connection) -> None:
-    """Not the driver, which raises the same class for an argument that it cannot send."""
+    """Not an error of the driver, which raises the same class for an argument that it cannot send."""
     campaign = await insert_campaign(host, 1)
-    await sent_to(host, campaign, ["dev-1"])
+    await mark_sent(host, campaign, ["dev-1"])
 
     async def write(attempt: int) -> None:
         report = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, attempt=attempt)
@@ -177,16 +189,16 @@ async def test_only_postgresqls_error_about_a_value_drops_a_report(pool: Pool, h
 
 
 async def test_a_violated_deferred_constraint_drops_only_its_own_report(pool: Pool, host: Connection) -> None:
-    """It speaks at the commit, of all that was written."""
+    """PostgreSQL raises it at the commit, for everything that was written."""
     campaign = await insert_campaign(host, 4)
-    await sent_to(host, campaign, [f"dev-{number}" for number in range(1, 5)])
+    await mark_sent(host, campaign, [f"dev-{number}" for number in range(1, 5)])
     await host.execute("""
         CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN IF NEW.device_id = 'dev-2' THEN RAISE 'no'; END IF; RETURN NULL; END $$;
         CREATE CONSTRAINT TRIGGER picky AFTER UPDATE ON ota_device_status
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION picky();
     """)
-    batch = [said(f"dev-{number}", campaign, "SUCCESS") for number in range(1, 5)]
+    batch = [incoming_report(f"dev-{number}", campaign, "SUCCESS") for number in range(1, 5)]
     await asyncio.wait_for(Ingest(pool, Settings()).take_in(batch), 20)
     assert await campaign_row(host, campaign) == ("RUNNING", 3, 0)
 

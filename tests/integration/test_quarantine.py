@@ -1,4 +1,4 @@
-"""`rollwave quarantine`: messages that a real worker turned away, as an operator looks at them."""
+"""`rollwave quarantine` shows an operator the messages that a real worker could not read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_quarantined_messages_are_listed_and_purged(
         for payload in BAD:
             fleet.send(status_topic("north", "dev-1"), b"x" + payload if payload[0] == 0xC3 else payload)
         fleet.send(status_topic("south", "dev-1"), b"theirs")
-        await fleet.delivered()
+        await fleet.wait_until_delivered()
         await eventually(lambda: psql(database, "SELECT count(*) FROM ota_quarantine") == "5")
     listed = rollwave("quarantine", "list", "--tenant", "north", env=env)
     assert listed.returncode == 0, listed.stderr
@@ -45,14 +45,17 @@ async def test_quarantined_messages_are_listed_and_purged(
     kept = [(each["encoding"], each["payload"], each["cut"]) for each in document["messages"]]
     assert kept == [
         ("utf-8", "null", False),
-        ("utf-8", "x" + "é" * 2047, True),  # the cut went through a character
+        ("utf-8", "x" + "é" * 2047, True),  # The message was cut inside a character.
         ("hex", "fffe0001", False),
         ("utf-8", BAD[0].decode(), False),
     ]
     everybody = rollwave("quarantine", "list", "-o", "json", env=env)
     assert everybody.returncode == 0, everybody.stderr
-    told = json.loads(everybody.stdout)
-    assert (told["total"], {each["tenant_id"] for each in told["messages"]}) == (5, {"north", "south"})
+    listed_messages = json.loads(everybody.stdout)
+    assert (listed_messages["total"], {each["tenant_id"] for each in listed_messages["messages"]}) == (
+        5,
+        {"north", "south"},
+    )
     psql(database, "CREATE ROLE rollwave_confined LOGIN NOINHERIT")
     assert rollwave("migrate", "--grant-to", "rollwave_confined", env=env).returncode == 0
     confined = env | {"DATABASE_URL": database.replace("postgres@", "rollwave_confined@")}

@@ -1,8 +1,8 @@
-"""Statements cost the same whatever the campaign's size, and whatever PostgreSQL believes of a table that has changed.
+"""The cost of a statement does not depend on the campaign's size, nor on outdated statistics of a table.
 
-Planned for one row where there are twenty thousand, a join reads the whole campaign for each row. So the pages that a
-statement looks at are counted, and are no more than its rows account for. And each hot statement's plan is the one that
-it was written for: by these indexes and no others.
+A join planned for one row of twenty thousand would read the whole campaign for each row. So the test counts the pages
+that a statement reads, and compares them with its rows. Each hot statement must also use the indexes that it was
+written for, and no others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
 from rollwave.store.queries import load
-from tests.engine import take
+from tests.engine import claim_commands
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
@@ -40,7 +40,7 @@ TIMES = Times(answer_timeout=60, progress_timeout=60, device_timeout=600)
 
 
 async def insert(pool: Pool, tenant: str, devices: int, *, past: int = 0) -> CampaignId:
-    """A campaign that runs, after so many of the same tenant that are over."""
+    """A running campaign, after this many completed ones of the same tenant."""
     await pool.execute("INSERT INTO tenants VALUES ($1)", tenant)
     firmware = await pool.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url) VALUES ($1, '1', 'https://f.invalid')"
@@ -71,43 +71,43 @@ _PLAN = re.compile(r"plan:\n((?:\t.*\n)+)(?:.* CONTEXT:  (.*\n(?:\t.*\n)*))?")
 _FUNCTION = re.compile(r"\brollwave_\w+(?=[\"(])")
 
 PAGES = 40
-"""That a statement may look at for each row, at most: a row's own, old and new, and those of its entries in indexes."""
+"""Maximum number of pages that a statement may read per row: the row, old and new, and its index entries."""
 
-EACH_ITS_OWN = {"overdue.postpone", "overdue.fail"}
-"""Statements that are carried out for each row."""
+ONCE_PER_ROW = {"overdue.postpone", "overdue.fail"}
+"""Statements that are executed once for each row."""
 
 
 @dataclass
 class Plans:
-    """How PostgreSQL carried out each statement: by which paths to the tables, and how many pages it looked at.
+    """How PostgreSQL executed each statement: the access paths, and the number of pages read.
 
-    What goes on inside a function is told of the statement that calls it.
+    Statements inside a function count for the statement that calls it.
     """
 
     paths: dict[str, set[str]] = field(default_factory=dict)
     pages: dict[str, int] = field(default_factory=dict)
 
     def read(self, log: str) -> None:
-        """What auto_explain wrote."""
+        """Read the log of auto_explain."""
         names = {sql: f"{noun}.{name}" for noun in NOUNS for name, sql in load(noun).items()}
         names |= {function: name for sql, name in names.items() for function in _FUNCTION.findall(sql)}
         for plan, context in _PLAN.findall(log):
-            told, function = json.loads(plan), _FUNCTION.search(context)
-            name, top = names.get(function[0] if function else told["Query Text"].strip()), told["Plan"]
+            explained, function = json.loads(plan), _FUNCTION.search(context)
+            name, top = names.get(function[0] if function else explained["Query Text"].strip()), explained["Plan"]
             if name is not None:
                 self.paths.setdefault(name, set()).update(_paths(top))
                 pages = top["Shared Hit Blocks"] + top["Shared Read Blocks"]
                 self.pages[name] = max(pages, self.pages.get(name, 0))
 
-    def too_dear(self, rows: int) -> dict[str, int]:
-        """Statements that looked at more pages than so many rows account for."""
+    def over_budget(self, rows: int) -> dict[str, int]:
+        """Statements that read more pages than their rows account for."""
         return {
-            name: pages for name, pages in self.pages.items() if pages > PAGES * (1 if name in EACH_ITS_OWN else rows)
+            name: pages for name, pages in self.pages.items() if pages > PAGES * (1 if name in ONCE_PER_ROW else rows)
         }
 
 
 def _paths(plan: dict[str, Any]) -> Iterator[str]:
-    """The indexes by which executions and campaigns were found, or the kind of scan where it was by none."""
+    """The indexes by which executions and campaigns were found, or the kind of scan if no index was used."""
     if not plan["Actual Loops"]:
         return
     if plan.get("Index Name", "").startswith(TABLES):
@@ -120,7 +120,7 @@ def _paths(plan: dict[str, Any]) -> Iterator[str]:
 
 @asynccontextmanager
 async def explaining(database: str, log: Path) -> AsyncIterator[tuple[Pool, Plans]]:
-    """A pool of which PostgreSQL tells how it carried out each statement."""
+    """A pool whose statements PostgreSQL logs with their plans."""
     plans, before = Plans(), log.stat().st_size
 
     async def explain(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
@@ -151,21 +151,21 @@ async def test_statements_on_tables_without_statistics_read_few_rows(
     async with explaining(database, postgres_log) as (pool, plans):
         async with tenant_transaction(pool, "north", queues=True) as connection:
             campaign = await campaigns.lock(connection, "north", campaign_id)
-            claim = await take(connection, campaign, tokens=BATCH, fresh=BATCH)
+            claim = await claim_commands(connection, campaign, tokens=BATCH, fresh=BATCH)
         async with tenant_transaction(pool, "north", generic_plans=True) as connection:
             await executions.mark_sent(connection, "north", campaign_id, claim.commands[:half], TIMES)
             await executions.release(connection, "north", campaign_id, claim.commands[half:], delay=0.0, refusal=None)
         async with tenant_transaction(pool, "north", queues=True) as connection:
-            again = await take(connection, campaign, tokens=BATCH, fresh=0)
+            again = await claim_commands(connection, campaign, tokens=BATCH, fresh=0)
         assert len(again.commands) == BATCH - half
         async with tenant_transaction(pool, "north", generic_plans=True) as connection:
-            said = Report(campaign_id, ExecutionStatus.SUCCESS, 100)
-            reports = [(each.device_id, said) for each in claim.commands]
+            report = Report(campaign_id, ExecutionStatus.SUCCESS, 100)
+            reports = [(each.device_id, report) for each in claim.commands]
             effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
         assert sum(effect.applied for effect in effects) == BATCH
         async with tenant_transaction(pool, "north", queues=True) as connection:
             assert await executions.skip_unsent(connection, "north", campaign_id, limit=BATCH, reason="test") == BATCH
-    assert plans.too_dear(BATCH) == {}
+    assert plans.over_budget(BATCH) == {}
 
 
 async def test_overdue_devices_are_found_by_an_index(
@@ -177,8 +177,8 @@ async def test_overdue_devices_are_found_by_an_index(
     )
     half = MAX_OVERDUE_PER_LOOK // 2
     async with (
-        explaining(database, postgres_log) as (told, plans),
-        tenant_transaction(told, "north", queues=True) as connection,
+        explaining(database, postgres_log) as (explained, plans),
+        tenant_transaction(explained, "north", queues=True) as connection,
     ):
         campaign = await campaigns.lock(connection, "north", campaign_id)
         late = await overdue.lock_overdue(
@@ -194,7 +194,7 @@ async def test_overdue_devices_are_found_by_an_index(
     )
     assert counted is not None
     assert tuple(counted) == (MAX_OVERDUE_PER_LOOK - half, MAX_OVERDUE_PER_LOOK)
-    assert plans.too_dear(MAX_OVERDUE_PER_LOOK) == {}
+    assert plans.over_budget(MAX_OVERDUE_PER_LOOK) == {}
 
 
 WAITING, OPEN, LOOKED_FOR, KEY = (f"{EXECUTIONS}_{name}" for name in ("waiting", "open", "looked_for", "pkey"))
@@ -233,29 +233,30 @@ PINNED = {
     "views.device": {KEY, WAITING, OPEN},
 }
 
-CROWD, ROWS, PAST = 6000, 100, 3000
+LARGE_CAMPAIGN, ROWS, EARLIER_CAMPAIGNS = 6000, 100, 3000
 
 
 @pytest.fixture(
     params=["never analyzed", "analyzed before the tenant came", "analyzed while full", "analyzed when empty"]
 )
-async def crowd(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
-    """A campaign of which a fifth waits, of another size than PostgreSQL believes; many others beside it.
+async def large_campaign(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
+    """A campaign of which a fifth waits, larger than PostgreSQL's statistics say, beside many other campaigns.
 
-    Of campaigns PostgreSQL knows, as they come a few a day. Most are over: else to read all of them were right.
+    PostgreSQL has statistics of campaigns, of which a few are created each day. Most are over: otherwise a full scan
+    would be the right plan.
     """
     believed = request.param
     for table in TABLES:
         await pool.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-    await insert(pool, "south", CROWD, past=PAST)
+    await insert(pool, "south", LARGE_CAMPAIGN, past=EARLIER_CAMPAIGNS)
     if believed == "analyzed before the tenant came":
         await pool.execute("ANALYZE")
-    campaign_id = await insert(pool, "north", CROWD, past=PAST)
+    campaign_id = await insert(pool, "north", LARGE_CAMPAIGN, past=EARLIER_CAMPAIGNS)
     await pool.execute("ANALYZE ota_campaigns")
     await pool.execute(
         "UPDATE ota_campaigns SET pending = CASE status WHEN 'RUNNING' THEN $1 / 5 ELSE 0 END,"
         " downloading = 0, installing = 0, skipped = 0, total_devices = $1",
-        CROWD,
+        LARGE_CAMPAIGN,
     )
     over = "UPDATE ota_device_status SET status = 'SUCCESS', attempt = 1, sent_attempt = 1, completed_at = now()"
     if believed == "analyzed while full":
@@ -271,34 +272,39 @@ async def crowd(request: pytest.FixtureRequest, pool: Pool) -> CampaignId:
     return campaign_id
 
 
-async def claimed(pool: Pool, crowd: CampaignId) -> tuple[Campaign, tuple[Claimed, ...]]:
+async def claimed(pool: Pool, large_campaign: CampaignId) -> tuple[Campaign, tuple[Claimed, ...]]:
     async with tenant_transaction(pool, "north", queues=True) as connection:
-        campaign = await campaigns.lock(connection, "north", crowd)
-        claim = await take(connection, campaign, tokens=ROWS, fresh=ROWS)
+        campaign = await campaigns.lock(connection, "north", large_campaign)
+        claim = await claim_commands(connection, campaign, tokens=ROWS, fresh=ROWS)
     assert len(claim.commands) == ROWS
     return campaign, claim.commands
 
 
-async def sent_and_reported(pool: Pool, crowd: CampaignId, commands: tuple[Claimed, ...]) -> None:
-    """Half of them are sent. A fifth reports in the tenant's own transaction, another fifth in one of many tenants."""
-    half, fifth, said = ROWS // 2, ROWS // 5, Report(crowd, ExecutionStatus.SUCCESS, 100)
+async def sent_and_reported(pool: Pool, large_campaign: CampaignId, commands: tuple[Claimed, ...]) -> None:
+    """Half of the devices are sent to.
+
+    A fifth reports in a transaction of its tenant, a fifth in one of many tenants.
+    """
+    half, fifth, report = ROWS // 2, ROWS // 5, Report(large_campaign, ExecutionStatus.SUCCESS, 100)
     alone, shared = commands[:fifth], commands[fifth : 2 * fifth]
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
-        await executions.mark_sent(connection, "north", crowd, commands[:half], TIMES)
-        await executions.release(connection, "north", crowd, commands[half:], delay=60, refusal=None)
-        reports = [(each.device_id, said) for each in alone]
+        await executions.mark_sent(connection, "north", large_campaign, commands[:half], TIMES)
+        await executions.release(connection, "north", large_campaign, commands[half:], delay=60, refusal=None)
+        reports = [(each.device_id, report) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
-        await counters.count(connection, "north", tally_of((crowd, each.was, each.became) for each in effects))
+        await counters.count(connection, "north", tally_of((large_campaign, each.was, each.became) for each in effects))
     async with many_tenants.transaction(pool) as connection:
         north = TenantId("north")
-        of_many = [(north, each.device_id, said) for each in shared]
+        of_many = [(north, each.device_id, report) for each in shared]
         effects = await many_tenants.apply_reports(connection, of_many, TIMES)
-        await many_tenants.count(connection, {north: tally_of((crowd, each.was, each.became) for each in effects)})
+        await many_tenants.count(
+            connection, {north: tally_of((large_campaign, each.was, each.became) for each in effects)}
+        )
     assert all(each.applied for each in effects)
 
 
-async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...]) -> None:
-    """One device never had a deadline, another has one a day from now."""
+async def looked_after(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...]) -> None:
+    """One device never had a deadline, another one has its deadline in a day."""
     half = ROWS // 2
     for device, due_at in zip(commands[half - 2 : half], ("NULL", "now() + interval '1 day'"), strict=True):
         await pool.execute(
@@ -324,27 +330,29 @@ async def conducted(pool: Pool, campaign: Campaign, commands: tuple[Claimed, ...
         await executions.skip_unsent(connection, "north", campaign.id, limit=ROWS, reason="test")
 
 
-async def looked_at(pool: Pool, crowd: CampaignId) -> None:
+async def looked_at(pool: Pool, large_campaign: CampaignId) -> None:
     await campaigns.due(pool)
-    await views.campaign(pool, "north", crowd)
-    await views.devices(pool, "north", crowd, status=None, limit=ROWS, cursor="device-2")
+    await views.campaign(pool, "north", large_campaign)
+    await views.devices(pool, "north", large_campaign, status=None, limit=ROWS, cursor="device-2")
     async with tenant_transaction(pool, "north", queues=True) as connection:
-        await views.pending(connection, "north", crowd)
-        await views.device(connection, "north", crowd, f"device-{CROWD}", device_timeout=600)
-    for _ in range(6):  # then PostgreSQL considers a plan for any state
+        await views.pending(connection, "north", large_campaign)
+        await views.device(connection, "north", large_campaign, f"device-{LARGE_CAMPAIGN}", device_timeout=600)
+    for _ in range(6):  # Then PostgreSQL considers a generic plan for any status.
         for status in views.LOOKED_FOR:
-            await views.devices(pool, "north", crowd, status=status, limit=ROWS)
-        await views.devices(pool, "north", crowd, status=ExecutionStatus.DOWNLOADING, limit=ROWS)
+            await views.devices(pool, "north", large_campaign, status=status, limit=ROWS)
+        await views.devices(pool, "north", large_campaign, status=ExecutionStatus.DOWNLOADING, limit=ROWS)
         for state in (None, CampaignStatus.RUNNING, CampaignStatus.COMPLETED):
             await views.campaigns(pool, "north", status=state, limit=ROWS)
 
 
-async def test_each_frequent_statement_uses_its_own_index(database: str, postgres_log: Path, crowd: CampaignId) -> None:
+async def test_each_frequent_statement_uses_its_own_index(
+    database: str, postgres_log: Path, large_campaign: CampaignId
+) -> None:
     async with explaining(database, postgres_log) as (pool, plans):
         for _ in range(2):
-            campaign, commands = await claimed(pool, crowd)
-            await sent_and_reported(pool, crowd, commands)
-            await conducted(pool, campaign, commands)
-            await looked_at(pool, crowd)
+            campaign, commands = await claimed(pool, large_campaign)
+            await sent_and_reported(pool, large_campaign, commands)
+            await looked_after(pool, campaign, commands)
+            await looked_at(pool, large_campaign)
     assert {name: plans.paths.get(name) for name in PINNED} == PINNED
-    assert plans.too_dear(ROWS) == {}
+    assert plans.over_budget(ROWS) == {}

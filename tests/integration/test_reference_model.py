@@ -1,4 +1,4 @@
-"""The engine against a plain reference model: any order of claims, reports, silences, stops and a host's own SQL."""
+"""The engine against a reference model, with any order of claims, reports, silences, stops and a host's own SQL."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
 from rollwave.store.database import Pool, create_pool, system_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, claims, connect, insert_campaign
+from tests.engine import TENANT, Connection, connect, insert_campaign, make_claims
 from tests.model import MOVING, OVER, Device, Failure, Model, Policy, named
 from tests.support import eventually
 
 T = TypeVar("T")
 
 STEP = 10_000.0
-"""Seconds of one step of the model's time. Every duration ends well inside a step, so a test's own seconds do
-not matter, nor does the spread of the delay before another attempt."""
+"""Seconds in one step of the model's time.
+
+Every duration ends well inside a step. So neither the time that a test takes nor the jitter of retry delays matters.
+"""
 
 SETTINGS = Settings(
     OTA_TICK_INTERVAL=0.9 * STEP,
@@ -65,15 +67,15 @@ OWN: dict[str, Any] = {"answer_timeout": 1.5 * STEP, "retry_delay": 0.5 * STEP, 
 UNTOUCHED: dict[str, Any] = {"downloading": 0, "installing": 0, "skipped": 0}
 
 COUNTED_IN_THE_ROW = ("PENDING", "DOWNLOADING", "INSTALLING", "SKIPPED")
-"""Beside ``succeeded`` and ``failed``, which the model keeps."""
+"""Counters that the model does not keep, beside ``succeeded`` and ``failed``."""
 
 NOT_A_MESSAGE: Any = None
-"""Reports made here have none to acknowledge."""
+"""Reports made by the test are never acknowledged."""
 
 
 @dataclass
 class World:
-    """A real database and the real engine, stepped from outside one loop."""
+    """A real database and the real engine, driven step by step."""
 
     runner: asyncio.Runner
     pool: Pool
@@ -98,11 +100,11 @@ def world(database: str) -> Iterator[World]:
         async def build() -> World:
             pool = await stack.enter_async_context(create_pool(database, size=3))
             host = await stack.enter_async_context(connect(database))
-            await _be_heard(pool, stack)
+            await _subscribe_listener(pool, stack)
             publisher = CommandSession(
                 Broker.from_url("mqtt://localhost:1")
-            )  # never opened: the broker's answers are rules
-            claimer, sender = claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
+            )  # The session is never opened: rules play the broker's answers.
+            claimer, sender = make_claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
             return World(runner, pool, host, claimer, sender, Upkeep(pool, SETTINGS), Counters(pool, SETTINGS))
 
         try:
@@ -111,14 +113,14 @@ def world(database: str) -> Iterator[World]:
             runner.run(stack.aclose())
 
 
-async def _be_heard(pool: Pool, stack: AsyncExitStack) -> None:
-    """Hold the listener's slot as a worker does; the rest of its row is a rule's to move."""
+async def _subscribe_listener(pool: Pool, stack: AsyncExitStack) -> None:
+    """Hold the listener's slot as a worker does. Rules change the rest of its row."""
     lock = await stack.enter_async_context(listeners.acquire_slot(pool, 0, idle_seconds=86_400))
     assert lock is not None
     await lock.announce()
     listening = asyncio.create_task(lock.listen("", lambda: None))
 
-    await eventually(lambda: _subscribed(pool), what="the slot is listened to")
+    await eventually(lambda: _subscribed(pool), what="the slot has a listener")
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 
@@ -151,7 +153,7 @@ numbers = st.integers(0, 20)
 
 
 class Campaign(RuleBasedStateMachine):
-    """One campaign with a handful of devices, done twice."""
+    """One campaign with a few devices, in the engine and in the model."""
 
     world: World
     model: Model
@@ -175,7 +177,7 @@ class Campaign(RuleBasedStateMachine):
     def written_by_a_host(
         self, policy: Policy, count: int, unsendable: tuple[int, ...], status: str, ticks: int, counted: bool
     ) -> None:
-        """Under way for some ticks already: hypothesis leaves rules out of a run at will, dispatching among them."""
+        """It has run for some ticks. Otherwise hypothesis may leave out dispatching in a run."""
         planned = policy.canary_percent is None
         self.model = Model(policy, named(count, unsendable), status=status, counted=counted, planned=planned)
         self.campaign = self.world.run(
@@ -208,11 +210,11 @@ class Campaign(RuleBasedStateMachine):
         self.world.run(self.world.host.execute(sql, *values))
 
     def device(self, number: int) -> str:
-        """One that is on its way, if any is; of ``number`` 20, any."""
+        """A device in progress, if there is one. ``number`` 20 chooses from all devices."""
         devices = [each for each in self.model.devices if each.open and number < 20] or self.model.devices
         return devices[number % len(devices)].name
 
-    # An operator.
+    # Rules: an operator.
 
     @rule(action=st.sampled_from([*["start"] * 6, *["pause"] * 3, "abort"]))
     def ask(self, action: str) -> None:
@@ -223,19 +225,19 @@ class Campaign(RuleBasedStateMachine):
         }
         try:
             self.world.run(asked[action](self.world.pool, TENANT, self.campaign, actor="test"))
-            took_it = True
+            listened = True
         except Conflict:
-            took_it = False
-        assert took_it == self.model.ask(action)
-        if action == "pause" and took_it:
+            listened = False
+        assert listened == self.model.ask(action)
+        if action == "pause" and listened:
             self.claim()
 
-    # A worker: claims, and the broker's answers, in any order or never.
+    # Rules: a worker's claims, and the broker's answers, in any order or never.
 
     @precondition(lambda self: self.model.status == "RUNNING")
     @rule(overtaken_by=st.none() | words)
     def dispatch(self, overtaken_by: str | None) -> None:
-        """All goes well, and quickly: devices may report before the broker's acknowledgement is in."""
+        """The usual case: everything is sent. Devices may report before the broker acknowledges."""
         before = len(self.in_hand)
         self.claim()
         if len(self.in_hand) == before:
@@ -276,7 +278,7 @@ class Campaign(RuleBasedStateMachine):
     def worker_dies(self) -> None:
         self.in_hand.pop()
 
-    # Devices.
+    # Rules: devices.
 
     @rule(
         number=numbers,
@@ -285,7 +287,7 @@ class Campaign(RuleBasedStateMachine):
         attempt=st.sampled_from([None, None, 0, 1]),
     )
     def report(self, number: int, word: str, progress: int | None, attempt: int | None) -> None:
-        """``attempt``: not echoed, or so many before the one under way."""
+        """``attempt``: None if not echoed, otherwise its distance from the current attempt."""
         device = self.device(number)
         echoed = None if attempt is None else max(1, self.model[device].attempt - attempt)
         self.take_in((device, word, progress, echoed))
@@ -313,14 +315,14 @@ class Campaign(RuleBasedStateMachine):
 
     @rule(said=st.lists(st.tuples(numbers, words), min_size=2, max_size=6))
     def reports_in_one_batch(self, said: list[tuple[int, str]]) -> None:
-        """As good as one after the other."""
+        """Equal to applying them one after the other."""
         reports = [(self.device(number), word) for number, word in said]
         self.take_in(*((device, word, None, None) for device, word in reports))
         self.model.report_together(reports)
 
     def take_in(self, *reports: tuple[str, str, int | None, int | None]) -> None:
         self.world.run(
-            # One that remembers nothing of what devices said: its clock would not be the model's.
+            # A new ingest, without memory of earlier reports: its clock would differ from the model's.
             Ingest(self.world.pool, SETTINGS).take_in(
                 [
                     Incoming(
@@ -335,7 +337,7 @@ class Campaign(RuleBasedStateMachine):
             )
         )
 
-    # Time.
+    # Rules: time.
 
     @rule(steps=st.sampled_from([1, 1, 2, 3, 5]))
     def time_passes(self, steps: int) -> None:
@@ -347,7 +349,7 @@ class Campaign(RuleBasedStateMachine):
             self.campaign,
         )
         self.host(f"UPDATE ota_campaign_history SET at = at - {back} WHERE campaign_id = $1", self.campaign)
-        # While the campaign is active a worker looks at it, and writes that down, every few seconds.
+        # While the campaign is active, a worker looks at it every few seconds and records this.
         self.host(
             f"UPDATE ota_campaigns SET pace_opened_at = pace_opened_at - {back}, started_at = started_at - {back},"
             f" active_since = active_since - {back},"
@@ -389,7 +391,7 @@ class Campaign(RuleBasedStateMachine):
     @precondition(lambda self: self.on_their_way())
     @rule(steps=st.integers(2, 4), abort=st.booleans())
     def silence(self, steps: int, abort: bool) -> None:
-        """Nobody says a word for long, perhaps with the campaign stopped meanwhile."""
+        """No device reports for long. The campaign may be stopped meanwhile."""
         if abort:
             self.ask("abort")
         self.listen(on=True)
@@ -407,7 +409,7 @@ class Campaign(RuleBasedStateMachine):
         self.model.reconcile_and_judge()
         self.uncounted.clear()
 
-    # A host's own SQL.
+    # Rules: a host's own SQL.
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") and any(self.over()))
     @rule(number=numbers)
@@ -438,7 +440,7 @@ class Campaign(RuleBasedStateMachine):
         self.extra_attempts.add(device.name)
 
     def moved_uncounted(self, was: str, became: str) -> None:
-        """Somebody else's SQL moves no counter."""
+        """SQL of others changes no counter."""
         self.uncounted.update({was: -1})
         self.uncounted.update({became: 1})
 
@@ -480,7 +482,7 @@ class Campaign(RuleBasedStateMachine):
         self.host("UPDATE ota_campaigns SET status = $2 WHERE id = $1", self.campaign, status)
         self.model.status = status
 
-    # What must hold after each of them.
+    # Checks after each rule.
 
     @invariant()
     def database_and_model_agree(self) -> None:
@@ -512,7 +514,7 @@ class Campaign(RuleBasedStateMachine):
         self.check_history(history)
 
     def check_counters(self, campaign: Any, rows: Counter[str]) -> None:
-        """Right, but for what somebody else's SQL moved since they were repaired last."""
+        """Counters are correct, except for changes by other SQL since the last repair."""
         counters = {status: campaign[status.lower()] for status in COUNTED_IN_THE_ROW}
         if counters == {status: rows[status] for status in counters}:
             self.uncounted.clear()
@@ -547,7 +549,7 @@ class Campaign(RuleBasedStateMachine):
 
 
 def test_the_engine_and_the_reference_model_agree(world: World) -> None:
-    """MODEL_EXAMPLES=1000 for a long run; MODEL_SHRINK=1 looks, for minutes, for the shortest way to a failure."""
+    """MODEL_EXAMPLES=1000 for a long run. MODEL_SHRINK=1 searches, for minutes, for the shortest failing run."""
 
     class Here(Campaign):
         pass

@@ -1,4 +1,4 @@
-"""A broker that refuses commands, all of them or those to some devices."""
+"""A broker that refuses all commands, or those to some devices."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import (
     Connection,
+    always_succeeds,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
     device_row,
     devices,
-    dispatch,
-    due,
-    ends,
     events,
     insert_campaign,
-    some_ticks,
-    succeeds,
+    make_dispatch,
+    wait_for_ticks,
+    wait_until_ended,
     worker,
 )
-from tests.in_process import ticking
+from tests.in_process import running_ticker
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -56,7 +56,7 @@ def refusing(tmp_path: Path) -> Iterator[Mosquitto]:
 def guarded(mosquitto: Mosquitto, tmp_path: Path) -> Mosquitto:
     """A broker whose ACL a test may change while it runs.
 
-    Only where the ACL matters: with one, Mosquitto 2.0.11 queues nothing for a session restored after a restart.
+    Only for tests that need an ACL: with one, Mosquitto 2.0.11 queues nothing for a session restored after a restart.
     """
     (tmp_path / "acl").write_text(ALLOW_ALL)
     mosquitto.stop()
@@ -67,7 +67,7 @@ def guarded(mosquitto: Mosquitto, tmp_path: Path) -> Mosquitto:
 
 
 def allow(broker: Mosquitto, acl: str) -> None:
-    """Have a running broker follow another ACL."""
+    """Make a running broker use another ACL."""
     (broker.log.parent / "acl").write_text(acl)
     broker.reload()
 
@@ -76,31 +76,31 @@ async def test_a_broker_that_refuses_every_command_fails_no_device(
     database: str, host: Connection, guarded: Mosquitto, tmp_path: Path
 ) -> None:
     allow(guarded, REFUSE_COMMANDS)
-    async with devices(guarded.url, succeeds) as fleet, worker(database, guarded.url, tmp_path / "log") as it:
+    async with devices(guarded.url, always_succeeds) as fleet, worker(database, guarded.url, tmp_path / "log") as it:
         campaign = await insert_campaign(host, 25)
-        await some_ticks(it)
-        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="said so")
+        await wait_for_ticks(it)
+        await eventually(lambda: events(it, "ota_mqtt_publish_failed"), what="the refusal is logged")
         assert await breakdown(host, campaign) == {"PENDING": 25}
         assert not await host.fetchval("SELECT count(*) FROM ota_device_status WHERE started_at IS NOT NULL")
         allow(guarded, ALLOW_ALL)
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert {command.attempt for command in fleet.commands} == {1}
         assert set(fleet.times_sent(campaign).values()) == {1}
     assert await campaign_row(host, campaign) == ("COMPLETED", 25, 0)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_sending_stops_early_when_the_broker_refuses_whole_batches(
     pool: Pool, host: Connection, guarded: Mosquitto
 ) -> None:
     allow(guarded, REFUSE_COMMANDS)
     campaign = await insert_campaign(host, 40, rollout_rate=1000)
     async with CommandSession(Broker.from_url(guarded.url)) as publisher:
-        await dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(due(campaign))
+        await make_dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(campaign_ref(campaign))
     refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
     assert 4 <= refused <= 12, "the turn ends soon"
     leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"
-    assert await host.fetchval(leases) == 0, "what was claimed ahead is given back"
+    assert await host.fetchval(leases) == 0, "devices claimed ahead are released"
 
 
 async def test_devices_whose_commands_are_refused_do_not_hold_up_the_others(
@@ -108,7 +108,7 @@ async def test_devices_whose_commands_are_refused_do_not_hold_up_the_others(
 ) -> None:
     refused = [f"dev-{number}" for number in range(1, 6)]
     allow(guarded, ALLOW_ALL + "".join(f"topic deny tenant/north/device/{device}/ota\n" for device in refused))
-    async with devices(guarded.url, succeeds), worker(database, guarded.url, tmp_path / "log"):
+    async with devices(guarded.url, always_succeeds), worker(database, guarded.url, tmp_path / "log"):
         campaign = await insert_campaign(host, 20, rollout_rate=5)
 
         async def others_are_done() -> bool:
@@ -118,17 +118,17 @@ async def test_devices_whose_commands_are_refused_do_not_hold_up_the_others(
         assert await campaign_row(host, campaign) == ("RUNNING", 15, 0)
         assert (await device_row(host, campaign, "dev-1"))["started_at"] is None
         allow(guarded, ALLOW_ALL)
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_refused_devices_wait_longer_each_time_and_delay_no_others(
     pool: Pool, host: Connection, refusing: Mosquitto
 ) -> None:
     campaign = await insert_campaign(host, 12, rollout_rate=2)
     others_sent_after: list[int] = []
     deadlines: dict[int, float] = {}
-    async with ticking(pool, refusing.url, 0.1) as ticker:
+    async with running_ticker(pool, refusing.url, 0.1) as ticker:
         for number in range(1, 100):
             await asyncio.sleep(max(0.1, await ticker.tick(quietly=True)))
             found = await breakdown(host, campaign)
@@ -138,10 +138,10 @@ async def test_refused_devices_wait_longer_each_time_and_delay_no_others(
             deadlines[row["refusals"]] = row["due_at"].timestamp()
             if row["refusals"] >= 5 and others_sent_after:
                 break
-    assert others_sent_after[0] <= 14, "five ticks for ten devices, and a few that the refused had"
+    assert others_sent_after[0] <= 14, "five ticks for ten devices, plus some for turns that refused devices took"
     for device in REFUSED:
         row = await device_row(host, campaign, device)
         assert (row["status"], row["attempt"], row["sent_attempt"]) == ("PENDING", 1, 0)
     for number in (2, 3, 4, 5):
-        # Refused again no sooner than the wait before was over, and then it waits twice as long.
+        # A device is refused again only after its delay, and then waits twice as long.
         assert deadlines[number] - deadlines[number - 1] >= 0.1 * 2 ** (number - 1)

@@ -1,4 +1,4 @@
-"""A device that asks what to do gets its command again, or the answer that there is none."""
+"""A device that asks what to do gets its command again, or the answer that there is nothing to do."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ async def test_a_device_that_asks_gets_its_attempt_again_or_nothing_to_do(pool: 
         await ask(session, "dev-1", "stranger")
         await eventually(lambda: len(received) == 4, what="both questions are answered")
         again = {message.topic: message for message in received[2:]}
-        told = again["tenant/north/device/dev-1/ota"]
-        assert (told.payload, told.attempt) == (first["tenant/north/device/dev-1/ota"], 1)
+        resent_command = again["tenant/north/device/dev-1/ota"]
+        assert (resent_command.payload, resent_command.attempt) == (first["tenant/north/device/dev-1/ota"], 1)
         assert again["tenant/north/device/stranger/ota"].payload == NOTHING_TO_DO
-        # One that is done has nothing to do any more.
+        # A device that has finished has nothing to do.
         done = await session.publish(status_topic("north", "dev-1"), encode_report(campaign, "SUCCESS"))
         await done.acknowledged()
         await eventually(lambda: _statuses_are(pool, campaign, {"DOWNLOADING": 1, "SUCCESS": 1}))
@@ -82,9 +82,9 @@ async def test_a_device_that_asks_gets_its_attempt_again_or_nothing_to_do(pool: 
 async def test_a_device_that_ends_the_session_delays_no_answer_to_others(
     pool: Pool, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy(mosquitto.url) as between:
-        monkeypatch.setenv("MQTT_BROKER_URL", between.url)
-        between.rules.append(publishing(lambda topic: topic.endswith("/dev-1/ota"), Do.RESET))
+    async with proxy(mosquitto.url) as mqtt_proxy:
+        monkeypatch.setenv("MQTT_BROKER_URL", mqtt_proxy.url)
+        mqtt_proxy.rules.append(publishing(lambda topic: topic.endswith("/dev-1/ota"), Do.RESET))
         asking = [f"dev-{number}" for number in range(1, 8)]
         async with collected(mosquitto) as received, running(pool):
             async with Session.connect(Broker.from_url(mosquitto.url)) as session:
@@ -92,10 +92,10 @@ async def test_a_device_that_ends_the_session_delays_no_answer_to_others(
             others = {f"tenant/north/device/{each}/ota" for each in asking[1:]}
             await eventually(lambda: {each.topic for each in received} == others, what="the others are answered")
             before = Counter(each.topic for each in received)
-            given_up = between.connections
+            given_up = mqtt_proxy.connections
             await eventually(lambda: metrics.questions.labels("dropped")._value.get() > 0, what="it is given up")
         assert max(before.values()) <= MAX_TRIES
-        assert between.connections <= given_up + MAX_TRIES
+        assert mqtt_proxy.connections <= given_up + MAX_TRIES
 
 
 @pytest.mark.usefixtures("settings")
@@ -111,7 +111,7 @@ async def test_a_stopped_campaign_sends_no_command_to_a_device_that_asks(pool: P
 
 @pytest.mark.usefixtures("settings")
 async def test_many_devices_that_ask_at_once_are_answered_at_a_limited_rate(pool: Pool, broker: EmbeddedBroker) -> None:
-    """2,000 devices ask three times each. Each gets an answer, and the answers keep to the rate."""
+    """2,000 devices ask three times each. Each gets an answer, and the answers are sent at a limited rate."""
     async with collected(broker) as received, running(pool), Session.connect(Broker.from_url(broker.url)) as session:
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -120,7 +120,7 @@ async def test_many_devices_that_ask_at_once_are_answered_at_a_limited_rate(pool
         await eventually(lambda: len({m.topic for m in received}) == 2000, timeout=30, what="each is answered")
         assert loop.time() - started >= 2000 / 1000 - 0.3
         counts = Counter(message.topic for message in received)
-        assert max(counts.values()) <= 1 + (asked - started) * 10  # once while waiting, however often it asked
+        assert max(counts.values()) <= 1 + (asked - started) * 10  # one answer while it waits, however often it asked
 
 
 async def test_a_command_expires_with_its_deadline(

@@ -1,4 +1,4 @@
-"""A retained report is somebody's word of another time: it is ignored, live or left over."""
+"""A retained report is old: it is ignored, both when it is published and when the broker sends it later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_a_retained_report_is_ignored(pool: Pool, mosquitto: Mosquitto, mo
             await _say(session, "dev-1", campaign, retain=True)
             await _say(session, "dev-2", campaign, retain=False)
             await eventually(lambda: _are(pool, campaign, {"DOWNLOADING": 1, "SUCCESS": 1}))
-        async with running(pool):  # it is still there when we come back
+        async with running(pool):  # The broker still has it when the engine comes back.
             await _say(session, "dev-2", campaign, retain=False)
         assert await statuses(pool, campaign) == {"DOWNLOADING": 1, "SUCCESS": 1}
 

@@ -1,4 +1,4 @@
-"""A failed attempt: which failures earn another one, after what delay, and what is written down about each."""
+"""Failed attempts: which failures are retried, after which delay, and what is written about each."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from tests.engine import (
     Command,
     Connection,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
     device_row,
     devices,
-    dispatch,
-    due,
-    ends,
+    incoming_report,
     insert_campaign,
-    listened_to,
-    said,
-    sent_to,
+    make_dispatch,
+    mark_sent,
+    subscribed_listener,
+    wait_until_ended,
     worker,
 )
-from tests.in_process import ingest, listened_to_for_long, time_passes
+from tests.in_process import ingest, long_subscribed_listener, move_times_back
 from tests.support import eventually
 
-PATIENCE = 0.6
+PROGRESS_TIMEOUT_SECONDS = 0.6
 ANSWER_TIMEOUT = 4.0
-"""Seconds in which a device that answers at once is heard, however slow the machine."""
+"""Seconds within which a device that answers at once is heard, even on a slow machine."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def failed_attempts(host: Connection, device: str) -> list[tuple[int, str, bool]]:
-    """(attempt, cause, final) of each attempt that failed, in the order it was written down."""
+    """(attempt, cause, final) of each failed attempt, in the order written."""
     rows = await host.fetch(
         "SELECT (detail ->> 'attempt')::int AS attempt, detail ->> 'cause' AS cause,"
         " (detail ->> 'final')::bool AS final"
@@ -85,14 +85,16 @@ async def test_a_reported_failure_is_retried_and_counted_after_the_last_attempt(
         )
         for device in ("mends", "never"):
             await eventually(lambda: is_now(host, campaign, device, failed_attempt=1), what="failed once")  # noqa: B023
-        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "not counted while an attempt is left"
+        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), (
+            "a device is not counted as failed while it has an attempt left"
+        )
         assert await breakdown(host, campaign) == {"DOWNLOADING": 2}
         assert await failed_attempts(host, "never") == [(1, "reported", False)]
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         for device in ("mends", "never"):
-            sent = [each for each in fleet.of(campaign) if each.device == device]
+            sent = [each for each in fleet.commands_of(campaign) if each.device == device]
             assert [each.attempt for each in sent] == [1, 2]
-            assert sent[1].at - sent[0].at >= delay / 2, "half the delay is certain, the rest is spread"
+            assert sent[1].at - sent[0].at >= delay / 2, "half the delay is fixed, the rest is random"
     assert await campaign_row(host, campaign) == ("COMPLETED", 1, 1)
     assert await failed_attempts(host, "mends") == [(1, "reported", False)]
     assert await failed_attempts(host, "never") == [(1, "reported", False), (2, "reported", True)]
@@ -108,7 +110,7 @@ async def test_reports_of_an_attempt_after_its_failure_change_nothing(
         campaign = await insert_campaign(
             host, ["talks", "other"], retry_on=["reported"], retry_delay=100.0, abort_threshold=0.5
         )
-        await eventually(lambda: len(fleet.of(campaign)) == 2, what="sent")
+        await eventually(lambda: len(fleet.commands_of(campaign)) == 2, what="sent")
         fleet.report("talks", campaign, "INSTALLING", progress=70)
         fleet.report("talks", campaign, "FAILED")
         await eventually(lambda: is_now(host, campaign, "talks", failed_attempt=1), what="failed once")
@@ -124,7 +126,7 @@ async def test_reports_of_an_attempt_after_its_failure_change_nothing(
         fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, "FAILED", attempt=1))
         fleet.send(status_topic(TENANT, "talks"), encode_report(campaign, "SUCCESS", attempt=2))
         fleet.report("other", campaign, "SUCCESS")
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
     assert await campaign_row(host, campaign) == ("COMPLETED", 2, 0)
     assert await failed_attempts(host, "talks") == [(1, "reported", False)]
 
@@ -135,7 +137,7 @@ async def test_a_failure_that_is_the_first_report_has_the_cause_rejected(
     def answer(command: Command) -> Sequence[bytes]:
         if command.attempt == 2:
             return [encode_report(command.campaign, "SUCCESS")]
-        if command.device == "at-once":  # in one batch, most likely
+        if command.device == "at-once":  # Usually in one batch.
             return [encode_report(command.campaign, status) for status in ("DOWNLOADING", "FAILED")]
         return [encode_report(command.campaign, "DOWNLOADING" if command.device == "begins" else "FAILED")]
 
@@ -145,7 +147,7 @@ async def test_a_failure_that_is_the_first_report_has_the_cause_rejected(
         )
         await eventually(lambda: is_now(host, campaign, "begins", heard_attempt=1), what="it has begun")
         fleet.report("begins", campaign, "FAILED")
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert fleet.times_sent(campaign) == {"rejects": 2, "begins": 1, "at-once": 1}
     assert await campaign_row(host, campaign) == ("COMPLETED", 1, 2)
     assert await failed_attempts(host, "rejects") == [(1, "rejected", False)]
@@ -167,17 +169,17 @@ async def test_silence_before_the_first_report_and_after_it_are_two_causes(
             retry_on=[listed],
             retry_delay=0.0,
             max_attempts=2,
-            progress_timeout=PATIENCE,
+            progress_timeout=PROGRESS_TIMEOUT_SECONDS,
             answer_timeout=ANSWER_TIMEOUT,
             abort_threshold=1.0,
         )
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         [unlisted] = {"no_answer", "no_progress"} - {listed}
         assert fleet.times_sent(campaign) == {listed: 2, unlisted: 1}
     assert await failed_attempts(host, listed) == [(1, listed, False), (2, listed, True)]
     assert await failed_attempts(host, unlisted) == [(1, unlisted, True)]
     row = await device_row(host, campaign, unlisted)
-    patience = PATIENCE if unlisted == "no_progress" else ANSWER_TIMEOUT
+    patience = PROGRESS_TIMEOUT_SECONDS if unlisted == "no_progress" else ANSWER_TIMEOUT
     assert row["completed_at"] - row["started_at"] >= timedelta(seconds=patience)
 
 
@@ -185,19 +187,19 @@ async def test_a_device_that_keeps_reporting_fails_at_its_device_timeout(pool: P
     campaign = await insert_campaign(
         host, ["chatters"], device_timeout=3600.0, progress_timeout=1800.0, max_attempts=50, abort_threshold=1.0
     )
-    async with listened_to_for_long(pool, host):
-        await sent_to(host, campaign, ["chatters"])
-        await Upkeep(pool, Settings()).look_after(due(campaign))
+    async with long_subscribed_listener(pool, host):
+        await mark_sent(host, campaign, ["chatters"])
+        await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
         for _ in range(3):
-            await time_passes(host, campaign, 1150, looked_at=True)
-            await ingest(pool, [said("chatters", campaign, "DOWNLOADING")])
-            await Upkeep(pool, Settings()).look_after(due(campaign))
+            await move_times_back(host, campaign, 1150, looked_at=True)
+            await ingest(pool, [incoming_report("chatters", campaign, "DOWNLOADING")])
+            await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
             row = await device_row(host, campaign, "chatters")
             assert (row["status"], row["attempt"], row["failed_attempt"]) == ("DOWNLOADING", 1, 0)
-            assert row["due_at"] <= row["started_at"] + timedelta(seconds=3600), "no report extends the device's time"
-        await time_passes(host, campaign, 200, looked_at=True)
-        await ingest(pool, [said("chatters", campaign, "DOWNLOADING")])
-        await Upkeep(pool, Settings()).look_after(due(campaign))
+            assert row["due_at"] <= row["started_at"] + timedelta(seconds=3600), "no report extends the device timeout"
+        await move_times_back(host, campaign, 200, looked_at=True)
+        await ingest(pool, [incoming_report("chatters", campaign, "DOWNLOADING")])
+        await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
     assert (await device_row(host, campaign, "chatters"))["status"] == "FAILED"
     assert await failed_attempts(host, "chatters") == [(1, "overdue", True)]
     assert await campaign_row(host, campaign) == ("RUNNING", 0, 1)
@@ -220,7 +222,7 @@ async def test_no_retry_is_made_that_would_begin_after_the_device_timeout(
             device_timeout=in_all,
             abort_threshold=1.0,
         )
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)
         assert fleet.times_sent(campaign) == {"says": 1, "silent": 1}
     for device, cause in (("says", "rejected"), ("silent", "no_answer")):
         assert await failed_attempts(host, device) == [(1, cause, False)]
@@ -244,7 +246,7 @@ async def test_without_a_listener_no_device_fails(
         host, 3, progress_timeout=patience, retry_delay=0.0, max_attempts=2, abort_threshold=1.0
     )
 
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         await run_ota_campaign_tick(pool)
 
     async def overdue_by_far() -> bool:
@@ -261,8 +263,10 @@ async def test_without_a_listener_no_device_fails(
     ]
     try:
         async with devices(broker.url) as fleet:
-            await ends(host, campaign)
-            assert set(fleet.times_sent(campaign).values()) == {1}, "the second attempt, seen by those who joined late"
+            await wait_until_ended(host, campaign)
+            assert set(fleet.times_sent(campaign).values()) == {1}, (
+                "devices that subscribed late see the second attempt"
+            )
     finally:
         for task in engine:
             task.cancel()
@@ -270,18 +274,18 @@ async def test_without_a_listener_no_device_fails(
     assert await campaign_row(host, campaign) == ("COMPLETED", 0, 3)
     since = await host.fetchval("SELECT listening_since FROM rollwave_listener_slots")
     first = await host.fetchval("SELECT min(at) FROM ota_campaign_history WHERE event = 'attempt_failed'")
-    assert first - since >= timedelta(seconds=patience), "their patience began when somebody listened"
+    assert first - since >= timedelta(seconds=patience), "their progress timeout began when a listener was subscribed"
     assert await failed_attempts(host, "dev-1") == [(1, "no_answer", False), (2, "no_answer", True)]
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 2, device_timeout=3600.0)
-    await sent_to(host, campaign, ["dev-1", "dev-2"])
+    await mark_sent(host, campaign, ["dev-1", "dev-2"])
     await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
     await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        await dispatch(pool, publisher, Settings()).dispatch(due(campaign))
+        await make_dispatch(pool, publisher, Settings()).dispatch(campaign_ref(campaign))
     assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]

@@ -1,4 +1,4 @@
-"""What SQL decides under the row's lock about retries and deadlines is what ``domain`` says, in every combination."""
+"""SQL decides about retries and deadlines under the row's lock. It agrees with ``domain`` in every combination."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DEFAULT_ATTEMPTS = 3
 
 RETRY_ON: list[list[str] | None] = [None, [], ["reported"], ["rejected"], ["reported", "rejected"], ["no_answer"]]
 MAX_ATTEMPTS = [None, 1, 2, 3, 100]
-GOES_ON = {"RUNNING": True, "PAUSED": True, "ABORTED": False, "COMPLETED": False}
+RETRIES_CONTINUE = {"RUNNING": True, "PAUSED": True, "ABORTED": False, "COMPLETED": False}
 DEVICES = list(product([1, 2, 3, 99, 100], [True, False]))
-"""Attempt, and whether the device has reported anything in it before."""
+"""The attempt, and whether the device has already reported in it."""
 
 
 async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allows_another_attempt(
@@ -36,7 +36,7 @@ async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allo
     expected: list[tuple[Reason, bool]] = []
     reports: list[tuple[DeviceId, Report]] = []
     async with connect(database) as host:
-        for retry_on, most, status in product(RETRY_ON, MAX_ATTEMPTS, GOES_ON):
+        for retry_on, most, status in product(RETRY_ON, MAX_ATTEMPTS, RETRIES_CONTINUE):
             campaign = await insert_campaign(host, 0, tenant=NORTH, status=status, retry_on=retry_on, max_attempts=most)
             policy = RetryPolicy.read(retry_on, most or DEFAULT_ATTEMPTS, 60, 3600)
             for attempt, heard in DEVICES:
@@ -49,7 +49,7 @@ async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allo
                 )
                 reports.append((device, Report(CampaignId(campaign), S.FAILED)))
                 reason = reported_failure(heard=heard)
-                expected.append((reason, GOES_ON[status] and policy.allows_another(reason, attempt)))
+                expected.append((reason, RETRIES_CONTINUE[status] and policy.allows_another(reason, attempt)))
     async with tenant_transaction(pool, NORTH, generic_plans=True) as connection:
         effects = await executions.apply_reports(connection, NORTH, reports, TIMES, max_attempts=DEFAULT_ATTEMPTS)
     found = [(each.reason, each.retried) for each in effects]

@@ -1,4 +1,4 @@
-"""What `rollwave migrate` lets anybody do: tried by statements, before and after, on a host with default privileges."""
+"""The rights that `rollwave migrate` grants, found by trying statements before and after it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import pytest
 from rollwave.domain.rights import CALLED, DEFINERS, FORGETTING, FUNCTIONS, OF_A_HOST, OWN, SHARED
 from tests.engine import Connection, connect
 from tests.host.platform import Host, make_host
-from tests.host.rights import DENIED, Objects, Tried, differences, everything, tried
+from tests.host.rights import DENIED, Objects, Tried, all_objects, differences, try_all_statements
 from tests.schema import at_version
 from tests.support import psql, rollwave
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 AS = {"pulse_app": "pulse_app"}
-"""Its own login is the host's service, which takes it on."""
+"""Its login is the host's service, which may take this role."""
 
 
 @pytest.fixture
 async def host(empty_database: str) -> Host:
-    """The host, on a managed service that gives everything in the schema to roles that anybody may take."""
+    """A host on a managed service that grants everything in the schema to roles that every login may take."""
     async with connect(empty_database) as root:
         for role in ("anon", "nobody_at_all", "host_owner"):
             if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
                 await root.execute(f"CREATE ROLE {role} LOGIN")
         for ours in await root.fetch("SELECT rolname FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due')"):
-            await root.execute(f"REVOKE {ours['rolname']} FROM host_owner")  # roles outlive a test's database
+            await root.execute(f"REVOKE {ours['rolname']} FROM host_owner")  # Roles outlive a test's database.
         for maker in ("postgres", "host_owner"):
             for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
                 await root.execute(
@@ -63,32 +63,32 @@ async def migrate(host: Host, root: Connection, migrator: str) -> None:
 
 @pytest.mark.parametrize("migrator", ["root", "owner"])
 async def test_migrating_changes_nobodys_rights_on_a_hosts_tables(host: Host, root: Connection, migrator: str) -> None:
-    theirs = await everything(root)
-    before = await tried(actors(host), theirs, role=AS)
+    theirs = await all_objects(root)
+    before = await try_all_statements(actors(host), theirs, role=AS)
     assert before[Tried("pulse_app", "tenant north", "tenants", "DELETE")] == "0 rows"
     await migrate(host, root, migrator)
-    assert differences(before, await tried(actors(host), theirs, role=AS)) == {}
+    assert differences(before, await try_all_statements(actors(host), theirs, role=AS)) == {}
 
 
 async def test_rights_that_an_earlier_version_granted_are_revoked(host: Host, root: Connection) -> None:
-    theirs = await everything(root)
-    before = await tried(actors(host), theirs, role=AS)
+    theirs = await all_objects(root)
+    before = await try_all_statements(actors(host), theirs, role=AS)
     await at_version(root, 13)
-    assert differences(before, await tried(actors(host), theirs, role=AS))
-    said = host.migrate()
-    assert "repaired: the policy rollwave_tenant on tenants is one of an earlier version and allows too much" in said
-    assert differences(before, await tried(actors(host), theirs, role=AS)) == {}
+    assert differences(before, await try_all_statements(actors(host), theirs, role=AS))
+    output = host.migrate()
+    assert "repaired: the policy rollwave_tenant on tenants is one of an earlier version and allows too much" in output
+    assert differences(before, await try_all_statements(actors(host), theirs, role=AS)) == {}
 
 
 async def test_a_pulse_app_without_rights_gets_those_that_the_engine_needs(host: Host, root: Connection) -> None:
     await root.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM pulse_app")
     await root.execute("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM pulse_app")
-    theirs = await everything(root)
+    theirs = await all_objects(root)
     only = {"pulse_app": host.service}
-    before = await tried(only, theirs, role=AS)
+    before = await try_all_statements(only, theirs, role=AS)
     assert set(before.values()) == {DENIED}
     host.migrate()
-    after = await tried(only, theirs, role=AS)
+    after = await try_all_statements(only, theirs, role=AS)
     for table, privileges in OF_A_HOST.items():
         for privilege in ("SELECT", "INSERT north", "UPDATE tenant_id", "DELETE", "TRUNCATE"):
             outcome = after[Tried("pulse_app", "tenant north", table, privilege)]
@@ -103,9 +103,9 @@ async def test_a_pulse_app_without_rights_gets_those_that_the_engine_needs(host:
 
 @pytest.mark.parametrize("migrator", ["root", "owner"])
 async def test_only_the_engines_roles_have_rights_on_engine_tables(host: Host, root: Connection, migrator: str) -> None:
-    theirs = await everything(root)
+    theirs = await all_objects(root)
     await migrate(host, root, migrator)
-    ours = less(await everything(root), theirs)
+    ours = less(await all_objects(root), theirs)
     assert ours.tables.keys() == OWN.keys()
     assert ours.functions.keys() == set(FUNCTIONS)
     assert await root.fetchval(
@@ -113,8 +113,8 @@ async def test_only_the_engines_roles_have_rights_on_engine_tables(host: Host, r
         " WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname = ANY ($1)",
         list(ours.tables),
     )
-    outcomes = await tried(actors(host), ours, role=AS)
-    engine = {"pulse_app", "host_service"}  # which inherits from it, as the host has it
+    outcomes = await try_all_statements(actors(host), ours, role=AS)
+    engine = {"pulse_app", "host_service"}  # The second inherits from the first, as at the host.
     owner = {"host_owner"} if migrator == "owner" else set()
     others = {key: outcome for key, outcome in outcomes.items() if key.actor not in engine | owner}
     assert len(others) > 100
@@ -125,7 +125,7 @@ async def test_only_the_engines_roles_have_rights_on_engine_tables(host: Host, r
 
 
 def may(key: Tried) -> bool:
-    """Whether the engine, for the tenant north, is to be allowed this."""
+    """Whether the engine, working for the tenant north, should be allowed this."""
     privilege, _, of = key.action.partition(" ")
     if key.name in FUNCTIONS:
         return key.name in CALLED
@@ -151,18 +151,18 @@ async def test_engine_tables_are_not_granted_by_default_privileges(empty_databas
     try:
         assert rollwave("migrate", env={"DATABASE_URL": empty_database}).returncode == 0
         psql(empty_database, "GRANT SELECT ON ota_campaigns TO reader")
-        stranger = {"stranger": empty_database.replace("postgres@", "stranger@", 1)}
+        other_login = {"stranger": empty_database.replace("postgres@", "stranger@", 1)}
         async with connect(empty_database) as root:
-            found = await everything(root)
-            assert set((await tried(stranger, found)).values()) == {DENIED}
+            found = await all_objects(root)
+            assert set((await try_all_statements(other_login, found)).values()) == {DENIED}
             assert found.tables.keys() == SHARED.keys() | OWN.keys(), "each is in a list of rollwave.domain.rights"
             assert found.functions.keys() == set(FUNCTIONS), "each is in a list of rollwave.domain.rights"
             definers = await root.fetch("SELECT proname FROM pg_proc WHERE prosecdef AND proname !~ '^pg_'")
             assert {name for (name,) in definers} == {*DEFINERS, *FORGETTING}
-            said = rollwave("migrate", env={"DATABASE_URL": empty_database})
-            assert "up to date" in said.stdout
+            output = rollwave("migrate", env={"DATABASE_URL": empty_database})
+            assert "up to date" in output.stdout
             assert await root.fetchval("SELECT has_table_privilege('reader', 'ota_campaigns', 'SELECT')"), (
-                "what somebody gave on purpose stays"
+                "rights granted on purpose stay"
             )
     finally:
         for role in ("stranger", "reader"):

@@ -1,4 +1,4 @@
-"""Rights that were lost: with a dump, with a cluster, or one by one. `rollwave migrate` repairs each, and says so."""
+"""Rights that were lost, by a dump, in another cluster or one by one: `rollwave migrate` repairs and lists each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from rollwave.domain.rights import COLUMNS, DUE
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
-from tests.engine import campaign_row, connect, devices, ends, insert_campaign, succeeds, worker
+from tests.engine import always_succeeds, campaign_row, connect, devices, insert_campaign, wait_until_ended, worker
 from tests.host.platform import make_host
 from tests.servers import crashable_postgres, debian_postgres
 from tests.support import environment, free_port, psql, rollwave
@@ -27,19 +27,19 @@ def migrate(url: str, *arguments: str) -> str:
 
 
 def starts(url: str) -> str:
-    """What a command says that needs the schema."""
+    """The output of a command that needs the schema."""
     done = rollwave("apikey", "list", "--tenant", "north", env={"DATABASE_URL": url})
     return "" if done.returncode == 0 else done.stderr
 
 
 @contextmanager
 def restored(server: EmbeddedPostgres, into: EmbeddedPostgres, owner: str, folder: Path) -> Iterator[str]:
-    """The database, in another cluster, as `pg_restore --no-owner --no-acl` by ``owner`` leaves it."""
+    """The database in another cluster, as `pg_restore --no-owner --no-acl` run by ``owner`` leaves it."""
     dump, tools = folder / "dump", server.bin_dir
     subprocess.run([tools / "pg_dump", "-Fc", "-f", dump, server.url], check=True, env=environment())
     psql(into.url, f"CREATE DATABASE fleet OWNER {owner}")
     url = into.url.replace("/postgres?", "/fleet?").replace("postgres@", f"{owner}@", 1)
-    # Roles that the cluster has not: what names one is left out, and pg_restore says so by its exit code.
+    # Objects that name roles missing in the cluster are left out, and pg_restore reports this by its exit code.
     done = subprocess.run(
         [tools / "pg_restore", "--no-owner", "--no-acl", "-d", url, dump],
         check=False,
@@ -64,8 +64,8 @@ async def test_rights_are_repaired_after_restoring_a_dump_without_rights(
         psql(new.url, "CREATE ROLE keeper LOGIN CREATEROLE; CREATE ROLE runner LOGIN")
         with restored(old, new, owner, tmp_path) as url:
             assert "rollwave migrate" in starts(url)
-            said = migrate(url, "--moved", "--grant-to", "runner")
-            assert "up to date" not in said
+            output = migrate(url, "--moved", "--grant-to", "runner")
+            assert "up to date" not in output
             for fault in (
                 "there is no role pulse_app",
                 "pulse_app lacks SELECT, INSERT, UPDATE on ota_campaigns",
@@ -74,20 +74,20 @@ async def test_rights_are_repaired_after_restoring_a_dump_without_rights(
                 "PUBLIC has EXECUTE on the function rollwave_count",
                 "there is no policy rollwave_due on ota_campaigns",
             ):
-                assert f"repaired: {fault}\n" in said
+                assert f"repaired: {fault}\n" in output
             assert "up to date" in migrate(url)
             runner = url.replace(f"{owner}@", "runner@", 1)
             assert starts(runner) == ""
             root = url.replace(f"{owner}@", "postgres@", 1)
             async with (
                 connect(root) as host,
-                devices(broker.url, succeeds),
+                devices(broker.url, always_succeeds),
                 worker(runner, broker.url, tmp_path / "log"),
             ):
-                await ends(host, 1)
+                await wait_until_ended(host, 1)
                 assert await campaign_row(host, 1) == ("COMPLETED", 4, 0)
-            told = rollwave("doctor", env={"DATABASE_URL": runner, "MQTT_BROKER_URL": broker.url})
-            assert told.returncode == 0, told.stdout
+            doctor = rollwave("doctor", env={"DATABASE_URL": runner, "MQTT_BROKER_URL": broker.url})
+            assert doctor.returncode == 0, doctor.stdout
 
 
 DAMAGES = {
@@ -129,9 +129,9 @@ DAMAGES = {
 def test_each_missing_right_is_reported_by_the_doctor_and_repaired(database: str, fault: str) -> None:
     psql(database, DAMAGES[fault])
     env = {"DATABASE_URL": database, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
-    told = rollwave("doctor", env=env).stdout
-    assert fault in told, told
-    assert "Run `rollwave migrate`" in told
+    doctor = rollwave("doctor", env=env).stdout
+    assert fault in doctor, doctor
+    assert "Run `rollwave migrate`" in doctor
     assert f"repaired: {fault}\n" in migrate(database)
     assert "up to date" in migrate(database)
 
@@ -140,9 +140,9 @@ def test_each_missing_right_is_reported_by_the_doctor_and_repaired(database: str
 def test_missing_rights_are_logged_when_the_engine_starts(database: str) -> None:
     assert starts(database) == ""
     psql(database, "REVOKE INSERT ON ota_campaign_history, ota_campaign_waves FROM pulse_app")
-    said = starts(database)
-    assert "the engine lacks a right: pulse_app lacks INSERT on ota_campaign_history (and 1 more)" in said
-    assert "Run `rollwave migrate`" in said
+    output = starts(database)
+    assert "the engine lacks a right: pulse_app lacks INSERT on ota_campaign_history (and 1 more)" in output
+    assert "Run `rollwave migrate`" in output
     psql(database, "REVOKE ALL ON rollwave_migrations FROM pulse_app")
     assert "the engine lacks a right: permission denied" in starts(database)
     migrate(database)
@@ -160,19 +160,19 @@ async def test_a_table_that_the_host_created_again_gets_its_rights_again(empty_d
             "REVOKE ALL ON device_group_members FROM pulse_app;"
             "INSERT INTO device_group_members SELECT * FROM before; DROP TABLE before"
         )
-    said = host.migrate()
+    output = host.migrate()
     for fault in (
         "pulse_app lacks SELECT, INSERT, DELETE on device_group_members",
         "row-level security is off for device_group_members",
         "there is no policy rollwave_select on device_group_members",
     ):
-        assert f"repaired: {fault}\n" in said
+        assert f"repaired: {fault}\n" in output
     assert "up to date" in host.migrate()
 
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 async def test_missing_triggers_on_a_hosts_tables_are_created_again(empty_database: str) -> None:
-    """A table that it makes anew has none."""
+    """A table that the host makes anew has none."""
     host = await make_host(empty_database)
     host.migrate()
     triggers = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname ~ '^rollwave_' ORDER BY 1"
@@ -182,15 +182,17 @@ async def test_missing_triggers_on_a_hosts_tables_are_created_again(empty_databa
         await root.execute("DROP TRIGGER rollwave_forget_tenant ON tenants")
         await root.execute("DROP TRIGGER rollwave_forget_campaigns ON ota_campaigns")
         await root.execute("ALTER TABLE ota_campaigns DISABLE TRIGGER rollwave_forget_campaign")
-        told = rollwave("doctor", env={"DATABASE_URL": host.root, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"})
-        said = host.migrate()
+        doctor = rollwave(
+            "doctor", env={"DATABASE_URL": host.root, "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}"}
+        )
+        output = host.migrate()
         for fault in (
             "there is no trigger rollwave_forget_tenant on tenants",
             "there is no trigger rollwave_forget_campaign on ota_campaigns",
             "there is no trigger rollwave_forget_campaigns on ota_campaigns",
         ):
-            assert fault in told.stdout
-            assert f"repaired: {fault}\n" in said
+            assert fault in doctor.stdout
+            assert f"repaired: {fault}\n" in output
         assert await root.fetch(triggers) == before
         assert await root.fetchval("SELECT bool_and(tgenabled = 'O') FROM pg_trigger WHERE tgname ~ '^rollwave_'")
     assert "up to date" in host.migrate()
@@ -198,7 +200,7 @@ async def test_missing_triggers_on_a_hosts_tables_are_created_again(empty_databa
 
 @pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 async def test_host_tables_that_refuse_triggers_are_reported_and_nothing_else_fails(empty_database: str) -> None:
-    """As distributed tables of Citus, which refuse them with the same SQLSTATE."""
+    """Like distributed tables of Citus, which refuse triggers with the same SQLSTATE."""
     host = await make_host(empty_database)
     psql(
         host.root,
@@ -215,9 +217,9 @@ async def test_host_tables_that_refuse_triggers_are_reported_and_nothing_else_fa
     )
     fault = "there is no trigger rollwave_forget_campaign on ota_campaigns"
     host.migrate()
-    said = host.migrate()
-    assert f"warning: could not be repaired: {fault}\n" in said
-    assert said.count(f"repaired: {fault}\n") == 1, "and it is not told as repaired"
+    output = host.migrate()
+    assert f"warning: could not be repaired: {fault}\n" in output
+    assert output.count(f"repaired: {fault}\n") == 1, "and it is not listed as repaired"
     psql(host.root, "DROP EVENT TRIGGER refuse")
     assert f"repaired: {fault}\n" in host.migrate()
     assert "up to date" in host.migrate()

@@ -1,4 +1,4 @@
-"""No tenant, no row: what the tables allow, what the engine really does, and that neither needs a superuser."""
+"""Row-level security: no rows without a tenant, in the tables and on every path of the engine, without a superuser."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tests import statement_log
 from tests.engine import (
     Command,
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     insert_campaign,
-    mute,
-    says,
-    succeeds,
+    never_answers,
+    wait_until_ended,
     worker,
 )
 from tests.servers import start_postgres
@@ -49,8 +49,8 @@ async def tenant_tables(connection: Connection) -> list[str]:
     return [row["table_name"] for row in rows]
 
 
-async def insert_twins(connection: Connection) -> None:
-    """Two tenants whose rows have the same ids, at least one row in every tenant table."""
+async def insert_tenants_with_equal_ids(connection: Connection) -> None:
+    """Two tenants whose rows have the same ids, with at least one row in every tenant table."""
     for tenant in ("north", "south"):
         await connection.execute(f"""
             INSERT INTO tenants VALUES ('{tenant}');
@@ -104,13 +104,13 @@ async def test_every_tenant_table_has_forced_row_level_security(host: Connection
     tables = set(await tenant_tables(host))
     assert {row["relname"] for row in rows if all(tuple(row)[1:])} == tables
     assert len(tables) >= 13
-    # What holds no tenant's row is about the installation, and says so by its name.
+    # A table without a tenant's rows is about the installation, and has this in its name.
     assert all(row["relname"].startswith("rollwave_") for row in rows if row["relname"] not in tables)
 
 
 @pytest.mark.parametrize("tenant", [None, "", "nobody"])
 async def test_without_a_tenant_no_row_is_seen(host: Connection, tenant: str | None) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     for table in await tenant_tables(host):
         assert await host.fetchval(f"SELECT count(*) FROM {table}"), f"{table} is empty, so nothing is shown here"
         async with as_pulse_app(host, tenant):
@@ -118,15 +118,15 @@ async def test_without_a_tenant_no_row_is_seen(host: Connection, tenant: str | N
 
 
 async def test_a_tenant_setting_that_ended_with_its_transaction_shows_no_row(host: Connection) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     async with as_pulse_app(host, "north"):
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 6
-    async with as_pulse_app(host, None):  # the setting exists now, and is empty
+    async with as_pulse_app(host, None):  # The setting exists now, and is empty.
         assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 0
 
 
 async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> None:
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     for table in await tenant_tables(host):
         async with as_pulse_app(host, "north"):
             rows = await host.fetch(f"SELECT DISTINCT tenant_id FROM {table}")
@@ -148,21 +148,21 @@ async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> N
 
 
 async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Connection) -> None:
-    told = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
-    await insert_twins(host)
+    due_functions = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
+    await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     async with as_pulse_app(host, None):
-        for function in told:
+        for function in due_functions:
             rows = await host.fetch(f"SELECT * FROM {function}()")
             assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
     definers = await host.fetch(
         "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
-    # The others are triggers', which name the tenant of the row that was deleted, and nobody may call them.
-    assert [row["proname"] for row in definers] == [*told, *FORGETTING]
-    assert {row["may"] for row in definers[len(told) :]} == {"{postgres=X/postgres}"}
-    assert {(row["owner"], row["may"]) for row in definers[: len(told)]} == {
+    # The others are trigger functions: they use the tenant of the deleted row, and nobody may call them.
+    assert [row["proname"] for row in definers] == [*due_functions, *FORGETTING]
+    assert {row["may"] for row in definers[len(due_functions) :]} == {"{postgres=X/postgres}"}
+    assert {(row["owner"], row["may"]) for row in definers[: len(due_functions)]} == {
         ("rollwave_due", "{rollwave_due=X/rollwave_due,pulse_app=X/rollwave_due}")
     }
 
@@ -174,7 +174,7 @@ else:
 
 
 class EveryTenant(_Connection):
-    """A connection that removes the tenant from each statement, so that it asks for the rows of every tenant."""
+    """A connection that removes the tenant from each statement, so that it asks for the rows of all tenants."""
 
     changed: ClassVar[set[str]] = set()
 
@@ -215,12 +215,12 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
 
     monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
     monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
-    await insert_twins(host)
+    await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', abort_threshold = 0.9")
 
     def answer(command: Command) -> Sequence[bytes]:
         assert f"{command.tenant}.invalid".encode() in command.body
-        return (succeeds if command.tenant == "north" else says("FAILED"))(command)
+        return (always_succeeds if command.tenant == "north" else answer_with("FAILED"))(command)
 
     async with devices(broker.url, answer) as fleet:
         running = [
@@ -228,13 +228,13 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
             asyncio.create_task(run_ota_status_listener(pool)),
         ]
         try:
-            await ends(host, 7, "COMPLETED", tenant="north")
-            await ends(host, 7, "ABORTED", tenant="south")
+            await wait_until_ended(host, 7, "COMPLETED", tenant="north")
+            await wait_until_ended(host, 7, "ABORTED", tenant="south")
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        assert len(fleet.of(7, "north")) == 6
+        assert len(fleet.commands_of(7, "north")) == 6
     assert await campaign_row(host, 7, "north") == ("COMPLETED", 6, 0)
     assert await breakdown(host, 7, "north") == {"SUCCESS": 6}
     status, succeeded, failed = await campaign_row(host, 7, "south")
@@ -243,14 +243,14 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
 
 
 class Logged:
-    """A server that logs every statement, and what has been logged of a database since it was asked to begin."""
+    """A server that logs every statement, and the statements of a database since a mark."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         self.server = server
         self._log = server.data_dir / "log" / "statements.json"
 
     async def lines(self, database: str, since: str) -> list[statement_log.Line]:
-        """Every line between ``mark`` and now that is not the test's own."""
+        """Every line between ``mark`` and now, without the test's own."""
         end = await self.mark(database)
         name = database.partition("@/")[2].partition("?")[0]
 
@@ -263,7 +263,7 @@ class Logged:
         return [line for line in lines[start:] if line.database == name and line.application != "host"]
 
     async def mark(self, database: str) -> str:
-        """Put a word into the log, and return it."""
+        """Write a unique mark into the log, and return it."""
         async with connect(database) as connection:
             word: str = await connection.fetchval("SELECT 'mark-' || gen_random_uuid()")
             await connection.execute(f"SELECT '{word}'")
@@ -283,13 +283,16 @@ def logged() -> Iterator[Logged]:
 
 @asynccontextmanager
 async def owned_database(server: EmbeddedPostgres) -> AsyncIterator[tuple[str, str]]:
-    """A database migrated by a CREATEROLE owner: the superuser's URL, and that of a plain login that runs workers."""
+    """A database migrated by an owner with CREATEROLE.
+
+    Yields the superuser's URL, and the URL of a plain login that runs workers.
+    """
     async with connect(server.url) as root:
         await root.execute("CREATE ROLE keeper LOGIN CREATEROLE; CREATE ROLE runner LOGIN")
         await root.execute("CREATE DATABASE fleet OWNER keeper")
     url = server.url.replace("@/postgres?", "@/fleet?")
-    keeper, runner = url.replace("postgres@", "keeper@", 1), url.replace("postgres@", "runner@", 1)
-    migrated = rollwave("migrate", "--grant-to", "runner", env={"DATABASE_URL": keeper})
+    other_connection, runner = url.replace("postgres@", "keeper@", 1), url.replace("postgres@", "runner@", 1)
+    migrated = rollwave("migrate", "--grant-to", "runner", env={"DATABASE_URL": other_connection})
     assert migrated.returncode == 0, migrated.stderr
     yield url, runner
 
@@ -310,7 +313,7 @@ async def test_every_statement_on_tenant_tables_is_in_a_tenants_transaction(
 
 
 async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, tmp_path: Path) -> None:
-    """Every path of the engine, for two tenants at once, with the API beside it."""
+    """Use every path of the engine and the API, for two tenants at once."""
     port = free_port()
     settings = {
         "DATABASE_URL": runner,
@@ -319,7 +322,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         "OTA_MAX_ATTEMPTS": "2",
         "ROLLWAVE_RECONCILE_INTERVAL": "0.5",
     }
-    answers = {"good": succeeds, "bad": says("FAILED"), "mute": mute}
+    answers = {"good": always_succeeds, "bad": answer_with("FAILED"), "mute": never_answers}
 
     def answer(command: Command) -> Sequence[bytes]:
         return answers[command.device.split("-")[0]](command)
@@ -327,7 +330,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
     def named(kind: str, number: int) -> list[str]:
         return [f"{kind}-{each}" for each in range(number)]
 
-    # Before there are devices: they answer from this process, which waits for the command.
+    # Before there are devices: these simulated ones run in this process, which waits for the command.
     key = rollwave("apikey", "create", "--tenant", "north", "--role", "admin", env={"DATABASE_URL": runner})
     async with (
         devices(broker.url, answer) as fleet,
@@ -349,8 +352,8 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
             fleet.send(status_topic(tenant, device), encode_report(aborted, "SUCCESS"))
         completed.append(await over_http(port, key.stdout.strip()))
         for campaign, tenant in zip(completed, ["north", "south", "north", "south", "north"], strict=True):
-            await ends(host, campaign, tenant=tenant)
-        await ends(host, aborted, "ABORTED", tenant="south")
+            await wait_until_ended(host, campaign, tenant=tenant)
+        await wait_until_ended(host, aborted, "ABORTED", tenant="south")
         assert (await campaign_row(host, held))[0] == "PAUSED"
         await consume(runner)
         serving.process.terminate()
@@ -358,7 +361,7 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
 
 
 async def consume(runner: str) -> None:
-    """What a consumer of a tenant's events does."""
+    """Read events as a consumer of a tenant does."""
     async with create_pool(runner, size=1) as pool:
         found = await events.read(pool, "north", after=0, limit=100)
         assert found
@@ -368,7 +371,7 @@ async def consume(runner: str) -> None:
 
 
 async def over_http(port: int, key: str) -> int:
-    """A campaign by way of the API; returns its number."""
+    """Create a campaign over the API. Returns its number."""
     async with httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}/api/v1/customer", headers={"Authorization": f"Bearer {key}"}
     ) as client:
@@ -397,26 +400,31 @@ async def over_http(port: int, key: str) -> int:
 
 TAKE_ROLE = "SET LOCAL ROLE pulse_app"
 NAME_TENANT = "SET LOCAL app.tenant_id = 'north'"
-TOUCH = "SELECT count(*) FROM devices"
+COUNT = "SELECT count(*) FROM devices"
 
 
 @pytest.mark.parametrize(
     ("statements", "complaint"),
     [
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, TOUCH, "COMMIT"], None),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, COUNT, "COMMIT"], None),
         (
-            ["BEGIN", f"{TAKE_ROLE}; {NAME_TENANT}; {TOUCH}", "COMMIT", "SELECT 'devices' AS ota_devices -- devices"],
+            [
+                "BEGIN",
+                f"{TAKE_ROLE}; {NAME_TENANT}; {COUNT}",
+                "COMMIT",
+                "SELECT 'devices' AS ota_devices -- devices",
+            ],
             None,
         ),
-        ([TOUCH], "no transaction"),
-        ([f"{TOUCH}; {TOUCH}"], "no transaction"),
-        ([TAKE_ROLE, NAME_TENANT, TOUCH], "outside a transaction"),
-        (["BEGIN", TOUCH, "COMMIT"], "not as pulse_app"),
-        (["BEGIN", NAME_TENANT, TOUCH, "COMMIT"], "not as pulse_app"),
-        (["BEGIN", TAKE_ROLE, TOUCH, "COMMIT"], "no tenant"),
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", TOUCH], "no transaction"),
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", "BEGIN", TOUCH, "COMMIT"], "not as pulse_app"),
-        (["BEGIN", TAKE_ROLE, NAME_TENANT, "RESET ROLE", TOUCH, "COMMIT"], "not as pulse_app"),
+        ([COUNT], "no transaction"),
+        ([f"{COUNT}; {COUNT}"], "no transaction"),
+        ([TAKE_ROLE, NAME_TENANT, COUNT], "outside a transaction"),
+        (["BEGIN", COUNT, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", NAME_TENANT, COUNT, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", TAKE_ROLE, COUNT, "COMMIT"], "no tenant"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", COUNT], "no transaction"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "COMMIT", "BEGIN", COUNT, "COMMIT"], "not as pulse_app"),
+        (["BEGIN", TAKE_ROLE, NAME_TENANT, "RESET ROLE", COUNT, "COMMIT"], "not as pulse_app"),
     ],
 )
 async def test_the_statement_log_check_detects_wrong_statements(
@@ -432,7 +440,7 @@ async def test_the_statement_log_check_detects_wrong_statements(
 
 
 async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[statement_log.Line], list[str]]:
-    """What the log says of ``statements``; the last one but COMMIT goes by the extended protocol too."""
+    """The log lines of ``statements``. The last one but COMMIT uses the extended protocol, too."""
     url = logged.server.url
     async with connect(url) as host:
         await host.execute("CREATE TABLE IF NOT EXISTS devices (tenant_id text)")
@@ -440,12 +448,12 @@ async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[state
         if not await host.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pulse_app')"):
             await host.execute("CREATE ROLE pulse_app")
     began = await logged.mark(url)
-    naughty = await asyncpg.connect(url)
+    direct = await asyncpg.connect(url)
     try:
         for statement in statements:
-            await (naughty.fetch if statement == TOUCH else naughty.execute)(statement)
+            await (direct.fetch if statement == COUNT else direct.execute)(statement)
     finally:
-        await naughty.close()
+        await direct.close()
     return await logged.lines(url, began), ["devices"]
 
 
@@ -453,14 +461,14 @@ async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> No
     url = logged.server.url
     await carried_out(logged, [])
     began = await logged.mark(url)
-    naughty = await asyncpg.connect(url)
+    direct = await asyncpg.connect(url)
     try:
-        async with naughty.transaction():
-            await naughty.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
-            await naughty.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
-            await naughty.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
+        async with direct.transaction():
+            await direct.execute(f"{TAKE_ROLE}; {NAME_TENANT}")
+            await direct.fetch("SELECT FROM devices WHERE tenant_id = $1", "north")
+            await direct.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
     finally:
-        await naughty.close()
+        await direct.close()
     verdict = statement_log.judge(await logged.lines(url, began), ["devices"])
     assert verdict.touched == {"devices": 1}
     assert [each.split(":")[0] for each in verdict.wrong] == ["asks for south as north"]
@@ -468,7 +476,7 @@ async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> No
 
 @pytest.fixture(params=["embedded", "debian"])
 def bare_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    """A server on which no role of ours exists yet."""
+    """A server without the engine's roles."""
     folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
     folder.chmod(0o755)
     try:
@@ -482,19 +490,19 @@ async def test_the_engine_needs_no_superuser(
     bare_server: EmbeddedPostgres, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with owned_database(bare_server) as (url, runner), connect(url) as host:
-        async with devices(broker.url, succeeds), worker(runner, broker.url, tmp_path / "log"):
+        async with devices(broker.url, always_succeeds), worker(runner, broker.url, tmp_path / "log"):
             good = await insert_campaign(host, 20)
             canary = await insert_campaign(host, 5, tenant="south", rollout_strategy="canary")
-            await ends(host, good)
-            await ends(host, canary, tenant="south")
+            await wait_until_ended(host, good)
+            await wait_until_ended(host, canary, tenant="south")
         async with connect(runner) as plain:
             for table in await tenant_tables(host):
                 with suppress(asyncpg.InsufficientPrivilegeError):
                     assert await plain.fetchval(f"SELECT count(*) FROM {table}") == 0, table
-        keeper = url.replace("postgres@", "keeper@", 1)
-        async with connect(keeper) as owner:
+        other_connection = url.replace("postgres@", "keeper@", 1)
+        async with connect(other_connection) as owner:
             for table in await tenant_tables(host):
-                assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 0, "forced for the owner as well"
+                assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 0, "also forced for the owner"
         roles = await host.fetch(
             "SELECT rolname FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due')"
             " AND NOT (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolcanlogin)"

@@ -1,4 +1,4 @@
-"""Rows that a host's own SQL has changed: what the engine does with such a device."""
+"""Rows changed by a host's own SQL: what the engine does with such a device."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.engine import (
     TENANT,
     Command,
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     device_row,
     devices,
-    ends,
     events,
     insert_campaign,
-    says,
-    sent_to,
-    succeeds,
+    mark_sent,
+    wait_until_ended,
     worker,
 )
-from tests.in_process import ticking
+from tests.in_process import running_ticker
 from tests.support import eventually
 
 
@@ -71,7 +71,7 @@ async def test_a_device_set_back_to_pending_and_not_sent_to_is_skipped_by_an_abo
         due = CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
         await skip_rest(pool, due)
         await Upkeep(pool, Settings.load()).look_after(due)
-        assert await host.fetchval("SELECT settled_at FROM ota_campaigns"), "the engine is done with it"
+        assert await host.fetchval("SELECT settled_at FROM ota_campaigns"), "the engine has finished with it"
     else:
         await abort_campaign(pool, TENANT, campaign, actor="operator")
     assert await breakdown(host, campaign) == {"SKIPPED": 1}
@@ -83,7 +83,7 @@ async def test_a_command_sent_by_an_older_worker_counts_as_the_first_attempt(hos
     await report(pool, campaign, ExecutionStatus.INSTALLING)
     row = await device_row(host, campaign, "dev-1")
     assert (row["attempt"], row["sent_attempt"], row["heard_attempt"]) == (1, 1, 1)
-    assert row["due_at"], "its silence will be noticed, and be in history, like any other device's"
+    assert row["due_at"], "its silence is noticed, and written to history, like any other device's"
 
 
 async def test_a_device_sent_to_by_an_older_worker_gets_no_more_than_max_attempts(host: Connection, pool: Pool) -> None:
@@ -94,7 +94,7 @@ async def test_a_device_sent_to_by_an_older_worker_gets_no_more_than_max_attempt
 
 
 def the_first_fails_once(command: Command) -> Sequence[bytes]:
-    return (says("FAILED") if (command.device, command.attempt) == ("first", 1) else succeeds)(command)
+    return (answer_with("FAILED") if (command.device, command.attempt) == ("first", 1) else always_succeeds)(command)
 
 
 async def test_a_failed_row_set_back_by_hand_is_sent_again(
@@ -113,8 +113,8 @@ async def test_a_failed_row_set_back_by_hand_is_sent_again(
             "UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL, error_message = NULL"
             " WHERE device_id = 'first'"
         )
-        await ends(host, campaign)
-        assert [each.attempt for each in fleet.of(campaign) if each.device == "first"] == [1, 2]
+        await wait_until_ended(host, campaign)
+        assert [each.attempt for each in fleet.commands_of(campaign) if each.device == "first"] == [1, 2]
         assert not events(running, "ota_campaign_error")
     assert await campaign_row(host, campaign) == ("COMPLETED", 2, 0)
 
@@ -123,17 +123,17 @@ async def has_failed(host: Connection, campaign: int, number: int) -> bool:
     return (await campaign_row(host, campaign))[2] == number
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_set_back_long_after_it_failed_has_its_full_time_to_answer(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 1)
-    await sent_to(host, campaign, ["dev-1"], attempt=3)
+    await mark_sent(host, campaign, ["dev-1"], attempt=3)
     await host.execute(
         "UPDATE ota_device_status SET status = 'PENDING', due_at = NULL, failed_attempt = 3,"
         " failed_reason = 'overdue', started_at = now() - interval '3 days'"
     )
-    async with ticking(pool, broker.url, 0.1) as ticker:
+    async with running_ticker(pool, broker.url, 0.1) as ticker:
         await ticker.tick()
     row = await device_row(host, campaign, "dev-1")
     assert (row["status"], row["attempt"], row["sent_attempt"]) == ("DOWNLOADING", 4, 4)

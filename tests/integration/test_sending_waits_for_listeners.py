@@ -1,4 +1,4 @@
-"""Nothing is sent while nobody listens: a device that fails would not be heard, and the guardrail would not trip."""
+"""Nothing is sent without a listener: failures would not be heard, and the guardrail would not trip."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rollwave.store import listeners
 from rollwave.store.database import Pool
 from tests.engine import (
     Connection,
-    claims,
+    always_succeeds,
+    campaign_ref,
     connect,
     devices,
-    due,
-    ends,
     events,
     insert_campaign,
-    listened_to,
-    succeeds,
+    make_claims,
+    subscribed_listener,
+    wait_until_ended,
     worker,
 )
 from tests.proxy import Do, proxy, subscribing
@@ -41,14 +41,14 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def claimed(pool: Pool, campaign: int) -> int:
-    batch = await claims(pool, Settings()).claim(due(campaign))
+    batch = await make_claims(pool, Settings()).claim(campaign_ref(campaign))
     return len(batch.commands)
 
 
 async def test_nothing_is_sent_before_the_first_listener_is_subscribed(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
     assert await claimed(pool, campaign) == 0
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         assert await claimed(pool, campaign) == 10
 
 
@@ -60,7 +60,7 @@ async def test_sending_continues_while_another_worker_takes_over_a_slot(
     pool: Pool, host: Connection, silent_for: float, goes: bool
 ) -> None:
     campaign = await insert_campaign(host, 60)
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         pass
     await host.execute(
         "UPDATE rollwave_listener_slots SET coming_at = coming_at - make_interval(secs => $1 + 10),"
@@ -72,14 +72,14 @@ async def test_sending_continues_while_another_worker_takes_over_a_slot(
 
 async def test_nothing_is_sent_until_every_slot_has_a_listener(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
-    async with listened_to(pool):
-        batch = await claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2)).claim(due(campaign))
+    async with subscribed_listener(pool):
+        batch = await make_claims(pool, Settings(ROLLWAVE_LISTENER_SLOTS=2)).claim(campaign_ref(campaign))
     assert not batch.commands
 
 
 async def test_nothing_is_sent_while_a_listener_is_about_to_subscribe(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 60)
-    async with listened_to(pool):
+    async with subscribed_listener(pool):
         pass
     async with listeners.acquire_slot(pool, 0) as lock:
         assert lock is not None
@@ -103,25 +103,25 @@ def readiness(port: int) -> dict[str, str]:
 async def test_commands_are_sent_once_a_refused_listener_is_subscribed(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path, trial: int
 ) -> None:
-    """The broker refuses the engine's subscriptions; then its rules are put right, and it restarts."""
+    """The broker refuses the engine's subscriptions. Then its ACL is corrected, and it restarts."""
     port = free_port()
     refused = subscribing(lambda topic: "/ota/" in topic, Do.REFUSE)
-    async with proxy(mosquitto.url) as between, devices(mosquitto.url, succeeds, client_id="fleet") as fleet:
-        between.rules.append(refused)
+    async with proxy(mosquitto.url) as mqtt_proxy, devices(mosquitto.url, always_succeeds, client_id="fleet") as fleet:
+        mqtt_proxy.rules.append(refused)
         campaign = await insert_campaign(host, 60, rollout_rate=60)
         async with worker(
-            database, between.url, tmp_path / "log", "--port", str(port), logs="ota_sending_waits"
+            database, mqtt_proxy.url, tmp_path / "log", "--port", str(port), logs="ota_sending_waits"
         ) as running:
-            told = "ota_status_listener_disconnected"
-            await eventually(lambda: len(events(running, told)) > 0, what="the refusal is logged")
-            await eventually(lambda: between.connections > 4 + 2 * trial, what="it tries again")
+            event = "ota_status_listener_disconnected"
+            await eventually(lambda: len(events(running, event)) > 0, what="the refusal is logged")
+            await eventually(lambda: mqtt_proxy.connections > 4 + 2 * trial, what="it tries again")
             checks = await asyncio.to_thread(readiness, port)
             assert checks["reports"].startswith("cannot come in: no listener is subscribed"), checks
-            assert fleet.commands == [], "nobody would hear what devices report"
-            between.rules.remove(refused)
+            assert fleet.commands == [], "reports of devices would not be heard"
+            mqtt_proxy.rules.remove(refused)
             await asyncio.to_thread(mosquitto.stop)
             await asyncio.to_thread(mosquitto.start)
             await eventually(lambda: events(running, "ota_status_listener_subscribed"), what="it listens")
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
             assert (await asyncio.to_thread(readiness, port))["reports"] == "ok"
     assert set(fleet.times_sent(campaign).values()) == {1}

@@ -1,4 +1,4 @@
-"""Another client uses the listener's client id: the log names it, and the listener does not fight for the session."""
+"""Another client uses the listener's client id: the log names it, and the listener slows its reconnects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
-from tests.engine import connect, devices, ends, events, insert_campaign, succeeds, worker
+from tests.engine import always_succeeds, connect, devices, events, insert_campaign, wait_until_ended, worker
 from tests.servers import Mosquitto
 from tests.support import end, eventually
 
@@ -26,12 +26,12 @@ LOST = "ota_status_listener_disconnected"
 
 
 @dataclass
-class Line:
-    """The way from a worker to the broker. It keeps the times of the listener's sessions: begin and end."""
+class ListenerConnections:
+    """A proxy between a worker and the broker that records when the listener's sessions begin and end."""
 
     broker: Mosquitto
     names_takeovers: bool
-    """Say why a session ends: Mosquitto 2.0.11 does not, later ones and EMQX do."""
+    """Give the reason when a session ends. Mosquitto 2.0.11 does not, later versions and EMQX do."""
     sessions: list[list[float]] = field(default_factory=list)
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,25 +54,27 @@ class Line:
             for each in (writer, there_writer):
                 each.close()
 
-    def gaps(self) -> list[float]:
-        """Seconds from the end of each session to the begin of the next."""
+    def seconds_between_sessions(self) -> list[float]:
+        """Seconds from the end of each session to the beginning of the next."""
         return [after[0] - before[1] for before, after in pairwise(self.sessions)]
 
 
 @asynccontextmanager
-async def line_to(broker: Mosquitto, *, names_takeovers: bool) -> AsyncIterator[tuple[Line, str]]:
-    """The line, and the URL where it begins."""
-    line = Line(broker, names_takeovers)
+async def recorded_connections(
+    broker: Mosquitto, *, names_takeovers: bool
+) -> AsyncIterator[tuple[ListenerConnections, str]]:
+    """Run the proxy. Yields it and its URL."""
+    connections = ListenerConnections(broker, names_takeovers)
     open_now: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        passing = asyncio.create_task(line.pass_on(reader, writer))
+        passing = asyncio.create_task(connections.pass_on(reader, writer))
         open_now.add(passing)
         passing.add_done_callback(open_now.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
-        yield line, f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield connections, f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for each in list(open_now):
@@ -87,38 +89,42 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def rival(broker_url: str, protocol: Literal["3.1.1", "5"]) -> AsyncIterator[None]:
-    """Another client with the listener's client id, which reconnects at once, as an older worker does."""
+async def second_client(broker_url: str, protocol: Literal["3.1.1", "5"]) -> AsyncIterator[None]:
+    """A second client with the listener's client id that reconnects at once, as an older worker does."""
     broker = replace(Broker.from_url(broker_url), protocol=protocol)
 
-    async def insist() -> None:
+    async def keep_reconnecting() -> None:
         while True:
             with suppress(BrokerUnavailable):
                 async with Session.connect(broker, f"{NAME}-0", persistent=True) as session:
                     async for _ in session.messages():
                         pass
 
-    insisting = asyncio.create_task(insist())
+    reconnecting = asyncio.create_task(keep_reconnecting())
     try:
         yield
     finally:
-        await end(insisting)
+        await end(reconnecting)
 
 
 async def test_a_session_takeover_is_logged_and_the_listener_waits(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
-        line_to(mosquitto, names_takeovers=True) as (line, broker_url),
+        recorded_connections(mosquitto, names_takeovers=True) as (connections, broker_url),
         worker(database, broker_url, tmp_path / "log", ROLLWAVE_MQTT_CLIENT_ID=NAME) as running,
     ):
-        async with rival(mosquitto.url, "5"):
-            await eventually(lambda: len(line.gaps()) >= 3, timeout=60, what="taken over three times, and back")
-        first, second, third = line.gaps()[:3]
-        assert (first > 0.9, second > 1.9, third > 3.9) == (True, True, True), line.gaps()
-        told = events(running, LOST)[0]
-        assert f"another client uses the client id {NAME}-0 on this broker" in told["error"]
-        assert "ROLLWAVE_MQTT_CLIENT_ID" in told["error"]
+        async with second_client(mosquitto.url, "5"):
+            await eventually(
+                lambda: len(connections.seconds_between_sessions()) >= 3,
+                timeout=60,
+                what="taken over three times, and back",
+            )
+        first, second, third = connections.seconds_between_sessions()[:3]
+        assert (first > 0.9, second > 1.9, third > 3.9) == (True, True, True), connections.seconds_between_sessions()
+        lost = events(running, LOST)[0]
+        assert f"another client uses the client id {NAME}-0 on this broker" in lost["error"]
+        assert "ROLLWAVE_MQTT_CLIENT_ID" in lost["error"]
 
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
@@ -128,16 +134,21 @@ async def test_repeated_short_sessions_are_logged_as_a_suspected_takeover(
     settings = {"ROLLWAVE_MQTT_CLIENT_ID": NAME, "ROLLWAVE_MQTT_PROTOCOL": protocol}
     async with (
         connect(database) as host,
-        devices(mosquitto.url, succeeds),
-        line_to(mosquitto, names_takeovers=False) as (line, broker_url),
+        devices(mosquitto.url, always_succeeds),
+        recorded_connections(mosquitto, names_takeovers=False) as (connections, broker_url),
         worker(database, broker_url, tmp_path / "log", **settings) as running,
     ):
-        async with rival(mosquitto.url, protocol):
-            await eventually(lambda: len(line.gaps()) >= 4, timeout=60, what="lost four times, and back")
-        assert (line.gaps()[2] > 0.9, line.gaps()[3] > 1.9) == (True, True), line.gaps()
-        told = " ".join(each["error"] for each in events(running, LOST))
-        assert "session after session is lost within 10 s" in told
-        assert f"Another client may use the client id {NAME}-0" in told
-        # And it goes on once the other one is gone.
+        async with second_client(mosquitto.url, protocol):
+            await eventually(
+                lambda: len(connections.seconds_between_sessions()) >= 4, timeout=60, what="lost four times, and back"
+            )
+        assert (connections.seconds_between_sessions()[2] > 0.9, connections.seconds_between_sessions()[3] > 1.9) == (
+            True,
+            True,
+        ), connections.seconds_between_sessions()
+        lost = " ".join(each["error"] for each in events(running, LOST))
+        assert "session after session is lost within 10 s" in lost
+        assert f"Another client may use the client id {NAME}-0" in lost
+        # The listener continues after the other client has gone.
         campaign = await insert_campaign(host, 5)
-        await ends(host, campaign)
+        await wait_until_ended(host, campaign)

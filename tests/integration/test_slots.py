@@ -1,4 +1,4 @@
-"""A listener slot's lock: its connection is returned unchanged, and others get the slot of a worker that hangs."""
+"""A slot's lock: its connection is returned unchanged, and a slot of a frozen worker goes to another worker."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rollwave.store import listeners
 from rollwave.store.database import Pool
 from tests.engine import (
     Connection,
+    always_succeeds,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto
@@ -45,19 +45,19 @@ async def test_the_slot_of_a_frozen_worker_is_taken_over(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         worker(database, mosquitto.url, tmp_path / "first") as frozen,
         worker(database, mosquitto.url, tmp_path / "second", logs="ota_tick_start") as other,
     ):
         assert not listens(other)
         frozen.process.send_signal(signal.SIGSTOP)
         campaign = await insert_campaign(host, 10)
-        await eventually(lambda: len(fleet.of(campaign)) == 10, timeout=10, what="the other sends meanwhile")
+        await eventually(lambda: len(fleet.commands_of(campaign)) == 10, timeout=10, what="the other sends meanwhile")
         await eventually(lambda: listens(other), timeout=25, what="taken over")
-        await ends(host, campaign, timeout=10)
+        await wait_until_ended(host, campaign, timeout=10)
         frozen.process.send_signal(signal.SIGCONT)
-        await ends(host, await insert_campaign(host, 10))
-        assert len(events(other, "ota_status_listener_subscribed")) == 1, "and kept"
+        await wait_until_ended(host, await insert_campaign(host, 10))
+        assert len(events(other, "ota_status_listener_subscribed")) == 1, "and it keeps the slot"
 
 
 def listens(running: Running) -> bool:

@@ -1,4 +1,4 @@
-"""Whatever a socket raises, at whichever read or write: the device agent connects again."""
+"""The device agent connects again after every error that a socket raises, at each read or write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_broker_error_is_not_taken_for_an_outage_of_the_database() -> None:
 
 @asynccontextmanager
 async def living(agent: Agent) -> AsyncIterator[None]:
-    """An agent at work; an error that ends it fails the test."""
+    """A running agent. An error that ends it fails the test."""
     life = asyncio.create_task(agent.run())
     try:
         yield

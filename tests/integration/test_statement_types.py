@@ -1,4 +1,4 @@
-"""Statements exchange numbers, truth values and text alone: no type that a host's pool may convert (ADR 30)."""
+"""Parameters and columns of statements have types that no host's codec changes: numbers, booleans, text (ADR 30)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ PLAIN = {"bool", "int2", "int4", "int8", "float8", "text", "varchar", "void"}
 ALLOWED = PLAIN | {f"{name}[]" for name in PLAIN - {"varchar", "void"}}
 
 OF_MIGRATION = {"SELECT quote_ident($1)"}
-"""What `rollwave migrate` asks on a connection of its own."""
+"""Statements that `rollwave migrate` sends on its own connection."""
 
 _SEVERAL = re.compile(r"\A(--[^\n]*\n|[^$;-]|-(?!-))*;\s*[A-Za-z]")
-"""Several statements without a parameter go as one text, and return nothing."""
+"""Several statements without parameters are sent as one text, and return nothing."""
 
 OTHER_TYPES = """
 ALTER TABLE ota_campaigns ALTER abort_threshold TYPE numeric(4, 3), ADD canary_percent numeric(5, 2) DEFAULT 5;
 ALTER TABLE firmware_versions ALTER file_size_bytes TYPE numeric;
 ALTER TABLE devices ADD created_at timestamp DEFAULT now(), ADD attributes json DEFAULT '{}';
 """
-"""Columns of a host that have other types than ours."""
+"""A host's columns with other types than the contract's."""
 
 
 def statements_in_code() -> Iterator[tuple[str, str]]:
-    """SQL that stands in Python: what is given to a connection as it is written."""
+    """SQL in Python code: literals that are passed to a connection."""
     root = files(rollwave)
     for path in sorted(Path(str(root)).rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
@@ -47,8 +47,8 @@ def statements_in_code() -> Iterator[tuple[str, str]]:
 
 
 async def exchanged(connection: Connection, sql: str) -> set[str]:
-    """Names of the types of a statement's parameters and columns."""
-    if sql.startswith("DECLARE"):  # PostgreSQL describes what it selects, and then what is fetched from it
+    """The names of the types of a statement's parameters and columns."""
+    if sql.startswith("DECLARE"):  # PostgreSQL describes the SELECT of a cursor, and then the rows fetched from it.
         prepared = await connection.prepare(sql.partition("FOR\n")[2])
         await connection.execute(sql, *["1" if each.name == "text" else 1 for each in prepared.get_parameters()])
     else:

@@ -1,4 +1,4 @@
-"""Every statement on tenants' rows, with the tenant stripped from it: row-level security alone keeps twins apart."""
+"""Every statement on tenants' rows, with the tenant removed: row-level security alone separates two tenants."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from rollwave.store.queries import load
 from tests.engine import Connection, connect
-from tests.integration.test_row_level_security import insert_twins, tenant_tables
+from tests.integration.test_row_level_security import insert_tenants_with_equal_ids, tenant_tables
 
-TWIN = "dev-1"
+SHARED_DEVICE_ID = "dev-1"
 _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
@@ -30,7 +30,7 @@ _NAME_NO_TENANT = {
     # They read no row, but the types of the table's columns.
     *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
     *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
-    # What crosses tenants on purpose, and the doctor's questions about the tables themselves.
+    # Statements across tenants by design, and the doctor's questions about the tables.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
     # Which transactions write events, of any tenant.
     "events.writers",
@@ -59,12 +59,12 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "campaigns.pass_gate": {3: 0},
 }
 _BY_TYPE: dict[str, object] = {
-    "text": TWIN,
+    "text": SHARED_DEVICE_ID,
     "int8": 7,
     "int4": 1,
     "float8": 1.0,
     "bool": True,
-    "text[]": [TWIN, "dev-2"],
+    "text[]": [SHARED_DEVICE_ID, "dev-2"],
     "int8[]": [7, 7],
     "int4[]": [1, 1],
     "float8[]": [1.0, 1.0],
@@ -86,7 +86,7 @@ def stripped(sql: str) -> str:
 @pytest.fixture
 async def host(database: str) -> AsyncIterator[Connection]:
     async with connect(database) as connection:
-        await insert_twins(connection)
+        await insert_tenants_with_equal_ids(connection)
         await connection.execute("""
             UPDATE ota_campaigns SET status = 'RUNNING', command = tenant_id, succeeded = 9,
                 pending = 9, downloading = 9, installing = 9, skipped = 9, targeted_devices = 0;
@@ -123,7 +123,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 async def outcome(host: Connection, name: str, sql: str, *, guarded: bool) -> tuple[str, str]:
-    """What a statement returns, and the other tenant's rows after it; nothing of it stays."""
+    """The result of a statement, and the other tenant's rows after it. It is rolled back."""
     tables = await tenant_tables(host)
     transaction = host.transaction()
     await transaction.start()

@@ -1,4 +1,4 @@
-"""Deadlines stand still while nothing may be sent: a paused campaign does not abort itself."""
+"""Deadlines stand still while nothing may be sent, so a paused campaign does not abort itself."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.engine import (
     TENANT,
     Connection,
     campaign_row,
+    claim_commands,
     connect,
     device_row,
+    incoming_report,
     insert_campaign,
-    said,
-    sent_to,
-    take,
+    mark_sent,
 )
-from tests.in_process import listened_to_for_long, time_passes
+from tests.in_process import long_subscribed_listener, move_times_back
 
 HOUR, DAY = 3600, 86_400
 WEEKEND = 60 * HOUR
@@ -42,25 +42,25 @@ async def host(database: str) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-async def heard(pool: Pool, host: Connection) -> AsyncIterator[None]:
-    """There is a listener, and has been for long."""
-    async with listened_to_for_long(pool, host):
+async def listener_subscribed(pool: Pool, host: Connection) -> AsyncIterator[None]:
+    """A listener that has been subscribed for long."""
+    async with long_subscribed_listener(pool, host):
         yield
 
 
 async def running_campaign(host: Connection, pool: Pool) -> int:
-    """Each device has half an hour for a word and a day in all, and has had its command a moment ago."""
+    """Each device was sent its command a moment ago, and has a progress timeout of half an hour and a day in all."""
     campaign = await insert_campaign(
         host, 4, progress_timeout=HOUR / 2, device_timeout=float(DAY), max_attempts=5, abort_threshold=0.1
     )
-    await sent_to(host, campaign, [MUTE, CHATTY])
+    await mark_sent(host, campaign, [MUTE, CHATTY])
     await host.execute("UPDATE ota_device_status SET due_at = now() + interval '30 minutes' WHERE due_at IS NOT NULL")
     await look(pool, campaign)
     return campaign
 
 
 async def look(pool: Pool, campaign: int, status: CampaignStatus = CampaignStatus.RUNNING) -> None:
-    """What a worker does every few seconds."""
+    """Look after the campaigns, as a worker does every few seconds."""
     where = CampaignRef(TenantId(TENANT), CampaignId(campaign), status)
     await Upkeep(pool, Settings()).look_after(where)
 
@@ -72,7 +72,7 @@ async def attempts_failed(host: Connection) -> int:
 
 async def paused_by_an_operator(pool: Pool, host: Connection, campaign: int) -> None:
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await look(pool, campaign, CampaignStatus.PAUSED)
     assert (await campaign_row(host, campaign))[0] == "PAUSED"
     assert await host.fetchval("SELECT count(*) FROM ota_device_status WHERE status = 'FAILED'") == 0
@@ -82,7 +82,7 @@ async def paused_by_an_operator(pool: Pool, host: Connection, campaign: int) -> 
 async def paused_by_a_hosts_sql(pool: Pool, host: Connection, campaign: int) -> None:
     await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
     await look(pool, campaign, CampaignStatus.PAUSED)
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await look(pool, campaign, CampaignStatus.PAUSED)
     assert await attempts_failed(host) == 0
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
@@ -90,34 +90,34 @@ async def paused_by_a_hosts_sql(pool: Pool, host: Connection, campaign: int) -> 
 
 async def paused_by_a_hosts_sql_without_a_worker(pool: Pool, host: Connection, campaign: int) -> None:
     await host.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", campaign)
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await look(pool, campaign, CampaignStatus.PAUSED)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
 
 
 async def without_a_look(_pool: Pool, host: Connection, campaign: int) -> None:
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
 
 
 async def without_anybody(pool: Pool, host: Connection, campaign: int) -> None:
-    """Workers come back, and look before their listener is subscribed."""
-    await time_passes(host, campaign, WEEKEND)
+    """Workers start again, and look before their listener is subscribed."""
+    await move_times_back(host, campaign, WEEKEND)
     await nobody_listens(host)
     await look(pool, campaign)
     await somebody_listens(host)
 
 
 async def paused_after_everybody_was_away(pool: Pool, host: Connection, campaign: int) -> None:
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
     await commands.start_campaign(pool, TENANT, campaign, actor="test")
 
 
-async def paused_before_this_was_known(pool: Pool, host: Connection, campaign: int) -> None:
-    """By workers of a version that wrote nothing of it down."""
+async def paused_by_an_older_version(pool: Pool, host: Connection, campaign: int) -> None:
+    """A pause by workers of a version that did not record suspensions."""
     await host.execute("UPDATE ota_campaigns SET started_at = now() - interval '1 day' WHERE id = $1", campaign)
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await host.execute(
         "UPDATE ota_campaign_history SET at = at - make_interval(secs => $1) WHERE event = 'paused'", float(WEEKEND)
     )
@@ -141,13 +141,13 @@ async def somebody_listens(host: Connection) -> None:
 async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> None:
     await nobody_listens(host)
     await look(pool, campaign)
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await look(pool, campaign)
     assert await attempts_failed(host) == 0
     await somebody_listens(host)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 @pytest.mark.parametrize(
     "suspended",
     [
@@ -155,7 +155,7 @@ async def without_a_listener(pool: Pool, host: Connection, campaign: int) -> Non
         paused_by_a_hosts_sql,
         paused_by_a_hosts_sql_without_a_worker,
         paused_after_everybody_was_away,
-        paused_before_this_was_known,
+        paused_by_an_older_version,
         without_a_look,
         without_anybody,
         without_a_listener,
@@ -165,14 +165,14 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count_towards_deadline
     pool: Pool, host: Connection, suspended: Callable[[Pool, Connection, int], Awaitable[None]]
 ) -> None:
     campaign = await running_campaign(host, pool)
-    await time_passes(host, campaign, HOUR / 4, looked_at=True)
+    await move_times_back(host, campaign, HOUR / 4, looked_at=True)
     await suspended(pool, host, campaign)
     for _ in range(3):
         await look(pool, campaign)
     assert await attempts_failed(host) == 0, "a quarter of an hour is left"
-    # A word after it is answered with the time that is left in all, not with none.
-    await Ingest(pool, Settings()).take_in([said(CHATTY, campaign, "INSTALLING")])
-    await time_passes(host, campaign, HOUR / 4 + 60, looked_at=True)
+    # A report after it extends the deadline to the time left in all, not to none.
+    await Ingest(pool, Settings()).take_in([incoming_report(CHATTY, campaign, "INSTALLING")])
+    await move_times_back(host, campaign, HOUR / 4 + 60, looked_at=True)
     await look(pool, campaign)
     assert await attempts_failed(host) == 1
     row = await device_row(host, campaign, MUTE)
@@ -181,22 +181,22 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count_towards_deadline
     assert await campaign_row(host, campaign) == ("RUNNING", 0, 0)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_host_that_ticks_once_a_minute_finds_silent_devices(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     for _ in range(32):
-        await time_passes(host, campaign, 60)
+        await move_times_back(host, campaign, 60)
         await look(pool, campaign)
     assert await attempts_failed(host) == 2
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_pause_right_after_the_first_command_extends_deadlines(pool: Pool, host: Connection) -> None:
-    """Before any worker has looked at it again: the worker that sent it died."""
+    """No worker has looked at it since, because the worker that sent it died."""
     campaign = await insert_campaign(host, 2, progress_timeout=HOUR / 2, device_timeout=float(DAY), abort_threshold=0.1)
     async with tenant_transaction(pool, TENANT) as connection:
         locked = await campaigns.lock(connection, TenantId(TENANT), CampaignId(campaign))
-        claimed = await take(connection, locked, tokens=2, fresh=2)
+        claimed = await claim_commands(connection, locked, tokens=2, fresh=2)
         times = Times(HOUR / 2, HOUR / 2, DAY)
         await executions.mark_sent(connection, TenantId(TENANT), CampaignId(campaign), claimed.commands, times)
     await paused_by_an_operator(pool, host, campaign)
@@ -206,7 +206,7 @@ async def test_a_pause_right_after_the_first_command_extends_deadlines(pool: Poo
     assert await campaign_row(host, campaign) == ("RUNNING", 0, 0)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_the_device_timeout_still_ends_after_a_pause(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     await host.execute(
@@ -215,8 +215,8 @@ async def test_the_device_timeout_still_ends_after_a_pause(pool: Pool, host: Con
 
     async def reports_for(hours: int) -> dict[str, Any]:
         for _ in range(hours):
-            await Ingest(pool, Settings()).take_in([said(CHATTY, campaign, "DOWNLOADING")])
-            await time_passes(host, campaign, HOUR, looked_at=True)
+            await Ingest(pool, Settings()).take_in([incoming_report(CHATTY, campaign, "DOWNLOADING")])
+            await move_times_back(host, campaign, HOUR, looked_at=True)
             await look(pool, campaign)
         return await device_row(host, campaign, CHATTY)
 
@@ -229,16 +229,16 @@ async def test_the_device_timeout_still_ends_after_a_pause(pool: Pool, host: Con
     assert (row["status"], row["failed_reason"]) == ("FAILED", "overdue")
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_campaign_aborted_after_a_pause_still_ends(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     await commands.pause_campaign(pool, TENANT, campaign, actor="test")
-    await time_passes(host, campaign, WEEKEND)
+    await move_times_back(host, campaign, WEEKEND)
     await commands.abort_campaign(pool, TENANT, campaign, actor="test")
     for _ in range(3):
         await look(pool, campaign, CampaignStatus.ABORTED)
     assert (await device_row(host, campaign, MUTE))["status"] == "DOWNLOADING", "it may still finish"
-    await time_passes(host, campaign, HOUR, looked_at=True)
+    await move_times_back(host, campaign, HOUR, looked_at=True)
     for _ in range(2):
         await look(pool, campaign, CampaignStatus.ABORTED)
     assert await host.fetchval("SELECT settled_at IS NOT NULL FROM ota_campaigns WHERE id = $1", campaign)

@@ -1,4 +1,4 @@
-"""A large group becomes a campaign's executions in batches: all of them, once, whoever dies, stops or meddles."""
+"""A large group is targeted in batches: each device exactly once, whatever is killed, stopped or changed meanwhile."""
 
 from __future__ import annotations
 
@@ -33,24 +33,32 @@ from rollwave.store.queries import load
 from tests.engine import (
     TENANT,
     Connection,
+    always_succeeds,
     breakdown,
+    campaign_ref,
     campaign_row,
     connect,
     devices,
-    dispatch,
-    due,
-    ends,
     events,
     insert_campaign,
-    succeeds,
+    make_dispatch,
+    wait_until_ended,
     worker,
 )
-from tests.groups import BATCH, add_members, create, held_after_the_first_batch, marks, named, targeted
+from tests.groups import (
+    BATCH,
+    add_members,
+    create,
+    device_names,
+    targeted,
+    targeting_held_after_first_batch,
+    targeting_progress,
+)
 from tests.support import eventually
 
 on_both = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
-EVERYONE = named(1, 35)
+EVERYONE = device_names(1, 35)
 
 
 @pytest.fixture
@@ -65,8 +73,8 @@ def targeter(pool: Pool) -> Targeter:
     return Targeter(pool, batch=BATCH)
 
 
-async def counted_right(pool: Pool, campaign: int) -> bool:
-    """Whether the counters say what the rows do."""
+async def counters_match_rows(pool: Pool, campaign: int) -> bool:
+    """Whether the counters equal the rows."""
     async with tenant_transaction(pool, TENANT) as connection:
         return (await counters.compare(connection, TENANT, campaign)).agree
 
@@ -80,7 +88,7 @@ async def history(host: Connection, campaign: int) -> list[tuple[str, object]]:
 
 @contextmanager
 def held_open() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Every batch is written and not committed (the first event) until it may be (the second)."""
+    """Hold each batch before its commit. The first event says that it is written, the second one lets it commit."""
     written, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(point: Failpoint) -> None:
@@ -101,47 +109,47 @@ async def test_a_group_that_fits_one_batch_is_complete_when_it_is_created(
 ) -> None:
     campaign = await create(host, pool, at_once=at_once)
     assert await targeted(host, campaign) == EVERYONE
-    assert await marks(host, campaign) == (35, None, None)
+    assert await targeting_progress(host, campaign) == (35, None, None)
     assert await campaigns.due(pool) == []
 
 
 async def test_a_larger_group_is_targeted_batch_by_batch(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
-    assert await targeted(host, campaign) == named(1, 10)
-    assert await marks(host, campaign) == (35, 10, "dev-00010")
+    assert await targeted(host, campaign) == device_names(1, 10)
+    assert await targeting_progress(host, campaign) == (35, 10, "dev-00010")
     seen = await views.campaign(pool, TENANT, campaign)
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["PENDING"]) == (35, 10, 10)
-    [told] = await campaigns.due(pool)
-    assert (told.campaign_id, told.status) == (campaign, "CREATED")
-    assert await targeter.target(told) == 0
+    [ref] = await campaigns.due(pool)
+    assert (ref.campaign_id, ref.status) == (campaign, "CREATED")
+    assert await targeter.target(ref) == 0
     assert await targeted(host, campaign) == EVERYONE
-    assert await marks(host, campaign) == (35, None, None)
+    assert await targeting_progress(host, campaign) == (35, None, None)
     assert await history(host, campaign) == [("created", 35), ("targeted", 35)]
-    assert await counted_right(pool, campaign)
+    assert await counters_match_rows(pool, campaign)
     assert await campaigns.due(pool) == []
-    assert await targeter.target(told) == 0, "nothing is left to do"
+    assert await targeter.target(ref) == 0, "no work is left"
     assert len(await targeted(host, campaign)) == 35
 
 
 async def test_targeting_ends_for_a_group_that_is_a_multiple_of_the_batch(host: Connection, pool: Pool) -> None:
     campaign = await create(host, pool, at_once=7)
-    await Targeter(pool, batch=7).target(due(campaign))
+    await Targeter(pool, batch=7).target(campaign_ref(campaign))
     assert await targeted(host, campaign) == EVERYONE
-    assert await marks(host, campaign) == (35, None, None)
+    assert await targeting_progress(host, campaign) == (35, None, None)
 
 
 async def test_many_workers_target_each_device_once(host: Connection, pool: Pool) -> None:
-    more = named(36, 1000)
+    more = device_names(36, 1000)
     await add_members(host, more)
     campaign = await create(host, pool)
 
     async def work() -> None:
         while await campaigns.due(pool):
-            await Targeter(pool, batch=BATCH).target(due(campaign))
+            await Targeter(pool, batch=BATCH).target(campaign_ref(campaign))
 
     await asyncio.gather(*(work() for _ in range(4)))
     assert await targeted(host, campaign) == EVERYONE + more
-    assert (await marks(host, campaign))[0] == 1000
+    assert (await targeting_progress(host, campaign))[0] == 1000
     assert [event for event, _ in await history(host, campaign)] == ["created", "targeted"]
 
 
@@ -156,11 +164,11 @@ async def test_a_targeting_batch_that_was_rolled_back_is_repeated(
     failpoints.arm(die)
     try:
         with pytest.raises(ConnectionResetError):
-            await targeter.target(due(campaign))
+            await targeter.target(campaign_ref(campaign))
     finally:
         failpoints.arm(None)
-    assert await marks(host, campaign) == (35, 10, "dev-00010")
-    await targeter.target(due(campaign))
+    assert await targeting_progress(host, campaign) == (35, 10, "dev-00010")
+    await targeter.target(campaign_ref(campaign))
     assert await targeted(host, campaign) == EVERYONE
 
 
@@ -173,32 +181,32 @@ async def test_an_execution_that_a_host_inserted_is_left_unchanged(
         " VALUES ($1, $2, 'dev-00012', 'SKIPPED', now())",
         *(TENANT, campaign),
     )
-    await targeter.target(due(campaign))
+    await targeter.target(campaign_ref(campaign))
     assert sorted(await targeted(host, campaign)) == EVERYONE
     assert await breakdown(host, campaign) == {"PENDING": 34, "SKIPPED": 1}
-    assert await marks(host, campaign) == (35, None, None)
+    assert await targeting_progress(host, campaign) == (35, None, None)
 
 
 async def test_a_targeting_batch_does_not_block_a_host_that_writes_one_of_its_devices(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
-    """The host changes the campaign next, which the batch holds: nobody is broken off in a ring."""
+    """The host then changes the campaign, whose row lock the batch holds. This must not deadlock."""
     campaign = await create(host, pool)
     async with host.transaction():
         await host.execute(
             "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id) VALUES ($1, $2, 'dev-00012')",
             *(TENANT, campaign),
         )
-        targeting = asyncio.create_task(targeter.target(due(campaign)))
+        targeting = asyncio.create_task(targeter.target(campaign_ref(campaign)))
         await eventually(lambda: waits_for_a_lock(pool), what="the batch waits for the host's device")
         await host.execute("UPDATE ota_campaigns SET name = 'renamed' WHERE id = $1", campaign)
         assert await targeting == SOON_SECONDS
-        assert await marks(host, campaign) == (35, 10, "dev-00010")
-    assert await targeter.target(due(campaign)) == 0
+        assert await targeting_progress(host, campaign) == (35, 10, "dev-00010")
+    assert await targeter.target(campaign_ref(campaign)) == 0
     assert sorted(await targeted(host, campaign)) == EVERYONE
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
     host: Connection, pool: Pool, targeter: Targeter, broker: EmbeddedBroker
 ) -> None:
@@ -207,31 +215,31 @@ async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
     settings = Settings(MQTT_BROKER_URL=broker.url)
     async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        dispatcher = dispatch(pool, publisher, settings)
-        await Upkeep(pool, settings).look_after(due(campaign))
-        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all of what there is so far is over"
+        dispatcher = make_dispatch(pool, publisher, settings)
+        await Upkeep(pool, settings).look_after(campaign_ref(campaign))
+        assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all devices targeted so far have ended"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
-        await dispatcher.dispatch(due(campaign))
+        await dispatcher.dispatch(campaign_ref(campaign))
         assert not await host.fetchval("SELECT sum(attempt) FROM ota_device_status")
         assert not await host.fetchval("SELECT count(*) FROM ota_campaign_waves")
-        await targeter.target(due(campaign))
-        await dispatcher.dispatch(due(campaign))
+        await targeter.target(campaign_ref(campaign))
+        await dispatcher.dispatch(campaign_ref(campaign))
     assert await breakdown(host, campaign) == {"DOWNLOADING": 7, "PENDING": 28}, (
-        "a fifth of all, not of the first batch"
+        "a fifth of all devices, not of the first batch"
     )
 
 
 async def test_workers_of_an_older_version_see_a_campaign_only_once_targeted(
     host: Connection, pool: Pool, targeter: Targeter
 ) -> None:
-    """They do not know the mark: they would plan waves over the first batch, send it, and conclude."""
+    """They ignore the mark of targeting: they would plan waves over the first batch, send it, and end the campaign."""
     campaign = await create(host, pool)
     assert await due_to_an_older_version(host) == []
     for move, status in ((start_campaign, "RUNNING"), (pause_campaign, "PAUSED"), (start_campaign, "RUNNING")):
         await move(pool, TENANT, campaign, actor="test")
         assert await due_to_an_older_version(host) == []
         assert [each.status for each in await campaigns.due(pool)] == [status]
-    await targeter.target(due(campaign))
+    await targeter.target(campaign_ref(campaign))
     assert await due_to_an_older_version(host) == [(TENANT, campaign, "RUNNING")]
     aborted = await create(host, pool)
     await abort_campaign(pool, TENANT, aborted, actor="test")
@@ -250,7 +258,7 @@ async def test_a_campaign_paused_during_targeting_is_targeted_to_the_end(
     campaign = await create(host, pool)
     await start_campaign(pool, TENANT, campaign, actor="test")
     await pause_campaign(pool, TENANT, campaign, actor="test")
-    await targeter.target(due(campaign))
+    await targeter.target(campaign_ref(campaign))
     assert await targeted(host, campaign) == EVERYONE
     assert await campaign_row(host, campaign) == ("PAUSED", 0, 0)
 
@@ -260,19 +268,19 @@ async def test_a_campaign_aborted_during_targeting_is_targeted_no_further(
 ) -> None:
     campaign = await create(host, pool)
     with held_open() as (written, go_on):
-        targeting = asyncio.create_task(targeter.target(due(campaign)))
+        targeting = asyncio.create_task(targeter.target(campaign_ref(campaign)))
         await written.wait()
         aborting = asyncio.create_task(abort_campaign(pool, TENANT, campaign, actor="test"))
         await eventually(lambda: waits_for_a_lock(host), what="the abort waits for the batch")
         go_on.set()
         assert await aborting == "ABORTED"
         await targeting
-    await targeter.target(due(campaign))
+    await targeter.target(campaign_ref(campaign))
     reached = len(await targeted(host, campaign))
     assert reached in {20, 30, 35}
-    [told] = await campaigns.due(pool)
-    await skip_rest(pool, told)
-    await Upkeep(pool, Settings()).look_after(told)
+    [ref] = await campaigns.due(pool)
+    await skip_rest(pool, ref)
+    await Upkeep(pool, Settings()).look_after(ref)
     assert await breakdown(host, campaign) == {"SKIPPED": reached}
     assert await campaigns.due(pool) == [], "settled"
 
@@ -286,8 +294,8 @@ async def test_an_aborted_campaign_shows_how_many_devices_were_targeted(
 ) -> None:
     campaign = await create(host, pool)
     await abort_campaign(pool, TENANT, campaign, actor="test")
-    await targeter.target(due(campaign))
-    assert await targeted(host, campaign) == named(1, 10)
+    await targeter.target(campaign_ref(campaign))
+    assert await targeted(host, campaign) == device_names(1, 10)
     seen = await views.campaign(pool, TENANT, campaign)
     assert (seen["total_devices"], seen["targeted_devices"], seen["status_breakdown"]["SKIPPED"]) == (35, 10, 10)
 
@@ -297,19 +305,19 @@ async def test_devices_in_the_group_throughout_are_targeted(host: Connection, po
     joined = ["dev-00001x", "dev-00034x", "dev-00034y", "dev-00034z"]
     await add_members(host, joined)
     await host.execute("DELETE FROM device_group_members WHERE device_id IN ('dev-00002', 'dev-00020')")
-    await targeter.target(due(campaign))
+    await targeter.target(campaign_ref(campaign))
     found = await targeted(host, campaign)
     stayed = set(EVERYONE) - {"dev-00002", "dev-00020"}
     assert stayed <= set(found) <= {*EVERYONE, *joined}
-    assert len(found) == len(set(found)) == (await marks(host, campaign))[0]
+    assert len(found) == len(set(found)) == (await targeting_progress(host, campaign))[0]
 
 
 async def test_emptying_the_group_during_targeting_ends_it(host: Connection, pool: Pool, targeter: Targeter) -> None:
     campaign = await create(host, pool)
     await host.execute("DELETE FROM device_group_members")
     await host.execute("DELETE FROM device_groups")
-    await targeter.target(due(campaign))
-    assert await marks(host, campaign) == (10, None, None)
+    await targeter.target(campaign_ref(campaign))
+    assert await targeting_progress(host, campaign) == (10, None, None)
 
 
 async def test_devices_of_another_type_are_skipped_in_every_batch(
@@ -318,10 +326,10 @@ async def test_devices_of_another_type_are_skipped_in_every_batch(
     pumps = ["pump-1", "pump-2"]
     await add_members(host, pumps, kind="pump")
     campaign = await create(host, pool, fits="pump")
-    await targeter.target(due(campaign))
+    await targeter.target(campaign_ref(campaign))
     assert await targeted(host, campaign) == EVERYONE + pumps
     assert await breakdown(host, campaign) == {"SKIPPED": 35, "PENDING": 2}
-    assert await counted_right(pool, campaign)
+    assert await counters_match_rows(pool, campaign)
     why = "SELECT DISTINCT error_message FROM ota_device_status WHERE status = 'SKIPPED' AND completed_at IS NOT NULL"
     assert await host.fetchval(why) == "device type gateway does not match the firmware's, pump"
     await host.execute("UPDATE devices SET device_type = NULL WHERE device_id = 'dev-00035'")
@@ -330,7 +338,7 @@ async def test_devices_of_another_type_are_skipped_in_every_batch(
 
 async def targeter_of_all(host: Connection, pool: Pool, *, fits: str) -> dict[str, int]:
     campaign = await create(host, pool, fits=fits)
-    await Targeter(pool, batch=BATCH).target(due(campaign))
+    await Targeter(pool, batch=BATCH).target(campaign_ref(campaign))
     return await breakdown(host, campaign)
 
 
@@ -342,7 +350,7 @@ async def test_a_large_group_without_a_matching_device_is_a_conflict(host: Conne
 
 
 async def test_searching_a_large_group_for_matching_devices_may_take_long(host: Connection, database: str) -> None:
-    """The look at the last device stands for millions: it takes longer than other statements may."""
+    """The wait at the last device stands for a search of millions, longer than the timeout of other statements."""
     await host.execute("""
         CREATE FUNCTION takes_long() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
             ASSERT current_setting('statement_timeout')::interval > '5 min', 'cancelled';
@@ -370,29 +378,29 @@ async def test_a_worker_finishes_targeting_and_the_campaign(
 ) -> None:
     campaign = await create(host, pool)
     await start_campaign(pool, TENANT, campaign, actor="test")
-    async with devices(broker.url, succeeds) as fleet, worker(database, broker.url, tmp_path / "log") as running:
-        await ends(host, campaign)
+    async with devices(broker.url, always_succeeds) as fleet, worker(database, broker.url, tmp_path / "log") as running:
+        await wait_until_ended(host, campaign)
         assert sorted(each.device for each in fleet.commands) == EVERYONE
-        [told] = await eventually(lambda: events(running, "ota_campaign_targeted"))
-    assert (told["campaign_id"], told["tenant_id"], told["devices"]) == (campaign, TENANT, 35)
-    assert told["seconds"] > 0
+        [ref] = await eventually(lambda: events(running, "ota_campaign_targeted"))
+    assert (ref["campaign_id"], ref["tenant_id"], ref["devices"]) == (campaign, TENANT, 35)
+    assert ref["seconds"] > 0
 
 
 async def test_targeting_does_not_delay_other_campaigns(
     host: Connection, database: str, pool: Pool, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     large = await create(host, pool)
-    async with devices(broker.url, succeeds), AsyncExitStack() as held:
-        await held.enter_async_context(held_after_the_first_batch(database))
+    async with devices(broker.url, always_succeeds), AsyncExitStack() as held:
+        await held.enter_async_context(targeting_held_after_first_batch(database))
         async with worker(database, broker.url, tmp_path / "log"):
-            await ends(host, await insert_campaign(host, 20, rollout_rate=100))
-            assert await marks(host, large) == (35, BATCH, EVERYONE[BATCH - 1])
+            await wait_until_ended(host, await insert_campaign(host, 20, rollout_rate=100))
+            assert await targeting_progress(host, large) == (35, BATCH, EVERYONE[BATCH - 1])
             await held.aclose()
             await eventually(lambda: is_targeted(host, large), timeout=30, what="targeted")
 
 
 async def is_targeted(host: Connection, campaign: int) -> bool:
-    return (await marks(host, campaign))[1] is None
+    return (await targeting_progress(host, campaign))[1] is None
 
 
 async def test_a_hosts_own_tick_targets_too(
@@ -407,8 +415,8 @@ async def test_a_hosts_own_tick_targets_too(
 
 @on_both
 async def test_a_targeting_batch_costs_the_same_at_any_position(host: Connection) -> None:
-    """The place is in the index's condition, members are not sorted, and each device's type is looked up."""
-    await add_members(host, named(100, 20_000))
+    """The position is in the index condition, members are not sorted, and each device's type is looked up."""
+    await add_members(host, device_names(100, 20_000))
     for name in ("half", "third"):
         await host.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, name)
         await host.execute(

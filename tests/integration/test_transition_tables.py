@@ -1,4 +1,4 @@
-"""The transition tables, the guards in SQL and the diagrams say the same: each tried from every state."""
+"""The transition tables, the guards in SQL and the diagrams agree: each cause is tried from every status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, campaign_row, connect, device_row, insert_campaign, take
+from tests.engine import TENANT, Connection, campaign_row, claim_commands, connect, device_row, insert_campaign
 
 S, C, A = ExecutionStatus, Cause, Action
 SETTINGS = Settings()
@@ -44,7 +44,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-def said(word: ExecutionStatus) -> Try:
+def device_reported(word: ExecutionStatus) -> Try:
     async def report(connection: Inside, campaign: Campaign, device: str) -> None:
         await executions.apply_reports(
             connection, TENANT, [(DeviceId(device), Report(campaign.id, word))], TIMES, max_attempts=3
@@ -60,11 +60,11 @@ async def acknowledge(connection: Inside, campaign: Campaign, device: str) -> No
 async def fall_silent(connection: Inside, campaign: Campaign, _device: str) -> None:
     await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
     await connection.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE due_at IS NOT NULL")
-    await take(connection, campaign, tokens=9, fresh=0)
+    await claim_commands(connection, campaign, tokens=9, fresh=0)
 
 
 async def fail_and_try_again(connection: Inside, campaign: Campaign, device: str) -> None:
-    await said(S.FAILED)(connection, campaign, device)
+    await device_reported(S.FAILED)(connection, campaign, device)
     await fall_silent(connection, campaign, device)
 
 
@@ -73,7 +73,7 @@ async def skip_the_rest(connection: Inside, campaign: Campaign, _device: str) ->
 
 
 async def claim(connection: Inside, campaign: Campaign, _device: str) -> None:
-    await take(connection, campaign, tokens=9, fresh=9)
+    await claim_commands(connection, campaign, tokens=9, fresh=9)
 
 
 WAITING = {"attempt": "0", "sent_attempt": "0", "heard_attempt": "0", "started_at": "NULL", "due_at": "NULL"}
@@ -88,7 +88,7 @@ SENT = {
 
 
 def columns(status: ExecutionStatus, cause: Cause) -> dict[str, str]:
-    """What else such a row holds when the cause comes."""
+    """The row's other columns when the cause occurs."""
     if status in TERMINAL:
         return SENT | {"due_at": "NULL", "completed_at": "now()"}
     if cause in (C.STOPPED, C.UNSENDABLE) and status is S.PENDING:
@@ -98,7 +98,7 @@ def columns(status: ExecutionStatus, cause: Cause) -> dict[str, str]:
 
 CAUSES: dict[Cause, tuple[list[Try], str]] = {
     C.ACKNOWLEDGED: ([acknowledge], "dev-1"),
-    C.REPORTED: ([said(word) for word in sorted(REPORTABLE)], "dev-1"),
+    C.REPORTED: ([device_reported(word) for word in sorted(REPORTABLE)], "dev-1"),
     C.RETRIED: ([fail_and_try_again], "dev-1"),
     C.SILENT: ([fall_silent], "dev-1"),
     C.EXHAUSTED: ([fall_silent], "dev-1"),
@@ -134,7 +134,7 @@ async def test_each_cause_leads_to_exactly_the_states_in_the_table(host: Connect
 async def set_row(
     host: Connection, number: int, device: str, status: ExecutionStatus, cause: Cause
 ) -> dict[str, object]:
-    """The row as if it had come to ``status`` by itself."""
+    """Set the row as if it had reached ``status`` by itself."""
     row = {"failed_attempt": "0", "failed_reason": "NULL", "completed_at": "NULL", "progress_pct": "0"}
     row |= columns(status, cause)
     await host.execute(
@@ -149,7 +149,7 @@ async def test_a_report_changes_nothing_before_dispatch(host: Connection, pool: 
     for word in sorted(REPORTABLE):
         row = await device_row(host, number, "dev-1")
         async with tenant_transaction(pool, TENANT) as connection:
-            await said(word)(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
+            await device_reported(word)(connection, await campaigns.lock(connection, TENANT, number), "dev-1")
         assert await device_row(host, number, "dev-1") == row
 
 
@@ -161,7 +161,7 @@ async def release(connection: Inside, campaign: Campaign, device: str) -> None:
 
 @pytest.mark.parametrize("settle", [acknowledge, release])
 async def test_a_late_answer_of_the_broker_changes_nothing(host: Connection, pool: Pool, settle: Try) -> None:
-    """Attempt 1 has been acknowledged already, or is over and the second one is on its way; or the device is done."""
+    """Attempt 1 was acknowledged before, or the second attempt is on its way, or the device has ended."""
     number = await insert_campaign(host, 1)
     for status, attempt in itertools.product(set(S) - {S.PENDING}, (1, 2)):
         await set_row(host, number, "dev-1", status, C.REPORTED)
@@ -173,7 +173,7 @@ async def test_a_late_answer_of_the_broker_changes_nothing(host: Connection, poo
 
 
 async def test_a_command_that_the_broker_never_accepted_is_not_counted_as_silence(host: Connection, pool: Pool) -> None:
-    """A second attempt whose lease has run out: it goes again, and no attempt of the device has failed."""
+    """The lease of a second attempt has ended. It is sent again, and does not count as a failed attempt."""
     number = await insert_campaign(host, 1, max_attempts=2)
     for status in sorted(IN_PROGRESS):
         await set_row(host, number, "dev-1", status, C.SILENT)
@@ -189,7 +189,7 @@ async def test_a_command_that_the_broker_never_accepted_is_not_counted_as_silenc
 async def test_the_state_order_in_sql_is_the_tables(host: Connection) -> None:
     ranks = {status: await host.fetchval("SELECT ota_status_rank($1)", status) for status in S}
     assert ranks == dict(RANK)
-    assert await host.fetchval("SELECT ota_status_rank('CANCELLED')") is None, "a word of the host's own is nowhere"
+    assert await host.fetchval("SELECT ota_status_rank('CANCELLED')") is None, "a host's own status has no rank"
     words = await host.fetchval(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE conrelid = 'ota_device_status'::regclass AND contype = 'c'"
@@ -197,8 +197,8 @@ async def test_the_state_order_in_sql_is_the_tables(host: Connection) -> None:
     assert set(re.findall(r"'([A-Z]+)'", words)) == set(S)
 
 
-OUTLOOK = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
-"""What the campaign's one device has come to by then."""
+REPORTED_STATUS = {A.FINISH: "SUCCESS", A.TRIP: "FAILED"}
+"""The status of the campaign's only device at that time."""
 
 
 @pytest.mark.parametrize("action", list(Action))
@@ -206,7 +206,7 @@ async def test_each_action_changes_a_campaigns_status_by_the_table(
     host: Connection, pool: Pool, action: Action
 ) -> None:
     number = await insert_campaign(host, 1)
-    await host.execute("UPDATE ota_device_status SET status = $1", OUTLOOK.get(action, "PENDING"))
+    await host.execute("UPDATE ota_device_status SET status = $1", REPORTED_STATUS.get(action, "PENDING"))
     await host.execute("UPDATE ota_campaigns SET pending = 0, downloading = 0, installing = 0, skipped = 0")  # counted
     for status in CampaignStatus:
         await host.execute(
@@ -224,7 +224,7 @@ async def test_each_action_changes_a_campaigns_status_by_the_table(
 
 
 async def act(pool: Pool, number: int, action: Action) -> bool:
-    """Bring the action about as it comes about; True: it was refused."""
+    """Perform the action in its usual way. Returns whether it was refused."""
     asked = {A.START: start_campaign, A.PAUSE: pause_campaign, A.ABORT: abort_campaign}
     try:
         if action in asked:
@@ -244,7 +244,7 @@ async def act(pool: Pool, number: int, action: Action) -> bool:
 
 
 def drawn(name: str) -> set[tuple[str, str, str]]:
-    """The edges of a diagram in the handbook: from, to, why."""
+    """The edges of a diagram in the handbook: from, to, label."""
     text = ARCHITECTURE.read_text("utf-8")
     [part] = re.findall(rf"<!-- generated: {name} -->(.*?)<!-- end: {name} -->", text, re.DOTALL)
     return set(re.findall(r"^ +([A-Z]+) --> ([A-Z]+): (.+)$", part, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Functions that triggers execute work as the owner of our tables: nothing of a caller's does."""
+"""Functions that triggers run work with the rights of the tables' owner, and use nothing that a caller made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirec
 
 @pytest.mark.parametrize("place", ["pg_temp", "public"])
 async def test_tables_and_operators_of_the_caller_do_not_run_as_the_owner(empty_database: str, place: str) -> None:
-    """Neither what it named as a table of ours, nor an operator that fits better than PostgreSQL's own."""
+    """Neither a caller's table with the same name, nor a caller's operator that matches the types better, is used."""
     psql(
         empty_database, "CREATE TABLE tenants (tenant_id varchar(64)); INSERT INTO tenants VALUES ('north'), ('south')"
     )

@@ -11,13 +11,13 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.store.migrate import migrate
 from tests.engine import (
     Connection,
+    always_succeeds,
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.support import eventually
@@ -36,7 +36,7 @@ async def test_two_installations_on_one_broker_do_not_mix_their_reports(
     slots_of_each = {"ROLLWAVE_LISTENER_SLOTS": "2"}
     async with (
         connect(empty_database) as other_host,
-        devices(broker.url, succeeds) as fleet,
+        devices(broker.url, always_succeeds) as fleet,
         worker(database, broker.url, tmp_path / "one", **slots_of_each) as one,
         worker(empty_database, broker.url, tmp_path / "two", **slots_of_each) as two,
     ):
@@ -44,8 +44,8 @@ async def test_two_installations_on_one_broker_do_not_mix_their_reports(
             await eventually(lambda: len(events(each, "ota_status_listener_subscribed")) == 2, what="slots")  # noqa: B023
         first = await insert_campaign(host, 60, rollout_rate=20)
         second = await insert_campaign(other_host, 60, tenant="south", rollout_rate=20)
-        await ends(host, first)
-        await ends(other_host, second, tenant="south")
+        await wait_until_ended(host, first)
+        await wait_until_ended(other_host, second, tenant="south")
         assert await campaign_row(host, first) == ("COMPLETED", 60, 0)
         assert await campaign_row(other_host, second, "south") == ("COMPLETED", 60, 0)
         assert len(fleet.commands) == 120

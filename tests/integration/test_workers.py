@@ -1,7 +1,7 @@
-"""Several worker processes on one database and one broker: the pace, the lease, the slot, the way out.
+"""Several worker processes on one database and one broker: pace, lease, slot and shutdown.
 
-Where a listener is killed the broker is Mosquitto: the embedded one may hang when a persistent session's client dies
-with deliveries unacknowledged.
+Tests that kill a listener use Mosquitto: the embedded broker may hang when a client with a persistent session dies with
+unacknowledged deliveries.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.engine import (
     Connection,
+    always_succeeds,
+    answer_with,
     breakdown,
     campaign_row,
     connect,
     devices,
-    ends,
     events,
     insert_campaign,
-    says,
-    succeeds,
+    wait_until_ended,
     worker,
 )
 from tests.servers import Mosquitto
@@ -36,8 +36,8 @@ from tests.support import Running, eventually
 
 LEASE = 1.0
 TAKEOVER = LEASE + 10
-NOBODY_DIES = "60"
-"""A lease that no batch outlives, however slow the machine: who holds it is alive, and answers for it alone."""
+LONG_LEASE_SECONDS = "60"
+"""A lease longer than any batch takes, even on a slow machine, so that it ends only if its worker was killed."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 async def workers(
     number: int, database: str, broker_url: str, folder: Path, **settings: str
 ) -> AsyncIterator[list[Running]]:
-    """So many of them, one of which listens. They wait for one that was killed for no longer than they must."""
+    """This many workers, one of which listens. A killed worker's slot is taken as soon as possible."""
     settings = {"ROLLWAVE_LEASE": str(LEASE), **settings}
     async with AsyncExitStack() as stack:
         starting = [
@@ -69,7 +69,7 @@ def listens(running: Running) -> bool:
 
 
 async def watch_pace(host: Connection, campaign: int, windows: dict[datetime, int]) -> None:
-    """Note how many devices each window let go, for as long as it is let."""
+    """Record how many devices each interval permitted, until cancelled."""
     while True:
         row = await host.fetchrow("SELECT pace_opened_at, pace_used FROM ota_campaigns WHERE id = $1", campaign)
         assert row is not None
@@ -86,35 +86,37 @@ async def test_the_rate_holds_for_a_campaign_with_any_number_of_workers(
     windows: dict[datetime, int] = {}
     async with (
         connect(database) as second,
-        devices(broker.url, succeeds) as fleet,
-        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick), ROLLWAVE_LEASE=NOBODY_DIES),
+        devices(broker.url, always_succeeds) as fleet,
+        workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick), ROLLWAVE_LEASE=LONG_LEASE_SECONDS),
     ):
         campaign = await insert_campaign(host, total, rollout_rate=rate)
         watching = asyncio.create_task(watch_pace(second, campaign, windows))
         try:
-            await ends(host, campaign)
+            await wait_until_ended(host, campaign)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     assert set(fleet.times_sent(campaign).values()) == {1}
-    assert len(fleet.of(campaign)) == total
-    # What the database allowed, exactly.
+    assert len(fleet.commands_of(campaign)) == total
+    # The number that the database permitted, exactly.
     assert list(windows.values()) == [rate] * (total // rate) + [total % rate]
     gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(windows))]
     assert all(gap >= timedelta(seconds=tick) for gap in gaps)
-    # What came of it: nobody was sent to before there was room.
+    # The result: each device was sent to in an interval with room.
     started = await host.fetch("SELECT started_at FROM ota_device_status ORDER BY started_at")
     opened = [window for window in sorted(windows) for _ in range(rate)]
     assert all(row["started_at"] >= window for row, window in zip(started, opened, strict=False))
-    assert [int(command.device.removeprefix("dev-")) <= rate for command in fleet.of(campaign)[:rate]] == [True] * rate
+    assert [int(command.device.removeprefix("dev-")) <= rate for command in fleet.commands_of(campaign)[:rate]] == [
+        True
+    ] * rate
 
 
 async def test_campaigns_of_several_tenants_run_side_by_side(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     async with (
-        devices(broker.url, succeeds) as fleet,
-        workers(2, database, broker.url, tmp_path, ROLLWAVE_LEASE=NOBODY_DIES) as running,
+        devices(broker.url, always_succeeds) as fleet,
+        workers(2, database, broker.url, tmp_path, ROLLWAVE_LEASE=LONG_LEASE_SECONDS) as running,
     ):
         numbers = {
             (tenant, await insert_campaign(host, 40, tenant=tenant, rollout_rate=15))
@@ -122,9 +124,9 @@ async def test_campaigns_of_several_tenants_run_side_by_side(
             for _ in range(2)
         }
         for tenant, number in numbers:
-            await ends(host, number, tenant=tenant)
+            await wait_until_ended(host, number, tenant=tenant)
             assert await campaign_row(host, number, tenant) == ("COMPLETED", 40, 0)
-            assert len(fleet.of(number, tenant)) == 40
+            assert len(fleet.commands_of(number, tenant)) == 40
         assert not any('"level": "error"' in each.output() for each in running)
 
 
@@ -132,19 +134,21 @@ async def test_the_other_workers_continue_when_one_is_killed(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
     async with (
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         workers(3, database, mosquitto.url, tmp_path, OTA_TICK_INTERVAL="0.1") as running,
     ):
         campaign = await insert_campaign(host, 400, rollout_rate=20)
-        running.sort(key=listens)  # the last to go is the one that listens
+        running.sort(key=listens)  # The worker that listens ends last.
         for number, victim in enumerate(running[:0:-1], start=1):
-            await eventually(lambda: len(fleet.of(campaign)) > 100 * number, what="under way")  # noqa: B023
+            await eventually(lambda: len(fleet.commands_of(campaign)) > 100 * number, what="some commands are sent")  # noqa: B023
             victim.process.kill()
         killed = time.monotonic()
-        await ends(host, campaign, timeout=60)
+        await wait_until_ended(host, campaign, timeout=60)
         sent = fleet.times_sent(campaign)
         assert len(sent) == 400
-        assert {command.attempt for command in fleet.of(campaign)} == {1}, "sent again under the same attempt"
+        assert {command.attempt for command in fleet.commands_of(campaign)} == {1}, (
+            "commands are sent again with the same attempt"
+        )
         assert time.monotonic() - killed < 400 / 20 * 0.1 + TAKEOVER
     assert await campaign_row(host, campaign) == ("COMPLETED", 400, 0)
     assert await breakdown(host, campaign) == {"SUCCESS": 400}
@@ -155,16 +159,16 @@ async def test_a_listener_slot_is_taken_over_with_its_queued_reports(
 ) -> None:
     async with devices(mosquitto.url) as fleet, workers(2, database, mosquitto.url, tmp_path) as running:
         campaign = await insert_campaign(host, 50, rollout_rate=50)
-        await eventually(lambda: len(fleet.of(campaign)) == 50, what="all sent to")
+        await eventually(lambda: len(fleet.commands_of(campaign)) == 50, what="all sent to")
         first, second = sorted(running, key=listens, reverse=True)
         assert not listens(second)
         first.process.kill()
         await first.process.wait()
-        for command in fleet.of(campaign):
+        for command in fleet.commands_of(campaign):
             fleet.report(command.device, campaign, "SUCCESS")
-        await fleet.delivered()
+        await fleet.wait_until_delivered()
         await eventually(lambda: listens(second), timeout=TAKEOVER, what="taken over")
-        await ends(host, campaign, timeout=TAKEOVER)
+        await wait_until_ended(host, campaign, timeout=TAKEOVER)
         assert events(second, "ota_status_listener_subscribed")[0]["session_present"]
     assert await campaign_row(host, campaign) == ("COMPLETED", 50, 0)
 
@@ -174,15 +178,15 @@ async def test_listener_slots_are_shared_and_taken_over(
 ) -> None:
     settings = {"ROLLWAVE_LISTENER_SLOTS": "3"}
     async with (
-        devices(mosquitto.url, succeeds) as fleet,
+        devices(mosquitto.url, always_succeeds) as fleet,
         workers(2, database, mosquitto.url, tmp_path, **settings) as running,
     ):
         await eventually(lambda: held_slots(*running) == {0, 1, 2}, what="every slot is held")
         campaign = await insert_campaign(host, 150, rollout_rate=10)
-        await eventually(lambda: len(fleet.of(campaign)) > 50, what="under way")
+        await eventually(lambda: len(fleet.commands_of(campaign)) > 50, what="some commands are sent")
         first, second = sorted(running, key=lambda each: len(held_slots(each)))
         second.process.kill()
-        await ends(host, campaign, timeout=30)
+        await wait_until_ended(host, campaign, timeout=30)
         await eventually(lambda: held_slots(first) == {0, 1, 2}, timeout=TAKEOVER, what="all slots inherited")
     assert await campaign_row(host, campaign) == ("COMPLETED", 150, 0)
 
@@ -195,28 +199,31 @@ async def test_one_worker_holds_more_listener_slots_than_its_pool_has_connection
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     settings = {"ROLLWAVE_LISTENER_SLOTS": "4", "ROLLWAVE_DATABASE_POOL_SIZE": "3"}
-    async with devices(broker.url, succeeds), worker(database, broker.url, tmp_path / "log", **settings) as running:
+    async with (
+        devices(broker.url, always_succeeds),
+        worker(database, broker.url, tmp_path / "log", **settings) as running,
+    ):
         await eventually(lambda: held_slots(running) == {0, 1, 2, 3}, what="every slot is held")
-        await ends(host, await insert_campaign(host, 10))
+        await wait_until_ended(host, await insert_campaign(host, 10))
 
 
 async def test_a_worker_drains_on_sigterm_and_loses_no_report(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    async with devices(broker.url, says("DOWNLOADING", "SUCCESS")) as fleet:
+    async with devices(broker.url, answer_with("DOWNLOADING", "SUCCESS")) as fleet:
         campaign = await insert_campaign(host, 600, rollout_rate=30)
         for number in range(3):
             settings = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": "30"}
             async with worker(database, broker.url, tmp_path / str(number), **settings) as running:
-                await eventually(lambda: len(fleet.of(campaign)) > 150 * (number + 1), what="under way")  # noqa: B023
+                await eventually(lambda: len(fleet.commands_of(campaign)) > 150 * (number + 1), what="sent")  # noqa: B023
                 running.process.terminate()
                 assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
             claimed = await host.fetchval(
                 "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
             )
-            assert claimed == 0, "what was claimed was sent and marked"
+            assert claimed == 0, "devices that were claimed are sent to and marked"
         async with worker(database, broker.url, tmp_path / "last"):
-            await ends(host, campaign, timeout=60)
+            await wait_until_ended(host, campaign, timeout=60)
         assert set(fleet.times_sent(campaign).values()) == {1}
     assert await campaign_row(host, campaign) == ("COMPLETED", 600, 0)
 
@@ -234,21 +241,21 @@ async def test_claims_of_a_killed_worker_are_sent_within_the_lease_and_ten_secon
         workers(2, database, mosquitto.url, tmp_path, **settings) as running,
     ):
         other, victim = sorted(running, key=listens)
-        other.process.send_signal(signal.SIGSTOP)  # so that it is the victim's turn
+        other.process.send_signal(signal.SIGSTOP)  # So that it is this worker's turn.
         campaign = await insert_campaign(host, MANY, rollout_rate=MANY)
-        await eventually(lambda: fleet.of(campaign), what="a batch is on its way")
+        await eventually(lambda: fleet.commands_of(campaign), what="a batch is on its way")
         victim.process.kill()
         killed = time.monotonic()
         await victim.process.wait()
         left = await host.fetchval(CLAIMED)
-        assert left > 0, "killed in its midst"
+        assert left > 0, "it was killed in the middle of a batch"
         other.process.send_signal(signal.SIGCONT)
         marked = "SELECT count(*) = $1 FROM ota_device_status WHERE status = 'DOWNLOADING'"
         await eventually(
             lambda: host.fetchval(marked, MANY), timeout=TAKEOVER, what=f"{left} claimed ones and the rest"
         )
         assert time.monotonic() - killed < TAKEOVER
-        assert {command.attempt for command in fleet.of(campaign)} == {1}
+        assert {command.attempt for command in fleet.commands_of(campaign)} == {1}
 
 
 async def test_a_worker_finishes_its_batch_on_sigterm(
@@ -257,13 +264,13 @@ async def test_a_worker_finishes_its_batch_on_sigterm(
     settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as running:
         campaign = await insert_campaign(host, MANY, rollout_rate=MANY)
-        await eventually(lambda: fleet.of(campaign), what="a batch is on its way")
+        await eventually(lambda: fleet.commands_of(campaign), what="a batch is on its way")
         running.process.terminate()
         assert await asyncio.wait_for(running.process.wait(), 30) == 0, running.output()
         assert await host.fetchval(CLAIMED) == 0
         marked = (await breakdown(host, campaign))["DOWNLOADING"]
-        await eventually(lambda: len(fleet.of(campaign)) == marked, what="all that is marked has arrived")
-        assert marked in {AT_ONCE, MANY}, "batches are finished, or never begun"
+        await eventually(lambda: len(fleet.commands_of(campaign)) == marked, what="all that is marked has arrived")
+        assert marked in {AT_ONCE, MANY}, "batches are finished, or never started"
         assert set(fleet.times_sent(campaign).values()) == {1}
 
 

@@ -1,4 +1,4 @@
-"""What may go now by a campaign's policy, why not more, and that a claim and *explain* agree (G25)."""
+"""Which devices a campaign's policy lets go now, why the others wait, and that a claim and *explain* agree (G25)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_first_commands_are_as_many_as_the_smallest_room() -> None:
         (5, True, False, True),
         (5, True, True, False),
         (4, True, False, False),
-        (4, False, False, True),  # fewer devices exist than the wave would hold
+        (4, False, False, True),  # Fewer devices exist than the wave would hold.
         (0, True, False, False),
     ],
 )
@@ -130,12 +130,12 @@ def test_the_eleventh_device_waits_for_the_pace_when_ten_may_go() -> None:
 
 @dataclass(frozen=True)
 class Queue:
-    """A campaign's devices, in the order of the queue of those never sent to."""
+    """A campaign's devices that were never sent to, in the order of the queue."""
 
     devices: tuple[DeviceFacts, ...]
 
     def claim(self, tokens: int, fresh: int) -> set[int]:
-        """What the statement ``claim`` takes: devices due again, by when they were due, then those never sent to."""
+        """What the statement ``claim`` takes: retries first, by their time, then devices never sent to."""
         due = sorted((d.due_in, n) for n, d in enumerate(self.devices) if self._again(d) and d.due_in is not None)
         set_back = [n for n, d in enumerate(self.devices) if self._again(d) and d.due_in is None]
         again = [*(n for _, n in due), *set_back][:tokens]
@@ -153,7 +153,7 @@ class Queue:
         return d.attempt > d.sent_attempt or (d.failed_attempt == d.attempt and not d.out_of_time)
 
     def placed(self) -> list[DeviceFacts]:
-        """The same, each knowing how many go before it."""
+        """The same devices, each with the number of devices before it."""
         found = []
         everybody = sum(self._again(d) for d in self.devices)
         for n, device in enumerate(self.devices):

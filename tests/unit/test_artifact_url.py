@@ -1,4 +1,4 @@
-"""What is wrong with an artifact's URL is said of that URL, so that it can be corrected at once."""
+"""The error message for an artifact's URL names the mistake in that URL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ urls: TypeAdapter[str] = TypeAdapter(ArtifactUrl)
 
 
 def refusal(url: str) -> str | None:
-    """Why ``url`` is refused; None: it is not."""
+    """The reason why ``url`` is refused. None: it is accepted."""
     try:
         urls.validate_python(url)
     except ValidationError as error:
@@ -24,7 +24,7 @@ def refusal(url: str) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("https://h/my file.bin", "Should have the blank at character 13 written as %20"),
         ("https://h/für.bin", 'Should have "ü" at character 12 written as %C3%BC'),
@@ -56,8 +56,8 @@ def refusal(url: str) -> str | None:
         ("", "Should begin with http:// or https://"),
     ],
 )
-def test_each_mistake_in_a_url_is_named(url: str, told: str) -> None:
-    assert refusal(url) == told
+def test_each_mistake_in_a_url_is_named(url: str, expected: str) -> None:
+    assert refusal(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_a_corrected_url_is_accepted(url: str) -> None:
 def test_following_the_hints_leads_to_a_valid_url(path: str) -> None:
     url = f"https://h/{path}x"
     for _ in range(len(path) + 1):
-        told = refusal(url)
-        if told is None or told.startswith("Should not contain"):
+        expected = refusal(url)
+        if expected is None or expected.startswith("Should not contain"):
             return
-        found = re.search(r"at character ([0-9]+) written as ((?:%[0-9A-F]{2})+)$", told)
-        assert found, told
+        found = re.search(r"at character ([0-9]+) written as ((?:%[0-9A-F]{2})+)$", expected)
+        assert found, expected
         at = int(found[1]) - 1
         url = url[:at] + found[2] + url[at + 1 :]
     assert refusal(url) is None
@@ -90,5 +90,5 @@ def test_following_the_hints_leads_to_a_valid_url(path: str) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_accepted_or_refused_with_a_reason(text: str) -> None:
     for url in (text, f"https://{text}", f"https://{text}/a"):
-        told = refusal(url)
-        assert told is None or told.startswith("Should ")
+        expected = refusal(url)
+        assert expected is None or expected.startswith("Should ")

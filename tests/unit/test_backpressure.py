@@ -19,7 +19,7 @@ async def test_sending_waits_for_the_reports_of_all_running_batches() -> None:
         with backpressure.hearing(1):
             sending = asyncio.create_task(backpressure.give_way())
             await turns()
-            assert not sending.done(), "those are too many"
+            assert not sending.done(), "too many reports wait"
         await asyncio.wait_for(sending, 10)
 
 

@@ -1,4 +1,4 @@
-"""What the bench makes of its figures: verdicts, the table, the picture, the model."""
+"""Results of the bench: verdicts, the table, the chart and the capacity model."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_chart_has_a_bar_for_each_rate() -> None:
     for key in ("dispatch.bare/mosquitto", "dispatch/mosquitto", "dispatch.naive/mosquitto", "ingest/iotcore"):
         report.add(key, 1000.0)
     bars = ET.fromstring(chart(report)).findall(".//{http://www.w3.org/2000/svg}rect")
-    assert len(bars) == 1 + 4  # and the ground they stand on
+    assert len(bars) == 1 + 4  # Also the axis below them.
 
 
 def test_a_burst_is_a_whole_ticks_rate_and_an_even_pace_a_tenth() -> None:
@@ -110,7 +110,7 @@ def test_the_sizing_of_a_million_devices_in_an_hour_is_computed() -> None:
     found = need(1_000_000, 3600, COSTS, Assumed(words=12, busy=0.5))
     assert found.commands == pytest.approx(277.8, abs=0.1)
     assert found.reports == pytest.approx(3333, abs=1)
-    # 278 commands at 20 µs and 3,333 reports at 40 µs are 0.14 of a core, of which half is to be used.
+    # 278 commands at 20 µs and 3,333 reports at 40 µs are 0.14 of a core, of which half may be used.
     assert (found.workers, found.slots, found.postgres_cores) == (1, 1, 1)
     assert found.wal_mb == pytest.approx(1.14, abs=0.01)
     assert found.disk_gb == pytest.approx(0.4)
@@ -125,10 +125,10 @@ def test_a_hundred_times_the_devices_take_a_hundred_times_the_cores() -> None:
 
 def test_costlier_reports_need_more_slots_and_workers() -> None:
     cheap = need(100_000_000, 3600, COSTS, Assumed())
-    dear = need(100_000_000, 3600, replace(COSTS, report_worker=80.0), Assumed())
-    assert dear.slots > cheap.slots
-    assert dear.workers > cheap.workers
-    assert dear.postgres_cores == cheap.postgres_cores
+    expensive = need(100_000_000, 3600, replace(COSTS, report_worker=80.0), Assumed())
+    assert expensive.slots > cheap.slots
+    assert expensive.workers > cheap.workers
+    assert expensive.postgres_cores == cheap.postgres_cores
 
 
 def test_the_sizing_model_reads_the_reports_of_the_bench() -> None:

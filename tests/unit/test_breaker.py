@@ -1,4 +1,4 @@
-"""Something that is away is asked for by one, and what ends late says nothing about now."""
+"""A circuit breaker lets one caller probe, and ignores the results of calls that began before the outage ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_after_a_failure_the_breaker_admits_no_call_until_its_pause_is_over() ->
     breaker = Breaker()
     assert breaker.admits()
     assert breaker.failed()
-    assert not breaker.failed(), "no news"
+    assert not breaker.failed(), "it is logged once"
     assert breaker.pause > 0
     assert not breaker.admits()
     assert breaker.worked() is not None
@@ -32,18 +32,18 @@ def test_a_success_that_began_before_the_last_failure_is_ignored() -> None:
     began = time.monotonic()
     assert breaker.failed()
     assert breaker.worked(began) is None
-    assert breaker.away_for is not None, "said to be back when it is not, it would be news twice that it is away"
+    assert breaker.away_for is not None, "otherwise a new outage would be logged twice"
     assert breaker.worked(time.monotonic()) is not None
     assert breaker.away_for is None
 
 
 def test_a_message_is_logged_again_when_it_changed_or_was_cleared() -> None:
-    told = LogOnce(room=2)
-    assert told.is_new("north", "away")
-    assert not told.is_new("north", "away")
-    assert told.is_new("north", "slow")
-    told.clear("north")
-    assert told.is_new("north", "slow")
-    assert told.is_new("south", "slow")
-    assert told.is_new("west", "slow")
-    assert told.is_new("north", "slow"), "forgotten for want of room"
+    log_once = LogOnce(room=2)
+    assert log_once.is_new("north", "away")
+    assert not log_once.is_new("north", "away")
+    assert log_once.is_new("north", "slow")
+    log_once.clear("north")
+    assert log_once.is_new("north", "slow")
+    assert log_once.is_new("south", "slow")
+    assert log_once.is_new("west", "slow")
+    assert log_once.is_new("north", "slow"), "it was dropped for lack of room"

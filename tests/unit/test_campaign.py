@@ -1,4 +1,4 @@
-"""The campaign's table says what the contract says."""
+"""The transition table of campaigns is the one in the contract."""
 
 from __future__ import annotations
 

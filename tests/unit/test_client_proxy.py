@@ -1,4 +1,4 @@
-"""Which proxy leads to the API, by the environment's variables, and what is said of one that cannot be used."""
+"""The proxy used for the API, chosen by environment variables, and the error for a proxy that cannot be used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ API = "http://api.example:8080"
         ({"HTTPS_PROXY": "http://p:1"}, "https://api.example", "HTTPS_PROXY"),
         ({"ALL_PROXY": "http://p:1"}, API, "ALL_PROXY"),
         ({"ALL_PROXY": "http://p:1", "Http_Proxy": "http://q:1"}, API, "Http_Proxy"),
-        # What a desktop sets: the one for this kind of URL can be used, so the other does not matter.
+        # As desktops set it: the proxy for this URL scheme can be used, so the other one does not matter.
         ({"ALL_PROXY": "socks://127.0.0.1:1080/", "http_proxy": "http://127.0.0.1:3128/"}, API, "http_proxy"),
         *(
             ({"ALL_PROXY": "socks://p:1", "NO_PROXY": listed}, API, None)

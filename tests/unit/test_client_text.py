@@ -1,4 +1,4 @@
-"""What devices write cannot drive an operator's terminal."""
+"""Text written by devices cannot control an operator's terminal."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_escaped_text_contains_no_control_character(text: str) -> None:
     assert visible(shown) == shown
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0, "0 s"), (42.4, "42 s"), (170, "3 min"), (7500, "2 h 05")])
-def test_durations_are_shown_in_plain_units(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (42.4, "42 s"), (170, "3 min"), (7500, "2 h 05")])
+def test_durations_are_shown_in_plain_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=6))

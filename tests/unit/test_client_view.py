@@ -1,4 +1,4 @@
-"""What an operator sees of a campaign."""
+"""How a campaign is shown to an operator."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_failures_are_grouped_by_cause_with_the_most_frequent_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"status": "ABORTED"}, "6 % failed, trips above 10 %"),
         ({"abort_threshold": 1.0}, "6 % failed, trips above 100 %"),
@@ -66,12 +66,12 @@ def test_failures_are_grouped_by_cause_with_the_most_frequent_first() -> None:
         ({"abort_threshold": 0.0, "status_breakdown": {}}, "0 % failed, trips above 0 %: 1 more failure in a row"),
     ],
 )
-def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], told: str) -> None:
-    assert guardrail(Snapshot.read(DOCUMENT | changes)) == told
+def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], sentence: str) -> None:
+    assert guardrail(Snapshot.read(DOCUMENT | changes)) == sentence
 
 
 @pytest.mark.parametrize(
-    ("event", "device_id", "detail", "told"),
+    ("event", "device_id", "detail", "sentence"),
     [
         ("created", None, {"devices": 3}, "created for 3 devices"),
         ("running", None, {"from": "CREATED", "to": "RUNNING"}, "started"),
@@ -106,8 +106,10 @@ def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], told: 
         ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),
     ],
 )
-def test_events_are_shown_as_sentences(event: str, device_id: str | None, detail: dict[str, Any], told: str) -> None:
-    assert read(event, device_id, detail).sentence == told
+def test_events_are_shown_as_sentences(
+    event: str, device_id: str | None, detail: dict[str, Any], sentence: str
+) -> None:
+    assert read(event, device_id, detail).sentence == sentence
 
 
 def test_an_event_of_another_version_is_shown_with_all_its_fields() -> None:

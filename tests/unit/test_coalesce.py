@@ -18,36 +18,40 @@ from rollwave.domain.reports.parse import Report
 S = ExecutionStatus
 
 
-def said(status: ExecutionStatus, *, progress: int | None = None, attempt: int | None = None) -> Report:
+def make_report(status: ExecutionStatus, *, progress: int | None = None, attempt: int | None = None) -> Report:
     return Report(CampaignId(1), status, progress, None, attempt)
 
 
 def test_the_furthest_report_of_a_device_is_kept() -> None:
     device = DeviceId("a")
-    batch = [(device, said(S.DOWNLOADING, progress=p)) for p in (10, 90, 40)] + [(device, said(S.SUCCESS))]
-    assert one_per_execution(batch) == [[(device, said(S.SUCCESS))]]
-    assert one_per_execution(batch[:3]) == [[(device, said(S.DOWNLOADING, progress=90))]]
+    batch = [(device, make_report(S.DOWNLOADING, progress=p)) for p in (10, 90, 40)] + [
+        (device, make_report(S.SUCCESS))
+    ]
+    assert one_per_execution(batch) == [[(device, make_report(S.SUCCESS))]]
+    assert one_per_execution(batch[:3]) == [[(device, make_report(S.DOWNLOADING, progress=90))]]
 
 
 def test_of_two_terminal_reports_the_first_counts() -> None:
     device = DeviceId("a")
-    assert one_per_execution([(device, said(S.FAILED)), (device, said(S.SUCCESS))]) == [[(device, said(S.FAILED))]]
+    assert one_per_execution([(device, make_report(S.FAILED)), (device, make_report(S.SUCCESS))]) == [
+        [(device, make_report(S.FAILED))]
+    ]
 
 
 def test_a_failure_after_another_report_is_not_the_first_report() -> None:
     device = DeviceId("a")
-    batch = [(device, said(S.DOWNLOADING)), (device, said(S.FAILED)), (device, said(S.SUCCESS))]
+    batch = [(device, make_report(S.DOWNLOADING)), (device, make_report(S.FAILED)), (device, make_report(S.SUCCESS))]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
 def test_other_attempts_of_one_device_go_in_separate_rounds() -> None:
     device = DeviceId("a")
-    batch = [(device, said(S.FAILED, attempt=1)), (device, said(S.SUCCESS, attempt=2))]
+    batch = [(device, make_report(S.FAILED, attempt=1)), (device, make_report(S.SUCCESS, attempt=2))]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
 reports = st.builds(
-    said,
+    make_report,
     st.sampled_from(sorted(REPORTABLE)),
     progress=st.none() | st.integers(0, 100),
     attempt=st.sampled_from([None, 1, 2]),
@@ -67,7 +71,7 @@ def test_a_round_has_an_execution_once_and_no_later_state_is_lost(
 
 
 def test_every_outcome_has_a_name() -> None:
-    done = said(S.SUCCESS)
+    done = make_report(S.SUCCESS)
     assert outcome_of(done, was=None, attempt=None, applied=False) is Outcome.UNKNOWN
     assert outcome_of(done, was=S.PENDING, attempt=0, applied=False) is Outcome.NOT_SENT
     assert outcome_of(done, was=S.SKIPPED, attempt=0, applied=False) is Outcome.NOT_SENT
@@ -75,9 +79,9 @@ def test_every_outcome_has_a_name() -> None:
     assert outcome_of(done, was=S.DOWNLOADING, attempt=1, applied=True) is Outcome.APPLIED
     assert outcome_of(done, was=S.SUCCESS, attempt=1, applied=False) is Outcome.DUPLICATE
     assert outcome_of(done, was=S.FAILED, attempt=1, applied=False) is Outcome.CONFLICT
-    assert outcome_of(said(S.DOWNLOADING), was=S.INSTALLING, attempt=1, applied=False) is Outcome.LATE
-    assert outcome_of(said(S.DOWNLOADING), was=S.SUCCESS, attempt=1, applied=False) is Outcome.LATE
-    assert outcome_of(said(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
+    assert outcome_of(make_report(S.DOWNLOADING), was=S.INSTALLING, attempt=1, applied=False) is Outcome.LATE
+    assert outcome_of(make_report(S.DOWNLOADING), was=S.SUCCESS, attempt=1, applied=False) is Outcome.LATE
+    assert outcome_of(make_report(S.SUCCESS, attempt=1), was=S.DOWNLOADING, attempt=2, applied=False) is Outcome.STALE
 
 
 def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
@@ -97,5 +101,5 @@ def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
 
 
 def test_reports_with_many_invented_attempts_take_few_rounds() -> None:
-    batch = [(DeviceId("a"), said(S.FAILED, attempt=n)) for n in range(1, 1000)]
+    batch = [(DeviceId("a"), make_report(S.FAILED, attempt=n)) for n in range(1, 1000)]
     assert len(one_per_execution(batch)) == MAX_ATTEMPTS_PER_BATCH

@@ -1,4 +1,4 @@
-"""What a device does with a command."""
+"""How a device decides about a command."""
 
 from __future__ import annotations
 

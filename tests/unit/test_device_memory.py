@@ -1,4 +1,4 @@
-"""What a device remembers over a restart."""
+"""A device's state survives a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mistake of a CSV file is found, by line, before anything is written."""
+"""Every mistake in a CSV file is listed with its line number, before anything is written."""
 
 from __future__ import annotations
 

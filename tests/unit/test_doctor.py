@@ -1,4 +1,4 @@
-"""The doctor's own judgement, without servers."""
+"""The doctor's decisions, without servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_slow_answer_is_not_taken_for_a_clock_difference(theirs: float, apart:
 
 
 @pytest.mark.parametrize(
-    ("username", "tenant", "told"),
+    ("username", "tenant", "expected"),
     [
         ("north/device/dev-1", None, ("north", "dev-1")),
         ("north/device/dev-1", "south", ("north", "dev-1")),
@@ -26,9 +26,9 @@ def test_a_slow_answer_is_not_taken_for_a_clock_difference(theirs: float, apart:
         ("Süd 1/device/gerät@1", None, ("Süd 1", "gerät@1")),
     ],
 )
-def test_a_user_name_gives_tenant_and_device(username: str, tenant: str | None, told: tuple[str, str]) -> None:
+def test_a_user_name_gives_tenant_and_device(username: str, tenant: str | None, expected: tuple[str, str]) -> None:
     device = Device.of(username, "hidden", tenant)
-    assert (device.tenant, device.name) == told
+    assert (device.tenant, device.name) == expected
     assert "hidden" not in repr(device)
 
 

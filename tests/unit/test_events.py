@@ -1,4 +1,4 @@
-"""Events as history keeps them: the JSON of each, and what is read from rows that another version wrote."""
+"""Events in history: the JSON of each, and rows that another version wrote."""
 
 from __future__ import annotations
 

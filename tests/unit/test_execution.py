@@ -1,4 +1,4 @@
-"""An execution only moves forward within an attempt, and the SQL rank is the table's."""
+"""An execution only moves forward within an attempt, and the rank in SQL is that of the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failpoints are for tests: nothing that is shipped can arm one."""
+"""Only tests use failpoints: no shipped module can arm one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a firmware's row goes into a command, and what holds the campaign."""
+"""The parts of a firmware's row that go into a command, and mistakes in it that pause the campaign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that a seed decides."""
+"""Faults of simulated devices, chosen by a seed."""
 
 from __future__ import annotations
 

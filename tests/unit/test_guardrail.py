@@ -15,13 +15,13 @@ from rollwave.errors import UnreadableRow
     [
         (0.1, 1, 0, 0, False),
         (0.1, 1, 0, 1, True),
-        (0.1, 1, 9, 1, False),  # exactly at the threshold: strictly over is what trips
+        (0.1, 1, 9, 1, False),  # Exactly at the threshold, which does not trip.
         (0.1, 1, 8, 1, True),
         (0.1, 10, 0, 9, False),
         (0.1, 10, 0, 10, True),
         (0.0, 1, 1_000_000, 1, True),
         (1.0, 1, 0, 1_000_000, False),
-        (0.3, 1, 7, 3, False),  # 0.3 is no binary fraction
+        (0.3, 1, 7, 3, False),  # 0.3 has no exact binary representation.
         (0.29, 1, 71, 29, False),
         (0.57, 1, 43, 57, False),
     ],

@@ -1,4 +1,4 @@
-"""Which database an installation belongs to."""
+"""The database that an installation belongs to."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import pytest
 
 from rollwave.domain.identity import Standing, standing
 
-HERE, THERE = "7300000000000000001/16384", "7300000000000000001/16390"
+THIS_DATABASE, OTHER_DATABASE = "7300000000000000001/16384", "7300000000000000001/16390"
 
 
 @pytest.mark.parametrize(
     ("here", "bound_to", "used", "expected"),
     [
-        (HERE, [HERE], True, Standing.HERE),
-        (HERE, [HERE], False, Standing.HERE),
-        (HERE, [None], False, Standing.NEW),
-        (HERE, [None], True, Standing.UNBOUND),
-        (HERE, [THERE], True, Standing.ELSEWHERE),
-        (HERE, [THERE], False, Standing.ELSEWHERE),
-        (HERE, [HERE, THERE], True, Standing.ELSEWHERE),  # rows of a dump, beside those of a new schema
-        (HERE, [None, THERE], False, Standing.ELSEWHERE),
-        (HERE, [HERE, None], True, Standing.HERE),
-        (HERE, [], False, Standing.UNBOUND),
-        (None, [HERE], True, Standing.UNREADABLE),
+        (THIS_DATABASE, [THIS_DATABASE], True, Standing.HERE),
+        (THIS_DATABASE, [THIS_DATABASE], False, Standing.HERE),
+        (THIS_DATABASE, [None], False, Standing.NEW),
+        (THIS_DATABASE, [None], True, Standing.UNBOUND),
+        (THIS_DATABASE, [OTHER_DATABASE], True, Standing.ELSEWHERE),
+        (THIS_DATABASE, [OTHER_DATABASE], False, Standing.ELSEWHERE),
+        (THIS_DATABASE, [THIS_DATABASE, OTHER_DATABASE], True, Standing.ELSEWHERE),  # Rows of a dump, in a new schema.
+        (THIS_DATABASE, [None, OTHER_DATABASE], False, Standing.ELSEWHERE),
+        (THIS_DATABASE, [THIS_DATABASE, None], True, Standing.HERE),
+        (THIS_DATABASE, [], False, Standing.UNBOUND),
+        (None, [THIS_DATABASE], True, Standing.UNREADABLE),
         (None, [None], False, Standing.UNREADABLE),
     ],
 )

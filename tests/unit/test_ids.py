@@ -1,4 +1,4 @@
-"""Which strings may be an id: one rule, in three ways of writing it."""
+"""Valid ids: one rule, written in three ways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHARACTERS = st.sampled_from(
 
 
 def may_be_one(text: str) -> bool:
-    """The rule, as slow as it is plain."""
+    """The rule, written in the simplest way."""
     forbidden = any(
         each in "/+#" or category(each) in ("Cc", "Cs") or ord(each) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(each) <= 0xFDEF
         for each in text
@@ -30,7 +30,7 @@ def blank(ends: str) -> bool:
 
 
 def addressable(text: str) -> bool:
-    """What the statement that claims devices asks of PostgreSQL."""
+    """The condition in the statement that claims devices."""
     return re.search(UNADDRESSABLE, text) is None and len(text) <= 128
 
 
@@ -63,7 +63,7 @@ def test_all_definitions_of_a_valid_id_agree(text: str) -> None:
     assert is_valid_id(text) == addressable(text)
     if is_valid_id(text):
         assert may_be_one(text)
-    elif may_be_one(text):  # nothing is seen of these at an end either
+    elif may_be_one(text):  # At an end of an id, these are invisible, too.
         assert any(category(each) == "Cf" for each in (text[0], text[-1]))
 
 
@@ -87,7 +87,7 @@ def test_invalid_ids_are_refused(text: str) -> None:
 
 @given(st.text(CHARACTERS | st.characters(codec="utf-8"), max_size=6))
 def test_the_published_pattern_agrees(text: str) -> None:
-    """A JSON text in UTF-8 has no lone surrogate, which is what the pattern cannot speak of."""
+    """The pattern cannot express lone surrogates, which no JSON text in UTF-8 contains."""
     if not any(category(each) == "Cs" for each in text):
         assert (re.search(f"{ID_PATTERN[:-1]}\\Z", text) is not None) == is_valid_id(text)
 

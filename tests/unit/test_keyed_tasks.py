@@ -1,4 +1,4 @@
-"""One task for each campaign, and few at work at the same time."""
+"""One task for each campaign, and a maximum of tasks that work at the same time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONE, TWO, THREE = (CampaignRef(TenantId("north"), CampaignId(number), CampaignSt
 
 
 class Work:
-    """Work that goes on until it is let go."""
+    """Work that continues until it is released."""
 
     def __init__(self, *, in_parallel: int = 2) -> None:
         self.tasks = KeyedTasks(self.do, in_parallel=in_parallel)
@@ -43,7 +43,7 @@ async def test_a_campaign_has_one_task_at_a_time() -> None:
     assert ONE not in work.tasks
     work.tasks.start(ONE)
     await work.tasks.drain()
-    assert work.finished == [ONE, ONE], "once it has ended, it may start again"
+    assert work.finished == [ONE, ONE], "it may start again after its end"
 
 
 async def test_no_more_campaigns_than_allowed_are_worked_on_at_the_same_time() -> None:
@@ -57,7 +57,7 @@ async def test_no_more_campaigns_than_allowed_are_worked_on_at_the_same_time() -
     assert work.finished == [ONE, TWO, THREE]
 
 
-async def test_work_asked_for_while_it_is_done_is_done_once_more() -> None:
+async def test_work_requested_while_it_runs_is_repeated_once() -> None:
     work = Work()
     work.tasks.start_or_repeat(ONE)
     await work.has_begun(ONE)
@@ -68,7 +68,7 @@ async def test_work_asked_for_while_it_is_done_is_done_once_more() -> None:
     assert work.finished == [ONE, ONE]
 
 
-async def test_work_asked_for_again_before_its_turn_is_done_once() -> None:
+async def test_work_requested_twice_before_it_begins_runs_once() -> None:
     work = Work(in_parallel=1)
     work.tasks.start_or_repeat(ONE)
     work.tasks.start_or_repeat(TWO)
@@ -105,11 +105,11 @@ async def test_a_task_that_is_cancelled_before_it_began_is_not_waited_for() -> N
 
 
 async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
-    """And its work is not repeated, though that was asked for."""
+    """Its work is not repeated, though this was requested."""
     cancelled, calls = 0, 0
     begun = asyncio.Event()
 
-    async def stubborn(_: CampaignRef) -> None:
+    async def ignore_first_cancellation(_: CampaignRef) -> None:
         nonlocal cancelled, calls
         calls += 1
         while cancelled < 2:
@@ -119,7 +119,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
             except asyncio.CancelledError:
                 cancelled += 1
 
-    tasks = KeyedTasks(stubborn, in_parallel=1)
+    tasks = KeyedTasks(ignore_first_cancellation, in_parallel=1)
     tasks.start(ONE)
     await begun.wait()
     tasks.start_or_repeat(ONE)

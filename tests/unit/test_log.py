@@ -1,4 +1,4 @@
-"""Events, as a host sees them and as our own commands print them."""
+"""Log events, as a host sees them and as our own commands print them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_control_characters_from_outside_are_escaped_in_logs(
     assert "a\\u202eb" in shown
     assert "Pump-7\\u200b\\u202e日本" in shown
     assert "ValueError: \\x9b31m\n" in shown
-    assert all(line.isprintable() for line in re.sub(r"\x1b\[[0-9]+m", "", shown).split("\n")), "but for its colours"
+    assert all(line.isprintable() for line in re.sub(r"\x1b\[[0-9]+m", "", shown).split("\n")), (
+        "equal except for its colours"
+    )
 
 
 def test_an_empty_host_trace_id_is_replaced_within_the_block() -> None:
@@ -95,7 +97,7 @@ def test_fields_named_like_log_record_attributes_are_renamed(caplog: pytest.LogC
 
 
 def test_a_hint_is_in_the_output_of_every_handler(caplog: pytest.LogCaptureFixture) -> None:
-    """With fields, and without: as a note of the exception. Only an error that is not ours has its traceback."""
+    """As a field, or as a note of the exception. Only unexpected errors have a traceback."""
     log.report(log.get_logger("tick"), "ota_tick_failed", SchemaMismatch("no schema", hint="Run it."))
     error = SchemaMismatch("no schema", hint="Run it.")
     log.get_logger("tick").error("ota_campaign_error", exc_info=error)
@@ -107,7 +109,7 @@ def test_a_hint_is_in_the_output_of_every_handler(caplog: pytest.LogCaptureFixtu
 
 @pytest.fixture
 def factory() -> Iterator[Callable[[Callable[..., logging.LogRecord]], None]]:
-    """Sets the host's record factory."""
+    """Set the host's record factory."""
     before = logging.getLogRecordFactory()
     yield logging.setLogRecordFactory
     logging.setLogRecordFactory(before)

@@ -1,4 +1,4 @@
-"""Times, from the seconds since 1970 that statements return."""
+"""Times, read from the seconds since 1970 that statements return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @given(st.integers(-(2**51), 2**33 * 1_000_000))
 def test_a_time_is_exact_to_the_microsecond(microseconds: int) -> None:
-    """From 1898 to 2242."""
+    """For dates from 1898 to 2242."""
     assert moment(microseconds / 1_000_000) == EPOCH + timedelta(microseconds=microseconds)
 
 

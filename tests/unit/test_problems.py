@@ -1,4 +1,4 @@
-"""Which status of HTTP each error becomes."""
+"""The HTTP status for each error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pinned requirements are those of pyproject.toml: nothing is missing, nothing is of another version."""
+"""The pinned requirements agree with pyproject.toml: no package is missing or has another version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def wanted(*extras: str) -> Iterator[Requirement]:
-    """What an installation with these extras needs directly."""
+    """The packages that an installation with these extras needs directly."""
     lines = list(PROJECT["dependencies"])
     for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
@@ -31,7 +31,7 @@ def wanted(*extras: str) -> Iterator[Requirement]:
 
 
 def pinned(file: str) -> dict[str, Version]:
-    """Versions by canonical name. A package with a marker counts like any other."""
+    """Versions by canonical name. Packages with a marker are included."""
     lines = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / file).read_text("utf-8"), re.MULTILINE)
     return {canonicalize_name(name): Version(version) for name, version in lines}
 
@@ -60,7 +60,7 @@ def test_the_server_requirements_are_the_tested_versions() -> None:
 def test_the_lowest_versions_are_the_lower_bounds() -> None:
     pins = pinned("requirements-lowest.txt")
     for need in wanted("demo"):
-        (bound,) = need.specifier  # one lower bound, and no upper bound that a host's own pins might be above
+        (bound,) = need.specifier  # A lower bound without an upper bound, which a host's own pins might exceed.
         assert bound.operator == ">=", need
         assert pins[canonicalize_name(need.name)] == Version(bound.version), f"{need}: run `make lock`"
 

@@ -1,4 +1,4 @@
-"""When campaigns are looked at."""
+"""When a worker looks at each campaign."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE, TWO = (CampaignRef(TenantId("north"), CampaignId(number), CampaignStatus.RU
 
 
 def schedule(*due: CampaignRef) -> Schedule:
-    """One on which everything has been looked at and wants to be again at 10."""
+    """A schedule whose campaigns have been looked at, and are due again at 10."""
     schedule = Schedule()
     schedule.update(due)
     for each in due:

@@ -1,4 +1,4 @@
-"""The environment, as people and tools really write it."""
+"""Environment variables as people and tools write them."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ def test_an_invalid_variable_stops_only_the_code_that_needs_it(
     assert settings.lease == 7
     assert settings.model_copy(update={"lease": 8.0}).lease == 8
     for read in (lambda: getattr(settings, FIELDS[variable]), lambda: Settings.load(ENGINE)):
-        with pytest.raises(ConfigurationError, match=rf"^{variable}\b") as told:
+        with pytest.raises(ConfigurationError, match=rf"^{variable}\b") as raised:
             read()
-        assert value not in f"{told.value} {told.value.hint}"
-        assert variable in told.value.hint
+        assert value not in f"{raised.value} {raised.value.hint}"
+        assert variable in raised.value.hint
     assert [variable in str(fault) for fault in settings.faults()] == [True]
     assert value not in repr(settings)
 
@@ -156,7 +156,7 @@ def test_an_invalid_log_setting_never_stops_the_program(
 
 @pytest.mark.parametrize("name", FIELDS.values())
 def test_only_the_documented_variables_are_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`API_KEY`, `LEASE` or `API_URL` in somebody's environment are somebody else's."""
+    """Other programs may use `API_KEY`, `LEASE` or `API_URL` in the environment."""
     if name.upper() not in FIELDS:
         monkeypatch.setenv(name.upper(), "77")
         assert getattr(Settings.load(), name) == getattr(Settings(), name) == Settings.model_fields[name].default
@@ -183,7 +183,7 @@ def test_settings_given_in_a_program_are_read_as_the_environment_is() -> None:
 
 
 def test_an_invalid_argument_stops_only_the_code_that_needs_it() -> None:
-    """Where it is used it is logged: a host that makes its settings wrong is not stopped while it starts."""
+    """The error is logged where the settings are used: a host that creates wrong settings still starts."""
     settings = Settings(tick_interval="soon", log_level="loud")
     assert settings.log_level == "INFO"
     with pytest.raises(ConfigurationError, match="OTA_TICK_INTERVAL"):

@@ -1,4 +1,4 @@
-"""What is logged of a campaign that was stopped, also where a handler prints no fields."""
+"""The log event of a stopped campaign, also for handlers that print no fields."""
 
 from __future__ import annotations
 

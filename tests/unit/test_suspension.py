@@ -1,4 +1,4 @@
-"""The time that counts for deadlines."""
+"""Which time counts for deadlines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a listener that another client takes the session from opens the next one."""
+"""When a listener opens its next session, after another client has taken its session over."""
 
 from __future__ import annotations
 

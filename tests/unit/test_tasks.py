@@ -1,4 +1,4 @@
-"""Tasks are ended for certain, also those that lose a cancellation."""
+"""Tasks are always ended, even if they lose a cancellation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from rollwave.tasks import end, immune
 
 
-class Stubborn:
-    """Work that loses its first cancellations, as one awaited inside a library may."""
+class IgnoresCancellations:
+    """Work that loses its first cancellations, as a call inside a library may."""
 
     def __init__(self, loses: int) -> None:
         self.loses = loses
@@ -47,11 +47,11 @@ async def test_a_task_that_is_done_is_left_alone() -> None:
 
 @pytest.mark.parametrize("loses", [0, 1, 5])
 async def test_a_task_is_cancelled_until_it_ends(loses: int) -> None:
-    stubborn = Stubborn(loses)
-    task = await stubborn.task()
+    work = IgnoresCancellations(loses)
+    task = await work.task()
     assert await end(task, within=5, cancel_again=0.01) == frozenset()
     assert task.cancelled()
-    assert stubborn.cancelled == loses + 1
+    assert work.cancelled == loses + 1
 
 
 async def test_a_task_is_not_cancelled_again_while_it_cleans_up() -> None:
@@ -72,13 +72,13 @@ async def test_a_task_is_not_cancelled_again_while_it_cleans_up() -> None:
 
 
 async def test_tasks_that_do_not_end_are_returned_after_the_timeout() -> None:
-    hopeless, willing = Stubborn(10**9), Stubborn(0)
-    tasks = [await hopeless.task(), await willing.task()]
+    never_ending, ending = IgnoresCancellations(10**9), IgnoresCancellations(0)
+    tasks = [await never_ending.task(), await ending.task()]
     began = time.monotonic()
     assert await end(*tasks, within=0.1, cancel_again=0.01) == frozenset(tasks[:1])
     assert 0.1 <= time.monotonic() - began < 1
     assert tasks[1].cancelled()
-    hopeless.loses = 0
+    never_ending.loses = 0
     assert await end(*tasks, within=1) == frozenset()
 
 
@@ -97,15 +97,15 @@ async def test_errors_of_cancelled_tasks_are_not_raised() -> None:
 
 @pytest.mark.parametrize("loses", [1, 10**9], ids=["one that ends", "one that does not"])
 async def test_cancelling_the_caller_ends_the_tasks_first(loses: int) -> None:
-    stubborn = Stubborn(loses)
-    task = await stubborn.task()
+    work = IgnoresCancellations(loses)
+    task = await work.task()
     ending = asyncio.create_task(end(task, within=0.2, cancel_again=0.02))
     await asyncio.sleep(0)
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert task.done() is (loses == 1)
-    stubborn.loses = 0
+    work.loses = 0
     await end(task, within=1)
 
 
@@ -120,18 +120,18 @@ async def test_immune_returns_the_result_or_raises_the_error() -> None:
 
 @pytest.mark.parametrize("loses", [0, 3, 10**9])
 async def test_a_caller_is_cancelled_whatever_it_awaits(loses: int) -> None:
-    stubborn = Stubborn(loses)
-    task = asyncio.create_task(immune(stubborn.work(), within=0.1, cancel_again=0.01))
-    await stubborn.begun.wait()
+    work = IgnoresCancellations(loses)
+    task = asyncio.create_task(immune(work.work(), within=0.1, cancel_again=0.01))
+    await work.begun.wait()
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=1)
-    stubborn.loses = 0
+    work.loses = 0
     assert done == {task}
     assert task.cancelled()
 
 
 async def test_a_callers_timeout_is_raised_to_the_caller() -> None:
-    stubborn = Stubborn(2)
+    work = IgnoresCancellations(2)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await immune(stubborn.work(), within=1, cancel_again=0.01)
+            await immune(work.work(), within=1, cancel_again=0.01)

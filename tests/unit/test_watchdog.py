@@ -1,4 +1,4 @@
-"""Work that failed, or that gives no sign of life, is started again."""
+"""Work that failed, or that shows no sign of life, is started again."""
 
 from __future__ import annotations
 

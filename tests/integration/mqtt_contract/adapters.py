@@ -1,13 +1,14 @@
 """The MQTT client adapters under test. Every test of this folder runs with each of them, on each broker.
 
-An adapter has the interface of :class:`rollwave.mqtt.client.Session`: the class method ``connect``, and on what it
-yields the same methods and properties, with ``Receipt`` and ``Incoming`` for what they return. To test a second one:
+An adapter has the interface of :class:`rollwave.mqtt.client.Session`: the class method ``connect``, and on the
+session that it yields the same methods and properties, with ``Receipt`` and ``Incoming`` as return types.
+To test a second one:
 
-1. Write it under ``rollwave.mqtt``, so that it takes a :class:`rollwave.mqtt.broker.Broker`.
-2. Add it to :data:`ADAPTERS` under a name of its own.
-3. Run ``make test ARGS="tests/integration/mqtt_contract"``; ``-k <its name>`` runs its tests alone.
+1. Write it under ``rollwave.mqtt``, so that it accepts a :class:`rollwave.mqtt.broker.Broker`.
+2. Add it to :data:`ADAPTERS` under its own name.
+3. Run ``make test ARGS="tests/integration/mqtt_contract"``. ``-k <its name>`` runs its tests only.
 
-What a broker does differently stands in ``brokers.py``, never in a test.
+Differences between brokers belong in ``brokers.py``, never in a test.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rollwave.mqtt.client import Session
 
 
 class Adapter(Protocol):
-    """What the engine, the device agent and the fleet open their sessions with."""
+    """The class with which the engine, the device agent and the fleet open sessions."""
 
     def connect(
         self,

@@ -1,4 +1,4 @@
-"""The brokers of the suite, and a table of what each of them can do. Tests read the table; none of them skips."""
+"""The brokers of the suite, and a table of the abilities of each. Tests read the table. None of them skips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollwave.mqtt.broker import Broker, Protocol
 from tests.servers import Mosquitto
 
 USER, PASSWORD = "engine", "correct"
-"""The one login of a broker that is started with ``login``."""
+"""The only login of a broker that is started with ``login``."""
 
 SMALL_PACKETS_BYTES = 1_500
 """The packet limit of a Mosquitto that is started with ``small_packets``."""
@@ -26,28 +26,34 @@ Server: TypeAlias = Mosquitto | EmbeddedBroker
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a broker can do, over one version of the protocol. All of it is optional in MQTT, or of MQTT 5 alone."""
+    """The abilities of a broker, over one version of the protocol.
+
+    All are optional in MQTT, or exist in MQTT 5 only.
+    """
 
     carries_properties: bool
     """The attempt and the time to expiry travel with a message."""
     refuses_publishes: bool
-    """It has access rules, and its PUBACK says that a message was refused (else the message is dropped unseen)."""
+    """It has access rules, and its PUBACK reports a refused message.
+
+    Otherwise the message is dropped without notice.
+    """
     announces_limit: bool
-    """It says on connecting how large a packet may be, where it was given a limit."""
+    """It announces its packet limit on connecting, if it has one."""
     remembers_over_restart: bool
     """Persistent sessions survive a restart of the broker."""
     withholds_retained: bool
-    """A new subscription can ask not to be sent what was retained before it."""
+    """A new subscription can ask not to receive messages that were retained before it."""
     marks_retained: bool
-    """A subscription can ask that messages published as retained say so."""
+    """A subscription can ask that messages published as retained keep the retain flag."""
     names_takeover: bool
-    """It says why it ends a session whose client id another client has taken."""
+    """It gives the reason when it ends a session whose client id another client has taken."""
     bad_login: str
-    """What the error message of a wrong password says."""
+    """The reason in the error message for a wrong password."""
     bad_client_id: str
-    """A client id that it refuses; empty: it takes every one."""
+    """A client id that it refuses. Empty: it accepts every client id."""
     takes_bytes: int
-    """The largest payload that it takes, when started with ``small_packets`` where it can be."""
+    """The largest payload that it accepts, when started with ``small_packets`` if that is possible."""
 
 
 _MOSQUITTO_5 = Abilities(
@@ -57,7 +63,7 @@ _MOSQUITTO_5 = Abilities(
     remembers_over_restart=True,
     withholds_retained=True,
     marks_retained=True,
-    names_takeover=False,  # Mosquitto 2.0.11; later versions do
+    names_takeover=False,  # Later versions of Mosquitto than 2.0.11 give it.
     bad_login="reason_code=135",
     bad_client_id="",
     takes_bytes=SMALL_PACKETS_BYTES,
@@ -90,35 +96,35 @@ def _over_mqtt_3_1_1(abilities: Abilities, *, bad_login: str) -> Abilities:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A broker, over one version of the protocol."""
+    """A kind of broker, over one version of the protocol."""
 
     name: Literal["mosquitto", "rumqttd"]
     protocol: Protocol
     abilities: Abilities
 
     def address(self, server: Server) -> Broker:
-        """Where ``server`` listens for this version of the protocol."""
+        """The address of ``server`` for this version of the protocol."""
         old_listener = isinstance(server, EmbeddedBroker) and self.protocol == "3.1.1"
         url = server.url_v4 if isinstance(server, EmbeddedBroker) and old_listener else server.url
         return Broker.from_url(url, protocol=self.protocol)
 
     @contextmanager
-    def start(self, folder: Path, *, login: bool = False, small_packets: bool = False) -> Iterator[Served]:
-        """Run a broker of the test's own, which it may stop, freeze and start again.
+    def start(self, folder: Path, *, login: bool = False, small_packets: bool = False) -> Iterator[RunningBroker]:
+        """Run a broker for one test, which may stop, freeze and restart it.
 
-        ``login``: nobody may connect but ``USER``. ``small_packets``: it takes payloads of ``takes_bytes``.
+        ``login``: only ``USER`` may connect. ``small_packets``: it accepts payloads of up to ``takes_bytes``.
         """
         server = _mosquitto(folder, login, small_packets) if self.name == "mosquitto" else _rumqttd(login)
         with server:
-            yield Served(self, server, self.address(server))
+            yield RunningBroker(self, server, self.address(server))
 
     def __str__(self) -> str:
         return f"{self.name}-{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A broker that runs, and how to reach it."""
+class RunningBroker:
+    """A running broker, and its address."""
 
     kind: Kind
     server: Server
@@ -142,12 +148,12 @@ KINDS = [
 
 
 def on(able: Callable[[Abilities], bool]) -> pytest.MarkDecorator:
-    """Run a test on the brokers with these abilities alone, as it cannot be put to the others."""
+    """Run a test only on brokers with these abilities. The others cannot do what it tests."""
     return on_kinds([kind for kind in KINDS if able(kind.abilities)])
 
 
 def on_mqtt_5() -> pytest.MarkDecorator:
-    """Run a test over MQTT 5 alone: the packets that it is about are of that version."""
+    """Run a test over MQTT 5 only, because it uses packets of that version."""
     return on_kinds([kind for kind in KINDS if kind.protocol == "5"])
 
 

@@ -1,4 +1,4 @@
-"""An adapter, a broker, and names of the test's own."""
+"""Fixtures: an adapter, a broker, and unique names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.integration.mqtt_contract.adapters import ADAPTERS, Adapter
-from tests.integration.mqtt_contract.brokers import KINDS, Kind, Served
+from tests.integration.mqtt_contract.brokers import KINDS, Kind, RunningBroker
 from tests.proxy import Proxy, proxy
 
 _numbers = itertools.count(1)
@@ -27,38 +27,38 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="session")
-def shared_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    """Brokers by name, started when first asked for."""
+def shared_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningBroker]]:
+    """Brokers by name. Each is started at its first use."""
     with ExitStack() as running:
         yield _Started(running, tmp_path_factory)
 
 
-class _Started(dict[str, Served]):
+class _Started(dict[str, RunningBroker]):
     def __init__(self, running: ExitStack, folders: pytest.TempPathFactory) -> None:
         super().__init__()
         self._running, self._folders = running, folders
 
-    def __missing__(self, name: str) -> Served:
-        kind = next(each for each in KINDS if each.name == name)
-        self[name] = self._running.enter_context(kind.start(self._folders.mktemp(name)))
-        return self[name]
+    def __missing__(self, unique_name: str) -> RunningBroker:
+        kind = next(each for each in KINDS if each.name == unique_name)
+        self[unique_name] = self._running.enter_context(kind.start(self._folders.mktemp(unique_name)))
+        return self[unique_name]
 
 
 @pytest.fixture
-def served(kind: Kind, shared_brokers: dict[str, Served]) -> Served:
-    """A broker that other tests use too: it is not to be stopped."""
+def shared_broker(kind: Kind, shared_brokers: dict[str, RunningBroker]) -> RunningBroker:
+    """A broker that other tests use, too. A test must not stop it."""
     server = shared_brokers[kind.name].server
-    return Served(kind, server, kind.address(server))
+    return RunningBroker(kind, server, kind.address(server))
 
 
 @pytest.fixture
-async def between(served: Served) -> AsyncIterator[Proxy]:
+async def broker_proxy(shared_broker: RunningBroker) -> AsyncIterator[Proxy]:
     """A proxy to the shared broker."""
-    async with proxy(f"mqtt://{served.broker.address}") as between:
-        yield between
+    async with proxy(f"mqtt://{shared_broker.broker.address}") as broker_proxy:
+        yield broker_proxy
 
 
 @pytest.fixture
-def name() -> str:
-    """For client ids and topics that no other test uses."""
+def unique_name() -> str:
+    """A name for client ids and topics that no other test uses."""
     return f"contract-{next(_numbers)}"

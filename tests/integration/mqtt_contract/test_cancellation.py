@@ -1,4 +1,4 @@
-"""A cancelled call always raises ``CancelledError``, whatever the MQTT library is doing at that moment."""
+"""A cancelled call always raises ``CancelledError``, at any moment."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from rollwave.tasks import end
 from tests.integration.mqtt_contract.adapters import Adapter
-from tests.integration.mqtt_contract.brokers import Served
+from tests.integration.mqtt_contract.brokers import RunningBroker
 from tests.support import eventually
 
 TRIALS, STEP = 250, 0.00002
-"""Moments at which a call is cancelled: from its start to 5 ms after it, in which a session on loopback is made."""
+"""Delays after which a call is cancelled: 0 to 5 ms, within which a session on loopback is opened."""
 
-PROMPTLY = 0.5
+PROMPT_SECONDS = 0.5
 
 
 @pytest.fixture(autouse=True)
 def no_socket_is_lost() -> Iterator[None]:
-    """One that was lost is collected here, with a warning, and not in a later test."""
+    """Collect garbage here, so that a lost socket raises its warning in this test and not in a later one."""
     yield
     gc.collect()
 
@@ -35,13 +35,13 @@ def delays() -> Iterator[float]:
 
 
 async def lost(work: Coroutine[Any, Any, None] | asyncio.Task[None], delay: float) -> bool:
-    """Cancel ``work`` after ``delay`` seconds. True: the cancellation was lost, and the work went on."""
+    """Cancel ``work`` after ``delay`` seconds. Returns whether the cancellation was lost and the work continued."""
     task = work if isinstance(work, asyncio.Task) else asyncio.create_task(work)
     await asyncio.sleep(delay)
     if task.done():
         return False
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=PROMPTLY)
+    done, _ = await asyncio.wait({task}, timeout=PROMPT_SECONDS)
     if done and task.cancelled():
         return False
     await end(task, within=5, cancel_again=0.05)
@@ -49,7 +49,7 @@ async def lost(work: Coroutine[Any, Any, None] | asyncio.Task[None], delay: floa
 
 
 async def nobody() -> Broker:
-    """An address at which nothing listens."""
+    """An address at which no server listens."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
@@ -66,9 +66,9 @@ async def connect_and_wait(adapter: Adapter, broker: Broker) -> None:
 
 @pytest.mark.parametrize("reachable", [True, False], ids=["with a broker", "without"])
 async def test_cancellation_is_not_lost_while_a_session_connects(
-    adapter: Adapter, served: Served, reachable: bool
+    adapter: Adapter, shared_broker: RunningBroker, reachable: bool
 ) -> None:
-    at = served.broker if reachable else await nobody()
+    at = shared_broker.broker if reachable else await nobody()
     assert [delay for delay in delays() if await lost(connect_and_wait(adapter, at), delay)] == []
 
 
@@ -78,19 +78,23 @@ async def leave(adapter: Adapter, broker: Broker, leaving: asyncio.Event) -> Non
     await asyncio.Event().wait()
 
 
-async def test_cancellation_is_not_lost_while_a_session_disconnects(adapter: Adapter, served: Served) -> None:
+async def test_cancellation_is_not_lost_while_a_session_disconnects(
+    adapter: Adapter, shared_broker: RunningBroker
+) -> None:
     went_on = []
     for delay in delays():
         leaving = asyncio.Event()
-        task = asyncio.create_task(leave(adapter, served.broker, leaving))
+        task = asyncio.create_task(leave(adapter, shared_broker.broker, leaving))
         await leaving.wait()
         if await lost(task, delay):
             went_on.append(delay)
     assert went_on == []
 
 
-async def test_cancellation_is_not_lost_while_a_session_subscribes(adapter: Adapter, served: Served) -> None:
-    async with adapter.connect(served.broker) as session:
+async def test_cancellation_is_not_lost_while_a_session_subscribes(
+    adapter: Adapter, shared_broker: RunningBroker
+) -> None:
+    async with adapter.connect(shared_broker.broker) as session:
 
         async def work() -> None:
             while True:
@@ -100,8 +104,8 @@ async def test_cancellation_is_not_lost_while_a_session_subscribes(adapter: Adap
         assert [delay for delay in delays() if await lost(work(), delay)] == []
 
 
-async def test_a_cancelled_session_is_closed_and_leaves_no_task(adapter: Adapter, served: Served) -> None:
+async def test_a_cancelled_session_is_closed_and_leaves_no_task(adapter: Adapter, shared_broker: RunningBroker) -> None:
     before = asyncio.all_tasks()
     for delay in delays():
-        await lost(connect_and_wait(adapter, served.broker), delay)
+        await lost(connect_and_wait(adapter, shared_broker.broker), delay)
     await eventually(lambda: asyncio.all_tasks() == before, timeout=5, what="no task is left")

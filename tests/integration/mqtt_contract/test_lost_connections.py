@@ -1,4 +1,4 @@
-"""Whatever happens to the connection, the session ends with an error of our own, and soon."""
+"""When a connection fails, its session soon ends with an error of our own, whatever the failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker
 from tests.faulty import Fault, failing, faulty_sockets
 from tests.integration.mqtt_contract.adapters import Adapter
-from tests.integration.mqtt_contract.brokers import Served
+from tests.integration.mqtt_contract.brokers import RunningBroker
 from tests.integration.mqtt_contract.helpers import ended, settled
 from tests.proxy import CONNACK, PINGREQ, PUBACK, SUBACK, Do, Packet, Proxy, publishing, to_client
 from tests.shipped import ENGINE, ShippedMosquitto
@@ -37,13 +37,13 @@ NAMES = ["OSError", "ConnectionResetError", "TimeoutError", "IncompleteReadError
 each_error = pytest.mark.parametrize("error", ERRORS, ids=NAMES)
 
 
-async def life_of_a_session(adapter: Adapter, broker: Broker, name: str) -> None:
-    """All that can be done with one."""
-    async with asyncio.timeout(20), adapter.connect(broker, name, persistent=True, manual_ack=True) as session:
-        await session.subscribe(name)
-        for receipt in [await session.publish(name, bytes([number])) for number in range(3)]:
+async def life_of_a_session(adapter: Adapter, broker: Broker, unique_name: str) -> None:
+    """Use every operation of a session."""
+    async with asyncio.timeout(20), adapter.connect(broker, unique_name, persistent=True, manual_ack=True) as session:
+        await session.subscribe(unique_name)
+        for receipt in [await session.publish(unique_name, bytes([number])) for number in range(3)]:
             await receipt.acknowledged()
-        last = await session.publish(name, b"\3")
+        last = await session.publish(unique_name, b"\3")
         await last.wait()
         messages = session.messages()
         for _ in range(4):
@@ -52,14 +52,19 @@ async def life_of_a_session(adapter: Adapter, broker: Broker, name: str) -> None
             except StopAsyncIteration:
                 raise BrokerUnavailable("messages ended") from None
             await session.acknowledge(incoming)
-        await session.unsubscribe(name)
+        await session.unsubscribe(unique_name)
 
 
-async def every_fault(adapter: Adapter, broker: Broker, name: str, error: Callable[[], Exception], way: str) -> int:
-    """Live through a fault at the first read or write, at the second, and so on. Returns how many there are."""
+async def every_fault(
+    adapter: Adapter, broker: Broker, unique_name: str, error: Callable[[], Exception], way: str
+) -> int:
+    """Raise a fault at the first read or write, then at the second, and so on.
+
+    Returns the number of reads or writes.
+    """
     for number in itertools.count(1):
         with failing(Fault(error(), way, number)) as fault, suppress(BrokerUnavailable):
-            await life_of_a_session(adapter, broker, name)
+            await life_of_a_session(adapter, broker, unique_name)
         if not fault.raised:
             return number - 1
     raise AssertionError
@@ -69,9 +74,9 @@ async def every_fault(adapter: Adapter, broker: Broker, name: str, error: Callab
 @each_error
 @pytest.mark.parametrize("way", ["read", "write"])
 async def test_a_session_raises_only_broker_errors(
-    adapter: Adapter, served: Served, name: str, error: Callable[[], Exception], way: str
+    adapter: Adapter, shared_broker: RunningBroker, unique_name: str, error: Callable[[], Exception], way: str
 ) -> None:
-    assert await every_fault(adapter, served.broker, name, error, way) >= 5
+    assert await every_fault(adapter, shared_broker.broker, unique_name, error, way) >= 5
 
 
 @pytest.mark.usefixtures("faulty_sockets")
@@ -85,52 +90,52 @@ async def test_a_session_over_tls_raises_only_broker_errors(
 
 
 async def test_a_reset_during_an_acknowledgement_is_a_broker_error(
-    adapter: Adapter, served: Served, between: Proxy, name: str
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    async with adapter.connect(served.through(between.url)) as session:
-        between.rules.append(publishing(lambda _: True, Do.RESET))
-        receipt = await session.publish(name, b"")
+    async with adapter.connect(shared_broker.through(broker_proxy.url)) as session:
+        broker_proxy.rules.append(publishing(lambda _: True, Do.RESET))
+        receipt = await session.publish(unique_name, b"")
         with pytest.raises(BrokerUnavailable):
             await receipt.acknowledged()
         with pytest.raises(BrokerUnavailable):
-            await session.publish(name, b"")
+            await session.publish(unique_name, b"")
         assert not session.connected
 
 
 @pytest.mark.parametrize("packet_kind", [CONNACK, PUBACK, SUBACK])
 async def test_a_truncated_packet_is_a_broker_error(
-    adapter: Adapter, served: Served, between: Proxy, name: str, packet_kind: int
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str, packet_kind: int
 ) -> None:
-    between.rules.append(to_client(packet_kind, Do.TRUNCATE))
+    broker_proxy.rules.append(to_client(packet_kind, Do.TRUNCATE))
     with pytest.raises(BrokerUnavailable):
-        await life_of_a_session(adapter, served.through(between.url), name)
+        await life_of_a_session(adapter, shared_broker.through(broker_proxy.url), unique_name)
 
 
 async def test_a_callers_timeout_is_raised_as_a_timeout(
-    adapter: Adapter, served: Served, between: Proxy, name: str
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    async with adapter.connect(served.through(between.url)) as session:
-        between.rules.append(to_client(PUBACK, Do.HOLD))
-        receipt = await session.publish(name, b"")
+    async with adapter.connect(shared_broker.through(broker_proxy.url)) as session:
+        broker_proxy.rules.append(to_client(PUBACK, Do.HOLD))
+        receipt = await session.publish(unique_name, b"")
         for wait in (receipt.acknowledged, receipt.wait, session.messages().__anext__):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await wait()
-        await eventually(lambda: between.published == [name], what="published")
-        between.rules.clear()
-        await between.release()
+        await eventually(lambda: broker_proxy.published == [unique_name], what="published")
+        broker_proxy.rules.clear()
+        await broker_proxy.release()
         await settled(receipt)
         assert receipt.taken
 
 
 async def test_a_half_open_connection_is_noticed_within_the_keepalive(
-    adapter: Adapter, served: Served, between: Proxy, name: str
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    """The connection is open, but nothing comes over it. The session ends after 1.5 times the keepalive."""
+    """The connection is open, but no data arrives. The session ends after 1.5 times the keepalive."""
     keepalive = 1
-    async with adapter.connect(replace(served.through(between.url), keepalive=keepalive)) as session:
-        between.rules.append(lambda _: Do.DROP)
-        receipt = await session.publish(name, b"")
+    async with adapter.connect(replace(shared_broker.through(broker_proxy.url), keepalive=keepalive)) as session:
+        broker_proxy.rules.append(lambda _: Do.DROP)
+        receipt = await session.publish(unique_name, b"")
         began = time.monotonic()
         await ended(session)
         assert time.monotonic() - began < 1.5 * keepalive + 3
@@ -139,7 +144,7 @@ async def test_a_half_open_connection_is_noticed_within_the_keepalive(
 
 
 async def test_a_session_without_traffic_is_kept_alive(
-    adapter: Adapter, served: Served, between: Proxy, name: str
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
     pings: list[Packet] = []
 
@@ -147,8 +152,8 @@ async def test_a_session_without_traffic_is_kept_alive(
         if packet.kind == PINGREQ:
             pings.append(packet)
 
-    between.rules.append(note)
-    async with adapter.connect(replace(served.through(between.url), keepalive=1)) as session:
+    broker_proxy.rules.append(note)
+    async with adapter.connect(replace(shared_broker.through(broker_proxy.url), keepalive=1)) as session:
         await eventually(lambda: len(pings) >= 3, what="asked for a sign of life")
         assert session.connected
-        await (await session.publish(name, b"")).acknowledged()
+        await (await session.publish(unique_name, b"")).acknowledged()

@@ -1,4 +1,4 @@
-"""A session or a subscription that the broker refuses: the error message says why, and its hint what to do."""
+"""The broker refuses a session or a subscription: the error message gives the reason, and its hint the remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rollwave.errors import BrokerUnavailable
 from rollwave.mqtt.broker import Broker, Protocol
 from tests.integration.mqtt_contract.adapters import Adapter
-from tests.integration.mqtt_contract.brokers import KINDS, PASSWORD, USER, Kind, Served, on
+from tests.integration.mqtt_contract.brokers import KINDS, PASSWORD, USER, Kind, RunningBroker, on
 from tests.proxy import CONNACK, CONNECT, Do, Packet, Proxy, subscribing, to_client
 from tests.servers import Mosquitto
 from tests.shipped import ShippedMosquitto
@@ -32,12 +32,14 @@ async def refusal(adapter: Adapter, broker: Broker, client_id: str = "") -> Brok
 async def test_an_unknown_login_is_refused_with_a_hint(
     adapter: Adapter, kind: Kind, tmp_path: Path, login: tuple[str | None, str | None]
 ) -> None:
-    with kind.start(tmp_path, login=True) as served:
-        async with adapter.connect(replace(served.broker, username=USER, password=PASSWORD)):
+    with kind.start(tmp_path, login=True) as shared_broker:
+        async with adapter.connect(replace(shared_broker.broker, username=USER, password=PASSWORD)):
             pass
-        error = await refusal(adapter, replace(served.broker, username=login[0], password=login[1]))
+        error = await refusal(adapter, replace(shared_broker.broker, username=login[0], password=login[1]))
     assert kind.abilities.bad_login in str(error)
-    assert (LOGIN_HINT in error.hint) is ("reason_code" in kind.abilities.bad_login), "where the broker says so"
+    assert (LOGIN_HINT in error.hint) is ("reason_code" in kind.abilities.bad_login), (
+        "where the broker gives the reason"
+    )
 
 
 _MQTT_5_CODES = {0x80: False, 0x85: False, 0x86: True, 0x87: True, 0x88: False, 0x89: False, 0x8A: False, 0x97: False}
@@ -51,33 +53,37 @@ CODES = [
 
 @pytest.mark.parametrize(("kind", "code", "is_login"), CODES, indirect=["kind"])
 async def test_the_error_names_every_reason_code_of_a_refused_connection(
-    adapter: Adapter, served: Served, between: Proxy, code: int, is_login: bool
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, code: int, is_login: bool
 ) -> None:
     def refuse(packet: Packet) -> Do | None:
         return Do.REFUSE if packet.kind == CONNECT else None
 
-    between.reason = code
-    between.rules.append(refuse)
-    error = await refusal(adapter, served.through(between.url))
+    broker_proxy.reason = code
+    broker_proxy.rules.append(refuse)
+    error = await refusal(adapter, shared_broker.through(broker_proxy.url))
     assert f"reason_code={code}" in str(error)
     assert (LOGIN_HINT in error.hint) is is_login
 
 
 @on(lambda able: bool(able.bad_client_id))
-async def test_a_client_id_that_the_broker_refuses_is_a_broker_error(adapter: Adapter, served: Served) -> None:
-    await refusal(adapter, served.broker, served.abilities.bad_client_id)
+async def test_a_client_id_that_the_broker_refuses_is_a_broker_error(
+    adapter: Adapter, shared_broker: RunningBroker
+) -> None:
+    await refusal(adapter, shared_broker.broker, shared_broker.abilities.bad_client_id)
 
 
-async def test_a_client_id_that_mqtt_does_not_allow_is_a_broker_error(adapter: Adapter, served: Served) -> None:
-    await refusal(adapter, served.broker, "a\x00b")
+async def test_a_client_id_that_mqtt_does_not_allow_is_a_broker_error(
+    adapter: Adapter, shared_broker: RunningBroker
+) -> None:
+    await refusal(adapter, shared_broker.broker, "a\x00b")
 
 
 async def test_connecting_to_a_silent_broker_ends_after_the_timeout(
-    adapter: Adapter, served: Served, between: Proxy
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy
 ) -> None:
-    between.rules.append(to_client(CONNACK, Do.DROP))
+    broker_proxy.rules.append(to_client(CONNACK, Do.DROP))
     with pytest.raises(BrokerUnavailable):
-        async with asyncio.timeout(15), adapter.connect(served.through(between.url), timeout=0.3):
+        async with asyncio.timeout(15), adapter.connect(shared_broker.through(broker_proxy.url), timeout=0.3):
             pass
 
 
@@ -96,7 +102,7 @@ async def test_an_invalid_host_name_is_a_broker_error(adapter: Adapter) -> None:
 async def test_the_hint_for_a_wrong_url_scheme_names_the_other_scheme(
     adapter: Adapter, shipped_mosquitto: ShippedMosquitto, mosquitto: Mosquitto, protocol: Protocol
 ) -> None:
-    """TLS spoken to a broker that speaks none, or the other way round."""
+    """TLS to a broker without TLS, and the other way round."""
     plaintext = shipped_mosquitto.url.replace("mqtts://", "mqtt://")
     assert "mqtts://" in (await refusal(adapter, Broker.from_url(plaintext, protocol=protocol))).hint
     encrypted = mosquitto.url.replace("mqtt://", "mqtts://")
@@ -106,13 +112,13 @@ async def test_the_hint_for_a_wrong_url_scheme_names_the_other_scheme(
 
 
 async def test_a_refused_subscription_is_a_broker_error_that_names_the_filters(
-    adapter: Adapter, served: Served, between: Proxy, name: str
+    adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
-    between.rules.append(subscribing(lambda topic_filter: topic_filter.endswith("/no"), Do.REFUSE))
-    async with adapter.connect(served.through(between.url)) as session:
+    broker_proxy.rules.append(subscribing(lambda topic_filter: topic_filter.endswith("/no"), Do.REFUSE))
+    async with adapter.connect(shared_broker.through(broker_proxy.url)) as session:
         for subscribe in (session.subscribe, session.subscribe_to_state):
-            with pytest.raises(BrokerUnavailable, match=f"{name}/no") as refused:
-                await subscribe(f"{name}/yes", f"{name}/no")
+            with pytest.raises(BrokerUnavailable, match=f"{unique_name}/no") as refused:
+                await subscribe(f"{unique_name}/yes", f"{unique_name}/no")
             assert "ACL" in refused.value.hint
-        await session.subscribe(f"{name}/yes")
+        await session.subscribe(f"{unique_name}/yes")
         assert session.connected

@@ -57,7 +57,7 @@ def test_a_small_rate_is_divided_into_fewer_steps() -> None:
     def first(rate: int) -> int:
         return tokens_of(Pace(rate, 10.0, steps=20), age=None, used=0).number
 
-    assert first(10) == 10, "few are no burst"
+    assert first(10) == 10, "the burst is small"
     assert first(SMALLEST_STEP_DEVICES * 4) == SMALLEST_STEP_DEVICES
     assert first(SMALLEST_STEP_DEVICES * 40) == SMALLEST_STEP_DEVICES * 2
 
@@ -76,7 +76,7 @@ def test_each_step_permits_its_share_and_the_interval_the_whole_rate(rate: int, 
             now += left.more_in + tick * 1e-9
     assert used == rate
     assert max(claims) <= max(2 * SMALLEST_STEP_DEVICES, -(-rate // steps)), (
-        "no more at once than a step's share, rounded up"
+        "at most a step's share at once, rounded up"
     )
     assert now < tick, "all of them within the interval"
     done = tokens_of(pace, age=now, used=used)

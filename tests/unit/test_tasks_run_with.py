@@ -1,4 +1,4 @@
-"""Work that runs beside other work: no error is lost, and no lost cancellation holds anything up."""
+"""Work that runs beside other work: no error is lost, and a lost cancellation blocks nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollwave.tasks import causes, run_with, start
 GRACE = 0.2
 
 
-class Stubborn:
+class IgnoresCancellations:
     """Work that ignores its first cancellations."""
 
     def __init__(self, ignores: int) -> None:
@@ -46,16 +46,16 @@ def run(main: Coroutine[Any, Any, None], *beside: Coroutine[Any, Any, None]) -> 
 
 
 async def test_companion_tasks_end_with_the_main_work() -> None:
-    stubborn = Stubborn(1)
-    await run(nothing(), stubborn.work(), nothing())
-    assert stubborn.cancelled == 2
+    ignoring = IgnoresCancellations(1)
+    await run(nothing(), ignoring.work(), nothing())
+    assert ignoring.cancelled == 2
 
 
 async def test_work_that_ignores_cancellation_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:
-    stubborn = Stubborn(1000)
-    await run(nothing(), stubborn.work())
+    ignoring = IgnoresCancellations(1000)
+    await run(nothing(), ignoring.work())
     assert [record.message for record in caplog.records] == ["ota_task_stuck"]
-    stubborn.ignores = 0
+    ignoring.ignores = 0
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
 
@@ -83,14 +83,14 @@ async def test_several_errors_are_all_raised() -> None:
 
 
 async def test_a_cancellation_is_passed_to_the_main_work() -> None:
-    stubborn = Stubborn(1)
-    running = asyncio.create_task(run_with(for_ever(), stubborn.work(), grace=GRACE, within=2.0))
+    ignoring = IgnoresCancellations(1)
+    running = asyncio.create_task(run_with(for_ever(), ignoring.work(), grace=GRACE, within=2.0))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     running.cancel()
     await asyncio.wait({running}, timeout=5)
     assert running.cancelled()
-    assert stubborn.cancelled == 2
+    assert ignoring.cancelled == 2
 
 
 async def test_the_error_of_an_abandoned_task_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ NOT_A_MESSAGE: Any = None
 
 
 class Commits:
-    """Batches of one message each, as they are begun, and ended once their message's turn to end has come."""
+    """Batches of one message each, in the order begun. A batch ends when its message is released."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -45,7 +45,7 @@ async def filled(*topics: str) -> MessageQueue:
 
 async def until_begun(commits: Commits, *topics: str) -> None:
     await eventually(lambda: commits.begun == list(topics), timeout=5)
-    for _ in range(10):  # whatever could be begun now, would be
+    for _ in range(10):  # By now, every batch that may begin has begun.
         await asyncio.sleep(0)
     assert commits.begun == list(topics)
 
@@ -133,7 +133,7 @@ async def test_cancelled_after_an_error_it_still_finishes_running_commits() -> N
     await until_begun(commits, "a", "b")
     commits.may_end["a"].set()
     await eventually(lambda: commits.ended == ["a"], timeout=5)
-    for _ in range(10):  # it is waiting for the other one now
+    for _ in range(10):  # It waits for the other batch now.
         await asyncio.sleep(0)
     running.cancel()
     await asyncio.sleep(0)

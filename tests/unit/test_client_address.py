@@ -40,10 +40,10 @@ def test_valid_api_urls_are_accepted(written: str, used: str) -> None:
 def test_an_invalid_api_url_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Api(url, "key")
-    told = f"{refused.value} {refused.value.hint}"
-    assert "ROLLWAVE_API_URL" in told
-    assert "hunter2" not in told
-    assert "hun ter2" not in told
+    message = f"{refused.value} {refused.value.hint}"
+    assert "ROLLWAVE_API_URL" in message
+    assert "hunter2" not in message
+    assert "hun ter2" not in message
 
 
 def test_a_key_that_cannot_be_sent_is_not_quoted() -> None:

@@ -1,4 +1,4 @@
-"""Policies that a table shall have, and which of those that it has are others."""
+"""Row-level security policies: which ones a table must have, and which of its own differ."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_policy_for_another_role_is_a_different_policy() -> None:
 
 
 def test_a_hosts_own_policies_do_not_stop_the_engine() -> None:
-    """It works until the next `rollwave migrate`, which drops what lets everybody in."""
+    """It works until the next `rollwave migrate`, which drops policies that let every tenant in."""
     repairs = policy_repairs(replace(ADOPTED, had_row_security=True), wanted(ADOPTED))
     assert not any(each.needed for each in repairs)
     assert repairs[-1].fault == "the policy rollwave_host on ota_campaigns gives all roles access"

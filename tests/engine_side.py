@@ -1,4 +1,4 @@
-"""The engine's end of the wire, in a test's hand: commands out, reports in."""
+"""The engine's side of the MQTT contract, controlled by a test: it sends commands and receives reports."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TENANT = "north"
 
 
 @dataclass
-class Wire:
-    """Publishes commands and keeps the reports of each device, in the order they came."""
+class EngineSide:
+    """Publishes commands, and keeps the reports of each device in the order received."""
 
     session: Session
     reports: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
@@ -36,19 +36,19 @@ class Wire:
         version: str = "2.0.0",
         size: int | None = None,
     ) -> None:
-        """Send one command; returns once the broker has it."""
+        """Send one command. Returns after the broker has acknowledged it."""
         body = encode_command(campaign, url, version, checksum, size)
         receipt = await self.session.publish(command_topic(TENANT, device), body, attempt=attempt)
         await receipt.acknowledged()
 
     def outcomes(self, device: str) -> list[str]:
-        """The final words of ``device`` so far."""
+        """The final statuses that ``device`` has reported so far."""
         return [report["status"] for report in self.reports[device] if report["status"] in {"SUCCESS", "FAILED"}]
 
     def statuses(self, device: str) -> list[str]:
-        """All its statuses so far, repeats in a row once."""
-        words = [report["status"] for report in self.reports[device]]
-        return [word for index, word in enumerate(words) if index == 0 or words[index - 1] != word]
+        """All statuses that it has reported so far, without repeats in a row."""
+        statuses = [report["status"] for report in self.reports[device]]
+        return [status for index, status in enumerate(statuses) if index == 0 or statuses[index - 1] != status]
 
     async def collect(self) -> None:
         async for incoming in self.session.messages():
@@ -58,13 +58,13 @@ class Wire:
 
 
 @asynccontextmanager
-async def open_wire(url: str) -> AsyncIterator[Wire]:
+async def open_engine_side(url: str) -> AsyncIterator[EngineSide]:
     async with Session.connect(Broker.from_url(url)) as session:
         await session.subscribe(STATUS_FILTER)
-        wire = Wire(session)
-        collector = asyncio.create_task(wire.collect())
+        engine_side = EngineSide(session)
+        collector = asyncio.create_task(engine_side.collect())
         try:
-            yield wire
+            yield engine_side
         finally:
             collector.cancel()
             await asyncio.gather(collector, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer (`make fuzz` for a long one), and of what it would hardly come upon by itself."""
+"""A short run of the fuzzer (`make fuzz` for a long one), and inputs that it would hardly find."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests import fuzz
 
 
 @pytest.fixture(autouse=True, scope="module")
-def nothing_of_other_tests_is_collected_meanwhile() -> Iterator[None]:
-    """How long a payload takes is measured; a pass over all that a session has piled up is not its doing."""
+def no_garbage_collection() -> Iterator[None]:
+    """The test measures the time per payload, so no garbage of other tests is collected meanwhile."""
     gc.collect()
     gc.freeze()
     yield
@@ -26,9 +26,9 @@ def nothing_of_other_tests_is_collected_meanwhile() -> Iterator[None]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_reports_never_raise_and_accepted_ones_can_be_stored(seed: int) -> None:
-    luck = random.Random(seed)
-    became = {fuzz.one(luck)[1] for _ in range(2500)}
-    assert became == {"report", "rejected", "undecodable", "empty", "status topic", "no status topic"}
+    rng = random.Random(seed)
+    outcomes = {fuzz.one(rng)[1] for _ in range(2500)}
+    assert outcomes == {"report", "rejected", "undecodable", "empty", "status topic", "no status topic"}
 
 
 @pytest.mark.parametrize("payload", fuzz.PAYLOADS + fuzz.LARGE, ids=lambda payload: repr(payload[:24]))

@@ -1,4 +1,4 @@
-"""Every class of payload that a device may send, and the answer it gets."""
+"""Every kind of payload that a device may send, and its parsed result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-"""What JSON text can say."""
+"""Values that JSON text can express."""
 
 
 def body(**changes: Any) -> bytes:
@@ -26,8 +26,8 @@ def body(**changes: Any) -> bytes:
 
 
 def test_the_four_keys_of_the_contract_are_read() -> None:
-    said = parse(b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": 75, "error": "slow"}')
-    assert said == Report(CampaignId(7), ExecutionStatus.DOWNLOADING, 75, "slow")
+    report = parse(b'{"campaign_id": 7, "status": "DOWNLOADING", "progress": 75, "error": "slow"}')
+    assert report == Report(CampaignId(7), ExecutionStatus.DOWNLOADING, 75, "slow")
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_an_empty_payload_is_parsed_as_empty() -> None:
     ],
 )
 def test_invalid_progress_is_sanitised_and_the_status_kept(progress: object, read: int | None) -> None:
-    said = parse(body(progress=progress))
-    assert isinstance(said, Report)
-    assert said.progress == read
+    report = parse(body(progress=progress))
+    assert isinstance(report, Report)
+    assert report.progress == read
 
 
 def test_success_always_has_progress_100() -> None:
-    said = parse(body(status="success", progress=10))
-    assert isinstance(said, Report)
-    assert (said.status, said.progress) == (ExecutionStatus.SUCCESS, 100)
+    report = parse(body(status="success", progress=10))
+    assert isinstance(report, Report)
+    assert (report.status, report.progress) == (ExecutionStatus.SUCCESS, 100)
 
 
 @pytest.mark.parametrize(
@@ -101,22 +101,22 @@ def test_success_always_has_progress_100() -> None:
     ],
 )
 def test_an_invalid_error_is_sanitised_and_the_status_kept(error: object, read: str | None) -> None:
-    said = parse(body(status="FAILED", error=error))
-    assert isinstance(said, Report)
-    assert said.error == read
+    report = parse(body(status="FAILED", error=error))
+    assert isinstance(report, Report)
+    assert report.error == read
 
 
 def test_a_long_error_is_cut_by_its_bytes() -> None:
-    said = parse(body(status="FAILED", error="\U0001f525" * 2000))
-    assert isinstance(said, Report)
-    assert said.error is not None
-    assert len(said.error.encode()) <= MAX_ERROR
+    report = parse(body(status="FAILED", error="\U0001f525" * 2000))
+    assert isinstance(report, Report)
+    assert report.error is not None
+    assert len(report.error.encode()) <= MAX_ERROR
 
 
 def test_nul_characters_are_removed_before_an_error_is_cut() -> None:
-    said = parse(body(status="FAILED", error="\x00" * 2000 + "x"))
-    assert isinstance(said, Report)
-    assert said.error == "x"
+    report = parse(body(status="FAILED", error="\x00" * 2000 + "x"))
+    assert isinstance(report, Report)
+    assert report.error == "x"
 
 
 def test_unknown_keys_are_ignored() -> None:
@@ -133,10 +133,10 @@ def test_unknown_keys_are_ignored() -> None:
     ],
 )
 def test_an_unreadable_attempt_counts_as_not_given_and_the_status_is_kept(attempt: object, read: int | None) -> None:
-    said = parse(body(status="SUCCESS", attempt=attempt))
-    assert said == Report(CampaignId(7), ExecutionStatus.SUCCESS, 100, None, read)
-    assert isinstance(said, Report)
-    assert said.attempt is None or type(said.attempt) is int
+    report = parse(body(status="SUCCESS", attempt=attempt))
+    assert report == Report(CampaignId(7), ExecutionStatus.SUCCESS, 100, None, read)
+    assert isinstance(report, Report)
+    assert report.attempt is None or type(report.attempt) is int
 
 
 OPTIONAL = ("progress", "error", "attempt", "code", "version", "more")
@@ -145,14 +145,14 @@ OPTIONAL = ("progress", "error", "attempt", "code", "version", "more")
 @pytest.mark.parametrize("key", OPTIONAL)
 @given(value=json_values)
 def test_an_optional_key_never_costs_the_status(key: str, value: object) -> None:
-    said = parse(json.dumps({"campaign_id": 7, "status": "SUCCESS", key: value}).encode())
-    assert isinstance(said, Report)
-    assert said.status is ExecutionStatus.SUCCESS
+    report = parse(json.dumps({"campaign_id": 7, "status": "SUCCESS", key: value}).encode())
+    assert isinstance(report, Report)
+    assert report.status is ExecutionStatus.SUCCESS
 
 
 @pytest.mark.parametrize("key", OPTIONAL)
 def test_a_deeply_nested_value_costs_the_status_only_if_unparseable(key: str) -> None:
-    """Writing an object as JSON takes more of the stack than reading it does."""
+    """Writing an object as JSON uses more stack than reading it."""
     for depth in range(900, 1000):
         value = b'{"a":' * depth + b"1" + b"}" * depth
         body = b'{"campaign_id": 7, "status": "FAILED", "%s": ' + value + b"}"
@@ -167,9 +167,9 @@ def test_a_deeply_nested_value_costs_the_status_only_if_unparseable(key: str) ->
 )
 @example(b'{"campaign_id": 7, "status": "FAILED", "error": "\\ud83d"}')
 def test_parsing_never_raises_and_its_result_can_be_stored(payload: bytes) -> None:
-    said = parse(payload)
-    if isinstance(said, Report):
-        assert 0 < said.campaign_id < 2**63
-        assert said.progress is None or 0 <= said.progress <= 100
-        assert said.attempt is None or 0 < said.attempt <= MAX_ATTEMPT
-        assert said.error is None or ("\x00" not in said.error and len(said.error.encode()) <= MAX_ERROR)
+    report = parse(payload)
+    if isinstance(report, Report):
+        assert 0 < report.campaign_id < 2**63
+        assert report.progress is None or 0 <= report.progress <= 100
+        assert report.attempt is None or 0 < report.attempt <= MAX_ATTEMPT
+        assert report.error is None or ("\x00" not in report.error and len(report.error.encode()) <= MAX_ERROR)
