@@ -5,11 +5,18 @@ from math import inf
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rollwave.domain.reports.throttle import BURST, EARNED_EVERY_SECONDS, LEEWAY, PROGRESS_STEP_POINTS, Talk, charged
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.reports.outcome import Outcome
+from rollwave.domain.reports.outcome import (
+    BURST,
+    EARNED_EVERY_SECONDS,
+    LEEWAY,
+    PROGRESS_STEP_POINTS,
+    Outcome,
+    Talk,
+    charged,
+)
 from rollwave.domain.reports.parse import Report
 
 S = ExecutionStatus
