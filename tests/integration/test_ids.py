@@ -26,10 +26,13 @@ from tests.engine import (
     connect,
     devices,
     events,
+    incoming_report,
     insert_campaign,
+    mark_sent,
     wait_until_ended,
     worker,
 )
+from tests.in_process import ingest
 from tests.servers import Mosquitto
 from tests.support import eventually, psql, rollwave
 
@@ -192,6 +195,28 @@ async def test_a_latin1_database_stores_what_it_can_and_the_engine_continues(
         await eventually(lambda: events(running, "ota_status_invalid_data"), what="the invalid report is logged")
         assert not events(running, "ota_reports_delayed")
         assert not events(running, "ota_campaign_error")
+
+
+@pytest.fixture
+async def sql_ascii(postgres_url: str) -> AsyncIterator[str]:
+    psql(postgres_url, "CREATE DATABASE bytewise TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    url = postgres_url.replace("@/postgres?", "@/bytewise?")
+    await migrate(url)
+    yield url
+    psql(postgres_url, "DROP DATABASE bytewise WITH (FORCE)")
+
+
+async def test_a_sql_ascii_database_stores_the_whole_text_of_a_failure(sql_ascii: str) -> None:
+    """It takes any bytes as text, and no escape beyond ASCII in JSON."""
+    async with create_pool(sql_ascii) as pool, connect(sql_ascii) as host:
+        campaign = await insert_campaign(host, 1, abort_threshold=1.0)
+        await mark_sent(host, campaign, ["dev-1"])
+        await ingest(pool, [incoming_report("dev-1", campaign, "FAILED", error="défaut")])
+        assert await host.fetchval("SELECT error_message FROM ota_device_status") == "défaut"
+        [reason] = await host.fetch(
+            "SELECT detail ->> 'reason' AS reason FROM ota_campaign_history WHERE event = 'attempt_failed'"
+        )
+        assert reason["reason"] == "défaut"
 
 
 async def test_over_http_a_latin1_database_refuses_what_it_cannot_store(latin1: str) -> None:

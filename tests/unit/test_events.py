@@ -122,6 +122,12 @@ def test_what_cannot_be_read_is_unknown_and_complete(word: str, detail: dict[str
     assert event.to_detail() == detail
 
 
+@pytest.mark.parametrize("detail", [[], [1], 3, "words", True, None])
+def test_a_detail_that_is_no_object_is_unknown_and_kept(detail: object) -> None:
+    """As somebody may write it by hand: consumers go on after such an event."""
+    assert read("created", detail, "gw-1") == Unknown("created", device_id="gw-1", more={"detail": detail})
+
+
 @given(st.sampled_from([*EVENTS, "moved_house"]), json_objects)
 def test_reading_never_raises_and_loses_nothing(word: str, detail: dict[str, Any]) -> None:
     event = read(word, detail, "gw-1")

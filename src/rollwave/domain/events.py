@@ -245,8 +245,10 @@ class Entry(Generic[Kind_co]):
     actor: str
 
 
-def read(word: str, detail: Mapping[str, object], device_id: str | None = None) -> Event:
+def read(word: str, detail: object, device_id: str | None = None) -> Event:
     """Read an event from its word and its stored fields. What this version cannot read is an :class:`Unknown`."""
+    if not isinstance(detail, Mapping):  # written by hand
+        return Unknown(word, device_id=device_id, more={"detail": detail})
     try:
         return EVENTS[word].from_detail(detail, device_id)
     except (KeyError, ValueError):

@@ -64,7 +64,8 @@ async def _append(connection: Connection, tenant_id: str, entries: Sequence[Entr
         [each.event.device_id for each in entries],
         [each.event.word for each in entries],
         [each.actor for each in entries],
-        json.dumps([each.event.to_detail() for each in entries]),
+        # Not escaped: PostgreSQL reads an escape only if the database can hold the character.
+        json.dumps([each.event.to_detail() for each in entries], ensure_ascii=False),
     )
     await connection.execute(_sql["append"], tenant_id, *columns)
 
@@ -88,10 +89,18 @@ async def read(pool: Pool, tenant_id: str, *, after: int, limit: int) -> list[Re
             moment(row["at"]),
             row["campaign_id"],
             row["actor"],
-            events.read(row["event"], json.loads(row["detail"]), row["device_id"]),
+            events.read(row["event"], _detail(row["detail"]), row["device_id"]),
         )
         for row in rows
     ]
+
+
+def _detail(text: str | None) -> object:
+    """What is stored of an event. Somebody may have written a string in place of an object."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text
 
 
 async def _settled(connection: Connection) -> bool:
