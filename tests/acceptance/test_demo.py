@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -64,6 +66,41 @@ async def test_a_signal_stops_the_demo_and_all_its_processes(
     (data,) = demo_folder.iterdir()
     assert demo.output().splitlines()[-1] == f"Stopped. The data is in {data}"
     await eventually(lambda: processes(demo_folder) == [])
+
+
+INTERRUPTED_IN_A_FINALIZER = """
+import signal, sys
+from pathlib import Path
+from rollwave.demo.main import play
+
+class Interrupts:
+    def __del__(self) -> None:
+        signal.raise_signal(getattr(signal, sys.argv[2]))
+
+class Folder(type(Path())):
+    def mkdir(self, *args: object, **options: object) -> None:
+        super().mkdir(*args, **options)
+        Interrupts()
+
+play(Folder(sys.argv[1]), stay=False, picture=None)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_during_a_finalizer_stops_the_demo(demo_folder: Path, number: str) -> None:
+    """Python ignores an exception that is raised while an object is finalized."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IN_A_FINALIZER, str(demo_folder / "data"), number],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Exception ignored" in done.stderr
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert done.stdout.splitlines()[-1] == f"Stopped. The data is in {demo_folder / 'data'}"
+    assert "wave" not in done.stdout
+    assert processes(demo_folder) == []
 
 
 def test_the_demo_explains_why_it_cannot_use_a_folder(tmp_path: Path) -> None:

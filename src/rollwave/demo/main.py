@@ -26,20 +26,26 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
         RollwaveError: a server does not start, or fails.
         KeyboardInterrupt: the demo was interrupted. All servers are stopped before this is raised.
     """
-    # SIGTERM and SIGHUP stop the demo in the same way as Ctrl-C.
-    signals: list[int] = []
+    # SIGTERM and SIGHUP stop the demo in the same way as Ctrl-C. Python ignores an exception that is raised
+    # while an object is finalized: the signals that arrive during the start are remembered.
+    interrupts: list[int] = []
 
-    def stop(number: int, _: object) -> None:
-        signals.append(number)
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    def as_ctrl_c(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        signal.signal(number, as_ctrl_c)
     console = Console()
     folder = data_folder(data)
     try:
         with screen(console, picture) as shown, running_servers(folder, shown.step) as servers:
-            if signals:  # Python ignores a KeyboardInterrupt that is raised in a finalizer
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio replaces this one, by cancellation
+            if interrupts:
                 signal.raise_signal(signal.SIGINT)
             return asyncio.run(_play(servers, shown, stay=stay and console.is_terminal))
     except KeyboardInterrupt:
