@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.gates import GateName
-from rollwave.domain.refusal import Refusal
 from rollwave.engine.explain import explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
 from rollwave.engine.upkeep.counters import Counters

@@ -25,7 +25,7 @@ def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
     from rollwave.store.database import create_pool
     from rollwave.store.migrate import require_current_schema
     from rollwave.store.outage import is_outage
-    from rollwave.store.refusals import refusing
+    from rollwave.store.rejected_values import refusing
 
     async def run() -> T:
         settings = Settings.load()

@@ -32,7 +32,7 @@ from rollwave.api.schemas.campaigns import (
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
-from rollwave.engine import commands, explain
+from rollwave.engine import explain, operations
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
 
@@ -79,7 +79,7 @@ async def create_campaign(
     With an `Idempotency-Key`, a repeated request answers with the same campaign. Another request with a used key is a
     conflict, and so is a group without members.
     """
-    campaign_id = await commands.create_campaign(
+    campaign_id = await operations.create_campaign(
         pool,
         grant.tenant_id,
         NewCampaign(**body.model_dump()),
@@ -99,14 +99,14 @@ async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber)
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
 async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
     """Start sending, or continue after a pause. To start a running campaign changes nothing."""
-    status = await commands.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
     return CampaignState(id=campaign_id, status=status)
 
 
 @router.post("/{campaign_id}/pause", summary="Pause a campaign", responses=problems(404, 409))
 async def pause_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
     """Stop sending until the campaign is started again. Reports are still taken. Pausing again changes nothing."""
-    status = await commands.pause_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    status = await operations.pause_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
     return CampaignState(id=campaign_id, status=status)
 
 
@@ -116,7 +116,7 @@ async def abort_campaign(
 ) -> CampaignState:
     """Stop a campaign for good. Devices that were never sent to become SKIPPED; devices in progress may finish."""
     reason = body.reason if body else None
-    status = await commands.abort_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
+    status = await operations.abort_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
     return CampaignState(id=campaign_id, status=status)
 
 

@@ -9,7 +9,7 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UP
 
 -- name: get
 -- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap. Nothing of it may be sent
--- where the installation belongs to another database (at_home).
+-- where the installation belongs to another database (in_own_database).
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
        c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
@@ -26,7 +26,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0 AS counted,
        c.pending + c.downloading + c.installing + c.succeeded + c.failed + c.skipped IS NOT NULL AS counting,
        NOT EXISTS (SELECT FROM rollwave_installation i
-                   WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS at_home
+                   WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS in_own_database
 FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
 WHERE c.tenant_id = $1 AND c.id = $2;

@@ -133,7 +133,7 @@ WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
 -- name: release
 -- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it does not
--- take them while it takes others ($6: domain.refusal), that doubles each time, up to $7 seconds: a refused device must
+-- take them while it takes others ($6: domain.broker_refusal), that doubles each time, up to $7 seconds: a refused device must
 -- not hold up its neighbours.
 -- Not applied: the lease had ended and another worker has it.
 WITH unsent AS (
