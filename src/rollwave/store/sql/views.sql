@@ -136,15 +136,11 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
             WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
               AND id < d.id AND d.status = 'PENDING' AND d.attempt = 0
             ORDER BY id LIMIT $6) AS fresh) AS ahead_fresh,
-       (SELECT count(*)::int FROM (
-            SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
-                   suspended_before
-            FROM ota_device_status
-            WHERE tenant_id = $1 AND campaign_id = $2::bigint
-              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-              AND (due_at <= statement_timestamp() OR due_at IS NULL)
-            ORDER BY due_at NULLS FIRST LIMIT $6) AS o
-        WHERE (o.due_at IS NOT NULL OR o.status = 'PENDING')
+       before.again AS ahead_again, before.due AS due_looked_at
+FROM ota_device_status d
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE o.due)::int AS due, count(*) FILTER (
+        WHERE o.due AND (o.due_at IS NOT NULL OR o.status = 'PENDING')
           AND (o.status = 'PENDING' OR o.completed_at IS NULL)
           AND (o.attempt > o.sent_attempt OR o.status = 'PENDING'
                OR o.failed_attempt = o.attempt
@@ -153,9 +149,17 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
           AND o.device_id <> d.device_id
           -- Devices set back by hand (due_at NULL) follow those that are due again, and precede those never sent to.
           AND (d.status = 'PENDING' AND d.attempt = 0
-               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id))
-       ) AS ahead_again
-FROM ota_device_status d
+               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id)))::int AS again
+    FROM (
+        SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
+               suspended_before,
+               -- Of devices that are due too, those after this one are not counted, nor do they exhaust $6.
+               COALESCE(due_at <= LEAST(statement_timestamp(), CASE WHEN d.attempt > 0 THEN d.due_at END), true) AS due
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2::bigint
+          AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+        ORDER BY due_at NULLS FIRST LIMIT $6) AS o
+) AS before
 WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
 
 -- name: events_of_device
