@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.commands import start_campaign
+from rollwave.engine.operations import start_campaign
 from rollwave.errors import Conflict
 from rollwave.store import firmware
 from rollwave.store.database import create_pool

@@ -111,8 +111,11 @@ class Upkeep:
     ) -> Look:
         campaign, policy = locked.row, locked.policy
         if locked.unreadable is not None:
-            standing = stop.standing_of(campaign)
-            return Look(await stop.pause_unreadable(connection, campaign.tenant_id, standing, locked.unreadable))
+            return Look(
+                await stop.pause_unreadable(
+                    connection, campaign.tenant_id, stop.counters_of(campaign), locked.unreadable
+                )
+            )
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
@@ -139,7 +142,7 @@ class Upkeep:
             # Idle: another worker counts them too.
             return Look(idle_seconds=SOON_SECONDS) if counted else Look(to_count=True)
         if counted:
-            stopped = await stop.judge(connection, campaign.tenant_id, stop.standing_of(campaign))
+            stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign))
             return Look(stopped) if stopped else None
         return None
 
@@ -158,7 +161,7 @@ class Upkeep:
     async def _conclude(self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int) -> Look:
         """The wave is over, and the counters are right: stop, complete, or open the next one."""
         stopped = await stop.judge(
-            connection, campaign.tenant_id, stop.standing_of(campaign), at_gate=not outlook.finished
+            connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=not outlook.finished
         )
         if stopped:
             return Look(stopped)
