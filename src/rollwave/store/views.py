@@ -10,11 +10,11 @@ from typing import Any
 
 import asyncpg
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE
 from rollwave.domain.policy.facts import DeviceFacts
-from rollwave.domain.refusal import Refusal
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
@@ -191,6 +191,7 @@ async def device(
         finished=row["finished"],
         ahead=row["ahead_fresh"] + row["ahead_again"],
         ahead_fresh=row["ahead_fresh"],
+        ahead_counted=max(row["ahead_fresh"], row["due_looked_at"]) < MOST_COUNTED,
         error=row["error_message"],
     )
 

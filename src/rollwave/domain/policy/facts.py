@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.document import Wave
-from rollwave.domain.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Remaining:
 class Facts:
     """What is known of one campaign.
 
-    ``unreadable`` is why its policy or its firmware cannot be read (None: they can). ``at_home``: this database is
-    the one that the installation belongs to. ``targeted`` is the devices targeted so far while not all are (None: they
-    are). ``counted``: its counters are right and its waves planned. ``heard``: a listener is subscribed, so
+    ``unreadable`` is why its policy or its firmware cannot be read (None: they can). ``in_own_database``: this
+    database is the one that the installation belongs to. ``targeted`` is the devices targeted so far while not all are
+    (None: they are). ``counted``: its counters are right and its waves planned. ``heard``: a listener is subscribed, so
     reports can come in. ``wave`` is the one that may be sent to now, ``sent`` the devices sent to in all, ``in_flight``
     those of them that are not terminal, counted no further than the policy's cap. Of the pace's
     interval of ``tick`` seconds, ``interval_age`` is the seconds since it began (None: none has) and ``interval_used``
@@ -42,7 +42,7 @@ class Facts:
     wave: Wave
     reason: str | None = None
     unreadable: str | None = None
-    at_home: bool = True
+    in_own_database: bool = True
     targeted: int | None = None
     counted: bool = True
     heard: bool = True
@@ -68,7 +68,7 @@ class DeviceFacts:
     ``due_in`` is the seconds until its lease, deadline or delay ends, negative once it has; None: none runs.
     ``addressable``: its id can be a level of a topic. ``out_of_time``: the time that it has in all is over.
     ``finished``: it has ended, whatever its status says: a host wrote over it. ``ahead`` are the devices that a claim
-    takes before it, of which ``ahead_fresh`` were never sent to.
+    takes before it, of which ``ahead_fresh`` were never sent to; where they are not ``ahead_counted``, at least so many.
     """
 
     status: ExecutionStatus
@@ -82,6 +82,7 @@ class DeviceFacts:
     finished: bool = False
     ahead: int = 0
     ahead_fresh: int = 0
+    ahead_counted: bool = True
     error: str | None = None
 
     @property
