@@ -18,7 +18,6 @@ from rollwave.domain.policy.admission import Waiting, admit, count_waiting, expl
 from rollwave.domain.policy.document import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
-from rollwave.domain.refusal import Refusal
 from rollwave.domain.retry import RetryPolicy
 
 NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)
