@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.admission import DueAgain, Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.document import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
@@ -291,17 +291,22 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
     policy: Policy, facts: Facts, queue: Queue
 ) -> None:
     admission = admit(policy, facts)
-    pending = [d for d in queue.placed() if d.status is ExecutionStatus.PENDING and d.addressable]
-    queue = Queue(tuple(pending))
-    pending = queue.placed()
+    queue = Queue(tuple(d for d in queue.devices if d.addressable))
+    placed = queue.placed()
+    pending = [d for d in placed if d.status is ExecutionStatus.PENDING]
     held: dict[GateName, Waiting] = {}
     for device in pending:
         verdict = own(facts, device)
         if verdict is not None and not verdict.open:
             before = held[verdict.gate].devices if verdict.gate in held else 0
             held[verdict.gate] = Waiting(verdict, before + 1)
-    due = sum(not d.fresh for d in pending) - sum(each.devices for each in held.values())
-    waiting = {each.verdict.gate: each for each in count_waiting(admission, pending=len(pending), held=held, due=due)}
+    again = {n for n in queue.claim(len(placed), 0) if not placed[n].fresh}
+    first = queue.claim(admission.tokens, 0)
+    due = DueAgain(
+        len(again), *(sum(placed[n].status is ExecutionStatus.PENDING for n in each) for each in (again, first))
+    )
+    found = count_waiting(admission, pending=len(pending), held=held, due=due)
+    waiting = {each.verdict.gate: each for each in found}
     assert sum(each.devices for each in waiting.values()) == len(pending)
     expected: dict[GateName, int] = {}
     for device in pending:
@@ -309,6 +314,10 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
         gate = GateName.PACE if closed is None else closed.gate
         expected[gate] = expected.get(gate, 0) + 1
     assert {gate: each.devices for gate, each in waiting.items()} == expected
+    claimed = [placed[n] for n in queue.claim(admission.tokens, admission.fresh)]
+    may_go_now = sum(each.status is ExecutionStatus.PENDING for each in claimed)
+    told = [each.verdict.detail["may_go_now"] for each in found if "may_go_now" in each.verdict.detail]
+    assert (told or [0]) == [may_go_now]
 
 
 def test_a_terminal_device_says_how_it_ended() -> None:

@@ -108,18 +108,34 @@ ORDER BY id
 LIMIT $4;
 
 -- name: claimed_and_pending
--- Devices that were claimed and are not terminal, grouped by what a gate looks at; of the $3 that are due first.
-SELECT pending, unacknowledged, refused_for, held, count(*)::int AS devices, min(due_in)::float8 AS due_in
+-- Devices that were claimed and are not terminal, grouped by what a gate looks at; of the $3 that are due first. ``again``: a
+-- claim takes them before those never sent to ("claim" in executions.sql), ``goes``: as one of the first $6. $4 is what no id
+-- matches; a device has $5 seconds in all. ``attempt`` is of the device that is due first.
+SELECT pending, unacknowledged, refused_for, addressable, held, again, goes, count(*)::int AS devices,
+       min(due_in)::float8 AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt
 FROM (
-    SELECT status = 'PENDING' AS pending, attempt > sent_attempt AS unacknowledged, refused_for,
-           COALESCE(due_at > statement_timestamp(), false) AS held,
-           EXTRACT(epoch FROM due_at - statement_timestamp()) AS due_in
-    FROM ota_device_status
-    WHERE tenant_id = $1 AND campaign_id = $2::bigint
-      AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-    ORDER BY due_at NULLS FIRST
-    LIMIT $3) AS open
-GROUP BY pending, unacknowledged, refused_for, held;
+    SELECT *, again AND row_number() OVER (PARTITION BY again ORDER BY due_in, place) <= $6 AS goes
+    FROM (
+        SELECT status = 'PENDING' AS pending, attempt, attempt > sent_attempt AS unacknowledged, refused_for, addressable,
+               COALESCE(due_at > statement_timestamp(), false) AS held,
+               EXTRACT(epoch FROM due_at - statement_timestamp()) AS due_in, place,
+               addressable
+               AND CASE WHEN status = 'PENDING' THEN COALESCE(due_at <= statement_timestamp(), true)
+                        ELSE COALESCE(due_at <= statement_timestamp(), false) AND completed_at IS NULL
+                             AND (attempt > sent_attempt
+                                  OR failed_attempt = attempt
+                                     AND COALESCE(started_at + make_interval(secs => $5 - suspended_before)
+                                                  > statement_timestamp(), true)) END AS again
+        FROM (
+            SELECT *, ctid AS place, device_id COLLATE "C" !~ $4 AND length(device_id) <= 128 AS addressable
+            FROM ota_device_status
+            WHERE tenant_id = $1 AND campaign_id = $2::bigint
+              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+            ORDER BY due_at NULLS FIRST
+            LIMIT $3) AS open
+    ) AS judged
+) AS placed
+GROUP BY pending, unacknowledged, refused_for, addressable, held, again, goes;
 
 -- name: device
 -- One device of a campaign, with what a claim looks at ("claim" in executions.sql), and how many devices a claim takes before
@@ -149,10 +165,10 @@ CROSS JOIN LATERAL (
           AND o.device_id <> d.device_id
           -- Those set back by hand (due_at NULL) go after those that are due again, and before those never sent to.
           AND (d.status = 'PENDING' AND d.attempt = 0
-               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id)))::int AS again
+               OR (COALESCE(o.due_at, 'infinity'), o.place) < (COALESCE(d.due_at, 'infinity'), d.ctid)))::int AS again
     FROM (
         SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
-               suspended_before,
+               suspended_before, ctid AS place, -- the index has those due at the same moment in the order of their place
                -- Of devices that are due too, those after this one are not counted, nor do they exhaust $6.
                COALESCE(due_at <= LEAST(statement_timestamp(), CASE WHEN d.attempt > 0 THEN d.due_at END), true) AS due
         FROM ota_device_status
