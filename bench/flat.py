@@ -16,7 +16,7 @@ from bench.session import Session
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.engine import identity
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.mqtt.topics import STATUS_FILTER
 from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners, views

@@ -17,7 +17,7 @@ from bench.rates import once_in_a_while
 from bench.report import RESULTS, Report, write
 from bench.session import Session
 from bench.stage import Stage, staged
-from rollwave.engine import commands
+from rollwave.engine import operations
 from rollwave.store.database import Pool
 
 KEPT = RESULTS / "soak.json"
@@ -54,7 +54,7 @@ async def soak(session: Session, seconds: float) -> None:
             started, earlier = time.monotonic(), list[Key]()
             while (at := time.monotonic() - started) < seconds:
                 [key] = await load.campaigns(stage.pool, CAMPAIGN, rate=PER_SECOND * TICK)
-                await commands.start_campaign(stage.pool, *key, actor="bench")
+                await operations.start_campaign(stage.pool, *key, actor="bench")
                 await once_in_a_while(stage.pool, _OVER, *key, every=0.5)
                 earlier.append(key)
                 await _forget(stage.pool, earlier)

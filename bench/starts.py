@@ -13,7 +13,7 @@ from bench.devices import BINS
 from bench.fleet import devices
 from bench.session import Session
 from bench.stage import staged
-from rollwave.engine import commands
+from rollwave.engine import operations
 
 SIZES, EACH = (1, 10, 100, 1000, 10_000), 5
 """Campaigns of so many devices, and so many of each."""
@@ -36,7 +36,7 @@ async def start(session: Session) -> None:
             for key, size in keys:
                 await asyncio.sleep(luck.uniform(0.2, 0.7))
                 asked = time.time()
-                await commands.start_campaign(stage.pool, *key, actor="bench")
+                await operations.start_campaign(stage.pool, *key, actor="bench")
                 heard = await fleet.have_heard(size, key.campaign)
                 waits.append((heard.first - asked) * 1000)
     session.report.add("start.median", median(waits))
@@ -52,7 +52,7 @@ async def pace(session: Session) -> None:
         settings = {"OTA_TICK_INTERVAL": str(TICK)}
         async with staged(session.lab, database, settings=settings) as stage, devices(stage.port) as fleet:
             for key in keys.values():
-                await commands.start_campaign(stage.pool, *key, actor="bench")
+                await operations.start_campaign(stage.pool, *key, actor="bench")
             await asyncio.sleep(WATCHED * TICK)
             heard = await fleet.heard()
     for name, key in keys.items():

@@ -14,7 +14,7 @@ from bench.load import Key, device_name
 from bench.rates import once_in_a_while
 from bench.session import Session
 from bench.stage import staged
-from rollwave.engine import commands
+from rollwave.engine import operations
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
 from rollwave.store.database import Pool
@@ -42,7 +42,7 @@ async def trip(session: Session) -> None:
         [large] = await load.campaigns(database.pool, LOAD)
         async with staged(session.lab, database) as stage, devices(stage.port) as fleet:
             await stage.looked_at()
-            await commands.start_campaign(stage.pool, *large, actor="bench")
+            await operations.start_campaign(stage.pool, *large, actor="bench")
             await fleet.have_heard(BEFORE_STOP, large.campaign)
             with wire.connected(stage.port, "bench-reports") as line:
                 busy = _Busy(stage.pool, large, line)
@@ -120,10 +120,10 @@ async def abort(session: Session) -> None:
 async def _abort(session: Session, template: str, key: Key, *, to_the_end: bool) -> None:
     lab: Lab = session.lab
     async with lab.database(template) as database, staged(lab, database) as stage, devices(stage.port) as fleet:
-        await commands.start_campaign(stage.pool, *key, actor="bench")
+        await operations.start_campaign(stage.pool, *key, actor="bench")
         await fleet.have_heard(BEFORE_STOP, key.campaign)
         asked = time.time()
-        await commands.abort_campaign(stage.pool, *key, actor="bench")
+        await operations.abort_campaign(stage.pool, *key, actor="bench")
         done = time.time()
         last = (await fleet.heard())[key.campaign].last
         while time.time() < max(last, done) + QUIET:

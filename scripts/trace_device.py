@@ -29,7 +29,7 @@ import rollwave
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
-from rollwave.engine import commands
+from rollwave.engine import operations
 from rollwave.engine.worker.supervisor import Supervisor
 from rollwave.engine.worker.worker import Worker
 from rollwave.mqtt.broker import Broker
@@ -58,7 +58,7 @@ SHARED = {
     "mqtt/library.py": "the MQTT library, under names of ours",
     "mqtt/payload.py": "how a command and a report are written",
     "mqtt/topics.py": "how a topic is written",
-    "store/answers.py": "reads an error of PostgreSQL about one value",
+    "store/time_limits.py": "no answer of PostgreSQL is waited for without a limit",
     "store/codecs.py": "how PostgreSQL's types become Python's",
     "store/connecting.py": "opening a connection to one of several hosts",
     "store/database.py": "connections, transactions and the tenant of each",
@@ -68,7 +68,7 @@ SHARED = {
     "store/outage.py": "tells an outage from an error",
     "store/pools.py": "which pools are ours",
     "store/queries.py": "reads the SQL files",
-    "store/refusals.py": "explains what a column of a host's table does not hold",
+    "store/rejected_values.py": "explains what a column of a host's table does not hold",
 }
 """Files that are not listed, and why. None of them decides anything about a campaign or a device."""
 
@@ -137,7 +137,7 @@ async def _run_campaign(database_url: str, broker_url: str) -> dict[str, str]:
     ):
         campaign_id = await observer.fetchval(ROWS)
         with _recording() as found:
-            await commands.start_campaign(pool, TENANT, campaign_id, actor="trace")
+            await operations.start_campaign(pool, TENANT, campaign_id, actor="trace")
             await _until(observer, "SELECT status = 'DOWNLOADING' FROM ota_device_status")
             device.write(f"{REPORT}\n".encode())
             await _until(observer, "SELECT status = 'COMPLETED' FROM ota_campaigns")

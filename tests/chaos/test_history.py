@@ -13,7 +13,7 @@ from typing import Any
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import AttemptFailed, CampaignMoved, DeviceFailure, Unknown, read
 from rollwave.domain.retry import SILENCE, Reason
-from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
+from rollwave.engine.operations import abort_campaign, pause_campaign, start_campaign
 from rollwave.errors import Conflict
 from rollwave.mqtt.payload import encode_report
 from rollwave.store.database import Pool

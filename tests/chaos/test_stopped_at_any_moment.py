@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from rollwave.engine import failpoints
-from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.operations import abort_campaign, pause_campaign, start_campaign
 from rollwave.engine.stop import skip_rest
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session

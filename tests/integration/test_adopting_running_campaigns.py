@@ -18,7 +18,7 @@ from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import SKIPPED_BECAUSE
 from rollwave.engine.upkeep import counters
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.engine.upkeep.gates import Look, Upkeep
+from rollwave.engine.upkeep.look import Look, Upkeep
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, create_pool, tenant_transaction

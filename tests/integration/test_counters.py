@@ -17,7 +17,7 @@ from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.worker.worker import make_listener
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic

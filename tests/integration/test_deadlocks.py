@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.ids import DeviceId
-from rollwave.domain.refusal import Refusal
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.ingest.commit import Ingest
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.settings import Settings
 from rollwave.store import executions, listeners
 from rollwave.store.database import Pool, create_pool, tenant_transaction

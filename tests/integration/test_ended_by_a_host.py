@@ -10,7 +10,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.worker.tick import Ticker
 from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings

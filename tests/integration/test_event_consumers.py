@@ -12,7 +12,7 @@ import pytest
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import CampaignPaused, CampaignRunning
-from rollwave.engine import commands, failpoints
+from rollwave.engine import failpoints, operations
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
@@ -128,8 +128,8 @@ async def test_a_consumer_sees_every_event_of_many_concurrent_writers(pool: Pool
 
     async def pause_and_start(campaign: int) -> None:
         for _ in range(5):
-            await commands.pause_campaign(pool, TENANT, campaign, actor="test")
-            await commands.start_campaign(pool, TENANT, campaign, actor="test")
+            await operations.pause_campaign(pool, TENANT, campaign, actor="test")
+            await operations.start_campaign(pool, TENANT, campaign, actor="test")
 
     dice = random.Random(7)
 

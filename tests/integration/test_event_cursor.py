@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rollwave.domain.campaign import Action
-from rollwave.engine import commands, failpoints
+from rollwave.engine import failpoints, operations
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
@@ -75,7 +75,7 @@ async def test_a_failure_that_commits_late_is_not_skipped_by_a_cursor(
                 Ingest(pool, Settings()).take_in([incoming_report("dev-1", campaign, "FAILED")])
             )
             await asyncio.wait_for(written.wait(), 10)
-            pausing = asyncio.create_task(commands.pause_campaign(pool, TENANT, campaign, actor="test"))
+            pausing = asyncio.create_task(operations.pause_campaign(pool, TENANT, campaign, actor="test"))
             await eventually(lambda: _done_or_waits(pausing, host), what="the operator has paused it, or waits")
             go_on.set()
             await asyncio.gather(failing, pausing)
@@ -113,8 +113,8 @@ async def test_a_cursor_skips_no_event_of_many_concurrent_writers(pool: Pool, ho
 
     async def pause_and_start() -> None:
         for _ in range(10):
-            await commands.pause_campaign(pool, TENANT, campaign, actor="test")
-            await commands.start_campaign(pool, TENANT, campaign, actor="test")
+            await operations.pause_campaign(pool, TENANT, campaign, actor="test")
+            await operations.start_campaign(pool, TENANT, campaign, actor="test")
 
     async with reading(pool, campaign) as seen:
         await asyncio.gather(*(fail(names[n::4]) for n in range(4)), pause_and_start())

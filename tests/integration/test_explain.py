@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.admission import Waiting
 from rollwave.domain.policy.gates import GateName
-from rollwave.domain.refusal import Refusal
 from rollwave.engine.explain import explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
 from rollwave.engine.upkeep.counters import Counters

@@ -14,7 +14,7 @@ import pytest
 
 from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine import commands, identity
+from rollwave.engine import identity, operations
 from rollwave.errors import ConfigurationError
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
@@ -88,9 +88,9 @@ async def _events(pool: Pool, campaign: int) -> list[dict[str, Any]]:
 async def _operated(pool: Pool, root: Connection) -> None:
     """A campaign started and stopped by the host's own code. Each change is in history, with its reason."""
     campaign = await insert_campaign(root, 3, status="CREATED", rollout_rate=0)
-    await commands.start_campaign(pool, "north", campaign, actor="host")
-    await commands.pause_campaign(pool, "north", campaign, actor="host")
-    await commands.abort_campaign(pool, "north", campaign, actor="host", reason="wrong file")
+    await operations.start_campaign(pool, "north", campaign, actor="host")
+    await operations.pause_campaign(pool, "north", campaign, actor="host")
+    await operations.abort_campaign(pool, "north", campaign, actor="host", reason="wrong file")
     history = [(each["event"], each["detail"].get("reason")) for each in await _events(pool, campaign)]
     assert [each for each in history if each[0] in {"running", "paused", "aborted"}] == [
         ("running", None),

@@ -8,7 +8,7 @@ import pytest
 
 from rollwave.domain.reports.outcome import Outcome
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import (

@@ -12,11 +12,11 @@ import pytest
 from rollwave.domain.campaign import CampaignRef
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.commands import start_campaign
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.session import Batch, CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.operations import start_campaign
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.worker import tick
 from rollwave.engine.worker.loop import CampaignLoop
 from rollwave.engine.worker.tick import Turns

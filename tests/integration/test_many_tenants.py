@@ -140,9 +140,9 @@ async def test_many_tenants_at_once_move_counters_as_a_single_tenants_transactio
     async with many_tenants.transaction(pool) as connection:
         moved = await many_tenants.count(connection, tallies)
     assert [tenant for tenant, _ in moved] == sorted(OTHERS * 2)
-    for (tenant, standing), mine in zip(moved, alone * 2, strict=True):
-        assert standing.campaign_id in ids[tenant]
-        assert (standing.succeeded, standing.failed, standing.sent) == (mine.succeeded, mine.failed, mine.sent)
+    for (tenant, other), mine in zip(moved, alone * 2, strict=True):
+        assert other.campaign_id in ids[tenant]
+        assert (other.succeeded, other.failed, other.sent) == (mine.succeeded, mine.failed, mine.sent)
     sums = await host.fetch(
         "SELECT DISTINCT pending, downloading, installing, succeeded, failed, skipped FROM ota_campaigns"
     )
@@ -262,11 +262,11 @@ async def test_row_level_security_alone_separates_the_tenants_of_one_transaction
     async with many_tenants.transaction(pool) as connection:
         effects = await many_tenants.apply_reports(connection, [(TenantId("north"), DeviceId("dev-1"), one)], TIMES)
         tally = Counter({(CampaignId(7), S.SUCCESS): 1})
-        standings = await many_tenants.count(connection, {TenantId("north"): tally})
+        moved = await many_tenants.count(connection, {TenantId("north"): tally})
         assert await connection.fetchval("SELECT current_setting('app.tenant_id')") == ""
         assert await connection.fetchval("SELECT count(*) FROM ota_campaigns") == 0, "the tenant of nobody"
     assert [each.became for each in effects] == [S.SUCCESS]
-    assert [(tenant, standing.succeeded) for tenant, standing in standings] == [("north", 1)]
+    assert [(tenant, each.succeeded) for tenant, each in moved] == [("north", 1)]
     ended = await host.fetch("SELECT tenant_id, device_id FROM ota_device_status WHERE status = 'SUCCESS'")
     assert [tuple(each) for each in ended] == [("north", "dev-1")]
     counted = await host.fetch("SELECT tenant_id, succeeded FROM ota_campaigns ORDER BY 1")

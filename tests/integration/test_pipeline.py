@@ -12,10 +12,10 @@ import pytest
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine import failpoints
-from rollwave.engine.commands import pause_campaign
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.operations import pause_campaign
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.topics import command_topic

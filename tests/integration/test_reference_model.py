@@ -26,14 +26,14 @@ from hypothesis.stateful import (
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine import commands
+from rollwave.engine import operations
 from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import Answers, CommandSession
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming
@@ -219,9 +219,9 @@ class Campaign(RuleBasedStateMachine):
     @rule(action=st.sampled_from([*["start"] * 6, *["pause"] * 3, "abort"]))
     def ask(self, action: str) -> None:
         asked: dict[str, Callable[..., Awaitable[Any]]] = {
-            "start": commands.start_campaign,
-            "pause": commands.pause_campaign,
-            "abort": commands.abort_campaign,
+            "start": operations.start_campaign,
+            "pause": operations.pause_campaign,
+            "abort": operations.abort_campaign,
         }
         try:
             self.world.run(asked[action](self.world.pool, TENANT, self.campaign, actor="test"))

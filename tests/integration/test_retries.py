@@ -13,7 +13,7 @@ import pytest
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.dispatch.session import CommandSession
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic

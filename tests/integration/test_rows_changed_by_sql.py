@@ -12,9 +12,9 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.parse import Report
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.commands import abort_campaign
+from rollwave.engine.operations import abort_campaign
 from rollwave.engine.stop import skip_rest
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.settings import Settings
 from rollwave.store import executions
 from rollwave.store.database import Pool, tenant_transaction

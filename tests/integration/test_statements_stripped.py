@@ -28,8 +28,8 @@ _NAME_NO_TENANT = {
         "imports.add_devices",
     ),
     # They read no row, but the types of the table's columns.
-    *("refusals.devices", "refusals.device_groups", "refusals.device_group_members"),
-    *("refusals.firmware_versions", "refusals.ota_campaigns", "refusals.ota_device_status"),
+    *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),
+    *("rejected_values.firmware_versions", "rejected_values.ota_campaigns", "rejected_values.ota_device_status"),
     # Statements across tenants by design, and the doctor's questions about the tables.
     *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
     # Which transactions write events, of any tenant.

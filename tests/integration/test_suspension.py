@@ -9,9 +9,9 @@ import pytest
 
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.engine import commands
+from rollwave.engine import operations
 from rollwave.engine.ingest.commit import Ingest
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
@@ -71,12 +71,12 @@ async def attempts_failed(host: Connection) -> int:
 
 
 async def paused_by_an_operator(pool: Pool, host: Connection, campaign: int) -> None:
-    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await operations.pause_campaign(pool, TENANT, campaign, actor="test")
     await move_times_back(host, campaign, WEEKEND)
     await look(pool, campaign, CampaignStatus.PAUSED)
     assert (await campaign_row(host, campaign))[0] == "PAUSED"
     assert await host.fetchval("SELECT count(*) FROM ota_device_status WHERE status = 'FAILED'") == 0
-    await commands.start_campaign(pool, TENANT, campaign, actor="test")
+    await operations.start_campaign(pool, TENANT, campaign, actor="test")
 
 
 async def paused_by_a_hosts_sql(pool: Pool, host: Connection, campaign: int) -> None:
@@ -109,21 +109,21 @@ async def without_anybody(pool: Pool, host: Connection, campaign: int) -> None:
 
 async def paused_after_everybody_was_away(pool: Pool, host: Connection, campaign: int) -> None:
     await move_times_back(host, campaign, WEEKEND)
-    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
-    await commands.start_campaign(pool, TENANT, campaign, actor="test")
+    await operations.pause_campaign(pool, TENANT, campaign, actor="test")
+    await operations.start_campaign(pool, TENANT, campaign, actor="test")
 
 
 async def paused_by_an_older_version(pool: Pool, host: Connection, campaign: int) -> None:
     """A pause by workers of a version that did not record suspensions."""
     await host.execute("UPDATE ota_campaigns SET started_at = now() - interval '1 day' WHERE id = $1", campaign)
-    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await operations.pause_campaign(pool, TENANT, campaign, actor="test")
     await move_times_back(host, campaign, WEEKEND)
     await host.execute(
         "UPDATE ota_campaign_history SET at = at - make_interval(secs => $1) WHERE event = 'paused'", float(WEEKEND)
     )
     await host.execute("UPDATE ota_campaigns SET active_since = NULL, active_at = NULL WHERE id = $1", campaign)
     await look(pool, campaign, CampaignStatus.PAUSED)
-    await commands.start_campaign(pool, TENANT, campaign, actor="test")
+    await operations.start_campaign(pool, TENANT, campaign, actor="test")
 
 
 async def nobody_listens(host: Connection) -> None:
@@ -232,9 +232,9 @@ async def test_the_device_timeout_still_ends_after_a_pause(pool: Pool, host: Con
 @pytest.mark.usefixtures("listener_subscribed")
 async def test_a_campaign_aborted_after_a_pause_still_ends(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
-    await commands.pause_campaign(pool, TENANT, campaign, actor="test")
+    await operations.pause_campaign(pool, TENANT, campaign, actor="test")
     await move_times_back(host, campaign, WEEKEND)
-    await commands.abort_campaign(pool, TENANT, campaign, actor="test")
+    await operations.abort_campaign(pool, TENANT, campaign, actor="test")
     for _ in range(3):
         await look(pool, campaign, CampaignStatus.ABORTED)
     assert (await device_row(host, campaign, MUTE))["status"] == "DOWNLOADING", "it may still finish"

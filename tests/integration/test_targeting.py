@@ -16,12 +16,12 @@ import pytest
 from rollwave import run_ota_campaign_tick
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
-from rollwave.engine.commands import abort_campaign, create_campaign, pause_campaign, start_campaign
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
+from rollwave.engine.operations import abort_campaign, create_campaign, pause_campaign, start_campaign
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.errors import Conflict
 from rollwave.mqtt.broker import Broker

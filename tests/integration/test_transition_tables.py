@@ -11,16 +11,16 @@ from typing import TypeAlias
 import pytest
 
 from rollwave.domain import campaign as campaign_table
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.refusal import Refusal
 from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
-from rollwave.engine.commands import abort_campaign, pause_campaign, start_campaign
 from rollwave.engine.locked_campaign import under_policy
+from rollwave.engine.operations import abort_campaign, pause_campaign, start_campaign
 from rollwave.engine.upkeep import deadlines
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.errors import Conflict
 from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
@@ -236,8 +236,8 @@ async def act(pool: Pool, number: int, action: Action) -> bool:
             )
             return False
         async with tenant_transaction(pool, TENANT) as connection:
-            standing = stop.standing_of(await campaigns.lock(connection, TENANT, number))
-            await stop.judge(connection, TENANT, standing)
+            counters = stop.counters_of(await campaigns.lock(connection, TENANT, number))
+            await stop.judge(connection, TENANT, counters)
     except Conflict:
         return True
     return False

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.admission import DueAgain, Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.document import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
-from rollwave.domain.refusal import Refusal
 from rollwave.domain.retry import RetryPolicy
 
 NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)
@@ -30,7 +30,7 @@ RUNS = Facts(now=NOW, status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, Non
     [
         (POLICY, replace(RUNS, status=CampaignStatus.PAUSED), GateName.STATUS, inf),
         (POLICY, replace(RUNS, unreadable="rollout_rate 0 is below 1"), GateName.STATUS, inf),
-        (POLICY, replace(RUNS, at_home=False), GateName.STATUS, None),
+        (POLICY, replace(RUNS, in_own_database=False), GateName.STATUS, None),
         (POLICY, replace(RUNS, targeted=3), GateName.TARGETING, inf),
         (POLICY, replace(RUNS, counted=False), GateName.TARGETING, None),
         (POLICY, replace(RUNS, heard=False), GateName.LISTENER, None),
@@ -258,7 +258,7 @@ FACTS = st.builds(
     tick=st.floats(0.1, 100),
     wave=st.builds(Wave, st.integers(0, 1), st.none() | st.integers(0, 30)),
     unreadable=st.sampled_from([None] * 20 + ["rollout_rate 0 is below 1"]),
-    at_home=MOSTLY,
+    in_own_database=MOSTLY,
     targeted=st.sampled_from([None] * 20 + [3]),
     counted=MOSTLY,
     heard=MOSTLY,

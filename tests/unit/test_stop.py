@@ -9,16 +9,16 @@ import pytest
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import Stopped
-from rollwave.store.campaigns import Standing
+from rollwave.store.campaigns import CampaignCounters
 
 
 @pytest.mark.parametrize("to", [CampaignStatus.PAUSED, CampaignStatus.ABORTED])
 def test_a_plain_log_format_shows_the_campaign_and_the_reason(
     to: CampaignStatus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    standing = Standing(CampaignId(7), CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
+    counters = CampaignCounters(CampaignId(7), CampaignStatus.RUNNING, 1, 9, 10, 0.5, 1)
     with caplog.at_level(logging.WARNING, logger="rollwave"):
-        Stopped("north", standing, to, "rollout_rate 0 sends nothing").announce()
+        Stopped("north", counters, to, "rollout_rate 0 sends nothing").announce()
     [record] = caplog.records
     printed = logging.Formatter("%(levelname)s %(message)s").format(record)
     assert "campaign 7" in printed

@@ -13,8 +13,8 @@ from rollwave.domain.reports.outcome import (
     EARNED_EVERY_SECONDS,
     LEEWAY,
     PROGRESS_STEP_POINTS,
+    DeviceThrottle,
     Outcome,
-    Talk,
     charged,
 )
 from rollwave.domain.reports.parse import Report
@@ -29,9 +29,9 @@ def make_report(
     return Report(CampaignId(campaign), status, progress, attempt=attempt)
 
 
-def throttle_after(*statuses: ExecutionStatus, progress_timeout: float = PROGRESS_TIMEOUT_SECONDS) -> Talk:
+def throttle_after(*statuses: ExecutionStatus, progress_timeout: float = PROGRESS_TIMEOUT_SECONDS) -> DeviceThrottle:
     """The throttle of a device whose reports were written at time 0."""
-    throttle = Talk()
+    throttle = DeviceThrottle()
     for status in statuses:
         assert throttle.hear(make_report(status), now=0.0, behind=False) is None
         throttle.wrote(make_report(status), at=0.0, progress_timeout=progress_timeout)
@@ -39,7 +39,7 @@ def throttle_after(*statuses: ExecutionStatus, progress_timeout: float = PROGRES
 
 
 def flood(
-    throttle: Talk, report: Report, *, times: int, now: float = 1.0, behind: bool = False
+    throttle: DeviceThrottle, report: Report, *, times: int, now: float = 1.0, behind: bool = False
 ) -> list[Outcome | None]:
     return [throttle.hear(report, now=now, behind=behind) for _ in range(times)]
 
@@ -101,14 +101,14 @@ def test_under_load_a_device_that_was_just_written_is_not_written_again() -> Non
 
 
 def test_under_load_a_device_without_a_recent_write_is_written() -> None:
-    throttle = Talk()
+    throttle = DeviceThrottle()
     assert flood(throttle, make_report(S.DOWNLOADING), times=BURST + 2, behind=True) == [None] * (BURST + 1) + [
         Outcome.THROTTLED
     ]
 
 
 def test_bad_messages_are_sampled_at_a_limited_rate() -> None:
-    throttle = Talk()
+    throttle = DeviceThrottle()
     assert [throttle.may_be_sampled(0.0, every=10.0, burst=2) for _ in range(4)] == [True, True, False, False]
     assert [throttle.may_be_sampled(10.0, every=10.0, burst=2) for _ in range(2)] == [True, False]
 
@@ -155,7 +155,7 @@ words = st.tuples(
 def test_throttling_never_changes_the_final_row_or_shortens_a_deadline(
     reports: list[tuple[ExecutionStatus, float, bool]], progress_timeout: float
 ) -> None:
-    throttle, now = Talk(), 0.0
+    throttle, now = DeviceThrottle(), 0.0
     all_of_it, let_through = (
         Execution(progress_timeout, due=progress_timeout),
         Execution(progress_timeout, due=progress_timeout),

@@ -54,7 +54,7 @@ class CampaignUnderPolicy:
             wave=self.wave,
             reason=row.status_reason,
             unreadable=self.unreadable,
-            at_home=row.at_home,
+            in_own_database=row.in_own_database,
             targeted=row.targeted_devices if row.being_targeted else None,
             counted=row.counted and bool(self.waves),
             heard=heard,

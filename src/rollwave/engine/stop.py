@@ -16,7 +16,7 @@ from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, UnreadableRow
 from rollwave.log import get_logger, report
 from rollwave.store import campaigns, executions
-from rollwave.store.campaigns import Campaign, Standing
+from rollwave.store.campaigns import Campaign, CampaignCounters
 from rollwave.store.database import Connection, Pool, tenant_transaction
 
 _log = get_logger("stop")
@@ -35,84 +35,88 @@ class Stopped:
     """A campaign that this transaction stopped, to be announced once it is committed."""
 
     tenant_id: str
-    standing: Standing
+    counters: CampaignCounters
     to: CampaignStatus
     reason: str
 
     def announce(self) -> None:
         """Say so in the log and the metrics. Call it after the commit, never before."""
         fields: dict[str, Any] = {
-            "campaign_id": self.standing.campaign_id,
+            "campaign_id": self.counters.campaign_id,
             "tenant_id": self.tenant_id,
             "reason": self.reason,
         }
         if self.to is CampaignStatus.PAUSED:
-            held = Conflict(f"campaign {self.standing.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
+            held = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
             report(_log, "ota_campaign_held", held, **fields)
             return
         metrics.auto_aborts.inc()
-        aborted = Conflict(f"campaign {self.standing.campaign_id} is aborted: {self.reason}")
+        aborted = Conflict(f"campaign {self.counters.campaign_id} is aborted: {self.reason}")
         report(
             _log,
             "ota_campaign_auto_abort",
             aborted,
             level=logging.WARNING,
-            failed=self.standing.failed,
-            succeeded=self.standing.succeeded,
-            threshold=self.standing.threshold,
+            failed=self.counters.failed,
+            succeeded=self.counters.succeeded,
+            threshold=self.counters.threshold,
             **fields,
         )
 
 
-def may_stop(standing: Standing) -> bool:
+def may_stop(counters: CampaignCounters) -> bool:
     """Whether :func:`judge` may have anything to do: for most campaigns there is nothing to ask the database."""
-    if after(standing.status, Action.TRIP) is None:
+    if after(counters.status, Action.TRIP) is None:
         return False
     try:
-        return Guardrail.read(standing.threshold, standing.min_completed).trips(standing.succeeded, standing.failed)
+        return Guardrail.read(counters.threshold, counters.min_completed).trips(counters.succeeded, counters.failed)
     except UnreadableRow:
         return True
 
 
-async def judge(connection: Connection, tenant_id: str, standing: Standing, *, at_gate: bool = False) -> Stopped | None:
+async def judge(
+    connection: Connection, tenant_id: str, counters: CampaignCounters, *, at_gate: bool = False
+) -> Stopped | None:
     """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on.
 
     While its counters are a host's, it is not judged by them: that is done when it is adopted.
     """
-    if after(standing.status, Action.TRIP) is None:
+    if after(counters.status, Action.TRIP) is None:
         return None
     try:
-        guardrail = Guardrail.read(standing.threshold, standing.min_completed)
+        guardrail = Guardrail.read(counters.threshold, counters.min_completed)
     except UnreadableRow as error:
-        return await pause_unreadable(connection, tenant_id, standing, str(error))
+        return await pause_unreadable(connection, tenant_id, counters, str(error))
     if at_gate:
         guardrail = guardrail.at_gate()
-    if not guardrail.trips(standing.succeeded, standing.failed):
+    if not guardrail.trips(counters.succeeded, counters.failed):
         return None
-    if not (await campaigns.get(connection, tenant_id, standing.campaign_id)).counted:
+    if not (await campaigns.get(connection, tenant_id, counters.campaign_id)).counted:
         return None
-    finished = standing.succeeded + standing.failed
+    finished = counters.succeeded + counters.failed
     reason = (
-        f"{standing.failed} of {finished} finished devices failed "
-        f"({standing.failed / finished:.1%}, over {guardrail.threshold:.1%})"
+        f"{counters.failed} of {finished} finished devices failed "
+        f"({counters.failed / finished:.1%}, over {guardrail.threshold:.1%})"
     )
-    await campaigns.move(connection, standing, Action.TRIP, tenant_id=tenant_id, actor=ENGINE, reason=reason)
+    await campaigns.move(connection, counters, Action.TRIP, tenant_id=tenant_id, actor=ENGINE, reason=reason)
     await executions.skip_unsent(
         connection,
         tenant_id,
-        standing.campaign_id,
+        counters.campaign_id,
         limit=MAX_SKIPPED_WITH_THE_STOP,
         reason=SKIPPED_BECAUSE,
     )
-    return Stopped(tenant_id, standing, CampaignStatus.ABORTED, reason)
+    return Stopped(tenant_id, counters, CampaignStatus.ABORTED, reason)
 
 
-async def pause_unreadable(connection: Connection, tenant_id: str, standing: Standing, reason: str) -> Stopped | None:
+async def pause_unreadable(
+    connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str
+) -> Stopped | None:
     """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
-    if after(standing.status, Action.HOLD) is None:
+    if after(counters.status, Action.HOLD) is None:
         return None
-    to = await campaigns.move(connection, standing, Action.HOLD, tenant_id=tenant_id, actor=ENGINE, reason=reason)
-    return Stopped(tenant_id, standing, to, reason)
+    to = await campaigns.move(connection, counters, Action.HOLD, tenant_id=tenant_id, actor=ENGINE, reason=reason)
+    return Stopped(tenant_id, counters, to, reason)
 
 
 async def skip_rest(
@@ -134,9 +138,9 @@ async def skip_rest(
     return False
 
 
-def standing_of(campaign: Campaign) -> Standing:
+def counters_of(campaign: Campaign) -> CampaignCounters:
     """Where a campaign stood when its row was locked."""
-    return Standing(
+    return CampaignCounters(
         campaign.id,
         campaign.status,
         campaign.succeeded,

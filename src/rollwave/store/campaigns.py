@@ -83,7 +83,7 @@ class Campaign:
     status_reason: str | None
     read_at: datetime
     """When the row was read, by the database's clock."""
-    at_home: bool
+    in_own_database: bool
     """This database is the one that the installation belongs to. False: nothing may be sent."""
 
     @property
@@ -93,7 +93,7 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CampaignCounters:
     """The counters of one campaign right after they moved, and its guardrail as stored: a share, and devices."""
 
     campaign_id: CampaignId
@@ -150,7 +150,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         waves=tuple(Wave(number, up_to) for number, up_to in enumerate(row["waves"])),
         status_reason=row["status_reason"],
         read_at=moment(row["read_at"]),
-        at_home=row["at_home"],
+        in_own_database=row["in_own_database"],
     )
 
 
@@ -190,7 +190,7 @@ async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Camp
 
 async def move(
     connection: Connection,
-    campaign: Campaign | Standing,
+    campaign: Campaign | CampaignCounters,
     action: Action,
     *,
     tenant_id: str,
@@ -224,9 +224,9 @@ async def move(
     return to
 
 
-def standing(row: asyncpg.Record) -> Standing:
+def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
     """Read what a statement that moves counters returns."""
-    return Standing(
+    return CampaignCounters(
         row["id"],
         _status(row["status"]),
         row["succeeded"],

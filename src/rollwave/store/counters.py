@@ -13,10 +13,10 @@ from typing import NamedTuple
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.outcome import Tally
-from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
-from rollwave.store.campaigns import Campaign, Standing, missing, standing
+from rollwave.store.campaigns import Campaign, CampaignCounters, campaign_counters, missing
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
+from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _sql = load("counters")
 
@@ -65,7 +65,7 @@ class Comparison:
 
 async def count(
     connection: Connection, tenant_id: str, tally: Tally, *, also: Collection[CampaignId] = ()
-) -> list[Standing]:
+) -> list[CampaignCounters]:
     """Move counters by the rows that this transaction moved; returns where each of those campaigns now stands.
 
     Locks the rows of those campaigns, and of the campaigns in ``also``, in the order of their ids.
@@ -73,7 +73,7 @@ async def count(
     campaign_ids = sorted({campaign_id for (campaign_id, _), moved in tally.items() if moved} | set(also))
     by_status = ([tally[campaign_id, status] for campaign_id in campaign_ids] for status in ExecutionStatus)
     rows = await connection.fetch(_sql["count"], tenant_id, campaign_ids, *by_status) if campaign_ids else []
-    return [standing(row) for row in rows]
+    return [campaign_counters(row) for row in rows]
 
 
 async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> Comparison:

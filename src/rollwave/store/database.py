@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from rollwave.errors import InvalidInput
-from rollwave.store.answers import (
+from rollwave.store.connecting import SERVER_SETTINGS, Hosts, KeepaliveConnection, unavailable
+from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
+from rollwave.store.pools import make_pool
+from rollwave.store.time_limits import (
     ANSWER_SECONDS,
     LEAVING_SECONDS,
     STATEMENT_TIMEOUT_SECONDS,
@@ -18,9 +21,6 @@ from rollwave.store.answers import (
     give_up,
     given_up_after,
 )
-from rollwave.store.connecting import SERVER_SETTINGS, Hosts, KeepaliveConnection, unavailable
-from rollwave.store.outage import CONNECTION_TROUBLE, refusing_foreign_text
-from rollwave.store.pools import make_pool
 from rollwave.store.url import DatabaseUrl, read
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
-from rollwave.store.refusals import Written, fields, refusing
+from rollwave.store.rejected_values import Written, fields, refusing
 
 _sql = load("devices")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS, Refusal
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
-from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS, Refusal
 from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason

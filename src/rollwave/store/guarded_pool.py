@@ -13,10 +13,10 @@ import asyncpg
 from rollwave.breaker import Breaker
 from rollwave.errors import DatabaseUnavailable
 from rollwave.log import get_logger, report
-from rollwave.store.answers import LEAVING_SECONDS, give_back, given_up_after
 from rollwave.store.database import Pool
 from rollwave.store.outage import hint_of, in_words, is_away
 from rollwave.store.queries import load
+from rollwave.store.time_limits import LEAVING_SECONDS, give_back, given_up_after
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store import identity, rights, words
+from rollwave.store import identity, rights, status_values
 from rollwave.store.connecting import unavailable
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.identity import Installation
@@ -163,21 +163,21 @@ async def due_campaigns(pool: Pool) -> int:
     return number
 
 
-async def refused_words(pool: Pool) -> list[words.Refused]:
+async def refused_words(pool: Pool) -> list[status_values.Refused]:
     """The contract's words that a host's columns do not take.
 
     Raises:
         SchemaMismatch: such a column holds no text.
     """
     async with _as_engine(pool) as connection:
-        await words.require_text(connection)
-        return await words.refused(connection)
+        await status_values.require_text(connection)
+        return await status_values.refused(connection)
 
 
 async def unknown_words(pool: Pool) -> dict[str, int]:
     """Words that are none of the contract's, in unfinished campaigns, with the number of devices."""
     with _explained():
-        return await words.unknown(pool)
+        return await status_values.unknown(pool)
 
 
 async def slots_alive(pool: Pool, slots: int) -> list[int]:

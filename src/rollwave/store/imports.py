@@ -16,7 +16,7 @@ from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.devices import Description, Membership
 from rollwave.store.moments import with_moments
 from rollwave.store.queries import load
-from rollwave.store.refusals import Written, refusing
+from rollwave.store.rejected_values import Written, refusing
 
 _sql = load("imports")
 

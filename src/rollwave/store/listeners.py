@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from rollwave.errors import ConfigurationError
-from rollwave.store.answers import give_up, given_up_after
 from rollwave.store.database import Connection, Pool, as_engine, is_direct, system_transaction
 from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.store.queries import load
+from rollwave.store.time_limits import give_up, given_up_after
 from rollwave.store.url import DIRECT
 
 _LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's

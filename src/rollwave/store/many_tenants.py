@@ -14,7 +14,7 @@ from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.reports.parse import Report
 from rollwave.store import campaigns, executions
-from rollwave.store.campaigns import Standing
+from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, system_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.outage import refusing_values
@@ -61,7 +61,7 @@ class Counted(NamedTuple):
     """A campaign whose counters moved, and where it stands since."""
 
     tenant_id: TenantId
-    standing: Standing
+    counters: CampaignCounters
 
 
 async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> list[Counted]:
@@ -79,4 +79,4 @@ async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> li
         for status in ExecutionStatus
     ]
     rows = await connection.fetch(_sql["count"], [each for each, _ in moved], [each for _, each in moved], *by_status)
-    return [Counted(row["tenant"], campaigns.standing(row)) for row in rows]
+    return [Counted(row["tenant"], campaigns.campaign_counters(row)) for row in rows]

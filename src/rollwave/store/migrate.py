@@ -10,7 +10,7 @@ from importlib.resources import files
 import asyncpg
 
 from rollwave.errors import ConfigurationError, DatabaseUnavailable, IdentityUndecided, SchemaMismatch
-from rollwave.store import health, host_tables, identity, rights, words
+from rollwave.store import health, host_tables, identity, rights, status_values
 from rollwave.store.connecting import unavailable
 from rollwave.store.database import Connection, Pool, is_direct, read_url, system_transaction
 from rollwave.store.identity import Decision
@@ -64,7 +64,7 @@ class Migrated:
     repaired: list[str]
     unrepaired: list[str]
     made: host_tables.Made | None = None
-    refused: Sequence[words.Refused] = ()
+    refused: Sequence[status_values.Refused] = ()
     identity: str = ""
     undecided: IdentityUndecided | None = None
 
@@ -113,14 +113,14 @@ async def migrate(
         before = await host_tables.look(connection)
         if adopt_only:
             before.require_all()
-        await words.require_text(connection)
+        await status_values.require_text(connection)
         applied = await _apply_missing(connection)
         repaired, unrepaired = await rights.repair(connection, force_rls=force_rls)
         if _SETS_RIGHTS_UP in applied:
             repaired = []
         made = before.made() if applied else None
         async with connection.transaction():
-            refused = await words.refused(connection)
+            refused = await status_values.refused(connection)
         done = Migrated(applied, repaired, unrepaired, made, refused)
         if grant_to:
             quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)

@@ -12,10 +12,10 @@ import asyncpg
 from rollwave.domain.ids import CampaignId
 from rollwave.errors import RollwaveError
 from rollwave.store import campaigns
-from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.queries import load
+from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _sql = load("targets")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import asyncpg
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE
 from rollwave.domain.policy.admission import DueAgain
 from rollwave.domain.policy.facts import DeviceFacts
-from rollwave.domain.refusal import Refusal
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction

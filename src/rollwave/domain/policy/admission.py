@@ -78,7 +78,7 @@ def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: gates.Tok
     if all(each.open for each in of_campaign):
         return left.more_in if not left.number else 0.0 if fresh else None
     runs = facts.status is CampaignStatus.RUNNING and facts.targeted is None
-    pauses = facts.unreadable is not None and facts.at_home  # a worker does so at once
+    pauses = facts.unreadable is not None and facts.in_own_database  # a worker does so at once
     return inf if not runs or pauses else None
 
 

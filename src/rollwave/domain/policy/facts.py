@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.document import Wave
-from rollwave.domain.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Remaining:
 class Facts:
     """What is known of one campaign.
 
-    ``unreadable`` is why its policy or its firmware cannot be read (None: they can). ``at_home``: this database is
-    the one that the installation belongs to. ``targeted`` is the devices targeted so far while not all are (None: they
-    are). ``counted``: its counters are right and its waves planned. ``heard``: a listener is subscribed, so
+    ``unreadable`` is why its policy or its firmware cannot be read (None: they can). ``in_own_database``: this
+    database is the one that the installation belongs to. ``targeted`` is the devices targeted so far while not all are
+    (None: they are). ``counted``: its counters are right and its waves planned. ``heard``: a listener is subscribed, so
     reports can come in. ``wave`` is the one that may be sent to now, ``sent`` the devices sent to in all, ``in_flight``
     those of them that are not terminal, counted no further than the policy's cap. Of the pace's
     interval of ``tick`` seconds, ``interval_age`` is the seconds since it began (None: none has) and ``interval_used``
@@ -42,7 +42,7 @@ class Facts:
     wave: Wave
     reason: str | None = None
     unreadable: str | None = None
-    at_home: bool = True
+    in_own_database: bool = True
     targeted: int | None = None
     counted: bool = True
     heard: bool = True

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from rollwave.domain import refusal
+from rollwave.domain import broker_refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
@@ -81,7 +81,7 @@ def status(facts: Facts) -> Verdict:
         if facts.reason:
             text, detail["reason"] = f"{text}: {facts.reason}", facts.reason
         return Verdict(GateName.STATUS, 0, text, detail=detail)
-    if not facts.at_home:
+    if not facts.in_own_database:
         text = "this database is a copy or was moved, and nothing is sent before somebody says which it is"
         return Verdict(GateName.STATUS, 0, text, detail=detail)
     if facts.unreadable:
@@ -172,7 +172,7 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
         return Verdict(GateName.BACKOFF, room, text.format(device.attempt), until, {"attempt": device.attempt})
     if device.refused_for is not None:
         detail = {"refused_for": device.refused_for, "attempt": device.attempt}
-        return Verdict(GateName.REFUSED, room, refusal.TEXT[device.refused_for], until, detail)
+        return Verdict(GateName.REFUSED, room, broker_refusal.TEXT[device.refused_for], until, detail)
     text = "a worker is sending to it" if held else "the worker that was sending to it has not finished"
     return Verdict(GateName.LEASE, room, text, until, {"attempt": device.attempt})
 

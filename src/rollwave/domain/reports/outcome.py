@@ -1,6 +1,6 @@
 """What becomes of a report, and by how much each campaign's counters move.
 
-It may be left unwritten: as a repetition (:class:`Talk`), or because another one of its batch says more
+It may be left unwritten: as a repetition (:class:`DeviceThrottle`), or because another one of its batch says more
 (:func:`one_per_execution`). Else it is compared with the execution that it met (:func:`outcome_of`).
 """
 
@@ -140,7 +140,7 @@ def _says_more(new: Report, known: Report) -> bool:
 
 
 @dataclass(slots=True)
-class Talk:
+class DeviceThrottle:
     """What one device has reported. Times are seconds of the caller's monotonic clock.
 
     A report is a repetition when it is not terminal and is no further than what the device has reported before in this

@@ -66,9 +66,9 @@ class Claims:
             if gates.status(facts).open and gates.targeting(facts).open:
                 facts = await self._ask(connection, locked.policy, campaign, facts)
             admission = admit(locked.policy, facts)
-            if command.unreadable is not None and facts.at_home and facts.targeted is None:
-                standing = stop.standing_of(campaign)
-                stopped = await stop.pause_unreadable(connection, campaign.tenant_id, standing, command.unreadable)
+            if command.unreadable is not None and facts.in_own_database and facts.targeted is None:
+                counters = stop.counters_of(campaign)
+                stopped = await stop.pause_unreadable(connection, campaign.tenant_id, counters, command.unreadable)
             elif gates.status(facts).open and facts.targeted is None and not facts.counted:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker is at it
             else:

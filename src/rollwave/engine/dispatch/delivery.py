@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from rollwave import metrics
+from rollwave.domain.broker_refusal import TEXT, Refusal
 from rollwave.domain.campaign import CampaignRef
-from rollwave.domain.refusal import TEXT, Refusal
 from rollwave.engine import stop
 from rollwave.engine.dispatch.isolate import Isolation
 from rollwave.engine.dispatch.session import Answers, Batch, CommandSession, publish_batch
@@ -137,7 +137,7 @@ class Delivery:
                 f"the campaign's command is larger than the broker takes: {answers.limit}. Raise the broker's maximum "
                 "packet size and start the campaign again, or abort it and create one with a shorter file_url"
             )
-            stopped = await stop.pause_unreadable(connection, ref.tenant_id, stop.standing_of(campaign), reason)
+            stopped = await stop.pause_unreadable(connection, ref.tenant_id, stop.counters_of(campaign), reason)
         if stopped:
             stopped.announce()
 

@@ -17,13 +17,13 @@ from rollwave.domain.reports.parse import Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
+from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, events, executions, overdue, quarantine
-from rollwave.store.campaigns import Standing
+from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 
@@ -55,7 +55,7 @@ class _Applied:
 class OneTenant:
     """Writes the share of one tenant in a batch."""
 
-    def __init__(self, pool: Pool, settings: Settings, classifier: Classifier, unsent: UnsentReports) -> None:
+    def __init__(self, pool: Pool, settings: Settings, classifier: Classifier, unsent: ReportsOfUnsentDevices) -> None:
         self._pool = pool
         self._settings = settings
         self._classifier = classifier
@@ -85,17 +85,17 @@ class OneTenant:
             counted = await counters.count(
                 connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
-            standings = [each for each in counted if each.campaign_id in over]
+            ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
-            for standing in standings:
-                halt = await stop.judge(connection, tenant_id, standing)
+            for each in ended:
+                halt = await stop.judge(connection, tenant_id, each)
                 stopped += [halt] if halt else []
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
             await reach(Failpoint.REPORTS_WRITTEN)
-        for each in stopped:
-            each.announce()
-        return TenantWritten(outcomes, settled_campaigns(tenant_id, standings, stopped))
+        for halted in stopped:
+            halted.announce()
+        return TenantWritten(outcomes, settled_campaigns(tenant_id, ended, stopped))
 
     async def _apply(
         self,
@@ -173,12 +173,12 @@ def times_of(settings: Settings) -> Times:
 
 
 def settled_campaigns(
-    tenant_id: TenantId, standings: Sequence[Standing], stopped: Collection[Stopped]
+    tenant_id: TenantId, counters: Sequence[CampaignCounters], stopped: Collection[Stopped]
 ) -> list[CampaignRef]:
     """The campaigns in which every device sent to is terminal now, but for those just stopped."""
-    over = {each.standing.campaign_id for each in stopped if each.tenant_id == tenant_id}
+    over = {each.counters.campaign_id for each in stopped if each.tenant_id == tenant_id}
     return [
         CampaignRef(tenant_id, each.campaign_id, each.status)
-        for each in standings
+        for each in counters
         if each.status not in FINAL and each.campaign_id not in over and each.succeeded + each.failed >= each.sent
     ]

@@ -11,7 +11,7 @@ from math import inf
 
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports import parse
-from rollwave.domain.reports.outcome import Outcome, Talk, charged
+from rollwave.domain.reports.outcome import DeviceThrottle, Outcome, charged
 from rollwave.domain.reports.parse import Report
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
@@ -50,14 +50,14 @@ class Classifier:
         self._logged: dict[Outcome, float] = {}
 
         @lru_cache(maxsize=MAX_DEVICES_REMEMBERED)
-        def talk(_tenant_id: TenantId, _device_id: DeviceId) -> Talk:
-            return Talk()
+        def throttle_of(_tenant_id: TenantId, _device_id: DeviceId) -> DeviceThrottle:
+            return DeviceThrottle()
 
-        self._talk = talk
+        self._throttle_of = throttle_of
 
     def forget(self) -> None:
         """Forget what devices have reported."""
-        self._talk.cache_clear()
+        self._throttle_of.cache_clear()
 
     def classify(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
         """Each tenant's reports. Other messages are counted in ``outcomes``, and a few bad ones are logged and kept.
@@ -73,7 +73,7 @@ class Classifier:
                 tenant_id, device_id = source
                 said = parse.parse(incoming.payload)
                 if isinstance(said, Report):
-                    left_out = self._talk(tenant_id, device_id).hear(said, now=now, behind=behind)
+                    left_out = self._throttle_of(tenant_id, device_id).hear(said, now=now, behind=behind)
                     if left_out is None:
                         shares[tenant_id].reports.append((device_id, said))
                     else:
@@ -93,7 +93,7 @@ class Classifier:
         self, tenant_id: TenantId, device_id: DeviceId, said: Report, *, at: float, progress_timeout: float
     ) -> None:
         """Remember that ``said`` changed its execution, ``at`` the latest, by this process's monotonic clock."""
-        self._talk(tenant_id, device_id).wrote(said, at=at, progress_timeout=progress_timeout)
+        self._throttle_of(tenant_id, device_id).wrote(said, at=at, progress_timeout=progress_timeout)
 
     def may_log(self, kind: Outcome) -> bool:
         """Whether one more of this kind may be logged."""
@@ -112,8 +112,8 @@ class Classifier:
         outcomes: Counter[Outcome],
     ) -> None:
         kind = Outcome.BAD_PAYLOAD if said.undecodable else Outcome.INVALID
-        talk = self._talk(tenant_id, device_id)
-        if not talk.may_be_sampled(time.monotonic(), every=SAMPLE_EVERY_SECONDS, burst=MAX_SAMPLES):
+        throttle = self._throttle_of(tenant_id, device_id)
+        if not throttle.may_be_sampled(time.monotonic(), every=SAMPLE_EVERY_SECONDS, burst=MAX_SAMPLES):
             outcomes[kind] += 1
             return
         self._reject(kind, outcomes, tenant_id=tenant_id, device_id=device_id, reason=said.reason)
@@ -146,7 +146,7 @@ class _Campaign:
     logged_at: float = -inf
 
 
-class UnsentReports:
+class ReportsOfUnsentDevices:
     """Counts such reports by campaign, and logs the first of a campaign and then at most one a minute."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Outcome
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import OneTenant, pauses
-from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
+from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
 from rollwave.engine.ingest.many_tenants import TENANTS_PER_TRANSACTION, ManyTenants
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
@@ -44,8 +44,8 @@ class Ingest:
     ) -> None:
         """``tenants_per_transaction``: minimum number of tenants of each of two transactions in parallel."""
         self._classifier = Classifier(on_question)
-        self._delays = Delays()
-        unsent = UnsentReports()
+        self._errors = IngestErrors()
+        unsent = ReportsOfUnsentDevices()
         self._one_tenant = OneTenant(pool, settings, self._classifier, unsent)
         self._many_tenants = ManyTenants(
             pool, settings, self._classifier, unsent, tenants_per_transaction=tenants_per_transaction
@@ -55,12 +55,12 @@ class Ingest:
     @property
     def fault(self) -> str:
         """Why reports cannot be written, where that is no outage; empty: they can."""
-        return self._delays.fault
+        return self._errors.fault
 
     def forget(self) -> None:
         """Treat no later report as a repetition: earlier reports may never have been written."""
         self._classifier.forget()
-        self._delays.forget()
+        self._errors.forget()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[CampaignRef]:
         """Commit what a batch says, trying again until that has succeeded: no error drops a report.
@@ -95,10 +95,10 @@ class Ingest:
             await reach(Failpoint.CLASSIFYING)
             shares = self._classifier.classify(batch, seen, behind=behind)
         except Exception as error:  # noqa: BLE001  whatever it is, the reports are kept
-            self._delays.failed("classifying", error)
+            self._errors.failed("classifying", error)
             self._classifier.forget()
             return None
-        self._delays.over("classifying")
+        self._errors.over("classifying")
         outcomes.update(seen)
         return shares
 
@@ -126,10 +126,10 @@ class Ingest:
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)
             except Exception as error:  # noqa: BLE001  an outage or a fault of ours: the reports are kept
-                self._delays.failed(tenant_id, error, tenant_id=tenant_id)
+                self._errors.failed(tenant_id, error, tenant_id=tenant_id)
                 await asyncio.sleep(pause)
             else:
-                self._delays.over(tenant_id)
+                self._errors.over(tenant_id)
                 outcomes.update(written.outcomes)
                 return written.settled
         raise AssertionError("the pauses never end")
@@ -152,7 +152,7 @@ class Ingest:
             if self._classifier.may_log(Outcome.INVALID):
                 _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))
             outcomes[Outcome.INVALID] += len(share.reports)
-            self._delays.over(tenant_id)
+            self._errors.over(tenant_id)
             return []
         middle = len(share.reports) // 2
         first = await self._persist(tenant_id, Share(share.reports[:middle]), outcomes)
@@ -160,22 +160,22 @@ class Ingest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Delay:
+class _IngestError:
     kind: str
     since: float
     is_fault: bool
 
 
-class Delays:
+class IngestErrors:
     """Notes each failed try of a piece of work by its name, logs each kind of error once, and says what is wrong."""
 
     def __init__(self) -> None:
-        self._delays: dict[str, _Delay] = {}
+        self._errors: dict[str, _IngestError] = {}
 
     @property
     def fault(self) -> str:
         """What is wrong and since when, for anybody to read. Empty: nothing, or an outage, which passes by itself."""
-        faults = [each for each in self._delays.values() if each.is_fault]
+        faults = [each for each in self._errors.values() if each.is_fault]
         if not faults:
             return ""
         first = min(faults, key=lambda each: each.since)
@@ -183,19 +183,19 @@ class Delays:
 
     def failed(self, work: str, error: Exception, **fields: object) -> None:
         """Note that ``work`` has failed. An error that is no outage is logged with its traceback."""
-        before = self._delays.get(work)
+        before = self._errors.get(work)
         kind = type(error).__name__
         fault = not is_outage(error)
         since = before.since if before is not None and before.is_fault else time.monotonic()
-        self._delays[work] = _Delay(kind, since, fault)
+        self._errors[work] = _IngestError(kind, since, fault)
         if is_away(error) or (before is not None and before.kind == kind):
             return  # that the database is away, the pool has said
         _log.error("ota_reports_delayed", error=f"{kind}: {error}", exc_info=error if fault else None, **fields)
 
     def forget(self) -> None:
         """What has failed was given up: somebody else does it."""
-        self._delays.clear()
+        self._errors.clear()
 
     def over(self, work: str) -> None:
         """``work`` has succeeded: the next failure is news."""
-        self._delays.pop(work, None)
+        self._errors.pop(work, None)

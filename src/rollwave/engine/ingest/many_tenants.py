@@ -21,13 +21,13 @@ from rollwave.domain.reports.parse import Report
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import pauses, settled_campaigns, times_of
-from rollwave.engine.ingest.classify import Classifier, Share, UnsentReports
+from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
 from rollwave.store import many_tenants
-from rollwave.store.campaigns import Standing
+from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, named
 from rollwave.store.executions import Effect
 from rollwave.store.outage import ValueRefused, is_away, is_outage
@@ -78,7 +78,7 @@ class ManyTenants:
         pool: Pool,
         settings: Settings,
         classifier: Classifier,
-        unsent: UnsentReports,
+        unsent: ReportsOfUnsentDevices,
         *,
         tenants_per_transaction: int = TENANTS_PER_TRANSACTION,
     ) -> None:
@@ -138,16 +138,16 @@ class ManyTenants:
             noted = self._note(reports, effects, began)
             tallies = {tenant_id: tally_of(each) for tenant_id, each in noted.moves.items()}
             ended = {tenant_id: ended_in(tally) for tenant_id, tally in tallies.items()}
-            standings: dict[TenantId, list[Standing]] = defaultdict(list)
-            for tenant_id, standing in await many_tenants.count(connection, tallies):
-                if standing.campaign_id in ended[tenant_id]:
-                    standings[tenant_id].append(standing)
-            stopped = await _judge(connection, standings)
+            counted: dict[TenantId, list[CampaignCounters]] = defaultdict(list)
+            for tenant_id, counters in await many_tenants.count(connection, tallies):
+                if counters.campaign_id in ended[tenant_id]:
+                    counted[tenant_id].append(counters)
+            stopped = await _judge(connection, counted)
             await reach(Failpoint.REPORTS_WRITTEN)
         for halt in stopped:
             halt.announce()
         written.outcomes.update(noted.outcomes)
-        written.settled += [ref for each in standings.items() for ref in settled_campaigns(*each, stopped)]
+        written.settled += [ref for each in counted.items() for ref in settled_campaigns(*each, stopped)]
         written.leave(noted.not_found)
 
     def _note(self, reports: Iterable[Said], effects: Iterable[Effect], began: float) -> _Noted:
@@ -189,12 +189,12 @@ def is_plain(share: Share) -> bool:
     return small and all(report.status is not ExecutionStatus.FAILED for _, report in share.reports)
 
 
-async def _judge(connection: Connection, standings: Mapping[TenantId, Sequence[Standing]]) -> list[Stopped]:
+async def _judge(connection: Connection, counted: Mapping[TenantId, Sequence[CampaignCounters]]) -> list[Stopped]:
     stopped = []
-    for tenant_id, each in standings.items():
-        for standing in each:
-            if stop.may_stop(standing):
+    for tenant_id, each in counted.items():
+        for counters in each:
+            if stop.may_stop(counters):
                 async with named(connection, tenant_id):
-                    halt = await stop.judge(connection, tenant_id, standing)
+                    halt = await stop.judge(connection, tenant_id, counters)
                 stopped += [halt] if halt else []
     return stopped

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.events import (
     DEVICE,
@@ -23,7 +24,6 @@ from rollwave.domain.events import (
 )
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
-from rollwave.domain.refusal import LONGEST_REFUSAL_SECONDS
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
@@ -32,10 +32,10 @@ from rollwave.engine.stop import SKIPPED_BECAUSE, Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, events, overdue
-from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
 from rollwave.store.campaigns import Campaign
 from rollwave.store.counters import Adopted, Comparison
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _log = get_logger("upkeep")
 
@@ -144,7 +144,7 @@ class Counters:
         """
         await events.append(connection, ref.tenant_id, ref.campaign_id, adopted, actor=ENGINE)
         campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
-        return await stop.judge(connection, ref.tenant_id, stop.standing_of(campaign))
+        return await stop.judge(connection, ref.tenant_id, stop.counters_of(campaign))
 
     async def _record_repair(self, connection: Connection, was: Campaign) -> Stopped | None:
         """Have it in log and history that counters were repaired, and judge on those."""
@@ -158,7 +158,7 @@ class Counters:
         )
         repaired = CountersRepaired(succeeded=campaign.succeeded, failed=campaign.failed)
         await events.append(connection, campaign.tenant_id, campaign.id, repaired, actor=ENGINE)
-        return await stop.judge(connection, campaign.tenant_id, stop.standing_of(campaign))
+        return await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign))
 
 
 def _goes_on(campaign: Campaign) -> bool:

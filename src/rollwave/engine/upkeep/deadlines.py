@@ -115,8 +115,8 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
     tally: Tally = Counter()
     for each in failed:
         tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
-    [standing] = await counters.count(connection, campaign.tenant_id, tally)
-    return await stop.judge(connection, campaign.tenant_id, standing)
+    [moved] = await counters.count(connection, campaign.tenant_id, tally)
+    return await stop.judge(connection, campaign.tenant_id, moved)
 
 
 def _judge(device: Overdue, policy: Policy, *, sends_on: bool) -> _Judged:

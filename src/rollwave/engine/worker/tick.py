@@ -19,7 +19,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.stop import MAX_SKIPPED_PER_BATCH, skip_rest
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.engine.upkeep.counters import Counters
-from rollwave.engine.upkeep.gates import Upkeep
+from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.upkeep.targeting import Targeter
 from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger, trace

@@ -10,7 +10,7 @@ from rollwave.engine.dispatch.resend import Resender
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.ingest import listener
 from rollwave.engine.ingest.listener import Listener
-from rollwave.engine.upkeep.gates import SettledCampaigns
+from rollwave.engine.upkeep.look import SettledCampaigns
 from rollwave.engine.watchdog import Life, keep_running
 from rollwave.engine.worker import readiness
 from rollwave.engine.worker.loop import CampaignLoop
@@ -81,11 +81,9 @@ def make_listener(
     settled = SettledCampaigns(pool, settings)
 
     async def beside() -> None:
-        """Answer devices until cancelled. Campaigns in hand are then left to the next look of a worker."""
-        try:
+        """Answer devices, and look after settled campaigns, until cancelled."""
+        async with settled.accepted():
             await resender.run()
-        finally:
-            await settled.cancel()
 
     return Listener(
         pool,

@@ -10,11 +10,11 @@ from rollwave.domain.ids import CampaignId
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, InvalidInput
 from rollwave.store import campaigns, events, executions, new_campaigns, targets
-from rollwave.store.answers import SCAN_TIMEOUT_SECONDS
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import EarlierRequest, NewCampaign
-from rollwave.store.refusals import Written, fields, refusing
+from rollwave.store.rejected_values import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
+from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 
 async def create_campaign(

@@ -21,7 +21,7 @@ from rollwave.store.outage import FOREIGN_TEXT, is_outage
 from rollwave.store.queries import load
 
 _log = get_logger("database")
-_sql = load("refusals")
+_sql = load("rejected_values")
 
 _MISMATCHES = (
     asyncpg.DatatypeMismatchError,  # a column of another type than the contract's

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
@@ -110,8 +111,11 @@ class Upkeep:
     ) -> Look:
         campaign, policy = locked.row, locked.policy
         if locked.unreadable is not None:
-            standing = stop.standing_of(campaign)
-            return Look(await stop.pause_unreadable(connection, campaign.tenant_id, standing, locked.unreadable))
+            return Look(
+                await stop.pause_unreadable(
+                    connection, campaign.tenant_id, stop.counters_of(campaign), locked.unreadable
+                )
+            )
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
@@ -138,7 +142,7 @@ class Upkeep:
             # Idle: another worker counts them too.
             return Look(idle_seconds=SOON_SECONDS) if counted else Look(to_count=True)
         if counted:
-            stopped = await stop.judge(connection, campaign.tenant_id, stop.standing_of(campaign))
+            stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign))
             return Look(stopped) if stopped else None
         return None
 
@@ -157,7 +161,7 @@ class Upkeep:
     async def _conclude(self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int) -> Look:
         """The wave is over, and the counters are right: stop, complete, or open the next one."""
         stopped = await stop.judge(
-            connection, campaign.tenant_id, stop.standing_of(campaign), at_gate=not outlook.finished
+            connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=not outlook.finished
         )
         if stopped:
             return Look(stopped)
@@ -209,15 +213,22 @@ class SettledCampaigns:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._upkeep = Upkeep(pool, settings)
         self._looks = KeyedTasks(self._look_after, in_parallel=MAX_SETTLED_IN_PARALLEL)
+        self._accepts = False
+
+    @asynccontextmanager
+    async def accepted(self) -> AsyncIterator[None]:
+        """Accept campaigns during the block. Those in hand at its end are left to the next look of a worker."""
+        self._accepts = True
+        try:
+            yield
+        finally:
+            self._accepts = False
+            await self._looks.cancel(GIVE_UP_SECONDS)
 
     def look_after(self, settled: Sequence[CampaignRef]) -> None:
-        """Begin to look after these."""
-        for ref in settled:
+        """Begin to look after these, unless none are accepted: a batch may be committed after that has ended."""
+        for ref in settled if self._accepts else ():
             self._looks.start_or_repeat(ref)
-
-    async def cancel(self) -> None:
-        """Leave the campaigns in hand to the next look of a worker."""
-        await self._looks.cancel(GIVE_UP_SECONDS)
 
     async def _look_after(self, ref: CampaignRef) -> None:
         try:

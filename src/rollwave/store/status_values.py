@@ -15,7 +15,7 @@ from rollwave.errors import SchemaMismatch
 from rollwave.store.database import Connection, Pool, system_transaction, tenant_transaction
 from rollwave.store.queries import load
 
-_sql = load("words")
+_sql = load("status_values")
 
 WORDS = {"ota_campaigns": [*CampaignStatus], "ota_device_status": [*ExecutionStatus]}
 
