@@ -357,6 +357,22 @@ async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_g
 
 
 @pytest.mark.usefixtures("listener_subscribed")
+async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in_the_same_interval(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = CampaignId(await insert_campaign(host, 120, rollout_rate=1000))
+    await Counters(pool, SETTINGS).count(campaign_ref(campaign))
+    waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    assert [each.verdict.detail["may_go_now"] for each in waiting.waiting] == [50], "a step of a worker's"
+    last = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-120")
+    assert [check.gate for check in last.checks if not check.open] == [GateName.PACE]
+    assert last.may_go_at is not None
+    assert last.may_go_at - waiting.as_of < timedelta(seconds=SETTINGS.tick_interval)
+    claims = make_claims(pool, SETTINGS, steps=1)
+    assert len((await claims.claim(campaign_ref(campaign))).commands) == 120
+
+
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_too_far_back_to_be_counted_waits_for_its_turn_and_nobody_says_until_when(
     pool: Pool, host: Connection
 ) -> None:

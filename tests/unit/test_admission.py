@@ -285,6 +285,26 @@ def test_a_device_is_claimed_where_no_gate_is_closed_to_it_and_else_one_is_named
         assert (may_go_at(checks, NOW) == NOW) is (number in claimed) or closed
 
 
+@settings(max_examples=500)
+@given(st.integers(1, 3000), FACTS, QUEUES)
+def test_a_host_that_sends_a_whole_tick_at_once_is_ahead_of_explain_by_less_than_an_interval(
+    rate: int, facts: Facts, queue: Queue
+) -> None:
+    policy = replace(POLICY, rate=rate)
+    host = admit(policy, replace(facts, steps=1))
+    claimed = queue.claim(host.tokens, host.fresh)
+    admission = admit(policy, facts)
+    for number, device in enumerate(queue.placed()):
+        checks = explain(admission, facts, device)
+        closed = [each for each in checks if not each.open]
+        assert closed or number in claimed
+        if closed and number in claimed:
+            assert [each.gate for each in closed] == [GateName.PACE]
+            opens = may_go_at(checks, NOW)
+            assert opens is not None
+            assert opens - NOW < timedelta(seconds=facts.tick * 2 if (facts.interval_age or 0) < 0 else facts.tick)
+
+
 @settings(max_examples=1000)
 @given(POLICIES, FACTS, QUEUES)
 def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_it(
