@@ -98,8 +98,8 @@ async def test_after_a_stop_each_worker_sends_at_most_one_batch(
         await stack.enter_async_context(subscribed_listener(pool))
         workers = []
         for _ in range(WORKERS):
-            publisher = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
-            workers.append(make_dispatch(pool, publisher, settings))
+            session = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
+            workers.append(make_dispatch(pool, session, settings))
         for number in range(TRIALS):
             campaign = await insert_campaign(host, DEVICES, rollout_rate=1000)
             sending = [asyncio.create_task(each.dispatch(campaign_ref(campaign))) for each in workers]

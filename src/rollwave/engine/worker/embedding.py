@@ -46,7 +46,7 @@ async def run_ota_campaign_tick(
     """One tick over all ``RUNNING`` campaigns. What goes wrong is logged, never raised.
 
     Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
-    A window that opens within a twentieth of the interval is waited for, so a caller's jitter loses no tick.
+    An interval of the pace that begins within a twentieth of a tick is waited for, so a caller's jitter loses none.
 
     Args:
         settings: in place of the environment.

@@ -7,12 +7,13 @@
 -- where it expects a row or none). A join instead may read the whole campaign for each row.
 
 -- name: claim
--- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where
--- the broker never acknowledged it, under the next one where the last has failed and the device's total time is
--- not over (retry.DeviceTime; $8 seconds, which include those for which the campaign was ever suspended), or it was set back by
--- hand (it has all its time again). What had finished (counters.adopt) is not sent again. Then devices never sent to, lowest id first, at most $4 of them; one that cannot be addressed
--- ($6) is skipped here, before anything is published. What was claimed is taken out of the window, which may be a new one
--- ($9); the first claim also freezes the command ($10) and dates the start.
+-- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where the
+-- broker never acknowledged it, under the next one where the last has failed and the device's total time is not over
+-- (retry.DeviceTime; $8 seconds, which include those for which the campaign was ever suspended), or it was set back by
+-- hand (it has all its time again). What had finished (counters.adopt) is not sent again. Then devices never sent to,
+-- lowest id first, at most $4 of them; one that cannot be addressed ($6) is skipped here, before anything is published.
+-- What was claimed is taken out of the interval, which may be a new one ($9); the first claim also freezes the command
+-- ($10) and dates the start.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -44,9 +45,10 @@ WITH again AS (
         started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
         completed_at = NULL,
         due_at = statement_timestamp() + make_interval(secs => $5)
-    FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-    RETURNING d.device_id, d.attempt, held.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
+    FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
 ), fresh AS (
     SELECT ctid AS place, campaign_id, device_id, device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
     FROM ota_device_status
@@ -59,16 +61,18 @@ WITH again AS (
     -- What follows due_at, a host that set the device back may have left there.
     SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5),
         progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL
-    FROM fresh AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-      AND held.addressable
+    FROM fresh AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+      AND locked.addressable
     RETURNING d.device_id, d.attempt
 ), skipped AS (
     UPDATE ota_device_status d
     SET status = 'SKIPPED', error_message = ota_fitting($7), completed_at = statement_timestamp()
-    FROM fresh AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-      AND NOT held.addressable
+    FROM fresh AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+      AND NOT locked.addressable
     RETURNING d.device_id, d.attempt
 ), counted AS (
     UPDATE ota_campaigns c
@@ -100,7 +104,7 @@ SELECT device_id, attempt, false FROM skipped;
 -- reported already, the campaign was stopped and the lease had ended, or another worker was sooner.
 WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
-), held AS (
+), locked AS (
     SELECT d.device_id, d.status
     FROM (SELECT * FROM sent ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
@@ -122,12 +126,12 @@ WITH sent AS (
                        COALESCE(started_at, statement_timestamp())
                        + make_interval(secs => $6 - CASE WHEN started_at IS NULL THEN $7 ELSE suspended_before END))
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-      AND device_id = ANY (ARRAY(SELECT device_id FROM held))
+      AND device_id = ANY (ARRAY(SELECT device_id FROM locked))
     RETURNING device_id
 )
 UPDATE ota_campaigns c
 SET pending = c.pending - moved.devices, downloading = c.downloading + moved.devices
-FROM (SELECT count(*)::int AS devices FROM held
+FROM (SELECT count(*)::int AS devices FROM locked
       WHERE status = 'PENDING' AND (SELECT count(*) FROM marked) > 0) AS moved
 WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
@@ -138,7 +142,7 @@ WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 -- Not applied: the lease had ended and another worker has it.
 WITH unsent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
-), held AS (
+), locked AS (
     SELECT d.device_id
     FROM (SELECT * FROM unsent ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
@@ -155,7 +159,7 @@ SET refusals = CASE WHEN $6::text IS NULL THEN refusals ELSE LEAST(refusals + 1,
     due_at = statement_timestamp()
              + make_interval(secs => CASE WHEN $6 IS NULL THEN $5 ELSE LEAST($7, $5 * 2 ^ refusals) END)
 WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-  AND device_id = ANY (ARRAY(SELECT device_id FROM held));
+  AND device_id = ANY (ARRAY(SELECT device_id FROM locked));
 
 -- name: apply_reports
 -- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
@@ -179,7 +183,7 @@ WITH report AS MATERIALIZED (
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
     ) AS d
-), held AS MATERIALIZED (
+), locked AS MATERIALIZED (
     SELECT d.number, d.reported, d.progress, d.error, d.reported_attempt, d.campaign_id, d.device_id, d.was, d.attempt,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
            make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
@@ -228,7 +232,7 @@ WITH report AS MATERIALIZED (
         -- Longer than the progress timeout by the factor $11, so that not every repeated report has to be written.
         due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
                       THEN LEAST(statement_timestamp() + h.progress_timeout * $11, h.last_moment) END
-    FROM held h
+    FROM locked h
     WHERE d.tenant_id = $1 AND d.campaign_id = h.campaign_id AND d.device_id = h.device_id
       AND (d.attempt > 0 OR d.status <> 'PENDING')
       AND (d.completed_at IS NULL OR d.status = 'PENDING')
@@ -244,7 +248,7 @@ WITH report AS MATERIALIZED (
 SELECT h.was, m.became, h.attempt, h.reason,
        m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout
 FROM report r
-LEFT JOIN held h USING (number)
+LEFT JOIN locked h USING (number)
 LEFT JOIN moved m USING (number)
 ORDER BY r.number;
 
@@ -267,8 +271,9 @@ WITH waiting AS (
 ), skipped AS (
     UPDATE ota_device_status d
     SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
-    FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+    FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
     RETURNING d.device_id
 ), counted AS (
     UPDATE ota_campaigns c
@@ -280,7 +285,7 @@ SELECT count(*) FROM skipped;
 
 -- name: current
 -- What each of these devices should be doing: the attempt in progress of the newest running campaign. A command that a
--- worker is sending right now, or that waits for its next attempt, is left to the dispatcher.
+-- worker is sending right now, or that waits for its next attempt, is left to the next claim.
 SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, c.command,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c

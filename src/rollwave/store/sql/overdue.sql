@@ -13,8 +13,9 @@ WITH misdated AS (
 UPDATE ota_device_status d
 SET due_at = statement_timestamp() + make_interval(secs => CASE WHEN d.status = 'PENDING' THEN 0 ELSE $4 END),
     started_at = LEAST(d.started_at, statement_timestamp())
-FROM misdated AS held
-WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id;
+FROM misdated AS locked
+WHERE d.tenant_id = $1 AND d.ctid = locked.place
+  AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id;
 
 -- name: lock_overdue
 -- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
@@ -38,7 +39,7 @@ FOR UPDATE SKIP LOCKED;
 
 -- name: postpone
 -- The last attempt of a device has failed. The next may be claimed after the delay ($5), if that ends within the device's
--- total time ($6 seconds, which include those for which the campaign was ever suspended): retry.DeviceTime. The row is held.
+-- total time ($6 seconds, which include those for which the campaign was ever suspended): retry.DeviceTime. The row is locked.
 UPDATE ota_device_status
 SET failed_attempt = attempt, failed_reason = $4,
     due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
