@@ -23,6 +23,7 @@ from tests.compose import Stack
 from tests.engine import subscribed_listener
 from tests.network import has_namespaces
 from tests.ports import free_port
+from tests.roles import roles_restored
 from tests.servers import (
     Mosquitto,
     debian_faketime,
@@ -138,16 +139,24 @@ def template(postgres_url: str) -> str:
 
 
 @pytest.fixture
-async def empty_database(postgres_url: str) -> AsyncIterator[str]:
+async def server_url(postgres_url: str, template: str) -> AsyncIterator[str]:
+    """The URL of the server, for one test. It has the engine's roles, and what the test does to roles is undone."""
+    assert template
+    async with roles_restored(postgres_url):
+        yield postgres_url
+
+
+@pytest.fixture
+async def empty_database(server_url: str) -> AsyncIterator[str]:
     """The URL of an empty database."""
-    async for url in _fresh_database(postgres_url, "template1"):
+    async for url in _fresh_database(server_url, "template1"):
         yield url
 
 
 @pytest.fixture
-async def database(postgres_url: str, template: str) -> AsyncIterator[str]:
+async def database(server_url: str, template: str) -> AsyncIterator[str]:
     """The URL of a migrated database, used by one test only."""
-    async for url in _fresh_database(postgres_url, template):
+    async for url in _fresh_database(server_url, template):
         yield url
 
 

@@ -177,8 +177,7 @@ async def make_host(database: str, sql: str) -> Host:
     name = database.partition("@/")[2].partition("?")[0]
     async with connect(database) as root:
         for role in ("host_owner", "host_app", "runner"):
-            if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
-                await root.execute(f"CREATE ROLE {role} LOGIN")
+            await root.execute(f"CREATE ROLE {role} LOGIN")
         await root.execute(f"ALTER DATABASE {name} OWNER TO host_owner")
     async with connect(login("host_owner")) as owner:
         await owner.execute(sql)
@@ -449,9 +448,6 @@ async def test_adoption_adds_the_tables_that_the_host_lacks(
 
 async def test_a_table_owner_without_superuser_can_adopt(host: Host, root: Connection) -> None:
     before = await contents(root)
-    for role in ("pulse_app", "rollwave_due"):
-        if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
-            await root.execute(f"CREATE ROLE {role} NOLOGIN")
     await root.execute("GRANT pulse_app, rollwave_due TO host_owner")
     host.migrate(url=host.owner)
     assert await contents(root) == before

@@ -100,7 +100,7 @@ async def test_rows_of_a_dump_inserted_into_a_new_schema_need_a_decision(
 async def test_without_a_system_identifier_from_postgresql_nothing_is_sent(
     database: str, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    psql(database, "DROP ROLE IF EXISTS rollwave_modest; CREATE ROLE rollwave_modest LOGIN NOINHERIT")
+    psql(database, "CREATE ROLE rollwave_modest LOGIN NOINHERIT")
     assert rollwave("migrate", "--grant-to", "rollwave_modest", env={"DATABASE_URL": database}).returncode == 0
     psql(database, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
     own = database.replace("postgres@", "rollwave_modest@")

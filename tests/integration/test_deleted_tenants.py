@@ -67,9 +67,6 @@ async def host(request: pytest.FixtureRequest, empty_database: str) -> Host:
         host.migrate("--grant-to", "host_service")
         return host
     async with connect(host.root) as root:
-        for role in ("pulse_app", "rollwave_due"):
-            if not await root.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
-                await root.execute(f"CREATE ROLE {role} NOLOGIN")
         await root.execute("GRANT pulse_app, rollwave_due TO host_owner")
         await root.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO host_owner, pulse_app")
     host.migrate(url=host.owner)

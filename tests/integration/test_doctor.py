@@ -101,7 +101,7 @@ async def test_the_doctor_finds_no_problem_in_a_healthy_installation(
 async def test_the_doctor_does_not_warn_about_the_engines_own_login(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    psql(database, "DROP ROLE IF EXISTS rollwave_modest; CREATE ROLE rollwave_modest LOGIN NOINHERIT")
+    psql(database, "CREATE ROLE rollwave_modest LOGIN NOINHERIT")
     own = database.replace("postgres@", "rollwave_modest@")
     env = {"DATABASE_URL": own, "MQTT_BROKER_URL": broker.url}
     examination = examine(**env)

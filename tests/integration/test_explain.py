@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,6 +21,7 @@ from rollwave.settings import Settings
 from rollwave.store import campaigns, executions
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed
+from rollwave.store.views import MOST_COUNTED
 from tests.engine import (
     TENANT,
     Connection,
@@ -247,3 +249,27 @@ async def test_the_last_device_of_the_queue_is_explained_with_the_number_before_
         await claim_commands(connection, await campaigns.lock(connection, TENANT, campaign), tokens=2, fresh=2)
     found = await explain_device(pool, SETTINGS, TENANT, campaign, DEVICES[-1])
     assert [check.detail.get("ahead") for check in found.checks if not check.open] == [12]
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_gone(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = CampaignId(await insert_campaign(host, 500, rollout_rate=10))
+    assert len(await claim(pool, campaign)) == 10
+    found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-500")
+    waits = (found.may_go_at or datetime.max.replace(tzinfo=UTC)) - datetime.now(UTC)
+    assert timedelta(seconds=470) < waits < timedelta(seconds=490)
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_a_device_too_far_back_to_be_counted_waits_for_its_turn_and_nobody_says_until_when(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 2, rollout_rate=10 * MOST_COUNTED))
+    await Counters(pool, SETTINGS).count(campaign_ref(campaign))
+    counted = await explain_device(pool, SETTINGS, TENANT, campaign, f"dev-{MOST_COUNTED}")
+    beyond = await explain_device(pool, SETTINGS, TENANT, campaign, f"dev-{MOST_COUNTED + 2}")
+    assert counted.may_go_at is not None
+    assert [(check.gate, check.until) for check in beyond.checks if not check.open] == [(GateName.PACE, None)]
+    assert "10,000 or more devices go before it" in beyond.checks[-1].text

@@ -24,6 +24,7 @@ from tests.api import CAMPAIGNS, CUSTOMER, assert_problem
 from tests.engine import connect
 from tests.host.platform import HERE, Host, make_host
 from tests.installation import Installation, installed
+from tests.roles import roles_restored
 from tests.support import psql
 
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
@@ -70,25 +71,27 @@ class Narrow:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def narrow(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Narrow]:
+async def narrow(postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Narrow]:
     name = "narrow_host"
-    async with connect(postgres_url) as root:
-        await root.execute(f"CREATE DATABASE {name}")
-    host = await make_host(postgres_url.replace("@/postgres?", f"@/{name}?"))
-    async with connect(host.owner) as owner:
-        await owner.execute((HERE / "narrow.sql").read_text())
-    host.migrate("--grant-to", "rollwave_worker")
-    log = tmp_path_factory.mktemp("narrow") / "log"
-    with EmbeddedBroker() as broker:
-        async with installed(host.worker, broker.url, log) as installation:
-            url, key = (installation.env[each] for each in ("ROLLWAVE_API_URL", "ROLLWAVE_API_KEY"))
-            with httpx2.Client(
-                base_url=f"{url}{CUSTOMER}", headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
-            ) as http:
-                yield Narrow(host, installation, http)
-    assert "Traceback" not in log.read_text()
-    async with connect(postgres_url) as root:
-        await root.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert template  # The engine's roles are there, and stay.
+    async with roles_restored(postgres_url):
+        async with connect(postgres_url) as root:
+            await root.execute(f"CREATE DATABASE {name}")
+        host = await make_host(postgres_url.replace("@/postgres?", f"@/{name}?"))
+        async with connect(host.owner) as owner:
+            await owner.execute((HERE / "narrow.sql").read_text())
+        host.migrate("--grant-to", "rollwave_worker")
+        log = tmp_path_factory.mktemp("narrow") / "log"
+        with EmbeddedBroker() as broker:
+            async with installed(host.worker, broker.url, log) as installation:
+                url, key = (installation.env[each] for each in ("ROLLWAVE_API_URL", "ROLLWAVE_API_KEY"))
+                with httpx2.Client(
+                    base_url=f"{url}{CUSTOMER}", headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
+                ) as http:
+                    yield Narrow(host, installation, http)
+        assert "Traceback" not in log.read_text()
+        async with connect(postgres_url) as root:
+            await root.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 TABLES: dict[type[BaseModel], str] = {

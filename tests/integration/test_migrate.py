@@ -167,7 +167,6 @@ def test_an_owner_without_createrole_can_migrate_as_documented(empty_database: s
     psql(
         empty_database,
         f"""
-        DROP ROLE IF EXISTS owner; DROP ROLE IF EXISTS runner_of_owner;
         CREATE ROLE owner LOGIN; CREATE ROLE runner_of_owner LOGIN;
         ALTER DATABASE {name} OWNER TO owner; ALTER SCHEMA public OWNER TO owner""",
     )

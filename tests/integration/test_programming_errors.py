@@ -136,6 +136,36 @@ async def test_an_error_of_another_task_is_not_taken_for_an_outage(
         await eventually(lambda: _succeeded(host, campaign, 1), what="reports are applied")
 
 
+async def test_a_batch_committed_after_an_error_of_another_task_starts_no_look(
+    pool: Pool, host: Connection, broker: EmbeddedBroker
+) -> None:
+    """The looks at settled campaigns are cancelled with the session. Nothing would cancel one that began later."""
+    campaign = await insert_campaign(host, 1)
+    await mark_sent(host, campaign, ["dev-1"])
+    answering = asyncio.get_running_loop().create_future()
+
+    async def commit_after_the_error(point: Failpoint) -> None:
+        if point is Failpoint.ANSWERING:
+            answering.set_result(asyncio.current_task())
+            raise KeyError
+        if point is Failpoint.REPORTS_COMMITTED:
+            await asyncio.wait({await answering})
+        elif point is Failpoint.CAMPAIGN_WRITTEN:
+            await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    failpoints.arm(commit_after_the_error)
+    try:
+        async with listening(pool, broker.url) as listener, devices(broker.url) as fleet:
+            fleet.report("dev-1", campaign, "SUCCESS")
+            fleet.send(ask_topic(TENANT, "dev-1"), b"")
+            await eventually(lambda: "KeyError" in listener.fault, what="the session has ended")
+        assert await campaign_row(host, campaign) == ("RUNNING", 1, 0)
+        await eventually(lambda: asyncio.all_tasks() == before, timeout=5, what="no task is left")
+    finally:
+        failpoints.arm(None)
+
+
 @pytest.mark.parametrize("tenants", [1, 2])
 async def test_a_programming_error_is_named_while_it_lasts(
     pool: Pool,

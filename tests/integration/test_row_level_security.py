@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,7 +38,7 @@ from tests.engine import (
     worker,
 )
 from tests.servers import start_postgres
-from tests.support import eventually, free_port, rollwave, rollwave_running
+from tests.support import eventually, free_port, psql, rollwave, rollwave_running
 
 
 async def tenant_tables(connection: Connection) -> list[str]:
@@ -270,8 +270,8 @@ class Logged:
         return word
 
 
-@pytest.fixture(scope="module")
-def logged() -> Iterator[Logged]:
+@contextmanager
+def logging_server() -> Iterator[Logged]:
     folder = Path(tempfile.mkdtemp(prefix="rollwave-tests-"))
     folder.chmod(0o755)
     try:
@@ -279,6 +279,24 @@ def logged() -> Iterator[Logged]:
             yield Logged(server)
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """Of one test: it makes roles, which belong to the server."""
+    with logging_server() as logged:
+        yield logged
+
+
+@pytest.fixture(scope="module")
+def logged_by_pulse_app() -> Iterator[Logged]:
+    """Of the tests of the check itself: it has the role, and a table of tenants in the database ``postgres``."""
+    with logging_server() as logged:
+        psql(
+            logged.server.url,
+            "CREATE TABLE devices (tenant_id text); GRANT ALL ON devices TO PUBLIC; CREATE ROLE pulse_app",
+        )
+        yield logged
 
 
 @asynccontextmanager
@@ -428,9 +446,9 @@ COUNT = "SELECT count(*) FROM devices"
     ],
 )
 async def test_the_statement_log_check_detects_wrong_statements(
-    logged: Logged, statements: list[str], complaint: str | None
+    logged_by_pulse_app: Logged, statements: list[str], complaint: str | None
 ) -> None:
-    lines, tables = await carried_out(logged, statements)
+    lines, tables = await carried_out(logged_by_pulse_app, statements)
     verdict = statement_log.judge(lines, tables)
     if complaint is None:
         assert verdict.wrong == []
@@ -442,11 +460,6 @@ async def test_the_statement_log_check_detects_wrong_statements(
 async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[statement_log.Line], list[str]]:
     """The log lines of ``statements``. The last one but COMMIT uses the extended protocol, too."""
     url = logged.server.url
-    async with connect(url) as host:
-        await host.execute("CREATE TABLE IF NOT EXISTS devices (tenant_id text)")
-        await host.execute("GRANT ALL ON devices TO PUBLIC")
-        if not await host.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pulse_app')"):
-            await host.execute("CREATE ROLE pulse_app")
     began = await logged.mark(url)
     direct = await asyncpg.connect(url)
     try:
@@ -457,10 +470,9 @@ async def carried_out(logged: Logged, statements: list[str]) -> tuple[list[state
     return await logged.lines(url, began), ["devices"]
 
 
-async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> None:
-    url = logged.server.url
-    await carried_out(logged, [])
-    began = await logged.mark(url)
+async def test_the_statement_log_check_compares_the_tenant(logged_by_pulse_app: Logged) -> None:
+    url = logged_by_pulse_app.server.url
+    began = await logged_by_pulse_app.mark(url)
     direct = await asyncpg.connect(url)
     try:
         async with direct.transaction():
@@ -469,7 +481,7 @@ async def test_the_statement_log_check_compares_the_tenant(logged: Logged) -> No
             await direct.fetch("SELECT FROM devices WHERE tenant_id = $1", "south")
     finally:
         await direct.close()
-    verdict = statement_log.judge(await logged.lines(url, began), ["devices"])
+    verdict = statement_log.judge(await logged_by_pulse_app.lines(url, began), ["devices"])
     assert verdict.touched == {"devices": 1}
     assert [each.split(":")[0] for each in verdict.wrong] == ["asks for south as north"]
 

@@ -17,7 +17,7 @@ from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.document import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
-from rollwave.domain.policy.gates import GateName, own
+from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
 from rollwave.domain.retry import RetryPolicy
 
 NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)
@@ -123,6 +123,63 @@ def test_a_device_that_may_go_has_every_gate_open() -> None:
 def test_the_eleventh_device_waits_for_the_pace_when_ten_may_go() -> None:
     checks = explain(admit(POLICY, RUNS), RUNS, replace(NEW, ahead=10, ahead_fresh=10))
     assert [each.gate for each in checks if not each.open] == [GateName.PACE]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "age", "used", "opens_in"),
+    [
+        (0, 4.0, 10, 6.0),  # It is first in the next interval,
+        (9, 4.0, 10, 6.0),  # or last in it.
+        (10, 4.0, 10, 16.0),
+        (499, 4.0, 10, 496.0),
+        (499, 4.0, 3, 496.0),  # Seven go now.
+        (499, None, 0, 490.0),
+        (5, 4.0, 17, 6.0),  # The rate was lowered within the interval.
+    ],
+)
+def test_a_device_that_others_go_before_may_go_as_many_intervals_later(
+    ahead: int, age: float | None, used: int, opens_in: float
+) -> None:
+    facts = replace(RUNS, interval_age=age, interval_used=used)
+    checks = explain(admit(POLICY, facts), facts, replace(NEW, ahead=ahead, ahead_fresh=ahead))
+    [pace] = [each for each in checks if not each.open]
+    assert may_go_at(checks, NOW) == pace.until == NOW + timedelta(seconds=opens_in)
+    assert pace.detail.get("ahead", 0) == ahead
+    assert ("go before it" in pace.text) is (ahead > 0)
+
+
+def test_a_device_that_too_many_go_before_to_be_counted_waits_for_its_turn_without_a_time() -> None:
+    facts = replace(RUNS, interval_age=4.0, interval_used=10)
+    behind = replace(NEW, ahead=10_000, ahead_fresh=10_000, ahead_counted=False)
+    for policy in (POLICY, replace(POLICY, rate=50_000)):
+        checks = explain(admit(policy, facts), facts, behind)
+        [pace] = [each for each in checks if not each.open]
+        assert (pace.gate, may_go_at(checks, NOW)) == (GateName.PACE, None)
+        assert "10,000 or more devices go before it" in pace.text
+
+
+@given(
+    st.builds(Pace, st.integers(1, 300), st.floats(1, 100), st.integers(1, 20)),
+    st.none() | st.floats(-2, 2),
+    st.integers(0, 400),
+    st.integers(0, 1000),
+)
+def test_may_go_at_is_when_claims_that_take_all_they_may_reach_the_device(
+    pace: Pace, age_in_intervals: float | None, used: int, ahead: int
+) -> None:
+    age = None if age_in_intervals is None else age_in_intervals * pace.interval
+    facts = replace(RUNS, tick=pace.interval, steps=pace.steps, interval_age=age, interval_used=used)
+    admission = admit(replace(POLICY, rate=pace.rate), facts)
+    found = may_go_at(explain(admission, facts, replace(NEW, ahead=ahead, ahead_fresh=ahead)), NOW)
+    waited, left = 0.0, ahead
+    while (tokens := tokens_of(pace, age=age, used=used)).number <= left:
+        if tokens.opens_interval:
+            age, used = 0.0, 0
+        left, used = left - tokens.number, used + tokens.number
+        more_in = tokens_of(pace, age=age, used=used).more_in + pace.interval * 1e-9
+        waited, age = waited + more_in, (age or 0.0) + more_in
+    assert found is not None
+    assert (found - NOW).total_seconds() == pytest.approx(waited, abs=pace.interval * 1e-4)
 
 
 # --- A claim and explain agree

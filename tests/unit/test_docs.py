@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rollwave.domain.policy.gates import GateName
+from rollwave.domain.reports.outcome import Outcome
 from rollwave.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "rollwave"
+EVENT_ARGUMENT = {
+    "debug": 0,
+    "info": 0,
+    "warning": 0,
+    "error": 0,
+    "exception": 0,
+    "_log_failure": 0,
+    "report": 1,
+    "tell": 2,
+}
+"""Functions that log, with the position of the event among their arguments."""
 
 
 def test_generated_parts_of_the_docs_are_up_to_date() -> None:
@@ -32,6 +47,50 @@ def test_every_gate_has_an_entry() -> None:
     page = (ROOT / "docs" / "reference" / "gates.md").read_text()
     entries = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert entries == list(GateName)
+
+
+def test_every_log_event_is_documented_and_no_other() -> None:
+    page = (ROOT / "docs" / "reference" / "observability.md").read_text()
+    logs = page.partition("## Logs")[2].partition("\n## ")[0]
+    first_cells = re.findall(r"^\| ([^|]+) \|", logs, re.MULTILINE)
+    documented = {event for cell in first_cells for event in re.findall(r"`(\w+)`", cell)}
+    # The doctor prints findings, with methods of the same names.
+    sources = [path for path in SOURCE.rglob("*.py") if path.parent.name != "doctor"]
+    logged = {event for path in sources for event in _log_events(path)}
+    assert documented == logged | {f"ota_status_{kind}" for kind in (Outcome.BAD_TOPIC, Outcome.BAD_PAYLOAD)}
+
+
+def _log_events(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    constants = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        for argument in call.args[EVENT_ARGUMENT.get(name, len(call.args)) :][:1]:
+            found = constants.get(argument.id) if isinstance(argument, ast.Name) else argument
+            if isinstance(found, ast.Constant) and re.fullmatch(r"\w+", str(found.value)):
+                yield str(found.value)
+
+
+def test_every_sql_statement_that_the_architecture_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = [
+        (file, statement)
+        for file, statements in re.findall(r"`(\w+\.sql): ([\w, ]+)`", page)
+        for statement in statements.split(", ")
+    ]
+    there = {
+        (path.name, statement)
+        for path in (SOURCE / "store" / "sql").glob("*.sql")
+        for statement in re.findall(r"^-- name: (\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert named
+    assert [each for each in named if each not in there] == []
 
 
 def test_every_guarantee_names_an_existing_test() -> None:

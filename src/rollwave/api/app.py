@@ -1,4 +1,4 @@
-"""The HTTP application, put together."""
+"""Creates the HTTP application from its routes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PREFIX = "/api/v1"
 _DESCRIPTION = """
 Firmware over the air: register firmware, group devices, create a campaign, start it, watch it.
 
-The API key names the tenant. What belongs to another tenant answers 404, as if it did not exist. Lists have
-pages: pass the `next_cursor` of a page as `cursor` of the next. Times are RFC 3339 in UTC. Errors are problem
-documents (RFC 9457).
+The API key names the tenant. Objects of another tenant answer 404, as if they did not exist. Lists have
+pages: to read the next page, pass the `next_cursor` of this one as `cursor`. Times are RFC 3339 in UTC. Errors are
+problem documents (RFC 9457).
 """
 
 
 class _Api(Application):
     def openapi(self) -> dict[str, Any]:
-        """The generated document, with the schema of the errors that every route documents."""
+        """Generate the OpenAPI document once, and add the schema of the problem documents of all routes."""
         if self.openapi_schema is None:
             document = super().openapi()
             problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -38,7 +38,10 @@ class _Api(Application):
 
 
 def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = None) -> FastAPI:
-    """The API over ``pool``. ``readiness`` adds checks to ``/readyz`` beside the database's."""
+    """Create the API.
+
+    ``pool`` is the database's. ``readiness`` adds checks to ``/readyz``, beside those of the database.
+    """
 
     async def checks() -> dict[str, str]:
         return await database(pool) | (await readiness() if readiness else {})
@@ -47,7 +50,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
         title="Rollwave",
         description=_DESCRIPTION,
         version=version("rollwave"),
-        docs_url=None,  # these pages would load scripts from elsewhere
+        docs_url=None,  # these pages would load scripts from other servers
         redoc_url=None,
         generate_unique_id_function=_operation_id,
     )

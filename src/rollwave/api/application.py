@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 class Application(FastAPI):
     """Answers HEAD as GET without the body, and a path with a trailing slash as the path without it.
 
-    A redirect would do for GET only: many clients send the request again as GET, without the body of a POST.
+    A redirect would work for GET only: many clients follow it with GET, without the body of a POST.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -27,7 +27,7 @@ class Application(FastAPI):
 
 def _without_trailing_slash(scope: Scope) -> Scope:
     path: str = scope["path"]
-    # As it was sent: in the decoded path, an id that ends with %2F ends with a slash too.
+    # Look at the path as it was sent: in the decoded path, an id that ends with %2F ends with a slash too.
     sent: bytes = scope.get("raw_path") or path.encode()
     if len(path) == 1 or not sent.endswith(b"/"):
         return scope

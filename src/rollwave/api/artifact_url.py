@@ -1,8 +1,8 @@
-"""What is wrong with the URL of an artifact.
+"""Checks the URL of an artifact.
 
-Devices get a URL byte for byte as it was registered, and many fetch it with a client that encodes nothing. So it must
-be ASCII: other characters are percent-encoded in the path, and an internationalised host is named in its ASCII form.
-Anything else is refused, with what to write instead: a URL is never rewritten.
+Devices get a URL byte for byte as it was registered, and many use a client that encodes nothing. So it must
+be ASCII: other characters are percent-encoded in the path, and an internationalised host has its ASCII form.
+Any other URL is refused, with an error message that gives the correct form. A URL is never rewritten.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PORT = r"(:[0-9]{1,5})?"
 _REST = r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]"
 
 URL_PATTERN = rf"^[Hh][Tt][Tt][Pp][Ss]?://({_HOST}|{_IPV6}){_PORT}([/?#]{_REST}*)?$"
-"""The URLs that are taken."""
+"""Regular expression of the accepted URLs."""
 
 _url, _host, _one = re.compile(URL_PATTERN), re.compile(f"{_HOST}|{_IPV6}"), re.compile(_REST)
 
 
 def fault(text: str) -> str | None:
-    """What is wrong with ``text``, as a sentence that begins with "Should"; None: nothing."""
+    """The first mistake in ``text``, as a sentence that begins with "Should"; None if it is a correct URL."""
     if _url.fullmatch(text):
         return None
     for number, character in enumerate(text, 1):
@@ -61,7 +61,7 @@ def _split(authority: str) -> tuple[str, str | None]:
 
 
 def _in_ascii(host: str) -> str | None:
-    """The host as DNS knows it, where that is certain: IDNA 2003 and 2008 take some names for different ones."""
+    """The host in the ASCII form that DNS uses; None where IDNA 2003 and 2008 disagree about it."""
     try:
         name = host.encode("idna").decode("ascii")
         certain = name.encode("ascii").decode("idna") == host.lower()

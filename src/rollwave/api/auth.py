@@ -1,4 +1,4 @@
-"""Authentication: the API key names the tenant, and its role says which routes it may use."""
+"""Authentication: the API key names the tenant, and its role determines the routes that it may use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _bearer = HTTPBearer(
 
 
 async def authenticate(request: Request) -> Grant:
-    """The grant of the request's key.
+    """Look up the tenant and role of the request's key.
 
     Raises:
-        HTTPException: 401, there is no key, or it is unknown, expired or revoked.
+        HTTPException: 401 if there is no key, or it is unknown, expired or revoked.
     """
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     grant = await verify(request.app.state.pool, key.strip()) if scheme.lower() == "bearer" else None
@@ -35,7 +35,7 @@ async def authenticate(request: Request) -> Grant:
     return grant
 
 
-# The credentials are a parameter for OpenAPI's sake: the route authenticates before it reads the body.
+# The credentials are a parameter for the OpenAPI document only: the route authenticates before it reads the body.
 def _granted(request: Request, _key: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Grant:
     grant: Grant = request.state.grant
     return grant

@@ -1,4 +1,4 @@
-"""The types of values in requests and answers, each with its rule and its description in OpenAPI."""
+"""The types of values in requests and responses, each with its rule and its description in OpenAPI."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rollwave.api import artifact_url
 from rollwave.domain.ids import ID_PATTERN, ID_RULE, MAX_BIGINT, is_valid_id
 
 MAX_DEPTH = 16
-"""Levels of objects and arrays within a device's attributes."""
+"""Maximum number of nested levels of objects and arrays in a device's attributes."""
 
 MAX_JSON_INTEGER = 2**53 - 1
-"""The largest that every JSON reader holds exactly (RFC 7493)."""
+"""The largest integer that every JSON reader represents exactly (RFC 7493)."""
 
 MAX_URL = 8000
-"""Characters of a URL. Signed URLs of object stores have some thousands."""
+"""Maximum number of characters in a URL. Signed URLs of object stores have some thousands."""
 
 # Patterns are checked by pydantic's regex engine, where `$` is the end of the text. In Python's own `re` it also
 # matches before a newline at the end: use `fullmatch` there.
@@ -35,9 +35,9 @@ _not_text = re.compile("[\x00\ud800-\udfff]")
 RULES: Mapping[str, str] = {
     _NO_NUL: "Should not contain NUL characters",
     _SHA256: "Should be 64 hex digits",
-    _WORD: "Should have no blank at either end and hold no control characters, such as a newline",
+    _WORD: "Should have no blank at either end and contain no control characters, such as a newline",
 }
-"""Patterns in words."""
+"""The error message for each pattern."""
 
 
 def _whole(value: Any) -> Any:
@@ -63,7 +63,7 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fault(value: Any, depth: int) -> str | None:
-    """What is wrong with ``value``, for a value that JSON allows and ``jsonb`` cannot store."""
+    """The part of ``value`` that JSON allows but ``jsonb`` cannot store; None if it can be stored."""
     match value:
         case str():
             return "NUL characters or halves of surrogate pairs" if _not_text.search(value) else None
@@ -83,22 +83,22 @@ def _finite(number: float | None) -> float | None:
 
 
 def _utc(moment: datetime) -> datetime:
-    # A host's own column may carry no zone: such times are UTC by agreement.
+    # A host's own column may have no time zone: such times are UTC by agreement.
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_NUL)]
 """A name for people: 1 to 200 characters."""
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_WORD)]
-"""A name that programs and devices compare, such as a version: 1 to 200 characters, nothing invisible at its ends."""
+"""A name that programs and devices compare, such as a version: 1 to 200 characters, none invisible at its ends."""
 LongText = Annotated[str, StringConstraints(max_length=2000, pattern=_NO_NUL)]
 Cursor = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
 Identifier = Annotated[str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 """An id that may be a level of an MQTT topic."""
 Finite = Annotated[float | None, AfterValidator(_finite)]
-"""A number of an answer. JSON has no NaN and no infinity, which a row written by hand may hold: they are null."""
+"""A number in a response. NaN and infinity, which a row written by hand may have, become null: JSON has neither."""
 WHOLE = BeforeValidator(_whole)
-"""After an integer's bounds: JSON has one kind of number, so 5.0 is 5."""
+"""Accepts 5.0 as 5, since JSON has one kind of number. In an annotation it follows the integer's bounds."""
 RowId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 
 ArtifactUrl = Annotated[
@@ -109,7 +109,7 @@ ArtifactUrl = Annotated[
 ]
 """URL from which devices download an artifact. The server never downloads it."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
-"""64 hex digits, with or without the prefix ``sha256:``. Empty: no checksum."""
+"""64 hex digits, with or without the prefix ``sha256:``. An empty text means no checksum."""
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 """Any JSON object that the database can store."""
 Moment = Annotated[datetime, AfterValidator(_utc)]

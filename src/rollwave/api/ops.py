@@ -23,7 +23,7 @@ Readiness: TypeAlias = Callable[[], Awaitable[dict[str, str]]]
 
 
 class Health(BaseModel):
-    """`status` is `ok` when every check is."""
+    """The result of each check. `status` is `ok` if every check is `ok`."""
 
     status: str = Field(examples=[OK])
     checks: dict[str, str] = Field(default_factory=dict, examples=[{"database": OK, "schema": OK, "broker": OK}])
@@ -45,18 +45,18 @@ async def livez() -> Health:
     responses={503: {"model": Health, "description": "A check is not `ok`"}},
 )
 async def readyz(request: Request) -> Response:
-    """Checks the database, its schema, and what else this process needs."""
+    """Checks the database, its schema, and whatever else this process needs."""
     answer = await _ask(request)
     return JSONResponse(answer, HTTPStatus.OK if answer["status"] == OK else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @ops_router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Counters and gauges of this process, and what `/readyz` would answer."""
+    """Counters and gauges of this process, and the result of `/readyz`."""
     join(REGISTRY)
     try:
         await _ask(request)
-    except Exception:  # noqa: BLE001  /readyz raises it; the counters are wanted most when something is wrong
+    except Exception:  # noqa: BLE001  /readyz raises it; the counters are needed most when a check fails
         readiness.verdict({"checks": "failed"})
     return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -71,7 +71,7 @@ async def _ask(request: Request) -> readiness.Readiness:
 
 
 def create_ops_app(ask: Readiness) -> FastAPI:
-    """The routes of this module alone, for a process that serves nothing else."""
+    """Create an application with the routes of this module only, for a process that serves nothing else."""
     app = Application(title="Rollwave operations", docs_url=None, redoc_url=None)
     app.state.readiness = ask
     app.include_router(ops_router)

@@ -29,7 +29,7 @@ ServerSettings = Annotated[Settings, Depends(_settings)]
 
 FirmwareId = Annotated[RowId, Path(description="Id of a firmware version")]
 CampaignNumber = Annotated[RowId, Path(description="Id of a campaign")]
-_AN_ID = f"{ID_RULE}; percent-encoded, `.` and `..` too (`%2E`), which clients and proxies take for steps of the path"
+_AN_ID = f"{ID_RULE}. Percent-encode it, also `.` and `..` (`%2E`), which clients and proxies would remove from a path"
 DeviceName = Annotated[Identifier, Path(description=_AN_ID, examples=["gw-0001"])]
 GroupName = Annotated[Identifier, Path(description=_AN_ID, examples=["site-north"])]
 ImportNumber = Annotated[RowId, Path(description="Id of an import")]
@@ -42,16 +42,16 @@ DeviceType = Annotated[Text | None, Query(description="Only rows of this device 
 _MEANINGS: Mapping[int, str] = {
     401: "No API key, or one that is unknown, expired or revoked",
     403: "The key's role does not allow this",
-    404: "The tenant has no such thing",
-    409: "Its state, or a table of the service that Rollwave is embedded in, does not allow this",
+    404: "The tenant has no object with this id",
+    409: "The object's state, or a table of the service that embeds Rollwave, does not allow this",
     413: "The body is too large",
     422: "A value is not valid; `errors` says which",
-    503: "The database is away; try again after `Retry-After` seconds",
+    503: "The database is unavailable; try again after `Retry-After` seconds",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for these statuses, and for those that every customer route may give."""
+    """OpenAPI responses for ``statuses`` and for the statuses that every customer route may return, by status."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -1,4 +1,4 @@
-"""Every error leaves as a problem document (RFC 9457)."""
+"""Answers every error with a problem document (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _log = get_logger("api")
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
-"""How many mistakes of one request are listed."""
+"""Maximum number of mistakes that are listed for one request."""
 RETRY_AFTER = "5"
-"""Seconds after which asking again makes sense while the database is away."""
+"""Seconds after which a client should try again while the database is unavailable."""
 
 _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
@@ -88,7 +88,7 @@ def problem(
     errors: list[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem document as a response; what is None is left out."""
+    """A problem document as a response. Fields that are None are left out."""
     body = Problem(
         type=f"/problems/{_SLUGS[status]}" if status in _SLUGS else "about:blank",
         title=HTTPStatus(status).phrase,
@@ -116,10 +116,10 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     status = next(kinds, HTTPStatus.INTERNAL_SERVER_ERROR)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return problem(status, _printable(str(error)), hint=error.hint, errors=_named(request, error))
-    # The server's addresses and its operator's hints are none of the caller's business.
+    # Addresses of servers, and hints for the operator, are logged and not sent to the caller.
     _log.warning("api_request_failed", status=status.value, error=str(error))
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return problem(status, "a service behind this one is away", headers={"Retry-After": RETRY_AFTER})
+        return problem(status, "a service that this one needs is unavailable", headers={"Retry-After": RETRY_AFTER})
     return problem(status)
 
 
@@ -131,11 +131,11 @@ def _named(request: Request, error: RollwaveError) -> list[FieldError] | None:
 
 
 _BYTES = re.compile(r"0x[0-9a-f]{2}(?: 0x[0-9a-f]{2})*")
-"""The character that PostgreSQL's error is about, whatever the language of its messages."""
+"""The bytes of the character in PostgreSQL's error message, which has this form in every language."""
 
 
 async def _foreign_text(request: Request, error: Exception) -> JSONResponse:
-    """The database is not UTF8, and has no such character: nothing of that name is there, and nothing takes it."""
+    """Answer for a character that the database's encoding lacks: nothing stored has it, and nothing can store it."""
     found = _BYTES.search(str(error))
     character = bytes.fromhex(found[0].replace("0x", "")).decode(errors="replace") if found else ""
     detail = _printable(f"the database cannot hold this text: {error.args[0]}")
@@ -181,7 +181,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """Over all routes of this path; the router itself tells of the first one only."""
+    """The methods of all routes with this path. The router itself knows those of the first one only."""
     allowed: set[str] = set()
     for method in ("DELETE", "GET", "POST", "PUT"):
         scope = {**request.scope, "method": method}

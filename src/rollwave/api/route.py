@@ -1,4 +1,4 @@
-"""What happens to every customer request before its body is read."""
+"""Authenticates every customer request and limits its body, before the body is read."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from rollwave.store.connecting import unavailable
 from rollwave.store.outage import is_outage
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a request's body."""
+"""Maximum number of bytes in a request's body."""
 _MAX_BODIES = {"put_device_group": 8 * 1024 * 1024, "add_to_group_import": 8 * 1024 * 1024}
-"""Routes, by the name of their function, that take more."""
+"""The maximum of routes that accept more, in bytes, by the name of their function."""
 
 _MAX_DRAINED = 64 * 1024 * 1024
 _DRAIN_SECONDS = 5.0
 
 
 class CustomerRoute(APIRoute):
-    """Authenticates, bounds the body, and tells an outage of the database from a bug."""
+    """Authenticates a request, limits its body, and answers 503 instead of 500 if the database is unavailable."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -45,7 +45,7 @@ class CustomerRoute(APIRoute):
             except HTTPException as error:
                 await body.drain()
                 if error.status_code == HTTPStatus.BAD_REQUEST:
-                    raise HTTPException(422, "the body is not JSON that can be read") from error
+                    raise HTTPException(422, "the body is not valid JSON") from error
                 raise
             except Exception as error:
                 if is_outage(error):
@@ -56,7 +56,7 @@ class CustomerRoute(APIRoute):
 
 
 def _refuse_bytes(request: Request) -> None:
-    """Refuse a path that is not UTF-8: the server has put U+FFFD for its bytes, and that may be part of an id."""
+    """Refuse a path that is not UTF-8: the server has replaced its bytes by U+FFFD, which may be part of an id."""
     try:
         unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
     except UnicodeDecodeError as error:
@@ -64,7 +64,7 @@ def _refuse_bytes(request: Request) -> None:
 
 
 class _Body:
-    """A request's body as it comes in, up to ``limit`` bytes."""
+    """Receives a request's body, up to ``limit`` bytes."""
 
     def __init__(self, request: Request, limit: int) -> None:
         self._receive = request.receive
@@ -79,13 +79,13 @@ class _Body:
 
     async def receive(self) -> Message:
         message = await self._next()
-        # Chunked bodies announce no length: they are counted as they come.
+        # A chunked body announces no length, so its bytes are counted.
         if self._size > self._limit:
             raise self._too_large()
         return message
 
     async def drain(self) -> None:
-        """Read on for a while: a client that is still sending would see a reset, not the answer."""
+        """Continue to read for a while: otherwise a client that is still sending sees a reset instead of the answer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while not self._complete and self._size < _MAX_DRAINED:
@@ -98,4 +98,4 @@ class _Body:
         return message
 
     def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"the body is over {self._limit // 1024} KiB")
+        return HTTPException(413, f"the body is larger than {self._limit // 1024} KiB")

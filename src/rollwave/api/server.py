@@ -1,4 +1,4 @@
-"""Serving HTTP inside a process that has an event loop, and signal handlers, of its own."""
+"""Serves HTTP in a process that has its own event loop and signal handlers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollwave.errors import ConfigurationError
 from rollwave.log import get_logger
 
 DRAIN_SECONDS = 10
-"""How long requests in hand may take once the server is told to stop."""
+"""Maximum time for requests in progress after the server was told to stop."""
 
 _log = get_logger("api")
 
@@ -22,14 +22,14 @@ _log = get_logger("api")
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        yield  # they belong to whoever runs us
+        yield  # the process handles signals itself
 
 
 async def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve until cancelled, then finish the requests in hand. Port 0 takes any free one.
+    """Serve until cancelled, then finish the requests in progress. Port 0 chooses a free port.
 
     Raises:
-        ConfigurationError: nothing can listen at this address.
+        ConfigurationError: this process cannot listen at this address.
     """
     listener = _listen(host, port)
     config = uvicorn.Config(
@@ -55,10 +55,10 @@ async def serve(app: FastAPI, host: str, port: int) -> None:
 
 
 async def serve_until(stop: asyncio.Event, app: FastAPI, host: str, port: int) -> None:
-    """Serve until ``stop`` is set, then finish the requests in hand.
+    """Serve until ``stop`` is set, then finish the requests in progress.
 
     Raises:
-        ConfigurationError: nothing can listen at this address.
+        ConfigurationError: this process cannot listen at this address.
     """
     serving = asyncio.create_task(serve(app, host, port))
     stopping = asyncio.create_task(stop.wait())
@@ -84,6 +84,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host} port {port}: {error.strerror or error}",
-            hint="Stop what uses the port, or choose another with --port.",
+            hint="Stop the program that uses the port, or choose another with --port.",
         ) from error
     return listener

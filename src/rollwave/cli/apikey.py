@@ -31,7 +31,7 @@ def _lifetime(text: str) -> timedelta:
 def create(
     tenant: TenantOption,
     role: Annotated[Role, typer.Option(help="Each role includes the rights of the roles before it.")],
-    name: Annotated[str, typer.Option(help="A note for people, such as who uses the key.")] = "",
+    name: Annotated[str, typer.Option(help="A note, such as the name of the program that uses the key.")] = "",
     expires_in: Annotated[
         timedelta | None,
         typer.Option(metavar="90d", parser=_lifetime, help="How long the key is valid. Default: until it is revoked."),
@@ -67,10 +67,10 @@ def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `rollwave apikey list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="The id of the key, from `rollwave apikey list`.")],
     tenant: TenantOption,
 ) -> None:
-    """Revoke a key. It stops working at once."""
+    """Revoke a key. It stops working immediately."""
     from rollwave.store import access
 
     if key_id.startswith("rollwave."):

@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="A name for people.")],
+    name: Annotated[str, typer.Argument(help="The campaign's name.")],
     firmware: Annotated[str, typer.Option(metavar="VERSION|id:ID", help="The version, or an id, such as id:2.")],
     group: Annotated[str, typer.Option(help="The device group to update.")],
     strategy: Annotated[Strategy, typer.Option(help="canary: a few devices first, then the rest.")] = Strategy.LINEAR,
@@ -37,9 +37,11 @@ def create(
         float | None, typer.Option(max=100, help="Size of the canary wave, in percent of the devices.  [default: 5]")
     ] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices in progress.")] = None,
-    progress_timeout: Annotated[float | None, typer.Option(help="Maximum silence of a device, in seconds.")] = None,
+    progress_timeout: Annotated[
+        float | None, typer.Option(help="Maximum seconds between two reports of a device.")
+    ] = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Maximum number of attempts per device.")] = None,
-    start: Annotated[bool, typer.Option("--start", help="Start the campaign at once.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Start the campaign after creating it.")] = False,
     wait: Annotated[
         bool | None,
         typer.Option("--wait/--no-wait", help="Wait until every device is targeted.  [default: on a terminal]"),
@@ -179,7 +181,7 @@ def start(campaign_id: CampaignArgument, api_url: ApiUrl = None, api_key: ApiKey
 
 @app.command()
 def pause(campaign_id: CampaignArgument, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
-    """Stop sending commands until the campaign is started again. Reports are still taken."""
+    """Stop sending commands until the campaign is started again. Reports still count."""
     _order(campaign_id, "pause", api_url, api_key)
 
 
@@ -250,14 +252,14 @@ app.command()(explain)
 @app.command()
 def watch(
     campaign_id: CampaignArgument,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Maximum time to follow it, in seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Maximum seconds to follow the campaign.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
     """Follow a campaign until it ends.
 
-    Live on a terminal; elsewhere one line for each change. Exits with 0 when the campaign is
+    On a terminal, the view is live; elsewhere, each change is one line. Exits with 0 when the campaign is
     COMPLETED, with 3 when it is ABORTED, with 4 after --timeout.
     """
     from rollwave.cli import watch as watching

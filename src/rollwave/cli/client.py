@@ -1,4 +1,4 @@
-"""How a command finds the API: by its options, otherwise by the environment."""
+"""Connects a command to the API, at the address in its options or in the environment."""
 
 from __future__ import annotations
 

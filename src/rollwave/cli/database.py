@@ -1,4 +1,4 @@
-"""For commands that work on the database itself."""
+"""Runs commands that work on the database itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def with_pool(work: Callable[[Pool], Awaitable[T]]) -> T:
-    """Do ``work`` on the database at DATABASE_URL, once it is known to have this program's schema.
+    """Check that the database at DATABASE_URL has this program's schema, then run ``work`` with a pool.
 
     Raises:
         InvalidInput: an argument holds bytes that are no text in the terminal's encoding.

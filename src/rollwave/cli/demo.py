@@ -17,10 +17,10 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Exit after both campaigns, also on a terminal.")] = False,
     picture: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Save the last screen as a picture.")] = None,
 ) -> None:
-    """See it work: PostgreSQL, an MQTT broker, the engine, the API and 300 devices, all on this machine.
+    """Run PostgreSQL, an MQTT broker, the engine, the API and 300 devices on this machine.
 
     The first campaign brings a good firmware to every device. The second one
-    has a bad firmware, and stops itself early. After that, on a terminal,
+    has a bad firmware, and is aborted early. After that, on a terminal,
     everything keeps running until Ctrl-C, so that you can explore it. The data
     folder stays.
     """

@@ -1,4 +1,4 @@
-"""Reading a list of devices from CSV, as spreadsheets write it. Pure: mistakes are found before anything is written."""
+"""Reads a list of devices from CSV as spreadsheets write it, and finds the mistakes in it. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong on ``line`` (the first line is 1)."""
+    """A mistake on ``line``. The first line has number 1."""
 
     line: int
     what: str
@@ -109,7 +109,7 @@ def _header(text: str, delimiter: str) -> list[str]:
 
 
 def _names(header: list[str]) -> list[str]:
-    """The columns' names: ours in any letter case, and none for empty columns at the end."""
+    """The names of the columns. Letter case does not matter for ours; empty columns at the end have none."""
     names = [name.lower() if name.lower() in {ID, TYPE} else name for name in header]
     while names and not names[-1]:
         names.pop()

@@ -43,7 +43,7 @@ def doctor(
         str | None, typer.Option(metavar="T", help="Tenant of the devices, if their user names do not contain it.")
     ] = None,
     output: Annotated[
-        Format, typer.Option("--output", "-o", help="table is for people, json for scripts.")
+        Format, typer.Option("--output", "-o", help="table for people, json for programs.")
     ] = Format.TABLE,
 ) -> None:
     """Check the installation, and say how to fix what is wrong.

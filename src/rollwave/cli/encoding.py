@@ -12,7 +12,7 @@ _LOOKALIKES: Mapping[str, str] = MappingProxyType({"·": "-", "…": "...", "—
 """Replacements for characters in our own texts."""
 
 _SPINNER = range(0x2800, 0x2900)
-"""Braille patterns, of which rich makes the spinner that shows that a command is still at work."""
+"""Braille patterns. rich draws the spinner of a running command with them."""
 
 _HANDLER = "rollwave.spelled"
 

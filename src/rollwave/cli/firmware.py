@@ -26,7 +26,7 @@ def add(
     checksum: Annotated[str | None, typer.Option(help="SHA-256 in hex. Computed if a file is given.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Size in bytes. Computed if a file is given.")] = None,
     device_type: Annotated[str | None, typer.Option(help="Only for devices of this type.")] = None,
-    description: Annotated[str | None, typer.Option(help="A description for people.")] = None,
+    description: Annotated[str | None, typer.Option(help="A description of the version.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -34,8 +34,8 @@ def add(
     """Register a firmware version.
 
     Nothing is uploaded: devices download the file from the URL, and verify its
-    SHA-256. To register the same version again changes nothing and prints the
-    same id; with other values it is an error. With -o json, "new" tells
+    SHA-256. Registering the same version again changes nothing and prints the
+    same id; with other values it is an error. With -o json, "new" says
     whether the version is new.
 
         rollwave firmware add app.bin --url https://files.example/a --version 2.0

@@ -36,7 +36,7 @@ def find_firmware(api: Api, wanted: str) -> Row:
 
 
 def choose(wanted: str, rows: Sequence[Row]) -> Row:
-    """The only row with exactly this version. A number is never taken for an id.
+    """Find the only row with exactly this version. A number is not treated as an id.
 
     Raises:
         NotFound: there is no such row.
@@ -60,7 +60,7 @@ def choose(wanted: str, rows: Sequence[Row]) -> Row:
 
 
 def in_words(row: Row) -> str:
-    """A firmware in words: id, version, device type and URL."""
+    """Describe a firmware in a sentence: id, version, device type and URL."""
     kind = f"device type {row['device_type']}" if row.get("device_type") else "any device type"
     return f"firmware {row['id']}, version {row['version']}, for {kind}, at {row['file_url']}"
 

@@ -68,11 +68,11 @@ def fleet(
 ) -> None:
     """Simulate devices: they receive commands, download, verify, and report.
 
-    The seed and the device ids decide which devices misbehave, so a run can be repeated.
+    The seed and the device ids determine which devices have a fault, so a run can be repeated.
     The broker's credentials come from MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA_CERT,
     MQTT_CLIENT_CERT and MQTT_CLIENT_KEY.
 
-    Runs until Ctrl-C, --for or --commands, then prints what the devices have counted.
+    Runs until Ctrl-C, --for or --commands, then prints the counters of the devices.
     Exits with 4 if --for ends before --commands is reached.
 
     For example:

@@ -26,7 +26,7 @@ APPLY_TIMEOUT = 600.0
 """Maximum time for the server to apply an import, in seconds."""
 
 QUIET = 1.0
-"""Seconds before progress is shown. Most imports are done by then."""
+"""Seconds before progress is shown. Most imports are finished by then."""
 
 LINE_EVERY = 5.0
 """Seconds between two lines of progress, off a terminal."""
@@ -73,7 +73,7 @@ def _cancel(api: Api, path: str, group: str) -> None:
 
 
 def _documents(devices: Sequence[Device]) -> list[Any]:
-    """A file with ids only does not change the type and attributes of known devices."""
+    """The documents to send. If the file has ids only, types and attributes of known devices do not change."""
     if any(device.device_type or device.attributes for device in devices):
         return [asdict(device) for device in devices]
     return [device.device_id for device in devices]

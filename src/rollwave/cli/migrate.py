@@ -34,7 +34,7 @@ def migrate(
         typer.Option("--copy", help="This database is a copy: new identity, and its RUNNING campaigns are paused."),
     ] = False,
 ) -> None:
-    """Bring the database at DATABASE_URL to the schema of this version.
+    """Bring the schema of the database at DATABASE_URL up to date with this version.
 
     Safe to repeat, also while workers run. Each run compares roles, grants, policies and owners with what they
     should be and repairs them, for example after a dump was restored without them.

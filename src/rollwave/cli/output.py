@@ -25,7 +25,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="table is for people, json for scripts.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of rows.")]
 
@@ -51,20 +51,20 @@ def complain(text: str) -> None:
 
 
 def print_json(document: object) -> None:
-    """Indented on a terminal, one line elsewhere. Control characters are escaped by JSON itself."""
+    """Print ``document`` indented on a terminal, on one line elsewhere. JSON itself escapes control characters."""
     _write(sys.stdout, json.dumps(document, indent=2 if sys.stdout.isatty() else None))
 
 
 def _write(stream: IO[str], text: str) -> None:
-    """A line, in the stream's own encoding: typer's `echo` writes UTF-8 where that is ASCII."""
+    """Write a line in the stream's own encoding. typer's `echo` would write UTF-8 if that is ASCII."""
     stream.write(f"{text}\n")
     stream.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, total: int = 0) -> None:
-    """Print rows under headings, numbers to the right; ``empty`` when there are none.
+    """Print rows under headings, with numbers to the right. If there are no rows, print ``empty``.
 
-    ``total`` is how many there are with those left out.
+    ``total`` is the number of rows including those that are not printed.
     """
     from rich import box
     from rich.table import Table
@@ -85,7 +85,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
 
 def cell(value: object) -> Text:
-    """A value as a table shows it: states in their colour, times to the second, nothing for None."""
+    """Format a value for a table: states in their colour, times to the second, nothing for None."""
     from rich.text import Text
 
     from rollwave.client.view import STATE_STYLES, STATUS_STYLES
@@ -96,5 +96,5 @@ def cell(value: object) -> Text:
 
 
 def moment(value: Any) -> str:
-    """The API's RFC 3339 time as local time to the second."""
+    """Format an RFC 3339 time of the API as local time, to the second."""
     return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S") if value else ""

@@ -91,7 +91,7 @@ def _message(tenant: str, sample: Kept) -> dict[str, Any]:
 
 def _readable(payload: bytes, *, cut: bool) -> tuple[str, str]:
     try:
-        # A cut may go through the middle of a character.
+        # The payload may be cut off in the middle of a character.
         return "utf-8", codecs.getincrementaldecoder("utf-8")().decode(payload, final=not cut)
     except UnicodeDecodeError:
         return "hex", payload.hex()

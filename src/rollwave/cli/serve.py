@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     MakeApp = Callable[[Pool, Settings, Worker], FastAPI]
 
 COLLECT_AFTER = 5_000, 20, 20
-"""Thresholds of the garbage collector. The default of 700 costs 6 % of dispatch throughput; with 50,000, garbage adds
-up to megabytes."""
+"""Garbage collector thresholds. The default of 700 costs 6 % of dispatch throughput; with 50,000, uncollected garbage
+takes some megabytes."""
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
@@ -51,8 +51,8 @@ def worker(
 ) -> None:
     """Run a worker: it sends commands and receives reports. HTTP only for health and metrics.
 
-    Needs DATABASE_URL and MQTT_BROKER_URL. Run as many as you like; they share the work. On SIGTERM it finishes the
-    work in progress and exits within 30 seconds.
+    Needs DATABASE_URL and MQTT_BROKER_URL. Any number of workers can run; they share the work. On SIGTERM it finishes
+    the work in progress and exits within 30 seconds.
     """
     require("server", "`rollwave worker`")
     from rollwave.api.ops import create_ops_app
@@ -99,8 +99,8 @@ async def _run(make_app: MakeApp, host: str, port: int | None) -> None:
             app = make_app(pool, settings, worker)
             listen_on = port
             supervisor.add("http", lambda stop: server.serve_until(stop, app, host, listen_on))
-        # Objects made so far stay for the life of the process, and most later ones are freed without the collector:
-        # it would look through many objects to find little garbage.
+        # Objects made so far stay for the life of the process, and most later ones are freed without the collector. So
+        # a collection reads many objects and finds little garbage.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
@@ -133,6 +133,6 @@ async def _warn_of_superuser(pool: Pool) -> None:
         get_logger("serve").warning(
             "ota_superuser_login",
             login=login.name,
-            hint="Row-level security does not hold for this login outside the engine's transactions: "
+            hint="Row-level security does not apply to this login outside the engine's transactions: "
             "give the engine one of its own, with `rollwave migrate --grant-to`.",
         )

@@ -7,7 +7,7 @@ import signal
 
 
 def stop_requested() -> asyncio.Event:
-    """An event of the running loop that SIGINT and SIGTERM set. A second signal kills, as usual."""
+    """Return an event that SIGINT and SIGTERM set. A second signal ends the process, as usual."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
 

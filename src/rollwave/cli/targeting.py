@@ -19,7 +19,7 @@ from rollwave.client.progress import Meter, Snapshot, targeting
 from rollwave.errors import ApiUnavailable
 
 STANDSTILL = 5.0
-"""Seconds without progress after which the operator is told that no worker seems to run."""
+"""Seconds without progress after which the command says that no worker seems to run."""
 
 
 def wait_until_targeted(api: Api, campaign_id: int, *, timeout: float | None = None) -> dict[str, Any]:

@@ -42,11 +42,11 @@ def explain(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Show why a device is not sent to now, or that it may be.
+    """Show whether a device may be sent to now, and if not, why.
 
     Lists every gate that applies to it, open or closed, in the order in which
-    they are asked, and what happened to it so far. Of a device that has ended,
-    it says how.
+    they are checked, and its events so far. If the device has ended, it shows
+    how.
     """
     with connect(api_url, api_key) as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/devices/{in_path(device_id)}/explain")

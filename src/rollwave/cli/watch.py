@@ -1,4 +1,4 @@
-"""Follow one campaign: the loop, and the ways to show it."""
+"""Follows one campaign, and shows it on a terminal, in a file or as JSON."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Screen(Protocol):
     """Shows a campaign."""
 
     def show(self, look: Look, meter: Meter) -> None:
-        """The campaign as it is now."""
+        """Show the campaign's present state."""
 
     def away(self, error: ApiUnavailable) -> None:
-        """The API does not answer. It will be asked again."""
+        """Show that the API does not answer and that the command tries again."""
 
 
 def follow(
@@ -50,10 +50,10 @@ def follow(
     timeout: float | None = None,
     until: Callable[[Snapshot], bool] = lambda seen: seen.over,
 ) -> Snapshot | None:
-    """Show the campaign until it is over, or until ``until`` is true of it.
+    """Show the campaign until it has ended, or until ``until`` returns true for it.
 
     Returns:
-    The campaign as last seen. None: ``timeout`` seconds have passed.
+    The campaign's last state. None: ``timeout`` seconds have passed.
 
     Raises:
         RollwaveError: the API cannot show the campaign, or is unavailable for ``UNAVAILABLE_TIMEOUT_SECONDS``.
@@ -127,7 +127,7 @@ class Lines:
 
 
 class Documents:
-    """The API's JSON for each change, one document a line."""
+    """Prints the API's JSON for each change, one document per line."""
 
     def __init__(self) -> None:
         self._last: object = None

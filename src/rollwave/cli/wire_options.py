@@ -29,7 +29,7 @@ Url = Annotated[
 
 
 def broker_at(url: str, settings: Settings) -> Broker:
-    """The broker of the settings, at ``url`` if one was given. A warning about them is logged.
+    """The broker's settings, with ``url`` as its address if one was given. Warnings about the settings are logged.
 
     Raises:
         ConfigurationError: the URL or a file cannot be used.

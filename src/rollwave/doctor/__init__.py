@@ -1,1 +1,1 @@
-"""Checks of an installation: what is wrong, and how to fix it."""
+"""Checks an installation, and says how to fix its problems."""

@@ -14,7 +14,7 @@ from rollwave.mqtt.topics import STATUS_FILTER, command_topic
 from rollwave.settings import Settings
 
 NOBODY = "rollwave-doctor"
-"""A tenant and a device that do not exist: no device receives what is sent there."""
+"""A tenant and a device that do not exist, so that no device receives the test messages."""
 
 _ENGINE_ACL = (
     "Let the engine's user subscribe to tenant/+/device/+/ota/status and publish to tenant/+/device/+/ota: "
@@ -23,7 +23,7 @@ _ENGINE_ACL = (
 
 
 async def examine_broker(settings: Settings, device: Device | None = None) -> list[Finding]:
-    """Run the checks of the broker; those that an earlier problem makes impossible are left out.
+    """Run the checks of the broker. Checks that cannot run because of an earlier problem are left out.
 
     With ``device``, its login is used to check that commands arrive.
     """

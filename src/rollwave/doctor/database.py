@@ -24,7 +24,7 @@ _SHOWN = 8
 
 
 async def examine_database(settings: Settings) -> list[Finding]:
-    """Run the checks of the database; those that an earlier problem makes impossible are left out."""
+    """Run the checks of the database. Checks that cannot run because of an earlier problem are left out."""
     try:
         async with create_pool(settings.require_database_url(), size=2, pooled=settings.pooled) as pool:
             return _url(settings) + await _examine(pool, settings)
@@ -234,5 +234,5 @@ async def _clock(pool: Pool) -> Finding:
 
 
 def seconds_apart(before: float, theirs: float, after: float) -> float:
-    """By how much ``theirs`` is surely off, when it was read some time between ``before`` and ``after``."""
+    """The minimum error of ``theirs``, in seconds, if it was read between ``before`` and ``after``."""
     return max(before - theirs, theirs - after, 0.0)

@@ -1,4 +1,4 @@
-"""Where the broker is and how to speak to it, as the settings say."""
+"""The address, login and TLS settings of the broker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_TEXT_BYTES = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is and how to speak to it."""
+    """The address, login and TLS settings of the broker."""
 
     host: str
     port: int
@@ -104,7 +104,7 @@ class Broker:
 
     @property
     def warning(self) -> ConfigurationError | None:
-        """A setting that has no effect, with a hint what to do; None: there is none."""
+        """A setting that has no effect, with a hint; None: there is none."""
         if not self.unused_ca:
             return None
         return ConfigurationError(

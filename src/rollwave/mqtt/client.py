@@ -1,4 +1,4 @@
-"""A session with an MQTT broker: what the engine, the device agent and the fleet use.
+"""A session with an MQTT broker, for the engine, the device agent and the fleet.
 
 A session never reconnects by itself. When it is lost, ``messages()`` ends and ``publish()`` raises, and the caller
 opens another one. So no message is sent twice without the caller's knowledge, and the caller notices that a broker has
@@ -35,7 +35,7 @@ from rollwave.mqtt.library import (
 )
 
 _TAKEN_OVER = 0x8E
-"""The reason code of MQTT 5 for it."""
+"""MQTT 5 reason code "session taken over"."""
 
 
 @dataclass(slots=True)  # not frozen: one is made for each message, and that would take three times as long
@@ -94,7 +94,7 @@ class Receipt:
 
     @property
     def refused(self) -> bool:
-        """The broker answered that it does not take this message, with a reason code (MQTT 5). The session stands."""
+        """The broker refused this message with a reason code (MQTT 5). The session continues."""
         return self._receipt.is_done() and isinstance(self._receipt.exception(), PublishRejectedError)
 
 
@@ -123,8 +123,8 @@ class Session:
         """Open a session for the block. Leaving the block closes it with DISCONNECT, and raises nothing.
 
         Args:
-            broker: where the broker is, and the login.
-            client_id: empty: one is made up.
+            broker: its address, login and TLS settings.
+            client_id: if empty, a random one is used.
             persistent: the broker keeps the subscriptions and the queue of ``client_id`` after the session has ended.
             manual_ack: a message is delivered again to the next session, unless it was passed to :meth:`acknowledge`.
             buffer: maximum number of messages that are read ahead of :meth:`messages`. At this number, or at
@@ -132,7 +132,7 @@ class Session:
             timeout: seconds for connecting.
 
         Raises:
-            BrokerUnavailable: there is no connection, or the broker refused it. Its hint says what to do.
+            BrokerUnavailable: the connection failed, or the broker refused it. The error has a hint.
         """
         client = Client.to(broker, client_id, persistent=persistent, manual_ack=manual_ack, buffer=buffer)
         try:
@@ -155,7 +155,7 @@ class Session:
         return self._client.is_connected
 
     def abort(self) -> None:
-        """Close the connection at once. What waits to be sent is not sent."""
+        """Close the connection immediately. Queued messages are not sent."""
         self._client.abort()
 
     @property

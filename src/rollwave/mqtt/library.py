@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SESSION_EXPIRY_SECONDS = 7 * 86_400
-"""The broker keeps a persistent session, and the reports queued in it, for so long after its end."""
+"""Time for which the broker keeps a persistent session and its queue after the connection has ended."""
 
 MAX_PACKET_BYTES = 2 * 1024 * 1024
 """Maximum size of a packet from the broker. Over MQTT 5 the broker is told, and drops larger ones."""
@@ -61,7 +61,7 @@ _OPEN_SECONDS = 10.0
 """Timeout of opening a connection whose caller was cancelled."""
 
 _EXPECTED_ERRORS = (MQTTError, OSError, EOFError)
-"""What the library raises when the connection or a request to the broker fails. Any other error is a bug."""
+"""The errors that the library raises when the connection or a request fails. Any other error is a bug."""
 
 _LOGIN_CODES = frozenset({4, 5, 134, 135})
 """Reason codes for a refused login, of MQTT 3.1.1 and of MQTT 5: bad user name or password, not authorized."""
@@ -176,12 +176,12 @@ def _abort(transport: object) -> None:
 
 
 def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavailable:
-    """Make our error from one of the library's, which the caller raises. A bug is logged with its traceback.
+    """Convert an error of the library to one of ours, which the caller raises. A bug is logged with its traceback.
 
     Args:
-        what: what failed, as the beginning of the error message.
-        error: what the library raised.
-        hint: what to do about it.
+        what: the beginning of the error message, such as "publish failed".
+        error: the error of the library.
+        hint: what the operator should do.
     """
     if not isinstance(error, _EXPECTED_ERRORS):
         _log.error("mqtt_library_error", error=f"{type(error).__name__}: {error}", exc_info=error)
@@ -189,7 +189,7 @@ def unavailable(what: str, error: Exception, *, hint: str = "") -> BrokerUnavail
 
 
 def hint_of(error: BaseException, *, encrypted: bool) -> str:
-    """What to do where no connection can be made. ``encrypted``: it was tried with TLS."""
+    """The hint for a connection that failed. ``encrypted``: whether it used TLS."""
     if isinstance(error, ConnectRefusedError) and error.reason_code in _LOGIN_CODES:
         return "Check MQTT_USERNAME, MQTT_PASSWORD or the client certificate, and that the broker knows this user."
     cause = error.__cause__ or error

@@ -20,6 +20,14 @@ async def publish(session: Session, topic: str, payloads: Sequence[bytes]) -> No
         await receipt.acknowledged()
 
 
+async def wait_until_read(session: Session, topic: str) -> None:
+    """Wait until the broker has read everything that the session has sent, such as acknowledgements.
+
+    Closing a session does not wait for that. The next session of the same client id may begin before.
+    """
+    await publish(session, f"{topic}/nobody-subscribes-to-this", [b""])
+
+
 async def received(messages: AsyncIterator[Incoming], number: int) -> list[Incoming]:
     """The next messages.
 

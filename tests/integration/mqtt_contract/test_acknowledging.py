@@ -14,6 +14,7 @@ from tests.integration.mqtt_contract.helpers import (
     publish,
     received,
     received_until_last,
+    wait_until_read,
 )
 from tests.proxy import PUBACK, PUBLISH, Packet, Proxy
 from tests.support import eventually
@@ -30,8 +31,9 @@ async def test_only_unacknowledged_messages_are_sent_again(
         first = await received(session.messages(), len(PAYLOADS))
         await session.acknowledge(first[0])
         await session.acknowledge_all(first[1:3])
-        await publish(session, unique_name, [LAST])  # The broker has read every acknowledgement sent before this one.
+        await wait_until_read(session, unique_name)
     async with adapter.connect(shared_broker.broker, unique_name, persistent=True, manual_ack=True) as session:
+        await publish(session, unique_name, [LAST])
         again = await received_until_last(session.messages())
         assert [message.payload for message in again] == PAYLOADS[3:]
         await session.acknowledge_all(again)
@@ -97,6 +99,7 @@ async def test_without_manual_acknowledgement_received_messages_are_not_sent_aga
         await session.subscribe(unique_name)
         await publish(session, unique_name, PAYLOADS)
         await received(session.messages(), len(PAYLOADS))
+        await wait_until_read(session, unique_name)
     async with adapter.connect(shared_broker.broker, unique_name, persistent=True) as session:
         await publish(session, unique_name, [LAST])
         assert await received_until_last(session.messages()) == []

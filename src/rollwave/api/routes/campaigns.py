@@ -98,14 +98,14 @@ async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber)
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
 async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Start sending, or continue after a pause. To start a running campaign changes nothing."""
+    """Start sending, or continue after a pause. Starting a running campaign changes nothing."""
     status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
     return CampaignState(id=campaign_id, status=status)
 
 
 @router.post("/{campaign_id}/pause", summary="Pause a campaign", responses=problems(404, 409))
 async def pause_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Stop sending until the campaign is started again. Reports are still taken. Pausing again changes nothing."""
+    """Stop sending until the campaign is started again. Reports still count. Pausing again changes nothing."""
     status = await operations.pause_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
     return CampaignState(id=campaign_id, status=status)
 
@@ -129,7 +129,7 @@ async def list_campaign_devices(
     limit: Limit = 100,
     cursor: TextCursor = None,
 ) -> ExecutionList:
-    """Each device's progress, by device id."""
+    """The progress of each device, ordered by device id."""
     found = await views.devices(pool, grant.tenant_id, campaign_id, status=status, limit=limit, cursor=cursor)
     return ExecutionList.model_validate(
         {
@@ -149,7 +149,7 @@ async def list_campaign_events(
     after: Annotated[int, Query(ge=0, le=MAX_BIGINT, description="Id of the last event you know")] = 0,
     limit: Limit = 100,
 ) -> EventList:
-    """What happened to the campaign and why, oldest first."""
+    """The events of the campaign and their reasons, oldest first."""
     found = await views.events(pool, grant.tenant_id, campaign_id, after=after, limit=limit)
     last = found[-1]["id"] if found else after
     return EventList.model_validate({"campaign_id": campaign_id, "events": found, "next_after": last})
@@ -159,7 +159,7 @@ async def list_campaign_events(
 async def get_campaign_waiting(
     pool: DbPool, settings: ServerSettings, grant: Viewer, campaign_id: CampaignNumber
 ) -> Waiting:
-    """What the devices that are PENDING wait for, by the rules that a claim goes by."""
+    """The gates that PENDING devices wait for. The same rules decide which devices are sent to."""
     found = await explain.waiting_devices(pool, settings, grant.tenant_id, campaign_id)
     reasons = [
         {
@@ -182,7 +182,7 @@ async def get_campaign_waiting(
 async def explain_campaign_device(
     pool: DbPool, settings: ServerSettings, grant: Viewer, campaign_id: CampaignNumber, device_id: DeviceName
 ) -> Explanation:
-    """Every gate that applies to a device, open or closed, and what happened to it; or how it ended."""
+    """Every gate that applies to the device, open or closed, and the device's events. Once it ended: how it ended."""
     found = await explain.explain_device(pool, settings, grant.tenant_id, campaign_id, device_id)
     checks = [
         {"gate": each.gate, "open": each.open, "until": each.until, "text": each.text, "detail": each.detail}

@@ -36,13 +36,13 @@ async def list_firmware(
     status_code=201,
     response_description="The new row",
     summary="Register firmware",
-    responses={200: {"model": Firmware, "description": "The row that was registered before, equal"}, **problems(409)},
+    responses={200: {"model": Firmware, "description": "The existing row, with equal values"}, **problems(409)},
 )
 async def register_firmware(pool: DbPool, grant: Operator, body: FirmwareIn, response: Response) -> Firmware:
     """Register a firmware version. The artifact stays at `file_url`; the server does not download it.
 
-    A version is unique for each device type (no type counts as one type). A repeated request with equal values answers
-    with the same row; with other values it is a conflict.
+    A version is unique for each device type (no type counts as one type). A repeated request with equal values returns
+    the same row; with other values it is a conflict.
     """
     row, new = await firmware.register(
         pool,
@@ -68,8 +68,8 @@ async def get_firmware(pool: DbPool, grant: Viewer, firmware_id: FirmwareId) -> 
 
 
 @router.delete(
-    "/{firmware_id}", status_code=204, response_model=None, summary="Forget firmware", responses=problems(404, 409)
+    "/{firmware_id}", status_code=204, response_model=None, summary="Delete firmware", responses=problems(404, 409)
 )
 async def delete_firmware(pool: DbPool, grant: Operator, firmware_id: FirmwareId) -> None:
-    """Remove a firmware version that no campaign uses."""
+    """Delete a firmware version that no campaign uses."""
     await firmware.delete(pool, grant.tenant_id, firmware_id)

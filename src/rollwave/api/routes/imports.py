@@ -34,7 +34,7 @@ async def add_to_group_import(
 ) -> GroupImport:
     """Add up to 10,000 ids and 10,000 devices, in a body of up to 8 MiB. Maximum for one import: 1,000,000.
 
-    To add the same devices again changes nothing, so a request without an answer may be repeated.
+    Adding the same devices again changes nothing, so a request without an answer may be repeated.
     """
     row = await imports.add(pool, grant.tenant_id, group_id, import_id, body.device_ids, described(body.devices))
     return GroupImport.model_validate(row)
@@ -46,7 +46,7 @@ async def apply_group_import(
 ) -> GroupChange:
     """Replace the members of the group by the devices of the import, in one transaction.
 
-    To apply an import again changes nothing and answers the same. Existing campaigns keep their devices.
+    Applying an import again changes nothing and returns the same answer. Existing campaigns keep their devices.
     """
     changed = await imports.apply(pool, grant.tenant_id, group_id, import_id)
     return GroupChange(group_id=group_id, **asdict(changed))
@@ -56,5 +56,5 @@ async def apply_group_import(
     "/{import_id}", status_code=204, response_model=None, summary="Cancel an import", responses=problems(404, 409)
 )
 async def cancel_group_import(pool: DbPool, grant: Operator, group_id: GroupName, import_id: ImportNumber) -> None:
-    """Delete an import that was not applied. The group does not change."""
+    """Delete an import that has not been applied. The group does not change."""
     await imports.cancel(pool, grant.tenant_id, group_id, import_id)

@@ -33,7 +33,7 @@ async def list_devices(
     limit: Limit = 100,
     cursor: TextCursor = None,
 ) -> DeviceList:
-    """The tenant's devices, by id."""
+    """The tenant's devices, ordered by id."""
     found = await devices.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
     return DeviceList.model_validate({"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor})
 
@@ -56,7 +56,7 @@ async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body:
 
 @router.get("/device-groups", summary="List device groups", responses=problems())
 async def list_device_groups(pool: DbPool, grant: Viewer, limit: Limit = 100, cursor: TextCursor = None) -> GroupList:
-    """The tenant's device groups, by id."""
+    """The tenant's device groups, ordered by id."""
     found = await devices.find_groups(pool, grant.tenant_id, limit=limit, cursor=cursor)
     return GroupList.model_validate(
         {"device_groups": found.rows, "total": found.total, "next_cursor": found.next_cursor}
@@ -67,7 +67,7 @@ async def list_device_groups(pool: DbPool, grant: Viewer, limit: Limit = 100, cu
 async def get_device_group(
     pool: DbPool, grant: Viewer, group_id: GroupName, limit: Limit = 100, cursor: TextCursor = None
 ) -> GroupDetail:
-    """A group and its members, by device id."""
+    """A group and its members, ordered by device id."""
     row, members = await devices.get_group(pool, grant.tenant_id, group_id, limit=limit, cursor=cursor)
     device_ids = [member["device_id"] for member in members.rows]
     return GroupDetail.model_validate({**row, "device_ids": device_ids, "next_cursor": members.next_cursor})
@@ -77,7 +77,7 @@ async def get_device_group(
 async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, body: GroupIn) -> GroupChange:
     """Replace the members of a group.
 
-    Maximum: 100,000 devices, in a body of up to 8 MiB. An import takes more, in parts. Existing campaigns keep their
+    Maximum: 100,000 devices, in a body of up to 8 MiB. For larger groups, use an import. Existing campaigns keep their
     devices.
     """
     changed = await devices.put_group(pool, grant.tenant_id, group_id, body.device_ids, described(body.devices))
@@ -85,5 +85,5 @@ async def put_device_group(pool: DbPool, grant: Operator, group_id: GroupName, b
 
 
 def described(members: Iterable[MemberIn]) -> dict[str, devices.Description]:
-    """What a request says of devices, by their id."""
+    """The types and attributes of the devices in a request, by device id."""
     return {each.device_id: devices.Description(each.device_type, each.attributes) for each in members}

@@ -1,4 +1,4 @@
-"""What requests and answers look like. Requests are strict: a misspelt rule must not be a missing one."""
+"""The schemas of requests and responses. Requests are strict: a misspelt rule must not count as a missing one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RequestModel(BaseModel):
-    """No conversions between types, no keys that nobody reads."""
+    """A request. It converts no types and refuses unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid")

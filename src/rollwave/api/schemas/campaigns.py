@@ -1,4 +1,4 @@
-"""Campaigns in requests and answers."""
+"""Campaigns in requests and responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_DEVICES = 2**31 - 1
 MAX_PROGRESS_TIMEOUT = 31_536_000.0
 
 RetriedReason = Literal[Reason.NO_ANSWER, Reason.NO_PROGRESS, Reason.REPORTED, Reason.REJECTED]
-"""What may be tried again: running out of time may not."""
+"""The reasons that a campaign may retry. Exceeding the device timeout is always final."""
 
 
 class CampaignIn(RequestModel):
@@ -42,10 +42,13 @@ class CampaignIn(RequestModel):
     name: Text
     firmware_version_id: Annotated[int, Field(ge=1, le=MAX_JSON_INTEGER), WHOLE]
     target_group_id: Text = Field(
-        description="Its members are the campaign's devices; who joins or leaves during targeting may or may not be"
+        description="Its members become the campaign's devices. If a device joins or leaves the group during "
+        "targeting, it may or may not be included"
     )
     rollout_strategy: Literal["linear", "canary"] = Field(
-        "linear", description="`canary` updates a first share of the devices, and the rest when they have succeeded"
+        "linear",
+        description="`canary` updates a share of the devices first. The others follow when all of these have finished "
+        "and the guardrail holds",
     )
     rollout_rate: Annotated[int, Field(ge=1, le=MAX_RATE), WHOLE] = Field(
         10, description="Maximum number of devices per tick (10 s by default)"
@@ -55,10 +58,10 @@ class CampaignIn(RequestModel):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="The campaign is aborted when a larger share of its finished devices has failed",
+        description="Maximum share of failed devices among the finished ones; above it, the campaign is aborted",
     )
     abort_min_completed: Annotated[int, Field(ge=1, le=MAX_DEVICES), WHOLE] = Field(
-        1, description="Minimum number of finished devices before it may be aborted by that rule"
+        1, description="Minimum number of finished devices before `abort_threshold` applies"
     )
     canary_percent: float = Field(
         5.0, gt=0, le=100, allow_inf_nan=False, description="Size of the first wave, in percent of the devices"
@@ -68,20 +71,20 @@ class CampaignIn(RequestModel):
     )
     progress_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None,
-        description="Maximum silence of a device in progress, in seconds; null: the server's setting",
+        description="Maximum time between two reports of a device in progress, in seconds; null: the server's setting",
     )
     max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS), WHOLE] | None = Field(
         None, description="Maximum number of attempts per device; null: the server's setting"
     )
     answer_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="Maximum time to a device's first report, in seconds; null: as progress_timeout"
+        None, description="Maximum time to a device's first report, in seconds; null: the same as progress_timeout"
     )
     device_timeout: Annotated[float, Field(gt=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None, description="Maximum time for a device over all attempts, in seconds; null: the server's setting"
     )
     retry_on: Annotated[list[RetriedReason], Field(max_length=4)] | None = Field(
         None,
-        description="Failures after which another attempt follows; null: `no_answer` and `no_progress`",
+        description="Reasons of failure after which another attempt follows; null: `no_answer` and `no_progress`",
         examples=[["no_answer", "no_progress", "reported"]],
     )
     retry_delay: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
@@ -89,12 +92,12 @@ class CampaignIn(RequestModel):
         description="Pause before the second attempt, in seconds; it doubles each time; null: progress_timeout / 30",
     )
     retry_delay_max: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="Maximum of that pause, in seconds; null: an hour"
+        None, description="Maximum pause before an attempt, in seconds; null: an hour"
     )
 
 
 class Abort(RequestModel):
-    """Why a campaign is aborted."""
+    """A request to abort a campaign."""
 
     reason: LongText | None = Field(None, examples=["battery drain seen in the lab"])
 
@@ -106,7 +109,7 @@ class Campaign(BaseModel):
     tenant_id: str
     name: str | None
     status: CampaignStatus
-    status_reason: str | None = Field(description="Why it was paused or aborted")
+    status_reason: str | None = Field(description="Reason for which it was paused or aborted")
     firmware_version_id: int | None
     firmware_version: str | None
     firmware_url: str | None
@@ -126,12 +129,14 @@ class Campaign(BaseModel):
     retry_on: list[str] | None
     retry_delay: Finite
     retry_delay_max: Finite
-    total_devices: int | None = Field(description="Devices of the campaign; while it is targeted, members of its group")
-    targeted_devices: int | None = Field(
-        description="How many of them are targeted so far, of a large group; nothing is sent before all are. "
-        "null: they are. Of a campaign that was aborted before, what it had come to"
+    total_devices: int | None = Field(
+        description="Number of devices of the campaign; during targeting, the number of members of its group"
     )
-    sent: int = Field(description="Devices sent to at least once")
+    targeted_devices: int | None = Field(
+        description="Number of devices targeted so far; nothing is sent until all are. null: all are targeted. "
+        "If the campaign was aborted during targeting, the number reached"
+    )
+    sent: int = Field(description="Number of devices that were sent to at least once")
     succeeded: int | None
     failed: int | None
     wave: int = Field(description="Number of the wave that may be sent to now")
@@ -142,19 +147,19 @@ class Campaign(BaseModel):
 
 
 class Wave(BaseModel):
-    """A share of the devices; its gate opens the next one."""
+    """A part of the campaign's devices. When it has passed, the next wave opens."""
 
     number: int
-    up_to: int | None = Field(description="Total number of devices that may be sent to up to this wave; null: all")
+    up_to: int | None = Field(description="Number of devices in this wave and all earlier ones; null: all devices")
     opened_at: Moment | None
     passed_at: Moment | None
 
 
 class CampaignDetail(Campaign):
-    """A campaign with its progress, all of one moment."""
+    """A campaign with its progress, read in one snapshot."""
 
     status_breakdown: dict[ExecutionStatus, int] = Field(
-        description="Devices by status; every status is present",
+        description="Number of devices by status; every status is present",
         examples=[{"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}],
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
@@ -190,7 +195,7 @@ class Execution(BaseModel):
 
 
 class ExecutionList(BaseModel):
-    """One page of a campaign's devices, by device id."""
+    """One page of a campaign's devices, ordered by device id."""
 
     campaign_id: int
     devices: list[Execution]
@@ -205,7 +210,7 @@ class Event(BaseModel):
     at: Moment
     event: str
     actor: str = Field(description="`engine`, `device`, or the id of an API key")
-    device_id: str | None = Field(description="null: the campaign as a whole")
+    device_id: str | None = Field(description="null: the event is about the campaign as a whole")
     detail: dict[str, Any]
 
 
@@ -218,27 +223,27 @@ class EventList(BaseModel):
 
 
 class Check(BaseModel):
-    """What one gate says of a device."""
+    """The answer of one gate for a device."""
 
-    gate: GateName = Field(description="Each is explained in docs/reference/gates.md")
+    gate: GateName = Field(description="docs/reference/gates.md explains each gate")
     open: bool
-    until: Moment | None = Field(description="When it opens; null: nothing tells, or it is open")
-    text: str = Field(description="The same for people")
-    detail: dict[str, Any] = Field(description="The numbers behind it")
+    until: Moment | None = Field(description="When the gate opens; null: unknown, or it is open")
+    text: str = Field(description="The answer as a sentence")
+    detail: dict[str, Any] = Field(description="The numbers that it is based on")
 
 
 class WaitingFor(BaseModel):
     """Devices that wait for the same gate."""
 
-    reason: GateName = Field(description="The first gate that is closed to them; `pace` for those that may go now")
+    reason: GateName = Field(description="The first gate closed to them; `pace` for devices that may be sent to now")
     devices: int
-    until: Moment | None = Field(description="When it opens, for the first of them; null: nothing tells")
+    until: Moment | None = Field(description="When the gate opens for the first of them; null: unknown")
     detail: dict[str, Any]
     text: str
 
 
 class Waiting(BaseModel):
-    """What the PENDING devices of a campaign wait for. Each counts once, so that the sum is `pending`."""
+    """The gates that PENDING devices of a campaign wait for. Each device counts once, so the sum is `pending`."""
 
     campaign_id: int
     as_of: Moment
@@ -247,14 +252,14 @@ class Waiting(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Why a device is not sent to now, or that it may be."""
+    """Whether a device may be sent to now, and if not, why."""
 
     campaign_id: int
     device_id: str
     status: ExecutionStatus
     attempt: int = Field(description="Number of the current attempt; 0: never sent to")
-    wave: str | None = Field(description="Name of its wave; null: that is not known yet, or not kept")
-    may_go_now: bool = Field(description="Every gate is open")
-    may_go_at: Moment | None = Field(description="When the last closed gate opens; null: nothing tells")
-    checks: list[Check] = Field(description="Every gate that applies, in the order in which they are asked")
-    history: list[Event] = Field(description="What happened to the device, oldest first")
+    wave: str | None = Field(description="Name of its wave; null: not known yet, or no longer stored")
+    may_go_now: bool = Field(description="Whether every gate is open")
+    may_go_at: Moment | None = Field(description="When the last closed gate opens; null: unknown")
+    checks: list[Check] = Field(description="Every gate that applies, in the order in which they are checked")
+    history: list[Event] = Field(description="The device's events, oldest first")

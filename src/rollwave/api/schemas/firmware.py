@@ -1,4 +1,4 @@
-"""Firmware in requests and answers."""
+"""Firmware in requests and responses."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ class FirmwareIn(RequestModel):
     version: Word
     file_url: ArtifactUrl = Field(description="http or https URL from which devices download the artifact")
     checksum_sha256: Sha256 | None = Field(
-        None, description="SHA-256: 64 hex digits, with or without `sha256:` before them; kept without, in lower case"
+        None,
+        description="SHA-256: 64 hex digits, with or without the prefix `sha256:`; stored without it, in lower case",
     )
     file_size_bytes: Annotated[int, Field(ge=0, le=MAX_JSON_INTEGER), WHOLE] | None = None
-    device_type: Word | None = Field(None, description="Only for devices of this type; null: for all")
+    device_type: Word | None = Field(None, description="Device type for which the firmware is; null: all types")
     description: LongText | None = None
 
 

@@ -1,4 +1,4 @@
-"""Devices and device groups in requests and answers."""
+"""Devices and device groups in requests and responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_PART = 10_000
 
 
 class DeviceIn(RequestModel):
-    """The type and attributes of a device. They replace the stored ones: a key that is left out is deleted."""
+    """The type and attributes of a device. They replace the stored ones: a missing key is deleted."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"device_type": "gateway", "attributes": {"site": "north"}}]}
@@ -34,7 +34,7 @@ class Device(BaseModel):
 
 
 class DeviceList(BaseModel):
-    """One page of devices, by id."""
+    """One page of devices, ordered by id."""
 
     devices: list[Device]
     total: int = Field(description="Over all pages, for the same filter")
@@ -42,7 +42,7 @@ class DeviceList(BaseModel):
 
 
 class MemberIn(DeviceIn):
-    """A member of a group, and what is known of it."""
+    """A member of a group, with its type and attributes."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"device_id": "gw-0003", "attributes": {"site": "north"}}]}
@@ -52,7 +52,7 @@ class MemberIn(DeviceIn):
 
 
 class GroupIn(RequestModel):
-    """The members of a group: all of them."""
+    """All members of a group."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"device_ids": ["gw-0001", "gw-0002"]}]})
 
@@ -62,7 +62,7 @@ class GroupIn(RequestModel):
     devices: list[MemberIn] = Field(
         default_factory=list,
         max_length=MAX_GROUP,
-        description="Further members, with a new type and new attributes; the last of duplicates counts",
+        description="More members, with a new type and new attributes; of duplicates, the last one counts",
     )
 
 
@@ -79,46 +79,46 @@ class ImportPart(RequestModel):
     devices: list[MemberIn] = Field(
         default_factory=list,
         max_length=MAX_PART,
-        description="Further devices, with a new type and new attributes; the last of duplicates counts",
+        description="More devices, with a new type and new attributes; of duplicates, the last one counts",
     )
 
 
 class GroupImport(BaseModel):
-    """Devices that are to become the members of a group, and are not yet."""
+    """An import that has not been applied yet."""
 
     import_id: int
     group_id: str
     devices: int = Field(description="Number of devices received so far; duplicates count once")
-    expires_at: Moment = Field(description="When the import is deleted, unless another part comes or it is applied")
+    expires_at: Moment = Field(description="When the import is deleted, unless a part is added or it is applied")
 
 
 class GroupChange(BaseModel):
-    """What replacing a group's members changed."""
+    """The changes that replacing a group's members made."""
 
     group_id: str
-    total: int = Field(description="Members now")
+    total: int = Field(description="Number of members after the change")
     added: int
     removed: int
-    registered: int = Field(description="Members that were not registered as devices before")
+    registered: int = Field(description="Number of members that were not registered as devices before")
 
 
 class Group(BaseModel):
     """A group of devices."""
 
     group_id: str
-    total: int = Field(description="Members")
+    total: int = Field(description="Number of members")
     created_at: Moment | None
 
 
 class GroupDetail(Group):
-    """A group with one page of its members, by id."""
+    """A group with one page of its members, ordered by id."""
 
     device_ids: list[str]
     next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
 
 
 class GroupList(BaseModel):
-    """One page of groups, by id."""
+    """One page of groups, ordered by id."""
 
     device_groups: list[Group]
     total: int = Field(description="Over all pages")

@@ -25,7 +25,8 @@ class Admission:
     ``tokens`` commands of any kind, of which ``fresh`` may be a device's first. ``opens_interval``: claiming begins a
     new interval of the pace. ``look_again_in`` is the seconds until it is worth while to ask again: 0 now, infinite
     once somebody moves the campaign, None where nothing tells. ``wave_finished``: the gate behind the wave may be
-    judged. ``of_campaign`` are the verdicts on every command, ``of_queue`` those on devices that wait for their turn.
+    judged. ``left`` is what the pace has left. ``of_campaign`` are the verdicts on every command, ``of_queue`` those on
+    devices that wait for their turn.
     """
 
     tokens: int
@@ -33,6 +34,7 @@ class Admission:
     opens_interval: bool
     look_again_in: float | None
     wave_finished: bool
+    left: gates.Tokens
     of_campaign: tuple[Verdict, ...]
     of_queue: tuple[Verdict, ...]
 
@@ -66,6 +68,7 @@ def admit(policy: Policy, facts: Facts) -> Admission:
         opens_interval=sends and left.opens_interval,
         look_again_in=_look_again_in(facts, of_campaign, left, fresh),
         wave_finished=gates.finished_wave(facts),
+        left=left,
         of_campaign=of_campaign,
         of_queue=(wave, in_flight, gates.pace_of(policy, facts, left)),
     )
@@ -90,24 +93,37 @@ def explain(admission: Admission, facts: Facts, device: DeviceFacts) -> list[Ver
         return [own]
     if own is not None and not own.open:
         return [*admission.of_campaign, own]
-    wave, in_flight, the_pace = admission.of_queue
-    the_pace = _behind(the_pace, device.ahead)
+    wave, in_flight, _ = admission.of_queue
+    the_pace = _pace(admission, facts, device)
     if own is not None:
         return [*admission.of_campaign, the_pace, own]
     queue = (_behind(wave, device.ahead_fresh), _behind(in_flight, device.ahead_fresh), the_pace)
     return [*admission.of_campaign, *queue]
 
 
-def _behind(verdict: Verdict, ahead: int) -> Verdict:
-    """The verdict for one device, behind which so many others stand in the queue."""
-    if verdict.room is None or not verdict.room or ahead < verdict.room:
+def _pace(admission: Admission, facts: Facts, device: DeviceFacts) -> Verdict:
+    """The pace's verdict on one device: it opens when those before it have gone, if each goes as soon as it may."""
+    verdict = admission.of_queue[-1]
+    if not device.ahead_counted:
+        return replace(_behind(verdict, device.ahead, at_least=True), until=None)
+    if device.ahead < admission.left.number:
         return verdict
-    text = f"{verdict.text}; {ahead:,} devices go before it, and {verdict.room:,} may go now"
+    return replace(_behind(verdict, device.ahead), until=facts.after(admission.left.turn_in(device.ahead)))
+
+
+def _behind(verdict: Verdict, ahead: int, *, at_least: bool = False) -> Verdict:
+    """The verdict on one device, before which so many others stand in the queue."""
+    if verdict.room is None or (not at_least and (ahead < verdict.room or not ahead)):
+        return verdict
+    go = "or more devices go" if at_least else "device goes" if ahead == 1 else "devices go"
+    text = f"{verdict.text}; {ahead:,} {go} before it"
+    if verdict.room:
+        text += f", and {verdict.room:,} may go now"
     return replace(verdict, room=0, text=text, detail={**verdict.detail, "ahead": ahead})
 
 
 def may_go_at(checks: Sequence[Verdict], now: datetime) -> datetime | None:
-    """When the last of the closed gates opens: ``now`` where none is closed, None where nothing tells."""
+    """When the last of the closed gates opens, at the earliest: ``now`` where none is, None where nothing tells."""
     opens = [each.until for each in checks if not each.open]
     known = [each for each in opens if each is not None]
     return max([now, *known]) if len(known) == len(opens) else None

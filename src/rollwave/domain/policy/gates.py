@@ -218,15 +218,30 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """How many commands of any kind may go now; a command that is sent again takes one, as a first one does.
+    """What an interval of ``pace`` has left that began ``age`` seconds ago, and in which ``used`` devices were claimed.
 
-    ``opens_interval`` says that claiming begins a new interval. ``more_in`` is the seconds until there are more tokens,
-    0 when there are some now.
+    ``number`` is the commands of any kind that may go now; a command that is sent again takes a token, as a first one
+    does. ``opens_interval`` says that claiming begins a new interval.
     """
 
+    pace: Pace
+    age: float
+    used: int
     number: int
     opens_interval: bool
-    more_in: float
+
+    @property
+    def more_in(self) -> float:
+        """Seconds until there are more tokens, 0 when there are some now."""
+        return self.turn_in(0)
+
+    def turn_in(self, ahead: int) -> float:
+        """Seconds until a device may go that ``ahead`` others go before, if all of them go as soon as they may."""
+        if ahead < self.number:
+            return 0.0
+        intervals, taken = divmod(min(self.used, self.pace.rate) + ahead, self.pace.rate)
+        steps = taken * self.pace.parts // self.pace.rate
+        return (intervals + steps / self.pace.parts) * self.pace.interval - self.age
 
 
 def tokens_of(pace: Pace, *, age: float | None, used: int) -> Tokens:
@@ -239,16 +254,5 @@ def tokens_of(pace: Pace, *, age: float | None, used: int) -> Tokens:
     opens = age is None or age >= pace.interval or age < -pace.interval
     age, used = (0.0, 0) if opens or age is None else (age, used)
     step = min(pace.parts, int(max(0.0, age) * pace.parts / pace.interval) + 1)
-    number = max(0, _upto(pace, step) - used)
-    more_in = 0.0 if opens or number else _next_step(pace, used) * pace.interval / pace.parts - age
-    return Tokens(number, opens, more_in)
-
-
-def _upto(pace: Pace, step: int) -> int:
-    """Devices that the first ``step`` steps of an interval let go, rounded up."""
-    return -(-pace.rate * step // pace.parts)
-
-
-def _next_step(pace: Pace, used: int) -> int:
-    """The steps that must be over before more than ``used`` devices may go: all of them when the rate is used up."""
-    return pace.parts if used >= pace.rate else used * pace.parts // pace.rate
+    upto = -(-pace.rate * step // pace.parts)  # devices that the steps so far let go, rounded up
+    return Tokens(pace, age, used, max(0, upto - used), opens)

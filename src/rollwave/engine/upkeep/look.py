@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
@@ -212,15 +213,22 @@ class SettledCampaigns:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._upkeep = Upkeep(pool, settings)
         self._looks = KeyedTasks(self._look_after, in_parallel=MAX_SETTLED_IN_PARALLEL)
+        self._accepts = False
+
+    @asynccontextmanager
+    async def accepted(self) -> AsyncIterator[None]:
+        """Accept campaigns during the block. Those in hand at its end are left to the next look of a worker."""
+        self._accepts = True
+        try:
+            yield
+        finally:
+            self._accepts = False
+            await self._looks.cancel(GIVE_UP_SECONDS)
 
     def look_after(self, settled: Sequence[CampaignRef]) -> None:
-        """Begin to look after these."""
-        for ref in settled:
+        """Begin to look after these, unless none are accepted: a batch may be committed after that has ended."""
+        for ref in settled if self._accepts else ():
             self._looks.start_or_repeat(ref)
-
-    async def cancel(self) -> None:
-        """Leave the campaigns in hand to the next look of a worker."""
-        await self._looks.cancel(GIVE_UP_SECONDS)
 
     async def _look_after(self, ref: CampaignRef) -> None:
         try:

@@ -81,11 +81,9 @@ def make_listener(
     settled = SettledCampaigns(pool, settings)
 
     async def beside() -> None:
-        """Answer devices until cancelled. Campaigns in hand are then left to the next look of a worker."""
-        try:
+        """Answer devices, and look after settled campaigns, until cancelled."""
+        async with settled.accepted():
             await resender.run()
-        finally:
-            await settled.cancel()
 
     return Listener(
         pool,

@@ -2,7 +2,7 @@
 SELECT EXISTS (SELECT FROM tenants WHERE tenant_id = $1::text);
 
 -- name: are_a_hosts
--- Whether a host made the table of tenants, and so registers them itself.
+-- Whether a host made the table tenants. If so, the host registers tenants itself.
 SELECT EXISTS (SELECT FROM rollwave_adopted_tables WHERE table_name = 'tenants');
 
 -- name: register
@@ -13,7 +13,7 @@ INSERT INTO rollwave_api_keys (tenant_id, key_id, name, role, secret_sha256, exp
 VALUES ($1, $2, $3, $4, decode($5::text, 'hex'), statement_timestamp() + make_interval(secs => $6));
 
 -- name: usable
--- Expiry and revocation by the database's clock. A tenant that was deleted has no key, whatever is left of it.
+-- Expiry and revocation use the database's clock. The keys of a deleted tenant are not valid, even if their rows remain.
 SELECT role, encode(secret_sha256, 'hex') AS secret_sha256
 FROM rollwave_api_keys
 WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL
@@ -28,7 +28,7 @@ WHERE tenant_id = $1
 ORDER BY created_at, key_id;
 
 -- name: revoke
--- The first revocation's time stays. Not applied: there is no such key.
+-- Keeps the time of the first revocation. Not applied: there is no such key.
 UPDATE rollwave_api_keys SET revoked_at = COALESCE(revoked_at, statement_timestamp())
 WHERE tenant_id = $1 AND key_id = $2
 RETURNING key_id;

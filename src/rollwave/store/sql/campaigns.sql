@@ -1,15 +1,15 @@
 -- name: due
--- Which campaigns need the engine now, over all tenants. Tells tenant, id and status only.
+-- The campaigns of all tenants that need the engine now. Returns tenant, id and status only.
 SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_3();
 
 -- name: lock
--- Hold the campaign's row until the transaction ends. Whoever holds it never waits for an execution's row (SKIP
--- LOCKED), since reports lock executions first and their campaign last.
+-- Lock the campaign's row until the transaction ends. A transaction that has this lock takes executions with SKIP LOCKED
+-- and never waits for them, since reports lock executions first and their campaign last.
 SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UPDATE;
 
 -- name: get
--- One campaign as the engine sees it, with its waves, which are numbered from 0 without a gap. Nothing of it may be sent
--- where the installation belongs to another database (in_own_database).
+-- One campaign with its firmware and its waves, which are numbered from 0 without a gap. If in_own_database is false, the
+-- installation belongs to another database, and nothing may be sent.
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
        c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
@@ -32,10 +32,10 @@ LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: move
--- Workers are called once it is committed (store/campaigns.py). A campaign that nobody has looked at for more than $6 seconds has
--- been suspended since then.
--- $7: cut the reason to what the column holds.
--- Not applied: the campaign is no longer in the state the decision was made on.
+-- Change the campaign's status. The commit wakes the workers (store/campaigns.py). If the last look was more than $6 seconds
+-- ago, a pause counts as suspended since that look.
+-- $7: cut the reason to the width of the column.
+-- Not applied: the campaign is no longer in state $3.
 WITH moved AS (
     UPDATE ota_campaigns
     SET status = $4::text,
@@ -54,16 +54,16 @@ WITH moved AS (
 SELECT id, pg_notify('rollwave_due', '') FROM moved;
 
 -- name: mark_wound_down
--- A campaign that is over needs the engine no more: no device of an aborted one is left unfinished, or a host's SQL ended it.
+-- The engine need not look at an ended campaign again: all devices of an aborted one are terminal, or a host's SQL ended it.
 UPDATE ota_campaigns SET settled_at = statement_timestamp()
 WHERE tenant_id = $1 AND id = $2 AND status NOT IN ('CREATED', 'RUNNING', 'PAUSED') AND settled_at IS NULL
 RETURNING id;
 
 -- name: suspend
--- Nothing may be sent from now on: deadlines stand still. Where nobody has looked for more than $3 seconds, they have stood
--- still since then. A campaign of which nothing was ever written down was paused when its history says so; the time of devices
--- that a host sent to begins when they are taken over, whatever was before (counters.adopt).
--- Not applied: that is written down already.
+-- Suspend the campaign: nothing may be sent, and its deadlines stand still. If the last look was more than $3 seconds ago,
+-- they have stood still since that look. If there was no look yet, they stand still since the pause in its history. The time
+-- of devices that a host sent to begins when they are adopted, whatever was before (counters.adopt).
+-- Not applied: it is suspended already.
 UPDATE ota_campaigns c
 SET active_since = NULL,
     active_at = CASE
@@ -78,7 +78,7 @@ SET active_since = NULL,
 WHERE c.tenant_id = $1 AND c.id = $2 AND (c.active_since IS NOT NULL OR c.active_at IS NULL);
 
 -- name: activate
--- Commands may go out again: deadlines run on. A campaign that was never active has nothing to make up for.
+-- Commands may be sent again: deadlines continue. For a campaign that was never active, no suspension is added.
 UPDATE ota_campaigns
 SET suspended_lately = suspended_lately
         + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
@@ -90,8 +90,8 @@ SET suspended_lately = suspended_lately
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: note
--- It is still active; $3: every deadline that runs was set since. No time stays in the future, where a clock that was
--- set back leaves it.
+-- Record that the campaign is still active. $3: every present deadline was set after the last suspension. Corrects times in
+-- the future, which remain after the database's clock was set back.
 UPDATE ota_campaigns
 SET active_since = LEAST(active_since, statement_timestamp()), active_at = statement_timestamp(),
     suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END,
@@ -113,5 +113,5 @@ UPDATE ota_campaign_waves SET opened_at = statement_timestamp()
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 + 1;
 
 -- name: open_wave
--- Not applied: another worker opened it.
+-- Not applied: another worker has opened it.
 UPDATE ota_campaigns SET wave = $3 WHERE tenant_id = $1 AND id = $2 AND wave = $3 - 1 RETURNING id;

@@ -1,6 +1,5 @@
 -- name: count
--- Move the counters by transitions that this transaction made, in the order of ids: no two batches wait
--- for each other in a ring.
+-- Add this transaction's transitions to the counters. Rows are locked in the order of ids, so that no two batches deadlock.
 WITH tally AS (
     SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
         AS t (campaign_id, pending, downloading, installing, succeeded, failed, skipped)
@@ -20,8 +19,8 @@ RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text
           c.abort_min_completed;
 
 -- name: compare
--- The counters, and what the rows say, in one snapshot. Who moves rows moves the counters with them, so that a difference
--- is somebody else's doing, and stays what it is until it is repaired.
+-- The counters and the numbers of rows, in one snapshot. The engine changes both in the same transactions, so a difference
+-- comes from other SQL, and stays the same until it is repaired.
 SELECT EXTRACT(epoch FROM c.reconciled_at)::float8 AS compared_at, c.succeeded, c.failed, c.sent, c.pending, c.downloading, c.installing, c.skipped,
        d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
        d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped
@@ -42,8 +41,8 @@ FROM ota_campaigns c, LATERAL (
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: begin_counting
--- From now on the counters move with the rows. Until what was there before is added (repair), skipped is too low by $3, which
--- is more than a campaign can have devices: it is below zero, and readers count the rows instead.
+-- Start counting: from now on the counters change with the rows. Until the earlier rows are added (repair), skipped is too
+-- low by $3, which is more than the devices of any campaign. So it is negative, and readers count the rows instead.
 UPDATE ota_campaigns
 SET succeeded = COALESCE(succeeded, 0), failed = COALESCE(failed, 0),
     pending = COALESCE(pending, 0), downloading = COALESCE(downloading, 0), installing = COALESCE(installing, 0),
@@ -55,7 +54,7 @@ WHERE tenant_id = $1 AND id = $2
 UPDATE ota_campaigns SET reconciled_at = statement_timestamp() WHERE tenant_id = $1 AND id = $2;
 
 -- name: repair
--- Add what the counters lacked when they were compared. Not applied: they have been compared again since, or repaired.
+-- Add the difference that a comparison found. Not applied: the counters were compared again or repaired since.
 UPDATE ota_campaigns
 SET succeeded = COALESCE(succeeded, 0) + $4, failed = COALESCE(failed, 0) + $5, sent = sent + $6,
     pending = pending + $7, downloading = downloading + $8, installing = installing + $9, skipped = skipped + $10,
@@ -64,11 +63,11 @@ WHERE tenant_id = $1 AND id = $2 AND EXTRACT(epoch FROM reconciled_at)::float8 I
 RETURNING id;
 
 -- name: adopt
--- Rows that a host's earlier worker left in progress have been sent to: their silence and their whole time begin now, and
--- what passed before counts as suspended. Those with completed_at had finished, and the worker wrote over it afterwards:
--- they failed if the engine knows of it, or if there is an error message and they were not done (100 %), else they
--- succeeded. One that the engine had skipped, for one of the reasons $5, the worker has sent to since: it is in progress.
--- Up to $4 rows. Needs the campaign's lock.
+-- Take over up to $4 rows that a host's earlier worker left in progress. Their progress and device timeouts begin now, and the
+-- time before counts as suspended. Rows with completed_at had finished before the worker overwrote them: FAILED if the engine
+-- recorded that or if there is an error message and less than 100 % of progress, otherwise SUCCESS. If the error message is a
+-- reason for which the engine skips ($5), the worker has sent to the device after that: it is in progress.
+-- Needs the campaign's lock.
 WITH left_behind AS (
     SELECT ctid AS place, campaign_id, device_id, status, completed_at IS NOT NULL AS ended,
            COALESCE(error_message IN (SELECT ota_fitting(reason) FROM unnest($5::text[]) AS reason), false) AS skipped,
@@ -94,7 +93,7 @@ SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), hea
     completed_at = CASE WHEN locked.finished THEN d.completed_at END,
     suspended_before = (
         SELECT c.suspended_for
-               -- Suspended since active_at, and added up when it is active again (campaigns.activate).
+               -- The present suspension began at active_at; campaigns.activate will add it.
                + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
                       THEN GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - c.active_at))::float8 ELSE 0 END
         FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2
@@ -114,12 +113,12 @@ ORDER BY due_at NULLS FIRST
 LIMIT 1;
 
 -- name: leave
--- What is overdue and has completed_at had finished: adopt says what became of it. The rows are locked.
+-- Leave overdue rows with completed_at to adopt, which restores how they ended. The rows are locked.
 UPDATE ota_device_status SET due_at = NULL
 WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint]) AND device_id = ANY ($3::text[]);
 
 -- name: outlook
--- What is left to do, each answered from the head of one index. EXISTS would not: PostgreSQL takes an order from it.
+-- What the campaign has left to do. Each subquery reads the head of one index; with EXISTS, PostgreSQL would drop its ORDER BY.
 SELECT (SELECT true FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
         ORDER BY id LIMIT 1) IS NOT NULL AS waiting,
@@ -131,7 +130,7 @@ SELECT (SELECT true FROM ota_device_status
         ORDER BY device_id LIMIT 1) IS NOT NULL AS any;
 
 -- name: next_due
--- Seconds until the first lease, deadline or delay ends. No row: none runs.
+-- Seconds until the first lease, deadline or delay ends. No row: there is none.
 SELECT COALESCE(EXTRACT(epoch FROM due_at - statement_timestamp()), 0)::float8
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2
@@ -140,7 +139,7 @@ ORDER BY due_at NULLS FIRST
 LIMIT 1;
 
 -- name: in_flight
--- How many devices are in flight, counted up to $3.
+-- Number of devices in flight, but at most $3.
 SELECT count(*)::int FROM (
     SELECT FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
@@ -149,7 +148,7 @@ SELECT count(*)::int FROM (
 ) AS flying;
 
 -- name: any_taken
--- Whether the broker has taken the command for any of the campaign's devices.
+-- Whether the broker has accepted the command for at least one device of the campaign.
 SELECT c.succeeded + c.failed > 0
        OR (SELECT true FROM ota_device_status
            WHERE tenant_id = $1 AND campaign_id = $2 AND status IN ('DOWNLOADING', 'INSTALLING')
@@ -158,7 +157,7 @@ FROM ota_campaigns c
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: count_pending
--- Not counted yet: as many as wait, counted no further than ten thousand.
+-- If the campaign is not counted yet: the number of devices that were never claimed, but at most ten thousand.
 SELECT CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0
             THEN c.pending ELSE (
     SELECT count(*)::int FROM (

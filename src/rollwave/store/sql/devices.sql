@@ -16,7 +16,7 @@ SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FRO
 FROM devices WHERE tenant_id = $1 AND device_id = $2;
 
 -- name: devices
--- device_type::text: a host's column may be an enumeration. No index is on it.
+-- device_type::text: a host's column may be an enumeration. It has no index.
 SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM devices
 WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2) AND ($3::text IS NULL OR device_id > $3)
@@ -27,16 +27,16 @@ LIMIT $4;
 SELECT count(*) FROM devices WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2);
 
 -- name: lock_group
--- Holds the group until the transaction ends. Not applied: there is no such group.
+-- Lock the group until the transaction ends. Not applied: there is no such group.
 SELECT group_id FROM device_groups WHERE tenant_id = $1 AND group_id = $2 FOR NO KEY UPDATE;
 
 -- name: insert_group
--- Whoever inserts the same group at the same time waits here.
+-- A transaction that inserts the same group at the same time waits here.
 INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)
 ON CONFLICT (tenant_id, group_id) DO UPDATE SET group_id = EXCLUDED.group_id;
 
 -- name: register_devices
--- Those that are not registered yet, in one order for everybody: no two requests wait for each other in a ring.
+-- Insert the devices that are not registered yet, ordered by id, so that no two requests deadlock.
 INSERT INTO devices (tenant_id, device_id)
 SELECT $1::text, wanted.device_id
 FROM unnest($2::text[]) AS wanted (device_id)
@@ -45,7 +45,7 @@ ORDER BY wanted.device_id
 ON CONFLICT DO NOTHING;
 
 -- name: describe_devices
--- Replace what is known of devices that are registered, in one order for everybody.
+-- Replace type and attributes of registered devices, ordered by id, so that no two requests deadlock.
 WITH locked AS (
     SELECT d.device_id FROM devices d
     WHERE d.tenant_id = $1 AND d.device_id = ANY ($2::text[])

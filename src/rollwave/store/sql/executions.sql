@@ -1,19 +1,18 @@
--- Rows are found by their keys, or along the index of a queue (ORDER BY as the index has it), whatever PostgreSQL believes
--- of a campaign that it has not analyzed lately. For that it gets no other choice:
--- Where a statement takes the head of a queue (claim, skip_unsent ...), it holds rows with SKIP LOCKED and updates them where
--- they lie (ctid). One that somebody moves meanwhile is not found there, and left alone.
--- Where it waits for rows (mark_sent, apply_reports ...), they are held by key through LATERAL, and updated where the
--- device_id is in an array, and the campaign in one too (with "campaign_id = $2" PostgreSQL 15 reads the whole campaign
--- where it expects a row or none). A join instead may read the whole campaign for each row.
+-- Each statement allows only one plan, so that outdated statistics cannot change it (ADR 13):
+-- Statements that take the head of a queue (claim, skip_unsent ...) order by the queue's index, lock rows with SKIP LOCKED and
+-- update them by position (ctid). If another transaction moves a row in between, it is not found and stays unchanged.
+-- Statements that wait for rows (mark_sent, apply_reports ...) lock them by key through LATERAL, and update them with device_id
+-- and campaign_id in arrays: with "campaign_id = $2", PostgreSQL 15 reads the whole campaign if it expects at most one row. A
+-- join could read the whole campaign for each row.
 
 -- name: claim
--- Take up to $3 commands for a lease of $5 seconds. First devices that are due again: under the same attempt where the
--- broker never acknowledged it, under the next one where the last has failed and the device's total time is not over
--- (retry.DeviceTime; $8 seconds, which include those for which the campaign was ever suspended), or it was set back by
--- hand (it has all its time again). What had finished (counters.adopt) is not sent again. Then devices never sent to,
--- lowest id first, at most $4 of them; one that cannot be addressed ($6) is skipped here, before anything is published.
--- What was claimed is taken out of the interval, which may be a new one ($9); the first claim also freezes the command
--- ($10) and dates the start.
+-- Claim up to $3 devices for a lease of $5 seconds.
+-- First, devices that are due again: with the same attempt if the broker never acknowledged it; with the next attempt if the
+-- last one failed and the device timeout has not passed ($8 seconds plus all suspensions: retry.DeviceTime), or if the row was
+-- set back to PENDING by hand (its device timeout starts again). A device that had finished (counters.adopt) is not claimed.
+-- Then, at most $4 devices that were never sent to, lowest id first. A device whose id cannot be addressed ($6) becomes SKIPPED.
+-- Claimed devices count in the pace's interval; $9 begins a new interval. The first claim also stores the command ($10) and
+-- sets started_at.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -58,7 +57,7 @@ WITH again AS (
     FOR UPDATE SKIP LOCKED
 ), fresh_claimed AS (
     UPDATE ota_device_status d
-    -- What follows due_at, a host that set the device back may have left there.
+    -- A host that set the device back may have left values in the columns after due_at.
     SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5),
         progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL
     FROM fresh AS locked
@@ -83,7 +82,7 @@ WITH again AS (
         pace_used = CASE WHEN moved.any AND $9 THEN 0 ELSE c.pace_used END + moved.again + moved.fresh,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
         started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END,
-        -- Active, as a command goes out, also where no look has written that down yet.
+        -- A command is sent, so the campaign is active, even if no look has recorded that yet.
         active_at = CASE WHEN moved.any THEN COALESCE(c.active_at, statement_timestamp()) ELSE c.active_at END
     FROM (SELECT *, again + fresh > 0 AS any
           FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
@@ -99,9 +98,9 @@ UNION ALL
 SELECT device_id, attempt, false FROM skipped;
 
 -- name: mark_sent
--- The broker has acknowledged these; the device has $5 seconds for a first word, and $6 in all, which include the $7 for
--- which the campaign was suspended before the claim. Not applied: it has
--- reported already, the campaign was stopped and the lease had ended, or another worker was sooner.
+-- Record that the broker acknowledged these commands. The device has $5 seconds for its first report, and $6 seconds in all,
+-- including the $7 seconds for which the campaign was suspended before the claim. Not applied: the device has already reported,
+-- the campaign was stopped after the lease had ended, or another worker was first.
 WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), locked AS (
@@ -136,10 +135,9 @@ FROM (SELECT count(*)::int AS devices FROM locked
 WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
 -- name: release
--- The broker did not take these: they may be claimed again, under the same attempt, after $5 seconds. Where it does not
--- take them while it takes others ($6: domain.broker_refusal), that doubles each time, up to $7 seconds: a refused device must
--- not hold up its neighbours.
--- Not applied: the lease had ended and another worker has it.
+-- Release devices whose command the broker did not accept. They may be claimed again with the same attempt after $5 seconds.
+-- If the broker refused the command while it accepts those of others ($6: the reason), the delay doubles each time, up to
+-- $7 seconds, so that a refused device does not delay others. Not applied: the lease had ended and another worker has the device.
 WITH unsent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
 ), locked AS (
@@ -162,19 +160,19 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
   AND device_id = ANY (ARRAY(SELECT device_id FROM locked));
 
 -- name: apply_reports
--- Take in one report a device. Rows are held in a fixed order; each moves forward only (ota_status_rank), and only
--- where the campaign has been sent to. A failure that the campaign's policy tries again keeps the row in progress: this is
--- decided here, under the row's lock, as RetryPolicy.allows_another says (a test compares the two).
--- After a failure that the device reported, nothing it says of that attempt counts; nor after it had finished (counters.adopt).
--- The whole time of a device that a host's earlier worker left in progress begins now. One row comes back for each
--- report: what the execution was (NULL: no such execution for this tenant), and what the report did.
+-- Apply one report per device. Rows are locked in a fixed order. A row moves only forward (ota_status_rank), and only if the
+-- device was sent to. A failure that the campaign's policy retries keeps the row in progress: this is decided here, under the
+-- row's lock, by the same rule as RetryPolicy.allows_another (a test compares the two).
+-- After a device has reported a failure, further reports of that attempt change nothing; nor do reports of a device that had
+-- finished (counters.adopt). The device timeout of a device that a host's earlier worker left in progress begins now.
+-- Returns one row per report: the execution before it (NULL: no such execution of this tenant), and the effect of the report.
 WITH report AS MATERIALIZED (
     SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::int[])
         WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, number)
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
-           -- By a host's earlier worker, and not seen since (counters.adopt).
+           -- Left by a host's earlier worker and not adopted yet (counters.adopt).
            d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
@@ -216,20 +214,20 @@ WITH report AS MATERIALIZED (
         progress_pct = CASE WHEN d.status = h.reported THEN GREATEST(h.progress, d.progress_pct)
                             ELSE COALESCE(h.progress, d.progress_pct) END,
         error_message = CASE WHEN h.reported = 'SUCCESS' THEN NULL ELSE COALESCE(h.error, d.error_message) END,
-        -- What a host's earlier worker left in progress is in its first attempt.
+        -- A device that a host's earlier worker left in progress is in its first attempt.
         attempt = GREATEST(d.attempt, 1),
         sent_attempt = GREATEST(d.attempt, 1),
         heard_attempt = GREATEST(d.attempt, 1),
         failed_attempt = CASE WHEN h.reported = 'FAILED' THEN GREATEST(d.attempt, 1) ELSE 0 END,
         failed_reason = CASE WHEN h.reported = 'FAILED' THEN h.reason END,
-        -- It has the command, whatever the broker answered.
+        -- The device has the command, whatever the broker answered.
         refusals = 0,
         refused_for = NULL,
         started_at = COALESCE(d.started_at, statement_timestamp()),
         suspended_before = h.suspended_before,
         completed_at = CASE WHEN ota_status_rank(h.reported) = 3 AND NOT h.retried
                             THEN statement_timestamp() END,
-        -- Longer than the progress timeout by the factor $11, so that not every repeated report has to be written.
+        -- The progress timeout times $11, so that not every repeated report has to be written.
         due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
                       THEN LEAST(statement_timestamp() + h.progress_timeout * $11, h.last_moment) END
     FROM locked h
@@ -253,8 +251,8 @@ LEFT JOIN moved m USING (number)
 ORDER BY r.number;
 
 -- name: skip_unsent
--- Devices of a stopped campaign that were never sent to, or set back by hand (due_at NULL) and not sent to since. One
--- that a worker is sending to right now is left to its lease.
+-- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
+-- since. A device that a worker is sending to now keeps its lease.
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -284,8 +282,8 @@ WITH waiting AS (
 SELECT count(*) FROM skipped;
 
 -- name: current
--- What each of these devices should be doing: the attempt in progress of the newest running campaign. A command that a
--- worker is sending right now, or that waits for its next attempt, is left to the next claim.
+-- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
+-- to the device now, or if its next attempt waits for its delay: then the next claim sends it.
 SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, c.command,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c
@@ -294,7 +292,7 @@ CROSS JOIN LATERAL (
     SELECT campaign_id, device_id, status, attempt, sent_attempt, failed_attempt, due_at
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = c.id AND device_id = asking.device_id
-    OFFSET 0 -- else the queue of all that are open serves as well, as PostgreSQL sees it
+    OFFSET 0 -- otherwise PostgreSQL may read the whole queue of open devices
 ) AS d
 WHERE c.tenant_id = $1 AND c.status = 'RUNNING' AND c.command IS NOT NULL
   AND d.status IN ('DOWNLOADING', 'INSTALLING')

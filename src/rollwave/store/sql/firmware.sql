@@ -1,9 +1,9 @@
 -- name: lock_version
--- Until the transaction ends, nobody else registers this version for this device type.
+-- Until this transaction ends, no other one can register this version for this device type.
 SELECT pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'firmware', $1::text, $2::text, COALESCE($3::text, '')), 0));
 
 -- name: insert
--- Not applied: the version is registered for this device type already. Needs the lock where there is no unique index.
+-- Not applied: the version is already registered for this device type. Needs the lock if there is no unique index.
 INSERT INTO firmware_versions
     (tenant_id, version, file_url, checksum_sha256, file_size_bytes, device_type, description, created_by)
 SELECT $1::text, $2::text, $3::text, $4::text, $5::bigint, $6::text, $7::text, $8::text
@@ -15,7 +15,7 @@ RETURNING id, tenant_id, version, description, file_url, file_size_bytes::bigint
           device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by;
 
 -- name: of_version
--- Newest first. More than one: from before versions were unique.
+-- Newest first. There is more than one row if they were inserted before versions were unique.
 SELECT id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
        device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by
 FROM firmware_versions f
@@ -29,7 +29,7 @@ FROM firmware_versions
 WHERE tenant_id = $1 AND id = $2::bigint;
 
 -- name: page
--- Newest first. device_type::text: a host's column may be an enumeration. No index is on it.
+-- Newest first. device_type::text: a host's column may be an enumeration. It has no index.
 SELECT id, tenant_id, version, description, file_url, file_size_bytes::bigint AS file_size_bytes, checksum_sha256,
        device_type, EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by
 FROM firmware_versions

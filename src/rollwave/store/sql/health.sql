@@ -19,7 +19,7 @@ SELECT to_regclass('rollwave_migrations') IS NOT NULL;
 SELECT max(version) FROM rollwave_migrations;
 
 -- name: tables
--- What is known to hold tenants' rows. rights.wrong looks at the policies one by one.
+-- Row-level security of the tables with tenants' rows. rights.wrong checks each policy.
 SELECT n.name, c.oid IS NOT NULL AS present,
        COALESCE(c.relrowsecurity, false) AS enabled,
        COALESCE(c.relforcerowsecurity, false) AS forced,
@@ -30,7 +30,7 @@ LEFT JOIN pg_class c ON c.oid = to_regclass(quote_ident(n.name))
 ORDER BY n.name;
 
 -- name: seen_without_tenant
--- As pulse_app, with no tenant named, this must be empty.
+-- The tables of which rows are visible. As pulse_app without a tenant, the result must be empty.
 SELECT 'tenants' WHERE EXISTS (SELECT FROM tenants)
 UNION ALL SELECT 'devices' WHERE EXISTS (SELECT FROM devices)
 UNION ALL SELECT 'device_groups' WHERE EXISTS (SELECT FROM device_groups)

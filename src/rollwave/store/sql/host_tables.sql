@@ -1,6 +1,6 @@
 -- name: tables
--- Of the tables named in $1, those that there are; other tables, of whatever schema; and those among these by which a
--- migration tool remembers what it has done.
+-- The tables of $1 that exist; the other tables, of all schemas; and the tables of $2 that exist, in which migration tools
+-- record what they have applied.
 SELECT COALESCE(array_agg(c.relname::text) FILTER (WHERE here AND c.relname = ANY ($1::text[])), '{}') AS present,
        COALESCE(array_agg(c.relname::text) FILTER (WHERE NOT (here AND c.relname = ANY ($1::text[]))), '{}') AS others,
        COALESCE(array_agg(c.relname::text) FILTER (WHERE c.relname = ANY ($2::text[])), '{}') AS migrators
@@ -10,8 +10,8 @@ CROSS JOIN LATERAL (SELECT n.nspname = current_schema()) AS of (here)
 WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_';
 
 -- name: remember
--- What pulse_app may do before Rollwave comes, for the migration that asks for it: as itself, as a member of another role,
--- as everybody, as the owner, or with single columns.
+-- The rights of pulse_app before the first migration, which reads this table: its own, those of its roles, of PUBLIC and of the
+-- owner, and rights on single columns.
 CREATE TEMP TABLE rollwave_before AS
 WITH relation AS (
     SELECT c.oid, c.relname::text AS name, c.relkind, r.oid AS role

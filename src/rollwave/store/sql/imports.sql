@@ -1,5 +1,5 @@
 -- name: forget_expired
--- One that is being added to just now is left to the next time.
+-- Delete expired imports, except those that another transaction is adding to now.
 WITH gone AS (
     DELETE FROM rollwave_group_imports i
     WHERE i.tenant_id = $1 AND i.id IN (
@@ -19,13 +19,13 @@ VALUES ($1, $2, $3, statement_timestamp() + make_interval(secs => $4))
 RETURNING id AS import_id, group_id, devices, EXTRACT(epoch FROM expires_at)::float8 AS expires_at;
 
 -- name: lock
--- Holds the import until the transaction ends. Not applied: there is none, it has expired, or it is of another group.
+-- Lock the import until the transaction ends. Not applied: it does not exist, has expired, or belongs to another group.
 SELECT devices, applied::text AS applied FROM rollwave_group_imports
 WHERE tenant_id = $1 AND id = $2::bigint AND group_id = $3 AND expires_at > statement_timestamp()
 FOR UPDATE;
 
 -- name: add_devices
--- Returns how many of these the import did not have yet (xmax is 0 in a row that was inserted, not updated).
+-- Returns the number of devices that the import did not have yet (xmax is 0 in a row that was inserted, not updated).
 WITH added AS (
     INSERT INTO rollwave_group_import_devices (tenant_id, import_id, device_id, described, device_type, attributes)
     SELECT $1::text, $2::bigint, u.device_id, u.described, u.device_type, u.attributes::jsonb
@@ -45,7 +45,7 @@ WHERE tenant_id = $1 AND id = $2::bigint
 RETURNING id AS import_id, group_id, devices, EXTRACT(epoch FROM expires_at)::float8 AS expires_at;
 
 -- name: plan_for_these_values
--- A plan for arrays of any length expects ten elements, and joins thousands of them in loops.
+-- A generic plan expects ten elements in an array, and would join thousands of them in nested loops.
 SET LOCAL plan_cache_mode = force_custom_plan;
 
 -- name: open_devices

@@ -1,11 +1,11 @@
 -- name: take
--- Take the slot's lock for this session, which PostgreSQL ends when nothing is heard of it for $3 seconds.
+-- Take the slot's lock for this session. PostgreSQL ends the session after $3 seconds without a statement.
 SELECT CASE WHEN pg_try_advisory_lock($1, $2)
             THEN set_config('idle_session_timeout', $3::int || 's', false)
                  || set_config('idle_in_transaction_session_timeout', $3::int || 's', false) END IS NOT NULL;
 
 -- name: coming
--- This session is about to subscribe, and commands wait until it has. Returns what the slot was subscribed to last.
+-- Record that this session is about to subscribe: commands wait until it has. Returns the slot's last subscription.
 INSERT INTO rollwave_listener_slots (slot, listening_since, coming_at, holder, alive_at)
 VALUES ($1, statement_timestamp(), statement_timestamp(), pg_backend_pid(), '-infinity')
 ON CONFLICT (slot) DO UPDATE
@@ -13,8 +13,8 @@ SET coming_at = statement_timestamp(), subscribed_at = NULL, holder = pg_backend
 RETURNING topic_filter;
 
 -- name: heard
--- Whether each of $1 slots is listened to now, or was no more than $2 seconds ago and no listener has set about
--- subscribing since. A time well in the future was dated by a clock that has been set back since.
+-- Whether each of $1 slots is subscribed now, or was within the last $2 seconds and no listener has begun to subscribe
+-- since. A time further in the future was written before the database's clock was set back, and does not count.
 SELECT count(*) = $1::int FROM rollwave_listener_slots
 WHERE slot < $1::int AND (subscribed_at IS NOT NULL OR alive_at >= coming_at)
   AND alive_at BETWEEN statement_timestamp() - make_interval(secs => $2)
@@ -26,8 +26,8 @@ SELECT CASE WHEN count(*) < $1::int OR min(alive_at) = '-infinity' THEN 'infinit
 FROM rollwave_listener_slots WHERE slot < $1::int;
 
 -- name: beat
--- This session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening starts anew. No time
--- stays in the future, where a clock that was set back leaves it.
+-- Record that this session is subscribed to the slot's topics. After a gap of more than $2 seconds, listening_since begins
+-- again. Corrects times in the future, which remain after the database's clock was set back.
 -- Not applied: another session has the slot now.
 UPDATE rollwave_listener_slots s
 SET topic_filter = $3,
@@ -39,12 +39,12 @@ SET topic_filter = $3,
 WHERE slot = $1 AND holder = pg_backend_pid();
 
 -- name: hush
--- This session is no longer subscribed. Not applied: another one has the slot already.
+-- Record that this session is no longer subscribed. Not applied: another session has the slot now.
 UPDATE rollwave_listener_slots SET subscribed_at = NULL WHERE slot = $1 AND holder = pg_backend_pid();
 
 -- name: listening
--- Since when every one of $1 slots has been listened to, and since when by who listens now. No row: one is not
--- listened to. A holder that died without a word has lost its lock ($3), and one whose machine died, its beat.
+-- Seconds for which all $1 slots have been subscribed without a gap, and seconds since the present holders subscribed. No row:
+-- a slot is not subscribed. A holder whose process died has lost its lock ($3); one whose machine died, its sign of life.
 SELECT EXTRACT(epoch FROM statement_timestamp() - max(s.listening_since))::float8 AS without_gap,
        EXTRACT(epoch FROM statement_timestamp() - max(s.subscribed_at))::float8 AS subscribed
 FROM rollwave_listener_slots s

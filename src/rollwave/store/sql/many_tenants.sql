@@ -1,5 +1,5 @@
 -- name: apply_reports
--- Named in the migration that makes the function: what it does is what executions.apply_reports does.
+-- A function of the schema that does the same as executions.apply_reports.
 SELECT was, became, attempt, patience AS progress_timeout
 FROM rollwave_apply_reports($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ORDER BY number;

@@ -13,7 +13,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, 
 RETURNING id;
 
 -- name: earlier_request
--- A key whose campaign a host has deleted is free again.
+-- The campaign of this idempotency key. No row if a host has deleted the campaign: then the key may be used again.
 SELECT campaign_id, encode(digest, 'hex') AS digest
 FROM rollwave_idempotency
 WHERE tenant_id = $1 AND key = $2

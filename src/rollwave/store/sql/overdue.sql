@@ -1,6 +1,6 @@
 -- name: bring_forward
--- No lease, delay or deadline is longer than $3 seconds: what is due later was dated by a clock that has been set back
--- since. What waits to be sent is due now; a device in progress has $4 seconds.
+-- No lease, delay or deadline is longer than $3 seconds: a later due_at was set before the database's clock was set back. A
+-- device that waits to be sent to is due now; a device in progress has $4 seconds.
 WITH misdated AS (
     SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2
@@ -18,10 +18,10 @@ WHERE d.tenant_id = $1 AND d.ctid = locked.place
   AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id;
 
 -- name: lock_overdue
--- Hold devices whose deadline passed more than $6 seconds ago: those whose attempt the broker acknowledged and that has not
--- failed yet, those that have no time left for another, those that had finished (counters.adopt), or, where the campaign sends no
--- more ($3), all. The total time of a device (retry.DeviceTime) is $4 seconds, which include those for which the campaign was
--- ever suspended. What becomes of each device is decided in domain.retry.
+-- Lock devices whose deadline passed more than $6 seconds ago. If the campaign sends nothing more ($3), all of them; otherwise
+-- those whose attempt was acknowledged and has not failed yet, those whose device timeout has passed, and those that had
+-- finished (counters.adopt). The device timeout (retry.DeviceTime) is $4 seconds, including all suspensions of the campaign.
+-- domain.retry decides the outcome of each device.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
        COALESCE(started_at, due_at) + make_interval(secs => $4 - suspended_before) <= statement_timestamp() AS out_of_time,
@@ -38,8 +38,8 @@ LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
 -- name: postpone
--- The last attempt of a device has failed. The next may be claimed after the delay ($5), if that ends within the device's
--- total time ($6 seconds, which include those for which the campaign was ever suspended): retry.DeviceTime. The row is locked.
+-- Record that the last attempt of a device has failed. The next one may be claimed after the delay ($5 seconds), if it ends
+-- before the device timeout ($6 seconds, including all suspensions of the campaign: retry.DeviceTime). The row is locked.
 UPDATE ota_device_status
 SET failed_attempt = attempt, failed_reason = $4,
     due_at = LEAST(statement_timestamp() + make_interval(secs => $5),
@@ -47,7 +47,7 @@ SET failed_attempt = attempt, failed_reason = $4,
 WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = $3;
 
 -- name: fail
--- The engine gives a device up. The row is held and in progress. What the device said of a failed attempt stays.
+-- Fail a device in progress. If the device reported an error for this attempt, its message stays. The row is locked.
 UPDATE ota_device_status
 SET status = 'FAILED', failed_attempt = attempt, failed_reason = $4,
     error_message = COALESCE(CASE WHEN failed_attempt = attempt THEN error_message END, ota_fitting($5)),

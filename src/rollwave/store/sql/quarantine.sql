@@ -1,5 +1,5 @@
 -- name: keep
--- Keep a sample of what a tenant's devices sent and could not be read, at most $5 rows a tenant.
+-- Keep messages of devices that could not be read, at most $5 rows per tenant.
 WITH kept AS (
     INSERT INTO ota_quarantine (tenant_id, device_id, reason, payload)
     SELECT $1, q.device_id, q.reason, decode(q.payload, 'hex')
@@ -11,7 +11,7 @@ WHERE tenant_id = $1
   AND id <= (SELECT id FROM ota_quarantine WHERE tenant_id = $1 ORDER BY id DESC OFFSET $5 LIMIT 1);
 
 -- name: tenants
--- Whose samples there are, as far as this login may see across tenants by itself.
+-- The tenants that have such messages, as far as row-level security shows them to this login.
 SELECT DISTINCT tenant_id FROM ota_quarantine ORDER BY tenant_id;
 
 -- name: newest

@@ -1,5 +1,5 @@
--- Reading a row from JSON checks each value as writing it does: width, range, domain, label of an enumeration. No table is
--- read. An error: one of the values is not of its column's type.
+-- Each statement reads a row from JSON, which checks each value as a write would: width, range, domain, label of an
+-- enumeration. It reads no table. It raises an error if a value does not fit its column.
 
 -- name: devices
 SELECT count(jsonb_populate_record(NULL::devices, given.row::jsonb)) FROM unnest($1::text[]) AS given (row);
@@ -20,7 +20,7 @@ SELECT count(jsonb_populate_record(NULL::ota_campaigns, given.row::jsonb)) FROM 
 SELECT count(jsonb_populate_record(NULL::ota_device_status, given.row::jsonb)) FROM unnest($1::text[]) AS given (row);
 
 -- name: columns_of_constraint
--- Without the tenant: no request says which one it is.
+-- Without tenant_id, which is not a field of any request.
 SELECT a.attname::text AS column_name
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid

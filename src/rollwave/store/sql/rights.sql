@@ -2,7 +2,7 @@
 SELECT rolname::text FROM pg_roles WHERE rolname IN ('pulse_app', 'rollwave_due');
 
 -- name: memberships
--- Roles that this login can neither take nor use as their owner, and may pass on to itself. PostgreSQL 15 has no SET.
+-- Roles that this login cannot take with SET ROLE, but may grant to itself. PostgreSQL 15 has no right SET.
 SELECT r.rolname::text
 FROM pg_roles r
 WHERE r.rolname IN ('pulse_app', 'rollwave_due')
@@ -16,7 +16,7 @@ SELECT quote_ident(current_schema()) AS name, array_agg(r.rolname::text) FILTER 
 FROM pg_roles r WHERE r.rolname IN ('pulse_app', 'rollwave_due');
 
 -- name: tables
--- The tables named in $1 that there are.
+-- The tables of $1 that exist.
 SELECT c.relname::text AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
        EXISTS (SELECT FROM pg_attribute a
                WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS of_tenants,
@@ -34,8 +34,8 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p'
 ORDER BY c.relname;
 
 -- name: grants
--- Who may do what with the tables named in $1, with single columns of them, and with the sequences that number their rows;
--- and whether default privileges give as much to the same role. What an owner has is left out, unless that is pulse_app.
+-- The grants on the tables of $1, on single columns of them, and on the sequences of their ids; and whether default privileges
+-- grant the same to the same role. Rights of an owner are left out, unless the owner is pulse_app.
 WITH named AS (
     SELECT c.oid, c.relname::text AS of_table
     FROM pg_class c
@@ -69,7 +69,7 @@ LEFT JOIN LATERAL (
 ORDER BY o.of_table, o.sequence, x.grantee, x.privilege_type, o."column";
 
 -- name: policies
--- Policies of ours on the tables named in $1. One for several roles is as wrong as one for another.
+-- Rollwave's policies on the tables of $1. All roles of a policy are listed, since a policy for several roles is wrong too.
 SELECT c.relname::text AS of_table, p.polname::text AS name,
        CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
                      ELSE 'ALL' END AS command,
@@ -82,7 +82,7 @@ JOIN pg_class c ON c.oid = p.polrelid
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = ANY ($1::text[]) AND p.polname ~ '^rollwave_';
 
 -- name: functions
--- The functions named in $1 that there are, and who but their owner may call each. No list is PostgreSQL's own: everybody.
+-- The functions of $1 that exist, and the roles that may call them, without the owner. Without an ACL, PUBLIC may.
 SELECT p.proname::text AS name, p.oid::regprocedure::text AS signature,
        pg_get_userbyid(p.proowner) = 'rollwave_due' AS right_owner, p.prosecdef AS definer,
        ARRAY(SELECT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END
@@ -93,7 +93,7 @@ WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($1::t
 ORDER BY p.proname;
 
 -- name: may_create
--- The schema that is migrated, and whether this login may make things there and let both roles do so.
+-- The schema that is migrated, and whether this login may create objects there and grant that right to both roles.
 SELECT quote_ident(n.nspname) AS schema, pg_get_userbyid(n.nspowner)::text AS owner, quote_ident(current_user) AS login,
        has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
            AND has_schema_privilege(n.oid, 'CREATE WITH GRANT OPTION') AS allowed

@@ -1,5 +1,5 @@
 -- name: columns
--- The columns of the contract's words, where there are such tables, and whether their type is one of text.
+-- The status columns of the contract, if their tables exist, and whether their type is a text type.
 SELECT c.relname::text AS of_table, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory = 'S' AS is_text
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'status' AND NOT a.attisdropped
@@ -8,7 +8,7 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p'
 ORDER BY c.relname;
 
 -- name: checks
--- Checks that are about this column alone.
+-- The check constraints on this column alone.
 SELECT k.conname::text AS name, pg_get_expr(k.conbin, k.conrelid) AS expression
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid
@@ -18,7 +18,7 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = $1::text A
 ORDER BY k.conname;
 
 -- name: failing
--- The column's type stands in place of varchar, and a check's expression in place of true.
+-- The caller replaces varchar by the column's type, and true by the expression of a check.
 SELECT word FROM (SELECT word, word::varchar AS status FROM unnest($1::text[]) AS t (word)) AS row
 WHERE NOT (true);
 
@@ -28,7 +28,7 @@ FROM rollwave_due_campaigns_2() WHERE status IN ('RUNNING', 'PAUSED')
 GROUP BY tenant_id ORDER BY tenant_id LIMIT $1::int;
 
 -- name: unknown
--- Among the first $3 rows of these campaigns.
+-- Unknown statuses among the first $3 rows of these campaigns, with their number of devices.
 SELECT COALESCE(d.status::text, 'NULL') AS word, count(*) AS devices
 FROM (SELECT status FROM ota_device_status
       WHERE tenant_id = $1::text AND campaign_id = ANY ($2::bigint[]) LIMIT $3::int) AS d

@@ -1,8 +1,8 @@
 -- name: insert
--- One execution for each of the next $6 members of the group, in the order of device ids, after the device $5 (from the
--- first: empty). A device of another type than the firmware's is never sent to. Members are found first and each one's
--- type is then looked up, with $5 in the index's condition: a batch costs the same wherever in the group it is. No plan is forced:
--- the foreign key's check would then be planned anew for each row, and take longer than all the rest.
+-- Insert an execution for each of the next $6 members of the group, ordered by device id, after the device $5 (empty: from the
+-- first). A device of another type than the firmware's is SKIPPED. Members are selected first, with $5 in the index condition,
+-- and then the type of each is looked up, so that a batch costs the same at any position. No custom plan is forced: the
+-- foreign key's check would be planned again for each row, which takes longer than everything else.
 WITH batch AS (
     SELECT device_id
     FROM device_group_members
@@ -34,14 +34,14 @@ SELECT (SELECT count(*) FROM batch)::int AS devices,
 FROM targeted;
 
 -- name: first_members
--- The members that a first batch of $3 goes over.
+-- The members of the first batch of $3.
 SELECT device_id FROM device_group_members WHERE tenant_id = $1 AND group_id = $2 ORDER BY device_id LIMIT $3;
 
 -- name: count_members
 SELECT count(*)::int FROM device_group_members WHERE tenant_id = $1 AND group_id = $2;
 
 -- name: fits_another
--- Whether a member after the device $4 can be sent to.
+-- Whether the group has a member after the device $4 that can be sent to.
 SELECT EXISTS (
     SELECT FROM device_group_members m
     WHERE m.tenant_id = $1 AND m.group_id = $2 AND m.device_id > $4
@@ -49,20 +49,20 @@ SELECT EXISTS (
             WHERE d.tenant_id = $1 AND d.device_id = m.device_id) <> $3::text) IS NOT TRUE);
 
 -- name: lock_or_skip
--- Hold the campaign's row until the transaction ends, unless somebody does.
+-- Lock the campaign's row until the transaction ends. No row: another transaction has locked it.
 SELECT id FROM ota_campaigns WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: begin
--- Of $3 devices in all, $4 are targeted, up to the device $5; NULL: every one is. The first $6 and $7 of them can be sent
--- to, and not.
+-- Record that $4 of $3 devices are targeted, up to the device $5; $4 and $5 are NULL if all are. Of the targeted devices, $6
+-- are PENDING and $7 SKIPPED.
 UPDATE ota_campaigns
 SET total_devices = $3, targeted_devices = $4, targeted_up_to = $5,
     pending = $6, downloading = 0, installing = 0, skipped = $7
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: advance
--- Another $3 devices are targeted, up to the device $4; at the end ($5), all are, and are all there are. The row is held;
--- not applied: it is marked no more. $6 and $7 as above.
+-- Record that another $3 devices are targeted, up to the device $4. $5: these were the last ones, and total_devices becomes
+-- their number. $6 of the $3 are PENDING and $7 SKIPPED. The row is locked. Not applied: the campaign is targeted already.
 UPDATE ota_campaigns
 SET total_devices = CASE WHEN $5 THEN targeted_devices + $3 ELSE GREATEST(total_devices, targeted_devices + $3) END,
     targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,

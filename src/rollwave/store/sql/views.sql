@@ -1,5 +1,5 @@
 -- name: campaign
--- One campaign with its firmware, waves and breakdown, all of one snapshot: the counters agree with the breakdown.
+-- One campaign with its firmware, waves and breakdown, in one snapshot, so that the counters agree with the breakdown.
 SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
        c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout,
@@ -9,8 +9,8 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
-       -- Else its rows are counted: it is not counted yet, or it is over, when nobody compares the counters with what a host's
-       -- SQL does to the rows. Of more than ten thousand that would take too long, unless the counters cannot be right.
+       -- Otherwise its rows are counted: the campaign is not counted yet, or it has ended, so its counters are no longer compared
+       -- with the rows. With more than ten thousand rows this takes too long, and is done only if the counters must be wrong.
        CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.failed IS NOT NULL AND c.skipped >= 0
                  AND (c.status IN ('CREATED', 'RUNNING', 'PAUSED')
                       OR c.pending + c.downloading + c.installing = 0
@@ -54,7 +54,7 @@ SELECT count(*) FROM ota_campaigns WHERE tenant_id = $1 AND ($2::text IS NULL OR
 SELECT EXISTS (SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint);
 
 -- name: devices
--- By device id, which the primary key serves.
+-- Ordered by device id, along the primary key.
 SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
        EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM created_at)::float8 AS created_at
@@ -65,7 +65,7 @@ ORDER BY device_id
 LIMIT $5;
 
 -- name: devices_looked_for
--- Those in a state that has an index of its own. It says so itself, for a plan that is made for any state.
+-- Devices in a state that has its own partial index. The condition repeats the index's, so that a generic plan can use it.
 SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
        EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM created_at)::float8 AS created_at
@@ -76,7 +76,7 @@ ORDER BY device_id
 LIMIT $5;
 
 -- name: devices_unfinished
--- Where few are left of a campaign: all of them along the indexes of their two queues, then those that are asked for.
+-- For a campaign with few unfinished devices: reads all of them along the indexes of the two queues, then filters.
 WITH unfinished AS MATERIALIZED (
     (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
      FROM ota_device_status
@@ -98,8 +98,8 @@ ORDER BY device_id
 LIMIT $5;
 
 -- name: events
--- What happened after a given event, oldest first. An earlier version wrote some details as a JSON text that holds the
--- object, over a host's pool with a codec for jsonb.
+-- The events after a given one, oldest first. If a host's pool had a codec for jsonb, an earlier version stored the detail as
+-- a JSON string that contains the object.
 SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
        CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM ota_campaign_history
@@ -108,7 +108,7 @@ ORDER BY id
 LIMIT $4;
 
 -- name: claimed_and_pending
--- Devices that were claimed and are not terminal, grouped by what a gate looks at; of the $3 that are due first.
+-- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
 SELECT pending, unacknowledged, refused_for, held, count(*)::int AS devices, min(due_in)::float8 AS due_in
 FROM (
     SELECT status = 'PENDING' AS pending, attempt > sent_attempt AS unacknowledged, refused_for,
@@ -122,9 +122,9 @@ FROM (
 GROUP BY pending, unacknowledged, refused_for, held;
 
 -- name: device
--- One device of a campaign, with what a claim looks at ("claim" in executions.sql), and how many devices a claim takes before
--- it: counted no further than $6. $4 is what no id matches; the device has $5 seconds in all, which include those for which the
--- campaign was ever suspended.
+-- One device of a campaign, with the facts that a claim uses ("claim" in executions.sql), and the number of devices that a
+-- claim takes before it, but at most $6. $4: the pattern of ids that cannot be addressed. $5: the device timeout in seconds,
+-- including all suspensions of the campaign.
 SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.refused_for, d.error_message,
        EXTRACT(epoch FROM d.due_at - statement_timestamp())::float8 AS due_in,
        d.device_id COLLATE "C" !~ $4 AND length(d.device_id) <= 128 AS addressable,
@@ -136,30 +136,34 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
             WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
               AND id < d.id AND d.status = 'PENDING' AND d.attempt = 0
             ORDER BY id LIMIT $6) AS fresh) AS ahead_fresh,
-       (SELECT count(*)::int FROM (
-            SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
-                   suspended_before
-            FROM ota_device_status
-            WHERE tenant_id = $1 AND campaign_id = $2::bigint
-              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-              AND (due_at <= statement_timestamp() OR due_at IS NULL)
-            ORDER BY due_at NULLS FIRST LIMIT $6) AS o
-        WHERE (o.due_at IS NOT NULL OR o.status = 'PENDING')
+       before.again AS ahead_again, before.due AS due_looked_at
+FROM ota_device_status d
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE o.due)::int AS due, count(*) FILTER (
+        WHERE o.due AND (o.due_at IS NOT NULL OR o.status = 'PENDING')
           AND (o.status = 'PENDING' OR o.completed_at IS NULL)
           AND (o.attempt > o.sent_attempt OR o.status = 'PENDING'
                OR o.failed_attempt = o.attempt
                   AND COALESCE(o.started_at + make_interval(secs => $5 - o.suspended_before) > statement_timestamp(), true))
           AND o.device_id COLLATE "C" !~ $4 AND length(o.device_id) <= 128
           AND o.device_id <> d.device_id
-          -- Those set back by hand (due_at NULL) go after those that are due again, and before those never sent to.
+          -- Devices set back by hand (due_at NULL) follow those that are due again, and precede those never sent to.
           AND (d.status = 'PENDING' AND d.attempt = 0
-               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id))
-       ) AS ahead_again
-FROM ota_device_status d
+               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id)))::int AS again
+    FROM (
+        SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
+               suspended_before,
+               -- Of devices that are due too, those after this one are not counted, nor do they exhaust $6.
+               COALESCE(due_at <= LEAST(statement_timestamp(), CASE WHEN d.attempt > 0 THEN d.due_at END), true) AS due
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2::bigint
+          AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+        ORDER BY due_at NULLS FIRST LIMIT $6) AS o
+) AS before
 WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
 
 -- name: events_of_device
--- What happened to one device, oldest first; of the last $4 events of its campaign.
+-- The events of one device among the last $4 events of its campaign, oldest first.
 SELECT id, EXTRACT(epoch FROM at)::float8 AS at, event, actor, device_id,
        CASE jsonb_typeof(detail) WHEN 'string' THEN detail #>> '{}' ELSE detail::text END AS detail
 FROM (SELECT * FROM ota_campaign_history
