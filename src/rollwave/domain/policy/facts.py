@@ -68,7 +68,7 @@ class DeviceFacts:
     ``due_in`` is the seconds until its lease, deadline or delay ends, negative once it has; None: none runs.
     ``addressable``: its id can be a level of a topic. ``out_of_time``: the time that it has in all is over.
     ``finished``: it has ended, whatever its status says: a host wrote over it. ``ahead`` are the devices that a claim
-    takes before it, of which ``ahead_fresh`` were never sent to; at least so many where not ``ahead_counted``.
+    takes before it, of which ``ahead_fresh`` were never sent to; if not ``ahead_counted``, there may be more.
     """
 
     status: ExecutionStatus
