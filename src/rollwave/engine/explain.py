@@ -58,22 +58,28 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         facts = await _facts(connection, campaign, settings)
-        pending = await views.pending(connection, tenant_id, campaign_id)
-    return WaitingDevices(facts.now, pending.devices, _count(campaign, facts, pending))
+        admission = admit(campaign.policy, facts)
+        device_timeout, tokens = _device_timeout(campaign), admission.tokens
+        pending = await views.pending(connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens)
+    waiting = count_waiting(admission, pending=pending.devices, held=_held(facts, pending), due=pending.due)
+    return WaitingDevices(facts.now, pending.devices, waiting)
 
 
-def _count(campaign: CampaignUnderPolicy, facts: Facts, pending: Pending) -> Sequence[Waiting]:
+def _held(facts: Facts, pending: Pending) -> Mapping[GateName, Waiting]:
+    """The claimed devices that wait for a reason of their own."""
     held: dict[GateName, Waiting] = {}
-    due = 0
     for group in pending.claimed:
         verdict = gates.own(facts, group.first)
         if verdict is None or verdict.open:
-            due += group.devices
             continue
         before = held.get(verdict.gate)
         soonest = verdict if before is None else min(before.verdict, verdict, key=_opens)
         held[verdict.gate] = Waiting(soonest, group.devices + (before.devices if before else 0))
-    return count_waiting(admit(campaign.policy, facts), pending=pending.devices, held=held, due=due)
+    if pending.not_looked_at:
+        sent_to = held.get(GateName.LEASE)
+        verdict = gates.not_looked_at(pending.not_looked_at, sent_to.verdict if sent_to else None)
+        held[GateName.LEASE] = Waiting(verdict, pending.not_looked_at + (sent_to.devices if sent_to else 0))
+    return held
 
 
 def _opens(verdict: Verdict) -> float:
@@ -93,8 +99,9 @@ async def explain_device(
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         facts = await _facts(connection, campaign, settings)
-        device_timeout = campaign.policy.device_timeout + campaign.row.activity.suspended_for
-        device = await views.device(connection, tenant_id, campaign_id, device_id, device_timeout=device_timeout)
+        device = await views.device(
+            connection, tenant_id, campaign_id, device_id, device_timeout=_device_timeout(campaign)
+        )
         history = await views.device_events(connection, tenant_id, campaign_id, device_id)
     checks = explain(admit(campaign.policy, facts), facts, device)
     return Explanation(
@@ -116,6 +123,11 @@ def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
     found = document.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
     counted = device.ahead_fresh < MOST_COUNTED or found.up_to is None
     return document.wave_name(found.number, campaign.waves) if counted else None
+
+
+def _device_timeout(campaign: CampaignUnderPolicy) -> float:
+    """Seconds that a device has in all, which include those for which the campaign was suspended."""
+    return campaign.policy.device_timeout + campaign.row.activity.suspended_for
 
 
 async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings: Settings) -> Facts:

@@ -24,9 +24,9 @@ async def create_campaign(
     *,
     actor: str,
     idempotency_key: str | None = None,
-    at_once: int = MAX_DEVICES_PER_BATCH,
+    first_batch: int = MAX_DEVICES_PER_BATCH,
 ) -> CampaignId:
-    """Create a campaign and target its first ``at_once`` devices, in one transaction. Returns its id.
+    """Write down a campaign and, of its devices, the first ``first_batch``, in one transaction; returns its id.
 
     Workers target the other devices (:mod:`rollwave.engine.upkeep.targeting`).
 
@@ -41,7 +41,7 @@ async def create_campaign(
 
     async def members() -> Written:
         async with tenant_transaction(pool, tenant_id) as connection:
-            first = await targets.first_members(connection, tenant_id, new.target_group_id, limit=at_once)
+            first = await targets.first_members(connection, tenant_id, new.target_group_id, limit=first_batch)
         return Written("ota_device_status", "device_id", first, quoted=True)
 
     try:
@@ -51,7 +51,7 @@ async def create_campaign(
             tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection,
         ):
             return await _insert(
-                connection, tenant_id, new, actor=actor, idempotency_key=idempotency_key, at_once=at_once
+                connection, tenant_id, new, actor=actor, idempotency_key=idempotency_key, first_batch=first_batch
             )
     except Conflict:
         # A request with the same idempotency key may have committed in between, and a host's unique key refused ours.
@@ -69,7 +69,13 @@ async def create_campaign(
 
 
 async def _insert(
-    connection: Connection, tenant_id: str, new: NewCampaign, *, actor: str, idempotency_key: str | None, at_once: int
+    connection: Connection,
+    tenant_id: str,
+    new: NewCampaign,
+    *,
+    actor: str,
+    idempotency_key: str | None,
+    first_batch: int,
 ) -> CampaignId:
     if idempotency_key is not None:
         earlier = await new_campaigns.earlier_request(connection, tenant_id, idempotency_key)
@@ -81,7 +87,7 @@ async def _insert(
     if idempotency_key is not None:
         await new_campaigns.keep_key(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
     await _target_first(
-        connection, tenant_id, campaign_id, new.target_group_id, device_type, at_once=at_once, actor=actor
+        connection, tenant_id, campaign_id, new.target_group_id, device_type, first_batch=first_batch, actor=actor
     )
     return campaign_id
 
@@ -93,12 +99,12 @@ async def _target_first(
     group_id: str,
     device_type: str | None,
     *,
-    at_once: int,
+    first_batch: int,
     actor: str,
 ) -> None:
-    """Target the campaign's first devices. ``device_type``: the type that the firmware is for; None: every type."""
-    first = await targets.insert(connection, tenant_id, campaign_id, group_id, device_type, limit=at_once)
-    there_may_be_more = first.up_to is not None and first.devices == at_once
+    """Target the campaign's first devices. ``device_type`` of the firmware, None: any."""
+    first = await targets.insert(connection, tenant_id, campaign_id, group_id, device_type, limit=first_batch)
+    there_may_be_more = first.up_to is not None and first.devices == first_batch
     fits = first.pending or (
         there_may_be_more
         and await targets.fits_another(connection, tenant_id, group_id, device_type, after=first.up_to or "")

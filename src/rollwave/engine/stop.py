@@ -47,8 +47,8 @@ class Stopped:
             "reason": self.reason,
         }
         if self.to is CampaignStatus.PAUSED:
-            held = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
-            report(_log, "ota_campaign_held", held, **fields)
+            paused = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
+            report(_log, "ota_campaign_held", paused, **fields)
             return
         metrics.auto_aborts.inc()
         aborted = Conflict(f"campaign {self.counters.campaign_id} is aborted: {self.reason}")
@@ -112,10 +112,12 @@ async def judge(
 async def pause_unreadable(
     connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str
 ) -> Stopped | None:
-    """Pause a campaign that cannot be sent. None: it sends nothing anyway."""
-    if after(counters.status, Action.HOLD) is None:
+    """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
+    if after(counters.status, Action.PAUSE_UNREADABLE) is None:
         return None
-    to = await campaigns.move(connection, counters, Action.HOLD, tenant_id=tenant_id, actor=ENGINE, reason=reason)
+    to = await campaigns.move(
+        connection, counters, Action.PAUSE_UNREADABLE, tenant_id=tenant_id, actor=ENGINE, reason=reason
+    )
     return Stopped(tenant_id, counters, to, reason)
 
 

@@ -139,24 +139,21 @@ async def tenant_transaction(
     lock_timeout: float = LOCK_TIMEOUT_SECONDS,
     generic_plans: bool = False,
     queues: bool = False,
-    checks_at_once: bool = False,
+    immediate_checks: bool = False,
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes the rows of one tenant, as ``pulse_app``.
 
-    It uses ``SET LOCAL``, which ends with the transaction, so a pooled connection keeps no tenant; and Citus passes
-    it on to its worker nodes, unlike ``set_config``.
-
-    Args:
-        timeout: seconds for each statement.
-        lock_timeout: seconds for each lock that a statement waits for.
-        generic_plans: for statements with arrays of keys. A plan for particular values would use statistics, which a
-            new tenant does not have.
-        queues: for statements that take the head of a queue (``IN_TURN``).
-        checks_at_once: a host's deferred constraints are checked after each statement instead of at the commit.
+    ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
+    nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, ``lock_timeout``
+    for each lock that it waits for, in seconds.
+    ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
+    ANALYZE found of this tenant, and of a new one it has found nothing. ``queues`` are for statements that take
+    what is first in line (``IN_TURN``). ``immediate_checks``: a host's deferred constraints fail the statement that
+    breaks them, and not the commit.
     """
     _require_tenant(tenant_id)
     begin = f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"
-    wanted = ((_GENERIC_PLANS, generic_plans), (f"; {IN_TURN}", queues), (_CHECKS_AT_ONCE, checks_at_once))
+    wanted = ((_GENERIC_PLANS, generic_plans), (f"; {IN_TURN}", queues), (_IMMEDIATE_CHECKS, immediate_checks))
     async with _transaction(pool, begin + "".join(each for each, is_wanted in wanted if is_wanted)) as connection:
         yield connection
 
@@ -247,7 +244,7 @@ def _require_tenant(tenant_id: str) -> None:
 
 
 _GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
-_CHECKS_AT_ONCE = "; SET CONSTRAINTS ALL IMMEDIATE"
+_IMMEDIATE_CHECKS = "; SET CONSTRAINTS ALL IMMEDIATE"
 
 
 def _limit(timeout: float, lock_timeout: float = LOCK_TIMEOUT_SECONDS) -> str:

@@ -101,20 +101,20 @@ async def claim(
     fresh: int,
     lease: float,
     device_timeout: float,
-    opens_window: bool,
+    opens_interval: bool,
     command: str,
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
-    A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
-    ``opens_window``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
-    another transaction has locked are left out. Needs the campaign's lock.
+    A device that was first sent to ``device_timeout`` seconds ago gets no other attempt. The devices taken count
+    towards the pace's interval, which begins with them where ``opens_interval``; the campaign's first claim also
+    freezes its ``command``. Needs the campaign's lock. Not taken: a row that another transaction holds.
     """
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
         device_timeout + campaign.activity.suspended_for,
-        *(opens_window, command),
+        *(opens_interval, command),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect in rows if attempt)
     return Claim(commands, skipped=len(rows) - len(commands))

@@ -78,8 +78,8 @@ async def add(
         *devices.members_written([*described], [each.device_type for each in known], "devices"),
     ]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
-        held = await _lock(connection, tenant_id, group_id, import_id)
-        if held["applied"] is not None:
+        locked = await _lock(connection, tenant_id, group_id, import_id)
+        if locked["applied"] is not None:
             raise _applied(import_id)
         added = await connection.fetchval(
             _sql["add_devices"],
@@ -87,7 +87,7 @@ async def add(
             *([True] * len(known) + [False] * plain, [each.device_type for each in known] + [None] * plain),
             [json.dumps(each.attributes) for each in known] + [None] * plain,
         )
-        if held["devices"] + added > MAX_DEVICES:
+        if locked["devices"] + added > MAX_DEVICES:
             raise InvalidInput(
                 f"an import may have {MAX_DEVICES:,} devices", hint="Import the devices into several groups."
             )
@@ -110,10 +110,10 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
         refusing(pool, written),
         tenant_transaction(pool, tenant_id, timeout=TIMEOUT_SECONDS, lock_timeout=TIMEOUT_SECONDS) as connection,
     ):
-        held = await _lock(connection, tenant_id, group_id, import_id)
-        if held["applied"] is not None:
-            return Membership(**json.loads(held["applied"]))
-        if not held["devices"]:
+        locked = await _lock(connection, tenant_id, group_id, import_id)
+        if locked["applied"] is not None:
+            return Membership(**json.loads(locked["applied"]))
+        if not locked["devices"]:
             raise Conflict(f"import {import_id} has no devices", hint="Add devices before you apply it.")
         await devices.lock_group(connection, tenant_id, group_id)
         await connection.execute(_sql["plan_for_these_values"])
@@ -175,8 +175,8 @@ async def cancel(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> N
         Conflict: it was applied.
     """
     async with tenant_transaction(pool, tenant_id, timeout=TIMEOUT_SECONDS, lock_timeout=TIMEOUT_SECONDS) as connection:
-        held = await _lock(connection, tenant_id, group_id, import_id)
-        if held["applied"] is not None:
+        locked = await _lock(connection, tenant_id, group_id, import_id)
+        if locked["applied"] is not None:
             raise _applied(import_id)
         await devices.changed(connection, _sql["forget_devices"], tenant_id, import_id)
         await connection.execute(_sql["delete"], tenant_id, import_id)

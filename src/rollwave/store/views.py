@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import asyncpg
@@ -14,6 +13,7 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE
+from rollwave.domain.policy.admission import DueAgain
 from rollwave.domain.policy.facts import DeviceFacts
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
@@ -47,10 +47,15 @@ class ClaimedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The number of a campaign's ``PENDING`` devices, and the ``claimed`` ones among them."""
+    """A campaign's ``PENDING`` devices: in all, and the ``claimed`` ones among them that were looked at, and the rest.
+
+    ``due`` are all devices of the campaign that are due to be sent to again.
+    """
 
     devices: int
     claimed: tuple[ClaimedGroup, ...]
+    not_looked_at: int
+    due: DueAgain
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, Any]:
@@ -130,10 +135,13 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
     return [_event(record) for record in records]
 
 
-async def pending(connection: Connection, tenant_id: str, campaign_id: int) -> Pending:
-    """The number of ``PENDING`` devices by the campaign's counters, and the facts of the claimed ones among them.
+async def pending(
+    connection: Connection, tenant_id: str, campaign_id: int, *, device_timeout: float, tokens: int
+) -> Pending:
+    """How many devices are ``PENDING``, by the campaign's counters, and what those of them wait for that were claimed.
 
-    Reads at most ``MOST_COUNTED`` executions. Further claimed devices count as being sent to.
+    Looks at the ``MOST_COUNTED`` executions that are due first, at most. ``device_timeout``: seconds that a device has
+    in all, suspended ones included. ``tokens``: the commands that the pace lets go now.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -142,22 +150,28 @@ async def pending(connection: Connection, tenant_id: str, campaign_id: int) -> P
     devices = shown["status_breakdown"]
     ended_or_in_progress = sum(devices[each] for each in ("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"))
     claimed = min(devices["PENDING"], shown["sent"] - ended_or_in_progress)
-    rows = await connection.fetch(_sql["claimed_and_pending"], tenant_id, campaign_id, MOST_COUNTED)
-    groups = [_claimed_group(row) for row in rows if row["pending"]]
-    beyond = claimed - sum(each.devices for each in groups)
-    if beyond > 0 and sum(row["devices"] for row in rows) >= MOST_COUNTED:
-        being_sent_to = DeviceFacts(ExecutionStatus.PENDING, attempt=1, due_in=inf)
-        groups.append(ClaimedGroup(beyond, being_sent_to))
-    return Pending(devices["PENDING"], tuple(groups))
+    arguments = tenant_id, campaign_id, MOST_COUNTED, UNADDRESSABLE, device_timeout, tokens
+    rows = await connection.fetch(_sql["claimed_and_pending"], *arguments)
+    groups = tuple(_claimed_group(row) for row in rows if row["pending"])
+    all_were = sum(row["devices"] for row in rows) < MOST_COUNTED
+    beyond = 0 if all_were else max(0, claimed - sum(each.devices for each in groups))
+    again = [row for row in rows if row["again"]]
+    due = DueAgain(
+        devices=sum(row["devices"] for row in again),
+        pending=sum(row["devices"] for row in again if row["pending"]),
+        pending_now=sum(row["devices"] for row in again if row["pending"] and row["goes"]),
+    )
+    return Pending(devices["PENDING"], groups, beyond, due)
 
 
 def _claimed_group(row: asyncpg.Record) -> ClaimedGroup:
     first = DeviceFacts(
         ExecutionStatus.PENDING,
-        attempt=1,
-        sent_attempt=0 if row["unacknowledged"] else 1,
+        attempt=row["attempt"],
+        sent_attempt=row["attempt"] - row["unacknowledged"],
         due_in=row["due_in"] if row["held"] else None,
         refused_for=Refusal(row["refused_for"]) if row["refused_for"] else None,
+        addressable=row["addressable"],
     )
     return ClaimedGroup(row["devices"], first)
 

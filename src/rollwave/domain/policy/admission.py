@@ -137,13 +137,24 @@ class Waiting:
     devices: int
 
 
+@dataclass(frozen=True, slots=True)
+class DueAgain:
+    """Devices that were claimed before and are due again, which go before those never sent to.
+
+    ``devices`` in all, of which ``pending`` are PENDING; of these, ``pending_now`` may go in this interval.
+    """
+
+    devices: int = 0
+    pending: int = 0
+    pending_now: int = 0
+
+
 def count_waiting(
-    admission: Admission, *, pending: int, held: Mapping[GateName, Waiting], due: int = 0
+    admission: Admission, *, pending: int, held: Mapping[GateName, Waiting], due: DueAgain = DueAgain()
 ) -> list[Waiting]:
     """Count the ``pending`` devices by the first gate that is closed to them. Devices without one count under the pace.
 
-    ``held``: those of them that wait for their own reason. ``due``: the number of those that were claimed before and
-    may be sent to again now.
+    ``held`` are those of them that wait for a reason of their own.
     """
     if pending <= 0:
         return []
@@ -155,19 +166,19 @@ def count_waiting(
     for each in held.values():  # these numbers were read after ``pending``, and may be larger
         of_their_own.append(replace(each, devices=min(left, each.devices)))
         left -= of_their_own[-1].devices
-    due = min(left, due)
-    left -= due
+    again = min(left, due.pending)
+    left -= again
     found = []
     for verdict in (wave, in_flight):
         passed = left if verdict.room is None else min(left, verdict.room)
         found.append(Waiting(verdict, left - passed))
         left = passed
-    found.append(Waiting(_in_line(the_pace, left + due), left + due))
+    now = min(again, due.pending_now) + min(left, max(0, (the_pace.room or 0) - due.devices))
+    found.append(Waiting(_in_line(the_pace, now), left + again))
     return [each for each in (*found, *of_their_own) if each.devices]
 
 
-def _in_line(the_pace: Verdict, devices: int) -> Verdict:
-    now = min(devices, the_pace.room or 0)
-    if not now:
+def _in_line(the_pace: Verdict, now: int) -> Verdict:
+    if not the_pace.open:
         return the_pace
     return replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail={**the_pace.detail, "may_go_now": now})

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -176,6 +176,14 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
         return Verdict(GateName.REFUSED, room, broker_refusal.TEXT[device.refused_for], until, detail)
     text = "a worker is sending to it" if held else "the worker that was sending to it has not finished"
     return Verdict(GateName.LEASE, room, text, until, {"attempt": device.attempt})
+
+
+def not_looked_at(devices: int, lease: Verdict | None) -> Verdict:
+    """The verdict on claimed devices that were too many to look at, beside those that wait for a ``lease``."""
+    text = f"not looked at: {devices:,} of the claimed devices"
+    if lease is None:
+        return Verdict(GateName.LEASE, 0, text, detail={"not_looked_at": devices})
+    return replace(lease, text=f"{lease.text}; {text}", detail={**lease.detail, "not_looked_at": devices})
 
 
 def _nothing_to_send(device: DeviceFacts) -> Verdict:

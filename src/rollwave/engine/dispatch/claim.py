@@ -127,7 +127,7 @@ class Claims:
             fresh=min(admission.fresh, self._settings.claim_batch),
             lease=self._settings.lease,
             device_timeout=device_timeout,
-            opens_window=admission.opens_interval,
+            opens_interval=admission.opens_interval,
             command=body,
         )
 

@@ -25,7 +25,7 @@ from rollwave.store.executions import Claimed, Times
 
 _log = get_logger("publisher")
 
-PUBLISHER = "publisher"
+_PUBLISHING = "publisher"
 """The name under which problems of this session are logged once in the process."""
 
 COMMANDS_PER_TURN = 50
@@ -165,9 +165,9 @@ class CommandSession:
         except BrokerUnavailable as error:
             # The breaker limits the tries. Otherwise each campaign would try at each tick.
             if self._breaker.failed():
-                tell(self._problems, PUBLISHER, "ota_mqtt_publish_failed", error, broker=self._broker.address)
+                tell(self._problems, _PUBLISHING, "ota_mqtt_publish_failed", error, broker=self._broker.address)
             raise
-        self._problems.over(PUBLISHER)
+        self._problems.over(_PUBLISHING)
         away_for = self._breaker.worked()
         if away_for is not None:
             _log.info("ota_mqtt_publisher_connected", broker=self._broker.address, away_for=round(away_for, 1))

@@ -61,8 +61,8 @@ class OneTenant:
         self._classifier = classifier
         self._unsent = unsent
 
-    async def write(self, tenant_id: TenantId, share: Share, *, checks_at_once: bool = False) -> TenantWritten:
-        """Commit the share. ``checks_at_once``: the host's deferred constraints are checked after each statement.
+    async def write(self, tenant_id: TenantId, share: Share, *, immediate_checks: bool = False) -> TenantWritten:
+        """Commit the share. ``immediate_checks``: have each statement checked by the host's deferred constraints.
 
         Raises:
             ValueRefused: PostgreSQL refuses a value of the share. Then nothing of it is written.
@@ -74,7 +74,7 @@ class OneTenant:
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
-            self._pool, tenant_id, generic_plans=True, checks_at_once=checks_at_once
+            self._pool, tenant_id, generic_plans=True, immediate_checks=immediate_checks
         ) as connection:
             for reports in passes:
                 applied = await self._apply(connection, tenant_id, reports, outcomes)

@@ -121,8 +121,8 @@ class Ingest:
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[CampaignRef]:
         for number, pause in enumerate(pauses()):
             try:
-                # If a host's deferred constraint failed at the commit, the next try checks it after each statement.
-                written = await self._one_tenant.write(tenant_id, share, checks_at_once=number > 0)
+                # What a host's deferred constraint refuses at the commit, the statement is to say.
+                written = await self._one_tenant.write(tenant_id, share, immediate_checks=number > 0)
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)
             except Exception as error:  # noqa: BLE001  an outage or a fault of ours: the reports are kept
