@@ -54,7 +54,7 @@ class Action(StrEnum):
 
     @property
     def verb(self) -> str:
-        """What the action does to the campaign, as an error message says it: "Cannot abort campaign 7"."""
+        """The verb for an error message, such as "abort" in "Cannot abort campaign 7"."""
         return {Action.TRIP: "abort", Action.PAUSE_UNREADABLE: "pause", Action.FINISH: "complete"}.get(self, self.value)
 
 

@@ -33,7 +33,7 @@ class Firmware:
 
 
 def read(url: str | None, version: str | None, checksum: str | None, size: object) -> Firmware:
-    """Read a row of ``firmware_versions``; the engine pauses a campaign whose firmware cannot be read.
+    """Read a row of ``firmware_versions``. The engine pauses a campaign whose firmware cannot be read.
 
     Blanks and line breaks around a value are dropped. A ``size`` of NULL or 0, or one that is no whole number, counts
     as unknown.

@@ -11,7 +11,7 @@ from rollwave.store.database import Pool, system_transaction
 _log = get_logger("identity")
 
 _told = LogOnce()
-"""Of which databases it has been said. One memory for a process: its listener and its dispatch both ask."""
+"""Databases for which the problem is logged already. Shared by the listener and the dispatch of a process."""
 
 
 async def require(pool: Pool) -> str:

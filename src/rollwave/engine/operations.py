@@ -26,7 +26,7 @@ async def create_campaign(
     idempotency_key: str | None = None,
     first_batch: int = MAX_DEVICES_PER_BATCH,
 ) -> CampaignId:
-    """Write down a campaign and, of its devices, the first ``first_batch``, in one transaction; returns its id.
+    """Create a campaign and target its first ``first_batch`` devices, in one transaction. Returns its id.
 
     Workers target the other devices (:mod:`rollwave.engine.upkeep.targeting`).
 
@@ -102,7 +102,7 @@ async def _target_first(
     first_batch: int,
     actor: str,
 ) -> None:
-    """Target the campaign's first devices. ``device_type`` of the firmware, None: any."""
+    """Target the campaign's first devices. ``device_type``: the type that the firmware is for; None: every type."""
     first = await targets.insert(connection, tenant_id, campaign_id, group_id, device_type, limit=first_batch)
     there_may_be_more = first.up_to is not None and first.devices == first_batch
     fits = first.pending or (

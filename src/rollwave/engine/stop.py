@@ -112,7 +112,7 @@ async def judge(
 async def pause_unreadable(
     connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str
 ) -> Stopped | None:
-    """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
+    """Pause a campaign that cannot be sent. None: it sends nothing anyway."""
     if after(counters.status, Action.PAUSE_UNREADABLE) is None:
         return None
     to = await campaigns.move(

@@ -143,13 +143,16 @@ async def tenant_transaction(
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes the rows of one tenant, as ``pulse_app``.
 
-    ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
-    nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, ``lock_timeout``
-    for each lock that it waits for, in seconds.
-    ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
-    ANALYZE found of this tenant, and of a new one it has found nothing. ``queues`` are for statements that take
-    what is first in line (``IN_TURN``). ``immediate_checks``: a host's deferred constraints fail the statement that
-    breaks them, and not the commit.
+    It uses ``SET LOCAL``, which ends with the transaction, so a pooled connection keeps no tenant; and Citus passes
+    it on to its worker nodes, unlike ``set_config``.
+
+    Args:
+        timeout: seconds for each statement.
+        lock_timeout: seconds for each lock that a statement waits for.
+        generic_plans: for statements with arrays of keys. A plan for particular values would use statistics, which a
+            new tenant does not have.
+        queues: for statements that take the head of a queue (``IN_TURN``).
+        immediate_checks: a host's deferred constraints are checked after each statement instead of at the commit.
     """
     _require_tenant(tenant_id)
     begin = f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"

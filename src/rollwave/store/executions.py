@@ -106,9 +106,9 @@ async def claim(
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
-    A device that was first sent to ``device_timeout`` seconds ago gets no other attempt. The devices taken count
-    towards the pace's interval, which begins with them where ``opens_interval``; the campaign's first claim also
-    freezes its ``command``. Needs the campaign's lock. Not taken: a row that another transaction holds.
+    A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
+    ``opens_interval``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
+    another transaction has locked are left out. Needs the campaign's lock.
     """
     rows = await connection.fetch(
         _sql["claim"],

@@ -47,9 +47,9 @@ class ClaimedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A campaign's ``PENDING`` devices: in all, and the ``claimed`` ones among them that were looked at, and the rest.
+    """The number of a campaign's ``PENDING`` devices, the ``claimed`` ones among them that were read, and the others.
 
-    ``due`` are all devices of the campaign that are due to be sent to again.
+    ``due``: the number of devices, of any status, that may be sent to again now.
     """
 
     devices: int
@@ -138,10 +138,10 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
 async def pending(
     connection: Connection, tenant_id: str, campaign_id: int, *, device_timeout: float, tokens: int
 ) -> Pending:
-    """How many devices are ``PENDING``, by the campaign's counters, and what those of them wait for that were claimed.
+    """The number of ``PENDING`` devices by the campaign's counters, and the facts of the claimed ones among them.
 
-    Looks at the ``MOST_COUNTED`` executions that are due first, at most. ``device_timeout``: seconds that a device has
-    in all, suspended ones included. ``tokens``: the commands that the pace lets go now.
+    Reads at most ``MOST_COUNTED`` executions, those that are due first. ``device_timeout``: seconds, with those for
+    which the campaign was suspended. ``tokens``: the commands that the pace allows now.
 
     Raises:
         NotFound: this tenant has no such campaign.

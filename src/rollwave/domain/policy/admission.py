@@ -154,7 +154,7 @@ def count_waiting(
 ) -> list[Waiting]:
     """Count the ``pending`` devices by the first gate that is closed to them. Devices without one count under the pace.
 
-    ``held`` are those of them that wait for a reason of their own.
+    ``held``: those of them that wait for their own reason.
     """
     if pending <= 0:
         return []

@@ -65,10 +65,10 @@ class Facts:
 class DeviceFacts:
     """The facts about one device of a campaign.
 
-    ``due_in`` is the seconds until its lease, deadline or delay ends, negative once it has; None: none runs.
-    ``addressable``: its id can be a level of a topic. ``out_of_time``: the time that it has in all is over.
-    ``finished``: it has ended, whatever its status says: a host wrote over it. ``ahead`` are the devices that a claim
-    takes before it, of which ``ahead_fresh`` were never sent to; if not ``ahead_counted``, there may be more.
+    ``due_in``: seconds until its lease, deadline or delay ends, negative after that; None: it has none.
+    ``addressable``: its id can be a level of a topic. ``out_of_time``: its device timeout is over. ``finished``: it has
+    ended, and a host has overwritten its status. ``ahead``: number of devices that a claim takes before it;
+    ``ahead_fresh``: how many of them were never sent to. ``ahead_counted`` False: there may be more of them.
     """
 
     status: ExecutionStatus

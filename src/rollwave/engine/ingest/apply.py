@@ -62,7 +62,7 @@ class OneTenant:
         self._unsent = unsent
 
     async def write(self, tenant_id: TenantId, share: Share, *, immediate_checks: bool = False) -> TenantWritten:
-        """Commit the share. ``immediate_checks``: have each statement checked by the host's deferred constraints.
+        """Commit the share. ``immediate_checks``: the host's deferred constraints are checked after each statement.
 
         Raises:
             ValueRefused: PostgreSQL refuses a value of the share. Then nothing of it is written.

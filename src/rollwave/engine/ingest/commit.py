@@ -121,7 +121,7 @@ class Ingest:
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[CampaignRef]:
         for number, pause in enumerate(pauses()):
             try:
-                # What a host's deferred constraint refuses at the commit, the statement is to say.
+                # If a host's deferred constraint failed at the commit, the next try checks it after each statement.
                 written = await self._one_tenant.write(tenant_id, share, immediate_checks=number > 0)
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)

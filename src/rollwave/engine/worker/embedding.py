@@ -45,8 +45,8 @@ async def run_ota_campaign_tick(
 ) -> None:
     """Run one tick over all ``RUNNING`` campaigns. Problems are logged, never raised.
 
-    Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
-    An interval of the pace that begins within a twentieth of a tick is waited for, so a caller's jitter loses none.
+    Calling it more often than once per tick interval sends nothing extra, since the pace is kept in the database. If an
+    interval ends within a twentieth of its length, the tick waits for that, so jitter of the caller loses no tick.
 
     Args:
         settings: used instead of the environment.
