@@ -1,4 +1,4 @@
-"""A claim takes exactly the devices that *explain* says may go now. For every other device, a gate is named (G25)."""
+"""A claim takes exactly the devices that may go now according to *explain*. For every other device, a gate is named (G25)."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, h
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool: Pool, host: Connection) -> None:
+async def test_a_cap_and_a_pace_name_the_gate_of_each_device_that_may_not_go(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 4}
@@ -373,9 +373,7 @@ async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_too_far_back_to_be_counted_waits_for_its_turn_and_nobody_says_until_when(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_device_too_far_back_in_the_queue_to_be_counted_has_no_known_time(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 2, rollout_rate=10 * MOST_COUNTED))
     await Counters(pool, SETTINGS).count(campaign_ref(campaign))
     counted = await explain_device(pool, SETTINGS, TENANT, campaign, f"dev-{MOST_COUNTED}")
