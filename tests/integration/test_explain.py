@@ -1,4 +1,4 @@
-"""A claim takes exactly the devices that may go now according to *explain*. For every other device, a gate is named (G25)."""
+"""A claim takes exactly the devices that *explain* allows. For every other device, *explain* names a gate (G25)."""
 
 from __future__ import annotations
 
