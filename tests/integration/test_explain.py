@@ -195,7 +195,7 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
 
 @pytest.mark.parametrize("due_at", ["now()", "NULL"])
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
+async def test_devices_due_at_the_same_moment_are_claimed_in_the_order_of_explain(
     pool: Pool, host: Connection, due_at: str
 ) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=3)
@@ -206,9 +206,7 @@ async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_that_may_go_now_are_counted_without_those_that_retries_go_before(
-    pool: Pool, host: Connection
-) -> None:
+async def test_devices_behind_retries_are_not_counted_as_going_now(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=3)
     await host.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, failed_attempt = 1,"
@@ -268,7 +266,7 @@ async def test_waiting_names_the_attempt_of_the_device_that_is_due_first(pool: P
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_claimed_device_that_cannot_be_addressed_waits_for_no_turn(pool: Pool, host: Connection) -> None:
+async def test_a_claimed_device_that_cannot_be_addressed_is_not_in_the_queue(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host)
     await host.execute(
         "UPDATE ota_device_status SET device_id = 'a/b', attempt = 1, due_at = now() WHERE device_id = 'dev-1'"
@@ -346,9 +344,7 @@ async def test_the_last_device_of_the_queue_is_explained_with_the_number_before_
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_gone(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_device_far_back_in_the_queue_may_go_after_those_before_it(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, 500, rollout_rate=10))
     assert len(await claim(pool, campaign)) == 10
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-500")
@@ -357,7 +353,7 @@ async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_g
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in_the_same_interval(
+async def test_a_host_that_sends_a_whole_tick_at_once_claims_within_the_interval_that_explain_gives(
     pool: Pool, host: Connection
 ) -> None:
     campaign = CampaignId(await insert_campaign(host, 120, rollout_rate=1000))

@@ -179,7 +179,7 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
 
 
 def not_looked_at(devices: int, lease: Verdict | None) -> Verdict:
-    """The verdict on claimed devices that were too many to look at, beside those that wait for a ``lease``."""
+    """The verdict for claimed devices that were not read because there are too many. ``lease``: that of read ones."""
     text = f"not looked at: {devices:,} of the claimed devices"
     if lease is None:
         return Verdict(GateName.LEASE, 0, text, detail={"not_looked_at": devices})
