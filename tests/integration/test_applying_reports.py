@@ -75,12 +75,14 @@ async def test_a_report_pauses_its_campaign_if_the_guardrail_cannot_be_read(
     assert found == [("PAUSED", 1, 0), ("RUNNING", 1, 0), ("RUNNING", 1, 0)][:tenants]
 
 
+@pytest.mark.parametrize("tenants", [1, 2])
 async def test_an_abort_is_logged_once_it_is_committed(
-    pool: Pool, host: Connection, caplog: pytest.LogCaptureFixture
+    pool: Pool, host: Connection, caplog: pytest.LogCaptureFixture, tenants: int
 ) -> None:
     """The first transaction fails before its commit, and is tried again."""
-    campaign = await insert_campaign(host, 10)
-    await mark_sent(host, campaign, ["dev-1"])
+    ids = {tenant: await insert_campaign(host, 10, tenant=tenant) for tenant in ["north", "south"][:tenants]}
+    for campaign in ids.values():
+        await mark_sent(host, campaign, ["dev-1"])
 
     async def fail_once(point: failpoints.Failpoint) -> None:
         if point is failpoints.Failpoint.REPORTS_WRITTEN:
@@ -89,11 +91,14 @@ async def test_an_abort_is_logged_once_it_is_committed(
 
     failpoints.arm(fail_once)
     try:
-        await ingest(pool, [incoming_report("dev-1", campaign, "FAILED")])
+        await ingest(
+            pool, [incoming_report("dev-1", campaign, "FAILED", tenant=tenant) for tenant, campaign in ids.items()]
+        )
     finally:
         failpoints.arm(None)
-    assert await campaign_row(host, campaign) == ("ABORTED", 0, 1)
-    assert [record.message for record in our_records(caplog)].count("ota_campaign_auto_abort") == 1
+    for tenant, campaign in ids.items():
+        assert await campaign_row(host, campaign, tenant) == ("ABORTED", 0, 1)
+    assert [record.message for record in our_records(caplog)].count("ota_campaign_auto_abort") == tenants
 
 
 async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, host: Connection) -> None:
