@@ -113,8 +113,8 @@ async def test_after_a_stop_each_worker_sends_at_most_one_batch(
         await stack.enter_async_context(subscribed_listener(pool))
         workers = []
         for _ in range(WORKERS):
-            publisher = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
-            workers.append(make_dispatch(pool, publisher, settings))
+            session = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
+            workers.append(make_dispatch(pool, session, settings))
         for number in range(TRIALS):
             point = MOMENTS[number // 2 % len(MOMENTS)]
             moment = Moment(point, dice)

@@ -32,7 +32,9 @@ async def host(database: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def test_a_campaign_with_two_rounds_in_a_batch_is_counted_and_aborted_once(pool: Pool, host: Connection) -> None:
+async def test_a_campaign_reported_twice_by_a_device_in_a_batch_is_counted_and_aborted_once(
+    pool: Pool, host: Connection
+) -> None:
     campaign = await insert_campaign(host, 10)
     await mark_sent(host, campaign, ["dev-1", "dev-2"], attempt=2)
     await ingest(
@@ -106,7 +108,7 @@ async def test_an_abort_is_logged_once_it_is_committed(
 async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1, abort_threshold=1.0)
     await mark_sent(host, campaign, ["dev-1"])
-    intake, go_on = Ingest(pool, Settings()), asyncio.Event()
+    ingest, go_on = Ingest(pool, Settings()), asyncio.Event()
 
     async def hold_the_first(point: failpoints.Failpoint) -> None:
         if point is failpoints.Failpoint.PARSED:
@@ -116,7 +118,7 @@ async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, h
     failpoints.arm(hold_the_first)
     try:
         batches = [
-            asyncio.create_task(intake.take_in([incoming_report("dev-1", campaign, word)]))
+            asyncio.create_task(ingest.take_in([incoming_report("dev-1", campaign, word)]))
             for word in ("INSTALLING", "FAILED")
         ]
         assert not (await asyncio.wait({batches[1]}, timeout=0.3))[0], "the later report was applied first"
