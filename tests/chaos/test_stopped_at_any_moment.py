@@ -36,7 +36,7 @@ PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
 IN_A_TRANSACTION = (Failpoint.CLAIM_WRITTEN, Failpoint.MARK_WRITTEN)
 MOMENTS = [*IN_A_TRANSACTION, Failpoint.CLAIMED, Failpoint.PUBLISHING, Failpoint.PUBLISHED, Failpoint.MARKED]
 TIMES_REACHED = 8
-"""Two workers that send all commands of a campaign reach each of the moments more often."""
+"""While a campaign is sent, each of the moments is reached more often than that: there are ten batches."""
 
 
 class Moment:
