@@ -317,20 +317,67 @@ def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("seed", range(20))
-async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, host: Connection, seed: int) -> None:
+CHANGE_DEVICE = """
+    UPDATE ota_device_status
+    SET status = $2, attempt = $3, sent_attempt = $4, failed_attempt = $5, refused_for = $9,
+        due_at = now() + make_interval(secs => $6), started_at = now() - make_interval(secs => $7),
+        completed_at = CASE WHEN $8 THEN now() END
+    WHERE device_id = $1
+"""
+CHANGE_CAMPAIGN = """
+    UPDATE ota_campaigns
+    SET rollout_rate = $1, max_in_flight = $2, pace_opened_at = now() - make_interval(secs => $3), pace_used = $4,
+        rollout_strategy = $5, wave = $6, device_timeout = $7, suspended_for = $8, active_at = now(),
+        targeted_devices = $9
+"""
+
+
+async def change_campaign(host: Connection, dice: random.Random) -> None:
+    """Put the campaign into a state that it may be in between two claims, and a listener there or not."""
+    canary = dice.random() < 0.5
+    await host.execute(
+        CHANGE_CAMPAIGN,
+        dice.choice([1, 2, 3, 5, 8, 20, 120, 300]),
+        dice.choice([None, None, 3, 8, 20]),
+        dice.choice([None, None, 0.1, 3.0, 8.0, 11.0, -3.0, -12.0]),
+        dice.randint(0, 25),
+        "canary" if canary else "linear",
+        int(canary and dice.random() < 0.3),
+        dice.choice([None, 100]),
+        dice.choice([0.0, 0.0, 50.0]),
+        dice.choice([None] * 20 + [3]),
+    )
+    await host.execute(
+        "UPDATE ota_campaign_waves SET up_to = $1 WHERE number = 0", dice.randint(1, len(DEVICES)) if canary else None
+    )
+    if dice.random() < 0.7:
+        await host.execute("UPDATE ota_campaigns SET sent = (SELECT count(*) FROM ota_device_status WHERE attempt > 0)")
+    await host.execute(
+        "UPDATE rollwave_listener_slots SET subscribed_at = CASE WHEN $1 THEN now() END,"
+        " alive_at = CASE WHEN $1 THEN now() ELSE '-infinity' END",
+        dice.random() < 0.95,
+    )
+    await host.execute("UPDATE ota_campaigns SET status = $1", dice.choice(["RUNNING"] * 15 + ["PAUSED", "ABORTED"]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_explain_waiting_and_a_claim_agree_about_devices_and_campaigns_in_any_state(
+    pool: Pool, host: Connection, seed: int
+) -> None:
     dice = random.Random(seed)
-    async with subscribed_listener(pool):
-        campaign = await counted_campaign(
-            pool, host, rollout_rate=dice.choice([1, 2, 3, 5, 8, 20]), max_in_flight=dice.choice([None, 3, 8, 20])
-        )
-        await host.executemany(
-            "UPDATE ota_device_status SET status = $2, attempt = $3, sent_attempt = $4, failed_attempt = $5,"
-            " due_at = now() + make_interval(secs => $6), started_at = now() - make_interval(secs => $7),"
-            " completed_at = CASE WHEN $8 THEN now() END, refused_for = $9 WHERE device_id = $1",
-            [any_row(dice, device) for device in DEVICES],
-        )
+    async with subscribed_listener(pool):  # leaves the slot's row, which has no beat any more
+        campaign = await counted_campaign(pool, host)
+    await host.execute(
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to)"
+        " VALUES ($1, $2, 0, 1), ($1, $2, 1, NULL)",
+        TENANT,
+        campaign,
+    )
+    for _ in range(10):
+        await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', abort_threshold = 1")
+        await host.executemany(CHANGE_DEVICE, [any_row(dice, device) for device in DEVICES])
         await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
+        await change_campaign(host, dice)
         await reasons(pool, host, campaign)
 
 
