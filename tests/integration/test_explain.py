@@ -14,7 +14,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.admission import Waiting
 from rollwave.domain.policy.gates import GateName
-from rollwave.engine.explain import explain_device, waiting_devices
+from rollwave.engine.explain import Explanation, explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.errors import NotFound
@@ -84,7 +84,20 @@ async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[Ga
     assert counted == Counter(first_closed)
     may_go_now = [found for found in explained.values() if found.may_go_now and found.status is ExecutionStatus.PENDING]
     assert sum(_may_go_now(each) for each in waiting.waiting) == len(may_go_now)
+    for each in waiting.waiting:
+        opens = [_opens_in(each.verdict.gate, found, waiting.as_of) for found in explained.values()]
+        if each.verdict.until is not None:
+            until = (each.verdict.until - waiting.as_of).total_seconds()
+            assert until == pytest.approx(min(filter(None, opens)), abs=1.0)
     return counted
+
+
+def _opens_in(gate: GateName, found: Explanation, now: datetime) -> float | None:
+    """Seconds until the gate opens to a PENDING device, where it is the first that is closed to it."""
+    first = next((check for check in found.checks if not check.open), None)
+    if found.status is not ExecutionStatus.PENDING or first is None or first.gate is not gate or first.until is None:
+        return None
+    return (first.until - now).total_seconds()
 
 
 def _may_go_now(waiting: Waiting) -> int:

@@ -110,11 +110,13 @@ LIMIT $4;
 -- name: claimed_and_pending
 -- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
 -- again: a claim takes these devices before those never sent to ("claim" in executions.sql). goes: with the first $6 tokens.
+-- first_turn: the number of such a device in their order, from 1.
 -- $4: the pattern of ids that cannot be addressed. $5: the device timeout in seconds, including all suspensions of the campaign.
-SELECT pending, unacknowledged, refused_for, addressable, held, again, goes, count(*)::int AS devices,
+SELECT pending, unacknowledged, refused_for, addressable, held, again, again AND turn <= $6 AS goes,
+       count(*)::int AS devices, min(turn)::int AS first_turn,
        min(due_in)::float8 AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt -- of the device that is due first
 FROM (
-    SELECT *, again AND row_number() OVER (PARTITION BY again ORDER BY due_in, place) <= $6 AS goes
+    SELECT *, row_number() OVER (PARTITION BY again ORDER BY due_in, place) AS turn
     FROM (
         SELECT status = 'PENDING' AS pending, attempt, attempt > sent_attempt AS unacknowledged, refused_for, addressable,
                COALESCE(due_at > statement_timestamp(), false) AS held,
