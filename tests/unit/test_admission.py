@@ -112,6 +112,14 @@ def test_a_device_is_held_for_a_reason_of_its_own(device: DeviceFacts, gate: Gat
     assert may_go_at(checks, NOW) == (None if opens_in is None else NOW + timedelta(seconds=opens_in))
 
 
+def test_a_device_that_was_set_back_is_not_said_to_have_failed() -> None:
+    set_back = DeviceFacts(ExecutionStatus.PENDING, attempt=2, sent_attempt=2, failed_attempt=1, due_in=30.0)
+    verdict = own(RUNS, set_back)
+    assert verdict is not None
+    assert (verdict.gate, verdict.open) == (GateName.BACKOFF, False)
+    assert verdict.text == "attempt 2 was set back to PENDING, and the next one follows after a delay"
+
+
 def test_a_device_that_may_go_has_every_gate_open() -> None:
     checks = explain(admit(POLICY, RUNS), RUNS, NEW)
     assert [each.gate for each in checks] == [
