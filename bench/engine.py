@@ -29,13 +29,13 @@ class Engine:
         settings = Settings().model_copy(update={"claim_batch": batch})
         self.pool = pool
         self.key = key
-        self.due = CampaignRef(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
-        self._claimer = Claims(pool, settings, Counters(pool, settings).count, steps=1)
+        self.ref = CampaignRef(TenantId(key.tenant), CampaignId(key.campaign), CampaignStatus.RUNNING)
+        self._claims = Claims(pool, settings, Counters(pool, settings).count, steps=1)
         self._ingest = Ingest(pool, settings)
 
     async def claim(self) -> Sequence[Claimed]:
         """The next batch of devices, leased."""
-        return (await self._claimer.claim(self.due)).commands
+        return (await self._claims.claim(self.ref)).commands
 
     async def mark(self, claimed: Sequence[Claimed]) -> None:
         """As if the broker had acknowledged them."""

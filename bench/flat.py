@@ -67,8 +67,8 @@ class Subject:
             "flat.deep": lambda: self._page(cursor=device_name(self.size * 3 // 4)),
             "flat.status": lambda: self._page(ExecutionStatus.FAILED),
             "flat.rare": lambda: self._page(ExecutionStatus.INSTALLING),
-            "flat.conduct": lambda: Upkeep(pool, Settings()).look_after(self.engine.due),
-            "flat.verify": lambda: Counters(pool, Settings()).verify(self.engine.due),
+            "flat.conduct": lambda: Upkeep(pool, Settings()).look_after(self.engine.ref),
+            "flat.verify": lambda: Counters(pool, Settings()).verify(self.engine.ref),
             "flat.due": lambda: campaigns.due(pool),
         }
 
@@ -106,7 +106,7 @@ async def _ask_all(session: Session, loaded: Sequence[tuple[Database, Key, int]]
         for database, key, size in loaded:
             engine = Engine(database.pool, key, BATCH)
             # As a worker does with rows that a host wrote, so that counters are there to be read.
-            await Counters(database.pool, Settings()).reconcile(engine.due)
+            await Counters(database.pool, Settings()).reconcile(engine.ref)
             subjects.append(Subject(engine, size, await locks.enter_async_context(_listened_to(database.pool))))
         for _ in range(WARM):
             for subject in subjects:

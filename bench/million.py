@@ -16,7 +16,7 @@ from bench import load
 from bench.engine import Engine
 from bench.lab import Database
 from bench.load import TABLE, TENANT, Key
-from bench.rates import PATIENCE, run, written
+from bench.rates import TIMEOUT_SECONDS, run, written
 from bench.session import Session
 from rollwave.domain.role import Role
 from rollwave.store import access
@@ -68,7 +68,7 @@ async def _create(session: Session, database: Database, firmware: int) -> Key:
             breakdown = (await client.get(path)).json()["status_breakdown"]
             return bool(breakdown["PENDING"] == MILLION)
 
-        await eventually(whole, timeout=PATIENCE, what="the campaign has all its devices")
+        await eventually(whole, timeout=TIMEOUT_SECONDS, what="the campaign has all its devices")
         took = time.perf_counter() - started
         asking.cancel()
         with suppress(asyncio.CancelledError):
@@ -99,7 +99,7 @@ async def _serving(session: Session, database: Database) -> AsyncIterator[httpx2
             httpx2.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}/customer",
                 headers={"Authorization": f"Bearer {key}"},
-                timeout=PATIENCE,
+                timeout=TIMEOUT_SECONDS,
             ) as client,
         ):
             await eventually(lambda: "ota_status_listener_subscribed" in running.output(), timeout=60)

@@ -16,7 +16,7 @@ from bench.stage import Stage, staged
 from rollwave.store.database import Pool
 from tests.support import eventually
 
-PATIENCE = 600.0
+TIMEOUT_SECONDS = 600.0
 
 AT_MOST = 200_000
 """Devices of a larger campaign that are dispatched while it is measured."""
@@ -131,7 +131,7 @@ async def once_in_a_while(pool: Pool, condition: str, *arguments: object, every:
         answer: bool = await pool.fetchval(condition, *arguments)
         return answer
 
-    await eventually(holds, timeout=PATIENCE, what=condition)
+    await eventually(holds, timeout=TIMEOUT_SECONDS, what=condition)
 
 
 async def _until_sent(pool: Pool, keys: Sequence[Key], number: int) -> None:
@@ -148,7 +148,7 @@ async def _marked(pool: Pool) -> tuple[int, float]:
         "SELECT count(*) AS number, EXTRACT(epoch FROM max(pg_xact_commit_timestamp(d.xmin))"
         " - (SELECT min(started_at) FROM ota_campaigns))::float8 AS seconds"
         f" FROM {TABLE} d WHERE status = 'DOWNLOADING'",
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
     assert row
     return row["number"], row["seconds"]

@@ -73,7 +73,7 @@ SHARED = {
 """Files that are not listed, and why. None of them decides anything about a campaign or a device."""
 
 TENANT, DEVICE = "demo", "device-1"
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 READY, REPORT = "ready", "report"
 
 ROWS = """
@@ -129,7 +129,7 @@ async def _run_campaign(database_url: str, broker_url: str) -> dict[str, str]:
     settings = Settings.read({"DATABASE_URL": database_url, "MQTT_BROKER_URL": broker_url, "OTA_TICK_INTERVAL": "1"})
     await migrate(database_url)
     async with (
-        asyncio.timeout(PATIENCE_SECONDS),
+        asyncio.timeout(TIMEOUT_SECONDS),
         _connected(database_url) as observer,
         create_pool(database_url) as pool,
         _one_device(broker_url) as device,

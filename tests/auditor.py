@@ -106,7 +106,7 @@ async def auditing(database: str, rest: float = 0.0) -> AsyncIterator[Auditor]:
 class Commit:
     """A campaign as one transaction left it. ``claimed`` is the sum of the attempts of all devices."""
 
-    window: datetime
+    interval: datetime
     claimed: int
     in_flight: int
 
@@ -114,10 +114,10 @@ class Commit:
 async def record_commits(connection: Connection) -> None:
     """From now on PostgreSQL records, at each commit, how far a campaign has come."""
     await connection.execute("""
-        CREATE TABLE commits (number bigserial, campaign bigint, pace_window timestamptz, claimed int, in_flight int);
+        CREATE TABLE commits (number bigserial, campaign bigint, pace_interval timestamptz, claimed int, in_flight int);
         CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
         BEGIN
-            INSERT INTO commits (campaign, pace_window, claimed, in_flight)
+            INSERT INTO commits (campaign, pace_interval, claimed, in_flight)
             SELECT NEW.id, NEW.pace_opened_at, sum(attempt), count(*) FILTER (
                 WHERE status IN ('DOWNLOADING', 'INSTALLING') OR status = 'PENDING' AND attempt > 0)
             FROM ota_device_status WHERE tenant_id = NEW.tenant_id AND campaign_id = NEW.id;
@@ -131,8 +131,8 @@ async def record_commits(connection: Connection) -> None:
 async def recorded_commits(connection: Connection, campaign: int) -> list[Commit]:
     """The recorded commits of a campaign, from its first claim on."""
     rows = await connection.fetch(
-        "SELECT pace_window, claimed, in_flight FROM commits"
-        " WHERE campaign = $1 AND pace_window IS NOT NULL ORDER BY number",
+        "SELECT pace_interval, claimed, in_flight FROM commits"
+        " WHERE campaign = $1 AND pace_interval IS NOT NULL ORDER BY number",
         campaign,
     )
     return [Commit(*row) for row in rows]

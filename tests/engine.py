@@ -131,7 +131,14 @@ def campaign_ref(campaign: int, tenant: str = TENANT) -> CampaignRef:
 async def claim_commands(connection: Inside, campaign: Campaign, *, tokens: int, fresh: int) -> Claim:
     """Claim up to this many commands in the open interval, with a lease of a minute."""
     return await executions.claim(
-        connection, campaign, tokens=tokens, fresh=fresh, lease=60, device_timeout=600, opens_window=False, command="{}"
+        connection,
+        campaign,
+        tokens=tokens,
+        fresh=fresh,
+        lease=60,
+        device_timeout=600,
+        opens_interval=False,
+        command="{}",
     )
 
 

@@ -37,16 +37,16 @@ async def add_members(host: Connection, device_ids: list[str], *, kind: str = "g
 
 
 async def create(
-    host: Connection, pool: Pool, *, group: str = "all", fits: str | None = None, at_once: int = BATCH, **rules: Any
+    host: Connection, pool: Pool, *, group: str = "all", fits: str | None = None, first_batch: int = BATCH, **rules: Any
 ) -> CampaignId:
-    """Create a campaign over the group. Its first ``at_once`` devices are targeted immediately."""
+    """Create a campaign over the group. Its first ``first_batch`` devices are targeted immediately."""
     firmware = await host.fetchval(
         "INSERT INTO firmware_versions (tenant_id, version, file_url, device_type)"
         f" SELECT $1::text, {UNUSED_VERSION}, 'https://a.invalid/f', $2 RETURNING id",
         *(TENANT, fits),
     )
     new = NewCampaign("spring", firmware, group, rollout_rate=100_000, **rules)
-    return await create_campaign(pool, TENANT, new, actor="test", at_once=at_once)
+    return await create_campaign(pool, TENANT, new, actor="test", first_batch=first_batch)
 
 
 @asynccontextmanager

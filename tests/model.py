@@ -23,7 +23,7 @@ class Timing:
     lease: int = 1
     retry: int = 1
     answer: int = 2
-    patience: int = 3
+    progress: int = 3
     in_all: int = 10
 
 
@@ -96,9 +96,9 @@ class Model:
     failed: int = 0
     sent: int = 0
     wave: int = 0
-    window: int | None = None
+    interval: int | None = None
     used: int = 0
-    settled: bool = False
+    wound_down: bool = False
     counted: bool = True
     """Its counters have been compared with its rows, or the engine has counted it from the start."""
     counting: bool = False
@@ -173,7 +173,7 @@ class Model:
         if self.status != "RUNNING" or not self.listening or not self.counted:
             assert not claimed, f"{claimed} claimed for a campaign that is {self.status}, {self.listening=}"
             return
-        opens = self.window is None or self.now >= self.window + self.timing.tick
+        opens = self.interval is None or self.now >= self.interval + self.timing.tick
         tokens = self.policy.rate if opens else max(0, self.policy.rate - self.used)
         again = self.due_again()
         resent = {name for name in claimed if not self[name].waiting}
@@ -189,7 +189,7 @@ class Model:
             self._open_attempt(self[name])
         if claimed:
             self.active_at = self.now if self.active_at is None else self.active_at
-            self.window, self.used = (self.now, 0) if opens else (self.window, self.used)
+            self.interval, self.used = (self.now, 0) if opens else (self.interval, self.used)
             self.used += len(claimed)
             self.sent += len(fresh)
 
@@ -246,7 +246,7 @@ class Model:
             return
         if RANK[status] < RANK[device.status]:
             return
-        until = min(self.now + self.timing.patience, self._last_moment(device))
+        until = min(self.now + self.timing.progress, self._last_moment(device))
         if status == device.status:
             news = device.failed or (progress or 0) > device.progress
             if not news and device.due is not None and until < device.due:
@@ -353,10 +353,10 @@ class Model:
             self._adopt()
             if deadlines_run:
                 self._sweep(everyone=True)
-            if not self.settled and not any(each.waiting or each.open for each in self.devices):
+            if not self.wound_down and not any(each.waiting or each.open for each in self.devices):
                 self.reconcile()
                 self._deadlines_run()
-                self.settled = True
+                self.wound_down = True
 
     def _count_first(self, *, ended: bool = False) -> bool:
         """Count a campaign that a host had begun, before its counters or its number of devices are used."""
@@ -384,7 +384,7 @@ class Model:
         for each in self.devices:
             if each.status in MOVING and each.due is None:
                 each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
-                each.due = self.now + self.timing.patience
+                each.due = self.now + self.timing.progress
                 each.started = self.now if each.started is None else each.started
                 suspended = self.now - self.active_at if self.active_since is None and self.active_at is not None else 0
                 each.suspended_before = self.suspended_for + suspended - (self.now - each.started)
@@ -414,7 +414,7 @@ class Model:
 
     def _extension(self) -> int:
         """Deadlines set before a suspension are extended by its length, until none of them is left."""
-        if self.active_since is None or self.now - self.active_since < max(self.timing.answer, self.timing.patience):
+        if self.active_since is None or self.now - self.active_since < max(self.timing.answer, self.timing.progress):
             return self.lately
         return 0
 

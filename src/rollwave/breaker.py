@@ -50,14 +50,14 @@ class Breaker:
         if began is not None and began < self._worked_at:
             return False
         self._failed_at = now
-        news = not self._failures
-        if news:
+        is_first = not self._failures
+        if is_first:
             self._since = now
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         # Jitter, so that many workers do not come back in step.
         self._next_try = now + pause * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it
-        return news
+        return is_first
 
     def undecided(self) -> None:
         """A probe was cancelled, or failed for another reason: another caller may probe."""

@@ -182,15 +182,15 @@ class _Run:
     async def _obstruct(self, mqtt_proxy: Proxy, fleet: Devices) -> None:
         """Play the faults between workers and broker. Some start immediately, the others one after another."""
         link = Link(mqtt_proxy, self.schedule.seed, self._neighbours_done)
-        at_once = [asyncio.create_task(link.play(each)) for each in self.schedule.link if each.from_start]
+        from_start = [asyncio.create_task(link.play(each)) for each in self.schedule.link if each.from_start]
         try:
             for trouble in self.schedule.link:
                 if not trouble.from_start:
                     await _wait_for_more_commands(fleet)
                     await link.play(trouble)
-            await asyncio.gather(*at_once)
+            await asyncio.gather(*from_start)
         finally:
-            for task in at_once:
+            for task in from_start:
                 await end(task)
 
     async def _neighbours_done(self, topics: tuple[str, ...]) -> None:

@@ -83,8 +83,8 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
         assert abs(off_by(ahead) - DAY) < DAY / 24
         assert abs(off_by(behind) + DAY) < DAY / 24
         campaign = await insert_campaign(host, 60, rollout_rate=RATE, abort_threshold=1.0)
-        windows: set[datetime] = set()
-        watching = asyncio.create_task(watch(second, windows))
+        intervals: set[datetime] = set()
+        watching = asyncio.create_task(watch(second, intervals))
         try:
             await eventually(lambda: len(fleet.commands) > 25, timeout=30, what="some commands are sent")
             mosquitto.send_signal(
@@ -102,7 +102,7 @@ async def test_workers_with_wrong_clocks_change_no_deadline(
             await asyncio.gather(watching, return_exceptions=True)
         assert await campaign_row(host, campaign) == ("COMPLETED", 58, 2)
         assert await breakdown(host, campaign) == {"SUCCESS": 58, "FAILED": 2}
-        moments = sorted(windows)
+        moments = sorted(intervals)
         gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
         assert all(gap >= timedelta(seconds=TICK) for gap in gaps), gaps
         rows = await host.fetch(
@@ -126,9 +126,9 @@ async def claimed(host: Connection) -> list[timedelta]:
     return leases if len(leases) > RATE else []
 
 
-async def watch(host: Connection, windows: set[datetime]) -> None:
+async def watch(host: Connection, intervals: set[datetime]) -> None:
     """Record when each interval of the pace began, until cancelled."""
     while True:
         opened = await host.fetchval("SELECT pace_opened_at FROM ota_campaigns WHERE pace_opened_at IS NOT NULL")
-        windows |= {opened} - {None}
+        intervals |= {opened} - {None}
         await asyncio.sleep(0.02)

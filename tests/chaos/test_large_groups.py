@@ -25,7 +25,7 @@ async def test_a_worker_continues_the_targeting_that_a_crashed_worker_began(
     async with connect(database) as host:
         everyone = device_names(1, MEMBERS)
         await add_members(host, everyone)
-        campaign = await create(host, pool, at_once=MAX_DEVICES_PER_BATCH)
+        campaign = await create(host, pool, first_batch=MAX_DEVICES_PER_BATCH)
 
         async def done() -> bool:
             await workers.replace_ended()

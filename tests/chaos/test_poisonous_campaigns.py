@@ -77,7 +77,7 @@ async def test_campaigns_that_fail_do_not_delay_other_campaigns(
             await holding.aclose()
             await wait_until_ended(host, locked)
         for _, neighbour in neighbours:
-            opened = sorted({each.window for each in await recorded_commits(host, neighbour)})
+            opened = sorted({each.interval for each in await recorded_commits(host, neighbour)})
             assert len(opened) == WINDOWS
             gaps = [later - earlier for earlier, later in itertools.pairwise(opened)]
             assert max(gaps) < 2 * TICK, "the delay is a tick, plus at most one more"

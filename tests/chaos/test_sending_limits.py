@@ -52,11 +52,11 @@ async def released_together(pool: Pool, settings: Settings, campaign: int, start
     barrier = asyncio.Barrier(WORKERS)
     dice = random.Random(4)
 
-    async def work(publisher: CommandSession) -> None:
-        dispatcher = make_dispatch(pool, publisher, settings)
+    async def work(session: CommandSession) -> None:
+        dispatch = make_dispatch(pool, session, settings)
         while True:
             await barrier.wait()
-            await dispatcher.dispatch(campaign_ref(campaign))
+            await dispatch.dispatch(campaign_ref(campaign))
             started.set()
             await asyncio.sleep(dice.uniform(0, settings.tick_interval / 5))
 
@@ -93,11 +93,11 @@ async def test_many_workers_started_together_never_exceed_rate_or_cap_in_any_com
             await asyncio.gather(working, listening, return_exceptions=True)
     commits = await recorded_commits(host, campaign)
     assert max(each.in_flight for each in commits) == cap
-    windows = [list(each) for _, each in itertools.groupby(commits, key=lambda each: each.window)]
-    went = [after[-1].claimed - before[-1].claimed for before, after in itertools.pairwise(windows)]
-    assert max(windows[0][-1].claimed, *went) <= rate
-    assert sum(went) + windows[0][-1].claimed == total
-    gaps = [after[0].window - before[0].window for before, after in itertools.pairwise(windows)]
+    intervals = [list(each) for _, each in itertools.groupby(commits, key=lambda each: each.interval)]
+    went = [after[-1].claimed - before[-1].claimed for before, after in itertools.pairwise(intervals)]
+    assert max(intervals[0][-1].claimed, *went) <= rate
+    assert sum(went) + intervals[0][-1].claimed == total
+    gaps = [after[0].interval - before[0].interval for before, after in itertools.pairwise(intervals)]
     assert min(gaps) >= timedelta(seconds=settings.tick_interval)
 
 

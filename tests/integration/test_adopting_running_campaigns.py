@@ -185,16 +185,16 @@ async def test_all_rows_are_adopted_before_the_guardrail_is_judged(root: Connect
     await root.execute(
         "UPDATE ota_campaigns SET succeeded = 8, failed = 1, abort_threshold = 0.2 WHERE id = $1", RUNNING
     )
-    claimer = make_claims(pool, Settings())
+    claims = make_claims(pool, Settings())
     assert (await look(pool, max_adopted_per_look=8)).left_behind
-    assert not (await claimer.claim(campaign_ref(RUNNING))).commands
+    assert not (await claims.claim(campaign_ref(RUNNING))).commands
     await Counters(pool, Settings()).reconcile(campaign_ref(RUNNING))
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == []
     assert not (await look(pool, max_adopted_per_look=8)).left_behind
     assert await campaign_row(root, RUNNING) == ("RUNNING", 8, 1)
     assert await history(root) == ["finished_restored", "adopted"]
-    assert (await claimer.claim(campaign_ref(RUNNING))).commands
+    assert (await claims.claim(campaign_ref(RUNNING))).commands
 
 
 async def test_a_device_that_the_host_counted_is_not_counted_again_when_restored(root: Connection, pool: Pool) -> None:
@@ -211,8 +211,8 @@ async def test_a_report_during_a_pause_sets_a_deadline_without_adding_the_pause(
     await root.execute("UPDATE ota_campaigns SET status = 'PAUSED' WHERE id = $1", RUNNING)
     south = await insert_campaign(root, 1, tenant="south")
     await root.execute("UPDATE ota_device_status SET status = 'DOWNLOADING' WHERE campaign_id = $1", south)
-    intake = Ingest(pool, Settings())
-    await intake.take_in([incoming_report("dev-10", RUNNING, "INSTALLING")])
+    ingest = Ingest(pool, Settings())
+    await ingest.take_in([incoming_report("dev-10", RUNNING, "INSTALLING")])
     await look(pool, status=CampaignStatus.PAUSED)
     await root.execute("UPDATE ota_campaigns SET active_at = active_at - interval '1 hour' WHERE id = $1", RUNNING)
     await root.execute(
@@ -220,8 +220,8 @@ async def test_a_report_during_a_pause_sets_a_deadline_without_adding_the_pause(
         " AND device_id IN ('dev-11', 'dev-12')",
         RUNNING,
     )
-    await intake.take_in([incoming_report("dev-11", RUNNING, "INSTALLING")])
-    await intake.take_in(
+    await ingest.take_in([incoming_report("dev-11", RUNNING, "INSTALLING")])
+    await ingest.take_in(
         [
             incoming_report("dev-12", RUNNING, "INSTALLING"),
             incoming_report("dev-1", south, "INSTALLING", tenant="south"),
@@ -329,14 +329,14 @@ async def test_no_count_is_made_before_devices_in_progress_are_adopted(root: Con
 
 async def test_the_canary_counts_devices_that_the_host_has_sent_to(root: Connection, pool: Pool) -> None:
     await root.execute("UPDATE ota_campaigns SET rollout_strategy = 'canary' WHERE id = $1", RUNNING)
-    claimer = make_claims(pool, Settings())
+    claims = make_claims(pool, Settings())
     await look(pool)
-    assert not (await claimer.claim(campaign_ref(RUNNING))).commands, (
+    assert not (await claims.claim(campaign_ref(RUNNING))).commands, (
         "17 devices have been sent to, and the first wave has 2"
     )
     await Ingest(pool, Settings()).take_in([incoming_report(device, RUNNING, "SUCCESS") for device in LEFT_IN_PROGRESS])
     await look(pool)
-    assert len((await claimer.claim(campaign_ref(RUNNING))).commands) == 5, (
+    assert len((await claims.claim(campaign_ref(RUNNING))).commands) == 5, (
         "all devices of the wave have ended, and the gate is open"
     )
 

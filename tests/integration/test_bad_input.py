@@ -408,8 +408,8 @@ BAD_RULES: dict[str, dict[str, Any]] = {
     "minimum 0": {"abort_min_completed": 0},
     "minimum NULL": {"abort_min_completed": None},
     "cap 0": {"max_in_flight": 0},
-    "patience 0": {"progress_timeout": 0.0},
-    "patience NaN": {"progress_timeout": float("nan")},
+    "progress timeout 0": {"progress_timeout": 0.0},
+    "progress timeout NaN": {"progress_timeout": float("nan")},
     "attempts 0": {"max_attempts": 0},
 }
 

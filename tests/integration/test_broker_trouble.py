@@ -147,12 +147,12 @@ async def all_marked(host: Connection, campaign: int) -> None:
     await eventually(marked, what="all sent to")
 
 
-async def patience_ends(host: Connection) -> None:
+async def deadlines_pass(host: Connection) -> None:
     async def ended() -> bool:
         sql = "SELECT bool_and(started_at < now() - interval '2.5 seconds') FROM ota_device_status"
         return bool(await host.fetchval(sql))
 
-    await eventually(ended, what="every device's patience is over")
+    await eventually(ended, what="every device's deadline has passed")
 
 
 async def test_time_without_a_listener_does_not_fail_a_device(
@@ -169,7 +169,7 @@ async def test_time_without_a_listener_does_not_fail_a_device(
         for command in fleet.commands:
             fleet.report(command.device, campaign, "SUCCESS")
         await fleet.wait_until_delivered()
-        await patience_ends(host)
+        await deadlines_pass(host)
         async with worker(database, mosquitto.url, tmp_path / "second", **settings):
             await wait_until_ended(host, campaign)
     assert await campaign_row(host, campaign) == ("COMPLETED", 30, 0)
@@ -185,7 +185,7 @@ async def test_time_without_a_broker_does_not_fail_a_device(
         mosquitto.stop()
         for command in fleet.commands:
             fleet.report(command.device, campaign, "SUCCESS")
-        await patience_ends(host)
+        await deadlines_pass(host)
         await unfailed(host, campaign)
         mosquitto.start()
         await wait_until_ended(host, campaign)

@@ -234,10 +234,10 @@ async def test_a_worker_redirected_to_a_copy_claims_nothing(
         psql(copy, f"UPDATE ota_campaigns SET rollout_rate = {TOTAL}")  # The pace would allow it.
         batch = await make_claims(pool, settings).claim(campaign_ref(campaign))
         assert (batch.commands, batch.skipped) == ((), 0)
-        async with CommandSession(Broker.from_settings(settings)) as publisher:
-            dispatcher = make_dispatch(pool, publisher, settings)
-            assert not await dispatcher.still_runs(campaign_ref(campaign))
-            await dispatcher.dispatch(campaign_ref(campaign))
+        async with CommandSession(Broker.from_settings(settings)) as session:
+            dispatch = make_dispatch(pool, session, settings)
+            assert not await dispatch.still_runs(campaign_ref(campaign))
+            await dispatch.dispatch(campaign_ref(campaign))
         assert fleet.commands == []
         assert psql(copy, "SELECT count(*) FROM ota_device_status WHERE attempt > sent_attempt") == "0"
 

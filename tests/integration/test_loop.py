@@ -123,7 +123,7 @@ async def test_a_long_campaign_does_not_delay_a_short_one(pool: Pool, host: Conn
             assert found.get("DOWNLOADING", 0) > 0, "its turn is over"
 
 
-async def test_each_step_of_a_pace_window_sends_its_share(pool: Pool, host: Connection) -> None:
+async def test_each_step_of_a_pace_interval_sends_its_share(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 1000, rollout_rate=1000)
     claiming = make_claims(pool, Settings(OTA_TICK_INTERVAL=HOUR), steps=20)
     first, then = [await claiming.claim(campaign_ref(campaign)) for _ in range(2)]

@@ -178,20 +178,20 @@ async def test_a_programming_error_is_named_while_it_lasts(
     ids = {tenant: await insert_campaign(host, 2, tenant=tenant) for tenant in names}
     for campaign in ids.values():
         await mark_sent(host, campaign, ["dev-1"])
-    intake = Ingest(pool, Settings())
+    ingest = Ingest(pool, Settings())
     failing(Failpoint.REPORTS_WRITTEN, TypeError, 1000)
     taking = asyncio.create_task(
-        intake.take_in(
+        ingest.take_in(
             [incoming_report("dev-1", campaign, "SUCCESS", tenant=tenant) for tenant, campaign in ids.items()]
         )
     )
     try:
-        await eventually(lambda: "cannot be written: TypeError, for" in intake.fault)
+        await eventually(lambda: "cannot be written: TypeError, for" in ingest.fault)
         failpoints.arm(None)
         await asyncio.wait_for(taking, 20)
     finally:
         await end(taking)
-    assert intake.fault == "", "it is over"
+    assert ingest.fault == "", "it is over"
     record = [record for record in our_records(caplog) if record.levelname == "ERROR"]
     assert 1 <= len(record) <= 2 * tenants - 1, "once for each transaction and kind of error"
     assert all(record.exc_info for record in record), "with its traceback"

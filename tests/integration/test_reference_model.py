@@ -80,8 +80,8 @@ class World:
     runner: asyncio.Runner
     pool: Pool
     host: Connection
-    claimer: Claims
-    sender: Delivery
+    claims: Claims
+    delivery: Delivery
     upkeep: Upkeep
     counters: Counters
 
@@ -101,11 +101,11 @@ def world(database: str) -> Iterator[World]:
             pool = await stack.enter_async_context(create_pool(database, size=3))
             host = await stack.enter_async_context(connect(database))
             await _subscribe_listener(pool, stack)
-            publisher = CommandSession(
+            session = CommandSession(
                 Broker.from_url("mqtt://localhost:1")
             )  # The session is never opened: rules play the broker's answers.
-            claimer, sender = make_claims(pool, SETTINGS), Delivery(pool, publisher, SETTINGS)
-            return World(runner, pool, host, claimer, sender, Upkeep(pool, SETTINGS), Counters(pool, SETTINGS))
+            claims, delivery = make_claims(pool, SETTINGS), Delivery(pool, session, SETTINGS)
+            return World(runner, pool, host, claims, delivery, Upkeep(pool, SETTINGS), Counters(pool, SETTINGS))
 
         try:
             yield runner.run(build())
@@ -202,9 +202,9 @@ class Campaign(RuleBasedStateMachine):
             self.time_passes(1)
 
     @property
-    def due(self) -> CampaignRef:
-        [due] = [each for each in self.world.run(campaigns.due(self.world.pool)) if each.campaign_id == self.campaign]
-        return due
+    def ref(self) -> CampaignRef:
+        [ref] = [each for each in self.world.run(campaigns.due(self.world.pool)) if each.campaign_id == self.campaign]
+        return ref
 
     def host(self, sql: str, *values: object) -> None:
         self.world.run(self.world.host.execute(sql, *values))
@@ -251,8 +251,8 @@ class Campaign(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED"))
     @rule()
     def claim(self) -> None:
-        due = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), self.due.status)
-        batch = self.world.run(self.world.claimer.claim(due))
+        ref = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), self.ref.status)
+        batch = self.world.run(self.world.claims.claim(ref))
         self.model.claim([each.device_id for each in batch.commands])
         assert all(each.attempt == self.model[each.device_id].attempt for each in batch.commands)
         if batch.commands:
@@ -266,8 +266,8 @@ class Campaign(RuleBasedStateMachine):
         answers = Answers(taken=sent, refused=rest if refused else [], unanswered=[] if refused else rest)
         suspended_for = self.model.suspended_for * STEP
         times = Times(OWN["answer_timeout"], SETTINGS.progress_timeout, SETTINGS.device_timeout, suspended_for)
-        due = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
-        self.world.run(self.world.sender.record_answers(due, times, [answers]))
+        ref = CampaignRef(TenantId(TENANT), CampaignId(self.campaign), CampaignStatus.RUNNING)
+        self.world.run(self.world.delivery.record_answers(ref, times, [answers]))
         for each in sent:
             self.model.acknowledged(each.device_id, each.attempt)
         for each in rest:
@@ -370,10 +370,10 @@ class Campaign(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") or self.unsettled())
     @rule()
     def conduct(self) -> None:
-        due = self.due
+        ref = self.ref
         if self.model.status == "ABORTED":
-            self.world.run(skip_rest(self.world.pool, due))
-        self.world.run(self.world.upkeep.look_after(due))
+            self.world.run(skip_rest(self.world.pool, ref))
+        self.world.run(self.world.upkeep.look_after(ref))
         self.model.conduct()
 
     def conduct_if_due(self) -> None:
@@ -400,12 +400,12 @@ class Campaign(RuleBasedStateMachine):
             self.conduct()
 
     def unsettled(self) -> bool:
-        return self.model.status == "ABORTED" and not self.model.settled
+        return self.model.status == "ABORTED" and not self.model.wound_down
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") or self.unsettled())
     @rule()
     def reconcile(self) -> None:
-        self.world.run(self.world.counters.reconcile(self.due))
+        self.world.run(self.world.counters.reconcile(self.ref))
         self.model.reconcile_and_judge()
         self.uncounted.clear()
 
@@ -496,7 +496,7 @@ class Campaign(RuleBasedStateMachine):
         )
         model = self.model
         found = row["status"], row["succeeded"], row["failed"], row["sent"], row["wave"], row["settled_at"] is not None
-        assert found == (model.status, model.succeeded, model.failed, model.sent, model.wave, model.settled)
+        assert found == (model.status, model.succeeded, model.failed, model.sent, model.wave, model.wound_down)
         assert row["pace_used"] == model.used <= model.policy.rate
         rows = await fetch(
             "SELECT *, ceil(extract(epoch FROM due_at - clock_timestamp()) / $2::float8)::int AS due_in"

@@ -95,8 +95,8 @@ async def test_sending_stops_early_when_the_broker_refuses_whole_batches(
 ) -> None:
     allow(guarded, REFUSE_COMMANDS)
     campaign = await insert_campaign(host, 40, rollout_rate=1000)
-    async with CommandSession(Broker.from_url(guarded.url)) as publisher:
-        await make_dispatch(pool, publisher, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(campaign_ref(campaign))
+    async with CommandSession(Broker.from_url(guarded.url)) as session:
+        await make_dispatch(pool, session, Settings(ROLLWAVE_CLAIM_BATCH=4)).dispatch(campaign_ref(campaign))
     refused = await host.fetchval("SELECT count(*) FROM ota_device_status WHERE refusals > 0")
     assert 4 <= refused <= 12, "the turn ends soon"
     leases = "SELECT count(*) FROM ota_device_status WHERE refusals = 0 AND due_at > now()"

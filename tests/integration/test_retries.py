@@ -179,8 +179,8 @@ async def test_silence_before_the_first_report_and_after_it_are_two_causes(
     assert await failed_attempts(host, listed) == [(1, listed, False), (2, listed, True)]
     assert await failed_attempts(host, unlisted) == [(1, unlisted, True)]
     row = await device_row(host, campaign, unlisted)
-    patience = PROGRESS_TIMEOUT_SECONDS if unlisted == "no_progress" else ANSWER_TIMEOUT
-    assert row["completed_at"] - row["started_at"] >= timedelta(seconds=patience)
+    timeout = PROGRESS_TIMEOUT_SECONDS if unlisted == "no_progress" else ANSWER_TIMEOUT
+    assert row["completed_at"] - row["started_at"] >= timedelta(seconds=timeout)
 
 
 async def test_a_device_that_keeps_reporting_fails_at_its_device_timeout(pool: Pool, host: Connection) -> None:
@@ -241,9 +241,9 @@ async def test_without_a_listener_no_device_fails(
 ) -> None:
     monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
     monkeypatch.setenv("OTA_TICK_INTERVAL", "0.1")
-    patience = 1.0
+    progress_timeout = 1.0
     campaign = await insert_campaign(
-        host, 3, progress_timeout=patience, retry_delay=0.0, max_attempts=2, abort_threshold=1.0
+        host, 3, progress_timeout=progress_timeout, retry_delay=0.0, max_attempts=2, abort_threshold=1.0
     )
 
     async with subscribed_listener(pool):
@@ -274,7 +274,9 @@ async def test_without_a_listener_no_device_fails(
     assert await campaign_row(host, campaign) == ("COMPLETED", 0, 3)
     since = await host.fetchval("SELECT listening_since FROM rollwave_listener_slots")
     first = await host.fetchval("SELECT min(at) FROM ota_campaign_history WHERE event = 'attempt_failed'")
-    assert first - since >= timedelta(seconds=patience), "their progress timeout began when a listener was subscribed"
+    assert first - since >= timedelta(seconds=progress_timeout), (
+        "their progress timeout began when a listener was subscribed"
+    )
     assert await failed_attempts(host, "dev-1") == [(1, "no_answer", False), (2, "no_answer", True)]
 
 
@@ -286,6 +288,6 @@ async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
     await mark_sent(host, campaign, ["dev-1", "dev-2"])
     await host.execute("UPDATE ota_device_status SET failed_attempt = 1, failed_reason = 'no_answer', due_at = now()")
     await host.execute("UPDATE ota_device_status SET started_at = now() - interval '2 hours' WHERE device_id = 'dev-1'")
-    async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        await make_dispatch(pool, publisher, Settings()).dispatch(campaign_ref(campaign))
+    async with CommandSession(Broker.from_url(broker.url)) as session:
+        await make_dispatch(pool, session, Settings()).dispatch(campaign_ref(campaign))
     assert [(await device_row(host, campaign, device))["attempt"] for device in ("dev-1", "dev-2")] == [1, 2]

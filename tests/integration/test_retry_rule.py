@@ -147,7 +147,7 @@ async def test_another_attempt_follows_exactly_where_its_delay_ends_within_the_t
             fresh=0,
             lease=60,
             device_timeout=device_timeout,
-            opens_window=False,
+            opens_interval=False,
             command="{}",
         )
     assert due == pytest.approx({name: times[name].due_in(each.delay) for name, each in devices.items()}, abs=4.9)

@@ -68,9 +68,9 @@ async def test_a_device_set_back_to_pending_and_not_sent_to_is_skipped_by_an_abo
     await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
     if by_hand:
         await host.execute("UPDATE ota_campaigns SET status = 'ABORTED'")
-        due = CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
-        await skip_rest(pool, due)
-        await Upkeep(pool, Settings.load()).look_after(due)
+        ref = CampaignRef(TenantId(TENANT), CampaignId(campaign), CampaignStatus.ABORTED)
+        await skip_rest(pool, ref)
+        await Upkeep(pool, Settings.load()).look_after(ref)
         assert await host.fetchval("SELECT settled_at FROM ota_campaigns"), "the engine has finished with it"
     else:
         await abort_campaign(pool, TENANT, campaign, actor="operator")

@@ -103,11 +103,11 @@ def held_open() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
         failpoints.arm(None)
 
 
-@pytest.mark.parametrize("at_once", [len(EVERYONE), len(EVERYONE) + 1])
+@pytest.mark.parametrize("first_batch", [len(EVERYONE), len(EVERYONE) + 1])
 async def test_a_group_that_fits_one_batch_is_complete_when_it_is_created(
-    host: Connection, pool: Pool, at_once: int
+    host: Connection, pool: Pool, first_batch: int
 ) -> None:
-    campaign = await create(host, pool, at_once=at_once)
+    campaign = await create(host, pool, first_batch=first_batch)
     assert await targeted(host, campaign) == EVERYONE
     assert await targeting_progress(host, campaign) == (35, None, None)
     assert await campaigns.due(pool) == []
@@ -132,7 +132,7 @@ async def test_a_larger_group_is_targeted_batch_by_batch(host: Connection, pool:
 
 
 async def test_targeting_ends_for_a_group_that_is_a_multiple_of_the_batch(host: Connection, pool: Pool) -> None:
-    campaign = await create(host, pool, at_once=7)
+    campaign = await create(host, pool, first_batch=7)
     await Targeter(pool, batch=7).target(campaign_ref(campaign))
     assert await targeted(host, campaign) == EVERYONE
     assert await targeting_progress(host, campaign) == (35, None, None)
@@ -214,16 +214,16 @@ async def test_a_campaign_started_during_targeting_waits_until_it_is_targeted(
     assert await start_campaign(pool, TENANT, campaign, actor="test") == "RUNNING"
     await host.execute("UPDATE ota_device_status SET status = 'SKIPPED', completed_at = now()")
     settings = Settings(MQTT_BROKER_URL=broker.url)
-    async with CommandSession(Broker.from_url(broker.url)) as publisher:
-        dispatcher = make_dispatch(pool, publisher, settings)
+    async with CommandSession(Broker.from_url(broker.url)) as session:
+        dispatch = make_dispatch(pool, session, settings)
         await Upkeep(pool, settings).look_after(campaign_ref(campaign))
         assert await campaign_row(host, campaign) == ("RUNNING", 0, 0), "all devices targeted so far have ended"
         await host.execute("UPDATE ota_device_status SET status = 'PENDING', completed_at = NULL")
-        await dispatcher.dispatch(campaign_ref(campaign))
+        await dispatch.dispatch(campaign_ref(campaign))
         assert not await host.fetchval("SELECT sum(attempt) FROM ota_device_status")
         assert not await host.fetchval("SELECT count(*) FROM ota_campaign_waves")
         await targeter.target(campaign_ref(campaign))
-        await dispatcher.dispatch(campaign_ref(campaign))
+        await dispatch.dispatch(campaign_ref(campaign))
     assert await breakdown(host, campaign) == {"DOWNLOADING": 7, "PENDING": 28}, (
         "a fifth of all devices, not of the first batch"
     )
@@ -368,7 +368,7 @@ async def test_an_idempotency_key_reused_during_targeting_names_the_same_campaig
     row = await host.fetchrow("SELECT firmware_version_id FROM ota_campaigns")
     assert row
     new = NewCampaign("keyed", row["firmware_version_id"], "all")
-    asked = [create_campaign(pool, TENANT, new, actor="test", idempotency_key="k", at_once=BATCH) for _ in range(4)]
+    asked = [create_campaign(pool, TENANT, new, actor="test", idempotency_key="k", first_batch=BATCH) for _ in range(4)]
     assert len({campaign, *await asyncio.gather(*asked)}) == 2
     assert await host.fetchval("SELECT count(*) FROM ota_device_status") == 2 * BATCH
 

@@ -68,13 +68,13 @@ def listens(running: Running) -> bool:
     return bool(events(running, "ota_status_listener_subscribed"))
 
 
-async def watch_pace(host: Connection, campaign: int, windows: dict[datetime, int]) -> None:
+async def watch_pace(host: Connection, campaign: int, intervals: dict[datetime, int]) -> None:
     """Record how many devices each interval permitted, until cancelled."""
     while True:
         row = await host.fetchrow("SELECT pace_opened_at, pace_used FROM ota_campaigns WHERE id = $1", campaign)
         assert row is not None
         if row["pace_opened_at"] is not None:
-            windows[row["pace_opened_at"]] = max(windows.get(row["pace_opened_at"], 0), row["pace_used"])
+            intervals[row["pace_opened_at"]] = max(intervals.get(row["pace_opened_at"], 0), row["pace_used"])
         await asyncio.sleep(0.005)
 
 
@@ -83,14 +83,14 @@ async def test_the_rate_holds_for_a_campaign_with_any_number_of_workers(
     number: int, database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     rate, tick, total = 20, 0.6, 110
-    windows: dict[datetime, int] = {}
+    intervals: dict[datetime, int] = {}
     async with (
         connect(database) as second,
         devices(broker.url, always_succeeds) as fleet,
         workers(number, database, broker.url, tmp_path, OTA_TICK_INTERVAL=str(tick), ROLLWAVE_LEASE=LONG_LEASE_SECONDS),
     ):
         campaign = await insert_campaign(host, total, rollout_rate=rate)
-        watching = asyncio.create_task(watch_pace(second, campaign, windows))
+        watching = asyncio.create_task(watch_pace(second, campaign, intervals))
         try:
             await wait_until_ended(host, campaign)
         finally:
@@ -99,13 +99,13 @@ async def test_the_rate_holds_for_a_campaign_with_any_number_of_workers(
     assert set(fleet.times_sent(campaign).values()) == {1}
     assert len(fleet.commands_of(campaign)) == total
     # The number that the database permitted, exactly.
-    assert list(windows.values()) == [rate] * (total // rate) + [total % rate]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(windows))]
+    assert list(intervals.values()) == [rate] * (total // rate) + [total % rate]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(intervals))]
     assert all(gap >= timedelta(seconds=tick) for gap in gaps)
     # The result: each device was sent to in an interval with room.
     started = await host.fetch("SELECT started_at FROM ota_device_status ORDER BY started_at")
-    opened = [window for window in sorted(windows) for _ in range(rate)]
-    assert all(row["started_at"] >= window for row, window in zip(started, opened, strict=False))
+    opened = [interval for interval in sorted(intervals) for _ in range(rate)]
+    assert all(row["started_at"] >= interval for row, interval in zip(started, opened, strict=False))
     assert [int(command.device.removeprefix("dev-")) <= rate for command in fleet.commands_of(campaign)[:rate]] == [
         True
     ] * rate
@@ -229,13 +229,13 @@ async def test_a_worker_drains_on_sigterm_and_loses_no_report(
 
 
 CLAIMED = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0"
-MANY, AT_ONCE = 6000, 3000
+MANY, BATCH = 6000, 3000
 
 
 async def test_claims_of_a_killed_worker_are_sent_within_the_lease_and_ten_seconds(
     database: str, host: Connection, mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
+    settings = {"ROLLWAVE_CLAIM_BATCH": str(BATCH)}
     async with (
         devices(mosquitto.url) as fleet,
         workers(2, database, mosquitto.url, tmp_path, **settings) as running,
@@ -261,7 +261,7 @@ async def test_claims_of_a_killed_worker_are_sent_within_the_lease_and_ten_secon
 async def test_a_worker_finishes_its_batch_on_sigterm(
     database: str, host: Connection, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    settings = {"ROLLWAVE_CLAIM_BATCH": str(AT_ONCE)}
+    settings = {"ROLLWAVE_CLAIM_BATCH": str(BATCH)}
     async with devices(broker.url) as fleet, worker(database, broker.url, tmp_path / "log", **settings) as running:
         campaign = await insert_campaign(host, MANY, rollout_rate=MANY)
         await eventually(lambda: fleet.commands_of(campaign), what="a batch is on its way")
@@ -270,7 +270,7 @@ async def test_a_worker_finishes_its_batch_on_sigterm(
         assert await host.fetchval(CLAIMED) == 0
         marked = (await breakdown(host, campaign))["DOWNLOADING"]
         await eventually(lambda: len(fleet.commands_of(campaign)) == marked, what="all that is marked has arrived")
-        assert marked in {AT_ONCE, MANY}, "batches are finished, or never started"
+        assert marked in {BATCH, MANY}, "batches are finished, or never started"
         assert set(fleet.times_sent(campaign).values()) == {1}
 
 

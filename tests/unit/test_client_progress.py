@@ -59,8 +59,8 @@ def test_a_guardrail_that_cannot_trip_shows_no_failures_to_trip(threshold: float
 
 def test_an_aborted_campaign_is_over_before_its_devices_are_finished() -> None:
     assert snapshot("ABORTED", INSTALLING=1, SKIPPED=9).over
-    assert not snapshot("ABORTED", INSTALLING=1, SKIPPED=9).settled
-    assert snapshot("ABORTED", FAILED=1, SKIPPED=9).settled
+    assert not snapshot("ABORTED", INSTALLING=1, SKIPPED=9).counters_final
+    assert snapshot("ABORTED", FAILED=1, SKIPPED=9).counters_final
 
 
 def test_rate_and_forecast_use_the_last_half_minute() -> None:

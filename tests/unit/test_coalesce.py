@@ -44,7 +44,7 @@ def test_a_failure_after_another_report_is_not_the_first_report() -> None:
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
-def test_other_attempts_of_one_device_go_in_separate_rounds() -> None:
+def test_other_attempts_of_one_device_go_in_separate_lists() -> None:
     device = DeviceId("a")
     batch = [(device, make_report(S.FAILED, attempt=1)), (device, make_report(S.SUCCESS, attempt=2))]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
@@ -100,6 +100,6 @@ def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
     assert ended_in(tally_of([(one, S.PENDING, S.INSTALLING)])) == set()
 
 
-def test_reports_with_many_invented_attempts_take_few_rounds() -> None:
+def test_reports_with_many_invented_attempts_take_few_lists() -> None:
     batch = [(DeviceId("a"), make_report(S.FAILED, attempt=n)) for n in range(1, 1000)]
     assert len(one_per_execution(batch)) == MAX_ATTEMPTS_PER_BATCH

@@ -40,8 +40,8 @@ def replace_members(api: Api, group: str, devices: Sequence[Device]) -> Any:
     Raises:
         RollwaveError: the API answered with an error.
     """
-    told = _documents(devices)
-    parts = list(_parts(told))
+    documents = _documents(devices)
+    parts = list(_parts(documents))
     if len(parts) == 1:
         return api.put(f"/device-groups/{in_path(group)}", {"device_ids": [], **parts[0]})
     path = f"/device-groups/{in_path(group)}/imports"
@@ -79,10 +79,10 @@ def _documents(devices: Sequence[Device]) -> list[Any]:
     return [device.device_id for device in devices]
 
 
-def _parts(told: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _parts(documents: Sequence[Any]) -> Iterator[dict[str, Any]]:
     part: list[Any] = []
     size = 0
-    for each in told:
+    for each in documents:
         part.append(each)
         size += len(json.dumps(each))
         if len(part) == PART or size >= PART_BYTES:
@@ -134,8 +134,8 @@ class _Bar:
         self._from = time.monotonic() + QUIET
 
     def show(self, received: int) -> None:
-        told = f"{received:,} of {self._devices:,} devices sent"
-        self._progress.update(self._task, description=told, completed=received)
+        sent = f"{received:,} of {self._devices:,} devices sent"
+        self._progress.update(self._task, description=sent, completed=received)
         if time.monotonic() >= self._from:
             self._progress.start()
 

@@ -95,7 +95,7 @@ class Picture:
         self._campaign: RenderableType = Text()
 
     def show(self, look: Look, meter: Meter) -> None:
-        self._events.extend(look.news)
+        self._events.extend(look.to_show)
         self._campaign = Panel(campaign(look, meter), title=f"campaign {look.snapshot.id}", padding=(1, 2))
         self._draw()
 
@@ -114,7 +114,7 @@ class Lines:
         self._last = ""
 
     def show(self, look: Look, _meter: Meter) -> None:
-        for event in look.news:
+        for event in look.to_show:
             say(f"{_clock(event)}  {event.sentence}")
         line = f"{look.snapshot.status}  {counts(look.snapshot)}  ({guardrail(look.snapshot)})"
         if line != self._last:

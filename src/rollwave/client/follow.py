@@ -21,14 +21,14 @@ _OTHER = "other causes"
 class Look:
     """The campaign now, and its events since the last look.
 
-    ``news`` are the events without repetitions: of failures, only the first of each cause. ``causes`` counts the
+    ``to_show`` are the events without repetitions: of failures, only the first of each cause. ``causes`` counts the
     failed attempts seen so far, by cause.
     """
 
     document: dict[str, Any]
     snapshot: Snapshot
     events: Sequence[Event]
-    news: Sequence[Event]
+    to_show: Sequence[Event]
     causes: Counter[str]
 
 
@@ -53,9 +53,9 @@ class Follower:
         answer = self._api.get(f"{self._path}/events", after=self._seen, limit=_PAGE)
         self._seen = answer["next_after"]
         events = [Event.read(each) for each in answer["events"]]
-        news = [event for event in events if self._is_new(event)]
+        to_show = [event for event in events if self._is_new(event)]
         self.meter.see(time.monotonic(), snapshot)
-        return Look(document, snapshot, events, news, self._causes)
+        return Look(document, snapshot, events, to_show, self._causes)
 
     def _is_new(self, event: Event) -> bool:
         cause = event.cause

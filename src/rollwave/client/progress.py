@@ -82,7 +82,7 @@ class Snapshot:
         return self.targeted is not None and not self.over
 
     @property
-    def settled(self) -> bool:
+    def counters_final(self) -> bool:
         """Whether the counters are final."""
         return self.over and self.closed == self.total
 

@@ -95,7 +95,7 @@ def pace(snapshot: Snapshot, meter: Meter) -> Text:
     parts = [f"{snapshot.closed} of {snapshot.total} devices done"]
     if snapshot.waves is not None and snapshot.waves > 1:
         parts.insert(0, f"wave {snapshot.wave + 1} of {snapshot.waves}")
-    if not snapshot.settled:
+    if not snapshot.counters_final:
         parts.append(f"{meter.rate:.1f} a second")
     if (eta := meter.eta(snapshot)) is not None:
         parts.append(f"about {duration(eta)} to go")

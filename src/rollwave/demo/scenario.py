@@ -162,7 +162,7 @@ async def _release(api: Api, artifact: Artifact, display: Display, release: Rele
     while True:
         look = await asyncio.to_thread(follower.look)
         display.watch(look, follower.meter)
-        if look.snapshot.settled or time.monotonic() > deadline:
+        if look.snapshot.counters_final or time.monotonic() > deadline:
             return look.snapshot
         await asyncio.sleep(_POLL_SECONDS)
 

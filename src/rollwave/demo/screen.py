@@ -56,10 +56,10 @@ class Lines:
         self._say(f"\n{title}. {text}")
 
     def watch(self, look: Look, _meter: Meter) -> None:
-        for event in look.news:
+        for event in look.to_show:
             self._say(f"  {_clock(event)}  {event.sentence}")
         line = f"  {look.snapshot.status}: {counts(look.snapshot)} ({guardrail(look.snapshot)})"
-        if line != self._last and (look.snapshot.settled or time.monotonic() >= self._next_counts):
+        if line != self._last and (look.snapshot.counters_final or time.monotonic() >= self._next_counts):
             self._say(line)
             self._last, self._next_counts = line, time.monotonic() + 1.0
 

@@ -1,4 +1,4 @@
-"""Why a campaign's devices wait, and why one device does: what a claim would decide now, asked without its lock."""
+"""Explains why devices of a campaign wait: the decision that a claim would make now, without the campaign's lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rollwave.store.views import MOST_COUNTED, Pending
 
 @dataclass(frozen=True, slots=True)
 class WaitingDevices:
-    """The ``pending`` devices of a campaign at one moment, each counted once: under the first gate closed to it."""
+    """The ``pending`` devices of a campaign at one moment, each counted once, under the first gate closed to it."""
 
     as_of: datetime
     pending: int
@@ -31,10 +31,10 @@ class WaitingDevices:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One device of a campaign: the gates that apply to it, in the order in which they are asked.
+    """One device of a campaign, with the verdicts of the gates that apply to it, in their order.
 
-    ``wave`` is the name of its wave, None where that is not known any more or not yet. ``may_go_at`` is when the last
-    of the closed gates opens (None: nothing tells). ``history`` are its events, oldest first.
+    ``wave``: the name of its wave; None: not known yet, or no longer known. ``may_go_at``: when the last closed gate
+    opens; None: unknown. ``history``: its events, oldest first.
     """
 
     status: ExecutionStatus
@@ -47,10 +47,10 @@ class Explanation:
 
 
 async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int) -> WaitingDevices:
-    """What a campaign's devices wait for.
+    """Count a campaign's PENDING devices by the gate that they wait for.
 
-    Costs what its page does, and at most ``MOST_COUNTED`` entries of an index for the devices that were claimed and not
-    sent to; devices in flight are counted up to the cap, as a claim does.
+    Costs as much as the campaign's page, and reads at most ``MOST_COUNTED`` index entries of claimed devices. Devices
+    in flight are counted up to the cap, as in a claim.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -89,9 +89,9 @@ def _opens(verdict: Verdict) -> float:
 async def explain_device(
     pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, device_id: str
 ) -> Explanation:
-    """Why one device of a campaign is not sent to now, or that it may be.
+    """Explain whether one device of a campaign may be sent to now, and if not, why.
 
-    Finds the device by its key, and counts at most ``MOST_COUNTED`` devices of each queue that go before it.
+    Finds the device by its key, and counts at most ``MOST_COUNTED`` devices before it in each queue.
 
     Raises:
         NotFound: this tenant has no such campaign, or the campaign no such device.
@@ -118,7 +118,7 @@ async def explain_device(
 def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
     if not campaign.waves:
         return None
-    if not device.fresh:  # which place it had is not kept
+    if not device.fresh:  # the position of a device that was sent to is not stored
         return document.wave_name(0, campaign.waves) if campaign.row.wave == 0 and device.attempt else None
     found = document.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
     counted = device.ahead_fresh < MOST_COUNTED or found.up_to is None

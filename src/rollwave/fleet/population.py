@@ -21,7 +21,7 @@ from rollwave.fleet.uplink import DeviceReport
 from rollwave.log import get_logger
 from rollwave.mqtt.payload import Command
 
-_DOWNLOADS_AT_ONCE = 32
+_MAX_DOWNLOADS_IN_PARALLEL = 32
 _log = get_logger("fleet")
 
 Behaviour = Callable[[str, Command], Fault | None]
@@ -55,7 +55,7 @@ class Population:
         self._send = send
         self._states: dict[str, State] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
+        self._downloads = asyncio.Semaphore(_MAX_DOWNLOADS_IN_PARALLEL)
         # No proxy from the environment: a simulation downloads from a local server.
         self._client = httpx2.AsyncClient(timeout=30.0, follow_redirects=True, trust_env=False)
 

@@ -47,9 +47,9 @@ async def get_device(pool: DbPool, grant: Viewer, device_id: DeviceName) -> Devi
 @router.put("/devices/{device_id}", summary="Register a device", responses=problems(409))
 async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None) -> Device:
     """Register a device, or replace its type and attributes."""
-    told = body or DeviceIn()
+    given = body or DeviceIn()
     row = await devices.put_device(
-        pool, grant.tenant_id, device_id, device_type=told.device_type, attributes=told.attributes
+        pool, grant.tenant_id, device_id, device_type=given.device_type, attributes=given.attributes
     )
     return Device.model_validate(row)
 

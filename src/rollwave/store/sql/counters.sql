@@ -3,7 +3,7 @@
 WITH tally AS (
     SELECT * FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[])
         AS t (campaign_id, pending, downloading, installing, succeeded, failed, skipped)
-), held AS (
+), locked AS (
     SELECT c.id FROM ota_campaigns c JOIN tally t ON t.campaign_id = c.id
     WHERE c.tenant_id = $1
     ORDER BY c.id
@@ -13,7 +13,7 @@ UPDATE ota_campaigns c
 SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.failed, 0) + t.failed,
     pending = c.pending + t.pending, downloading = c.downloading + t.downloading,
     installing = c.installing + t.installing, skipped = c.skipped + t.skipped
-FROM tally t JOIN held h ON h.id = t.campaign_id
+FROM tally t JOIN locked h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
           c.abort_min_completed;
@@ -81,16 +81,16 @@ WITH left_behind AS (
 )
 UPDATE ota_device_status d
 SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), heard_attempt = GREATEST(d.attempt, 1),
-    status = CASE WHEN NOT held.finished THEN d.status WHEN held.failed THEN 'FAILED' ELSE 'SUCCESS' END,
-    failed_attempt = CASE WHEN held.sent_since THEN 0
-                          WHEN held.finished AND held.failed THEN GREATEST(d.attempt, 1)
+    status = CASE WHEN NOT locked.finished THEN d.status WHEN locked.failed THEN 'FAILED' ELSE 'SUCCESS' END,
+    failed_attempt = CASE WHEN locked.sent_since THEN 0
+                          WHEN locked.finished AND locked.failed THEN GREATEST(d.attempt, 1)
                           ELSE d.failed_attempt END,
-    failed_reason = CASE WHEN held.sent_since THEN NULL
-                         WHEN held.finished AND held.failed AND NOT held.failed_before THEN 'reported'
+    failed_reason = CASE WHEN locked.sent_since THEN NULL
+                         WHEN locked.finished AND locked.failed AND NOT locked.failed_before THEN 'reported'
                          ELSE d.failed_reason END,
-    error_message = CASE WHEN NOT held.sent_since THEN d.error_message END,
+    error_message = CASE WHEN NOT locked.sent_since THEN d.error_message END,
     started_at = CASE WHEN isfinite(d.started_at) THEN d.started_at ELSE statement_timestamp() END,
-    completed_at = CASE WHEN held.finished THEN d.completed_at END,
+    completed_at = CASE WHEN locked.finished THEN d.completed_at END,
     suspended_before = (
         SELECT c.suspended_for
                -- The present suspension began at active_at; campaigns.activate will add it.
@@ -99,11 +99,12 @@ SET attempt = GREATEST(d.attempt, 1), sent_attempt = GREATEST(d.attempt, 1), hea
         FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2
     ) - CASE WHEN isfinite(d.started_at)
              THEN EXTRACT(epoch FROM statement_timestamp() - d.started_at)::float8 ELSE 0 END,
-    due_at = CASE WHEN NOT held.finished THEN statement_timestamp() + make_interval(secs => $3) END
-FROM (SELECT *, ended AND NOT skipped AS finished, ended AND skipped AS sent_since FROM left_behind) AS held
-WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-RETURNING d.device_id, CASE WHEN held.sent_since THEN 'SKIPPED' ELSE held.status END AS was, d.status AS became, d.attempt,
-          d.error_message, held.failed_before;
+    due_at = CASE WHEN NOT locked.finished THEN statement_timestamp() + make_interval(secs => $3) END
+FROM (SELECT *, ended AND NOT skipped AS finished, ended AND skipped AS sent_since FROM left_behind) AS locked
+WHERE d.tenant_id = $1 AND d.ctid = locked.place
+  AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+RETURNING d.device_id, CASE WHEN locked.sent_since THEN 'SKIPPED' ELSE locked.status END AS was, d.status AS became, d.attempt,
+          d.error_message, locked.failed_before;
 
 -- name: any_left_behind
 SELECT true FROM ota_device_status

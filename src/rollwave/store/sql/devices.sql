@@ -46,17 +46,17 @@ ON CONFLICT DO NOTHING;
 
 -- name: describe_devices
 -- Replace type and attributes of registered devices, ordered by id, so that no two requests deadlock.
-WITH held AS (
+WITH locked AS (
     SELECT d.device_id FROM devices d
     WHERE d.tenant_id = $1 AND d.device_id = ANY ($2::text[])
     ORDER BY d.device_id
     FOR NO KEY UPDATE
 )
 UPDATE devices d
-SET device_type = told.device_type, attributes = told.attributes::jsonb
-FROM unnest($2::text[], $3::text[], $4::text[]) AS told (device_id, device_type, attributes)
-JOIN held ON held.device_id = told.device_id
-WHERE d.tenant_id = $1 AND d.device_id = told.device_id;
+SET device_type = given.device_type, attributes = given.attributes::jsonb
+FROM unnest($2::text[], $3::text[], $4::text[]) AS given (device_id, device_type, attributes)
+JOIN locked ON locked.device_id = given.device_id
+WHERE d.tenant_id = $1 AND d.device_id = given.device_id;
 
 -- name: remove_members
 DELETE FROM device_group_members m

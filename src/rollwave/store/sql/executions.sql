@@ -44,9 +44,10 @@ WITH again AS (
         started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
         completed_at = NULL,
         due_at = statement_timestamp() + make_interval(secs => $5)
-    FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-    RETURNING d.device_id, d.attempt, held.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
+    FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
 ), fresh AS (
     SELECT ctid AS place, campaign_id, device_id, device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
     FROM ota_device_status
@@ -59,16 +60,18 @@ WITH again AS (
     -- A host that set the device back may have left values in the columns after due_at.
     SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5),
         progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL
-    FROM fresh AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-      AND held.addressable
+    FROM fresh AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+      AND locked.addressable
     RETURNING d.device_id, d.attempt
 ), skipped AS (
     UPDATE ota_device_status d
     SET status = 'SKIPPED', error_message = ota_fitting($7), completed_at = statement_timestamp()
-    FROM fresh AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
-      AND NOT held.addressable
+    FROM fresh AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
+      AND NOT locked.addressable
     RETURNING d.device_id, d.attempt
 ), counted AS (
     UPDATE ota_campaigns c
@@ -100,7 +103,7 @@ SELECT device_id, attempt, false FROM skipped;
 -- the campaign was stopped after the lease had ended, or another worker was first.
 WITH sent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
-), held AS (
+), locked AS (
     SELECT d.device_id, d.status
     FROM (SELECT * FROM sent ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
@@ -122,12 +125,12 @@ WITH sent AS (
                        COALESCE(started_at, statement_timestamp())
                        + make_interval(secs => $6 - CASE WHEN started_at IS NULL THEN $7 ELSE suspended_before END))
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-      AND device_id = ANY (ARRAY(SELECT device_id FROM held))
+      AND device_id = ANY (ARRAY(SELECT device_id FROM locked))
     RETURNING device_id
 )
 UPDATE ota_campaigns c
 SET pending = c.pending - moved.devices, downloading = c.downloading + moved.devices
-FROM (SELECT count(*)::int AS devices FROM held
+FROM (SELECT count(*)::int AS devices FROM locked
       WHERE status = 'PENDING' AND (SELECT count(*) FROM marked) > 0) AS moved
 WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 
@@ -137,7 +140,7 @@ WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0;
 -- $7 seconds, so that a refused device does not delay others. Not applied: the lease had ended and another worker has the device.
 WITH unsent AS (
     SELECT * FROM unnest($3::text[], $4::int[]) AS s (device_id, attempt)
-), held AS (
+), locked AS (
     SELECT d.device_id
     FROM (SELECT * FROM unsent ORDER BY device_id COLLATE "C") AS s
     CROSS JOIN LATERAL (
@@ -154,7 +157,7 @@ SET refusals = CASE WHEN $6::text IS NULL THEN refusals ELSE LEAST(refusals + 1,
     due_at = statement_timestamp()
              + make_interval(secs => CASE WHEN $6 IS NULL THEN $5 ELSE LEAST($7, $5 * 2 ^ refusals) END)
 WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
-  AND device_id = ANY (ARRAY(SELECT device_id FROM held));
+  AND device_id = ANY (ARRAY(SELECT device_id FROM locked));
 
 -- name: apply_reports
 -- Apply one report per device. Rows are locked in a fixed order. A row moves only forward (ota_status_rank), and only if the
@@ -178,7 +181,7 @@ WITH report AS MATERIALIZED (
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
     ) AS d
-), held AS MATERIALIZED (
+), locked AS MATERIALIZED (
     SELECT d.number, d.reported, d.progress, d.error, d.reported_attempt, d.campaign_id, d.device_id, d.was, d.attempt,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
            make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
@@ -227,7 +230,7 @@ WITH report AS MATERIALIZED (
         -- The progress timeout times $11, so that not every repeated report has to be written.
         due_at = CASE WHEN ota_status_rank(h.reported) < 3 OR h.retried
                       THEN LEAST(statement_timestamp() + h.progress_timeout * $11, h.last_moment) END
-    FROM held h
+    FROM locked h
     WHERE d.tenant_id = $1 AND d.campaign_id = h.campaign_id AND d.device_id = h.device_id
       AND (d.attempt > 0 OR d.status <> 'PENDING')
       AND (d.completed_at IS NULL OR d.status = 'PENDING')
@@ -243,7 +246,7 @@ WITH report AS MATERIALIZED (
 SELECT h.was, m.became, h.attempt, h.reason,
        m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout
 FROM report r
-LEFT JOIN held h USING (number)
+LEFT JOIN locked h USING (number)
 LEFT JOIN moved m USING (number)
 ORDER BY r.number;
 
@@ -266,8 +269,9 @@ WITH waiting AS (
 ), skipped AS (
     UPDATE ota_device_status d
     SET status = 'SKIPPED', completed_at = statement_timestamp(), due_at = NULL, error_message = ota_fitting($4)
-    FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS held
-    WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id
+    FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS locked
+    WHERE d.tenant_id = $1 AND d.ctid = locked.place
+      AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
     RETURNING d.device_id
 ), counted AS (
     UPDATE ota_campaigns c
@@ -279,7 +283,7 @@ SELECT count(*) FROM skipped;
 
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
--- to the device now, or if its next attempt waits for its delay: then the dispatcher sends it.
+-- to the device now, or if its next attempt waits for its delay: then the next claim sends it.
 SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, c.command,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c

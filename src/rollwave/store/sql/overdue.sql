@@ -13,8 +13,9 @@ WITH misdated AS (
 UPDATE ota_device_status d
 SET due_at = statement_timestamp() + make_interval(secs => CASE WHEN d.status = 'PENDING' THEN 0 ELSE $4 END),
     started_at = LEAST(d.started_at, statement_timestamp())
-FROM misdated AS held
-WHERE d.tenant_id = $1 AND d.ctid = held.place AND d.campaign_id = held.campaign_id AND d.device_id = held.device_id;
+FROM misdated AS locked
+WHERE d.tenant_id = $1 AND d.ctid = locked.place
+  AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id;
 
 -- name: lock_overdue
 -- Lock devices whose deadline passed more than $6 seconds ago. If the campaign sends nothing more ($3), all of them; otherwise
