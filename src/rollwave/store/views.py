@@ -160,6 +160,7 @@ async def pending(
         devices=sum(row["devices"] for row in again),
         pending=sum(row["devices"] for row in again if row["pending"]),
         pending_now=sum(row["devices"] for row in again if row["pending"] and row["goes"]),
+        before_pending=min((row["first_turn"] - 1 for row in again if row["pending"]), default=0),
     )
     return Pending(devices["PENDING"], groups, beyond, due)
 
