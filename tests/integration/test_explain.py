@@ -1,4 +1,4 @@
-"""A claim takes exactly the devices that *explain* says may go now. For every other device, a gate is named (G25)."""
+"""A claim takes exactly the devices that *explain* allows. For every other device, *explain* names a gate (G25)."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, h
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool: Pool, host: Connection) -> None:
+async def test_a_cap_and_a_pace_name_the_gate_of_each_device_that_may_not_go(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 4}
@@ -208,7 +208,7 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
 
 @pytest.mark.parametrize("due_at", ["now()", "NULL"])
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
+async def test_devices_due_at_the_same_moment_are_claimed_in_the_order_of_explain(
     pool: Pool, host: Connection, due_at: str
 ) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=3)
@@ -219,9 +219,7 @@ async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_that_may_go_now_are_counted_without_those_that_retries_go_before(
-    pool: Pool, host: Connection
-) -> None:
+async def test_devices_behind_retries_are_not_counted_as_going_now(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=3)
     await host.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, failed_attempt = 1,"
@@ -281,7 +279,7 @@ async def test_waiting_names_the_attempt_of_the_device_that_is_due_first(pool: P
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_claimed_device_that_cannot_be_addressed_waits_for_no_turn(pool: Pool, host: Connection) -> None:
+async def test_a_claimed_device_that_cannot_be_addressed_is_not_in_the_queue(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host)
     await host.execute(
         "UPDATE ota_device_status SET device_id = 'a/b', attempt = 1, due_at = now() WHERE device_id = 'dev-1'"
@@ -406,9 +404,7 @@ async def test_the_last_device_of_the_queue_is_explained_with_the_number_before_
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_gone(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_device_far_back_in_the_queue_may_go_after_those_before_it(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, 500, rollout_rate=10))
     assert len(await claim(pool, campaign)) == 10
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-500")
@@ -417,7 +413,7 @@ async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_g
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in_the_same_interval(
+async def test_a_host_that_sends_a_whole_tick_at_once_claims_within_the_interval_that_explain_gives(
     pool: Pool, host: Connection
 ) -> None:
     campaign = CampaignId(await insert_campaign(host, 120, rollout_rate=1000))
@@ -433,9 +429,7 @@ async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_too_far_back_to_be_counted_waits_for_its_turn_and_nobody_says_until_when(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_device_too_far_back_in_the_queue_to_be_counted_has_no_known_time(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 2, rollout_rate=10 * MOST_COUNTED))
     await Counters(pool, SETTINGS).count(campaign_ref(campaign))
     counted = await explain_device(pool, SETTINGS, TENANT, campaign, f"dev-{MOST_COUNTED}")

@@ -1,4 +1,4 @@
-"""Which devices a campaign's policy lets go now, why the others wait, and that a claim and *explain* agree (G25)."""
+"""How many devices may be sent to now, why the others wait, and that a claim and *explain* agree (G25)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RUNS = Facts(now=NOW, status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, Non
         (POLICY, replace(RUNS, interval_age=4.0, interval_used=10), GateName.PACE, 6.0),
     ],
 )
-def test_a_closed_gate_lets_nothing_go(
+def test_a_closed_gate_permits_no_device(
     policy: Policy, facts: Facts, gate: GateName, look_again_in: float | None
 ) -> None:
     admission = admit(policy, facts)
@@ -53,13 +53,13 @@ def test_a_closed_gate_lets_nothing_go(
         (replace(POLICY, max_in_flight=5), replace(RUNS, in_flight=5), GateName.IN_FLIGHT),
     ],
 )
-def test_the_wave_and_the_cap_hold_back_first_commands_only(policy: Policy, facts: Facts, gate: GateName) -> None:
+def test_the_wave_and_the_cap_apply_to_first_commands_only(policy: Policy, facts: Facts, gate: GateName) -> None:
     admission = admit(policy, facts)
     assert (admission.tokens, admission.fresh, admission.look_again_in) == (10, 0, None)
     assert [each.gate for each in admission.closed] == [gate]
 
 
-def test_first_commands_are_as_many_as_the_smallest_room() -> None:
+def test_the_smallest_room_limits_first_commands() -> None:
     assert admit(replace(POLICY, max_in_flight=5), replace(RUNS, in_flight=4)).fresh == 1
     assert admit(POLICY, replace(RUNS, wave=Wave(0, 5), sent=3)).fresh == 2
     assert admit(POLICY, RUNS).fresh == 10
@@ -71,7 +71,7 @@ def test_first_commands_are_as_many_as_the_smallest_room() -> None:
         (5, True, False, True),
         (5, True, True, False),
         (4, True, False, False),
-        (4, False, False, True),  # Fewer devices exist than the wave would hold.
+        (4, False, False, True),  # The campaign has fewer devices than the wave allows.
         (0, True, False, False),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_wave_is_finished_once_it_is_full_and_its_devices_have_ended(
     assert admit(POLICY, facts).wave_finished is finished
 
 
-def test_facts_that_were_not_read_finish_no_wave() -> None:
+def test_a_wave_is_not_finished_without_facts_about_its_devices() -> None:
     assert not admit(POLICY, RUNS).wave_finished
 
 
@@ -105,7 +105,7 @@ CLAIMED = DeviceFacts(ExecutionStatus.PENDING, attempt=1, due_in=30.0)
         (replace(NEW, addressable=False), GateName.STATUS, None),
     ],
 )
-def test_a_device_is_held_for_a_reason_of_its_own(device: DeviceFacts, gate: GateName, opens_in: float | None) -> None:
+def test_a_device_may_wait_for_its_own_reason(device: DeviceFacts, gate: GateName, opens_in: float | None) -> None:
     admission = admit(POLICY, RUNS)
     checks = explain(admission, RUNS, device)
     assert [each.gate for each in checks if not each.open] == [gate]
@@ -145,7 +145,7 @@ def test_the_eleventh_device_waits_for_the_pace_when_ten_may_go() -> None:
         (5, 4.0, 17, 6.0),  # The rate was lowered within the interval.
     ],
 )
-def test_a_device_that_others_go_before_may_go_as_many_intervals_later(
+def test_a_device_behind_others_may_go_after_the_intervals_that_they_need(
     ahead: int, age: float | None, used: int, opens_in: float
 ) -> None:
     facts = replace(RUNS, interval_age=age, interval_used=used)
@@ -156,7 +156,7 @@ def test_a_device_that_others_go_before_may_go_as_many_intervals_later(
     assert ("go before it" in pace.text) is (ahead > 0)
 
 
-def test_a_device_that_too_many_go_before_to_be_counted_waits_for_its_turn_without_a_time() -> None:
+def test_a_device_behind_more_devices_than_are_counted_has_no_known_time() -> None:
     facts = replace(RUNS, interval_age=4.0, interval_used=10)
     behind = replace(NEW, ahead=10_000, ahead_fresh=10_000, ahead_counted=False)
     for policy in (POLICY, replace(POLICY, rate=50_000)):
@@ -172,7 +172,7 @@ def test_a_device_that_too_many_go_before_to_be_counted_waits_for_its_turn_witho
     st.integers(0, 400),
     st.integers(0, 1000),
 )
-def test_may_go_at_is_when_claims_that_take_all_they_may_reach_the_device(
+def test_may_go_at_is_the_time_at_which_claims_without_delay_reach_the_device(
     pace: Pace, age_in_intervals: float | None, used: int, ahead: int
 ) -> None:
     age = None if age_in_intervals is None else age_in_intervals * pace.interval
@@ -280,9 +280,7 @@ FACTS = st.builds(
 
 @settings(max_examples=1000)
 @given(POLICIES, FACTS, QUEUES)
-def test_a_device_is_claimed_where_no_gate_is_closed_to_it_and_else_one_is_named(
-    policy: Policy, facts: Facts, queue: Queue
-) -> None:
+def test_a_device_is_claimed_exactly_if_no_gate_is_closed_to_it(policy: Policy, facts: Facts, queue: Queue) -> None:
     admission = admit(policy, facts)
     claimed = queue.claim(admission.tokens, admission.fresh)
     for number, device in enumerate(queue.placed()):

@@ -20,7 +20,7 @@ def every_statement() -> dict[str, str]:
     return {f"{noun}.{name}": sql for noun in nouns for name, sql in load(noun).items()}
 
 
-def test_every_statement_decides_in_the_same_words_whether_a_campaign_is_counted() -> None:
+def test_every_statement_decides_by_the_same_expression_whether_a_campaign_is_counted() -> None:
     found = {
         name: re.findall(r".*(?<!moved\.)skipped [<>]=? 0.*", sql)
         for name, sql in every_statement().items()

@@ -66,7 +66,7 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
 
 
 def _held(facts: Facts, pending: Pending) -> Mapping[GateName, Waiting]:
-    """The claimed devices that wait for a reason of their own."""
+    """The claimed devices that wait for their own reason, by gate."""
     held: dict[GateName, Waiting] = {}
     for group in pending.claimed:
         verdict = gates.own(facts, group.first)
@@ -126,7 +126,7 @@ def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
 
 
 def _device_timeout(campaign: CampaignUnderPolicy) -> float:
-    """Seconds that a device has in all, which include those for which the campaign was suspended."""
+    """The device timeout in seconds, with all suspensions of the campaign added."""
     return campaign.policy.device_timeout + campaign.row.activity.suspended_for
 
 

@@ -139,10 +139,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class DueAgain:
-    """Devices that were claimed before and are due again, which go before those never sent to.
+    """Numbers of devices that were claimed before and are due again. A claim takes them before those never sent to.
 
-    ``devices`` in all, of which ``pending`` are PENDING. Of these, ``pending_now`` may go now, and ``before_pending``
-    devices go before the first.
+    ``devices``: all of them; ``pending``: the PENDING ones; ``pending_now``: those of these allowed in this interval.
     """
 
     devices: int = 0
