@@ -1,4 +1,4 @@
-"""Reads for the API: campaigns with their progress, devices, events. Changes nothing."""
+"""Reads for the API and for *explain*: campaigns with their progress, devices, events. Changes nothing."""
 
 from __future__ import annotations
 

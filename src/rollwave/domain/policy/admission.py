@@ -141,7 +141,8 @@ class Waiting:
 class DueAgain:
     """Numbers of devices that were claimed before and are due again. A claim takes them before those never sent to.
 
-    ``devices``: all of them; ``pending``: the PENDING ones; ``pending_now``: those of these allowed in this interval.
+    ``devices``: all of them; ``pending``: the PENDING ones. Of these, ``pending_now`` may go now; ``before_pending``
+    devices go before the first.
     """
 
     devices: int = 0
