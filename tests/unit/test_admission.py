@@ -112,6 +112,14 @@ def test_a_device_may_wait_for_its_own_reason(device: DeviceFacts, gate: GateNam
     assert may_go_at(checks, NOW) == (None if opens_in is None else NOW + timedelta(seconds=opens_in))
 
 
+def test_a_device_that_was_set_back_is_not_said_to_have_failed() -> None:
+    set_back = DeviceFacts(ExecutionStatus.PENDING, attempt=2, sent_attempt=2, failed_attempt=1, due_in=30.0)
+    verdict = own(RUNS, set_back)
+    assert verdict is not None
+    assert (verdict.gate, verdict.open) == (GateName.BACKOFF, False)
+    assert verdict.text == "attempt 2 was set back to PENDING, and the next one follows after a delay"
+
+
 def test_a_device_that_may_go_has_every_gate_open() -> None:
     checks = explain(admit(POLICY, RUNS), RUNS, NEW)
     assert [each.gate for each in checks] == [
@@ -303,6 +311,14 @@ def test_a_host_that_sends_a_whole_tick_at_once_is_ahead_of_explain_by_less_than
             assert opens - NOW < timedelta(seconds=facts.tick * 2 if (facts.interval_age or 0) < 0 else facts.tick)
 
 
+def test_devices_behind_retries_wait_until_these_have_gone() -> None:
+    policy = replace(POLICY, rate=3)
+    [waiting] = count_waiting(admit(policy, RUNS), RUNS, pending=5, held={}, due=DueAgain(devices=7))
+    assert (waiting.verdict.detail["may_go_now"], waiting.verdict.until) == (0, NOW + timedelta(seconds=20))
+    [waiting] = count_waiting(admit(policy, RUNS), RUNS, pending=5, held={}, due=DueAgain(7, 1, 0, before_pending=4))
+    assert (waiting.verdict.detail["may_go_now"], waiting.verdict.until) == (0, NOW + timedelta(seconds=10))
+
+
 @settings(max_examples=1000)
 @given(POLICIES, FACTS, QUEUES)
 def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_it(
@@ -320,10 +336,14 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
             held[verdict.gate] = Waiting(verdict, before + 1)
     again = {n for n in queue.claim(len(placed), 0) if not placed[n].fresh}
     first = queue.claim(admission.tokens, 0)
+    pending_again = [placed[n] for n in again if placed[n].status is ExecutionStatus.PENDING]
     due = DueAgain(
-        len(again), *(sum(placed[n].status is ExecutionStatus.PENDING for n in each) for each in (again, first))
+        devices=len(again),
+        pending=len(pending_again),
+        pending_now=sum(placed[n].status is ExecutionStatus.PENDING for n in first),
+        before_pending=min((each.ahead for each in pending_again), default=0),
     )
-    found = count_waiting(admission, pending=len(pending), held=held, due=due)
+    found = count_waiting(admission, facts, pending=len(pending), held=held, due=due)
     waiting = {each.verdict.gate: each for each in found}
     assert sum(each.devices for each in waiting.values()) == len(pending)
     expected: dict[GateName, int] = {}
@@ -336,6 +356,14 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
     may_go_now = sum(each.status is ExecutionStatus.PENDING for each in claimed)
     told = [each.verdict.detail["may_go_now"] for each in found if "may_go_now" in each.verdict.detail]
     assert (told or [0]) == [may_go_now]
+    if GateName.PACE in waiting and not may_go_now:
+        closed_by_pace = [
+            check.until
+            for device in pending
+            for check in explain(admission, facts, device)
+            if check.gate is GateName.PACE and not check.open
+        ]
+        assert waiting[GateName.PACE].verdict.until == min(filter(None, closed_by_pace))
 
 
 def test_a_terminal_device_says_how_it_ended() -> None:

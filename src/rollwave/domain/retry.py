@@ -1,4 +1,4 @@
-"""Decides what follows a failed attempt of a device: another attempt after a delay, or ``FAILED``."""
+"""The rules for another attempt after a failed one: reasons, number, delay, total time. SQL applies some of them."""
 
 from __future__ import annotations
 

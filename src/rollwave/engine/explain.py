@@ -61,7 +61,7 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
         admission = admit(campaign.policy, facts)
         device_timeout, tokens = _device_timeout(campaign), admission.tokens
         pending = await views.pending(connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens)
-    waiting = count_waiting(admission, pending=pending.devices, held=_held(facts, pending), due=pending.due)
+    waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
     return WaitingDevices(facts.now, pending.devices, waiting)
 
 

@@ -1,4 +1,4 @@
-"""Stops a campaign if its guardrail trips, a rule cannot be read, or its command cannot be sent."""
+"""Stops a campaign if its guardrail trips, a rule cannot be read, or its command is too large; skips its devices."""
 
 from __future__ import annotations
 

@@ -13,5 +13,5 @@ MAX_STEPS_PER_TICK, SHORTEST_STEP_SECONDS = 20, 0.5
 
 
 def steps_of(tick_interval: float) -> int:
-    """The number of parts in which a worker sends to the devices of a tick of ``tick`` seconds."""
+    """The number of parts in which a worker sends to the devices of a tick of ``tick_interval`` seconds."""
     return max(1, min(MAX_STEPS_PER_TICK, int(tick_interval / SHORTEST_STEP_SECONDS)))

@@ -1,4 +1,4 @@
-"""API keys: ``rollwave.<tenant>.<key id>.<secret>``.
+"""Creates, verifies, lists and revokes API keys: ``rollwave.<tenant>.<key id>.<secret>``.
 
 A key contains its tenant, so it is looked up in a transaction of that tenant, like everything else. The tenant is
 percent-encoded, since a key is sent in an HTTP header.

@@ -1,4 +1,4 @@
-"""Connections and transactions. :func:`tenant_transaction` is the only access to the rows of a tenant."""
+"""Connections and transactions. :func:`tenant_transaction` is the access to the rows of a tenant."""
 
 from __future__ import annotations
 

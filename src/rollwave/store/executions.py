@@ -1,4 +1,4 @@
-"""Execution rows: claiming, marking as sent, applying reports, skipping. Every write is guarded."""
+"""Execution rows: claiming, marking as sent, releasing, applying reports, skipping."""
 
 from __future__ import annotations
 

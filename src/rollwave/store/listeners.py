@@ -1,4 +1,4 @@
-"""Listener slots: a numbered lock that PostgreSQL frees when its holder dies."""
+"""Listener slots: numbered locks that PostgreSQL frees when their holders die; and whether all have listeners."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTINUOUS_SECONDS = 15.0
 
 TAKEOVER_SECONDS = 20.0
 """Seconds without a listener after which nothing more is sent. Another worker takes over from a frozen one before that:
-PostgreSQL releases the frozen worker's lock after ``CONTINUOUS``, and the others try to get it once a second."""
+PostgreSQL releases the frozen worker's lock after ``CONTINUOUS_SECONDS``, and the others try to take it each second."""
 
 _NO_TENANT = "SET LOCAL app.tenant_id = ''"
 

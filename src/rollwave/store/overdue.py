@@ -1,4 +1,4 @@
-"""Executions whose deadline has passed: locking them, then giving them another attempt or failing them."""
+"""Ends attempts: locks overdue executions, and sets the delay before the next attempt or fails the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads for the API: campaigns with their progress, devices, events. Changes nothing."""
+"""Reads for the API and for *explain*: campaigns with their progress, devices, events. Changes nothing."""
 
 from __future__ import annotations
 
@@ -161,6 +161,7 @@ async def pending(
         devices=sum(row["devices"] for row in again),
         pending=sum(row["devices"] for row in again if row["pending"]),
         pending_now=sum(row["devices"] for row in again if row["pending"] and row["goes"]),
+        before_pending=min((row["first_turn"] - 1 for row in again if row["pending"]), default=0),
     )
     return Pending(devices["PENDING"], groups, beyond, due)
 

@@ -1,4 +1,4 @@
-"""Reads a campaign's policy from its row. :func:`read_policy` is the only parser.
+"""The policy of a campaign: guardrail, waves, rate, timeouts, retries. :func:`read_policy` is its only parser.
 
 The policy includes the guardrail, which decides when a campaign stops itself, and the waves, in which its devices are
 sent to. A value that cannot be read is an error here, and the engine pauses the campaign.
@@ -151,7 +151,7 @@ class Policy:
         return self.strategy == Strategy.CANARY
 
     def plan(self, devices: int) -> tuple[Wave, ...]:
-        """The waves of ``total`` devices.
+        """The waves of so many ``devices``.
 
         Raises:
             UnreadableRow: the strategy or its percentage cannot be read.

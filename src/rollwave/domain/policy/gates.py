@@ -169,8 +169,9 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
     until = facts.after(device.due_in) if held and device.due_in is not None else None
     room = 0 if held else None
     if not device.unacknowledged:
-        text = "attempt {} has failed, and the next one follows after a delay"
-        return Verdict(GateName.BACKOFF, room, text.format(device.attempt), until, {"attempt": device.attempt})
+        how = "was set back to PENDING" if device.status is ExecutionStatus.PENDING else "has failed"
+        text = f"attempt {device.attempt} {how}, and the next one follows after a delay"
+        return Verdict(GateName.BACKOFF, room, text, until, {"attempt": device.attempt})
     if device.refused_for is not None:
         detail = {"refused_for": device.refused_for, "attempt": device.attempt}
         return Verdict(GateName.REFUSED, room, broker_refusal.TEXT[device.refused_for], until, detail)

@@ -1,1 +1,1 @@
-"""Everything about a campaign that no report starts: targeting, waves, deadlines, adoption, counters, completion."""
+"""Work for a campaign as a whole: targeting, waves, deadlines, adoption, counters, completion."""

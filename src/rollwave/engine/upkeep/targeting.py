@@ -1,6 +1,6 @@
 """Targets the devices of a campaign: makes executions from the members of its group.
 
-The first ``MAX_DEVICES_PER_BATCH`` devices are targeted in the transaction that creates the campaign (``commands``),
+The first ``MAX_DEVICES_PER_BATCH`` devices are targeted in the transaction that creates the campaign (``operations``),
 which is enough for most groups. For a large group, workers target the others in batches, each in a short transaction
 under the campaign's lock. Until the last batch the campaign is *being targeted*, and nothing else is done for it.
 

@@ -1,4 +1,4 @@
-"""The functions for a host: one tick, the listener, and a loop, over the host's own pool. They raise cancellation only.
+"""The functions for a host: one tick, the listener, and a loop, over the host's own pool. They raise no errors.
 
 A problem with settings, broker, schema or pool is logged once, with its hint, and the work is tried again.
 """
@@ -43,7 +43,7 @@ async def run_ota_campaign_tick(
     registry: CollectorRegistry | None = None,
     trace_id: TraceSource | None = None,
 ) -> None:
-    """Run one tick over all ``RUNNING`` campaigns. Problems are logged, never raised.
+    """Run one tick over all campaigns that are due. Problems are logged, never raised.
 
     Calling it more often than once per tick interval sends nothing extra, since the pace is kept in the database. If an
     interval ends within a twentieth of its length, the tick waits for that, so jitter of the caller loses no tick.
