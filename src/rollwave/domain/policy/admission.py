@@ -182,7 +182,7 @@ def count_waiting(
 
 
 def _in_line(the_pace: Verdict, now: int, until: datetime) -> Verdict:
-    """The pace's verdict on devices of which so many may go ``now``, and if none, the first ``until`` then."""
+    """The pace's verdict for devices of which ``now`` may be sent to now; if none, the first one ``until`` then."""
     if the_pace.open:
         detail = {**the_pace.detail, "may_go_now": now}
         the_pace = replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail=detail)

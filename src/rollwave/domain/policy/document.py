@@ -151,7 +151,7 @@ class Policy:
         return self.strategy == Strategy.CANARY
 
     def plan(self, devices: int) -> tuple[Wave, ...]:
-        """The waves of so many ``devices``.
+        """The waves of a campaign with this number of ``devices``.
 
         Raises:
             UnreadableRow: the strategy or its percentage cannot be read.

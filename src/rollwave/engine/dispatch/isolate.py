@@ -247,7 +247,7 @@ class _SeparateSession:
 
 
 async def _has_ended(session: Session, *, within: float) -> bool:
-    """Whether the session ends ``within`` so many seconds. Its messages end with it."""
+    """Whether the session ends ``within`` this number of seconds. Its messages end with it."""
     try:
         async with asyncio.timeout(within):
             async for _ in session.messages():

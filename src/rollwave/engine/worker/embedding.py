@@ -1,4 +1,4 @@
-"""The functions for a host: one tick, the listener, and a loop, over the host's own pool. They raise no errors.
+"""The functions for a host: one tick, the listener, and a loop, over the host's own pool. They log all errors.
 
 A problem with settings, broker, schema or pool is logged once, with its hint, and the work is tried again.
 """
