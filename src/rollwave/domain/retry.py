@@ -73,7 +73,7 @@ class DeviceTime:
         return delay < self.left
 
     def due_in(self, delay: float) -> float:
-        """Seconds until the next attempt may begin, ``delay``, or until the device timeout is over if that is first."""
+        """Seconds until the next attempt may begin (``delay``), or until the device timeout is over if that is first."""
         return min(delay, self.left)
 
 

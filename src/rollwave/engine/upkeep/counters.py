@@ -139,7 +139,7 @@ class Counters:
     ) -> Stopped | None:
         """Write the state in which a host left a campaign to history, and check the guardrail.
 
-        If nothing was sent, there is nothing to write.
+        Not called if nothing was sent before.
         """
         await events.append(connection, ref.tenant_id, ref.campaign_id, adopted, actor=ENGINE)
         campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)

@@ -42,7 +42,7 @@ GIVE_UP_SECONDS = 5.0
 class Look:
     """The result of one look at a campaign.
 
-    ``stopped`` or ``completed``: this look did that; ``verify``: it may complete after its counters are verified.
+    ``stopped`` or ``completed``: this look did that. ``to_verify``: it may complete once its counters are verified.
     ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's devices are not taken over
     yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by a host. ``idle_seconds``:
     seconds for which there is nothing to send.
