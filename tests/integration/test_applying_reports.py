@@ -66,7 +66,7 @@ async def test_a_canary_too_small_to_be_judged_at_each_report_is_judged_at_its_g
 async def test_a_report_pauses_its_campaign_if_the_guardrail_cannot_be_read(
     pool: Pool, host: Connection, tenants: int
 ) -> None:
-    """Reports of several tenants are written in one transaction. It judges no guardrail of which it is unsure."""
+    """Reports of several tenants are written in one transaction."""
     names = ["north", "south", "west"][:tenants]
     ids = {tenant: await insert_campaign(host, 4, tenant=tenant) for tenant in names}
     for campaign in ids.values():

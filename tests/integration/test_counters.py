@@ -215,7 +215,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
     return waits
 
 
-async def test_of_two_workers_that_find_one_difference_one_repairs_it(pool: Pool, host: Connection) -> None:
+async def test_two_workers_that_find_the_same_difference_repair_it_once(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 4)
     await counted_as(host, pending=1)
     async with tenant_transaction(pool, "north") as connection:

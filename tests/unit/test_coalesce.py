@@ -59,7 +59,7 @@ reports = st.builds(
 
 
 @given(st.lists(st.tuples(st.sampled_from([DeviceId("a"), DeviceId("b")]), reports)))
-def test_a_round_has_an_execution_once_and_no_later_state_is_lost(
+def test_a_list_has_an_execution_once_and_no_later_state_is_lost(
     batch: list[tuple[DeviceId, Report]],
 ) -> None:
     result = one_per_execution(batch)
