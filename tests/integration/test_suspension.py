@@ -182,6 +182,26 @@ async def test_time_in_which_nothing_may_be_sent_does_not_count_towards_deadline
 
 
 @pytest.mark.usefixtures("listener_subscribed")
+@pytest.mark.parametrize(
+    ("column", "seconds_ago"),
+    [("listening_since", HOUR / 2 - 60), ("subscribed_at", 0)],
+    ids=["absent within the timeout", "has just subscribed"],
+)
+async def test_a_device_is_not_silent_before_a_listener_would_have_received_its_report(
+    pool: Pool, host: Connection, column: str, seconds_ago: float
+) -> None:
+    campaign = await running_campaign(host, pool)
+    await move_times_back(host, campaign, HOUR / 2 + 60, looked_at=True)
+    since = f"UPDATE rollwave_listener_slots SET {column} = now() - make_interval(secs => $1)"
+    await host.execute(since, seconds_ago)
+    await look(pool, campaign)
+    assert await attempts_failed(host) == 0
+    await host.execute(since, float(DAY))
+    await look(pool, campaign)
+    assert await attempts_failed(host) == 2
+
+
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_host_that_ticks_once_a_minute_finds_silent_devices(pool: Pool, host: Connection) -> None:
     campaign = await running_campaign(host, pool)
     for _ in range(32):
