@@ -71,6 +71,10 @@ RANK: Mapping[ExecutionStatus, int] = MappingProxyType(
 )
 """How far along a state is; the SQL function ``ota_status_rank`` is this table."""
 
+LEEWAY = 0.1
+"""Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it, so that
+repetitions may be dropped for as long after a stored report, and no deadline comes too early."""
+
 
 def may_move(status: ExecutionStatus, cause: Cause, to: ExecutionStatus) -> bool:
     """Whether the table lets ``cause`` move an execution from ``status`` to ``to``."""

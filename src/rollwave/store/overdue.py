@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId
@@ -63,24 +64,34 @@ async def lock_overdue(
     ]
 
 
+class Postponed(NamedTuple):
+    """A device whose attempt failed for a reason. It may be sent the next one after ``delay`` seconds."""
+
+    device_id: DeviceId
+    reason: Reason
+    delay: float
+
+
+class Failed(NamedTuple):
+    """A device that failed for good, with the message that an operator reads."""
+
+    device_id: DeviceId
+    reason: Reason
+    message: str
+
+
 async def postpone(
-    connection: Connection,
-    campaign: Campaign,
-    failed: Sequence[tuple[DeviceId, Reason, float]],
-    *,
-    device_timeout: float,
+    connection: Connection, campaign: Campaign, failed: Sequence[Postponed], *, device_timeout: float
 ) -> None:
-    """End the attempt of each device, for a reason; the next one may follow after so many seconds.
+    """End the attempt of each device. Its row is locked and in progress, so every change is applied.
 
-    The transaction holds the rows, in progress, so that nothing of it goes unapplied.
-
-    Where the time that a device has ``device_timeout`` ends before that, it is overdue at the end of it.
+    If the ``device_timeout`` (seconds) ends before the delay, the device is overdue at its end.
     """
     device_timeout += campaign.activity.suspended_for
     rows = [(campaign.tenant_id, campaign.id, *each, device_timeout) for each in failed]
     await connection.executemany(_sql["postpone"], rows)
 
 
-async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
-    """Fail each device, for a reason and with a message. The transaction holds the rows, in progress."""
+async def fail(connection: Connection, campaign: Campaign, failed: Sequence[Failed]) -> None:
+    """Fail each device for good. Its row is locked and in progress."""
     await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])

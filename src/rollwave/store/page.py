@@ -8,14 +8,14 @@ from typing import Any
 
 import asyncpg
 
-from rollwave.store.moments import with_moments
+from rollwave.store.moments import Document, with_moments
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """``rows`` of ``total`` in all. ``next_cursor`` asks for the next page; None: this was the last one."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Document]
     total: int
     next_cursor: Any
 

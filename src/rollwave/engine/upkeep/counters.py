@@ -42,7 +42,7 @@ _log = get_logger("upkeep")
 CLOCK_SET_BACK_MARGIN = 1.2
 """A row that is due later than this many times the longest wait was dated before the database's clock was set back.
 
-More than 1 + ``domain.reports.outcome.LEEWAY``, by which deadlines are later than the silence that is allowed.
+More than 1 + ``domain.execution.LEEWAY``, by which deadlines are later than the silence that is allowed.
 """
 
 MAX_ADOPTED_PER_LOOK = 10_000
