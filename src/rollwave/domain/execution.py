@@ -74,8 +74,3 @@ RANK: Mapping[ExecutionStatus, int] = MappingProxyType(
 LEEWAY = 0.1
 """Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it, so that
 repetitions may be dropped for as long after a stored report, and no deadline comes too early."""
-
-
-def may_move(status: ExecutionStatus, cause: Cause, to: ExecutionStatus) -> bool:
-    """Whether the table lets ``cause`` move an execution from ``status`` to ``to``."""
-    return to in TRANSITIONS.get((status, cause), frozenset())
