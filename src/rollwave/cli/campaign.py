@@ -89,17 +89,17 @@ def create(
             from rollwave.cli.targeting import wait_until_targeted
 
             made = wait_until_targeted(api, made["id"], timeout=timeout)
-    if output is Format.JSON:
-        print_json(made)
-    else:
-        _say_created(made, chosen)
+    _print_created(made, chosen, output)
     if made["status"] == CampaignStatus.ABORTED:
         raise typer.Exit(3)
     if waited_for and made["targeted_devices"] is not None:
         raise typer.Exit(4)
 
 
-def _say_created(made: Mapping[str, Any], firmware: Row) -> None:
+def _print_created(made: Mapping[str, Any], firmware: Row, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(made)
+        return
     rest = made.get("targeted_devices")
     so_far = f", {rest:,} of them targeted so far" if rest is not None else ""
     say(f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}{so_far}")
