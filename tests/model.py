@@ -335,8 +335,8 @@ class Model:
         if self.active_since is not None:
             self.active_at = self.now
 
-    def conduct(self) -> None:
-        """Look after the campaign: deadlines, gates, completion and the end of an aborted campaign."""
+    def conduct(self, *, winds_down: bool = True) -> None:
+        """Look after the campaign: deadlines, gates, completion, and if it ``winds_down`` the end of an aborted one."""
         if self.status in ("RUNNING", "PAUSED"):
             deadlines_run = self._deadlines_run()
             ended = self._adopt()
@@ -353,7 +353,7 @@ class Model:
             self._adopt()
             if deadlines_run:
                 self._sweep(everyone=True)
-            if not self.wound_down and not any(each.waiting or each.open for each in self.devices):
+            if winds_down and not self.wound_down and not any(each.waiting or each.open for each in self.devices):
                 self.reconcile()
                 self._deadlines_run()
                 self.wound_down = True
@@ -447,9 +447,12 @@ class Model:
     def _go_on(self) -> None:
         if not self._wave_is_over():
             return
+        waiting = any(each.waiting for each in self.devices)
         self.reconcile_and_judge()
         if self.status == "ABORTED":
-            self.conduct()  # The same look winds down what it finds on repaired counters.
+            # The same look winds it down on the repaired counters. If the abort skipped devices, that is left to the
+            # next look, since rows have changed after they were compared.
+            self.conduct(winds_down=not waiting)
         elif self._wave_is_over():  # This uses the repaired counters, too.
             self._conclude()
 

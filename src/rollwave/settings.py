@@ -133,7 +133,7 @@ class Settings(Environment):
         alias="OTA_MAX_ATTEMPTS",
         ge=1,
         le=100,
-        description="Maximum number of times that a silent device is sent the command. A campaign may set its own.",
+        description="Maximum number of attempts per device. A campaign may set its own.",
     )
     lease: float = Field(
         30.0,

@@ -33,21 +33,36 @@ from tests.servers import Mosquitto
 
 WORKERS, BATCH, DEVICES, TRIALS = 2, 4, 40, 120
 PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
-LATEST = 0.04
-"""The maximum number of seconds between the start and the stop of a campaign. Sending all commands takes longer."""
+IN_A_TRANSACTION = (Failpoint.CLAIM_WRITTEN, Failpoint.MARK_WRITTEN)
+MOMENTS = [*IN_A_TRANSACTION, Failpoint.CLAIMED, Failpoint.PUBLISHING, Failpoint.PUBLISHED, Failpoint.MARKED]
+TIMES_REACHED = 8
+"""Two workers that send all commands of a campaign reach each of the moments more often."""
 
 
-@pytest.fixture
-def random_delays() -> Iterator[random.Random]:
-    """Make workers sleep for a random time at some failpoints."""
-    random_delays = random.Random(6)
+class Moment:
+    """A random moment while a campaign is sent. The worker that reaches it waits there for the stop.
 
-    async def sleep_at_random(point: Failpoint) -> None:
-        if point in PAUSES:
-            await asyncio.sleep(random_delays.choice([0, 0.002, 0.02]))
+    It does not wait in a transaction, whose locks would hold up the stop. At other moments workers sleep for a random
+    time.
+    """
 
-    failpoints.arm(sleep_at_random)
-    yield random_delays
+    def __init__(self, point: Failpoint, dice: random.Random) -> None:
+        self.reached, self.stopped = asyncio.Event(), asyncio.Event()
+        self._point, self._dice, self._left = point, dice, dice.randint(1, TIMES_REACHED)
+
+    async def meet(self, point: Failpoint) -> None:
+        self._left -= point is self._point
+        if self._left == 0 and not self.reached.is_set():
+            self.reached.set()
+            if point not in IN_A_TRANSACTION:
+                await self.stopped.wait()
+        elif point in PAUSES:
+            await asyncio.sleep(self._dice.choice([0, 0.002, 0.02]))
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
     failpoints.arm(None)
 
 
@@ -87,10 +102,10 @@ async def command_stream(mosquitto: Mosquitto) -> AsyncIterator[CommandStream]:
 
 
 async def test_after_a_stop_each_worker_sends_at_most_one_batch(
-    database: str, mosquitto: Mosquitto, command_stream: CommandStream, random_delays: random.Random
+    database: str, mosquitto: Mosquitto, command_stream: CommandStream
 ) -> None:
     settings = Settings(ROLLWAVE_CLAIM_BATCH=BATCH)
-    after: list[int] = []
+    dice = random.Random(6)
     paused = 0
     async with AsyncExitStack() as stack:
         host = await stack.enter_async_context(connect(database))
@@ -101,22 +116,25 @@ async def test_after_a_stop_each_worker_sends_at_most_one_batch(
             session = await stack.enter_async_context(CommandSession(Broker.from_url(mosquitto.url)))
             workers.append(make_dispatch(pool, session, settings))
         for number in range(TRIALS):
+            point = MOMENTS[number // 2 % len(MOMENTS)]
+            moment = Moment(point, dice)
+            failpoints.arm(moment.meet)
             campaign = await insert_campaign(host, DEVICES, rollout_rate=1000)
             sending = [asyncio.create_task(each.dispatch(campaign_ref(campaign))) for each in workers]
-            await asyncio.sleep(random_delays.uniform(0, LATEST))
+            await asyncio.wait_for(moment.reached.wait(), 30)
             paused, stop = (paused, abort_campaign) if number % 2 else (campaign, pause_campaign)
             await stop(pool, TENANT, campaign, actor="test")
             before = await command_stream.until(await command_stream.mark())
+            moment.stopped.set()
             await asyncio.gather(*sending)
             late = await command_stream.until(await command_stream.mark())
-            after.append(len(late))
             assert len(late) <= WORKERS * BATCH, f"trial {number}: {len(before)} before, {late} after the stop"
+            assert late or point is not Failpoint.PUBLISHING, "stopped in the middle of a batch"
             await workers[0].dispatch(campaign_ref(campaign))  # This worker does not know about the stop.
             assert await command_stream.until(await command_stream.mark()) == []
             if number % 2:
                 await skip_rest(pool, campaign_ref(campaign))
             await stands_as_sent(host, campaign, {*before, *late}, "SKIPPED" if number % 2 else "PENDING")
-        assert sum(each > 0 for each in after) > TRIALS / 5, "many campaigns were stopped in the middle of a batch"
         await start_campaign(pool, TENANT, paused, actor="test")
         await asyncio.gather(*(each.dispatch(campaign_ref(paused)) for each in workers))
         await stands_as_sent(host, paused, {f"dev-{each}" for each in range(1, DEVICES + 1)}, "PENDING")

@@ -12,6 +12,7 @@ import pytest
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.admission import Waiting
 from rollwave.domain.policy.gates import GateName
 from rollwave.engine.explain import explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
@@ -81,7 +82,16 @@ async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[Ga
         if found.status is ExecutionStatus.PENDING
     )
     assert counted == Counter(first_closed)
+    may_go_now = [found for found in explained.values() if found.may_go_now and found.status is ExecutionStatus.PENDING]
+    assert sum(_may_go_now(each) for each in waiting.waiting) == len(may_go_now)
     return counted
+
+
+def _may_go_now(waiting: Waiting) -> int:
+    number = waiting.verdict.detail.get("may_go_now", 0)
+    assert isinstance(number, int)
+    assert waiting.verdict.gate is GateName.PACE or not number
+    return number
 
 
 @pytest.mark.parametrize(
@@ -183,6 +193,90 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
     await reasons(pool, host, campaign)
 
 
+@pytest.mark.parametrize("due_at", ["now()", "NULL"])
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
+    pool: Pool, host: Connection, due_at: str
+) -> None:
+    campaign = await counted_campaign(pool, host, rollout_rate=3)
+    for device in DEVICES:
+        await host.execute("UPDATE ota_device_status SET attempt = 1 WHERE device_id = $1", device)
+    await host.execute(f"UPDATE ota_device_status SET due_at = {due_at}")
+    await reasons(pool, host, campaign)
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_devices_that_may_go_now_are_counted_without_those_that_retries_go_before(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await counted_campaign(pool, host, rollout_rate=3)
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, failed_attempt = 1,"
+        " failed_reason = 'no_answer', started_at = now(), due_at = now() WHERE device_id IN ('dev-4', 'dev-5')"
+    )
+    await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
+    [waiting] = (await waiting_devices(pool, SETTINGS, TENANT, campaign)).waiting
+    assert (waiting.devices, waiting.verdict.detail["may_go_now"]) == (13, 1)
+    await reasons(pool, host, campaign)
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_claimed_devices_behind_too_many_in_progress_are_counted_as_not_looked_at(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 20))
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, started_at = now(),"
+        " due_at = now() + interval '100 s'"
+    )
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'PENDING', sent_attempt = 0, refused_for = 'rejected',"
+        " due_at = now() + interval '500 s' WHERE device_id IN ('dev-1', 'dev-2')"
+    )
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'PENDING', sent_attempt = 0, due_at = now() + interval '20 s'"
+        " WHERE device_id = 'dev-3'"
+    )
+    await host.execute("UPDATE ota_campaigns SET sent = $1", MOST_COUNTED + 20)
+    await Counters(pool, SETTINGS).count(campaign_ref(campaign))
+    found = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    [waiting] = found.waiting
+    assert (found.pending, waiting.devices, waiting.verdict.gate) == (3, 3, GateName.LEASE)
+    assert waiting.verdict.detail["not_looked_at"] == 2
+    assert waiting.verdict.text == "a worker is sending to it; not looked at: 2 of the claimed devices"
+    assert waiting.verdict.until is not None
+    assert waiting.verdict.until - found.as_of < timedelta(seconds=21)
+    await host.execute("UPDATE ota_device_status SET due_at = now() + interval '500 s' WHERE device_id = 'dev-3'")
+    [waiting] = (await waiting_devices(pool, SETTINGS, TENANT, campaign)).waiting
+    assert (waiting.devices, waiting.verdict.gate, waiting.verdict.until) == (3, GateName.LEASE, None)
+    assert waiting.verdict.text == "not looked at: 3 of the claimed devices"
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_waiting_names_the_attempt_of_the_device_that_is_due_first(pool: Pool, host: Connection) -> None:
+    campaign = await counted_campaign(pool, host)
+    await host.execute(
+        "UPDATE ota_device_status SET attempt = 3, sent_attempt = 2, due_at = now() + interval '20 s'"
+        " WHERE device_id = 'dev-1'"
+    )
+    await host.execute(
+        "UPDATE ota_device_status SET attempt = 2, sent_attempt = 1, due_at = now() + interval '10 s'"
+        " WHERE device_id = 'dev-2'"
+    )
+    waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    assert [each.verdict.detail for each in waiting.waiting if each.verdict.gate is GateName.LEASE] == [{"attempt": 2}]
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_a_claimed_device_that_cannot_be_addressed_waits_for_no_turn(pool: Pool, host: Connection) -> None:
+    campaign = await counted_campaign(pool, host)
+    await host.execute(
+        "UPDATE ota_device_status SET device_id = 'a/b', attempt = 1, due_at = now() WHERE device_id = 'dev-1'"
+    )
+    waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    assert {each.verdict.gate: each.devices for each in waiting.waiting} == {GateName.STATUS: 1, GateName.PACE: 14}
+
+
 @pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_that_has_ended_says_how(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host)
@@ -260,6 +354,22 @@ async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_g
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-500")
     waits = (found.may_go_at or datetime.max.replace(tzinfo=UTC)) - datetime.now(UTC)
     assert timedelta(seconds=470) < waits < timedelta(seconds=490)
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in_the_same_interval(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = CampaignId(await insert_campaign(host, 120, rollout_rate=1000))
+    await Counters(pool, SETTINGS).count(campaign_ref(campaign))
+    waiting = await waiting_devices(pool, SETTINGS, TENANT, campaign)
+    assert [each.verdict.detail["may_go_now"] for each in waiting.waiting] == [50], "a step of a worker's"
+    last = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-120")
+    assert [check.gate for check in last.checks if not check.open] == [GateName.PACE]
+    assert last.may_go_at is not None
+    assert last.may_go_at - waiting.as_of < timedelta(seconds=SETTINGS.tick_interval)
+    claims = make_claims(pool, SETTINGS, steps=1)
+    assert len((await claims.claim(campaign_ref(campaign))).commands) == 120
 
 
 @pytest.mark.usefixtures("listener_subscribed")

@@ -29,7 +29,7 @@ from tests.engine import (
     wait_until_ended,
     worker,
 )
-from tests.proxy import PUBLISH, Do, Packet, Proxy, proxy, publishing
+from tests.proxy import PUBACK, PUBLISH, Do, Packet, Proxy, proxy, publishing, to_client
 from tests.servers import Mosquitto
 from tests.support import eventually
 
@@ -371,6 +371,22 @@ async def test_isolation_sends_nothing_after_the_lease(
     assert [name for name, at in seen.at if at > began + lease + 0.5] == []
     assert len(seen.at) < len(mqtt_proxy.published), "test messages were published"
     assert len(await refused(host)) < 20, "the lease ended before all were tried"
+
+
+@pytest.mark.usefixtures("listener_subscribed")
+@pytest.mark.parametrize("isolated", [False, True])
+async def test_a_silent_broker_is_waited_for_no_longer_than_the_lease(
+    pool: Pool, host: Connection, mqtt_proxy: Proxy, command_session: CommandSession, isolated: bool
+) -> None:
+    """After the lease another worker may have the devices. ``isolated``: the first session has ended over a device."""
+    if isolated:
+        mqtt_proxy.rules.append(publishing(is_bad, Do.RESET))
+    mqtt_proxy.rules.append(to_client(PUBACK, Do.DROP))
+    campaign = await insert_campaign(host, ["bad-1", "dev-2"])
+    await command_session.session()
+    settings = Settings(ROLLWAVE_LEASE=2, ROLLWAVE_PUBLISH_TIMEOUT=60)
+    async with asyncio.timeout(20):
+        await make_dispatch(pool, command_session, settings, turn_seconds=0.0).dispatch(campaign_ref(campaign))
 
 
 @pytest.mark.usefixtures("listener_subscribed")

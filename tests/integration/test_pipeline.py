@@ -189,6 +189,43 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
     await assert_only_sent(host, campaign, 2 * BATCH)
 
 
+async def test_a_campaign_that_no_listener_hears_sends_only_what_was_already_handed_over(
+    host: Connection, received: ReceivedCommands, answers: HeldFailpoint, dispatching: Dispatch
+) -> None:
+    campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
+    sending = asyncio.create_task(dispatching.dispatch(campaign_ref(campaign)))
+    assert await received.next(BATCH) == NAMES[:BATCH]
+    await eventually(lambda: claimed(host, 2 * BATCH), what="claimed ahead")
+    await host.execute("DELETE FROM rollwave_listener_slots")
+    answers.release()
+    await sending
+    assert await received.so_far() == []
+    await assert_only_sent(host, campaign, BATCH)
+
+
+@pytest.mark.parametrize("devices", [1, DEVICES])
+async def test_a_batch_whose_lease_has_ended_is_not_sent(
+    pool: Pool, host: Connection, received: ReceivedCommands, command_session: CommandSession, devices: int
+) -> None:
+    """After the lease another worker may have the devices."""
+    campaign = await insert_campaign(host, NAMES[:devices], rollout_rate=1000)
+    ended = "SELECT bool_and(due_at < now()) FROM ota_device_status"
+
+    async def outlast_the_lease(point: Failpoint) -> None:
+        if point is Failpoint.CLAIMED:
+            await eventually(lambda: host.fetchval(ended), what="the lease has ended")
+
+    await command_session.session()
+    failpoints.arm(outlast_the_lease)
+    try:
+        dispatching = make_dispatch(pool, command_session, Settings(ROLLWAVE_LEASE=1), turn_seconds=0.0)
+        await dispatching.dispatch(campaign_ref(campaign))
+    finally:
+        failpoints.arm(None)
+    assert await received.so_far() == []
+    assert await breakdown(host, campaign) == {"PENDING": devices}
+
+
 @pytest.mark.parametrize("asked", [1, 2], ids=["within a batch", "between batches"])
 async def test_claims_are_released_when_the_status_query_fails(
     pool: Pool, host: Connection, received: ReceivedCommands, command_session: CommandSession, asked: int

@@ -339,7 +339,7 @@ async def looked_at(pool: Pool, large_campaign: CampaignId) -> None:
     await views.campaign(pool, "north", large_campaign)
     await views.devices(pool, "north", large_campaign, status=None, limit=ROWS, cursor="device-2")
     async with tenant_transaction(pool, "north", queues=True) as connection:
-        await views.pending(connection, "north", large_campaign)
+        await views.pending(connection, "north", large_campaign, device_timeout=600, tokens=ROWS)
         await views.device(connection, "north", large_campaign, f"device-{LARGE_CAMPAIGN}", device_timeout=600)
     for _ in range(6):  # Then PostgreSQL considers a generic plan for any status.
         for status in views.LOOKED_FOR:

@@ -567,3 +567,23 @@ def test_the_engine_and_the_reference_model_agree(world: World) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_repaired_counters_abort_a_campaign_and_the_next_look_winds_it_down(world: World) -> None:
+    """A run that the search has found: the abort skips a device after the rows were compared."""
+
+    class Here(Campaign):
+        pass
+
+    Here.world = world
+    run = Here()
+    policy = Policy(1, 0.5, 1, None, 30.0, 1, frozenset())
+    run.written_by_a_host(policy=policy, count=3, unsendable=(1,), status="RUNNING", ticks=1, counted=False)
+    for number in (0, 17):
+        run.host_sets_a_device(number=number, status="FAILED")
+    run.conduct()
+    run.database_and_model_agree()
+    assert (run.model.status, run.model.wound_down) == ("ABORTED", False)
+    run.conduct()
+    run.database_and_model_agree()
+    assert run.model.wound_down

@@ -28,7 +28,16 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
-from tests.engine import TENANT, Connection, campaign_row, claim_commands, connect, device_row, insert_campaign
+from tests.engine import (
+    TENANT,
+    Connection,
+    breakdown,
+    campaign_row,
+    claim_commands,
+    connect,
+    device_row,
+    insert_campaign,
+)
 
 S, C, A = ExecutionStatus, Cause, Action
 SETTINGS = Settings()
@@ -184,6 +193,22 @@ async def test_a_command_that_the_broker_never_accepted_is_not_counted_as_silenc
             await deadlines.sweep(connection, campaign, under_policy(campaign, SETTINGS).policy, sends_on=True)
         assert await device_row(host, number, "dev-1") == row
     assert not await host.fetchval("SELECT count(*) FROM ota_campaign_history")
+
+
+async def test_a_stop_skips_a_device_that_is_being_sent_to_only_after_its_lease(host: Connection, pool: Pool) -> None:
+    campaign = CampaignId(await insert_campaign(host, 2))
+
+    async def skip() -> int:
+        async with tenant_transaction(pool, TENANT) as connection:
+            return await executions.skip_unsent(connection, TENANT, campaign, limit=9, reason="stopped")
+
+    async with tenant_transaction(pool, TENANT) as connection:
+        await claim_commands(connection, await campaigns.lock(connection, TENANT, campaign), tokens=1, fresh=1)
+    assert await skip() == 1
+    assert await breakdown(host, campaign) == {"PENDING": 1, "SKIPPED": 1}
+    await host.execute("UPDATE ota_device_status SET due_at = now() - interval '1 s' WHERE status = 'PENDING'")
+    assert await skip() == 1
+    assert await breakdown(host, campaign) == {"SKIPPED": 2}
 
 
 async def test_the_state_order_in_sql_is_the_tables(host: Connection) -> None:

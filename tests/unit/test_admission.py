@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.admission import DueAgain, Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.document import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
@@ -285,23 +285,48 @@ def test_a_device_is_claimed_where_no_gate_is_closed_to_it_and_else_one_is_named
         assert (may_go_at(checks, NOW) == NOW) is (number in claimed) or closed
 
 
+@settings(max_examples=500)
+@given(st.integers(1, 3000), FACTS, QUEUES)
+def test_a_host_that_sends_a_whole_tick_at_once_is_ahead_of_explain_by_less_than_an_interval(
+    rate: int, facts: Facts, queue: Queue
+) -> None:
+    policy = replace(POLICY, rate=rate)
+    host = admit(policy, replace(facts, steps=1))
+    claimed = queue.claim(host.tokens, host.fresh)
+    admission = admit(policy, facts)
+    for number, device in enumerate(queue.placed()):
+        checks = explain(admission, facts, device)
+        closed = [each for each in checks if not each.open]
+        assert closed or number in claimed
+        if closed and number in claimed:
+            assert [each.gate for each in closed] == [GateName.PACE]
+            opens = may_go_at(checks, NOW)
+            assert opens is not None
+            assert opens - NOW < timedelta(seconds=facts.tick * 2 if (facts.interval_age or 0) < 0 else facts.tick)
+
+
 @settings(max_examples=1000)
 @given(POLICIES, FACTS, QUEUES)
 def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_it(
     policy: Policy, facts: Facts, queue: Queue
 ) -> None:
     admission = admit(policy, facts)
-    pending = [d for d in queue.placed() if d.status is ExecutionStatus.PENDING and d.addressable]
-    queue = Queue(tuple(pending))
-    pending = queue.placed()
+    queue = Queue(tuple(d for d in queue.devices if d.addressable))
+    placed = queue.placed()
+    pending = [d for d in placed if d.status is ExecutionStatus.PENDING]
     held: dict[GateName, Waiting] = {}
     for device in pending:
         verdict = own(facts, device)
         if verdict is not None and not verdict.open:
             before = held[verdict.gate].devices if verdict.gate in held else 0
             held[verdict.gate] = Waiting(verdict, before + 1)
-    due = sum(not d.fresh for d in pending) - sum(each.devices for each in held.values())
-    waiting = {each.verdict.gate: each for each in count_waiting(admission, pending=len(pending), held=held, due=due)}
+    again = {n for n in queue.claim(len(placed), 0) if not placed[n].fresh}
+    first = queue.claim(admission.tokens, 0)
+    due = DueAgain(
+        len(again), *(sum(placed[n].status is ExecutionStatus.PENDING for n in each) for each in (again, first))
+    )
+    found = count_waiting(admission, pending=len(pending), held=held, due=due)
+    waiting = {each.verdict.gate: each for each in found}
     assert sum(each.devices for each in waiting.values()) == len(pending)
     expected: dict[GateName, int] = {}
     for device in pending:
@@ -309,6 +334,10 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
         gate = GateName.PACE if closed is None else closed.gate
         expected[gate] = expected.get(gate, 0) + 1
     assert {gate: each.devices for gate, each in waiting.items()} == expected
+    claimed = [placed[n] for n in queue.claim(admission.tokens, admission.fresh)]
+    may_go_now = sum(each.status is ExecutionStatus.PENDING for each in claimed)
+    told = [each.verdict.detail["may_go_now"] for each in found if "may_go_now" in each.verdict.detail]
+    assert (told or [0]) == [may_go_now]
 
 
 def test_a_terminal_device_says_how_it_ended() -> None:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from rollwave.domain.policy.gates import GateName
 from rollwave.domain.reports.outcome import Outcome
 from rollwave.settings import Settings
@@ -91,6 +93,21 @@ def test_every_sql_statement_that_the_architecture_page_names_is_there() -> None
     }
     assert named
     assert [each for each in named if each not in there] == []
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/architecture.md", "docs/glossary.md", "docs/reference/gates.md", "CONTRIBUTING.md"]
+)
+def test_every_name_of_the_code_that_a_page_for_contributors_uses_is_in_the_code(page: str) -> None:
+    folders = (SOURCE, ROOT / "tests", ROOT / "scripts")
+    files = [path for folder in folders for path in folder.rglob("*.*") if path.suffix in (".py", ".sql")]
+    there = {path.name for path in files} | {"pyproject.toml"}
+    for path in files:
+        if path.name != Path(__file__).name:
+            there |= set(re.findall(r"\w+", path.read_text("utf-8")))
+    named = set(re.findall(r"`(\w+(?:\.\w+)*)`", (ROOT / page).read_text("utf-8")))
+    unknown = {name for name in named if name not in there and not set(name.split(".")) <= there}
+    assert unknown == set()
 
 
 def test_every_guarantee_names_an_existing_test() -> None:

@@ -1,22 +1,22 @@
-"""Why the broker does not take one device's command, while it takes others."""
+"""The reasons for which the broker refuses one device's command while it accepts others."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 LONGEST_REFUSAL_SECONDS = 600.0
-"""Seconds that a device which the broker refuses waits before its command is tried again, at most."""
+"""Maximum delay before the next try for a device whose command the broker refuses."""
 
 
 class Refusal(StrEnum):
-    """What is stored of a device that waits for it (``refused_for``), until a command of its own is taken."""
+    """The reason stored in ``refused_for`` until the broker accepts a command of the device."""
 
     REJECTED = "rejected"
-    """The broker answers that it does not take the command: an ACL, or a quota."""
+    """The broker refuses the command with a reason code, because of an ACL or a quota."""
     CONNECTION_ENDED = "connection_ended"
-    """The broker ends the connection over it, and over no other topic."""
+    """The broker ends the connection at this device's command, and at no other topic."""
     TOO_LARGE = "too_large"
-    """The command with this device's topic is over the broker's packet limit."""
+    """The command with this device's topic is larger than the broker's packet limit."""
 
 
 TEXT = {
@@ -24,4 +24,4 @@ TEXT = {
     Refusal.CONNECTION_ENDED: "the broker ends the connection over it",
     Refusal.TOO_LARGE: "its command is larger than the broker takes",
 }
-"""What each says to an operator."""
+"""Each reason as a text for operators."""

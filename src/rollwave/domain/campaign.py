@@ -1,9 +1,9 @@
-"""A campaign: its states, who may move it between them, and the time that counts for its deadlines.
+"""A campaign: its states, the actions that change them, and the time that counts for its deadlines.
 
-A campaign is *active* while commands may go out, or, once aborted, while its last devices may still report. Else it
-is *suspended*: paused, or without a listener, for whatever reason. Deadlines stand still then. Workers look at each
-campaign every few seconds, and what lies between two looks that are far apart counts as suspended too: no worker was
-there to send.
+A campaign is *active* while commands may be sent or, once aborted, while its last devices may still report. Otherwise
+it is *suspended*: it is paused, or no listener is subscribed, and its deadlines stand still. Workers look at each
+campaign every few seconds. If two looks are far apart, no worker could send in between, and that time counts as
+suspended too.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from types import MappingProxyType
 from rollwave.domain.ids import CampaignId, TenantId
 
 UNSEEN_SECONDS = 30.0
-"""Time between two looks that counts as active, whatever happened in it. Workers look at least every ten seconds."""
+"""Maximum time between two looks that always counts as active. Workers look at least every ten seconds."""
 
 LONGEST_UNSEEN_SECONDS = 600.0
-"""Time between two looks that counts as active where a listener was subscribed all the while: a host may look as seldom
-as it likes."""
+"""Maximum time between two looks that counts as active if a listener was subscribed throughout: a host may call the
+tick rarely."""
 
 NOTE_EVERY_SECONDS = 5.0
-"""Time after which it is written down again that a campaign is active."""
+"""Time after which the database is told again that a campaign is active."""
 
 
 class CampaignStatus(StrEnum):
-    """The words of ``ota_campaigns.status``."""
+    """The values of ``ota_campaigns.status``."""
 
     CREATED = "CREATED"
-    """Written down; nothing is sent until an operator starts it."""
+    """Created. Nothing is sent until an operator starts it."""
     RUNNING = "RUNNING"
-    """Commands go out at the campaign's rate."""
+    """Commands are sent at the campaign's rate."""
     PAUSED = "PAUSED"
-    """Nothing is sent; reports are still taken and counted."""
+    """Nothing is sent. Reports are still applied and counted."""
     COMPLETED = "COMPLETED"
     """Every device is in a terminal state. Final."""
     ABORTED = "ABORTED"
@@ -43,7 +43,7 @@ class CampaignStatus(StrEnum):
 
 
 class Action(StrEnum):
-    """What can move a campaign. The first three are an operator's; the rest are the engine's."""
+    """An action that changes a campaign's status. The first three are an operator's, the others the engine's."""
 
     START = "start"
     PAUSE = "pause"
@@ -54,13 +54,13 @@ class Action(StrEnum):
 
     @property
     def verb(self) -> str:
-        """What the action does to the campaign, as an error message says it: "Cannot abort campaign 7"."""
+        """The verb for an error message, such as "abort" in "Cannot abort campaign 7"."""
         return {Action.TRIP: "abort", Action.PAUSE_UNREADABLE: "pause", Action.FINISH: "complete"}.get(self, self.value)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CampaignRef:
-    """Which campaign, and the status in which it was seen last. Two are equal that name the same campaign."""
+    """The tenant and id of a campaign, with its last known status. References to the same campaign are equal."""
 
     tenant_id: TenantId
     campaign_id: CampaignId
@@ -87,18 +87,18 @@ TRANSITIONS: Mapping[tuple[CampaignStatus, Action], CampaignStatus] = MappingPro
         (_S.ABORTED, _A.ABORT): _S.ABORTED,
     }
 )
-"""Asking twice for a state a campaign is in already is no error: the same answer comes back."""
+"""Starting, pausing or aborting a campaign that is already in that state is no error: it changes nothing."""
 
 FINAL = frozenset({_S.COMPLETED, _S.ABORTED})
 
 
 def after(status: CampaignStatus, action: Action) -> CampaignStatus | None:
-    """The state ``action`` leads to, or None when it is not allowed in ``status``."""
+    """The state that ``action`` leads to; None if it is not allowed in ``status``."""
     return TRANSITIONS.get((status, action))
 
 
 class Change(StrEnum):
-    """What is to be written down about a campaign's activity."""
+    """The change of a campaign's activity that has to be recorded."""
 
     NONE = "none"
     SUSPEND = "suspend"
@@ -109,11 +109,11 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Since when a campaign is active, and for how long it was suspended. Times are seconds, of the database's clock.
+    """How long a campaign has been active, and was suspended, in seconds of the database's clock.
 
     ``active_for``: time since it became active (None: it is suspended). ``seen_ago``: time since it was last known to
-    be active (None: it never was). ``suspended_for``: time for which it was suspended, in all; ``lately``: the part of
-    it by which deadlines that were set before may still have to be later.
+    be active (None: it never was). ``suspended_for``: total time of all suspensions. ``lately``: the part of it by
+    which deadlines that were set before are extended.
     """
 
     active_for: float | None
@@ -122,10 +122,10 @@ class Activity:
     lately: float
 
     def change(self, *, active: bool, heard_for: float = inf, tick: float = 0.0) -> Change:
-        """What follows from a look that finds the campaign ``active``, or suspended.
+        """The change to record after a look that found the campaign ``active``, or suspended.
 
-        ``heard_for``: for how long a listener has been subscribed without a gap. ``tick``: a host that looks itself
-        does so once in this time.
+        ``heard_for``: seconds for which a listener has been subscribed without a gap. ``tick``: seconds between two
+        looks of a host that calls the tick itself.
         """
         seen_ago = self.seen_ago or 0.0
         if not active:
@@ -136,9 +136,9 @@ class Activity:
         return Change.NOTE if seen_ago > NOTE_EVERY_SECONDS or min(seen_ago, self.active_for) < 0 else Change.NONE
 
     def extension(self, longest: float) -> float:
-        """Seconds by which deadlines are later than they were set; ``longest``: the longest time that one is set for.
+        """Seconds by which deadlines are extended. ``longest``: the longest time for which a deadline is set.
 
-        A deadline that was set before a suspension is later by the length of that. Once the campaign has been active
-        for as long as the longest deadline, every deadline that runs was set since.
+        A deadline that was set before a suspension is extended by its length. Once the campaign has been active for
+        ``longest``, every present deadline was set after the suspension, and none is extended.
         """
         return self.lately if self.active_for is None or self.active_for < longest else 0.0

@@ -1,9 +1,8 @@
-"""What happens to a campaign: one dataclass for each event, and the JSON in which history keeps it.
+"""The events of a campaign: one dataclass for each, and its JSON in history.
 
-An event is a row of ``ota_campaign_history``: the word of its class is in the column ``event``, its fields are in
-``detail``. Classes list them as PostgreSQL does, short names first. :func:`read` also takes what another version of
-Rollwave wrote: fields that this version does not know are kept in ``more``, and an event that it does not know is an
-:class:`Unknown`.
+An event is a row of ``ota_campaign_history``: the column ``event`` has the name of its class, ``detail`` its fields.
+Classes list the fields in the order of ``jsonb``: short names first. :func:`read` also reads events of other versions
+of Rollwave: unknown fields are kept in ``more``, and an unknown event is an :class:`Unknown`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ ENGINE, DEVICE = "engine", "device"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How a field is kept in ``detail``: what it means, its unit, and its key where that is not the field's name."""
+    """How a field is stored in ``detail``: its meaning, its unit, and its key if that is not the field's name."""
 
     meaning: str
     unit: str = ""
@@ -45,7 +44,7 @@ class Column:
 class Event:
     """Something that happened to a campaign, or to one of its devices.
 
-    ``device_id`` is None where it is about the campaign as a whole. ``more``: fields that another version wrote.
+    ``device_id`` is None if the event is about the campaign as a whole. ``more``: fields that another version wrote.
     """
 
     word: ClassVar[str] = ""
@@ -54,13 +53,13 @@ class Event:
     more: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def to_detail(self) -> dict[str, object]:
-        """The JSON object that history keeps. What is None is left out."""
+        """The JSON object that is stored in history, without fields that are None."""
         values = ((each.key, getattr(self, each.name)) for each in COLUMNS[type(self)])
         return {**{key: value for key, value in values if value is not None}, **self.more}
 
     @classmethod
     def from_detail(cls, detail: Mapping[str, object], device_id: str | None = None) -> Self:
-        """Read what :meth:`to_detail` or another version made.
+        """Read the JSON object that :meth:`to_detail` of this or another version made.
 
         Raises:
             ValueError: a field is missing, or its value has another type.
@@ -74,7 +73,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Unknown(Event):
-    """An event of another version. ``event`` is its word, and ``more`` all of its fields."""
+    """An event of another version. ``event`` is its name, and ``more`` has all of its fields."""
 
     event: str
 
@@ -152,7 +151,7 @@ class WaveOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class CountersRepaired(Event):
-    """The campaign's counters differed from its rows, because somebody else's SQL changed either."""
+    """The campaign's counters differed from its rows, because other SQL changed one of them."""
 
     word: ClassVar = "counters_repaired"
     failed: Annotated[int, Stored("devices that have failed, by the rows")]
@@ -201,7 +200,7 @@ class AttemptFailed(DeviceFailure):
 
 @dataclass(frozen=True, slots=True)
 class GivenUp(DeviceFailure):
-    """Another attempt was to follow a failed one, and is not made after all."""
+    """The attempt that was to follow a failed one is not made."""
 
     word: ClassVar = "given_up"
 
@@ -223,7 +222,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
         )
     }
 )
-"""Every class of events by its word, the one of the column ``event``."""
+"""Every class of events, by its value in the column ``event``."""
 
 MOVES: Mapping[CampaignStatus, type[CampaignMoved]] = MappingProxyType(
     {
@@ -231,14 +230,14 @@ MOVES: Mapping[CampaignStatus, type[CampaignMoved]] = MappingProxyType(
         for each in (CampaignRunning, CampaignPaused, CampaignAborted, CampaignCompleted)
     }
 )
-"""What happens when a campaign moves to a status."""
+"""The event that is written when a campaign changes to a status."""
 
 Kind_co = TypeVar("Kind_co", bound=Event, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[Kind_co]):
-    """An event to be written: of which campaign, and who did it (``ENGINE``, ``DEVICE`` or the id of an API key)."""
+    """An event to write, with its campaign and its actor (``ENGINE``, ``DEVICE`` or the id of an API key)."""
 
     campaign_id: int
     event: Kind_co
@@ -246,7 +245,7 @@ class Entry(Generic[Kind_co]):
 
 
 def read(word: str, detail: object, device_id: str | None = None) -> Event:
-    """Read an event from its word and its stored fields. What this version cannot read is an :class:`Unknown`."""
+    """Read an event from its name and its stored fields. An event that cannot be read is an :class:`Unknown`."""
     if not isinstance(detail, Mapping):  # written by hand
         return Unknown(word, device_id=device_id, more={"detail": detail})
     try:
@@ -285,4 +284,4 @@ def _columns(kind: type[Event]) -> tuple[Column, ...]:
 COLUMNS: Mapping[type[Event], tuple[Column, ...]] = MappingProxyType(
     {each: _columns(each) for each in (*EVENTS.values(), Unknown)}
 )
-"""The fields of each class of events that are in ``detail``, in their order."""
+"""The fields of each event class in ``detail``, in their order."""

@@ -1,7 +1,6 @@
-"""One device in one campaign: its states and what may move it between them.
+"""One device in one campaign: its states, and the causes that change them.
 
-An execution only moves forward while an attempt lasts. Sending again opens a new attempt,
-which starts at ``DOWNLOADING``; nothing ever leaves a terminal state.
+Within an attempt, an execution only moves forward. A new attempt starts at ``DOWNLOADING``. Terminal states are final.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from types import MappingProxyType
 
 
 class ExecutionStatus(StrEnum):
-    """The words of ``ota_device_status.status``."""
+    """The values of ``ota_device_status.status``."""
 
     PENDING = "PENDING"
-    """Not sent to yet, or a worker is sending right now."""
+    """Not sent to yet, or a worker is sending to it now."""
     DOWNLOADING = "DOWNLOADING"
     """The broker has acknowledged the command, or the device reports fetching the artifact."""
     INSTALLING = "INSTALLING"
@@ -23,13 +22,13 @@ class ExecutionStatus(StrEnum):
     SUCCESS = "SUCCESS"
     """The device reports that it runs the firmware. Counted once in ``succeeded``."""
     FAILED = "FAILED"
-    """The device reported a failure, or never answered. Counted once in ``failed``."""
+    """The device reported a failure, or fell silent. Counted once in ``failed``."""
     SKIPPED = "SKIPPED"
     """Never sent to: the campaign stopped first, or the device cannot be addressed. Not counted."""
 
 
 class Cause(StrEnum):
-    """What can move an execution."""
+    """A cause that changes an execution's state."""
 
     ACKNOWLEDGED = "broker acknowledged the command"
     REPORTED = "device reported"
@@ -45,7 +44,7 @@ _S, _C = ExecutionStatus, Cause
 TRANSITIONS: Mapping[tuple[ExecutionStatus, Cause], frozenset[ExecutionStatus]] = MappingProxyType(
     {
         (_S.PENDING, _C.ACKNOWLEDGED): frozenset({_S.DOWNLOADING}),
-        # A claimed row takes a report that overtakes the acknowledgement.
+        # The report of a claimed device may arrive before the broker's acknowledgement.
         (_S.PENDING, _C.REPORTED): frozenset({_S.DOWNLOADING, _S.INSTALLING, _S.SUCCESS, _S.FAILED}),
         (_S.PENDING, _C.RETRIED): frozenset({_S.DOWNLOADING}),
         (_S.PENDING, _C.STOPPED): frozenset({_S.SKIPPED}),
@@ -64,13 +63,13 @@ TRANSITIONS: Mapping[tuple[ExecutionStatus, Cause], frozenset[ExecutionStatus]] 
 TERMINAL = frozenset({_S.SUCCESS, _S.FAILED, _S.SKIPPED})
 IN_PROGRESS = frozenset({_S.DOWNLOADING, _S.INSTALLING})
 REPORTABLE = frozenset({_S.DOWNLOADING, _S.INSTALLING, _S.SUCCESS, _S.FAILED})
-"""What a device may say of itself."""
+"""The states that a device may report."""
 
 RANK: Mapping[ExecutionStatus, int] = MappingProxyType(
     {_S.PENDING: 0, _S.DOWNLOADING: 1, _S.INSTALLING: 2, _S.SUCCESS: 3, _S.FAILED: 3, _S.SKIPPED: 3}
 )
-"""How far along a state is; the SQL function ``ota_status_rank`` is this table."""
+"""The order of the states. The SQL function ``ota_status_rank`` has the same table."""
 
 LEEWAY = 0.1
-"""Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it, so that
-repetitions may be dropped for as long after a stored report, and no deadline comes too early."""
+"""Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it. For this
+spare time after a stored report, repetitions may be dropped, and no deadline comes too early."""

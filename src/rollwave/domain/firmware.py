@@ -1,4 +1,4 @@
-"""What a firmware's row says, as a command may carry it. The row may have been written by anyone."""
+"""Checks a row of ``firmware_versions``, which any program may have written, and prepares its values for a command."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _OTHERS = (
     (re.compile(r"(?:sha512:)?[0-9a-f]{128}"), "a SHA-512 sum"),
     (re.compile(r"(?:sha256-)?[0-9a-z+/_-]{43}=?"), "SHA-256 in base64"),
 )
-"""What is written in a checksum's place by mistake, in lower case, and what it is called."""
+"""Names of values that are written in a checksum's place by mistake. The patterns match lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """A firmware that devices can be sent to. ``checksum`` is 64 hex digits in lower case, or empty: not known.
+    """A firmware that can be sent. ``checksum`` is 64 hex digits in lower case; empty: unknown.
 
-    ``size`` is bytes; None: not known.
+    ``size`` is in bytes; None: unknown.
     """
 
     url: str
@@ -33,13 +33,13 @@ class Firmware:
 
 
 def read(url: str | None, version: str | None, checksum: str | None, size: object) -> Firmware:
-    """Read a row of ``firmware_versions``; the engine pauses a campaign whose firmware cannot be read.
+    """Read a row of ``firmware_versions``. The engine pauses a campaign whose firmware cannot be read.
 
-    Blanks and line breaks around a value are dropped. A ``size`` of NULL or 0, or one that is no whole number, is not
-    known.
+    Blanks and line breaks around a value are dropped. A ``size`` of NULL or 0, or one that is no whole number, counts
+    as unknown.
 
     Raises:
-        UnreadableRow: a value would fail on every device; the message says which, and what is wrong with it.
+        UnreadableRow: a value would fail on every device. The message names the value and the mistake.
     """
     url = (url or "").strip()
     if not url or version is None:
@@ -58,12 +58,12 @@ def read(url: str | None, version: str | None, checksum: str | None, size: objec
 
 
 def read_checksum(text: str | None) -> str:
-    """A SHA-256 as 64 hex digits in lower case; empty where there is none.
+    """A SHA-256 as 64 hex digits in lower case; empty if there is none.
 
-    Understood are upper case, a ``sha256:`` before it, and blanks.
+    The text may have upper case, the prefix ``sha256:``, and blanks around it.
 
     Raises:
-        InvalidInput: it is something else.
+        InvalidInput: the text is not a SHA-256.
     """
     written = "".join((text or "").split()).lower()
     if not written:

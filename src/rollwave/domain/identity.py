@@ -1,4 +1,4 @@
-"""Whether a database is the one that its installation belongs to. A copy has every row of the original, its id too."""
+"""Decides whether an installation belongs to this database. A copy has every row of the original, also its id."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Standing(StrEnum):
     ELSEWHERE = "elsewhere"
     """It is bound to another database: this one is a copy, or it was moved."""
     UNBOUND = "unbound"
-    """Workers have listened, and nothing says in which database: rows of another database were loaded into this one."""
+    """Bound to no database, but workers have listened: the rows of another database were loaded into this one."""
     UNREADABLE = "unreadable"
-    """PostgreSQL does not tell which database this is."""
+    """PostgreSQL does not tell the identifier of this database."""
 
     @property
     def decided(self) -> bool:
@@ -27,13 +27,13 @@ class Standing(StrEnum):
 
 
 def standing(here: str | None, bound_to: Sequence[str | None], *, used: bool) -> Standing:
-    """Judge a database.
+    """Decide which standing this database has.
 
     Args:
-        here: what PostgreSQL calls this database; None: it does not tell.
-        bound_to: for each installation row, the database that it is bound to; None: it is not bound. There is one row,
-            or two where the rows of a dump were added to those of a new schema.
-        used: a listener that is not here now has held a slot, in this database or in the one that it was copied from.
+        here: PostgreSQL's identifier of this database; None: it does not tell.
+        bound_to: for each installation row, the identifier of its database; None: not bound. There is one row, or two
+            if the rows of a dump were added to those of a new schema.
+        used: whether a session that no longer exists has held a slot, here or in the database that was copied.
     """
     if here is None:
         return Standing.UNREADABLE

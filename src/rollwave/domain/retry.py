@@ -1,4 +1,4 @@
-"""What happens to a device when an attempt fails: another attempt after a delay, or the end."""
+"""Decides what follows a failed attempt of a device: another attempt after a delay, or ``FAILED``."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from rollwave.errors import UnreadableRow
 
 
 class Reason(StrEnum):
-    """Why an attempt failed."""
+    """The reason for which an attempt failed."""
 
     NO_ANSWER = "no_answer"
-    """Not a word since the broker took the command."""
+    """No report since the broker acknowledged the command."""
     NO_PROGRESS = "no_progress"
-    """Silent after a word."""
+    """No further report after the first one."""
     REPORTED = "reported"
-    """The device said FAILED."""
+    """The device reported FAILED."""
     REJECTED = "rejected"
-    """FAILED was its first word: it never began."""
+    """FAILED was the device's first report: it never began."""
     OVERDUE = "overdue"
-    """The time that the device has in all is over, attempts left or not."""
+    """The device timeout is over, even if attempts are left."""
 
 
 MAX_ATTEMPTS = 100
 
 LONGEST_SECONDS = 31_536_000.0
-"""A year: the longest time that a rule may name, in seconds."""
+"""The longest time that a rule may set: a year, in seconds."""
 
 
 def reported_failure(*, heard: bool) -> Reason:
-    """The reason of a failure that a device reports; ``heard``: it had reported something else in this attempt.
+    """The reason of a reported failure. ``heard``: the device has reported something else in this attempt before.
 
     ``apply_reports`` of executions.sql decides the same under the row's lock; a test compares the two.
     """
@@ -44,13 +44,14 @@ SILENCE = frozenset({Reason.NO_ANSWER, Reason.NO_PROGRESS})
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """How much of its total time one device has used, in seconds.
+    """How much of its device timeout one device has used, in seconds.
 
-    ``started_ago`` is the time since the broker first acknowledged its command (None: it never has). The campaign was
-    suspended for ``suspended_for`` in all, and for ``suspended_before`` of it before that; the rest does not count.
+    ``started_ago``: time since the broker first acknowledged its command (None: it never has). ``suspended_for``: total
+    suspension of the campaign; ``suspended_before``: the part of it before the device was started. The difference does
+    not count towards the device timeout.
 
-    The statements that end an attempt, claim the next one and look for overdue devices decide the same under the row's
-    lock; a test compares them.
+    The statements that end an attempt, claim the next one and find overdue devices decide by the same rule under the
+    row's lock; a test compares them.
     """
 
     device_timeout: float
@@ -60,28 +61,28 @@ class DeviceTime:
 
     @property
     def left(self) -> float:
-        """Seconds until the device's total time ends; 0 or less: it has ended."""
+        """Seconds until the device timeout is over; 0 or less: it is over."""
         if self.started_ago is None:
             return inf
         return self.device_timeout + self.suspended_for - self.suspended_before - self.started_ago
 
     @property
     def is_over(self) -> bool:
-        """The device gets no other attempt."""
+        """Whether the device timeout is over, so that no other attempt is made."""
         return self.left <= 0
 
     def allows_attempt_after(self, delay: float) -> bool:
-        """Whether an attempt may follow a failed one after ``delay`` seconds: only if the total time ends later."""
+        """Whether an attempt may begin in ``delay`` seconds: only if the device timeout ends later."""
         return delay < self.left
 
     def due_in(self, delay: float) -> float:
-        """Seconds until something becomes of a failed attempt: the next one after ``delay``, or the end of the time."""
+        """Seconds until the next attempt may begin, ``delay``, or until the device timeout is over if that is first."""
         return min(delay, self.left)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which failures earn another attempt, how many there are in all, and the seconds before the next one."""
+    """The reasons that are retried, the maximum number of attempts, and the delays between them in seconds."""
 
     on: frozenset[Reason] = SILENCE
     max_attempts: int = 3
@@ -90,7 +91,7 @@ class RetryPolicy:
 
     @classmethod
     def read(cls, on: Iterable[str] | None, max_attempts: int, delay: float, max_delay: float) -> RetryPolicy:
-        """Check what a row holds; None for ``on`` takes the two kinds of silence.
+        """Check the values of a row. ``on`` is None: retry the two kinds of silence.
 
         Raises:
             UnreadableRow: a reason is not known, or a number is out of range.
@@ -109,20 +110,21 @@ class RetryPolicy:
         return cls(reasons, max_attempts, delay, max_delay)
 
     def delay_after(self, reason: Reason, attempt: int, *, luck: float) -> float | None:
-        """Seconds before attempt ``attempt + 1`` may be sent; None: there is none, the device has failed.
+        """Seconds before attempt ``attempt + 1`` may be sent; None: there is none, and the device is ``FAILED``.
 
-        Doubles with each attempt up to the cap; ``luck`` (0 to 1, drawn by the caller) spreads it over its upper half.
+        The delay doubles with each attempt up to the cap. ``luck``, a random number from 0 to 1, chooses a value in its
+        upper half.
         """
         return self.delay_of(attempt, luck=luck) if self.allows_another(reason, attempt) else None
 
     def allows_another(self, reason: Reason, attempt: int) -> bool:
         """Whether another attempt follows ``attempt``, which failed for ``reason``.
 
-        ``apply_reports`` of executions.sql decides the same for a failure that a device reports, under the row's lock;
-        a test compares the two over every combination.
+        For a failure that a device reports, ``apply_reports`` in executions.sql decides by the same rule under the
+        row's lock; a test compares the two for every combination.
         """
         return reason in self.on and attempt < self.max_attempts
 
     def delay_of(self, attempt: int, *, luck: float) -> float:
-        """Seconds between the failure of ``attempt`` and the next, where there is a next."""
+        """Seconds between the failure of ``attempt`` and the next attempt, if there is one."""
         return min(self.max_delay, self.delay * 2.0 ** (attempt - 1)) * (0.5 + luck / 2)

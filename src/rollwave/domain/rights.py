@@ -1,8 +1,8 @@
-"""What each role may do to each table, sequence and function, and what has to change where that is not so.
+"""The rights of each role on each table, sequence and function, and the statements that repair differences.
 
-The engine works as ``pulse_app``; ``rollwave_due`` owns the functions that find due campaigns. On tables that only
-Rollwave knows, no other role but the owner has any right. On a host's tables ``pulse_app`` is given what the
-engine needs; nothing is revoked there. Policies are in :mod:`rollwave.domain.row_security`.
+The engine works as ``pulse_app``; ``rollwave_due`` owns the functions that find due campaigns. On Rollwave's own
+tables, no role but the owner has further rights. On a host's tables, ``pulse_app`` gets the rights that the
+engine needs, and nothing is revoked. Policies are in :mod:`rollwave.domain.row_security`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 ENGINE, DUE = "pulse_app", "rollwave_due"
 
 ROLES = "roles"
-"""The place of repairs without which nothing else can be looked at."""
+"""The place of repairs that come first, since nothing else can be checked before."""
 
 SHARED: Mapping[str, str] = {
     "tenants": "SELECT INSERT",
@@ -24,10 +24,10 @@ SHARED: Mapping[str, str] = {
     "ota_campaigns": "SELECT INSERT UPDATE",
     "ota_device_status": "SELECT INSERT UPDATE",
 }
-"""What the engine needs on the seven tables that a host may have made itself: SQL privileges, parted by blanks."""
+"""The engine's rights on the seven tables that a host may have made: SQL privileges, separated by blanks."""
 
 OF_A_HOST: Mapping[str, str] = {**SHARED, "tenants": "SELECT"}
-"""The same where the host made the table: tenants are the host's to register."""
+"""The engine's rights on these tables if the host made them: the host registers tenants."""
 
 OWN: Mapping[str, str] = {
     "ota_campaign_history": "SELECT INSERT",
@@ -43,7 +43,7 @@ OWN: Mapping[str, str] = {
     "rollwave_listener_slots": "SELECT INSERT UPDATE",
     "rollwave_migrations": "SELECT",
 }
-"""What the engine needs on the tables that only Rollwave knows."""
+"""The engine's rights on Rollwave's own tables."""
 
 COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
     (ENGINE, "UPDATE", "rollwave_installation"): ("id", "bound_to", "bound_at"),
@@ -58,7 +58,7 @@ DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_
 """Functions that run with the rights of ``rollwave_due``, their owner."""
 
 FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")
-"""Functions that triggers execute, with the rights of their owner. Nobody calls them."""
+"""Functions that triggers execute with the rights of their owner. No role may call them."""
 
 CALLED = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here")
 """Functions that the engine calls."""
@@ -72,16 +72,16 @@ TRIGGERS: Mapping[str, Mapping[str, str]] = {
     }
     for table, function in (("tenants", "rollwave_forget_tenant"), ("ota_campaigns", "rollwave_forget_campaign"))
 }
-"""Triggers by table and name, where a host made the table: what is kept of a tenant or campaign goes with its row."""
+"""Triggers on a host's tables, by table and name. They delete Rollwave's rows of a deleted tenant or campaign."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A fault, in words for people, and the SQL that repairs it.
+    """A difference, described in a phrase, and the SQL that repairs it.
 
     Attributes:
-        place: what has the same place is repaired in one transaction.
-        needed: the engine cannot work before it is repaired. Else it works, and somebody else has too much.
+        place: repairs with the same place are executed in one transaction.
+        needed: the engine cannot work without this repair. False: a role has too many rights.
     """
 
     place: str
@@ -92,10 +92,9 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One entry of an access list. ``grantee`` is quoted as SQL wants it; ``PUBLIC`` is everybody.
+    """One entry of an access list. ``grantee`` is quoted for SQL; ``PUBLIC`` is every role.
 
-    ``by_default``: default privileges give it to the grantee on every new object. ``of_owner``: the grantee
-    owns the object.
+    ``by_default``: default privileges give this right on every new object. ``of_owner``: the grantee owns the object.
     """
 
     grantee: str
@@ -107,15 +106,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as it is found.
+    """A table's present rights.
 
     Attributes:
         adopted: a host made it.
         had_row_security: the host had row-level security on it, or has made policies since.
         host_gave: pulse_app had rights on it before: it is a role that the host works with.
         grants: without those of the owner, unless that is pulse_app.
-        sequences: the grants on each sequence that numbers its rows.
-        triggers: names of those of ours that are enabled.
+        sequences: the grants on each sequence of its ids.
+        triggers: names of Rollwave's enabled triggers.
     """
 
     name: str
@@ -131,13 +130,13 @@ class Table:
 
     @property
     def wanted(self) -> str:
-        """What the engine needs on it, parted by blanks."""
+        """The privileges that the engine needs on the table, separated by blanks."""
         return (OF_A_HOST if self.adopted else SHARED).get(self.name) or OWN[self.name]
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of ours as it is found.
+    """The present owner and rights of one of Rollwave's functions.
 
     Attributes:
         signature: its name with the types of its arguments.
@@ -154,7 +153,7 @@ class Function:
 
 
 def missing_roles(found: Collection[str]) -> list[Repair]:
-    """The roles that are to be made. The rest can be looked at once they are there."""
+    """Create missing roles. Everything else can be checked only after that."""
     return [
         Repair(
             ROLES,
@@ -168,7 +167,7 @@ def missing_roles(found: Collection[str]) -> list[Repair]:
 
 
 def schema_repairs(schema: str, may_use: Collection[str]) -> list[Repair]:
-    """Let both roles use the schema (quoted)."""
+    """Let both roles use the schema, whose name is quoted."""
     return [
         Repair("schema", f"{role} lacks USAGE on the schema", f"GRANT USAGE ON SCHEMA {schema} TO {role}", needed=True)
         for role in (ENGINE, DUE)
@@ -177,7 +176,7 @@ def schema_repairs(schema: str, may_use: Collection[str]) -> list[Repair]:
 
 
 def table_repairs(table: Table) -> list[Repair]:
-    """Take what is too much, or give what is missing; where both, taking comes first and the rest is seen after it."""
+    """Revoke rights that are too many; if there are none, grant the missing ones."""
     return list(_excess(table)) or list(_missing(table))
 
 
@@ -210,7 +209,7 @@ def _excess(table: Table) -> Iterator[Repair]:
 
 
 def trigger_repairs(table: Table) -> list[Repair]:
-    """Make the triggers that an adopted table lacks: those that the host dropped, by itself or with the table."""
+    """Create the triggers that an adopted table lacks because the host dropped them or the table."""
     if not table.adopted:
         return []
     return [
@@ -218,7 +217,7 @@ def trigger_repairs(table: Table) -> list[Repair]:
             table.name,
             f"there is no trigger {name} on {table.name}",
             f"DO $$ BEGIN CREATE OR REPLACE TRIGGER {name} {definition};"
-            " EXCEPTION WHEN feature_not_supported THEN NULL; END $$",  # distributed tables
+            " EXCEPTION WHEN feature_not_supported THEN NULL; END $$",  # distributed tables of Citus have no triggers
         )
         for name, definition in TRIGGERS.get(table.name, {}).items()
         if name not in table.triggers
@@ -226,7 +225,7 @@ def trigger_repairs(table: Table) -> list[Repair]:
 
 
 def _is_ours_to_take(table: Table, grant: Grant) -> bool:
-    """What only Rollwave knows is nobody else's. The shared tables may be granted to others, but not by default."""
+    """Whether a grant is revoked: on Rollwave's own tables always, on the shared ones if default privileges gave it."""
     return not grant.of_owner and (table.name in OWN or grant.by_default)
 
 
@@ -250,11 +249,11 @@ def _missing(table: Table) -> Iterator[Repair]:
 
 
 def function_repairs(function: Function, schema: str) -> list[Repair]:
-    """The right owner first; then nobody but the engine may call it, or nobody."""
+    """Set the right owner first. Then let only the engine, or no role, call the function."""
     name, signature = function.name, function.signature
     of_due = name in DEFINERS
     if of_due and not function.right_owner:
-        # A new owner must be able to create in the schema, for just as long as it takes.
+        # A new owner needs the right to create objects in the schema during this statement.
         command = (
             f"GRANT CREATE ON SCHEMA {schema} TO {DUE}; ALTER FUNCTION {signature} OWNER TO {DUE};"
             f" REVOKE CREATE ON SCHEMA {schema} FROM {DUE}"

@@ -1,4 +1,4 @@
-"""What the holder of an API key may do."""
+"""The roles of API keys."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """From least to most: each may do all that the ones before it may."""
+    """The roles in rising order: each includes the rights of the roles before it."""
 
     VIEWER = "viewer"
-    """Reads."""
+    """May read."""
     OPERATOR = "operator"
-    """Registers firmware and devices; creates, starts, pauses and aborts campaigns."""
+    """May register firmware and devices, and create, start, pause and abort campaigns."""
     APPROVER = "approver"
-    """Approves what an operator prepared. Nothing needs approval yet, so this is an operator."""
+    """May approve what an operator prepared. Nothing needs an approval yet, so it has the rights of an operator."""
     ADMIN = "admin"
-    """All of the tenant."""
+    """May do everything in its tenant."""
 
     def covers(self, needed: Role) -> bool:
-        """Whether this role may do what ``needed`` may."""
+        """Whether this role includes the rights of ``needed``."""
         return _ORDER.index(self) >= _ORDER.index(needed)
 
 

@@ -1,13 +1,13 @@
-"""The policies of row-level security that each table shall have, and what has to change where it has others.
+"""The row-level security policies of each table, and the statements that repair differences.
 
-A table that Rollwave made shows the rows of the tenant that ``app.tenant_id`` names. It is forced: its owner is no
-exception. On a table that a host made, the policies depend on whether the host had row-level security on it:
+A table that Rollwave made shows only the rows of the tenant in ``app.tenant_id``. Row-level security is forced, so it
+applies to the owner too. On a table that a host made, the policies depend on the host's row-level security:
 
-- It had, or has made permissive policies since: its policies stay, and ``pulse_app`` gets a policy for each command
-  that the engine uses. ``pulse_app`` is also confined to the tenant that it names, unless it is a role that the host
-  itself works with.
-- It had not: all roles have access as before, except ``pulse_app``, which is confined to the tenant that it names.
-  After ``rollwave migrate --force-rls`` all roles are.
+- The host had it on the table, or has created permissive policies since: its policies stay, and ``pulse_app`` gets a
+  policy for each command that the engine uses. ``pulse_app`` is also restricted to the tenant that it sets, unless the
+  host itself uses that role.
+- The host did not have it: all roles have access as before, except ``pulse_app``, which is restricted to the tenant
+  that it sets. After ``rollwave migrate --force-rls`` all roles are.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _DUE = (
 )
 
 _OPEN = "rollwave_host"
-"""The policy that gives all roles the access that they had."""
+"""The policy that keeps the access of all roles as it was."""
 
 _DIFFERS = "differs from the one that Rollwave needs"
 _TOO_MUCH = "is one of an earlier version and allows too much"
 _GIVES_ALL = "gives all roles access"
 
 _ADDED = re.compile(r'::"?[\w.]+"?( varying)?(\(\d+\))?(\[\])?|[()\s]')
-"""Casts, parentheses and blanks: what PostgreSQL adds to an expression when it shows it."""
+"""Casts, parentheses and blanks, which PostgreSQL adds to an expression when it prints it."""
 
 _IN = re.compile(r"(\w+) IN \(([^)]*)\)")
 _NOT_IN = re.compile(r"(\w+) NOT IN \(([^)]*)\)")
@@ -44,7 +44,7 @@ _NOT_IN = re.compile(r"(\w+) NOT IN \(([^)]*)\)")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy as ``CREATE POLICY`` has it. ``using`` and ``check`` are expressions, None where there is none."""
+    """The parts of ``CREATE POLICY``. ``using`` and ``check`` are expressions; None: the policy has none."""
 
     name: str
     command: str = "ALL"
@@ -54,12 +54,12 @@ class Policy:
     check: str | None = None
 
     def like(self, other: Policy) -> bool:
-        """Whether both do the same. PostgreSQL shows an expression with casts and parentheses of its own."""
+        """Whether both policies mean the same, although PostgreSQL prints expressions with casts and parentheses."""
         return _plain(self) == _plain(other)
 
 
 def _plain(policy: Policy) -> tuple[object, ...]:
-    # A policy without a check takes its other expression for one.
+    # A policy without a check uses its other expression as the check.
     check = policy.check or (policy.using if policy.command in {"ALL", "UPDATE"} else None)
     expressions = (_bare(each) if each else None for each in (policy.using, check))
     return policy.name, policy.command, policy.role, policy.permissive, *expressions
@@ -71,7 +71,7 @@ def _bare(expression: str) -> str:
 
 
 def wanted(table: Table) -> list[Policy]:
-    """The policies of ours that a table shall have."""
+    """Rollwave's policies for a table."""
     return list(_wanted(table))
 
 
@@ -99,9 +99,9 @@ def _wanted(table: Table) -> Iterator[Policy]:
 
 
 def policy_repairs(table: Table, found: Collection[Policy], *, force: bool = False) -> list[Repair]:
-    """What makes row-level security of a table right. ``found``: its policies of ours, by their names.
+    """The repairs of a table's row-level security. ``found``: its present policies of Rollwave, by name.
 
-    ``force``: an adopted table is to be forced.
+    ``force``: whether row-level security is forced on an adopted table.
     """
     repairs = []
     name = table.name

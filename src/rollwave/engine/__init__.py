@@ -1,1 +1,1 @@
-"""The edges that drive the rules: what is claimed, sent, taken in, swept, concluded."""
+"""Runs campaigns: sends commands, applies reports, enforces deadlines, and completes or stops campaigns."""

@@ -1,7 +1,7 @@
 """Backpressure: while reports wait to be committed, commands are sent more slowly.
 
-Listeners and the sending part share one process. Without this, a report of a failure would wait behind commands that it
-may stop.
+Listeners and dispatch share one process. Without this, a reported failure that stops a campaign would wait while more
+commands of that campaign are sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_PAUSE_SECONDS = 0.03
 
 
 class Backpressure:
-    """Shared by the listeners of a worker and by what sends its commands."""
+    """Shared by the listeners and the dispatch of one worker."""
 
     def __init__(self, max_pause_seconds: float = MAX_PAUSE_SECONDS) -> None:
         self._max_pause_seconds = max_pause_seconds
@@ -36,7 +36,7 @@ class Backpressure:
             self._add(-reports)
 
     async def give_way(self) -> None:
-        """Let other tasks run. While too many reports are uncommitted, wait for them, for the maximum pause at most."""
+        """Let other tasks run. While too many reports are uncommitted, wait for up to the maximum pause."""
         if self._caught_up.is_set():
             await asyncio.sleep(0)
             return

@@ -1,8 +1,8 @@
-"""Why a campaign's devices wait, and why one device does: what a claim would decide now, asked without its lock."""
+"""Explains why devices of a campaign wait: the decision that a claim would make now, without the campaign's lock."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -22,7 +22,7 @@ from rollwave.store.views import MOST_COUNTED, Pending
 
 @dataclass(frozen=True, slots=True)
 class WaitingDevices:
-    """The ``pending`` devices of a campaign at one moment, each counted once: under the first gate closed to it."""
+    """The ``pending`` devices of a campaign at one moment, each counted once, under the first gate closed to it."""
 
     as_of: datetime
     pending: int
@@ -31,10 +31,10 @@ class WaitingDevices:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One device of a campaign: the gates that apply to it, in the order in which they are asked.
+    """One device of a campaign, with the verdicts of the gates that apply to it, in their order.
 
-    ``wave`` is the name of its wave, None where that is not known any more or not yet. ``may_go_at`` is when the last
-    of the closed gates opens (None: nothing tells). ``history`` are its events, oldest first.
+    ``wave``: the name of its wave; None: not known yet, or no longer known. ``may_go_at``: when the last closed gate
+    opens; None: unknown. ``history``: its events, oldest first.
     """
 
     status: ExecutionStatus
@@ -47,10 +47,10 @@ class Explanation:
 
 
 async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int) -> WaitingDevices:
-    """What a campaign's devices wait for.
+    """Count a campaign's PENDING devices by the gate that they wait for.
 
-    Costs what its page does, and at most ``MOST_COUNTED`` entries of an index for the devices that were claimed and not
-    sent to; devices in flight are counted up to the cap, as a claim does.
+    Costs as much as the campaign's page, and reads at most ``MOST_COUNTED`` index entries of claimed devices. Devices
+    in flight are counted up to the cap, as in a claim.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -58,22 +58,28 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         facts = await _facts(connection, campaign, settings)
-        pending = await views.pending(connection, tenant_id, campaign_id)
-    return WaitingDevices(facts.now, pending.devices, _count(campaign, facts, pending))
+        admission = admit(campaign.policy, facts)
+        device_timeout, tokens = _device_timeout(campaign), admission.tokens
+        pending = await views.pending(connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens)
+    waiting = count_waiting(admission, pending=pending.devices, held=_held(facts, pending), due=pending.due)
+    return WaitingDevices(facts.now, pending.devices, waiting)
 
 
-def _count(campaign: CampaignUnderPolicy, facts: Facts, pending: Pending) -> Sequence[Waiting]:
+def _held(facts: Facts, pending: Pending) -> Mapping[GateName, Waiting]:
+    """The claimed devices that wait for a reason of their own."""
     held: dict[GateName, Waiting] = {}
-    due = 0
     for group in pending.claimed:
         verdict = gates.own(facts, group.first)
         if verdict is None or verdict.open:
-            due += group.devices
             continue
         before = held.get(verdict.gate)
         soonest = verdict if before is None else min(before.verdict, verdict, key=_opens)
         held[verdict.gate] = Waiting(soonest, group.devices + (before.devices if before else 0))
-    return count_waiting(admit(campaign.policy, facts), pending=pending.devices, held=held, due=due)
+    if pending.not_looked_at:
+        sent_to = held.get(GateName.LEASE)
+        verdict = gates.not_looked_at(pending.not_looked_at, sent_to.verdict if sent_to else None)
+        held[GateName.LEASE] = Waiting(verdict, pending.not_looked_at + (sent_to.devices if sent_to else 0))
+    return held
 
 
 def _opens(verdict: Verdict) -> float:
@@ -83,9 +89,9 @@ def _opens(verdict: Verdict) -> float:
 async def explain_device(
     pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, device_id: str
 ) -> Explanation:
-    """Why one device of a campaign is not sent to now, or that it may be.
+    """Explain whether one device of a campaign may be sent to now, and if not, why.
 
-    Finds the device by its key, and counts at most ``MOST_COUNTED`` devices of each queue that go before it.
+    Finds the device by its key, and counts at most ``MOST_COUNTED`` devices before it in each queue.
 
     Raises:
         NotFound: this tenant has no such campaign, or the campaign no such device.
@@ -93,8 +99,9 @@ async def explain_device(
     async with tenant_transaction(pool, tenant_id, queues=True) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         facts = await _facts(connection, campaign, settings)
-        device_timeout = campaign.policy.device_timeout + campaign.row.activity.suspended_for
-        device = await views.device(connection, tenant_id, campaign_id, device_id, device_timeout=device_timeout)
+        device = await views.device(
+            connection, tenant_id, campaign_id, device_id, device_timeout=_device_timeout(campaign)
+        )
         history = await views.device_events(connection, tenant_id, campaign_id, device_id)
     checks = explain(admit(campaign.policy, facts), facts, device)
     return Explanation(
@@ -111,11 +118,16 @@ async def explain_device(
 def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
     if not campaign.waves:
         return None
-    if not device.fresh:  # which place it had is not kept
+    if not device.fresh:  # the position of a device that was sent to is not stored
         return document.wave_name(0, campaign.waves) if campaign.row.wave == 0 and device.attempt else None
     found = document.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
     counted = device.ahead_fresh < MOST_COUNTED or found.up_to is None
     return document.wave_name(found.number, campaign.waves) if counted else None
+
+
+def _device_timeout(campaign: CampaignUnderPolicy) -> float:
+    """Seconds that a device has in all, which include those for which the campaign was suspended."""
+    return campaign.policy.device_timeout + campaign.row.activity.suspended_for
 
 
 async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings: Settings) -> Facts:

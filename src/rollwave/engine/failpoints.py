@@ -1,7 +1,7 @@
-"""Named places at which a test may crash, pause or fail a worker.
+"""Named places in the engine at which a test can crash, pause or fail a worker.
 
-Nothing in the program arms them: no setting, no environment variable, no request. Unarmed, reaching one is a look at
-a variable, a few times for each batch.
+Only tests can arm them: no setting, environment variable or request does. Reaching an unarmed failpoint reads one
+variable, a few times per batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 
 class Failpoint(StrEnum):
-    """A moment in a worker's life; "written" means in a transaction that is not committed yet."""
+    """A place in a worker's code. "written" means: in a transaction that is not committed yet."""
 
     ASKING_WHAT_IS_DUE = "asking what is due"
     """The database is about to be asked which campaigns need a look."""
@@ -20,7 +20,7 @@ class Failpoint(StrEnum):
     CLAIM_WRITTEN = "claim written"
     CLAIMED = "claimed"
     PUBLISHING = "publishing"
-    """One command of a batch has been handed to the broker, the others have not."""
+    """One command of a batch is in the session's queue, the others are not."""
     PUBLISHED = "published"
     MARK_WRITTEN = "mark written"
     MARKED = "marked"
@@ -34,10 +34,10 @@ class Failpoint(StrEnum):
     REPORTS_COMMITTED = "reports committed"
     ACKNOWLEDGED = "acknowledged"
     ANSWERING = "answering"
-    """Devices have asked what they should be doing, and are about to be answered."""
+    """Devices have asked what they should do, and are about to be answered."""
 
     CAMPAIGN_WRITTEN = "campaign written"
-    """Looked after: a gate, a completion, a sweep of what is overdue, or nothing. Some devices targeted, or skipped."""
+    """A look has opened a wave, completed the campaign, or judged, targeted or skipped devices, or done nothing."""
 
 
 Action: TypeAlias = Callable[[Failpoint], Awaitable[None]]
@@ -46,12 +46,12 @@ _armed: Action | None = None
 
 
 def arm(action: Action | None) -> None:
-    """Have ``action`` called at every failpoint; None: no more. For tests alone."""
+    """Call ``action`` at every failpoint; None: stop that. For tests only."""
     global _armed  # noqa: PLW0603  a process has one engine to fail
     _armed = action
 
 
 async def reach(point: Failpoint) -> None:
-    """Be at ``point``: whatever the armed action does happens here."""
+    """Run the armed action, if there is one, for ``point``."""
     if _armed is not None:
         await _armed(point)

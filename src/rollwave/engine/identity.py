@@ -1,4 +1,4 @@
-"""The engine's door: it neither listens nor sends for a database that its installation does not belong to."""
+"""Checks that the installation belongs to this database. Otherwise the engine neither listens nor sends."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rollwave.store.database import Pool, system_transaction
 _log = get_logger("identity")
 
 _told = LogOnce()
-"""Of which databases it has been said. One memory for a process: its listener and its dispatch both ask."""
+"""Databases for which the problem is logged already. Shared by the listener and the dispatch of a process."""
 
 
 async def require(pool: Pool) -> str:
-    """The installation's name, which tells its sessions in a broker from another Rollwave's: 12 hex digits.
+    """The installation's name, 12 hex digits. It distinguishes its broker sessions from those of other installations.
 
     Raises:
-        IdentityUndecided: somebody has to say first what this database is. It is in the log, once.
+        IdentityUndecided: an operator must first decide whether this database is the original or a copy. Logged once.
         ConfigurationError: a codec of a host's pool changes texts or numbers.
     """
     async with system_transaction(pool) as connection:
@@ -44,7 +44,7 @@ async def may_work(pool: Pool) -> bool:
 
 
 async def require_same(direct: Pool, installation: str) -> None:
-    """Check that ROLLWAVE_DATABASE_DIRECT_URL leads to this installation's database: a lock elsewhere locks nothing.
+    """Check that ROLLWAVE_DATABASE_DIRECT_URL leads to this database, since listener locks are taken there.
 
     Raises:
         ConfigurationError: it leads to another database.

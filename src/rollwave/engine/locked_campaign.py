@@ -1,4 +1,4 @@
-"""A campaign with the policy and the waves that it is sent by: what a claim and a look begin with, under its lock.
+"""Reads a campaign with its policy and waves. A claim and a look do this first, under the campaign's lock.
 
 *waiting* and *explain* read the same without the lock.
 """
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CampaignUnderPolicy:
-    """A campaign's row, and what it says, read.
+    """A campaign's row, with the policy and waves read from it.
 
-    ``unreadable`` is why its policy or its waves cannot be read (None: they can): whoever is about to send pauses the
-    campaign. A ``policy`` that cannot be read is the process's own, for winding the campaign down. ``waves`` are empty
-    where its devices have to be counted before waves can be planned.
+    ``unreadable``: the reason for which its policy or waves cannot be read (None: they can). Before anything is sent,
+    such a campaign is paused; its ``policy`` then has the process's settings, to wind the campaign down. ``waves`` are
+    empty if the campaign's devices must be counted before waves are planned.
     """
 
     row: Campaign
@@ -39,13 +39,13 @@ class CampaignUnderPolicy:
 
     @property
     def wave(self) -> Wave:
-        """The wave that may be sent to now."""
+        """The present wave."""
         return self.waves[min(self.row.wave, len(self.waves) - 1)] if self.waves else Wave(0, None)
 
     def facts(
         self, settings: Settings, *, heard: bool, in_flight: int = 0, steps: int = 1, remaining: Remaining | None = None
     ) -> Facts:
-        """What admission goes by; ``steps`` are the parts in which a tick's devices go out."""
+        """The facts for admission. ``steps``: number of parts in which a tick's devices are sent to."""
         row = self.row
         return Facts(
             now=row.read_at,
@@ -70,9 +70,9 @@ class CampaignUnderPolicy:
 async def lock_campaign(
     connection: Connection, ref: CampaignRef, settings: Settings, *, devices: int | None = None
 ) -> CampaignUnderPolicy:
-    """Hold a campaign's row until the transaction ends, and read it; waves are planned now if nobody has.
+    """Lock a campaign's row until the transaction ends, and read it. Plans its waves if they are not planned yet.
 
-    ``devices`` is how many it has, where somebody has just counted them.
+    ``devices``: the number of its devices, if they have just been counted.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -86,7 +86,7 @@ async def lock_campaign(
 
 
 def under_policy(row: Campaign, settings: Settings, *, devices: int | None = None) -> CampaignUnderPolicy:
-    """Read what a campaign's row says, with the process's settings where it says nothing."""
+    """Read the policy and waves of a campaign's row. The process's settings replace missing values."""
     policy = _default(settings)
     try:
         policy = _read(row, settings)
@@ -100,14 +100,14 @@ def under_policy(row: Campaign, settings: Settings, *, devices: int | None = Non
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A campaign's command ``body``, the one frozen by its first claim if there was one; or why it cannot be made."""
+    """A campaign's command ``body``, stored by its first claim if there was one; or why it is ``unreadable``."""
 
     body: str = ""
     unreadable: str | None = None
 
 
 def command_of(campaign: CampaignUnderPolicy) -> Command:
-    """The command that the campaign's devices are sent, once policy and firmware can be read."""
+    """The command of the campaign, if its policy and firmware can be read."""
     row = campaign.row
     if campaign.unreadable is not None:
         return Command(unreadable=campaign.unreadable)

@@ -1,4 +1,4 @@
-"""What an operator may ask of a campaign. Each is one transaction: load, decide by the table, save."""
+"""An operator's actions on a campaign. Each is one transaction: lock the row, check the transition table, write."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ async def create_campaign(
     idempotency_key: str | None = None,
     first_batch: int = MAX_DEVICES_PER_BATCH,
 ) -> CampaignId:
-    """Write down a campaign and, of its devices, the first ``first_batch``, in one transaction; returns its id.
+    """Create a campaign and target its first ``first_batch`` devices, in one transaction. Returns its id.
 
-    The workers target the rest, as :mod:`rollwave.engine.upkeep.targeting` tells.
+    Workers target the other devices (:mod:`rollwave.engine.upkeep.targeting`).
 
     Raises:
         NotFound: the tenant has no such firmware or group.
@@ -47,14 +47,14 @@ async def create_campaign(
     try:
         async with (
             refusing(pool, written, also=members),
-            # A large group is counted, and one of which nothing fits the firmware is looked through.
+            # A large group is counted. If no device of the first batch fits the firmware, the rest is searched for one.
             tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection,
         ):
             return await _insert(
                 connection, tenant_id, new, actor=actor, idempotency_key=idempotency_key, first_batch=first_batch
             )
     except Conflict:
-        # Another request may have committed just now: one with this key, which may have met a key of the host's first.
+        # A request with the same idempotency key may have committed in between, and a host's unique key refused ours.
         if idempotency_key is not None:
             async with tenant_transaction(pool, tenant_id) as connection:
                 earlier = await new_campaigns.earlier_request(connection, tenant_id, idempotency_key)
@@ -62,7 +62,7 @@ async def create_campaign(
                 return _same_request(earlier, new)
         raise
     except InvalidInput as error:
-        if error.field == "firmware_version_id":  # it may have been deleted just now
+        if error.field == "firmware_version_id":  # the firmware may have been deleted in between
             async with tenant_transaction(pool, tenant_id) as connection:
                 await new_campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
         raise
@@ -102,7 +102,7 @@ async def _target_first(
     first_batch: int,
     actor: str,
 ) -> None:
-    """Target the campaign's first devices. ``device_type`` of the firmware, None: any."""
+    """Target the campaign's first devices. ``device_type``: the type that the firmware is for; None: every type."""
     first = await targets.insert(connection, tenant_id, campaign_id, group_id, device_type, limit=first_batch)
     there_may_be_more = first.up_to is not None and first.devices == first_batch
     fits = first.pending or (
@@ -126,19 +126,21 @@ def _same_request(earlier: EarlierRequest, new: NewCampaign) -> CampaignId:
 
 
 async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
-    """Run a campaign that is CREATED or PAUSED; asked twice, the answer is the same.
+    """Run a campaign that is CREATED or PAUSED. Starting it again changes nothing.
 
     Raises:
-        NotFound, Conflict
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign has ended.
     """
     return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor)
 
 
 async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
-    """Send nothing more for now; reports are still taken.
+    """Stop sending until the campaign is started again. Reports still count.
 
     Raises:
-        NotFound, Conflict
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign was never started, or has ended.
     """
     return await _move(pool, tenant_id, campaign_id, Action.PAUSE, actor=actor, words="paused by an operator")
 
@@ -146,11 +148,12 @@ async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor:
 async def abort_campaign(
     pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, reason: str | None = None
 ) -> CampaignStatus:
-    """Stop for good. Devices never sent to are skipped: a thousand at once, more by the workers, in batches.
+    """Stop the campaign for good. Up to a thousand unsent devices are skipped here, the others by workers in batches.
 
     Raises:
-        NotFound, Conflict
-        InvalidInput: the column of the host's own table does not hold the reason.
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign has completed.
+        InvalidInput: the reason does not fit the column of the host's own table.
     """
     words = "aborted by an operator"
     return await _move(pool, tenant_id, campaign_id, Action.ABORT, actor=actor, words=words, reason=reason)
@@ -166,7 +169,7 @@ async def _move(
     words: str | None = None,
     reason: str | None = None,
 ) -> CampaignStatus:
-    """``reason`` is the operator's; ``words`` are ours, where there is none."""
+    """Change the status. ``reason``: the operator's; ``words``: the engine's, used if the operator gave none."""
     written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)

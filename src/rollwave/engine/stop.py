@@ -1,4 +1,4 @@
-"""Stopping a campaign: when its guardrail trips, when a rule cannot be read, and when its command cannot be sent."""
+"""Stops a campaign if its guardrail trips, a rule cannot be read, or its command cannot be sent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from rollwave.store.database import Connection, Pool, tenant_transaction
 _log = get_logger("stop")
 
 MAX_SKIPPED_WITH_THE_STOP, MAX_SKIPPED_PER_BATCH = 1000, 5000
-"""Devices skipped in the stopping transaction itself, so that the stop is committed soon; and more right after it, in
-batches."""
+"""Maximum number of devices skipped in the transaction that stops the campaign, so that it commits soon; and in each
+batch after it."""
 
 _PAUSED_HINT = "Correct what the reason names, then start the campaign again."
 
@@ -32,7 +32,7 @@ SKIPPED_BECAUSE = "campaign aborted before its turn"
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A campaign that this transaction stopped, to be announced once it is committed."""
+    """A campaign that a transaction stopped. Call :meth:`announce` after the commit."""
 
     tenant_id: str
     counters: CampaignCounters
@@ -40,7 +40,7 @@ class Stopped:
     reason: str
 
     def announce(self) -> None:
-        """Say so in the log and the metrics. Call it after the commit, never before."""
+        """Log and count the stop. Call this after the commit only."""
         fields: dict[str, Any] = {
             "campaign_id": self.counters.campaign_id,
             "tenant_id": self.tenant_id,
@@ -65,7 +65,7 @@ class Stopped:
 
 
 def may_stop(counters: CampaignCounters) -> bool:
-    """Whether :func:`judge` may have anything to do: for most campaigns there is nothing to ask the database."""
+    """Whether :func:`judge` may have to stop the campaign. False for most: then the database need not be asked."""
     if after(counters.status, Action.TRIP) is None:
         return False
     try:
@@ -77,9 +77,9 @@ def may_stop(counters: CampaignCounters) -> bool:
 async def judge(
     connection: Connection, tenant_id: str, counters: CampaignCounters, *, at_gate: bool = False
 ) -> Stopped | None:
-    """Stop the campaign here and now if its guardrail trips, or cannot be read. None: it may go on.
+    """Stop the campaign in this transaction if its guardrail trips or cannot be read. None: it continues.
 
-    While its counters are a host's, it is not judged by them: that is done when it is adopted.
+    A campaign whose counters are still a host's is not judged by them, but when it is adopted.
     """
     if after(counters.status, Action.TRIP) is None:
         return None
@@ -112,7 +112,7 @@ async def judge(
 async def pause_unreadable(
     connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str
 ) -> Stopped | None:
-    """Pause a campaign that cannot be sent on: sending would be a guess, or in vain. None: it sends nothing anyway."""
+    """Pause a campaign that cannot be sent. None: it sends nothing anyway."""
     if after(counters.status, Action.PAUSE_UNREADABLE) is None:
         return None
     to = await campaigns.move(
@@ -124,9 +124,9 @@ async def pause_unreadable(
 async def skip_rest(
     pool: Pool, ref: CampaignRef, *, turn_seconds: float = TURN_SECONDS, per_batch: int = MAX_SKIPPED_PER_BATCH
 ) -> bool:
-    """Skip what an aborted campaign never sent to, for a turn: the stop itself was committed before.
+    """Skip devices that an aborted campaign never sent to, for one turn. The abort was committed before.
 
-    Returns whether that was all.
+    Returns whether all are skipped.
     """
     turn_ends = time.monotonic() + turn_seconds
     while time.monotonic() < turn_ends:
@@ -141,7 +141,7 @@ async def skip_rest(
 
 
 def counters_of(campaign: Campaign) -> CampaignCounters:
-    """Where a campaign stood when its row was locked."""
+    """The campaign's counters at the time its row was locked."""
     return CampaignCounters(
         campaign.id,
         campaign.status,

@@ -1,17 +1,17 @@
-"""How long a campaign is worked on at a time, and when it is looked at again."""
+"""Durations: how long a worker works on one campaign at a time, and when it looks at it again."""
 
 from __future__ import annotations
 
 SOON_SECONDS = 1.0
-"""Until a campaign is looked at again, where nothing tells when that is worth while."""
+"""Seconds until the next look at a campaign, if nothing tells when it is needed."""
 
 TURN_SECONDS = 2.0
-"""For which one campaign is worked on, before others that wait get their turn."""
+"""Seconds for which a worker works on one campaign before it works on others."""
 
 MAX_STEPS_PER_TICK, SHORTEST_STEP_SECONDS = 20, 0.5
-"""Parts in which a tick's devices go out, so that they do not come all at once; and seconds of one, at least."""
+"""Maximum number of parts in which a tick's devices are sent to, and the minimum length of a part in seconds."""
 
 
 def steps_of(tick_interval: float) -> int:
-    """The parts in which a worker sends the devices of a tick of so many seconds."""
+    """The number of parts in which a worker sends to the devices of a tick of ``tick`` seconds."""
     return max(1, min(MAX_STEPS_PER_TICK, int(tick_interval / SHORTEST_STEP_SECONDS)))

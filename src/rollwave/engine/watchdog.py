@@ -1,4 +1,4 @@
-"""Restarting work that has stopped showing life, or has failed."""
+"""Restarts work that has failed, or that gives no sign of life."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = get_logger("watchdog")
 
 
 LOOK_EVERY_SECONDS = 1.0
-"""Seconds between two looks at the work."""
+"""Seconds between two checks of the work."""
 
 GIVE_UP_SECONDS = 15.0
-"""Maximum number of seconds for stuck work to end once it is cancelled. After that it is left behind."""
+"""Maximum number of seconds for stuck work to end after it was cancelled. After that, it is no longer waited for."""
 
 RESTART_SECONDS = 2.0
 """Seconds before work that failed is started again."""
@@ -43,7 +43,7 @@ class Life:
         self._seen = time.monotonic()
 
     def sign(self) -> None:
-        """The work goes on."""
+        """Record a sign of life."""
         self._seen = time.monotonic()
 
     @property

@@ -1,1 +1,1 @@
-"""The only door to PostgreSQL."""
+"""The only access to PostgreSQL."""

@@ -1,7 +1,7 @@
 """API keys: ``rollwave.<tenant>.<key id>.<secret>``.
 
-A key names its tenant, so looking it up goes through the one door that everything else does. The tenant is
-percent-encoded, as a key travels in an HTTP header.
+A key contains its tenant, so it is looked up in a transaction of that tenant, like everything else. The tenant is
+percent-encoded, since a key is sent in an HTTP header.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _key_id = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Whom a key speaks for, and what it may do."""
+    """The tenant and the role of a key."""
 
     tenant_id: str
     key_id: str
@@ -49,11 +49,11 @@ class ApiKey:
 
 
 async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None) -> str:
-    """Make a key and return its full text, which is kept nowhere. Registers the tenant if it is new.
+    """Create a key and return its full text, which is not stored. Registers the tenant if it is new.
 
     Raises:
-        InvalidInput: the tenant id cannot be one.
-        Conflict: the tenant has to be registered in the host's own table first.
+        InvalidInput: the tenant id is not valid.
+        Conflict: the tenant must be registered in the host's own table first.
     """
     if not is_valid_id(tenant_id):
         raise InvalidInput(f"{tenant_id!r} cannot be a tenant id", hint=f"Use {ID_RULE}.")
@@ -77,8 +77,8 @@ async def _require_tenant(connection: Connection, tenant_id: str) -> None:
 
 
 async def verify(pool: Pool, key: str) -> Grant | None:
-    """What ``key`` grants now; None when it is no key, a wrong one, expired or revoked."""
-    # From the right: a tenant id may contain dots, the rest never does.
+    """The tenant and role of ``key``; None: it is malformed, unknown, expired or revoked."""
+    # Split from the right: a tenant id may contain dots, the other parts never do.
     prefix, *rest = key.rsplit(".", 2)
     brand, _, encoded = prefix.partition(".")
     tenant_id = unquote(encoded)
@@ -90,7 +90,7 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     try:
         async with tenant_transaction(pool, tenant_id) as connection:
             row = await connection.fetchrow(_sql["usable"], tenant_id, key_id)
-    except ValueRefused:  # the database's encoding cannot hold such a tenant
+    except ValueRefused:  # the database's encoding lacks a character of this tenant id
         return None
     if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(secret)):
         return None
@@ -104,7 +104,7 @@ async def list_keys(pool: Pool, tenant_id: str) -> list[ApiKey]:
 
 
 async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:
-    """End a key at once. Revoking twice changes nothing.
+    """Revoke a key, with immediate effect. Revoking it again changes nothing.
 
     Raises:
         NotFound: this tenant has no such key.
@@ -119,5 +119,5 @@ def _encoded(tenant_id: str) -> str:
 
 
 def _digest(secret: str) -> str:
-    # A fast hash is right here: 256 random bits cannot be guessed, however many hashes a second.
+    # A fast hash is safe here: 256 random bits cannot be guessed at any number of hashes per second.
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

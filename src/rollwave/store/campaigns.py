@@ -1,4 +1,4 @@
-"""Campaign rows and their waves: read, locked, moved; and the wake-ups that tell workers that one was moved."""
+"""Campaign rows and their waves: reading, locking, changing the status; and the wake-ups that follow a change."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ CHANNEL = "rollwave_due"
 """The channel that the statement ``campaigns.move`` notifies."""
 
 STILL_THERE_SECONDS = 10.0
-"""Seconds between two checks that the connection that listens still works."""
+"""Seconds between two checks of the connection that receives wake-ups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A campaign's row as the engine sees it.
+    """A campaign's row.
 
-    Its rules stand here as they are stored: ``domain.policy.document`` reads them. Timeouts, delays and ages are
-    seconds; ``threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rate`` devices per tick.
+    Its rules are unchecked here, as they are stored; ``domain.policy.document`` reads them. Timeouts, delays and ages
+    are seconds; ``threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rate`` devices per tick.
     """
 
     tenant_id: TenantId
@@ -61,11 +61,11 @@ class Campaign:
     pace_used: int
     """Devices claimed in this interval."""
     reconciled_age: float | None
-    """Seconds since the counters were compared with the rows. None: they never were."""
+    """Seconds since the last comparison of counters and rows. None: there was none."""
     counted: bool
-    """Its counters have been compared with its rows, or moved with them from the beginning."""
+    """Whether its counters are correct: compared with the rows, or changed with them from the beginning."""
     counting: bool
-    """Its counters move with its rows. Until it is counted, they lack what there was before (or have too much)."""
+    """Whether its counters change with its rows. Until it is counted, they do not include earlier changes."""
     activity: Activity
     command: str | None
     firmware_url: str | None
@@ -75,7 +75,7 @@ class Campaign:
     firmware_device_type: str | None
     target_group_id: str | None
     targeted_devices: int | None
-    """Members of the group that targeting went over so far. None: the campaign is targeted."""
+    """Number of members of the group that were targeted so far. None: the campaign is targeted."""
     targeted_up_to: str | None
     """The last of them, by id."""
     waves: tuple[Wave, ...]
@@ -84,17 +84,17 @@ class Campaign:
     read_at: datetime
     """When the row was read, by the database's clock."""
     in_own_database: bool
-    """This database is the one that the installation belongs to. False: nothing may be sent."""
+    """Whether the installation belongs to this database. False: nothing may be sent."""
 
     @property
     def being_targeted(self) -> bool:
-        """Not every device is an execution yet: nothing may be sent, planned or concluded before."""
+        """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounters:
-    """The counters of one campaign right after they moved, and its guardrail as stored: a share, and devices."""
+    """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices."""
 
     campaign_id: CampaignId
     status: CampaignStatus
@@ -106,7 +106,7 @@ class CampaignCounters:
 
 
 def _status(word: str) -> CampaignStatus:
-    """A host's table may hold words of its own: to the engine, such a campaign is over."""
+    """The status. A host's table may contain other values: such a campaign counts as ended."""
     return CampaignStatus(word) if word in CampaignStatus.__members__ else CampaignStatus.COMPLETED
 
 
@@ -155,7 +155,7 @@ def _campaign(row: asyncpg.Record) -> Campaign:
 
 
 async def due(pool: Pool) -> list[CampaignRef]:
-    """Every campaign, of every tenant, that the engine has something to do for or may have."""
+    """The campaigns of all tenants that need the engine, or may need it."""
     async with system_transaction(pool) as connection:
         rows = await connection.fetch(_sql["due"])
     return [CampaignRef(row["tenant_id"], row["campaign_id"], _status(row["status"])) for row in rows]
@@ -174,7 +174,7 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
 
 
 def missing(campaign_id: int) -> NotFound:
-    """The error of a campaign that the tenant does not have."""
+    """The error for a campaign that the tenant does not have."""
     return NotFound(f"no campaign {campaign_id}", hint="List the campaigns to see their ids.")
 
 
@@ -185,7 +185,7 @@ async def lock(connection: Connection, tenant_id: str, campaign_id: int) -> Camp
         NotFound: this tenant has no such campaign.
     """
     await connection.execute(_sql["lock"], tenant_id, campaign_id)
-    return await get(connection, tenant_id, campaign_id)  # a statement of its own: as it is once the lock is held
+    return await get(connection, tenant_id, campaign_id)  # a new statement sees the locked row
 
 
 async def move(
@@ -198,13 +198,13 @@ async def move(
     reason: str | None = None,
     cut: bool = True,
 ) -> CampaignStatus:
-    """Move a campaign by the transition table, and record it in history. Asking for the state it is in changes nothing.
+    """Change a campaign's status by the transition table, and write it to history. The same status again: no change.
 
-    The write is guarded by the status that ``campaign`` had when it was read. ``cut`` the reason in the campaign's row
-    to what a host's column holds; in history it is whole.
+    The write is guarded by the status that ``campaign`` had when it was read. ``cut``: shorten the reason in the
+    campaign's row to the width of a host's column; history has the whole text.
 
     Raises:
-        Conflict: the table has no such move, or another transaction moved the campaign first (not applied).
+        Conflict: the table does not allow the change, or another transaction changed the campaign first.
     """
     campaign_id = campaign.id if isinstance(campaign, Campaign) else campaign.campaign_id
     to = after(campaign.status, action)
@@ -225,7 +225,7 @@ async def move(
 
 
 def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
-    """Read what a statement that moves counters returns."""
+    """Read a row that a statement returns after it has changed counters."""
     return CampaignCounters(
         row["id"],
         _status(row["status"]),
@@ -238,12 +238,12 @@ def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
 
 
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
-    """Record that a campaign that is over needs the engine no more. Not applied: another worker did so first."""
+    """Record that an ended campaign no longer needs the engine. Not applied: another worker did so first."""
     await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
 
 
 async def note_activity(connection: Connection, campaign: Campaign, change: Change, *, longest: float) -> None:
-    """Write down what a look has found; ``longest``: seconds of the longest deadline. Needs the campaign's lock."""
+    """Record a change of activity. ``longest``: seconds of the longest deadline. Needs the campaign's lock."""
     key = campaign.tenant_id, campaign.id
     match change:
         case Change.SUSPEND:
@@ -255,26 +255,26 @@ async def note_activity(connection: Connection, campaign: Campaign, change: Chan
 
 
 async def insert_waves(connection: Connection, campaign: Campaign, waves: Sequence[Wave]) -> None:
-    """Write down the plan. Waves that are there already stay as they are."""
+    """Insert the planned waves. Existing waves stay unchanged."""
     numbers = [wave.number for wave in waves]
     shares = [wave.up_to for wave in waves]
     await connection.execute(_sql["insert_waves"], campaign.tenant_id, campaign.id, numbers, shares)
 
 
 async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> None:
-    """Date the gate behind wave ``number`` and the opening of the next one."""
+    """Set the times at which wave ``number`` has passed and the next one opens."""
     await connection.execute(_sql["pass_gate"], campaign.tenant_id, campaign.id, number)
 
 
 async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
-    """Go on to wave ``number``. False: another worker did."""
+    """Make ``number`` the present wave. False: another worker did so first."""
     return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
 
 
 async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
-    """Run ``wake`` at each wake-up, until cancelled. Returns at once behind a pooler, which passes none on.
+    """Call ``wake`` at each wake-up, until cancelled. Returns immediately behind a pooler, which passes none on.
 
-    One may be lost, and one too many does no harm: workers go on asking, only less often.
+    A lost or an extra wake-up does no harm, since workers also query once a second.
 
     Raises:
         CONNECTION_TROUBLE: the connection was lost.
@@ -288,7 +288,7 @@ async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
 
         await connection.add_listener(CHANNEL, hear)
         try:
-            wake()  # what came before was not heard
+            wake()  # wake-ups before this were missed
             while True:
                 await asyncio.sleep(STILL_THERE_SECONDS)
                 await connection.execute("SELECT", timeout=STILL_THERE_SECONDS)

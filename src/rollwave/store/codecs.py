@@ -1,4 +1,4 @@
-"""Whether a host's pool hands values on as they are, of the few types that statements exchange (ADR 30)."""
+"""Checks that a host's pool does not change values of the few types that statements exchange (ADR 30)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ HINT = "Give Rollwave a pool without this codec: asyncpg.create_pool(url), with 
 
 
 async def require_faithful(connection: Connection) -> None:
-    """Check that the connection's codecs change none of the values that statements exchange.
+    """Check that the connection's codecs do not change values of the types that statements exchange.
 
-    Codecs of all other types are never used. One that reads an empty text as None does no harm.
+    Codecs of other types are never used. A codec that reads an empty text as None does no harm.
 
     Raises:
-        ConfigurationError: one of them changes values.
+        ConfigurationError: a codec changes values.
     """
     try:
         row = await connection.fetchrow(_sql["echo"], *_VALUES.values())
     except asyncpg.DataError as error:
-        if error.severity is not None:  # from the server, whose word it is
+        if error.severity is not None:  # an error of the server, not of a codec
             raise
         raise ConfigurationError(f"a codec of the host's pool refuses plain values: {error}", hint=HINT) from error
     assert row is not None  # a SELECT without FROM has one row

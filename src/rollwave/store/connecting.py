@@ -1,4 +1,4 @@
-"""One connection of our own: to whichever host answers, given up when that has vanished; and why there is none."""
+"""Opens a connection to the first server that answers, notices when the server vanishes, and explains failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
     _Connection = asyncpg.Connection
 
 VANISHED_AFTER_SECONDS = 5.0
-"""Seconds without a sign of life from the other side's network, after which a connection is given up."""
+"""Seconds without any answer from the other machine after which a connection is closed."""
 
 _SOCKET_OPTIONS = {
     "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
@@ -35,23 +35,23 @@ SERVER_SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
-"""PostgreSQL's side of it, so that what a vanished worker held is free again. A pooler does not know these."""
+"""The same for PostgreSQL, so that it releases a vanished worker's locks. A pooler does not know these settings."""
 
 
 class KeepaliveConnection(_Connection):
-    """A connection that notices when the other side has vanished; the system's own timeout is some minutes."""
+    """A connection that notices when the other machine has vanished. The operating system's timeout is some minutes."""
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any) -> None:
         super().__init__(protocol, transport, *rest)
         own = transport.get_extra_info("socket")
         if own.family in {socket.AF_INET, socket.AF_INET6}:
             for name, (level, value) in _SOCKET_OPTIONS.items():
-                if option := getattr(socket, name, None):  # not every system has them all
+                if option := getattr(socket, name, None):  # some systems lack some of these
                     own.setsockopt(level, option, value)
 
 
 class Hosts:
-    """Connects to the hosts of a URL. A silent one is asked last from then on: asyncpg has one timeout for them all."""
+    """Connects to the hosts of a URL. A host that did not answer is tried last: asyncpg has one timeout for all."""
 
     def __init__(self, timeout: float) -> None:
         """Args:
@@ -61,10 +61,10 @@ class Hosts:
         self._turn = 0
 
     async def connect(self, dsn: str | None = None, **how: Any) -> asyncpg.Connection[asyncpg.Record]:
-        """As ``asyncpg.connect`` does.
+        """Connect as ``asyncpg.connect`` does.
 
         Raises:
-            TimeoutError: not even after a try for each host.
+            TimeoutError: no host has answered after one try for each.
         """
         url = urlsplit(dsn or "")
         login, at, hosts = url.netloc.rpartition("@")
@@ -82,13 +82,13 @@ class Hosts:
 
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:
-    """The error a reader can act on. The URL is left out, as it may hold a password."""
+    """The error for a failed connection, with a hint. It does not contain the URL, which may contain a password."""
     if isinstance(error, asyncpg.ClientConfigurationError) and "root certificate" in str(error):
         return DatabaseUnavailable(
             "the database URL wants the server's certificate verified, and names no CA",
             hint="Add sslrootcert=FILE to the URL, with the PEM file of the CA.",
         )
-    if isinstance(error, ValueError):  # its words quote the part that cannot be read, be it the password
+    if isinstance(error, ValueError):  # asyncpg's message quotes the invalid part, which may be the password
         hint = "Write it like postgresql://user@host:5432/name, special characters of a password as %XX."
         return DatabaseUnavailable("DATABASE_URL cannot be read", hint=hint)
     return DatabaseUnavailable(
@@ -97,7 +97,7 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
 
 
 def _hint(error: BaseException, text: str) -> str:
-    if "startup parameter" in text:  # PgBouncer knows few
+    if "startup parameter" in text:  # PgBouncer knows few parameters
         if any(name in text for name in SERVER_SETTINGS):
             return DIRECT
         return "Remove this parameter from the database URL, or add it to ignore_startup_parameters of PgBouncer."
@@ -114,7 +114,7 @@ _ABOUT_A_PARAMETER = (
     asyncpg.CantChangeRuntimeParamError,
     asyncpg.InvalidParameterValueError,
 )
-"""What PostgreSQL raises at a connection's start about a parameter that it is given."""
+"""The errors that PostgreSQL raises about a parameter when a connection starts."""
 
 _INSTEAD = {
     "channel_binding": "Write channel_binding=prefer, or leave it out.",
@@ -123,4 +123,4 @@ _INSTEAD = {
     "schema": "Write search_path instead of schema.",
     "ssl": "Write sslmode=require instead of ssl.",
 }
-"""What to write for parameters that PostgreSQL refuses, by their names in its message."""
+"""Hints for parameters that PostgreSQL refuses, by their name in its message."""

@@ -1,7 +1,7 @@
-"""How far a campaign is: its counters, which move with its executions, and what it has left to do.
+"""The progress of a campaign: its counters, which change with its executions, and its remaining devices.
 
-Counters are compared with the execution rows, and repaired. Before they are counted for the first time, and whenever
-one is seen later, rows that a host's own worker left in progress, or wrote over, are taken over.
+Counters are compared with the execution rows and repaired. Rows that a host's own worker left in progress or
+overwrote are taken over before the first count, and whenever one is seen later.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 _sql = load("counters")
 
 COUNTERS = ("succeeded", "failed", "sent", "pending", "downloading", "installing", "skipped")
-"""The columns that are kept equal to what a campaign's executions say."""
+"""The counter columns, which are kept equal to counts over the campaign's executions."""
 
 NOT_COUNTED_OFFSET = 1_000_000_000
 """Number of devices by which the counter ``skipped`` is too low while a campaign's rows have never been counted.
 
-So that counter is below zero until the comparison with the rows is added to it. Statements that read counters recognize
-such a campaign by its sign, all with the same expression (a test compares them).
+So the counter is negative until the result of the comparison is added to it. Statements that read counters recognize
+such a campaign by the sign, all with the same expression (a test compares them).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Counters and what the rows say, in one snapshot, each by its column's name; None where nobody has counted yet.
+    """Counters and counts over the rows, in one snapshot, by column name. A counter is None if it is not counted yet.
 
-    ``compared_before`` is when they were compared last, in seconds since 1970; None: never.
+    ``compared_before``: time of the last comparison, in seconds since 1970; None: there was none.
     """
 
     counters: Mapping[str, int | None]
@@ -49,24 +49,24 @@ class Comparison:
 
     @property
     def drifted(self) -> bool:
-        """Whether a counter that people and guardrails use was wrong: a host's SQL changed it, or the rows."""
+        """Whether a counter that people and guardrails use is wrong, because other SQL changed it or the rows."""
         return any(self.missed[name] for name in ("succeeded", "failed", "sent"))
 
     @property
     def devices(self) -> int:
-        """The campaign's devices, by its rows."""
+        """The number of the campaign's devices, from its rows."""
         return sum(number for name, number in self.rows.items() if name != "sent")
 
     @property
     def missed(self) -> Mapping[str, int]:
-        """What the counters lack."""
+        """The difference to add to each counter."""
         return {name: number - (self.counters[name] or 0) for name, number in self.rows.items()}
 
 
 async def count(
     connection: Connection, tenant_id: str, tally: Tally, *, also: Collection[CampaignId] = ()
 ) -> list[CampaignCounters]:
-    """Move counters by the rows that this transaction moved; returns where each of those campaigns now stands.
+    """Change counters by the rows that this transaction changed. Returns the new counters of those campaigns.
 
     Locks the rows of those campaigns, and of the campaigns in ``also``, in the order of their ids.
     """
@@ -93,30 +93,30 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
 
 
 async def begin_counting(connection: Connection, tenant_id: str, campaign_id: int) -> None:
-    """Have counters that are NULL move with the rows from now on; comparing them shows what they lack.
+    """Make counters that are NULL change with the rows from now on. A comparison then finds what they lack.
 
-    Not applied: they do so already.
+    Not applied: they already do.
     """
     await connection.execute(_sql["begin_counting"], tenant_id, campaign_id, NOT_COUNTED_OFFSET)
 
 
 async def date_reconciliation(connection: Connection, campaign: Campaign) -> None:
-    """Record that counters and rows have just been compared. Not applied: the campaign is gone."""
+    """Record that counters and rows have just been compared. Not applied: the campaign was deleted."""
     await connection.execute(_sql["date_reconciliation"], campaign.tenant_id, campaign.id)
 
 
 async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
-    """Add what the counters lacked. False (not applied): they were compared or repaired again since. Needs the lock."""
+    """Add the difference to the counters. False: they were compared or repaired since. Needs the campaign's lock."""
     missed = [found.missed[name] for name in COUNTERS]
     applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
     return applied is not None
 
 
 class Adopted(NamedTuple):
-    """A device that a host's earlier worker left in progress: what it ``was``, and what it ``became``.
+    """A device that a host's earlier worker left in progress, with its state before and after the adoption.
 
-    ``SKIPPED`` it was if the engine had skipped it before the worker sent to it.
-    ``failed_before``: that this attempt has failed is in history already.
+    ``was`` is ``SKIPPED`` if the engine had skipped the device before the worker sent to it. ``failed_before``: the
+    failure of this attempt is already in history.
     """
 
     device_id: DeviceId
@@ -132,9 +132,9 @@ async def adopt(
 ) -> list[Adopted]:
     """Take over up to ``limit`` rows that a host's earlier worker left in progress.
 
-    Each has ``progress_timeout`` seconds for a report, and its whole time begins now. One that had finished before
-    ends so, unless its error is one for which the engine ``skipped`` it: that one has been sent to since. Needs the
-    campaign's lock.
+    Each device has ``progress_timeout`` seconds for a report, and its device timeout begins now. A device that had
+    finished gets its outcome back, unless its error is one of the ``skipped`` reasons: then the worker has sent to it
+    since, and it is in progress. Needs the campaign's lock.
     """
     rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, progress_timeout, limit, skipped)
     return [
@@ -149,15 +149,15 @@ async def any_left_behind(connection: Connection, campaign: Campaign) -> bool:
 
 
 async def leave(connection: Connection, campaign: Campaign, devices: Sequence[DeviceId]) -> None:
-    """Leave devices that had finished, and are overdue, to :func:`adopt`. Their rows are held."""
+    """Leave overdue devices that had finished to :func:`adopt`. Needs the locks of their rows."""
     await connection.execute(_sql["leave"], campaign.tenant_id, campaign.id, devices)
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a campaign has left: devices ``waiting`` for their first command, ``open`` ones, ``any`` at all.
+    """Whether a campaign has devices ``waiting`` for their first command, ``open`` devices, or ``any`` devices.
 
-    ``due_in`` is the seconds until the first lease, deadline or delay of an open one ends; None: there is none.
+    ``due_in``: seconds until the first lease, deadline or delay of an open device ends; None: there is none.
     """
 
     waiting: bool
@@ -167,12 +167,12 @@ class Outlook:
 
     @property
     def finished(self) -> bool:
-        """Every device is terminal. A campaign without devices is not finished: they may be about to come."""
+        """Whether every device is terminal. False for a campaign without devices, which may be about to be inserted."""
         return self.any and not self.waiting and not self.open
 
 
 async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
-    """What the campaign has left to do."""
+    """Read which devices the campaign has left."""
     row = await connection.fetchrow(_sql["outlook"], campaign.tenant_id, campaign.id)
     assert row is not None  # a SELECT without FROM has one row
     due_in = row["due_in"]
@@ -180,23 +180,23 @@ async def outlook(connection: Connection, campaign: Campaign) -> Outlook:
 
 
 async def next_due(connection: Connection, campaign: Campaign) -> float | None:
-    """Seconds until the first lease, deadline or delay of the campaign ends, negative once it has; None: none runs."""
+    """Seconds until the campaign's first lease, deadline or delay ends, negative after that; None: there is none."""
     seconds: float | None = await connection.fetchval(_sql["next_due"], campaign.tenant_id, campaign.id)
     return seconds
 
 
 async def in_flight(connection: Connection, campaign: Campaign, *, up_to: int) -> int:
-    """Devices sent to or being sent to and not terminal, counted no further than ``up_to``."""
+    """Number of devices in flight, but at most ``up_to``."""
     flying: int = await connection.fetchval(_sql["in_flight"], campaign.tenant_id, campaign.id, up_to)
     return flying
 
 
 async def any_taken(connection: Connection, tenant_id: str, campaign_id: int) -> bool:
-    """Whether the broker has ever taken the campaign's command for one of its devices."""
+    """Whether the broker has ever accepted the campaign's command for one of its devices."""
     return bool(await connection.fetchval(_sql["any_taken"], tenant_id, campaign_id))
 
 
 async def count_pending(connection: Connection, tenant_id: str, campaign_id: int) -> int:
-    """Devices that are PENDING; of a campaign not counted yet, those never sent to, counted up to ten thousand."""
+    """Number of PENDING devices. If the campaign is not counted yet: of devices never sent to, up to ten thousand."""
     pending: int = await connection.fetchval(_sql["count_pending"], tenant_id, campaign_id)
     return pending

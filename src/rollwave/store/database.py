@@ -1,4 +1,4 @@
-"""Connections and transactions. Tenant rows are reached through :func:`tenant_transaction` and no other way."""
+"""Connections and transactions. :func:`tenant_transaction` is the only access to the rows of a tenant."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 else:
-    Pool = asyncpg.Pool  # FastAPI evaluates it where it is used, and older versions cannot evaluate a string
+    Pool = asyncpg.Pool  # FastAPI evaluates this annotation, and older versions cannot evaluate a string
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
 LOCK_TIMEOUT_SECONDS = 5.0
-"""Seconds that a statement waits for somebody else's lock."""
+"""Seconds that a statement waits for a lock of another transaction."""
 
 IDLE_TIMEOUT_SECONDS = 15.0
 """Seconds after which PostgreSQL ends a transaction of ours in which nothing happens."""
@@ -49,21 +49,20 @@ IN_TURN = "; ".join(
         "random_page_cost",
     )
 )
-"""For statements that take the head of a queue: along its index, and nothing else.
+"""Settings for statements that take the head of a queue: they allow only a plan along the queue's index.
 
-What PostgreSQL believes of a campaign is a minute old, and in that minute a queue may have emptied. Where it believes
-that one is full, it looks for one row in the whole table; where it believes that one is nearly empty, it reads the
-whole tenant.
+PostgreSQL's statistics are a minute old, and a queue may be emptied in that time. If they say that it is full,
+PostgreSQL searches the whole table for one row; if they say that it is nearly empty, it reads all rows of the tenant.
 """
 
 
 @asynccontextmanager
 async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> AsyncIterator[Pool]:
-    """A pool for our own commands. A host's pool, made with nothing special, does as well.
+    """A pool for Rollwave's own commands. A host may pass its own pool instead, which needs no special arguments.
 
     Args:
-        pooled: ``dsn`` leads through a pooler in transaction mode: no prepared statement outlives its transaction, and
-            nothing may be asked for that a pooler does not know. So it is too where ``dsn`` says ``pgbouncer=true``.
+        pooled: ``dsn`` leads through a pooler in transaction mode: prepared statements end with their transaction, and
+            no parameters are used that a pooler does not know. ``pgbouncer=true`` in ``dsn`` has the same effect.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached or refuses the login.
@@ -77,7 +76,7 @@ async def create_pool(dsn: str, *, size: int = 10, pooled: bool = False) -> Asyn
         connect=Hosts(url.connect_timeout).connect,
         command_timeout=ANSWER_SECONDS,
         connection_class=KeepaliveConnection,
-        resets=False,  # our transactions leave nothing behind, and one that was broken off is rolled back
+        resets=False,  # our transactions change nothing in the session, and interrupted ones are rolled back
         statement_cache_size=0 if pooled else 100,
         server_settings={"application_name": url.application_name} | ({} if pooled else SERVER_SETTINGS),
     ) as pool:
@@ -95,7 +94,7 @@ async def _require_reached(pool: Pool) -> None:
 
 @asynccontextmanager
 async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
-    """A pool of one connection, which is not made before it is needed.
+    """A pool of one connection, which is opened when it is first needed.
 
     Raises:
         DatabaseUnavailable, ConfigurationError: ``dsn`` cannot be read.
@@ -113,10 +112,10 @@ async def direct_pool(dsn: str) -> AsyncIterator[Pool]:
 
 
 def read_url(dsn: str) -> DatabaseUrl:
-    """What a URL says.
+    """Read a database URL.
 
     Raises:
-        DatabaseUnavailable: it cannot be read.
+        DatabaseUnavailable: the URL cannot be read.
         ConfigurationError: a parameter in it cannot be used.
     """
     try:
@@ -126,7 +125,7 @@ def read_url(dsn: str) -> DatabaseUrl:
 
 
 async def is_direct(connection: Connection) -> bool:
-    """Whether the session is PostgreSQL's own. A pooler tells its clients of a process that is not there."""
+    """Whether no pooler is between. A pooler gives its clients a process id that is not PostgreSQL's."""
     backend: int = await connection.fetchval("SELECT pg_backend_pid()", timeout=ANSWER_SECONDS)
     return backend == connection.get_server_pid()
 
@@ -142,15 +141,18 @@ async def tenant_transaction(
     queues: bool = False,
     immediate_checks: bool = False,
 ) -> AsyncIterator[Connection]:
-    """A transaction that sees and writes one tenant's rows, as ``pulse_app``.
+    """A transaction that sees and writes the rows of one tenant, as ``pulse_app``.
 
-    ``SET LOCAL`` rather than ``set_config``: it ends with the transaction, so a pooled connection leaks
-    nothing, and Citus passes it on to its worker nodes. ``timeout`` is for each statement, ``lock_timeout``
-    for each lock that it waits for, in seconds.
-    ``generic_plans`` are for statements that take arrays of keys: a plan for particular values trusts what
-    ANALYZE found of this tenant, and of a new one it has found nothing. ``queues`` are for statements that take
-    what is first in line (``IN_TURN``). ``immediate_checks``: a host's deferred constraints fail the statement that
-    breaks them, and not the commit.
+    It uses ``SET LOCAL``, which ends with the transaction, so a pooled connection keeps no tenant; and Citus passes
+    it on to its worker nodes, unlike ``set_config``.
+
+    Args:
+        timeout: seconds for each statement.
+        lock_timeout: seconds for each lock that a statement waits for.
+        generic_plans: for statements with arrays of keys. A plan for particular values would use statistics, which a
+            new tenant does not have.
+        queues: for statements that take the head of a queue (``IN_TURN``).
+        immediate_checks: a host's deferred constraints are checked after each statement instead of at the commit.
     """
     _require_tenant(tenant_id)
     begin = f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}; {_limit(timeout, lock_timeout)}"
@@ -167,7 +169,7 @@ async def system_transaction(
     lock_timeout: float = LOCK_TIMEOUT_SECONDS,
     generic_plans: bool = False,
 ) -> AsyncIterator[Connection]:
-    """A transaction as ``pulse_app`` that names no tenant: it sees no tenant's row, only what is ours alone."""
+    """A transaction as ``pulse_app`` without a tenant: it sees only tables that belong to the installation."""
     begin = f"SET LOCAL app.tenant_id = ''; {_limit(timeout, lock_timeout)}"
     async with _transaction(pool, begin + (_GENERIC_PLANS if generic_plans else "")) as connection:
         yield connection
@@ -183,13 +185,13 @@ async def _transaction(pool: Pool, settings: str) -> AsyncIterator[Connection]:
 async def as_engine(
     connection: Connection, settings: str, *, timeout: float = ANSWER_SECONDS, holds_lock: bool = False
 ) -> AsyncIterator[None]:
-    """A transaction as ``pulse_app``, begun together with its settings: a round trip less than asyncpg's own.
+    """A transaction as ``pulse_app``. It begins together with its settings, in one round trip less than asyncpg's.
 
-    A connection that does not answer is closed: PostgreSQL ends the transaction.
+    A connection that does not answer is closed, and PostgreSQL ends the transaction.
 
     Args:
         timeout: seconds for the statement that begins it, and for the one that ends it.
-        holds_lock: the session has a lock, which is not to be lost where the commit is cancelled.
+        holds_lock: the session has a lock that must not be lost if the commit is cancelled.
     """
     try:
         with refusing_foreign_text():  # a tenant's id
@@ -209,17 +211,17 @@ async def as_engine(
 
 
 async def _roll_back(connection: Connection) -> None:
-    with suppress(*CONNECTION_TROUBLE):  # where the connection is gone, so is this
+    with suppress(*CONNECTION_TROUBLE):  # a lost connection has ended the transaction
         async with given_up_after(LEAVING_SECONDS, connection):
             await connection.execute("ROLLBACK")
 
 
 @asynccontextmanager
 async def named(connection: Connection, tenant_id: str) -> AsyncIterator[None]:
-    """For the block, a system transaction sees and writes this tenant's rows."""
+    """Let a system transaction see and write this tenant's rows during the block."""
     await connection.execute(f"SET LOCAL app.tenant_id = {_quoted(tenant_id)}")
     yield
-    # An error needs none of this: the transaction ends with it, and the name with the transaction.
+    # Not needed after an error, which ends the transaction and with it the setting.
     await connection.execute("SET LOCAL app.tenant_id = ''")
 
 
@@ -227,15 +229,15 @@ _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; SET LOCAL row_security = on; "
     "SET LOCAL ROLE pulse_app"
 )
-"""How each transaction begins, whatever the session of a host's pool is set to (ADR 30).
+"""The beginning of each transaction. It overrides the session settings of a host's pool (ADR 30).
 
-A statement after a lock must see what the lock's last holder committed. A host's columns without a time zone hold UTC.
-Where row security is off, PostgreSQL refuses statements on tenants' rows.
+READ COMMITTED: a statement after a lock must see what the previous holder committed. UTC: a host's columns without a
+time zone contain UTC. With row_security off, PostgreSQL would refuse statements on tenants' rows.
 """
 
 
 def _require_tenant(tenant_id: str) -> None:
-    # Before the connection is used: on asyncpg 0.29 text that cannot be encoded leaves it waiting for ever.
+    # Checked before the connection is used: with text that cannot be encoded, asyncpg 0.29 would wait for ever.
     try:
         tenant_id.encode()
     except UnicodeEncodeError:
@@ -249,7 +251,7 @@ _IMMEDIATE_CHECKS = "; SET CONSTRAINTS ALL IMMEDIATE"
 
 
 def _limit(timeout: float, lock_timeout: float = LOCK_TIMEOUT_SECONDS) -> str:
-    # A frozen process must not keep a campaign's row, nor a row that a host keeps hold us up for long.
+    # A frozen process must not keep a campaign's row locked, and a host's lock must not delay the engine for long.
     return (
         f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))};"
         f" SET LOCAL lock_timeout = {int(lock_timeout * 1000)};"

@@ -1,4 +1,4 @@
-"""Devices and device groups of a tenant, for those who run Rollwave on its own."""
+"""Devices and device groups of a tenant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROUP_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What replacing a group's members changed."""
+    """The changes that replacing a group's members made."""
 
     total: int
     added: int
@@ -33,7 +33,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is known of a device."""
+    """The type and attributes of a device."""
 
     device_type: str | None
     attributes: dict[str, Any]
@@ -42,10 +42,10 @@ class Description:
 async def put_device(
     pool: Pool, tenant_id: str, device_id: str, *, device_type: str | None, attributes: dict[str, Any]
 ) -> Document:
-    """Register a device, or replace what is known of it.
+    """Register a device, or replace its type and attributes.
 
     Raises:
-        InvalidInput: a column of the host's own table does not hold a value.
+        InvalidInput: a value does not fit a column of the host's own table.
         Conflict: the host's own table refuses the row.
     """
     values = (tenant_id, device_id, device_type, json.dumps(attributes))
@@ -74,7 +74,7 @@ async def get_device(pool: Pool, tenant_id: str, device_id: str) -> Document:
 async def find_devices(
     pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: str | None = None
 ) -> Page:
-    """Devices by id; ``device_type`` None: of every type."""
+    """A page of devices, ordered by id. ``device_type`` None: devices of every type."""
     async with tenant_transaction(pool, tenant_id) as connection:
         records = await connection.fetch(_sql["devices"], tenant_id, device_type, cursor, limit + 1)
         total = await connection.fetchval(_sql["count_devices"], tenant_id, device_type)
@@ -89,12 +89,12 @@ async def put_group(
     device_ids: Iterable[str],
     described: Mapping[str, Description] = MappingProxyType({}),
 ) -> Membership:
-    """Make these devices the members of a group: all of them, and no other. New devices are registered.
+    """Replace the members of a group by these devices. New devices are registered.
 
-    Members too are the devices ``described``, of which what is known is replaced.
+    The devices in ``described`` become members too, and their type and attributes are replaced.
 
     Raises:
-        InvalidInput: a column of one of the host's own tables does not hold a value.
+        InvalidInput: a value does not fit a column of one of the host's own tables.
         Conflict: one of the host's own tables refuses a row.
     """
     plain = [*device_ids]
@@ -116,14 +116,14 @@ async def put_group(
 
 
 def group_written(group_id: str) -> list[Written]:
-    """Where a group's id is written."""
+    """The column to which a group's id is written."""
     return [Written(table, "group_id", [group_id], "group_id") for table in ("device_groups", "device_group_members")]
 
 
 def members_written(
     device_ids: Sequence[str], types: Sequence[str | None] = (), field: str = "device_ids"
 ) -> list[Written]:
-    """Where the members in a ``field`` of a request are written, and what it says of them."""
+    """The columns to which the members in a request's ``field``, their types and attributes are written."""
     return [
         Written("devices", "device_id", device_ids, field, quoted=True),
         Written("device_group_members", "device_id", device_ids, field, quoted=True),
@@ -132,20 +132,20 @@ def members_written(
 
 
 async def lock_group(connection: Connection, tenant_id: str, group_id: str) -> None:
-    """Lock the group until the transaction ends; create it if there is none."""
+    """Lock the group until the transaction ends. Create it if it does not exist."""
     if await connection.fetchval(_sql["lock_group"], tenant_id, group_id) is None:
         await connection.execute(_sql["insert_group"], tenant_id, group_id)
 
 
 class Group(NamedTuple):
-    """A group's row, and a page of its members by id."""
+    """A group's row, and a page of its members, ordered by id."""
 
     row: Document
     members: Page
 
 
 async def get_group(pool: Pool, tenant_id: str, group_id: str, *, limit: int, cursor: str | None = None) -> Group:
-    """A group, and its members by id.
+    """A group, and a page of its members, ordered by id.
 
     Raises:
         NotFound: this tenant has no such group.
@@ -159,7 +159,7 @@ async def get_group(pool: Pool, tenant_id: str, group_id: str, *, limit: int, cu
 
 
 async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page:
-    """Groups by id, each with the number of its members."""
+    """A page of groups, ordered by id, each with the number of its members."""
     async with tenant_transaction(pool, tenant_id) as connection:
         records = await connection.fetch(_sql["groups"], tenant_id, cursor, limit + 1)
         total = await connection.fetchval(_sql["count_groups"], tenant_id)
@@ -167,7 +167,7 @@ async def find_groups(pool: Pool, tenant_id: str, *, limit: int, cursor: str | N
 
 
 async def register(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> int:
-    """Register the devices that are not registered yet; their number."""
+    """Register the devices that are not registered yet. Returns their number."""
     return await changed(connection, _sql["register_devices"], tenant_id, device_ids)
 
 
@@ -178,17 +178,17 @@ async def describe(
     types: Sequence[str | None],
     attributes: Sequence[str],
 ) -> None:
-    """Replace what is known of registered devices; ``attributes`` are JSON."""
+    """Replace type and attributes of registered devices. ``attributes`` are JSON."""
     await connection.execute(_sql["describe_devices"], tenant_id, device_ids, types, attributes, timeout=_GROUP_TIMEOUT)
 
 
 async def add_members(connection: Connection, tenant_id: str, group_id: str, device_ids: Sequence[str]) -> int:
-    """Add registered devices to a group; the number of those that were not in it."""
+    """Add registered devices to a group. Returns the number of those that were not in it."""
     return await changed(connection, _sql["add_members"], tenant_id, group_id, device_ids)
 
 
 async def changed(connection: Connection, sql: str, *values: Any) -> int:
-    """Execute a statement over a large group; the number of rows that it changed."""
+    """Execute a statement over a large group. Returns the number of rows that it changed."""
     tag = await connection.execute(sql, *values, timeout=_GROUP_TIMEOUT)
     return int(tag.rpartition(" ")[2])
 

@@ -1,8 +1,8 @@
-"""Events of campaigns: appended in the transaction of the change that they tell, and read in the order of their ids.
+"""Events of campaigns: appended in the transaction of the change, and read in the order of their ids.
 
 An event gets its id while the campaign's row is locked, so the events of one campaign are committed in the order of
-their ids: a reader that asks for what comes after the last id it saw misses none (ADR 23). Events of two campaigns may
-be committed in another order; :func:`read`, which reads all of a tenant, waits for those that come late (ADR 33).
+their ids, and a reader that asks for events after the last id it saw misses none (ADR 23). Events of two campaigns may
+be committed in another order: :func:`read`, which reads all events of a tenant, waits for late ones (ADR 33).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rollwave.store.queries import load
 _sql = load("events")
 
 WAIT_SECONDS, POLL_SECONDS = 1.0, 0.01
-"""How long one call of :func:`read` waits for transactions that may still commit an event, and how often it looks."""
+"""Seconds for which :func:`read` waits for transactions that may still commit an event, and between two checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,13 @@ async def append(connection: Connection, tenant_id: str, campaign_id: int, event
 async def append_failed_attempts(
     connection: Connection, tenant_id: str, failures: Sequence[Entry[DeviceFailure]]
 ) -> None:
-    """Write one event for each failed attempt, or for what is given up after one, in this transaction.
+    """Write one event for each failed attempt, or for each retry that is not made, in this transaction.
 
-    Locks the rows of the campaigns. A transaction that locks campaigns besides locks them all before this, by id.
+    Locks the rows of the campaigns. If the transaction locks further campaigns, it must lock all of them before this,
+    ordered by id.
 
     Raises:
-        ValueRefused: PostgreSQL does not take a value that a device sent.
+        ValueRefused: PostgreSQL refuses a value that a device sent.
     """
     if failures:
         with refusing_values():
@@ -64,22 +65,22 @@ async def _append(connection: Connection, tenant_id: str, entries: Sequence[Entr
         [each.event.device_id for each in entries],
         [each.event.word for each in entries],
         [each.actor for each in entries],
-        # Not escaped: PostgreSQL reads an escape only if the database can hold the character.
+        # JSON without escapes: PostgreSQL reads an escape only if the database's encoding has the character.
         json.dumps([each.event.to_detail() for each in entries], ensure_ascii=False),
     )
     await connection.execute(_sql["append"], tenant_id, *columns)
 
 
 async def read(pool: Pool, tenant_id: str, *, after: int, limit: int) -> list[Recorded]:
-    """The events of all of a tenant's campaigns after the event ``after`` (0: from the first), in the order of ids.
+    """Read the events of all campaigns of a tenant after the event ``after`` (0: from the first), ordered by id.
 
-    Whoever goes on after the last one skips none, however late its transaction commits: what was read is only returned
-    once no transaction is left that may still commit one with a lower id. Empty where there is none, or where such a
-    transaction takes longer than ``WAIT_SECONDS``.
+    A reader that continues after the last event skips none: events are returned only when no transaction is left that
+    may still commit one with a lower id. Empty: there is no event, or such a transaction takes longer than
+    ``WAIT_SECONDS``.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
         up_to = await connection.fetchval(_sql["end_of_page"], tenant_id, after, limit)
-        # In this order: the transaction of a lower id has held its lock since before this page could be seen.
+        # The order matters: a transaction with a lower id has held its lock since before this page became visible.
         if up_to is None or not await _settled(connection):
             return []
         rows = await connection.fetch(_sql["page"], tenant_id, after, up_to, limit)
@@ -96,7 +97,7 @@ async def read(pool: Pool, tenant_id: str, *, after: int, limit: int) -> list[Re
 
 
 def _detail(text: str | None) -> object:
-    """What is stored of an event. Somebody may have written a string in place of an object."""
+    """The stored detail of an event. Other SQL may have written a string instead of an object."""
     try:
         return None if text is None else json.loads(text)
     except ValueError:
@@ -104,7 +105,7 @@ def _detail(text: str | None) -> object:
 
 
 async def _settled(connection: Connection) -> bool:
-    """Wait until every transaction has ended that has written an event so far. False: one takes too long."""
+    """Wait until every transaction that has written an event so far has ended. False: one takes too long."""
     give_up_at = time.monotonic() + WAIT_SECONDS
     writers = [row[0] for row in await connection.fetch(_sql["writers"])]
     while writers:
@@ -117,15 +118,15 @@ async def _settled(connection: Connection) -> bool:
 
 
 async def position(connection: Connection, tenant_id: str, consumer: str) -> int:
-    """The id of the last event of a tenant that a consumer has dealt with; 0: none yet."""
+    """The id of the last event of a tenant that a consumer has processed; 0: none yet."""
     last: int | None = await connection.fetchval(_sql["position"], tenant_id, consumer)
     return last or 0
 
 
 async def advance(connection: Connection, tenant_id: str, consumer: str, event_id: int) -> None:
-    """Remember that a consumer has dealt with every event up to this one. It never goes back.
+    """Record that a consumer has processed every event up to this one. The position never moves back.
 
-    In the transaction of what the consumer wrote, each event has its effect exactly once; in one of its own after an
-    effect elsewhere, at least once.
+    In the same transaction as the consumer's writes, each event takes effect exactly once. In a separate transaction
+    after an effect elsewhere, at least once.
     """
     await connection.execute(_sql["advance"], tenant_id, consumer, event_id)

@@ -1,4 +1,4 @@
-"""Execution rows: claimed, marked, moved by reports, skipped. Every write is guarded."""
+"""Execution rows: claiming, marking as sent, applying reports, skipping. Every write is guarded."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rollwave.store.queries import load
 _sql = load("executions")
 
 STATUS = dict(ExecutionStatus.__members__)
-"""A state by its word; a host's table may hold others."""
+"""The states by their stored values. A host's table may contain other values."""
 
-_REASON = {each.value: each for each in Reason}  # a look here costs a fifth of making one of its word
+_REASON = {each.value: each for each in Reason}  # a look-up costs a fifth of calling the enumeration
 
 
 class Claimed(NamedTuple):
-    """One command to send: this device, under this attempt, before the lease ends.
+    """One command to send before the lease ends: the device and the attempt.
 
-    ``suspect``: the broker has ended the connection over it before.
+    ``suspect``: the broker has ended the connection because of this device's command before.
     """
 
     device_id: DeviceId
@@ -37,24 +37,24 @@ class Claimed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claiming statement took. ``skipped`` devices cannot be addressed."""
+    """The devices that a statement claimed. ``skipped``: those that cannot be addressed."""
 
     commands: tuple[Claimed, ...]
     skipped: int
 
     @property
     def any(self) -> bool:
-        """Whether it took anything."""
+        """Whether it claimed or skipped any device."""
         return bool(self.commands or self.skipped)
 
 
 class Effect(NamedTuple):
-    """What one report met and did.
+    """The effect of one report.
 
-    ``was`` and ``attempt`` are the execution's before it (None: no such row, or in a state that is not ours);
-    ``became`` is its state after it (None: the report changed nothing). ``reason`` names the failure if it is one.
-    ``retried``: it failed an attempt and another one is to follow. ``progress_timeout``: seconds of silence that its
-    campaign allows from here (None: no such row).
+    ``was`` and ``attempt``: the execution before it (None: no such row, or a status value that the engine does not
+    know). ``became``: its state after it (None: the report changed nothing). ``reason``: the reason if it is a failure.
+    ``retried``: the attempt failed and another one follows. ``progress_timeout``: the campaign's, in seconds (None: no
+    such row).
     """
 
     was: ExecutionStatus | None
@@ -72,9 +72,9 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds that a device gets until its first report, from report to report, and in all.
+    """Seconds that a device has until its first report, between two reports, and in all.
 
-    ``suspended_for``: seconds for which its campaign was suspended before; they do not count.
+    ``suspended_for``: seconds for which its campaign was suspended before, which do not count.
     """
 
     answer_timeout: float
@@ -85,7 +85,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """A command that a device has been sent, and the seconds left until its deadline. None: it has nothing to do."""
+    """The present command of a device, and the seconds left until its deadline. None: the device has nothing to do."""
 
     body: bytes
     attempt: int | None
@@ -103,11 +103,11 @@ async def claim(
     opens_interval: bool,
     command: str,
 ) -> Claim:
-    """Take up to ``tokens`` commands, at most ``fresh`` of them for new devices, for ``lease`` seconds.
+    """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
-    A device that was first sent to ``device_timeout`` seconds ago gets no other attempt. The devices taken count
-    towards the pace's interval, which begins with them where ``opens_interval``; the campaign's first claim also
-    freezes its ``command``. Needs the campaign's lock. Not taken: a row that another transaction holds.
+    A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
+    ``opens_interval``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
+    another transaction has locked are left out. Needs the campaign's lock.
     """
     rows = await connection.fetch(
         _sql["claim"],
@@ -122,10 +122,10 @@ async def claim(
 async def mark_sent(
     connection: Connection, tenant_id: str, campaign_id: int, sent: Sequence[Claimed], times: Times
 ) -> None:
-    """Record that the broker acknowledged these.
+    """Record that the broker acknowledged these commands.
 
-    Not applied, which is no error: the device has reported already, the campaign was stopped after the lease had ended,
-    or another worker was sooner.
+    Not applied, which is no error: the device has already reported, the campaign was stopped after the lease had ended,
+    or another worker was first.
     """
     before = times.suspended_for
     await connection.execute(
@@ -148,9 +148,10 @@ async def release(
     delay: float,
     refusal: Refusal | None,
 ) -> None:
-    """Give back what the broker did not take; it may be claimed again after ``delay`` seconds, same attempt.
+    """Release devices whose command the broker did not accept. They may be claimed again after ``delay`` seconds.
 
-    The delay doubles with each ``refusal``. Not applied: the lease had ended, and another worker has the device now.
+    The attempt stays the same. The delay doubles with each ``refusal``. Not applied: the lease had ended, and another
+    worker has the device now.
     """
     await connection.execute(
         _sql["release"], tenant_id, campaign_id, *_columns(unsent), delay, refusal, LONGEST_REFUSAL_SECONDS
@@ -165,15 +166,15 @@ async def apply_reports(
     *,
     max_attempts: int,
 ) -> list[Effect]:
-    """Apply at most one report a device and campaign; returns what each met and did, in the same order.
+    """Apply at most one report per device and campaign. Returns the effect of each, in the same order.
 
-    Not applied (``Effect.became`` is None): the execution is as far or further, is over, is in another attempt, or was
-    never sent to.
+    Not applied (``Effect.became`` is None): the execution is as far or further, is terminal, is in another attempt, or
+    was never sent to.
 
-    ``times`` and ``max_attempts`` are for campaigns that name none of their own.
+    ``times`` and ``max_attempts`` are for campaigns that do not set their own.
 
     Raises:
-        ValueRefused: PostgreSQL does not take a value of one of the reports.
+        ValueRefused: PostgreSQL refuses a value of one of the reports.
     """
     columns = (
         [report.campaign_id for _, report in reports],
@@ -202,14 +203,14 @@ async def apply_reports(
 async def skip_unsent(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, *, limit: int, reason: str
 ) -> int:
-    """Skip up to about ``limit`` devices that were never sent to; returns how many."""
-    await connection.execute(IN_TURN)  # also where a stop comes with a batch of reports
+    """Skip devices that were never sent to: about ``limit``, at most three times as many. Returns their number."""
+    await connection.execute(IN_TURN)  # also if a stop happens together with a batch of reports
     skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
     return skipped
 
 
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:
-    """What each device should be doing now; one with nothing to do is left out."""
+    """The present command of each device. Devices with nothing to do are left out."""
     rows = await connection.fetch(_sql["current"], tenant_id, device_ids)
     return {row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"]) for row in rows}
 

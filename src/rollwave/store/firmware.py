@@ -36,12 +36,12 @@ async def register(
     description: str | None,
     actor: str,
 ) -> Registered:
-    """Register a firmware version. The same again changes nothing.
+    """Register a firmware version. Registering the same values again changes nothing.
 
     Raises:
-        Conflict: the version is registered for this device type already, with other values, or a host's own table
+        Conflict: the version is already registered for this device type with other values, or a host's own table
             refuses the row.
-        InvalidInput: a host's own column does not hold a value.
+        InvalidInput: a value does not fit a host's own column.
     """
     given = (version, file_url, checksum_sha256, file_size_bytes, device_type, description)
     written = fields(
@@ -75,7 +75,7 @@ async def register(
 
 
 def _differing(row: Document, wanted: Document) -> list[str]:
-    """Names of the values that differ. A host may write an empty text for none, and a checksum in other forms."""
+    """Names of the values that differ. A host may store no value as an empty text, and a checksum in another form."""
     try:
         checksum = read_checksum(row["checksum_sha256"])
     except InvalidInput:
@@ -116,7 +116,7 @@ async def get(pool: Pool, tenant_id: str, firmware_id: int) -> Document:
 
 
 async def find(pool: Pool, tenant_id: str, *, device_type: str | None, limit: int, cursor: int | None = None) -> Page:
-    """Firmware versions, newest first; ``device_type`` None: of every type."""
+    """A page of firmware versions, newest first. ``device_type`` None: for every type."""
     async with tenant_transaction(pool, tenant_id) as connection:
         records = await connection.fetch(_sql["page"], tenant_id, device_type, cursor, limit + 1)
         total = await connection.fetchval(_sql["total"], tenant_id, device_type)
@@ -124,11 +124,11 @@ async def find(pool: Pool, tenant_id: str, *, device_type: str | None, limit: in
 
 
 async def delete(pool: Pool, tenant_id: str, firmware_id: int) -> None:
-    """Forget a firmware version that no campaign uses.
+    """Delete a firmware version that no campaign uses.
 
     Raises:
         NotFound: this tenant has no such firmware.
-        Conflict: a campaign uses it, or something of the host's does.
+        Conflict: a campaign or a table of the host refers to it.
     """
     in_use = Conflict(
         f"firmware {firmware_id} is used by a campaign",
@@ -142,7 +142,7 @@ async def delete(pool: Pool, tenant_id: str, firmware_id: int) -> None:
                 if await connection.fetchrow(_sql["get"], tenant_id, firmware_id) is None:
                     raise _missing(firmware_id)
         except asyncpg.ForeignKeyViolationError as error:
-            if error.table_name != "ota_campaigns":  # a campaign was created meanwhile
+            if error.table_name != "ota_campaigns":  # a campaign was created in between
                 raise
     raise in_use
 

@@ -1,4 +1,4 @@
-"""A circuit breaker before a pool: one caller probes an unavailable database, with growing pauses, and logs it once."""
+"""A circuit breaker around a pool: one caller probes an unavailable database, with growing pauses, and logs it once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DIRECT = "direct"
 
 
 class StillAway(ConnectionError):
-    """The database was unavailable a moment ago, and has not been probed again."""
+    """The database was unavailable at the last probe, and the next one is not due yet."""
 
 
 class GuardedPool:
@@ -46,7 +46,7 @@ class GuardedPool:
 
     @property
     def trouble(self) -> str:
-        """What is wrong and since when; empty: nothing that is known."""
+        """The present problem and since when; empty: none is known."""
         away_for = self._breaker.away_for
         return "" if away_for is None else f"{self._words}, for {away_for:.0f} s"
 
@@ -55,7 +55,7 @@ class GuardedPool:
         """A connection for the block.
 
         Raises:
-            StillAway: the database is known to be away, and it is not time to try again.
+            StillAway: the database is known to be unavailable, and the next probe is not due yet.
         """
         if not self._breaker.admits():
             raise StillAway(f"PostgreSQL: {self.trouble}")
@@ -78,13 +78,13 @@ class GuardedPool:
         if is_away(error):
             self._words = in_words(error)
             if self._breaker.failed(began):
-                # What is said about a URL quotes it, be it the password.
+                # asyncpg's message about a URL quotes it, also the password.
                 text = "the URL cannot be read" if isinstance(error, ValueError) else str(error)
                 said = f"{type(error).__name__}: {text}"
                 hint = hint_of(error, direct=self._way == DIRECT)
                 report(self._log, "ota_database_unavailable", DatabaseUnavailable(said, hint=hint))
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                # Every connection of the pool leads there: another server may have been promoted.
+                # Every connection of the pool leads to that server, and another one may have been promoted.
                 await self._pool.expire_connections()
         elif isinstance(error, asyncpg.PostgresError):
             self._worked(began)  # it has answered
@@ -98,7 +98,7 @@ class GuardedPool:
 
 
 async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
-    """Require a server that takes writes: a replica answers too, but the database is not back then."""
+    """Require a server that accepts writes. A replica answers too, but the database is still unavailable then."""
     async with given_up_after(LEAVING_SECONDS, connection):
         await connection.execute("BEGIN")  # a pooler may give each transaction another session
         takes_no_writes = await connection.fetchval(_sql["read_only"])
@@ -108,15 +108,15 @@ async def _require_primary(connection: PoolConnectionProxy[asyncpg.Record]) -> N
 
 
 def guarded(pool: Pool | GuardedPool, way: str = "pool") -> Pool:
-    """``pool`` behind a circuit breaker, with the methods that the engine uses. ``way`` is its name in the log."""
+    """``pool`` behind a circuit breaker, with the methods that the engine uses. ``way``: its name in the log."""
     return cast("Pool", pool if isinstance(pool, GuardedPool) else GuardedPool(pool, way))
 
 
 def trouble(pool: Pool | GuardedPool) -> str:
-    """What is known to be wrong with the database behind ``pool``, in words that anybody may read; empty: nothing."""
+    """The known problem of the database behind ``pool``, without secrets; empty: none."""
     return pool.trouble if isinstance(pool, GuardedPool) else ""
 
 
 def belongs_to(pool: Pool, loop: AbstractEventLoop) -> bool:
-    """Whether ``pool`` was made in ``loop``, as far as can be told: asyncpg keeps it in a private attribute."""
+    """Whether ``pool`` belongs to ``loop``, or its loop is unknown: asyncpg keeps it in a private attribute."""
     return getattr(pool, "_loop", None) in {None, loop}

@@ -1,4 +1,4 @@
-"""What an operator wants to know of the database: read, never changed. Every error is one that can be shown."""
+"""Reads the state of the database for `rollwave doctor` and readiness. Changes nothing. Errors contain no secrets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TENANT_TABLES = (
     "rollwave_group_import_devices",
     "rollwave_idempotency",
 )
-"""What row-level security has to guard."""
+"""The tables with rows of tenants, which row-level security must protect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class Login:
 
     @property
     def unconfined(self) -> bool:
-        """Whether row-level security means nothing to it outside the engine's own transactions."""
+        """Whether row-level security does not apply to it outside the engine's own transactions."""
         return self.superuser or self.bypasses_rls
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role that `rollwave migrate` makes."""
+    """A role that `rollwave migrate` creates."""
 
     name: str
     can_login: bool
@@ -66,7 +66,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class TenantTable:
-    """How a table is guarded. ``adopted``: a host had it before us."""
+    """The row-level security of a table. ``adopted``: a host made the table."""
 
     name: str
     present: bool
@@ -92,14 +92,14 @@ async def server(pool: Pool) -> ServerVersion:
 
 
 async def encoding(pool: Pool) -> str:
-    """The encoding in which the database keeps text."""
+    """The database's text encoding."""
     async with _as_login(pool) as connection:
         name: str = await connection.fetchval(_sql["encoding"])
     return name
 
 
 async def login(pool: Pool) -> Login:
-    """Who we are."""
+    """The role that this connection has logged in as."""
     async with _as_login(pool) as connection:
         row = await connection.fetchrow(_sql["login"])
     assert row is not None
@@ -107,23 +107,23 @@ async def login(pool: Pool) -> Login:
 
 
 async def roles(pool: Pool) -> dict[str, Role]:
-    """``pulse_app`` and ``rollwave_due``, where they exist."""
+    """``pulse_app`` and ``rollwave_due``, if they exist."""
     async with _as_login(pool) as connection:
         return {row["name"]: Role(**row) for row in await connection.fetch(_sql["roles"])}
 
 
 async def try_role(pool: Pool) -> None:
-    """Take ``pulse_app`` as the engine does.
+    """Take the role ``pulse_app`` as the engine does.
 
     Raises:
-        DatabaseUnavailable: this login may not.
+        DatabaseUnavailable: this login may not take it.
     """
     async with _as_engine(pool):
         pass
 
 
 async def schema_version(pool: Pool) -> int | None:
-    """The newest migration applied; None: there is no schema of ours."""
+    """The number of the newest applied migration; None: the database has no schema of Rollwave."""
     async with _as_login(pool) as connection:
         if not await connection.fetchval(_sql["has_schema"]):
             return None
@@ -133,19 +133,19 @@ async def schema_version(pool: Pool) -> int | None:
 
 
 async def tenant_tables(pool: Pool) -> list[TenantTable]:
-    """Every table that holds tenants' rows, missing ones too."""
+    """Every table with tenants' rows, also missing ones."""
     async with _as_engine(pool) as connection:
         return [TenantTable(**row) for row in await connection.fetch(_sql["tables"], TENANT_TABLES)]
 
 
 async def wrong_rights(pool: Pool) -> list[str]:
-    """Who has too much or too little, policies and owners that are not as they shall be: one phrase for each."""
+    """Wrong rights, policies and owners, one phrase for each."""
     async with _as_engine(pool) as connection:
         return [each.fault for each in await rights.wrong(connection)]
 
 
 async def seen_without_tenant(pool: Pool) -> list[str]:
-    """Tables of which ``pulse_app`` sees rows without naming a tenant. All must be present."""
+    """Tables of which ``pulse_app`` sees rows without a tenant. All tables must exist."""
     async with _as_engine(pool) as connection:
         return [row[0] for row in await connection.fetch(_sql["seen_without_tenant"])]
 
@@ -157,17 +157,17 @@ async def installation(pool: Pool) -> Installation:
 
 
 async def due_campaigns(pool: Pool) -> int:
-    """How many campaigns need the engine now."""
+    """The number of campaigns that need the engine now."""
     async with _as_engine(pool) as connection:
         number: int = await connection.fetchval(_sql["due"])
     return number
 
 
 async def refused_words(pool: Pool) -> list[status_values.Refused]:
-    """The contract's words that a host's columns do not take.
+    """The contract's status values that a host's columns refuse.
 
     Raises:
-        SchemaMismatch: such a column holds no text.
+        SchemaMismatch: such a column has no text type.
     """
     async with _as_engine(pool) as connection:
         await status_values.require_text(connection)
@@ -175,19 +175,19 @@ async def refused_words(pool: Pool) -> list[status_values.Refused]:
 
 
 async def unknown_words(pool: Pool) -> dict[str, int]:
-    """Words that are none of the contract's, in unfinished campaigns, with the number of devices."""
+    """Status values in unfinished campaigns that are not in the contract, with the number of devices."""
     with _explained():
         return await status_values.unknown(pool)
 
 
 async def slots_alive(pool: Pool, slots: int) -> list[int]:
-    """Which of the first ``slots`` listener slots are listened to."""
+    """Those of the first ``slots`` listener slots that have a listener."""
     async with _as_engine(pool) as connection:
         return [row["slot"] for row in await connection.fetch(_sql["slots"], slots, CONTINUOUS_SECONDS)]
 
 
 async def direct(pool: Pool) -> bool:
-    """Whether no pooler stands between."""
+    """Whether the connection goes to PostgreSQL directly, without a pooler."""
     async with _as_login(pool) as connection:
         return await is_direct(connection)
 
@@ -218,5 +218,5 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except CONNECTION_TROUBLE as error:
-        # One that was lost in the middle may say no more than that its transaction could not be ended.
+        # For a connection lost during a transaction, the error may only say that the transaction could not be ended.
         raise unavailable(error) if is_away(error) else DatabaseUnavailable(f"PostgreSQL refused: {error}") from error

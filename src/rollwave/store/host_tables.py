@@ -1,4 +1,4 @@
-"""The tables that a host may have made, and what its own migrations make of it when Rollwave makes them."""
+"""The tables that a host's own migrations may create, and the warning if Rollwave has created them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _MIGRATORS = (
     "phinxlog",
     "gorp_migrations",
 )
-"""Tables by which well-known migration tools remember what they have done."""
+"""Tables in which well-known migration tools record the applied migrations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """Tables that Rollwave has made and a host's own migrations may make too."""
+    """Tables that Rollwave has created, and that a host's own migrations may want to create."""
 
     tables: list[str]
     migrators: list[str]
@@ -50,7 +50,7 @@ class Made:
 
     @property
     def hint(self) -> str:
-        """What to do where another service makes them."""
+        """What to do if another service creates them."""
         undo = "restore the database as it was before"
         if len(self.tables) == len(SHARED):
             undo = (
@@ -66,17 +66,17 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What there was before anything was applied."""
+    """The tables in the database before any migration was applied."""
 
     missing: list[str]
     others: bool
     migrators: list[str]
 
     def require_all(self) -> Self:
-        """Check that the host has made its tables.
+        """Check that the host has created its tables.
 
         Raises:
-            SchemaMismatch: one is missing.
+            SchemaMismatch: a table is missing.
         """
         if self.missing:
             raise SchemaMismatch(
@@ -87,12 +87,12 @@ class Before:
         return self
 
     def made(self) -> Made | None:
-        """What has been made by now, since all are there; None where the host had made them all."""
+        """The tables that the migrations have created; None: the host had created all of them."""
         return Made(self.missing, self.migrators, self.others) if self.missing else None
 
 
 async def look(connection: Connection) -> Before:
-    """What there is in the database."""
+    """Read which tables the database has."""
     row = await connection.fetchrow(_sql["tables"], list(SHARED), list(_MIGRATORS))
     assert row is not None  # an aggregate
     present = set(row["present"])
@@ -100,5 +100,5 @@ async def look(connection: Connection) -> Before:
 
 
 async def remember(connection: Connection) -> None:
-    """Keep for this session what the host itself gave pulse_app: migrations give more on the same tables."""
+    """Store for this session which rights the host gave pulse_app, before migrations grant more on the same tables."""
     await connection.execute(_sql["remember"])

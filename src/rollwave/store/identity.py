@@ -1,4 +1,4 @@
-"""Which database an installation belongs to: read, bound by the first worker, and decided after a copy or a move."""
+"""The database that an installation belongs to: bound by the first worker, or decided by an operator after a move."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollwave.store.queries import load
 _sql = load("identity")
 
 ACTOR = "rollwave migrate"
-"""Who has paused the campaigns of a copy."""
+"""The actor in history of the pauses in a copy."""
 
 PAUSED_BECAUSE = "this database was made a copy of another one: start the campaign only if it is meant to run here too"
 
@@ -36,7 +36,7 @@ MAY_NOT_READ = (
 
 
 class Decision(StrEnum):
-    """What somebody says of a database that is not where it was."""
+    """An operator's decision about a database that was copied or moved."""
 
     MOVED = "moved"
     COPY = "copy"
@@ -44,7 +44,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What the tables say. ``name`` (12 hex digits) tells its sessions in a broker from another Rollwave's."""
+    """The installation's rows. ``name``, 12 hex digits, distinguishes its broker sessions from other installations'."""
 
     name: str
     here: str | None
@@ -52,7 +52,7 @@ class Installation:
     standing: Standing
 
     def undecided(self) -> IdentityUndecided:
-        """The error of an installation that is not :attr:`Standing.decided`."""
+        """The error for an installation that is not :attr:`Standing.decided`."""
         if self.standing is Standing.UNREADABLE:
             return IdentityUndecided("PostgreSQL does not tell the engine which database this is", hint=MAY_NOT_READ)
         if self.standing is Standing.UNBOUND:
@@ -66,7 +66,7 @@ class Installation:
         return IdentityUndecided(text, hint=WHICH)
 
     def in_short(self) -> str:
-        """The same in words that anybody may read: no ids."""
+        """The same as a short text without ids."""
         if self.standing is Standing.UNREADABLE:
             return "PostgreSQL does not tell which database this is: `rollwave migrate` says what to grant"
         return "this database was copied or moved: run `rollwave migrate --moved` or `rollwave migrate --copy`"
@@ -78,7 +78,7 @@ def _spoken(place: str | None) -> str:
 
 
 async def read(connection: Connection) -> Installation:
-    """What this database is, as ``pulse_app`` sees it. Changes nothing."""
+    """Read the installation and the identifier of this database, as ``pulse_app``. Changes nothing."""
     rows = await connection.fetch(_sql["read"])
     here, used = rows[0]["here"], any(row["used"] for row in rows)
     bound_to = tuple(row["bound_to"] for row in rows if row["name"] is not None)
@@ -86,7 +86,7 @@ async def read(connection: Connection) -> Installation:
 
 
 async def find(connection: Connection) -> Installation:
-    """The same as :func:`read`; binds the installation to this database where no worker has run before."""
+    """The same as :func:`read`, but binds the installation to this database if no worker has run before."""
     found = await read(connection)
     if found.standing is Standing.NEW:
         await connection.execute(_sql["bind_new"])
@@ -101,14 +101,14 @@ async def look(pool: Pool) -> Installation:
 
 
 async def decide(connection: Connection, decision: Decision, *, bound_just_now: bool = False) -> str:
-    """Write down what this database is, in one transaction of the migrating login. Returns what was done, for people.
+    """Store an operator's decision, in one transaction of the migrating login. Returns a message about the result.
 
     Args:
-        bound_just_now: it was bound by the migration that this command has applied, and nobody has said anything yet.
+        bound_just_now: the installation was bound by the migration that this command has applied.
 
     Raises:
-        Conflict: it is to be a copy, and is where it belongs.
-        IdentityUndecided: PostgreSQL does not tell which database this is.
+        Conflict: the decision is "copy", but the installation belongs to this database.
+        IdentityUndecided: PostgreSQL does not tell the identifier of this database.
     """
     async with connection.transaction():
         found = await read(connection)
@@ -146,7 +146,7 @@ async def _copy(connection: Connection) -> str:
 
 
 async def _pause_all(connection: Connection) -> int:
-    # Tenants' rows are reached as the engine does, whoever owns the tables.
+    # As the engine does, so that this works with any owner of the tables.
     await connection.execute("SET LOCAL ROLE pulse_app")
     running = await connection.fetch(_sql["running"])
     for tenant_id, campaign_id in running:
@@ -160,7 +160,7 @@ async def _pause_all(connection: Connection) -> int:
 
 
 async def let_engine_read(connection: Connection) -> None:
-    """Let ``pulse_app`` ask PostgreSQL which database this is, where everybody's right to do so was taken away.
+    """Grant ``pulse_app`` the right to read the identifier of this database, if it was revoked from PUBLIC.
 
     Raises:
         ConfigurationError: this login may not grant it.

@@ -1,4 +1,4 @@
-"""Large groups, imported in parts: each part is kept beside the group until all of them become its members at once."""
+"""Imports a large group in parts: they are stored beside the group, and applied together in one transaction."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from rollwave.store.rejected_values import Written, refusing
 _sql = load("imports")
 
 MAX_DEVICES = 1_000_000
-"""Devices of one import."""
+"""Maximum number of devices in one import."""
 
 MAX_OPEN = 10
-"""Imports of one tenant that are neither applied nor expired."""
+"""Maximum number of imports of one tenant that are neither applied nor expired."""
 
 EXPIRES_AFTER_SECONDS = 3600.0
-"""Seconds without another part, after which an import is forgotten."""
+"""Seconds after the last part after which an import is deleted."""
 
 BATCH = 5000
-"""Devices of one statement, while an import is applied. Is the FETCH of ``next_devices`` too."""
+"""Number of devices per statement while an import is applied. The same number as in the FETCH of ``next_devices``."""
 
 TIMEOUT_SECONDS = 300.0
-"""Seconds for one statement over the devices of an import."""
+"""Maximum number of seconds for one statement over the devices of an import."""
 
 
 async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> Document:
-    """Begin an import into a group, which need not exist. Imports that have expired are forgotten.
+    """Begin an import into a group, which need not exist. Expired imports are deleted.
 
     Raises:
-        InvalidInput: the group's id cannot be one in this database.
-        Conflict: the tenant has ``MAX_OPEN`` imports already.
+        InvalidInput: this database cannot store the group's id.
+        Conflict: the tenant already has ``MAX_OPEN`` imports.
     """
     written = devices.group_written(group_id)
     async with refusing(pool, written), tenant_transaction(pool, tenant_id, timeout=TIMEOUT_SECONDS) as connection:
@@ -62,12 +62,12 @@ async def add(
     device_ids: Iterable[str],
     described: Mapping[str, Description] = MappingProxyType({}),
 ) -> Document:
-    """Add devices to an import. The same devices again change nothing, so that a part may be sent twice.
+    """Add devices to an import. Adding the same devices again changes nothing, so a part may be sent twice.
 
     Raises:
         NotFound: there is no such import, or it has expired.
         Conflict: it was applied.
-        InvalidInput: it would have more than ``MAX_DEVICES``, or this database cannot hold a value.
+        InvalidInput: it would have more than ``MAX_DEVICES``, or this database cannot store a value.
     """
     known = [*described.values()]
     ids = [*described, *({*device_ids} - described.keys())]
@@ -95,14 +95,14 @@ async def add(
 
 
 async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Membership:
-    """Make the import's devices the members of its group: all of them, and no other, in one transaction.
+    """Replace the members of the group by the import's devices, in one transaction.
 
-    Applying it again changes nothing and returns the same.
+    Applying it again changes nothing and returns the same result.
 
     Raises:
         NotFound: there is no such import, or it has expired.
         Conflict: it has no devices, or one of the host's own tables refuses a row.
-        InvalidInput: a column of one of the host's own tables does not hold a value.
+        InvalidInput: a value does not fit a column of one of the host's own tables.
     """
     written = devices.group_written(group_id)
     async with (
@@ -127,10 +127,10 @@ async def apply(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> Me
 async def _register(
     connection: Connection, tenant_id: str, import_id: int, written: list[Written]
 ) -> tuple[set[str], int]:
-    """Register and describe the import's devices; their ids, and how many were new. ``written`` is the batch in work.
+    """Register the import's devices. Returns their ids and the number of new ones. ``written``: the present batch.
 
-    Batch by batch, with lists of ids. Joined to the import's table, the same took minutes: of rows that have just come,
-    PostgreSQL expects one, and reads all of them again for each device.
+    Works in batches, with lists of ids. A join with the import's table took minutes: PostgreSQL expects one row in a
+    table that was just filled, and reads all rows again for each device.
     """
     device_ids: set[str] = set()
     registered = 0
@@ -149,7 +149,7 @@ async def _register(
 async def _replace_members(
     connection: Connection, tenant_id: str, group_id: str, device_ids: set[str], written: list[Written]
 ) -> tuple[int, int]:
-    """Make the devices the group's members; how many were added and removed. ``written`` is the batch in work."""
+    """Replace the group's members. Returns the numbers added and removed. ``written``: the present batch."""
     rows = await connection.fetch(_sql["members"], tenant_id, group_id, timeout=TIMEOUT_SECONDS)
     members = {row["device_id"] for row in rows}
     added = removed = 0
@@ -167,7 +167,7 @@ def _batches(device_ids: set[str]) -> Iterator[list[str]]:
 
 
 async def cancel(pool: Pool, tenant_id: str, group_id: str, import_id: int) -> None:
-    """Forget an import. The group stays as it is.
+    """Delete an import. The group does not change.
 
     Raises:
         NotFound: there is no such import, or it has expired.

@@ -14,18 +14,18 @@ from rollwave.store.queries import load
 from rollwave.store.time_limits import give_up, given_up_after
 from rollwave.store.url import DIRECT
 
-_LOCK_CLASS = 0x726F6C77  # "rolw": keeps our advisory locks apart from a host's
+_LOCK_CLASS = 0x726F6C77  # "rolw", to distinguish our advisory locks from a host's
 _TIMEOUT_SECONDS = 5.0
 
 PULSE_SECONDS = 2.0
-"""Seconds between two signs of life of a slot's holder."""
+"""Seconds between two beats (signs of life) of a slot's holder."""
 
 CONTINUOUS_SECONDS = 15.0
-"""Seconds without a beat that make a gap in listening. A handover is quicker than that."""
+"""Seconds without a beat after which listening counts as interrupted. A handover takes less time."""
 
 TAKEOVER_SECONDS = 20.0
-"""Seconds without a listener after which nothing more is sent. A worker takes over from one that froze in less:
-PostgreSQL ends the frozen worker's lock after ``CONTINUOUS``, and the others try for it once a second."""
+"""Seconds without a listener after which nothing more is sent. Another worker takes over from a frozen one before that:
+PostgreSQL releases the frozen worker's lock after ``CONTINUOUS``, and the others try to get it once a second."""
 
 _NO_TENANT = "SET LOCAL app.tenant_id = ''"
 
@@ -33,16 +33,16 @@ _sql = load("listeners")
 
 
 class Lock:
-    """A slot's lock, held by one connection for as long as that lives."""
+    """A slot's lock. Its connection has it until it ends."""
 
     def __init__(self, connection: Connection, slot: int) -> None:
         self._connection = connection
         self._slot = slot
 
     async def announce(self) -> str | None:
-        """Tell the database that the slot is about to be listened to, so that no command goes out before it is.
+        """Record that this worker is about to subscribe, so that no command is sent before it has.
 
-        Returns what its session in the broker was subscribed to last; None: nothing yet.
+        Returns the last subscription of the slot's session in the broker; None: there was none.
         """
         async with as_engine(self._connection, _NO_TENANT, timeout=_TIMEOUT_SECONDS, holds_lock=True):
             topic_filter: str | None = await self._connection.fetchval(
@@ -51,18 +51,18 @@ class Lock:
         return topic_filter
 
     async def keep(self) -> None:
-        """Stay the holder, without saying that the slot is listened to."""
+        """Keep the lock, without recording a beat."""
         await self._connection.execute("SELECT", timeout=_TIMEOUT_SECONDS)
 
     async def beat(self, topic_filter: str) -> None:
-        """Tell the database that the slot is listened to now."""
+        """Record that the slot is subscribed now."""
         async with as_engine(self._connection, _NO_TENANT, timeout=_TIMEOUT_SECONDS, holds_lock=True):
             await self._connection.execute(
                 _sql["beat"], self._slot, CONTINUOUS_SECONDS, topic_filter, timeout=_TIMEOUT_SECONDS
             )
 
     async def listen(self, topic_filter: str, beaten: Callable[[], None]) -> None:
-        """Go on telling it, until cancelled or the connection, and the lock, is gone. ``beaten`` is run each time."""
+        """Record beats until cancelled, or until the connection and its lock are lost. Calls ``beaten`` after each."""
         try:
             while True:
                 await self.beat(topic_filter)
@@ -80,12 +80,12 @@ class Lock:
 async def acquire_slot(
     pool: Pool, slot: int, *, idle_seconds: float = CONTINUOUS_SECONDS
 ) -> AsyncIterator[Lock | None]:
-    """Hold a slot for the block, on a connection of its own; None: another worker has it.
+    """Hold a slot during the block, on a separate connection. None: another worker has the slot.
 
-    PostgreSQL ends the connection, and frees the slot, after ``idle_seconds`` without a statement.
+    PostgreSQL ends the connection, and releases the slot, after ``idle_seconds`` without a statement.
 
     Raises:
-        ConfigurationError: the connection leads through a pooler. The lock belongs to a session, and would not hold.
+        ConfigurationError: the connection leads through a pooler. The lock belongs to a session, and would be lost.
     """
     async with pool.acquire() as connection:
         if not await is_direct(connection):
@@ -93,13 +93,13 @@ async def acquire_slot(
                 "the listener's lock would go through a connection pooler, and would not hold", hint=DIRECT
             )
         try:
-            # A holder that is frozen, or gone without a word, must not keep the slot, wherever it was just then.
+            # A holder that is frozen or vanished must not keep the slot, whatever it was doing.
             took = await connection.fetchval(
                 _sql["take"], _LOCK_CLASS, slot, int(idle_seconds), timeout=_TIMEOUT_SECONDS
             )
             yield Lock(connection, slot) if took else None
         finally:
-            # Also where no answer came in time: the lock may have been taken, and the pool leaves sessions as they are.
+            # Also if there was no answer in time: the lock may have been taken, and the pool does not reset sessions.
             await _unlock(connection)
 
 
@@ -113,29 +113,29 @@ async def _unlock(connection: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Seconds for which every slot has been listened to: but for short gaps, and by those who listen now."""
+    """Seconds for which every slot has been subscribed: without a long gap, and by its present listener."""
 
     without_gap: float
     subscribed: float
 
 
 async def listening(connection: Connection, slots: int) -> Listening | None:
-    """For how long devices have been heard; None: not now."""
+    """Read for how long every slot has been subscribed; None: not all are now."""
     row = await connection.fetchrow(_sql["listening"], slots, CONTINUOUS_SECONDS, _LOCK_CLASS)
     return Listening(row["without_gap"], row["subscribed"]) if row else None
 
 
 async def heard(connection: Connection, slots: int) -> bool:
-    """Whether reports can come in, so that commands may go out: every slot is listened to, or was a moment ago.
+    """Whether reports are received, so that commands may be sent: every slot is subscribed, or was a moment ago.
 
-    False while a listener is about to subscribe: an answer that a device gives at once might find nobody.
+    False while a listener is about to subscribe: a report that a device sends immediately might be lost.
     """
     listened_to: bool = await connection.fetchval(_sql["heard"], slots, TAKEOVER_SECONDS)
     return listened_to
 
 
 async def unheard_for(pool: Pool, slots: int) -> float | None:
-    """Seconds since every slot was listened to; infinite: never. None: commands may go out now, as ``heard`` says."""
+    """Seconds since every slot was last subscribed; infinite: never. None: commands may be sent now (``heard``)."""
     async with system_transaction(pool) as connection:
         if await heard(connection, slots):
             return None

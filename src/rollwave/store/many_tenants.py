@@ -1,6 +1,6 @@
-"""Reports of many tenants in one transaction: two statements, however many tenants they are.
+"""Writes reports of many tenants in one transaction with two statements, for any number of tenants.
 
-Both are functions of the schema, which name one tenant after the other (migration 0007).
+Both call functions of the schema, which set one tenant after the other (migration 0007).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rollwave.store.queries import load
 _sql = load("many_tenants")
 
 LOCK_WAIT_SECONDS = 0.5
-"""Seconds for which one tenant's rows, locked by somebody else, may hold up the other tenants."""
+"""Maximum number of seconds for which locked rows of one tenant may delay the other tenants."""
 
 
 def transaction(pool: Pool) -> AbstractAsyncContextManager[Connection]:
-    """One that names no tenant, and waits for nobody's lock for long."""
+    """A transaction without a tenant that waits only a short time for locks."""
     return system_transaction(pool, lock_timeout=LOCK_WAIT_SECONDS, generic_plans=True)
 
 
@@ -40,10 +40,10 @@ class TenantReport(NamedTuple):
 
 
 async def apply_reports(connection: Connection, said: Sequence[TenantReport], times: Times) -> list[Effect]:
-    """Take in at most one report an execution, none of them a failure; what each met and did, in the same order.
+    """Apply at most one report per execution, none of them a failure. Returns the effect of each, in the same order.
 
     Raises:
-        ValueRefused: PostgreSQL does not take a value of one of the reports.
+        ValueRefused: PostgreSQL refuses a value of one of the reports.
     """
     columns = (
         [tenant_id for tenant_id, _, _ in said],
@@ -64,14 +64,14 @@ async def apply_reports(connection: Connection, said: Sequence[TenantReport], ti
 
 
 class Counted(NamedTuple):
-    """A campaign whose counters moved, and where it stands since."""
+    """A campaign whose counters changed, with its new counters."""
 
     tenant_id: TenantId
     counters: CampaignCounters
 
 
 async def count(connection: Connection, tallies: Mapping[TenantId, Tally]) -> list[Counted]:
-    """Move counters with the rows that this transaction moved; tells where each of those campaigns now stands."""
+    """Change counters by the rows that this transaction changed. Returns the new counters of those campaigns."""
     moved = sorted(
         {
             (tenant_id, campaign_id)

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema this program expects: plain SQL files, in order, each once."""
+"""Migrates a database to the schema of this program: applies plain SQL files, in order, each once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollwave.store.schema_change import change_tables
 from rollwave.store.url import DIRECT
 
 _SETS_RIGHTS_UP = "0004_row_level_security.sql"
-"""What comes right after this file is no repair."""
+"""Rights that are granted directly after this file are not counted as repairs."""
 
 _LOCK = 0x726F6C6C77617665  # "rollwave", so that two migrating processes take turns
 
@@ -35,7 +35,7 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """What tells an edited file from the one that was applied."""
+        """The checksum by which an edited file is recognised."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
@@ -48,16 +48,16 @@ def migrations() -> list[Migration]:
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """What was done, in words for people.
+    """The result of a migration, as texts.
 
     Attributes:
         applied: names of the files that were applied.
-        repaired: rights that were not as they shall be, and now are. Empty where all were set up just now.
-        unrepaired: rights that could not be made so.
-        made: tables that were made, of those that a host may have; None where its own migrations cannot be confused.
-        refused: words of the contract that a host's columns do not take.
-        identity: what became of the identity; empty: nothing.
-        undecided: somebody has to say first what this database is.
+        repaired: rights that were wrong and have been repaired. Empty if all rights were set up just now.
+        unrepaired: rights that could not be repaired.
+        made: tables that were created and that a host's own migrations may want to create; None: there are none.
+        refused: status values of the contract that a host's columns refuse.
+        identity: the change of the identity; empty: none.
+        undecided: the error if an operator must first decide whether this database is the original or a copy.
     """
 
     applied: list[str]
@@ -77,22 +77,21 @@ async def migrate(
     grant_to: str | None = None,
     decision: Decision | None = None,
 ) -> Migrated:
-    """Apply the files that are missing, and make rights as they shall be. Safe to repeat, and beside running workers.
+    """Apply the missing files, and repair rights. Safe to repeat, also while workers run.
 
     Args:
-        adopt_only: make no table that a host's own migrations would make.
+        adopt_only: create no table that a host's own migrations would create.
         force_rls: also force row-level security on tables adopted from a host.
-        grant_to: a login that shall be able to run the engine (it gets ``pulse_app`` to take on).
-        decision: what this database is, where it is another one than its installation belongs to.
+        grant_to: a login that may run the engine from now on (it may take the role ``pulse_app``).
+        decision: whether this database is the original or a copy, if it was copied or moved.
 
     Raises:
-        Conflict: ``decision`` says that it is a copy, and it is the original. The schema is up to date then.
+        Conflict: ``decision`` is "copy", but this database is the original. The schema is up to date then.
         DatabaseUnavailable: PostgreSQL cannot be reached, or a file cannot be applied.
         ConfigurationError: ``dsn`` leads through a pooler, or a parameter in it cannot be used; or there is no login
             ``grant_to``. Nothing was changed.
-        SchemaMismatch: the database is newer than this program, or was made from other files. A host's column of
-            status words holds no text: nothing was changed. With
-            ``adopt_only``: a table of the host's is missing, and nothing was changed.
+        SchemaMismatch: the database is newer than this program, or was made from other files. Or a host's status column
+            has no text type, or (``adopt_only``) a table of the host is missing: then nothing was changed.
     """
     connection = await _connect(dsn)
     try:
@@ -209,10 +208,10 @@ def _missing(applied: dict[int, str]) -> list[Migration]:
 
 
 async def require_current_schema(pool: Pool) -> None:
-    """Check that the database is at this program's schema, and lets the engine do its work.
+    """Check that the database has this program's schema, and that the engine has its rights.
 
     Raises:
-        SchemaMismatch: it is older, newer, or has never been migrated; or a role or a right is missing.
+        SchemaMismatch: the schema is older, newer or missing, or a role or a right is missing.
     """
     expected = migrations()[-1].version
     try:

@@ -1,7 +1,7 @@
-"""Times as statements return them: seconds since 1970 in UTC, in columns whose names are ``at`` or end with ``_at``.
+"""Converts times that statements return: seconds since 1970 in UTC, in columns named ``at`` or ``…_at``.
 
-Neither a pool's codecs nor a session's time zone changes a number. A host's column without a time zone holds UTC by
-agreement, which is how ``EXTRACT(epoch ...)`` reads it (ADR 30).
+Neither a pool's codecs nor a session's time zone changes a number. A host's column without a time zone contains UTC by
+agreement, and ``EXTRACT(epoch ...)`` reads it as UTC (ADR 30).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def moment(seconds: float) -> datetime:
-    """The time ``seconds`` after 1970, exact to the microsecond, or the nearest one that a datetime can hold."""
+    """The time ``seconds`` after 1970, exact to the microsecond, or the nearest one that a datetime can represent."""
     try:
         return _EPOCH + timedelta(seconds=seconds)
-    except OverflowError:  # PostgreSQL also knows years after 9999, and infinity
+    except OverflowError:  # PostgreSQL also has years after 9999, and infinity
         return _LAST if seconds > 0 else _FIRST
 
 
 def with_moments(row: Mapping[str, Any] | asyncpg.Record) -> Document:
-    """The row, its times as datetimes in UTC."""
+    """The row, with its times as datetimes in UTC."""
     return {name: moment(value) if _is_time(name) and value is not None else value for name, value in row.items()}
 
 

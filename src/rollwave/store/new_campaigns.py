@@ -1,4 +1,4 @@
-"""A campaign to be created: what it asks for, under which idempotency key, and its row."""
+"""Creates campaign rows, and finds the campaign of a repeated idempotency key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _sql = load("new_campaigns")
 
 @dataclass(frozen=True, slots=True)
 class NewCampaign:
-    """A campaign to be created. Times are seconds; None takes the engine's settings.
+    """A campaign to create. Times are seconds. None: the engine's setting.
 
     ``abort_threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rollout_rate`` devices per tick.
     """
@@ -45,7 +45,7 @@ class NewCampaign:
 
 
 async def firmware_device_type(connection: Connection, tenant_id: str, firmware_id: int) -> str | None:
-    """The device type that a firmware version is for; None: any.
+    """The device type that a firmware version is for; None: every type.
 
     Raises:
         NotFound: this tenant has no such firmware.
@@ -61,23 +61,23 @@ async def require_group(connection: Connection, tenant_id: str, group_id: str) -
     """Check that the tenant has this device group.
 
     Raises:
-        NotFound: it has not.
+        NotFound: this tenant has no such group.
     """
     if not await connection.fetchval(_sql["group_exists"], tenant_id, group_id):
         raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
 
 
 async def insert(connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str) -> CampaignId:
-    """Insert a campaign in the state CREATED; returns its id. The statement has the fields' order."""
+    """Insert a campaign with status CREATED. Returns its id. The statement has its parameters in the fields' order."""
     values = (getattr(new, each.name) for each in fields(new))
     campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by)
     return campaign_id
 
 
 class EarlierRequest(NamedTuple):
-    """The request that used a key first: the campaign that it created, and the SHA-256 of its values, in hex.
+    """The first request with an idempotency key: its campaign, and the SHA-256 of its values in hex.
 
-    A key lives as long as its campaign. A host's ``SELECT *`` shows nothing of it, so it has a table of its own.
+    A key is kept as long as its campaign. It has its own table, so that a host's ``SELECT *`` does not show it.
     """
 
     campaign_id: CampaignId
@@ -85,15 +85,15 @@ class EarlierRequest(NamedTuple):
 
 
 async def earlier_request(connection: Connection, tenant_id: str, key: str) -> EarlierRequest | None:
-    """The request that used this key first. None: the key is unused."""
+    """The first request with this key. None: the key is unused."""
     row = await connection.fetchrow(_sql["earlier_request"], tenant_id, key)
     return EarlierRequest(row["campaign_id"], row["digest"]) if row else None
 
 
 async def keep_key(connection: Connection, tenant_id: str, key: str, digest: str, campaign_id: CampaignId) -> None:
-    """Remember the key of a campaign that was created just now. ``digest`` is the SHA-256 of its values, in hex.
+    """Store the key of a campaign that was just created. ``digest``: the SHA-256 of its values, in hex.
 
-    Another request may have used the key meanwhile: PostgreSQL's error about that becomes Conflict in ``refusing``.
+    If another request has used the key in between, PostgreSQL's error becomes Conflict in ``refusing``.
     """
     await connection.execute(_sql["forget_key"], tenant_id, key)
     await connection.execute(_sql["keep_key"], tenant_id, key, digest, campaign_id)

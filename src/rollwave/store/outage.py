@@ -1,4 +1,4 @@
-"""Telling "the database is away" from "it could not do this just now", and both from "the program is wrong"."""
+"""Distinguishes an unavailable database, a temporary failure of a statement, and a programming error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CONNECTION_TROUBLE = (
     OSError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # asyncpg's own, of a connection that ended between two of its steps
+    asyncpg.InternalClientError,  # asyncpg's own error for a connection that ended between two steps
     asyncpg.TargetServerAttributeNotMatched,
 )
-"""All that a connection raises when it, or what it is asked, fails."""
+"""The errors that a connection raises if it or a statement fails."""
 
 _AWAY = (
     OSError,  # refused, unreachable, timed out
@@ -43,11 +43,11 @@ _BUSY = (
 
 
 _ARGUMENTS = "the server expects"
-"""How asyncpg begins its InterfaceError about a statement that was called with the wrong number of arguments."""
+"""The beginning of asyncpg's InterfaceError about a statement that was called with the wrong number of arguments."""
 
 
 FOREIGN_TEXT = (asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError)
-"""What PostgreSQL raises about a character that the database's encoding does not have; UTF8 has all of them."""
+"""PostgreSQL's errors about a character that the database's encoding lacks. UTF8 has all characters."""
 
 
 class ValueRefused(RollwaveError):
@@ -56,27 +56,27 @@ class ValueRefused(RollwaveError):
 
 @contextmanager
 def refusing_values() -> Iterator[None]:
-    """For one statement that writes what devices sent: PostgreSQL's error about a value becomes ValueRefused.
+    """Convert PostgreSQL's error about a value to ValueRefused, for a statement that writes values from devices.
 
-    An error that the driver raises before the statement is sent is a programming error, and stays what it is.
+    An error that the driver raises before the statement is sent is a programming error, and is not converted.
 
     Raises:
-        ValueRefused: the value, a constraint or a host's trigger does not allow it. Trying again would not help.
+        ValueRefused: a type, a constraint or a host's trigger refuses a value. Trying again would not help.
     """
     try:
         yield
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError) as error:
-        if error.severity is None:  # only a message of the server has one
+        if error.severity is None:  # only an error from the server has one
             raise
         raise ValueRefused(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def refusing_foreign_text() -> Iterator[None]:
-    """For a statement with text in it: a character that the database's encoding does not have is a value refused.
+    """Convert PostgreSQL's error about a character that the database's encoding lacks to ValueRefused.
 
     Raises:
-        ValueRefused: there is one. Only a database in another encoding than UTF8 refuses any.
+        ValueRefused: the text has such a character. This never happens in a database with UTF8.
     """
     try:
         yield
@@ -85,17 +85,17 @@ def refusing_foreign_text() -> Iterator[None]:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the server cannot be reached, or is none that can be written to."""
+    """Whether the database is unavailable: it cannot be reached, or does not accept writes."""
     return isinstance(error, _AWAY) and not str(error).startswith(_ARGUMENTS)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the same request may well succeed a little later."""
+    """Whether the same request may succeed later."""
     return is_away(error) or isinstance(error, _BUSY)
 
 
 def in_words(error: BaseException) -> str:
-    """What is wrong, for anybody to read: no address, no login."""
+    """The problem as a short text without address and login."""
     match error:
         case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
             return "only a replica answers, which cannot be written to"
@@ -112,7 +112,7 @@ def in_words(error: BaseException) -> str:
 
 
 def hint_of(error: BaseException, *, direct: bool = False) -> str:
-    """What to do about a database that is away. ``direct``: its URL is ROLLWAVE_DATABASE_DIRECT_URL."""
+    """A hint for an unavailable database. ``direct``: its URL is ROLLWAVE_DATABASE_DIRECT_URL."""
     url = "ROLLWAVE_DATABASE_DIRECT_URL" if direct else "DATABASE_URL, or in the host's pool"
     match error:
         case ValueError():  # asyncpg's, about a URL

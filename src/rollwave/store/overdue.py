@@ -1,4 +1,4 @@
-"""Executions whose deadline has passed: locked, then given another attempt or failed."""
+"""Executions whose deadline has passed: locking them, then giving them another attempt or failing them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _sql = load("overdue")
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """An execution in progress whose deadline has passed; ``heard``: the device said a word in this attempt.
+    """An execution in progress whose deadline has passed. ``heard``: the device has reported in this attempt.
 
-    ``failed_for``: why the attempt has failed already, if it has; another was to follow. ``finished``: it had finished,
-    and a host's worker wrote over it.
+    ``failed_for``: the reason if the attempt has already failed and another one was to follow. ``finished``: it had
+    finished, and a host's worker has overwritten it.
     """
 
     device_id: DeviceId
@@ -34,9 +34,9 @@ class Overdue:
 
 
 async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, progress_timeout: float) -> None:
-    """Move up what is due later than ``longest`` seconds from now: the database's clock was set back since.
+    """Correct rows that are due later than ``longest`` seconds from now, since the database's clock was set back.
 
-    A device in progress then has ``progress_timeout`` seconds. Not applied: another transaction holds the row.
+    A device in progress then has ``progress_timeout`` seconds. Not applied: another transaction has locked the row.
     """
     await connection.execute(_sql["bring_forward"], campaign.tenant_id, campaign.id, longest, progress_timeout)
 
@@ -50,9 +50,9 @@ async def lock_overdue(
     extension: float = 0.0,
     limit: int,
 ) -> list[Overdue]:
-    """Lock executions whose deadline has passed; ``everyone``: also those that wait for another attempt.
+    """Lock executions whose deadline has passed. ``everyone``: also those that wait for another attempt.
 
-    ``extension``: seconds by which deadlines are later than their rows say.
+    ``extension``: seconds by which deadlines are extended beyond ``due_at``.
     """
     device_timeout += campaign.activity.suspended_for
     rows = await connection.fetch(
@@ -83,9 +83,10 @@ class Failed(NamedTuple):
 async def postpone(
     connection: Connection, campaign: Campaign, failed: Sequence[Postponed], *, device_timeout: float
 ) -> None:
-    """End the attempt of each device. Its row is locked and in progress, so every change is applied.
+    """End the attempt of each device. The next attempt may follow after its delay.
 
-    If the ``device_timeout`` (seconds) ends before the delay, the device is overdue at its end.
+    The transaction has locked the rows, so every change is applied. If a device's ``device_timeout`` ends before the
+    delay, the device is overdue at that time.
     """
     device_timeout += campaign.activity.suspended_for
     rows = [(campaign.tenant_id, campaign.id, *each, device_timeout) for each in failed]
@@ -93,5 +94,5 @@ async def postpone(
 
 
 async def fail(connection: Connection, campaign: Campaign, failed: Sequence[Failed]) -> None:
-    """Fail each device for good. Its row is locked and in progress."""
+    """Fail each device for good. The transaction has locked the rows."""
     await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])

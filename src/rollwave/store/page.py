@@ -1,4 +1,4 @@
-"""One page of a list, by keyset: cheap at any depth, and steady while rows come and go."""
+"""One page of a list, by keyset pagination: it costs the same at any position, and rows may be added or deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollwave.store.moments import Document, with_moments
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``rows`` of ``total`` in all. ``next_cursor`` asks for the next page; None: this was the last one."""
+    """A page of ``rows``, and the ``total`` over all pages. ``next_cursor`` None: this is the last page."""
 
     rows: list[Document]
     total: int
@@ -21,6 +21,6 @@ class Page:
 
 
 def page(records: Sequence[asyncpg.Record], total: int, *, limit: int, key: str) -> Page:
-    """Cut ``records``, fetched with ``LIMIT limit + 1``, down to a page that goes on after ``key``."""
+    """Make a page from ``records``, fetched with ``LIMIT limit + 1``. ``key``: the column of the cursor."""
     rows = [with_moments(record) for record in records[:limit]]
     return Page(rows, total, rows[-1][key] if len(records) > limit else None)

@@ -1,4 +1,4 @@
-"""A pool whose connections are opened our way, with every version of asyncpg from 0.29 on."""
+"""A pool with a hook for opening its connections, for every version of asyncpg from 0.29 on."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def make_pool(
     resets: bool = True,
     **options: Any,
 ) -> _Pool:
-    """As ``asyncpg.create_pool``, to be entered with ``async with``. It opens no connection before one is needed.
+    """As ``asyncpg.create_pool``, for use with ``async with``. It opens connections only when they are needed.
 
     Args:
         max_size: maximum number of connections.
-        connect: opens a connection; takes what ``asyncpg.connect`` takes.
-        connection_class: what ``connect`` returns.
-        resets: whether asyncpg resets the session whenever a connection is released. Without that, each release saves
-            a round trip, and whoever changes a session must restore it. asyncpg 0.29 resets always.
+        connect: opens a connection, with the arguments of ``asyncpg.connect``.
+        connection_class: the class that ``connect`` returns.
+        resets: whether asyncpg resets the session whenever a connection is released. Without it, each release takes
+            one round trip less, and code that changes a session must restore it. asyncpg 0.29 always resets.
         options: other keywords of ``asyncpg.connect``.
     """
     if not _HAS_HOOKS:
@@ -42,7 +42,7 @@ def make_pool(
         return _PoolOf029(opening, max_size=max_size, connection_class=connection_class)
     return asyncpg.create_pool(
         dsn,
-        min_size=0,  # else asyncpg keeps connecting by itself while the server is unavailable, and logs each attempt
+        min_size=0,  # otherwise asyncpg keeps connecting while the server is unavailable, and logs each try
         max_size=max_size,
         connect=connect,
         reset=None if resets else _leave_as_it_is,
@@ -52,7 +52,7 @@ def make_pool(
 
 
 async def _leave_as_it_is(_connection: object) -> None:
-    """Leave the session alone: asyncpg has rolled back an open transaction before."""
+    """Do not reset the session. asyncpg has already rolled back an open transaction."""
 
 
 class _PoolOf029(_Pool):

@@ -1,4 +1,4 @@
-"""A bounded sample of what devices sent and could not be read."""
+"""Keeps a limited number of messages of devices that could not be read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rollwave.store.queries import load
 _sql = load("quarantine")
 
 MAX_PAYLOAD_BYTES = 4096
-"""Bytes that are kept of one message, at most."""
+"""Maximum number of bytes kept of one message."""
 MAX_ROWS_PER_TENANT = 1000
-"""Samples that are kept of one tenant, at most."""
+"""Maximum number of messages kept per tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One message that was turned away, and why. ``payload`` is cut to 4 KB when it is kept."""
+    """One message that could not be read, and the reason. ``payload`` is cut to 4 KB when it is stored."""
 
     device_id: str
     reason: str
@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A sample as it is kept."""
+    """A stored message."""
 
     id: int
     device_id: str
@@ -43,15 +43,15 @@ class Kept:
 
     @property
     def cut(self) -> bool:
-        """Whether the message may have been longer than what is kept of it."""
+        """Whether the message may have been longer than the stored part."""
         return len(self.payload) >= MAX_PAYLOAD_BYTES
 
 
 async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]) -> None:
-    """Keep ``samples``, and no more than ``MAX_ROWS_PER_TENANT`` a tenant in all. Unknown tenants' are dropped.
+    """Store ``samples``, with at most ``MAX_ROWS_PER_TENANT`` per tenant. Those of unknown tenants are dropped.
 
     Raises:
-        ValueRefused: PostgreSQL does not take a value of one of the samples.
+        ValueRefused: PostgreSQL refuses a value of one of the samples.
     """
     columns = (
         [each.device_id for each in samples],
@@ -63,10 +63,10 @@ async def keep(connection: Connection, tenant_id: str, samples: Sequence[Sample]
 
 
 async def tenants(pool: Pool) -> list[str]:
-    """Every tenant of which there are samples. Needs a login that sees across tenants.
+    """Every tenant with stored messages. Needs a login that bypasses row-level security.
 
     Raises:
-        InvalidInput: row-level security confines the login, as it should that of the engine.
+        InvalidInput: row-level security applies to the login, as it should for that of the engine.
     """
     if not (await health.login(pool)).unconfined:
         raise InvalidInput(
@@ -77,14 +77,14 @@ async def tenants(pool: Pool) -> list[str]:
 
 
 class Newest(NamedTuple):
-    """A tenant's newest samples, newest first, and the number of all that are kept."""
+    """A tenant's newest messages, newest first, and the number of all that are stored."""
 
     samples: list[Kept]
     total: int
 
 
 async def newest(pool: Pool, tenant_id: str, limit: int) -> Newest:
-    """The tenant's newest ``limit`` samples."""
+    """The tenant's newest ``limit`` messages."""
     async with tenant_transaction(pool, tenant_id) as connection:
         rows = await connection.fetch(_sql["newest"], tenant_id, limit)
         total: int = await connection.fetchval(_sql["count"], tenant_id)
@@ -96,7 +96,7 @@ def _kept(payload: str, **others: Any) -> Kept:
 
 
 async def clear(pool: Pool, tenant_id: str) -> int:
-    """Forget every sample of the tenant; returns how many there were."""
+    """Delete all messages of the tenant. Returns their number."""
     async with tenant_transaction(pool, tenant_id) as connection:
         gone: int = await connection.fetchval(_sql["clear"], tenant_id)
     return gone

@@ -1,4 +1,4 @@
-"""Named SQL: ``sql/<noun>.sql`` holds statements, each under a line ``-- name: …`` and a line of prose."""
+"""Loads named SQL: ``sql/<noun>.sql`` contains statements, each after a line ``-- name: …`` and a description."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a host's own tables refuse, in words that name the field.
+"""Converts errors about values that a host's own tables refuse, so that they name the field of the request.
 
-A host's columns may be narrower than ours, and its tables have keys, checks and triggers of their own. Nothing is
-checked before a write. PostgreSQL's error about a value does not name the column: after such an error, each value is
-tried alone against the type of its column.
+A host's columns may be narrower than ours, and its tables may have their own keys, checks and triggers. Nothing is
+checked before a write. PostgreSQL's error about a value does not name the column, so after such an error each value is
+tried against the type of its column.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _log = get_logger("database")
 _sql = load("rejected_values")
 
 _MISMATCHES = (
-    asyncpg.DatatypeMismatchError,  # a column of another type than the contract's
-    asyncpg.UndefinedFunctionError,  # no operator for such a type
+    asyncpg.DatatypeMismatchError,  # a column has another type than in the contract
+    asyncpg.UndefinedFunctionError,  # there is no operator for such a type
 )
 _REFUSALS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.WithCheckOptionViolationError,
-    asyncpg.PLPGSQLError,  # a trigger's RAISE
+    asyncpg.PLPGSQLError,  # raised by a trigger
     *_MISMATCHES,
     asyncpg.GeneratedAlwaysError,
-    asyncpg.ObjectNotInPrerequisiteStateError,  # ON CONFLICT over a deferrable key
+    asyncpg.ObjectNotInPrerequisiteStateError,  # ON CONFLICT with a deferrable key
 )
 
 _OUT_OF_RANGE = "out of int"
-"""Is in the driver's error about a number that is too large for the column, which it raises itself."""
+"""A part of the driver's own error about a number that is too large for the column."""
 
 _MISMATCH_HINT = (
     "Compare the column's type with the one in Rollwave's own table. If they agree, report a bug in Rollwave."
@@ -50,8 +50,8 @@ _HINT = "The table belongs to the service that made it: write such a row the way
 class Written:
     """Values of a request that are written to one column.
 
-    ``field`` is what the API calls them; empty: the caller does not give them. ``quoted``: they are members of a list,
-    and the message quotes the one that it is about.
+    ``field``: their name in the API; empty: they are not from the caller. ``quoted``: they are members of a list, and
+    the message quotes the refused one.
     """
 
     table: str
@@ -62,7 +62,7 @@ class Written:
 
 
 def fields(table: str, **values: object) -> list[Written]:
-    """One value for each column, where the API has the column's name for it."""
+    """One value for each column. The API's field has the column's name."""
     return [Written(table, column, [value], column) for column, value in values.items()]
 
 
@@ -70,15 +70,15 @@ def fields(table: str, **values: object) -> list[Written]:
 async def refusing(
     pool: Pool, written: Sequence[Written] = (), *, also: Callable[[], Awaitable[Written]] | None = None
 ) -> AsyncIterator[None]:
-    """Around a transaction that writes to tables which may be a host's: what they refuse becomes an error of ours.
+    """Convert PostgreSQL's errors in the block, a transaction that writes to tables which may be a host's.
 
-    ``written`` is read after the error, so that a long transaction may replace what is in it as it goes on. ``also``
-    reads more values from the database, once PostgreSQL has refused one.
+    ``written`` is read after the error, so a long transaction may replace its content for each batch. ``also`` reads
+    more values from the database after an error.
 
     Raises:
-        InvalidInput: the column of a field does not take its value, a check or a foreign key is about that column, or
-            the database's encoding lacks a character.
-        Conflict: anything else that the table refuses: a key, a column that Rollwave does not know, a trigger.
+        InvalidInput: a value does not fit its column, a check or foreign key of that column refuses it, or the
+            database's encoding lacks a character.
+        Conflict: another refusal: a unique key, a column that Rollwave does not know, a trigger.
     """
     try:
         yield
@@ -94,9 +94,9 @@ async def refusing(
 async def _explain(
     pool: Pool, error: asyncpg.PostgresError, written: Sequence[Written]
 ) -> InvalidInput | Conflict | None:
-    """None: it is an outage, or a fault of ours."""
+    """The error to raise. None: this is an outage or a bug of Rollwave."""
     by_server = error.severity is not None
-    # Only what a function says, such as a trigger, has a context. What a policy says is not in a class of its own.
+    # Only an error raised in a function, such as a trigger, has a context. A policy's error has no class of its own.
     by_host = isinstance(error, _REFUSALS) or error.context or error.server_source_function == "ExecWithCheckOptions"
     if is_outage(error) or not by_host:
         return None
@@ -113,7 +113,7 @@ async def _explain(
     message = f"{subject} of this installation refuses this row: {_line(error)}"
     if named := next(about, None):
         return InvalidInput(message, field=named.field)
-    if isinstance(error, _MISMATCHES):  # the caller can do nothing about it, and it may be a fault of ours
+    if isinstance(error, _MISMATCHES):  # the caller cannot change it, and it may be a bug of Rollwave
         _log.warning("ota_type_mismatch", error=_line(error), hint=_MISMATCH_HINT)
     return Conflict(message, hint=_HINT)
 
@@ -127,7 +127,7 @@ def _about_value(written: Written, value: object, why: str) -> InvalidInput | Co
 
 
 async def _columns(pool: Pool, error: asyncpg.PostgresError) -> set[tuple[str, str]]:
-    """Table and column that an error is about; of a check or a foreign key, all its columns."""
+    """The table and column of an error; for a check or a foreign key, all its columns."""
     table = error.table_name
     if not table:
         return set()
@@ -141,10 +141,10 @@ async def _columns(pool: Pool, error: asyncpg.PostgresError) -> set[tuple[str, s
 
 
 async def _misfit(pool: Pool, written: Sequence[Written]) -> tuple[Written, object, str] | None:
-    """The first value that the type of its column does not take, and what PostgreSQL says of it."""
+    """The first value that does not fit the type of its column, and PostgreSQL's error message."""
     silent = {table for table in {each.table for each in written} if await _fault(pool, table, ["{}"])}
     for each in written:
-        if each.table in silent:  # a type in it takes no NULL, whatever the value of another column
+        if each.table in silent:  # a column's domain refuses NULL, so a row with one value is always refused
             continue
         values = [value for value in each.values if value is not None]
         while (why := await _fault(pool, each.table, _rows(each.column, values))) and len(values) > 1:
@@ -160,7 +160,7 @@ def _rows(column: str, values: Sequence[object]) -> list[str]:
 
 
 async def _fault(pool: Pool, table: str, rows: Sequence[str]) -> str:
-    """What PostgreSQL has against one of these JSON objects as a row of the table; empty: nothing."""
+    """PostgreSQL's error about one of these JSON objects as a row of the table; empty: none."""
     try:
         async with system_transaction(pool) as connection:
             await connection.fetchval(_sql[table], rows)
@@ -170,5 +170,5 @@ async def _fault(pool: Pool, table: str, rows: Sequence[str]) -> str:
 
 
 def _line(error: asyncpg.PostgresError) -> str:
-    """Its message alone, in one line: what PostgreSQL adds quotes whole rows."""
+    """The error's message on one line. Its detail is left out, as it quotes whole rows."""
     return " ".join(str(error.args[0]).split())

@@ -1,4 +1,4 @@
-"""Rights in a database: compared with what each role shall have, and repaired by `rollwave migrate`."""
+"""Compares the rights in a database with the lists in the domain, and repairs differences for `rollwave migrate`."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _sql = load("rights")
 
 _TABLES = sorted({*SHARED, *OWN})
 _ROUNDS = 6
-"""One repair makes room for the next: roles, then owners and what is too much, then what is missing."""
+"""Maximum number of rounds. A repair may need an earlier one: roles, then owners, then rights."""
 
 
 async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repair]:
-    """What is not as it shall be. Changes nothing. What depends on an earlier repair is found after it only.
+    """Find differences. Changes nothing. Some differences are found only after earlier ones are repaired.
 
     Args:
-        force_rls: row-level security shall be forced on adopted tables too.
+        force_rls: row-level security must be forced on adopted tables too.
     """
     roles = [row["rolname"] for row in await connection.fetch(_sql["roles"])]
     if missing := missing_roles(roles):
@@ -60,19 +60,19 @@ async def wrong(connection: Connection, *, force_rls: bool = False) -> list[Repa
 
 
 class Repaired(NamedTuple):
-    """What was repaired and what could not be, a phrase for each."""
+    """The differences that were repaired, and those that could not be, a phrase for each."""
 
     done: list[str]
     left: list[str]
 
 
 async def repair(connection: Connection, *, force_rls: bool = False) -> Repaired:
-    """Grant and revoke until every right is as it has to be.
+    """Grant and revoke until every right is correct.
 
-    Each table is changed in a transaction of its own, so that workers that hold rows of another go on.
+    Each table is changed in its own transaction, so that workers that use another one continue.
 
     Raises:
-        asyncpg.InsufficientPrivilegeError: this login may not change something that is wrong.
+        asyncpg.InsufficientPrivilegeError: this login may not repair a difference.
     """
     done: list[str] = []
     for _ in range(_ROUNDS):
@@ -90,7 +90,7 @@ async def repair(connection: Connection, *, force_rls: bool = False) -> Repaired
 
 
 async def refused(connection: Connection, error: asyncpg.PostgresError) -> DatabaseUnavailable:
-    """What PostgreSQL did not let this login do, and who can let it."""
+    """The error for a right that this login lacks, with a hint who can grant it."""
     row = await connection.fetchrow(_sql["may_create"])
     hint = (
         "Migrate as the owner of the tables, with CREATEROLE or with the roles pulse_app and rollwave_due "
@@ -105,7 +105,7 @@ async def refused(connection: Connection, error: asyncpg.PostgresError) -> Datab
 
 
 async def let_roles_use_schema(connection: Connection) -> None:
-    """Files create functions as a role that an earlier file let use the schema, if the login was allowed to."""
+    """Let both roles use the schema, if this login may grant that: later migrations create functions as one of them."""
     if not missing_roles([row["rolname"] for row in await connection.fetch(_sql["roles"])]):
         _, repairs = await _schema(connection)
         for each in repairs:
@@ -114,14 +114,14 @@ async def let_roles_use_schema(connection: Connection) -> None:
 
 async def _schema(connection: Connection) -> tuple[str, list[Repair]]:
     row = await connection.fetchrow(_sql["schema"])
-    assert row is not None  # both roles are there
+    assert row is not None  # both roles exist
     return row["name"], schema_repairs(row["name"], row["may_use"] or ())
 
 
 async def _join_roles(connection: Connection) -> list[str]:
-    """Let this login take both roles, unless it is a superuser: to give functions away and pause a copy's campaigns.
+    """Let this login take both roles, to change owners of functions and pause a copy's campaigns. Not for superusers.
 
-    PostgreSQL 16 and newer let it make roles that it cannot take.
+    In PostgreSQL 16 and newer, a login can create roles that it cannot take.
     """
     roles = [row["rolname"] for row in await connection.fetch(_sql["memberships"])]
     for role in roles:

@@ -1,4 +1,4 @@
-"""What PostgreSQL says where the schema, a role or a right is missing, made into errors that say what to do."""
+"""Converts PostgreSQL's errors about a missing schema, role or right to errors with a hint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollwave.errors import ConfigurationError, SchemaMismatch
 MIGRATE = "Run `rollwave migrate`."
 
 ANY_LOGIN = "LOGIN"
-"""Stands in a hint for a login whose name is not known."""
+"""Placeholder in a hint for a login whose name is unknown."""
 
 _ENGINE = "pulse_app"
 
@@ -25,20 +25,20 @@ _PREPARED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStat
 
 
 def no_schema() -> SchemaMismatch:
-    """The error of a database that was never migrated."""
+    """The error for a database that was never migrated."""
     return SchemaMismatch("the database has no schema of Rollwave", hint=MIGRATE)
 
 
 def lacks(rights: Sequence[str]) -> SchemaMismatch:
-    """The error of an engine that lacks ``rights``, each in words."""
+    """The error for missing ``rights`` of the engine, a phrase for each."""
     more = f" (and {len(rights) - 1} more)" if len(rights) > 1 else ""
     return SchemaMismatch(f"the engine lacks a right: {rights[0]}{more}", hint=f"{MIGRATE} It grants what is missing.")
 
 
 def explained(error: BaseException, login: str = ANY_LOGIN) -> BaseException:
-    """``error``, or in its place an error of ours that says what to do.
+    """Convert ``error`` to one of ours with a hint, or return it unchanged.
 
-    PostgreSQL's messages may be in any language: only names in them are looked for.
+    PostgreSQL's messages may be in any language, so only names in them are used.
 
     Args:
         login: the role that the pool logs in as, for the hint.

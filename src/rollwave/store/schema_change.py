@@ -1,4 +1,4 @@
-"""Changing tables that are in use, without making their users wait."""
+"""Changes tables that are in use, without blocking other sessions for long."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import asyncpg
 from rollwave.store.database import Connection
 
 LOCK_WAIT_SECONDS = 1.0
-"""Seconds for which a change waits for a lock on a table, and for which it then lets others go first."""
+"""Seconds for which a change waits for a lock on a table, and for which it then pauses."""
 
 MAX_LOCK_ATTEMPTS = 60
 """Maximum number of times that a change tries to get its locks."""
 
 
 async def change_tables(connection: Connection, work: Callable[[], Awaitable[object]]) -> None:
-    """Do ``work`` in one transaction, again where it does not get a lock.
+    """Run ``work`` in one transaction, and again if it does not get a lock.
 
-    A transaction that waits for a table makes all later ones wait for it too, those of workers among them. So it waits
-    for a second only, and then lets them go first.
+    While a transaction waits for a lock on a table, all later ones wait too, also those of workers. So it waits
+    for a second only, and then lets the others continue.
 
     Raises:
-        asyncpg.PostgresError: what ``work`` raised; the error about the lock after ``MAX_LOCK_ATTEMPTS``.
+        asyncpg.PostgresError: the error of ``work``, or that about the lock after ``MAX_LOCK_ATTEMPTS``.
     """
     for attempt in range(1, MAX_LOCK_ATTEMPTS + 1):
         try:

@@ -1,4 +1,4 @@
-"""The contract's words in a host's columns: which of them its types and checks refuse, and which others it writes."""
+"""Status values in a host's columns: those of the contract that its types and checks refuse, and its own ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _sql = load("status_values")
 WORDS = {"ota_campaigns": [*CampaignStatus], "ota_device_status": [*ExecutionStatus]}
 
 TENANTS, ROWS = 50, 100_000
-"""How many tenants are asked for unknown words, and in how many rows of each they are looked for."""
+"""Maximum number of tenants that are searched for unknown values, and of rows of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Words that a host's column does not take."""
+    """Status values that a host's column refuses."""
 
     table: str
     words: list[str]
@@ -36,15 +36,15 @@ class Refused:
 
     @property
     def hint(self) -> str:
-        """What to do about it."""
+        """What to do."""
         return f"The engine writes these words: let {self.by} allow {', '.join(map(repr, map(str, self.words)))}."
 
 
 async def require_text(connection: Connection) -> None:
-    """Check that both columns, where there are such tables, hold text: the engine compares them with text.
+    """Check that both status columns, if their tables exist, have a text type: the engine compares them with text.
 
     Raises:
-        SchemaMismatch: one has another type, such as an enumeration.
+        SchemaMismatch: a column has another type, such as an enumeration.
     """
     for row in await connection.fetch(_sql["columns"], list(WORDS)):
         if not row["is_text"]:
@@ -56,15 +56,15 @@ async def require_text(connection: Connection) -> None:
 
 
 async def refused(connection: Connection) -> list[Refused]:
-    """Which of the contract's words the types and checks of both columns refuse. No row is read or written.
+    """The contract's status values that the types and checks of both columns refuse. Reads and writes no row.
 
-    The connection is in a transaction. A check that is about other columns as well is not tried.
+    The connection is in a transaction. Checks on several columns are not tried.
     """
     found: list[Refused] = []
     for row in await connection.fetch(_sql["columns"], list(WORDS)):
         table = row["of_table"]
         words = WORDS[table]
-        if await _takes(connection, table, None):  # else another column's type takes no NULL
+        if await _takes(connection, table, None):  # otherwise the type of another column refuses NULL
             if misfits := [word for word in words if not await _takes(connection, table, word)]:
                 found.append(Refused(table, [*misfits], f"its type {row['type']}"))
             words = [word for word in words if word not in misfits]
@@ -90,7 +90,7 @@ async def _takes(connection: Connection, table: str, word: str | None) -> bool:
 
 
 async def _failing(connection: Connection, type_: str, expression: str, words: Sequence[str]) -> list[str]:
-    """The words for which the check's expression is false; none where this login may not evaluate it."""
+    """The values for which the check's expression is false; none if this login may not evaluate it."""
     try:
         async with _savepoint(connection):
             failing = _sql["failing"].replace("varchar", type_).replace("(true)", f"({expression})")
@@ -102,7 +102,7 @@ async def _failing(connection: Connection, type_: str, expression: str, words: S
 
 @asynccontextmanager
 async def _savepoint(connection: Connection) -> AsyncIterator[None]:
-    """An error within the block leaves the transaction as it was, also one that asyncpg has not begun."""
+    """A savepoint: an error in the block leaves the transaction usable, also if asyncpg has not begun it."""
     await connection.execute("SAVEPOINT rollwave_words")
     try:
         yield
@@ -111,9 +111,9 @@ async def _savepoint(connection: Connection) -> AsyncIterator[None]:
 
 
 async def unknown(pool: Pool) -> dict[str, int]:
-    """Words of devices in RUNNING and PAUSED campaigns that are none of the contract's, with the number of devices.
+    """Status values in RUNNING and PAUSED campaigns that are not in the contract, with the number of devices.
 
-    Looks at ``ROWS`` rows of each of ``TENANTS`` tenants at most.
+    Reads at most ``ROWS`` rows of each of ``TENANTS`` tenants.
     """
     async with system_transaction(pool) as connection:
         tenants = await connection.fetch(_sql["unfinished"], TENANTS)

@@ -1,4 +1,4 @@
-"""A group's devices become a campaign's executions, some thousands at a time."""
+"""Targets a group's devices: inserts executions of a campaign, some thousands at a time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ _sql = load("targets")
 
 
 MAX_DEVICES_PER_BATCH = 10_000
-"""Devices targeted in one transaction: a fifth of a second, for which nobody else moves the campaign."""
+"""Maximum number of devices targeted in one transaction, which locks the campaign for a fifth of a second."""
 
 LOCK_WAIT_SECONDS = 0.5
-"""Seconds for which a batch waits for a device that somebody else is writing into the campaign.
+"""Seconds for which a batch waits for a device that another transaction is inserting into the campaign.
 
-The batch holds the campaign's row, which they may change next: less than PostgreSQL takes to detect a deadlock.
+The batch has locked the campaign's row, which that transaction may change next. So this is less than PostgreSQL's
+deadlock timeout.
 """
 
 
 class DeviceLocked(RollwaveError):
-    """Another transaction is writing a device of the batch into the campaign. The same batch works a little later."""
+    """Another transaction is inserting a device of the batch into the campaign. The same batch can be tried again."""
 
 
 @asynccontextmanager
@@ -50,9 +51,9 @@ async def transaction(pool: Pool, tenant_id: str) -> AsyncIterator[Connection]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Members that one statement went over, ``up_to`` the last of them (None: there was none).
+    """The ``devices`` that one statement processed, ``up_to`` the last of them (None: there was none).
 
-    Those that are ``skipped`` are of another type than the firmware's. What was an execution already is neither.
+    ``skipped``: devices of another type than the firmware's. Existing executions are neither pending nor skipped.
     """
 
     devices: int
@@ -71,20 +72,20 @@ async def insert(
     after: str = "",
     limit: int,
 ) -> Batch:
-    """Target the next ``limit`` members of the group. Fewer ``devices`` than that: there are no more."""
+    """Target the next ``limit`` members of the group. If the result has fewer ``devices``, there are no more."""
     row = await connection.fetchrow(_sql["insert"], tenant_id, campaign_id, group_id, device_type, after, limit)
     assert row is not None  # an aggregate without GROUP BY has one row
     return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"])
 
 
 async def first_members(connection: Connection, tenant_id: str, group_id: str, *, limit: int) -> list[str]:
-    """The members that the first batch of ``limit`` devices goes over."""
+    """The members of the first batch of ``limit`` devices."""
     rows = await connection.fetch(_sql["first_members"], tenant_id, group_id, limit)
     return [row["device_id"] for row in rows]
 
 
 async def count_members(connection: Connection, tenant_id: str, group_id: str) -> int:
-    """How many devices the group has."""
+    """The number of devices in the group."""
     members: int = await connection.fetchval(_sql["count_members"], tenant_id, group_id, timeout=SCAN_TIMEOUT_SECONDS)
     return members
 
@@ -92,7 +93,7 @@ async def count_members(connection: Connection, tenant_id: str, group_id: str) -
 async def fits_another(
     connection: Connection, tenant_id: str, group_id: str, device_type: str | None, *, after: str
 ) -> bool:
-    """Whether firmware for this type of devices fits a member that comes after the device ``after``."""
+    """Whether a member after the device ``after`` has the type that the firmware is for."""
     found: bool = await connection.fetchval(
         _sql["fits_another"], tenant_id, group_id, device_type, after, timeout=SCAN_TIMEOUT_SECONDS
     )
@@ -100,30 +101,30 @@ async def fits_another(
 
 
 async def begin(connection: Connection, tenant_id: str, campaign_id: CampaignId, first: Batch, *, members: int) -> None:
-    """Record how many devices the campaign targets; where those are more than the ``first`` batch, mark it."""
+    """Record the number of devices. If it is more than the ``first`` batch, mark the campaign as being targeted."""
     marks = (first.devices, first.up_to) if members > first.devices else (None, None)
     await connection.execute(_sql["begin"], tenant_id, campaign_id, members, *marks, first.pending, first.skipped)
 
 
 async def lock_or_skip(connection: Connection, tenant_id: str, campaign_id: CampaignId) -> Campaign | None:
-    """Read a campaign and hold its row until the transaction ends. None: somebody else holds it, or it is gone."""
+    """Lock a campaign's row until the transaction ends, and read it. None: it is locked by another one, or deleted."""
     if await connection.fetchval(_sql["lock_or_skip"], tenant_id, campaign_id) is None:
         return None
     return await campaigns.get(connection, tenant_id, campaign_id)
 
 
 class Targeted(NamedTuple):
-    """A campaign's devices in all, and the seconds since it was created."""
+    """The total number of a campaign's devices, and the seconds since it was created."""
 
     devices: int
     seconds: float
 
 
 async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> Targeted:
-    """Count the batch; the ``last`` one takes the mark away. Needs the campaign's lock."""
+    """Record the progress of targeting. ``last``: all devices are targeted now. Needs the campaign's lock."""
     row = await connection.fetchrow(
         _sql["advance"],
         *(campaign.tenant_id, campaign.id, batch.devices, batch.up_to, last, batch.pending, batch.skipped),
     )
-    assert row is not None  # its lock is held
+    assert row is not None  # the campaign is locked
     return Targeted(row["total_devices"], row["took"])

@@ -1,6 +1,6 @@
-"""Never waiting for an answer without a limit: a host's pool may have none, and asyncpg alone waits for ever.
+"""Limits the time of every wait for PostgreSQL: a host's pool may have no timeout, and asyncpg then waits for ever.
 
-A network may lose what is sent to and fro, and keep the connection. Then PostgreSQL's own timeouts help nobody here.
+A network may lose data and keep the connection open. Then PostgreSQL's own timeouts have no effect on this side.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ STATEMENT_TIMEOUT_SECONDS = 30.0
 """Seconds after which PostgreSQL cancels one of our statements; a transaction may set its own."""
 
 SCAN_TIMEOUT_SECONDS = 600.0
-"""The same, of a transaction that reads every row of a campaign or a group."""
+"""The same for a transaction that reads every row of a campaign or a group."""
 
 ANSWER_SECONDS = STATEMENT_TIMEOUT_SECONDS + 5
-"""Seconds that the answer to a statement is waited for: by then PostgreSQL has cancelled it."""
+"""Maximum number of seconds to wait for the answer to a statement. PostgreSQL cancels the statement before."""
 
 LEAVING_SECONDS = 3.0
-"""Seconds for a rollback, and for the reset of a connection that goes back to its pool. Neither has much to do."""
+"""Maximum number of seconds for a rollback, and for the reset of a connection that is returned to its pool."""
 
 
 class Answered:
@@ -61,24 +61,24 @@ class Answered:
 
 
 def answered(connection: Connection) -> Connection:
-    """``connection``, for the statements of one transaction."""
+    """Wrap ``connection`` for the statements of one transaction."""
     return cast("Connection", Answered(connection))
 
 
 def give_up(connection: Connection) -> None:
-    """Close a connection of which no answer is to be expected. Its pool makes another one."""
+    """Close a connection that does not answer. Its pool opens another one."""
     with suppress(asyncpg.InterfaceError):  # it is closed, and has left its pool
         connection.terminate()
 
 
 @asynccontextmanager
 async def given_up_after(seconds: float, connection: Connection) -> AsyncIterator[None]:
-    """A limit on the block. Where it takes longer, or is cancelled, the connection is closed.
+    """Limit the time of the block. If it takes longer or is cancelled, the connection is closed.
 
-    asyncpg would wait, with no limit of its own, until PostgreSQL has said that it has cancelled the statement.
+    asyncpg would wait without a limit until PostgreSQL confirms that the statement is cancelled.
 
     Raises:
-        TimeoutError: it took longer.
+        TimeoutError: the block took longer.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -89,7 +89,7 @@ async def given_up_after(seconds: float, connection: Connection) -> AsyncIterato
 
 
 async def give_back(borrowed: AbstractAsyncContextManager[Connection], connection: Connection) -> None:
-    """Leave what ``pool.acquire()`` has returned. A connection that cannot be reset is closed.
+    """Return a connection of ``pool.acquire()`` to its pool. A connection that cannot be reset is closed.
 
     Raises:
         TimeoutError: there was no answer.

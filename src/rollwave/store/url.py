@@ -1,7 +1,7 @@
-"""Database URLs as libpq, Prisma and others write them, made into what asyncpg understands.
+"""Converts database URLs as libpq, Prisma and others write them for asyncpg.
 
-asyncpg hands every parameter that it does not know to PostgreSQL, which refuses the connection. Parameters that mean
-nothing here are dropped; what is left unknown PostgreSQL refuses by its name.
+asyncpg passes unknown parameters to PostgreSQL, which refuses the connection. Parameters that have no meaning here are
+dropped. PostgreSQL refuses any other unknown parameter by name.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from urllib.parse import unquote_plus, urlsplit
 from rollwave.errors import ConfigurationError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-"""Seconds to connect; ``connect_timeout`` in the URL sets another, up to ``LONGEST_CONNECT``."""
+"""Default number of seconds to connect. ``connect_timeout`` in the URL changes it, up to ``LONGEST_CONNECT``."""
 
 LONGEST_CONNECT_SECONDS = 60.0
 
 DIRECT = "Set ROLLWAVE_DATABASE_DIRECT_URL to PostgreSQL's own address, past the pooler."
-"""What to do about a pooler where it must not be."""
+"""The hint for a URL that leads through a pooler but must not."""
 
 _ANY = re.compile("(?s).*")
 _SECONDS = re.compile("[0-9]{1,9}")
 _DROPPED = {
     "channel_binding": re.compile("disable|prefer|require"),
-    "client_encoding": _ANY,  # asyncpg speaks UTF-8, and PostgreSQL converts
+    "client_encoding": _ANY,  # asyncpg uses UTF-8, and PostgreSQL converts
     "connection_limit": _ANY,
     "gssencmode": re.compile("disable|prefer"),
     "load_balance_hosts": re.compile("disable"),
@@ -36,18 +36,18 @@ _DROPPED = {
     "sslcertmode": re.compile("disable|allow"),
     "sslcompression": re.compile("0"),
     "sslsni": re.compile("0|1"),
-    # Each connection has limits of our own.
+    # Each connection has our own limits.
     "keepalives": _ANY,
     "keepalives_count": _ANY,
     "keepalives_idle": _ANY,
     "keepalives_interval": _ANY,
     "tcp_user_timeout": _ANY,
-    # Read here.
+    # This file reads it.
     "application_name": _ANY,
     "connect_timeout": _SECONDS,
     "fallback_application_name": _ANY,
 }
-"""Parameters that asyncpg and PostgreSQL do not get, where they have one of these values."""
+"""Parameters that are not passed on to asyncpg and PostgreSQL if they have one of these values."""
 
 _ALLOWED = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -60,7 +60,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """``pooled``: it says that it leads through PgBouncer. ``connect_timeout`` is in seconds."""
+    """A parsed URL. ``pooled``: it says that it leads through PgBouncer. ``connect_timeout`` is in seconds."""
 
     dsn: str = field(repr=False)
     pooled: bool
@@ -70,7 +70,7 @@ class DatabaseUrl:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that matters about a URL that works, and what to do."""
+    """A remark about a URL that works, with a hint."""
 
     text: str
     hint: str
@@ -81,7 +81,7 @@ def read(dsn: str) -> DatabaseUrl:
 
     Raises:
         ConfigurationError: a parameter has a value that cannot be used. The message names the parameter.
-        ValueError: it cannot be read at all. The message may quote it.
+        ValueError: the URL cannot be parsed. The message may quote it.
     """
     url = urlsplit(dsn)
     pairs = _pairs(url.query)
@@ -98,10 +98,10 @@ def read(dsn: str) -> DatabaseUrl:
 
 
 def check_direct(dsn: str) -> None:
-    """See that ROLLWAVE_DATABASE_DIRECT_URL can be read, before anything connects.
+    """Check that ROLLWAVE_DATABASE_DIRECT_URL can be read, before anything connects.
 
     Raises:
-        ConfigurationError: it cannot. The message does not quote it.
+        ConfigurationError: it cannot be read. The message does not quote it.
     """
     try:
         url = urlsplit(read(dsn).dsn)
@@ -116,11 +116,11 @@ def check_direct(dsn: str) -> None:
 
 
 def remarks(dsn: str, direct: str) -> list[Remark]:
-    """What matters about parameters that are not honoured. A URL that cannot be read has none: using it fails.
+    """Remarks about parameters that are ignored. A URL that cannot be read has none: its use fails.
 
     Args:
-        dsn: the URL for everything that a pooler may stand before.
-        direct: the URL that bypasses the pooler; the same one where there is none.
+        dsn: the URL of connections that may lead through a pooler.
+        direct: the URL that bypasses the pooler; the same URL if there is no pooler.
     """
     try:
         given, other = (_values(_pairs(urlsplit(each).query)) for each in (dsn, direct))
@@ -141,7 +141,7 @@ def _connect_timeout(text: str) -> float:
     seconds = int(text) if _SECONDS.fullmatch(text) else 0
     return (
         min(seconds, LONGEST_CONNECT_SECONDS) or CONNECT_TIMEOUT_SECONDS
-    )  # 0 is for ever, in which nobody would hear of a fault
+    )  # 0 means no limit, with which a problem would never be reported
 
 
 def _pairs(query: str) -> list[str]:
@@ -158,7 +158,7 @@ def _says_pooled(values: Mapping[str, str]) -> bool:
 
 def _values(pairs: list[str]) -> Mapping[str, str]:
     if not all("=" in pair and _NAME.fullmatch(_name_and_value(pair)[0]) for pair in pairs):
-        raise ValueError("not a parameter")  # it may be part of a password
+        raise ValueError("not a parameter")  # it may be a part of a password
     return dict(map(_name_and_value, pairs))
 
 

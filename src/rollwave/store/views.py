@@ -1,11 +1,10 @@
-"""What people and programs look at: campaigns with their progress, devices, history. Changes nothing."""
+"""Reads for the API: campaigns with their progress, devices, events. Changes nothing."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 
 import asyncpg
 
@@ -13,6 +12,7 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE
+from rollwave.domain.policy.admission import DueAgain
 from rollwave.domain.policy.facts import DeviceFacts
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
@@ -25,20 +25,20 @@ from rollwave.store.queries import load
 _sql = load("views")
 
 LOOKED_FOR = frozenset({ExecutionStatus.FAILED, ExecutionStatus.SKIPPED, ExecutionStatus.INSTALLING})
-"""States of which devices are found at once, however few they are (``devices_looked_for``)."""
+"""States with their own index, in which even a few devices are found quickly (``devices_looked_for``)."""
 
 UNFINISHED = frozenset({ExecutionStatus.PENDING, ExecutionStatus.DOWNLOADING, ExecutionStatus.INSTALLING})
 FEW = 5000
-"""Unfinished devices of a campaign that are read for a page of some of them (``devices_unfinished``), at most."""
+"""Maximum number of unfinished devices for which ``devices_unfinished`` reads all of them to make a page."""
 
 
 MOST_COUNTED = 10_000
-"""Devices that *waiting* and *explain* count along a queue, and events that they read back, at most."""
+"""Maximum number of devices that *waiting* and *explain* count along a queue, and of events that they read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedGroup:
-    """``devices`` that were claimed, are ``PENDING``, and are alike to the gates; ``first`` is the one due first."""
+    """Number of claimed ``PENDING`` devices that gates treat alike; ``first``: the facts of the one due first."""
 
     devices: int
     first: DeviceFacts
@@ -46,14 +46,19 @@ class ClaimedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A campaign's ``PENDING`` devices: in all, and the ``claimed`` ones among them."""
+    """The number of a campaign's ``PENDING`` devices, the ``claimed`` ones among them that were read, and the others.
+
+    ``due``: the number of devices, of any status, that may be sent to again now.
+    """
 
     devices: int
     claimed: tuple[ClaimedGroup, ...]
+    not_looked_at: int
+    due: DueAgain
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
-    """One campaign with ``firmware_*``, ``waves`` and ``status_breakdown`` (every status, 0 included).
+    """One campaign with ``firmware_*``, ``waves`` and ``status_breakdown`` (every status, also those with 0 devices).
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -67,7 +72,7 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     if row is None:
         raise _missing(campaign_id)
     counted = json.loads(row["status_breakdown"] or "{}")
-    # Rows that somebody else's SQL wrote are counted within a minute; until then there may be fewer than none.
+    # Rows that other SQL wrote are counted within a minute. Until then a counter may be negative.
     breakdown = {status.value: max(0, counted.get(status, 0)) for status in ExecutionStatus}
     ended = {"succeeded": breakdown["SUCCESS"], "failed": breakdown["FAILED"]}
     shown = {**with_moments(row), **ended}
@@ -77,7 +82,7 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
 async def campaigns(
     pool: Pool, tenant_id: str, *, status: CampaignStatus | None, limit: int, cursor: int | None = None
 ) -> Page:
-    """Campaigns, newest first; ``status`` None: in every state."""
+    """A page of campaigns, newest first. ``status`` None: campaigns in every state."""
     async with tenant_transaction(pool, tenant_id) as connection:
         records = await connection.fetch(_sql["campaigns"], tenant_id, status, cursor, limit + 1)
         total = await connection.fetchval(_sql["count_campaigns"], tenant_id, status)
@@ -93,7 +98,7 @@ async def devices(
     limit: int,
     cursor: str | None = None,
 ) -> Page:
-    """The devices of a campaign by id; ``status`` None: in every state.
+    """A page of a campaign's devices, ordered by id. ``status`` None: devices in every state.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -104,7 +109,7 @@ async def devices(
         statement = _devices_statement(status, breakdown)
         if statement == "devices_unfinished":
             await connection.execute(IN_TURN)
-        # What nobody is in is not looked for: that would be to read the whole campaign.
+        # If no device is in this state, do not search, which would read the whole campaign.
         arguments = tenant_id, campaign_id, status, cursor, limit + 1
         records = await connection.fetch(_sql[statement], *arguments) if total else []
     return page(records, total, limit=limit, key="device_id")
@@ -118,7 +123,7 @@ def _devices_statement(status: ExecutionStatus | None, breakdown: Mapping[str, i
 
 
 async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int) -> list[Document]:
-    """What happened to a campaign after the event ``after``, oldest first.
+    """The events of a campaign after the event ``after``, oldest first.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -129,10 +134,13 @@ async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0
     return [_event(record) for record in records]
 
 
-async def pending(connection: Connection, tenant_id: str, campaign_id: int) -> Pending:
-    """How many devices are ``PENDING``, by the campaign's counters, and what those of them wait for that were claimed.
+async def pending(
+    connection: Connection, tenant_id: str, campaign_id: int, *, device_timeout: float, tokens: int
+) -> Pending:
+    """The number of ``PENDING`` devices by the campaign's counters, and the facts of the claimed ones among them.
 
-    Looks at no more than ``MOST_COUNTED`` executions; the claimed ones beyond these count as being sent to.
+    Reads at most ``MOST_COUNTED`` executions, those that are due first. ``device_timeout``: seconds, with those for
+    which the campaign was suspended. ``tokens``: the commands that the pace allows now.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -141,22 +149,28 @@ async def pending(connection: Connection, tenant_id: str, campaign_id: int) -> P
     devices = shown["status_breakdown"]
     ended_or_in_progress = sum(devices[each] for each in ("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"))
     claimed = min(devices["PENDING"], shown["sent"] - ended_or_in_progress)
-    rows = await connection.fetch(_sql["claimed_and_pending"], tenant_id, campaign_id, MOST_COUNTED)
-    groups = [_claimed_group(row) for row in rows if row["pending"]]
-    beyond = claimed - sum(each.devices for each in groups)
-    if beyond > 0 and sum(row["devices"] for row in rows) >= MOST_COUNTED:
-        being_sent_to = DeviceFacts(ExecutionStatus.PENDING, attempt=1, due_in=inf)
-        groups.append(ClaimedGroup(beyond, being_sent_to))
-    return Pending(devices["PENDING"], tuple(groups))
+    arguments = tenant_id, campaign_id, MOST_COUNTED, UNADDRESSABLE, device_timeout, tokens
+    rows = await connection.fetch(_sql["claimed_and_pending"], *arguments)
+    groups = tuple(_claimed_group(row) for row in rows if row["pending"])
+    all_were = sum(row["devices"] for row in rows) < MOST_COUNTED
+    beyond = 0 if all_were else max(0, claimed - sum(each.devices for each in groups))
+    again = [row for row in rows if row["again"]]
+    due = DueAgain(
+        devices=sum(row["devices"] for row in again),
+        pending=sum(row["devices"] for row in again if row["pending"]),
+        pending_now=sum(row["devices"] for row in again if row["pending"] and row["goes"]),
+    )
+    return Pending(devices["PENDING"], groups, beyond, due)
 
 
 def _claimed_group(row: asyncpg.Record) -> ClaimedGroup:
     first = DeviceFacts(
         ExecutionStatus.PENDING,
-        attempt=1,
-        sent_attempt=0 if row["unacknowledged"] else 1,
+        attempt=row["attempt"],
+        sent_attempt=row["attempt"] - row["unacknowledged"],
         due_in=row["due_in"] if row["held"] else None,
         refused_for=Refusal(row["refused_for"]) if row["refused_for"] else None,
+        addressable=row["addressable"],
     )
     return ClaimedGroup(row["devices"], first)
 
@@ -164,9 +178,9 @@ def _claimed_group(row: asyncpg.Record) -> ClaimedGroup:
 async def device(
     connection: Connection, tenant_id: str, campaign_id: int, device_id: str, *, device_timeout: float
 ) -> DeviceFacts:
-    """What admission goes by of one device; ``device_timeout``: seconds that it has in all, suspended ones included.
+    """The facts about one device. ``device_timeout``: in seconds, with all suspensions of the campaign added.
 
-    Looks at no more than ``MOST_COUNTED`` executions of each queue.
+    Reads at most ``MOST_COUNTED`` executions of each queue.
 
     Raises:
         NotFound: the campaign has no such device.
@@ -178,7 +192,7 @@ async def device(
             f"campaign {campaign_id} has no device {device_id}", hint="List its devices: GET .../{campaign_id}/devices."
         )
     return DeviceFacts(
-        # A host's table may hold words of its own: nothing is ever sent to such a device.
+        # A host's table may contain other status values. Nothing is ever sent to such a device.
         STATUS.get(row["status"], ExecutionStatus.SKIPPED),
         attempt=row["attempt"],
         sent_attempt=row["sent_attempt"],
@@ -196,7 +210,7 @@ async def device(
 
 
 async def device_events(connection: Connection, tenant_id: str, campaign_id: int, device_id: str) -> list[Document]:
-    """What happened to one device, oldest first, of the last ``MOST_COUNTED`` events of its campaign."""
+    """The events of one device among the last ``MOST_COUNTED`` events of its campaign, oldest first."""
     rows = await connection.fetch(_sql["events_of_device"], tenant_id, campaign_id, device_id, MOST_COUNTED)
     return [_event(row) for row in rows]
 

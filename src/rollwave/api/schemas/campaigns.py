@@ -260,6 +260,6 @@ class Explanation(BaseModel):
     attempt: int = Field(description="Number of the current attempt; 0: never sent to")
     wave: str | None = Field(description="Name of its wave; null: not known yet, or no longer stored")
     may_go_now: bool = Field(description="Whether every gate is open")
-    may_go_at: Moment | None = Field(description="When the last closed gate opens; null: unknown")
+    may_go_at: Moment | None = Field(description="When the last closed gate opens, at the earliest; null: unknown")
     checks: list[Check] = Field(description="Every gate that applies, in the order in which they are checked")
     history: list[Event] = Field(description="The device's events, oldest first")

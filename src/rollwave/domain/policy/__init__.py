@@ -1,1 +1,1 @@
-"""The rules of a campaign: read from what is stored, and asked what may go now."""
+"""The rules of a campaign: reading them from its row, and deciding by them which devices may be sent to."""

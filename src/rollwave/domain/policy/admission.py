@@ -1,7 +1,7 @@
-"""Admission: from a policy and facts to what may go now, and why not more.
+"""Admission: decides from a policy and facts how many devices may be sent to now, and which gates limit that.
 
-The claim, the look before each half batch, the opening of a wave, *waiting* and *explain* all ask :func:`admit`, so
-that they cannot disagree.
+The claim, the check before each half-batch, the opening of a wave, *waiting* and *explain* all call :func:`admit`, so
+they cannot disagree.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rollwave.domain.policy.gates import GateName, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What may go now.
+    """The number of devices that may be sent to now, and the reasons.
 
-    ``tokens`` commands of any kind, of which ``fresh`` may be a device's first. ``opens_interval``: claiming begins a
-    new interval of the pace. ``look_again_in`` is the seconds until it is worth while to ask again: 0 now, infinite
-    once somebody moves the campaign, None where nothing tells. ``wave_finished``: the gate behind the wave may be
-    judged. ``left`` is what the pace has left. ``of_campaign`` are the verdicts on every command, ``of_queue`` those on
-    devices that wait for their turn.
+    ``tokens``: maximum number of commands; ``fresh``: how many of them may be a device's first command.
+    ``opens_interval``: a claim begins a new interval of the pace. ``look_again_in``: seconds until the answer may
+    change (0: now; infinite: when the campaign's status changes; None: unknown). ``wave_finished``: all devices of the
+    wave are terminal, so the next one may be opened. ``left``: the tokens left in the pace's interval.
+    ``of_campaign``: the verdicts that apply to every command; ``of_queue``: those that apply to devices in the queue.
     """
 
     tokens: int
@@ -40,19 +40,19 @@ class Admission:
 
     @property
     def closed(self) -> Sequence[Verdict]:
-        """The gates that let nothing through, in the order in which they are asked."""
+        """The verdicts of closed gates, in the order in which gates are checked."""
         return [each for each in (*self.of_campaign, *self.of_queue) if not each.open]
 
     @property
     def sends(self) -> bool:
-        """Whether commands of this campaign may go out at all: also those that were claimed before."""
+        """Whether any command of this campaign may be sent, also one that was claimed before."""
         return all(each.open for each in self.of_campaign)
 
 
 def admit(policy: Policy, facts: Facts) -> Admission:
-    """Decide what may go now.
+    """Decide how many devices may be sent to now.
 
-    Sending again takes a token, but neither a place in flight (the device holds one) nor a place in the wave.
+    Sending again uses a token, but no place in flight (the device already has one) and no place in the wave.
     """
     of_campaign = gates.status(facts), gates.targeting(facts), gates.listener(facts)
     left = gates.tokens_of(
@@ -78,15 +78,15 @@ def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: gates.Tok
     if all(each.open for each in of_campaign):
         return left.more_in if not left.number else 0.0 if fresh else None
     runs = facts.status is CampaignStatus.RUNNING and facts.targeted is None
-    pauses = facts.unreadable is not None and facts.in_own_database  # a worker does so at once
+    pauses = facts.unreadable is not None and facts.in_own_database  # a worker does this immediately
     return inf if not runs or pauses else None
 
 
 def explain(admission: Admission, facts: Facts, device: DeviceFacts) -> list[Verdict]:
-    """Every gate that applies to one device, in the order in which they are asked. It may go now if all are open.
+    """The verdict of every gate that applies to one device, in order. The device may be sent to now if all are open.
 
-    Where nothing is to be sent to it, that is the one verdict. What holds a device for a reason of its own
-    takes it out of the queue, so the queue's gates are asked of it once that is over.
+    If there is nothing to send to it, this is the only verdict. A device that waits for its own reason (lease, delay,
+    refusal) is not in the queue, so the queue's gates do not apply to it meanwhile.
     """
     own = gates.own(facts, device)
     if own is not None and own.gate is GateName.STATUS:
@@ -102,7 +102,7 @@ def explain(admission: Admission, facts: Facts, device: DeviceFacts) -> list[Ver
 
 
 def _pace(admission: Admission, facts: Facts, device: DeviceFacts) -> Verdict:
-    """The pace's verdict on one device: it opens when those before it have gone, if each goes as soon as it may."""
+    """The pace's verdict for one device. ``until`` assumes that every device before it is sent to without delay."""
     verdict = admission.of_queue[-1]
     if not device.ahead_counted:
         return replace(_behind(verdict, device.ahead, at_least=True), until=None)
@@ -112,7 +112,7 @@ def _pace(admission: Admission, facts: Facts, device: DeviceFacts) -> Verdict:
 
 
 def _behind(verdict: Verdict, ahead: int, *, at_least: bool = False) -> Verdict:
-    """The verdict on one device, before which so many others stand in the queue."""
+    """The verdict for one device with ``ahead`` other devices before it in the queue; ``at_least``: or more."""
     if verdict.room is None or (not at_least and (ahead < verdict.room or not ahead)):
         return verdict
     go = "or more devices go" if at_least else "device goes" if ahead == 1 else "devices go"
@@ -123,7 +123,7 @@ def _behind(verdict: Verdict, ahead: int, *, at_least: bool = False) -> Verdict:
 
 
 def may_go_at(checks: Sequence[Verdict], now: datetime) -> datetime | None:
-    """When the last of the closed gates opens, at the earliest: ``now`` where none is, None where nothing tells."""
+    """Earliest time at which the last of the closed gates opens. ``now``: none is closed. None: unknown."""
     opens = [each.until for each in checks if not each.open]
     known = [each for each in opens if each is not None]
     return max([now, *known]) if len(known) == len(opens) else None
@@ -131,19 +131,30 @@ def may_go_at(checks: Sequence[Verdict], now: datetime) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """So many ``devices`` wait for the gate of this verdict."""
+    """The number of ``devices`` that wait for the gate of this verdict."""
 
     verdict: Verdict
     devices: int
 
 
-def count_waiting(
-    admission: Admission, *, pending: int, held: Mapping[GateName, Waiting], due: int = 0
-) -> list[Waiting]:
-    """Each of the ``pending`` devices under the first gate that is closed to it; those without any under the pace.
+@dataclass(frozen=True, slots=True)
+class DueAgain:
+    """Devices that were claimed before and are due again, which go before those never sent to.
 
-    ``held`` are those of them that wait for a reason of their own, ``due`` those that were claimed before and may
-    go again at once.
+    ``devices`` in all, of which ``pending`` are PENDING; of these, ``pending_now`` may go in this interval.
+    """
+
+    devices: int = 0
+    pending: int = 0
+    pending_now: int = 0
+
+
+def count_waiting(
+    admission: Admission, *, pending: int, held: Mapping[GateName, Waiting], due: DueAgain = DueAgain()
+) -> list[Waiting]:
+    """Count the ``pending`` devices by the first gate that is closed to them. Devices without one count under the pace.
+
+    ``held``: those of them that wait for their own reason.
     """
     if pending <= 0:
         return []
@@ -152,22 +163,22 @@ def count_waiting(
         return [Waiting(stopped, pending)]
     wave, in_flight, the_pace = admission.of_queue
     left, of_their_own = pending, []
-    for each in held.values():  # what was read later than ``pending`` may be more
+    for each in held.values():  # these numbers were read after ``pending``, and may be larger
         of_their_own.append(replace(each, devices=min(left, each.devices)))
         left -= of_their_own[-1].devices
-    due = min(left, due)
-    left -= due
+    again = min(left, due.pending)
+    left -= again
     found = []
     for verdict in (wave, in_flight):
         passed = left if verdict.room is None else min(left, verdict.room)
         found.append(Waiting(verdict, left - passed))
         left = passed
-    found.append(Waiting(_in_line(the_pace, left + due), left + due))
+    now = min(again, due.pending_now) + min(left, max(0, (the_pace.room or 0) - due.devices))
+    found.append(Waiting(_in_line(the_pace, now), left + again))
     return [each for each in (*found, *of_their_own) if each.devices]
 
 
-def _in_line(the_pace: Verdict, devices: int) -> Verdict:
-    now = min(devices, the_pace.room or 0)
-    if not now:
+def _in_line(the_pace: Verdict, now: int) -> Verdict:
+    if not the_pace.open:
         return the_pace
     return replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail={**the_pace.detail, "may_go_now": now})

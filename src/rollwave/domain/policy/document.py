@@ -1,7 +1,7 @@
-"""The policy of one campaign, read from what its row holds: the only parser. See :func:`read_policy`.
+"""Reads a campaign's policy from its row. :func:`read_policy` is the only parser.
 
-Parts of it with rules of their own are the guardrail, which says when a campaign must stop itself, and the waves, in
-which it opens up to its devices. What cannot be read is an error here, and the engine pauses such a campaign.
+The policy includes the guardrail, which decides when a campaign stops itself, and the waves, in which its devices are
+sent to. A value that cannot be read is an error here, and the engine pauses the campaign.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rollwave.errors import UnreadableRow
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """Trip when more than ``threshold`` (0 to 1) of at least ``min_completed`` finished devices failed."""
+    """Trips if at least ``min_completed`` devices have finished and a share above ``threshold`` (0 to 1) has failed."""
 
     threshold: float
     min_completed: int = 1
 
     @classmethod
     def read(cls, threshold: float | None, min_completed: int | None) -> Guardrail:
-        """Check what a row holds.
+        """Check the values of a row.
 
         Raises:
             UnreadableRow: the threshold is missing, not a number or not within 0 to 1, or the minimum is below 1.
@@ -44,17 +44,17 @@ class Guardrail:
         return cls(threshold, min_completed)
 
     def trips(self, succeeded: int, failed: int) -> bool:
-        """Whether ``failed / (succeeded + failed)`` is strictly over the threshold, with enough finished."""
+        """Whether enough devices have finished, and ``failed / (succeeded + failed)`` is above the threshold."""
         finished = succeeded + failed
         return finished > 0 and finished >= self.min_completed and failed / finished > self.threshold
 
     def at_gate(self) -> Guardrail:
-        """The same threshold where a wave has ended: its devices are the whole sample, however few."""
+        """The guardrail at the end of a wave: the same threshold, for any number of finished devices."""
         return Guardrail(self.threshold, 1)
 
 
 class Strategy(StrEnum):
-    """The words of ``ota_campaigns.rollout_strategy``."""
+    """The values of ``ota_campaigns.rollout_strategy``."""
 
     LINEAR = "linear"
     CANARY = "canary"
@@ -62,9 +62,9 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Wave ``number`` (from 0) lets ``up_to`` devices in all be sent to; None: all of them.
+    """Up to wave ``number`` (from 0), ``up_to`` devices in all may be sent to; None: all devices.
 
-    The gate behind it opens the next wave once every one of those is terminal and the guardrail holds.
+    The next wave opens when all of these devices are terminal and the guardrail holds.
     """
 
     number: int
@@ -72,7 +72,7 @@ class Wave:
 
 
 def wave_name(number: int, waves: Sequence[Wave]) -> str:
-    """What people call a wave of these."""
+    """The name of a wave, for people."""
     if len(waves) == 1:
         return "all"
     if len(waves) == 2:
@@ -81,14 +81,14 @@ def wave_name(number: int, waves: Sequence[Wave]) -> str:
 
 
 def wave_at(place: int, waves: Sequence[Wave]) -> Wave:
-    """The wave in which the device goes before which ``place`` others go, in all."""
+    """The wave of the device that has ``place`` other devices of the campaign before it."""
     return next((each for each in waves if each.up_to is None or place < each.up_to), waves[-1])
 
 
 def plan(strategy: str | None, total: int, canary_percent: float | None) -> tuple[Wave, ...]:
     """Split ``total`` devices into waves.
 
-    Linear is one wave. Canary is a first share of ``canary_percent`` (rounded up, at least 1 device), then the rest.
+    Linear: one wave. Canary: a first wave of ``canary_percent`` (rounded up, at least 1 device), then the rest.
 
     Raises:
         UnreadableRow: the strategy is not known, or the percentage is not over 0 and up to 100.
@@ -113,11 +113,11 @@ def plan(strategy: str | None, total: int, canary_percent: float | None) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules of a campaign, all of which can be obeyed. Times are seconds.
+    """The rules of a campaign, checked. Times are seconds.
 
-    ``rate`` is devices a tick, ``max_in_flight`` devices at a time (None: no cap). ``progress_timeout`` is how long a
-    device in progress may stay silent, ``answer_timeout`` how long its first word may take, ``device_timeout`` how long
-    it has in all. ``strategy`` and ``canary_percent`` are as written: they are read once, when waves are planned.
+    ``rate``: devices per tick. ``max_in_flight``: maximum number of devices in flight (None: no cap).
+    ``progress_timeout``: maximum time between two reports; ``answer_timeout``: until the first report;
+    ``device_timeout``: over all attempts. ``strategy`` and ``canary_percent`` are not checked before waves are planned.
     """
 
     guardrail: Guardrail
@@ -132,26 +132,26 @@ class Policy:
 
     @property
     def longest_silence(self) -> float:
-        """The most seconds that a device in progress may stay silent."""
+        """Maximum number of seconds without a report of a device in progress."""
         return max(self.progress_timeout, self.answer_timeout)
 
     @property
     def longest_deadline(self) -> float:
-        """The most seconds for which a deadline is set: a little more than the silence (``execution.LEEWAY``)."""
+        """Maximum number of seconds for which a deadline is set: the longest silence and its ``LEEWAY``."""
         return self.longest_silence * (1 + LEEWAY)
 
     @property
     def longest_wait(self) -> float:
-        """The most seconds that anything of the campaign may be due in."""
+        """Maximum number of seconds until any lease, delay or deadline of the campaign ends."""
         return max(self.longest_silence, self.retry.max_delay)
 
     @property
     def needs_a_count(self) -> bool:
-        """Whether waves can be planned only once the campaign's devices are counted: a share of them goes first."""
+        """Whether the campaign's devices must be counted before waves are planned, since the first wave is a share."""
         return self.strategy == Strategy.CANARY
 
     def plan(self, devices: int) -> tuple[Wave, ...]:
-        """The waves of so many devices.
+        """The waves of ``total`` devices.
 
         Raises:
             UnreadableRow: the strategy or its percentage cannot be read.
@@ -176,10 +176,10 @@ def read_policy(
     strategy: str | None,
     canary_percent: float | None,
 ) -> Policy:
-    """Check what a row holds; the engine pauses a campaign whose policy cannot be read.
+    """Check the values of a row. The engine pauses a campaign whose policy cannot be read.
 
     Raises:
-        UnreadableRow: a value is missing or out of range; the message says which.
+        UnreadableRow: a value is missing or out of range. The message names it.
     """
     if not is_valid_id(tenant_id):
         raise UnreadableRow(

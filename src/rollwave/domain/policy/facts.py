@@ -1,7 +1,7 @@
-"""What admission is decided on: what is known of a campaign, and of one of its devices, at one moment.
+"""The facts that admission is based on: the state of a campaign, and of one of its devices, at one moment.
 
-A claim reads these under the campaign's lock, *waiting* and *explain* read them without it. Times are seconds of the
-database's clock.
+A claim reads them under the campaign's lock, *waiting* and *explain* without it. Times are seconds of the database's
+clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rollwave.domain.policy.document import Wave
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left of a campaign: devices never sent to are ``waiting``, devices sent to are ``unfinished``."""
+    """The remaining devices of a campaign: ``waiting`` for their first command, or sent to and ``unfinished``."""
 
     waiting: bool
     unfinished: bool
@@ -25,15 +25,15 @@ class Remaining:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one campaign.
+    """The facts about one campaign.
 
-    ``unreadable`` is why its policy or its firmware cannot be read (None: they can). ``in_own_database``: this
-    database is the one that the installation belongs to. ``targeted`` is the devices targeted so far while not all are
-    (None: they are). ``counted``: its counters are right and its waves planned. ``heard``: a listener is subscribed, so
-    reports can come in. ``wave`` is the one that may be sent to now, ``sent`` the devices sent to in all, ``in_flight``
-    those of them that are not terminal, counted no further than the policy's cap. Of the pace's
-    interval of ``tick`` seconds, ``interval_age`` is the seconds since it began (None: none has) and ``interval_used``
-    the devices claimed in it; ``steps`` are its parts. ``remaining`` is known where a wave's gate is judged.
+    ``unreadable``: the reason for which its policy or firmware cannot be read (None: both can). ``in_own_database``:
+    the installation belongs to this database. ``targeted``: number of devices targeted so far (None: all are).
+    ``counted``: its counters are right and its waves are planned. ``heard``: a listener is subscribed, so reports
+    arrive. ``wave``: the present wave. ``sent``: number of devices sent to; ``in_flight``: number of those that are not
+    terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
+    it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
+    ``remaining`` is known only if a wave may have finished.
     """
 
     now: datetime
@@ -54,7 +54,7 @@ class Facts:
     remaining: Remaining | None = None
 
     def after(self, seconds: float) -> datetime:
-        """The moment so many seconds from now, or the last that a datetime can hold."""
+        """The time ``seconds`` from now, or the last one that a datetime can represent."""
         try:
             return self.now + timedelta(seconds=seconds)
         except OverflowError:
@@ -63,12 +63,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What is known of one device of a campaign.
+    """The facts about one device of a campaign.
 
-    ``due_in`` is the seconds until its lease, deadline or delay ends, negative once it has; None: none runs.
-    ``addressable``: its id can be a level of a topic. ``out_of_time``: the time that it has in all is over.
-    ``finished``: it has ended, whatever its status says: a host wrote over it. ``ahead`` are the devices that a claim
-    takes before it, of which ``ahead_fresh`` were never sent to; if not ``ahead_counted``, there may be more.
+    ``due_in``: seconds until its lease, deadline or delay ends, negative after that; None: it has none.
+    ``addressable``: its id can be a level of a topic. ``out_of_time``: its device timeout is over. ``finished``: it has
+    ended, and a host has overwritten its status. ``ahead``: number of devices that a claim takes before it;
+    ``ahead_fresh``: how many of them were never sent to. ``ahead_counted`` False: there may be more of them.
     """
 
     status: ExecutionStatus
@@ -87,17 +87,17 @@ class DeviceFacts:
 
     @property
     def fresh(self) -> bool:
-        """It waits for its first command."""
+        """Whether it waits for its first command."""
         return self.status is ExecutionStatus.PENDING and self.attempt == 0
 
     @property
     def unacknowledged(self) -> bool:
-        """It was claimed, and the broker has not acknowledged the command."""
+        """Whether it was claimed and the broker has not acknowledged the command."""
         return self.attempt > self.sent_attempt
 
     @property
     def to_be_sent_again(self) -> bool:
-        """It was claimed before, and a command is to go out to it, now or once it is due."""
+        """Whether it was claimed before and will be sent a command again, now or when it is due."""
         if self.fresh or self.status in TERMINAL:
             return False
         if self.status in IN_PROGRESS and (self.finished or self.due_in is None):

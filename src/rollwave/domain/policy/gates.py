@@ -1,4 +1,4 @@
-"""The gates: every rule that may keep a device from being sent to, each of which answers with a verdict.
+"""The gates: every rule that may keep a device from being sent to. Each answers with a verdict.
 
 `docs/reference/gates.md` has an entry for each.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -18,39 +18,40 @@ from rollwave.domain.policy.document import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 
 SMALLEST_STEP_DEVICES = 50
-"""Devices for which a step is worth while: fewer at once are no burst, and who waits for them would wonder why."""
+"""Minimum number of devices in a step. Fewer at once are no burst, and a delay would only surprise the operator."""
 
 
 class GateName(StrEnum):
-    """The gates, in the order in which they are asked."""
+    """The gates, in the order in which they are checked."""
 
     STATUS = "status"
-    """The campaign is not running: created, paused, over, or about to be paused as its rules cannot be read. Of one
-    device: it has ended, or it works on the command that it was sent."""
+    """The campaign is not running: created, paused, ended, or about to be paused because its rules cannot be read. For
+    one device: it has ended, or it has its command and is in progress."""
     TARGETING = "targeting"
     """The campaign's devices are still being targeted or counted."""
     LISTENER = "listener"
-    """No listener is subscribed, so nobody would hear what a device reports."""
+    """No listener is subscribed, so reports of devices would not be received."""
     WAVE = "wave"
-    """The wave has been sent to, and its devices have not ended. Asked of first commands only."""
+    """All devices of the wave have been sent to, and not all have ended. Applies to first commands only."""
     IN_FLIGHT = "in_flight"
-    """As many devices as the cap allows are claimed and not terminal. Asked of first commands only."""
+    """The maximum number of devices is in flight. Applies to first commands only."""
     PACE = "pace"
-    """The interval's share of the rate has gone."""
+    """The interval, or this step of it, has no tokens left."""
     BACKOFF = "backoff"
-    """The device's last attempt has failed, and the delay before the next one runs."""
+    """The device's last attempt has failed, and the delay before the next one has not ended."""
     LEASE = "lease"
-    """A worker is sending to the device right now, or the broker did not answer and the command waits to go again."""
+    """A worker is sending to the device now, or the broker did not answer and the command waits for the next try."""
     REFUSED = "refused"
-    """The broker does not take the device's command while it takes others: it ends the connection over it, say."""
+    """The broker refuses the device's command while it accepts others, for example by ending the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one gate says.
+    """The answer of one gate.
 
-    ``room`` is the devices that may go now (None: this gate sets no limit, 0: it is closed). ``until`` is when it
-    opens, where that is known. ``detail`` is the numbers behind it, as JSON has them, and ``text`` says it to people.
+    ``room``: number of devices that may be sent to now (None: this gate sets no limit; 0: it is closed). ``until``:
+    when it opens (None: unknown). ``detail``: the numbers it is based on, as JSON values. ``text``: the answer as a
+    sentence.
     """
 
     gate: GateName
@@ -61,7 +62,7 @@ class Verdict:
 
     @property
     def open(self) -> bool:
-        """Whether at least one device may go, as far as this gate is concerned."""
+        """Whether this gate allows at least one device to be sent to."""
         return self.room is None or self.room > 0
 
 
@@ -74,7 +75,7 @@ _NOT_RUNNING = {
 
 
 def status(facts: Facts) -> Verdict:
-    """The campaign runs, here, by rules that can be read."""
+    """Open if the campaign is running, belongs to this database, and has readable rules."""
     detail: dict[str, object] = {"status": facts.status}
     if facts.status is not CampaignStatus.RUNNING:
         text = _NOT_RUNNING[facts.status]
@@ -91,7 +92,7 @@ def status(facts: Facts) -> Verdict:
 
 
 def targeting(facts: Facts) -> Verdict:
-    """Every device of the campaign is known."""
+    """Open if every device of the campaign is targeted and counted."""
     if facts.targeted is not None:
         text = f"{facts.targeted:,} devices are targeted so far, and nothing is sent before all are"
         return Verdict(GateName.TARGETING, 0, text, detail={"targeted_devices": facts.targeted})
@@ -101,14 +102,14 @@ def targeting(facts: Facts) -> Verdict:
 
 
 def listener(facts: Facts) -> Verdict:
-    """Reports can come in."""
+    """Open if a listener is subscribed."""
     if facts.heard:
         return Verdict(GateName.LISTENER, None, "a listener takes reports in")
     return Verdict(GateName.LISTENER, 0, "no listener is subscribed, so reports could not come in")
 
 
 def wave(facts: Facts) -> Verdict:
-    """The current wave has devices left to send to."""
+    """Open if the present wave has devices that were not sent to yet."""
     detail = {"wave": facts.wave.number, "up_to": facts.wave.up_to, "sent": facts.sent}
     if facts.wave.up_to is None:
         return Verdict(GateName.WAVE, None, "the wave has every device that is left", detail=detail)
@@ -120,7 +121,7 @@ def wave(facts: Facts) -> Verdict:
 
 
 def in_flight(policy: Policy, facts: Facts) -> Verdict:
-    """Fewer devices than the cap are in flight."""
+    """Open if fewer devices are in flight than the cap."""
     cap = policy.max_in_flight
     if cap is None:
         return Verdict(GateName.IN_FLIGHT, None, "there is no cap on devices in flight")
@@ -133,7 +134,7 @@ def in_flight(policy: Policy, facts: Facts) -> Verdict:
 
 
 def pace_of(policy: Policy, facts: Facts, left: Tokens) -> Verdict:
-    """The interval has tokens ``left``."""
+    """Open if the interval has tokens ``left``."""
     used = 0 if left.opens_interval else facts.interval_used
     text = f"{policy.rate:,} devices may be claimed in {facts.tick:g} s, and {used:,} have been in this interval"
     until = None if left.number else facts.after(left.more_in)
@@ -142,9 +143,9 @@ def pace_of(policy: Policy, facts: Facts, left: Tokens) -> Verdict:
 
 
 def finished_wave(facts: Facts) -> bool:
-    """Every device of the wave is terminal, so that the guardrail may be judged and the next wave opened.
+    """Whether every device of the wave is terminal, so that the guardrail may be judged and the next wave opened.
 
-    A wave of which too few devices exist is full when none is left.
+    A wave for which the campaign has too few devices is finished when no device is left.
     """
     if facts.remaining is None:
         return False
@@ -154,9 +155,9 @@ def finished_wave(facts: Facts) -> bool:
 
 
 def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
-    """What the device itself waits for; None: it waits for its turn only.
+    """The verdict of the device's own gate; None: the device waits in the queue only.
 
-    A closed :attr:`GateName.STATUS` says that nothing is to be sent to it.
+    A closed :attr:`GateName.STATUS` means that there is nothing to send to it.
     """
     if device.fresh and device.addressable:
         return None
@@ -175,6 +176,14 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
         return Verdict(GateName.REFUSED, room, broker_refusal.TEXT[device.refused_for], until, detail)
     text = "a worker is sending to it" if held else "the worker that was sending to it has not finished"
     return Verdict(GateName.LEASE, room, text, until, {"attempt": device.attempt})
+
+
+def not_looked_at(devices: int, lease: Verdict | None) -> Verdict:
+    """The verdict on claimed devices that were too many to look at, beside those that wait for a ``lease``."""
+    text = f"not looked at: {devices:,} of the claimed devices"
+    if lease is None:
+        return Verdict(GateName.LEASE, 0, text, detail={"not_looked_at": devices})
+    return replace(lease, text=f"{lease.text}; {text}", detail={**lease.detail, "not_looked_at": devices})
 
 
 def _nothing_to_send(device: DeviceFacts) -> Verdict:
@@ -201,9 +210,9 @@ _ENDED = {
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """At most ``rate`` devices in an interval of ``interval`` seconds.
+    """Maximum ``rate`` of devices in an interval of ``interval`` seconds.
 
-    They go in so many ``steps`` at most, each of which lets its share of the rate go; 1: all at once.
+    The interval has at most ``steps`` parts, each with its share of the rate; 1: all devices at once.
     """
 
     rate: int
@@ -212,16 +221,16 @@ class Pace:
 
     @property
     def parts(self) -> int:
-        """The steps that the rate is enough for."""
+        """The number of steps for this rate."""
         return max(1, min(self.steps, self.rate // SMALLEST_STEP_DEVICES))
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What an interval of ``pace`` has left that began ``age`` seconds ago, and in which ``used`` devices were claimed.
+    """The tokens left in an interval of ``pace`` that began ``age`` seconds ago, after ``used`` devices were claimed.
 
-    ``number`` is the commands of any kind that may go now; a command that is sent again takes a token, as a first one
-    does. ``opens_interval`` says that claiming begins a new interval.
+    ``number``: number of commands that may be sent now. A first command and a repeated one use one token each.
+    ``opens_interval``: a claim begins a new interval.
     """
 
     pace: Pace
@@ -232,11 +241,11 @@ class Tokens:
 
     @property
     def more_in(self) -> float:
-        """Seconds until there are more tokens, 0 when there are some now."""
+        """Seconds until there are more tokens; 0: there are some now."""
         return self.turn_in(0)
 
     def turn_in(self, ahead: int) -> float:
-        """Seconds until a device may go that ``ahead`` others go before, if all of them go as soon as they may."""
+        """Seconds until a device with ``ahead`` others before it may be sent to, if all of these go without delay."""
         if ahead < self.number:
             return 0.0
         intervals, taken = divmod(min(self.used, self.pace.rate) + ahead, self.pace.rate)
@@ -245,14 +254,14 @@ class Tokens:
 
 
 def tokens_of(pace: Pace, *, age: float | None, used: int) -> Tokens:
-    """Tokens left now, where ``used`` were taken in an interval that began ``age`` seconds ago (None: none has).
+    """The tokens left if ``used`` were taken in the interval that began ``age`` seconds ago (None: none has begun).
 
     The interval is one tick of database time, shared by every worker. The next one begins with the first claim at
     least one tick after this one began.
     """
-    # An interval that begins well in the future was dated by a clock that has been set back since.
+    # If the interval begins well in the future, the database's clock was set back since.
     opens = age is None or age >= pace.interval or age < -pace.interval
     age, used = (0.0, 0) if opens or age is None else (age, used)
     step = min(pace.parts, int(max(0.0, age) * pace.parts / pace.interval) + 1)
-    upto = -(-pace.rate * step // pace.parts)  # devices that the steps so far let go, rounded up
+    upto = -(-pace.rate * step // pace.parts)  # devices allowed in the steps so far, rounded up
     return Tokens(pace, age, used, max(0, upto - used), opens)

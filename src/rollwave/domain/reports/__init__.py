@@ -1,1 +1,1 @@
-"""Reports of devices: read, put together, limited, and what each of them came to."""
+"""Reports of devices: reading them, limiting repetitions, and the outcome of each."""

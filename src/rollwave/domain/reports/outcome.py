@@ -1,7 +1,7 @@
-"""What becomes of a report, and by how much each campaign's counters move.
+"""Decides the outcome of each report, and the changes of campaign counters.
 
-It may be left unwritten: as a repetition (:class:`DeviceThrottle`), or because another one of its batch says more
-(:func:`one_per_execution`). Else it is compared with the execution that it met (:func:`outcome_of`).
+A report may be dropped before it is written: as a repetition (:class:`DeviceThrottle`), or because another report of
+its batch is further (:func:`one_per_execution`). Otherwise :func:`outcome_of` compares it with its execution.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNSENT = (ExecutionStatus.PENDING, ExecutionStatus.SKIPPED)
 
 
 class Move(NamedTuple):
-    """An execution of a campaign moved from one state to another; None: it did not move."""
+    """The campaign of an execution, with its state before and after a report; None: the state did not change."""
 
     campaign_id: CampaignId
     was: ExecutionStatus | None
@@ -30,49 +30,49 @@ class Move(NamedTuple):
 
 
 Tally: TypeAlias = "Counter[tuple[CampaignId, ExecutionStatus]]"
-"""By how many executions each campaign's states have grown, or shrunk."""
+"""The change of the number of executions, by campaign and state."""
 
 MAX_ATTEMPTS_PER_BATCH = 4
-"""Attempts of one device that are read in one batch."""
+"""Maximum number of attempts of one device that are applied in one batch."""
 
 EARNED_EVERY_SECONDS, BURST = 5.0, 3
-"""Seconds in which a device may send one more repetition, and the maximum number of repetitions in a row."""
+"""Seconds per repetition that a device may send, and the maximum number of repetitions in a row."""
 
 PROGRESS_STEP_POINTS = 25
-"""A report with so many more points of progress is no repetition: the progress shown is never further behind."""
+"""Minimum increase of progress, in percentage points, for which a report is no repetition."""
 
 
 class Outcome(StrEnum):
-    """What became of one message."""
+    """The outcome of one message."""
 
     APPLIED = "applied"
     COALESCED = "coalesced"
-    """A later report in the same batch said more."""
+    """Another report in the same batch is further."""
     THROTTLED = "throttled"
-    """The device repeated what it had reported, too often."""
+    """A repetition of a device that repeats its reports too often."""
     SHED = "shed"
-    """The device repeated what it had reported, while more reports came than could be written."""
+    """A repetition, dropped because reports arrive faster than they can be written."""
     DUPLICATE = "duplicate"
     LATE = "late"
-    """It is less far than what is known already."""
+    """The execution is already further than this report."""
     CONFLICT = "conflict"
     """It contradicts a terminal state."""
     STALE = "stale_attempt"
     NOT_SENT = "not_sent"
-    """The campaign has sent this device nothing."""
+    """The campaign has not sent this device a command."""
     UNKNOWN = "unknown"
-    """This tenant has no such campaign, or the campaign no such device."""
+    """The tenant has no such campaign, or the campaign has no such device."""
     RETAINED = "retained"
     EMPTY = "empty"
     QUESTION = "question"
-    """No report: the device asks what it should be doing."""
+    """Not a report: the device asks what it should do."""
     BAD_TOPIC = "bad_topic"
     BAD_PAYLOAD = "bad_payload"
     INVALID = "invalid_data"
 
 
 def outcome_of(report: Report, *, was: ExecutionStatus | None, attempt: int | None, applied: bool) -> Outcome:
-    """Compare the report with the execution as it ``was`` under its ``attempt``. ``applied``: the report changed it."""
+    """The outcome of a report for an execution in state ``was`` and ``attempt``. ``applied``: it changed the row."""
     if applied:
         return Outcome.APPLIED
     if was is None:
@@ -91,7 +91,7 @@ def _after_the_end(report: Report) -> Outcome:
 
 
 def tally_of(moves: Iterable[Move]) -> Tally:
-    """Add up the moves."""
+    """Add up the changes of state."""
     result: Tally = Counter()
     for campaign_id, was, became in moves:
         if was is not None and became is not None:
@@ -101,16 +101,16 @@ def tally_of(moves: Iterable[Move]) -> Tally:
 
 
 def ended_in(tally: Tally) -> set[CampaignId]:
-    """Campaigns of which executions reached a terminal state."""
+    """Campaigns in which executions have become terminal."""
     return {campaign_id for (campaign_id, status), moved in tally.items() if status in TERMINAL and moved}
 
 
 def one_per_execution(reports: Iterable[DeviceReport]) -> list[list[DeviceReport]]:
-    """Keep the furthest report of each execution and attempt, in lists with at most one report of an execution each.
+    """Keep the furthest report of each execution and attempt. Returns lists with at most one report per execution.
 
-    The lists are to be written one after the other. Nearly always there is one. There are more where a batch has
-    reports of one device under different attempts, or a failure after other reports (which tell why the attempt
-    failed). Of one device no more than ``MAX_ATTEMPTS_PER_BATCH`` attempts are read.
+    The lists must be written one after the other. Usually there is one. There are more if a batch has reports of one
+    device with different attempts, or a failure after other reports, which determine the reason of the failure. At most
+    ``MAX_ATTEMPTS_PER_BATCH`` attempts of a device are kept.
     """
     said = list(reports)
     if len({(report.campaign_id, device_id) for device_id, report in said}) == len(said):
@@ -137,36 +137,36 @@ def one_per_execution(reports: Iterable[DeviceReport]) -> list[list[DeviceReport
 def _says_more(new: Report, known: Report) -> bool:
     if RANK[new.status] != RANK[known.status]:
         return RANK[new.status] > RANK[known.status]
-    # Of two terminal reports the first one counts.
+    # If both are terminal, the first one counts.
     return new.status not in TERMINAL and (new.progress or 0) > (known.progress or 0)
 
 
 @dataclass(slots=True)
 class DeviceThrottle:
-    """What one device has reported. Times are seconds of the caller's monotonic clock.
+    """The last reports of one device. Times are seconds of the caller's monotonic clock.
 
-    A report is a repetition when it is not terminal and is no further than what the device has reported before in this
-    campaign and attempt. Only repetitions are left out: when a device sends too many of them, and, while reports come
-    faster than they can be written, shortly after a report of the device was stored. Every deadline is kept.
+    A report is a repetition if it is not terminal and not further than an earlier report of the device in this campaign
+    and attempt. Only repetitions are dropped: if a device sends too many of them, and, while reports arrive faster than
+    they can be written, shortly after a report of the device was stored. No deadline is missed because of that.
     """
 
     campaign_id: int = 0
     attempt: int | None = None
     rank: int = 0
-    """The furthest of what was let through."""
+    """The furthest state that was not dropped."""
     progress: int = 0
-    """The furthest that was let through of it."""
+    """The furthest progress in this state that was not dropped."""
     written: float = -inf
-    """When a report of this campaign and attempt was last stored, which set the deadline."""
+    """Time when a report of this campaign and attempt was last stored, which set the deadline."""
     progress_timeout: float = 0.0
-    """Of the campaign, in seconds."""
+    """The campaign's progress timeout in seconds."""
     repeated: float = -inf
     bad: float = -inf
 
     def hear(self, report: Report, *, now: float, behind: bool) -> Outcome | None:
-        """None lets ``report`` through, an outcome leaves it out. ``behind``: there is too much to write."""
+        """Decide whether to write ``report``. None: yes; an outcome: drop it. ``behind``: too many reports wait."""
         if report.status in TERMINAL:
-            self._start(0, None)  # another attempt may follow, and its reports are new
+            self._start(0, None)  # another attempt may follow, whose reports are no repetitions
             return None
         if (self.campaign_id, self.attempt) != (report.campaign_id, report.attempt):
             self._start(report.campaign_id, report.attempt)
@@ -186,16 +186,16 @@ class DeviceThrottle:
             self.repeated = repeated
             self.progress = max(self.progress, progress) if rank == self.rank else self.progress
             return None
-        # Over its rate, but a deadline is to be set anew; where nothing was ever written there is none.
+        # The device is over its rate, but its deadline must be extended. If nothing was ever written, it has none.
         return Outcome.THROTTLED if in_time or self.written == -inf else None
 
     def wrote(self, report: Report, *, at: float, progress_timeout: float) -> None:
-        """``report`` has changed its execution; the transaction had begun by ``at``."""
+        """Note that ``report`` has changed its execution, in a transaction that began before ``at``."""
         if (self.campaign_id, self.attempt) == (report.campaign_id, report.attempt):
             self.written, self.progress_timeout = at, progress_timeout
 
     def may_be_sampled(self, now: float, *, every: float, burst: int) -> bool:
-        """Whether a bad message of this device is worth a look, or it has had its share of attention."""
+        """Whether another invalid message of this device is logged and kept, or its limit is reached."""
         bad = charged(self.bad, now, every=every, burst=burst)
         self.bad = self.bad if bad is None else bad
         return bad is not None
@@ -205,9 +205,9 @@ class DeviceThrottle:
 
 
 def charged(account: float, now: float, *, every: float, burst: int) -> float | None:
-    """Charge one to an allowance of one ``every`` so many seconds, ``burst`` at once; None: there is none left.
+    """Take one from an allowance of one per ``every`` seconds, with up to ``burst`` at once. None: nothing is left.
 
-    ``account`` is what the last charge returned: the time at which the allowance is whole again (-inf: it is).
+    ``account``: the result of the last call, the time at which the allowance is full again (-inf: it is full).
     """
     due = max(account, now)
     return due + every if due - now <= every * (burst - 1) else None

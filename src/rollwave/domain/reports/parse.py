@@ -1,7 +1,7 @@
-"""One status report of a device: bytes in, a :class:`Report` or the reason for turning it away out.
+"""Parses a device's report: bytes to a :class:`Report`, or to the reason for refusing it.
 
-Never raises, whatever the bytes. ``campaign_id`` and ``status`` are required: without them there is no report. Every
-other key is optional, and a value of it that cannot be read counts as not given: it never costs the status.
+Never raises an error for any bytes. ``campaign_id`` and ``status`` are required. Every other key is optional: if its
+value cannot be read, it counts as missing, and the status is still applied.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MAX_NUMBER = 32
 """Maximum length of a string that is read as a number."""
 
 SHORT, REMEMBERED = 128, 8192
-"""Payloads of so many bytes are read once, and so many of them remembered: a fleet says the same in the same words."""
+"""Maximum size of a payload whose result is cached, and size of the cache. Devices of a fleet send equal payloads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a device said. ``progress`` is 0 to 100 or None, ``error`` is at most 1 KB or None."""
+    """A device's report. ``progress`` is 0 to 100 or None; ``error`` is at most 1 KB or None."""
 
     campaign_id: CampaignId
     status: ExecutionStatus
@@ -46,7 +46,7 @@ class DeviceReport(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A payload that is no report. ``undecodable`` separates bytes that are no JSON from wrong values."""
+    """A payload that is no report. ``undecodable``: it is not JSON. False: a value is wrong."""
 
     reason: str
     undecodable: bool = False
@@ -54,11 +54,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """An empty payload: nothing was said (it is also how a retained message is cleared)."""
+    """An empty payload. Clients also send one to clear a retained message."""
 
 
 def parse(payload: bytes) -> Report | Rejected | Empty:
-    """Read one payload. Time and memory are bounded by ``MAX_PAYLOAD``."""
+    """Parse one payload. ``MAX_PAYLOAD`` limits time and memory."""
     return _remembered(payload) if len(payload) <= SHORT else _parse(payload)
 
 
@@ -103,7 +103,7 @@ def _no_constant(word: str) -> None:
 
 
 def _bounded_int(digits: str) -> int | float:
-    # Beyond any id: kept out of int() so that thousands of digits cost nothing.
+    # Larger than any id. Thousands of digits are not passed to int(), which would be slow.
     return int(digits) if len(digits) <= 20 else math.inf
 
 
@@ -124,7 +124,7 @@ def _progress(value: object) -> int | None:
 
 
 def _attempt(value: object) -> int | None:
-    """1 to ``MAX_ATTEMPT``, or None: a report without one is judged by its campaign and status alone."""
+    """The attempt, 1 to ``MAX_ATTEMPT``. None: the report has none, and is judged by its campaign and status only."""
     number = _number(value)
     if number is None or not 0 < number <= MAX_ATTEMPT or number != int(number):
         return None
@@ -132,15 +132,15 @@ def _attempt(value: object) -> int | None:
 
 
 def _number(value: object) -> int | float | None:
-    """A number, or a string that writes one; None for anything else. ``true`` is no number."""
-    if type(value) is int:  # nearly always
+    """A number, or a string that contains one; None for anything else. ``true`` is no number."""
+    if type(value) is int:  # the usual case
         return value
     if isinstance(value, str):
         return float(value) if len(value) <= MAX_NUMBER and _a_number.fullmatch(value) else None
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-# What float() takes is more: "nan", "1_000", digits of other scripts.
+# float() accepts more: "nan", "1_000", digits of other scripts.
 _a_number = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 
 
@@ -149,12 +149,12 @@ def _error(value: object) -> str | None:
         return None
     try:
         text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    except RecursionError:  # writing takes more of the stack than reading
+    except RecursionError:  # writing needs more of the stack than reading
         return None
     return cut(text) or None
 
 
 def cut(text: str, most: int = MAX_ERROR) -> str:
-    """The beginning of an error's text: at most so many bytes of UTF-8, without NUL and halves of surrogate pairs."""
+    """Cut an error's text to a number of bytes of UTF-8, without NUL and halves of surrogate pairs."""
     clean = text.replace("\x00", "")[:most].encode("utf-8", "replace")
     return clean[:most].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""One claim: a short transaction under the campaign's lock that takes what may go now."""
+"""Claims devices of a campaign: a short transaction under the campaign's lock."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from rollwave.store.executions import Claim, Times
 _log = get_logger("dispatcher")
 
 LISTENER_START_SECONDS = 3.0
-"""Seconds that a listener may take to subscribe before it is logged that sending waits for it."""
+"""Seconds without a listener after which the log says that sending waits for one."""
 
 Count: TypeAlias = Callable[[CampaignRef], Awaitable[int]]
-"""Counts a campaign's devices by its rows, for the first time. Returns how many; 0: it cannot be counted yet."""
+"""Counts a campaign's devices from its rows for the first time. Returns their number; 0: they cannot be counted yet."""
 
 
 class Claims:
@@ -46,14 +46,14 @@ class Claims:
         self._told = False
 
     async def claim(self, ref: CampaignRef) -> Batch:
-        """A batch to be sent before its lease ends; empty, with ``retry_in``, where nothing may go now."""
+        """Claim a batch, to be sent before its lease ends. If nothing may be sent, it is empty and has ``retry_in``."""
         devices = None
         while (batch := await self._claim(ref, devices)) is None:
             devices = await self._count(ref)
         return batch
 
     async def _claim(self, ref: CampaignRef, devices: int | None) -> Batch | None:
-        """None: its ``devices`` are to be counted first."""
+        """Claim in one transaction. None: the campaign's devices must be counted first."""
         lease_ends = time.monotonic() + self._settings.lease
         stopped = None
         batch = Batch()
@@ -70,7 +70,7 @@ class Claims:
                 counters = stop.counters_of(campaign)
                 stopped = await stop.pause_unreadable(connection, campaign.tenant_id, counters, command.unreadable)
             elif gates.status(facts).open and facts.targeted is None and not facts.counted:
-                return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker is at it
+                return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
                 claim = await self._take(connection, campaign, admission, command.body, locked.policy.device_timeout)
                 retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, admission)
@@ -86,7 +86,7 @@ class Claims:
         return batch
 
     async def _ask(self, connection: Connection, policy: Policy, campaign: Campaign, facts: Facts) -> Facts:
-        """Who listens, and how many devices are in flight: asked where the campaign's row lets anything go."""
+        """Read whether listeners are subscribed and how many devices are in flight, if the row allows sending."""
         heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)
@@ -94,7 +94,7 @@ class Claims:
         return replace(facts, heard=True, in_flight=in_flight)
 
     def _note(self, *, heard: bool) -> bool:
-        """Log once that sending waits for a listener, when it takes longer than a start does. Returns ``heard``."""
+        """Log once that sending waits for a listener, if that takes longer than a start. Returns ``heard``."""
         now = time.monotonic()
         if heard:
             self._unheard_since, self._told = None, False
@@ -106,13 +106,13 @@ class Claims:
         return heard
 
     async def _retry_in(self, connection: Connection, campaign: Campaign, admission: Admission) -> float:
-        """Nothing could be claimed: when may it be worth while?"""
+        """Seconds until the next claim, after one that could take nothing."""
         soon = SOON_SECONDS if admission.look_again_in is None else admission.look_again_in
         if not admission.tokens:
             return soon
         due_in = await counters.next_due(connection, campaign)
         if admission.look_again_in is None or (due_in is not None and due_in <= 0):
-            return SOON_SECONDS  # a place in flight, a gate, or an overdue device comes first
+            return SOON_SECONDS  # a place in flight, a gate or an overdue device may come first
         return inf if due_in is None else due_in
 
     async def _take(

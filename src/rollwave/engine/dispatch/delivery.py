@@ -1,4 +1,4 @@
-"""Publishes claimed commands before their lease ends, then marks what the broker took and releases the rest."""
+"""Publishes claimed commands before their lease ends, then marks accepted ones as sent and releases the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_DEVICES_NAMED = 5
 
 
 class Delivery:
-    """Publishes batches and records the answers. Holds no database connection while the broker is spoken to."""
+    """Publishes batches and records the answers. Holds no database connection while it waits for the broker."""
 
     def __init__(self, pool: Pool, command_session: CommandSession, settings: Settings) -> None:
         self._pool = pool
@@ -40,8 +40,8 @@ class Delivery:
     ) -> Answers:
         """Publish a batch, set ``handed_over``, and return the broker's answers. Call :meth:`record_answers` next.
 
-        Where the broker ends the session, the commands without an answer are published again in parts, each after a
-        look whether the campaign ``still_runs``. Devices over which it ended before go in such parts from the start.
+        If the broker ends the session, the commands without an answer are published again in parts, each after a check
+        that the campaign ``still_runs``. Devices that were suspected before are published in such parts from the start.
         """
         with metrics.publish_seconds.time():
             suspects = [command for command in batch.commands if command.suspect]
@@ -59,7 +59,7 @@ class Delivery:
         return answers
 
     async def record_answers(self, ref: CampaignRef, times: Times, parts: Sequence[Answers]) -> None:
-        """Write the answers to all parts of a batch into the database, and log what was not taken."""
+        """Write the answers to all parts of a batch to the database, and log refused commands."""
         answers = Answers()
         for part in parts:
             answers.add(part)
@@ -70,12 +70,12 @@ class Delivery:
         metrics.dispatched.inc(len(answers.taken))
 
     async def give_back(self, ref: CampaignRef, commands: Sequence[Claimed]) -> None:
-        """Release commands that were claimed and not sent. They can be claimed again at once, with the same attempt."""
+        """Release commands that were claimed and not sent. They can be claimed again now, with the same attempt."""
         if commands:
             await self._release(ref, commands, delay=0)
 
     async def _record(self, ref: CampaignRef, times: Times, answers: Answers) -> None:
-        """Mark and release rows, each in a transaction of its own and in one order of rows."""
+        """Mark and release rows, in two transactions that lock rows in the same order."""
         if answers.taken:
             async with tenant_transaction(self._pool, ref.tenant_id, generic_plans=True) as connection:
                 await executions.mark_sent(connection, ref.tenant_id, ref.campaign_id, answers.taken, times)
@@ -122,7 +122,7 @@ class Delivery:
             )
 
     async def _any_taken(self, ref: CampaignRef, answers: Answers) -> bool:
-        """Whether the broker has ever taken the campaign's command for one of its devices."""
+        """Whether the broker has ever accepted the campaign's command for one of its devices."""
         if answers.taken:
             return True
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
@@ -148,7 +148,7 @@ class Delivery:
             await executions.release(connection, ref.tenant_id, ref.campaign_id, commands, delay=delay, refusal=refusal)
 
     async def _publish(self, ref: CampaignRef, batch: Batch, handed_over: asyncio.Event) -> Answers:
-        """Publish before the lease ends and no later: past it, another worker may have the devices."""
+        """Publish before the lease ends. After that, another worker may have claimed the devices."""
         if not batch.commands:
             return Answers()
         try:

@@ -1,13 +1,13 @@
-"""Finds the device over whose command the broker ends the session, so that this device alone waits.
+"""Finds the device whose command makes the broker end the session, so that only this device waits.
 
-The commands that a lost session left without an answer are published again in parts of 1, 2, 4, … over a separate
-session. A broker handles commands in order, so the first of them is the likeliest cause. Where the session ends over a
-part, the parts begin at 1 again with what that part left unanswered, until the command is alone.
+Commands that a lost session left without an answer are published again over a separate session, in parts of 1, 2, 4, …
+A broker handles commands in order, so the first of them is the most likely cause. If the session ends during a part,
+the parts begin at 1 again with the commands that this part left unanswered, until the command is alone.
 
-A device counts as refused only if all of this holds: the session ended over its command twice; each time the session
-had taken a message of the same size for another topic before; and the broker takes such a message afterwards, over a
-session that then lasts. This does not hold while the broker restarts or the network cuts connections, so no device is
-refused for these.
+A device counts as refused only if all of this is true: the session ended at its command twice; each time the session
+had accepted a message of the same size for another topic before; and the broker accepts such a message afterwards, over
+a session that then lasts. This is not true while the broker restarts or the network cuts connections, so no device is
+refused because of these.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ from rollwave.mqtt.topics import command_topic
 from rollwave.store.executions import Claimed
 
 MAX_TRIES = 2
-"""Number of sessions that must end over one command, published alone, before its device counts as refused."""
+"""Number of sessions that must end at a command, published alone, before its device counts as refused."""
 
 MAX_TOO_LARGE_IN_A_ROW = 3
-"""Number of commands that are too large, with none taken, after which the rest is not tried."""
+"""Number of commands that are too large, if none is accepted, after which the others are not tried."""
 
 STEADY_SECONDS = 0.5
-"""Seconds that a session must last afterwards."""
+"""Seconds that a session must last after the test message."""
 
 RESERVED_SECONDS = 2 * STEADY_SECONDS
-"""Seconds at the end of the lease that are reserved for that; half of the lease where it is shorter."""
+"""Seconds at the end of the lease that are reserved for that test; half of the lease if it is shorter."""
 
 ENDS_WITHIN_SECONDS = 1.0
 """Seconds within which this side notices that a session was lost."""
 
 PROBE = "rollwave-probe"
-"""Tenant and device in the topic of test messages. No tenant and no device has this name."""
+"""Tenant and device in the topic of test messages. No tenant or device has this name."""
 
 
 class Proof(enum.Enum):
-    """Whether the broker takes a message of the command's size for a topic that is no device's."""
+    """Whether the broker accepts a message of the command's size for a topic that belongs to no device."""
 
     GIVEN = enum.auto()
     TOO_LARGE = enum.auto()
-    """It ends the session over such a message, and not over a small one."""
+    """It ends the session at such a message, and not at a small one."""
     MISSING = enum.auto()
-    """It is unavailable, does not answer, or takes no message."""
+    """It is unavailable, does not answer, or accepts no message."""
 
 
 class Isolation:
-    """Publishes what lost sessions left unanswered."""
+    """Publishes the commands that lost sessions left unanswered."""
 
     def __init__(self, command_session: CommandSession, *, timeout: float) -> None:
-        """``timeout``: seconds that the broker may take to answer one part."""
+        """``timeout``: maximum number of seconds for the broker to answer one part."""
         self._command_session = command_session
         self._timeout = timeout
 
     async def run(self, ref: CampaignRef, batch: Batch, still_runs: Callable[[], Awaitable[bool]]) -> Answers:
-        """Publish the batch before its lease ends, each part after a look whether the campaign ``still_runs``."""
+        """Publish the batch before its lease ends, each part after a check that the campaign ``still_runs``."""
         found, rest, size = Answers(), deque(batch.commands), 1
         async with _SeparateSession(self._command_session, ref, batch, self._timeout, still_runs) as separate:
             while rest and not separate.finished:
@@ -87,7 +87,7 @@ class Isolation:
 
 
 class _SeparateSession:
-    """A session beside the shared one, opened again whenever the broker ends it. ``async with`` closes it."""
+    """A session beside the shared one. It is opened again whenever the broker ends it. ``async with`` closes it."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _SeparateSession:
         self._session: Session | None = None
         self._closing = AsyncExitStack()
         self._proven = False
-        """Whether this session has taken a message of the command's size."""
+        """Whether this session has accepted a message of the command's size."""
         self._small_lasts = False
         """Whether a session has lasted after a small message."""
         self.finished = False
@@ -126,7 +126,7 @@ class _SeparateSession:
         return min(self._max_timeout, self._batch.lease_ends - time.monotonic())
 
     async def publish_alone(self, command: Claimed) -> Answers:
-        """Publish one command, and find out whether the broker ends the session over it."""
+        """Publish one command, and find out whether the broker ends the session because of it."""
         for _ in range(MAX_TRIES):
             proof = await self._prove(command)
             if proof is Proof.TOO_LARGE:
@@ -147,7 +147,7 @@ class _SeparateSession:
         return given and self._session is not None and not await _has_ended(self._session, within=STEADY_SECONDS)
 
     async def publish(self, commands: list[Claimed]) -> Answers:
-        """Publish a part, if the campaign still runs. Where the session ends over it, the next part gets a new one."""
+        """Publish a part, if the campaign still runs. If the session ends, the next part gets a new one."""
         try:
             session = await self._open()
             self.finished = not await self._still_runs()
@@ -178,7 +178,7 @@ class _SeparateSession:
         return Answers(unanswered=[command], problem="the broker ends sessions whatever is sent")
 
     async def _prove(self, command: Claimed) -> Proof:
-        """Have a session that takes messages of the command's size. Each new session is tested again."""
+        """Open a session that accepts messages of the command's size, if necessary. Each new session is tested."""
         for _ in range(MAX_TRIES):
             if self._proven and self._session is not None and self._session.connected:
                 return Proof.GIVEN
@@ -197,7 +197,7 @@ class _SeparateSession:
         return Proof.TOO_LARGE if await self._lasts_after_small(command) else Proof.MISSING
 
     async def _lasts_after_small(self, command: Claimed) -> bool:
-        """Whether a session lasts for ``STEADY_SECONDS`` after a small message. A yes is remembered."""
+        """Whether a session lasts for ``STEADY_SECONDS`` after a small message. A positive result is kept."""
         if not self._small_lasts:
             try:
                 taken = await self._takes(command_topic(PROBE, PROBE), b"", command)
@@ -211,7 +211,7 @@ class _SeparateSession:
         """Whether the broker answers this message. False: it ended the session.
 
         Raises:
-            MessageTooLarge: the broker has said that it does not take this size.
+            MessageTooLarge: the message is larger than the limit that the broker announced.
             BrokerUnavailable: no session can be opened.
             TimeoutError: the broker does not answer.
         """
@@ -247,7 +247,7 @@ class _SeparateSession:
 
 
 async def _has_ended(session: Session, *, within: float) -> bool:
-    """Whether the session ends within so many seconds. Its messages end with it."""
+    """Whether the session ends within ``seconds``. Its messages end with it."""
     try:
         async with asyncio.timeout(within):
             async for _ in session.messages():

@@ -1,10 +1,10 @@
 """Sends one campaign's commands: claim, commit, publish, mark.
 
-A claim is a short transaction under the campaign's lock. No database connection is held while the broker is spoken to.
-A worker that dies in between leaves a lease that runs out, and the device is sent the same attempt again.
+A claim is a short transaction under the campaign's lock. No database connection is held while the broker answers. If
+the worker dies in between, the lease ends and the device is sent the same attempt again.
 
-Three things overlap: publishing one half of a batch, claiming the next batch, and recording the last answers. Whether
-the campaign still runs is checked before each half, so after a stop at most one batch per worker still goes out.
+Three things overlap: publishing one half-batch, claiming the next batch, and recording the last answers. The campaign
+is checked again before each half, so after a stop at most one batch per worker still goes out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHORTEST_WAIT_SECONDS = 0.01
 
 
 StillRuns: TypeAlias = Callable[[CampaignRef], Awaitable[bool]]
-"""Whether more of a campaign may go."""
+"""Asks whether more commands of the campaign may be sent."""
 
 
 class Dispatch:
@@ -59,11 +59,11 @@ class Dispatch:
         """Make one for a worker.
 
         Args:
-            count: counts a campaign's devices, where they have not been counted yet.
+            count: counts a campaign's devices if they have not been counted yet.
             stopping: whether the worker stops; then nothing more is claimed.
             steps: number of parts in which a tick's devices are sent to, one after the other; 1: all at once.
-            turn_seconds: maximum time for one campaign, before others get their turn.
-            still_runs: asked before each half batch; None: :meth:`still_runs` asks the database.
+            turn_seconds: maximum time for one campaign before others get their turn.
+            still_runs: called before each half-batch; None: :meth:`still_runs` asks the database.
         """
         self._pool = pool
         self._turn_seconds = turn_seconds
@@ -75,7 +75,7 @@ class Dispatch:
         self._stopping = stopping
 
     async def dispatch(self, ref: CampaignRef) -> float:
-        """Send what may go now, for one turn. Returns the seconds until there may be more; 0: there is more now.
+        """Send to the devices that may be sent to now, for one turn. Returns the seconds until there may be more.
 
         While the broker is unavailable, nothing is claimed.
         """
@@ -102,14 +102,14 @@ class Dispatch:
                     wait = 0.0
                     break
         finally:
-            # Also when a claim fails: what was published is marked before the next claim.
+            # Also if a claim fails: published commands are marked before the next claim.
             await pipeline.finish()
         if pipeline.taken:
             await self._announce(ref, pipeline.taken)
         return wait
 
     async def still_runs(self, ref: CampaignRef) -> bool:
-        """Whether more may go: the campaign has not been stopped since its claim, and a listener is subscribed."""
+        """Whether more commands may be sent: the campaign has not been stopped, and a listener is subscribed."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             heard = await listeners.heard(connection, self._settings.listener_slots)
@@ -129,11 +129,11 @@ class Dispatch:
 
 
 MAX_BATCHES_AWAITING_ANSWERS = 1
-"""Maximum number of batches whose answers are waited for and recorded, beside the one that is being published."""
+"""Maximum number of batches that wait for answers or are being recorded, beside the one that is being published."""
 
 
 class Pipeline:
-    """The batches of one campaign on their way, for one turn.
+    """The batches of one campaign that are being sent, for one turn.
 
     A batch is published in two halves. ``max_unanswered``: maximum number of commands without an answer, and the size
     of a batch.
@@ -158,13 +158,13 @@ class Pipeline:
         self._nothing_taken = False
         self._begun = False
         self.taken = 0
-        """The number of commands that the broker took so far."""
+        """The number of commands that the broker has accepted so far."""
 
     async def put(self, batch: Batch) -> bool:
-        """Begin to publish ``batch``, once the one before it is handed over and there is room.
+        """Begin to publish ``batch``, as soon as the previous one is in the session's queue and there is room.
 
-        Returns False where the campaign no longer runs or the broker takes nothing. What was not published is then
-        given back.
+        Returns False if the campaign no longer runs or the broker accepts nothing. Commands that were not published are
+        then released.
         """
         half = -(-self._max_unanswered // 2)
         parts = [batch.part(first, first + half) for first in range(0, len(batch.commands), half)]
@@ -193,7 +193,7 @@ class Pipeline:
                 raise error
 
     async def _previous_handed_over(self) -> bool:
-        """Returns False where a part of the batch before may not go."""
+        """Returns False if a part of the previous batch may not be sent."""
         publishing, self._publishing = self._publishing, None
         return publishing is None or await publishing
 
@@ -202,14 +202,14 @@ class Pipeline:
             await self._recording.popleft()
 
     async def _may_publish(self, part: Batch, *, claimed_now: bool = False) -> bool:
-        """Wait for room, then say whether the part may go. ``claimed_now``: its claim saw that the campaign runs."""
+        """Wait for room. Returns whether the part may be sent. ``claimed_now``: its claim has checked the campaign."""
         while self._unanswered + len(part.commands) > self._max_unanswered:
             self._answered.clear()
             await self._answered.wait()
         return not self._nothing_taken and (claimed_now or await self._still_runs())
 
     async def _publish_parts(self, parts: Sequence[Batch]) -> bool:
-        """Publish a batch, of which the first part may go. Returns False where the rest may not, and gives it back."""
+        """Publish a batch whose first part may be sent. Returns False if the rest may not, and releases it."""
         begun: list[asyncio.Task[Answers]] = []
         try:
             for part in parts:
@@ -242,7 +242,7 @@ class Pipeline:
         return answers
 
     def _record_later(self, parts: Sequence[Batch], publishing: Sequence[asyncio.Task[Answers]]) -> None:
-        """Start a task that records the answers to ``parts``, once they are there."""
+        """Start a task that waits for the answers to ``parts`` and records them."""
         if not parts:
             return
         commands = sum(len(part.commands) for part in parts)

@@ -1,8 +1,8 @@
-"""Answers devices that ask what they should do: with their command again, or that there is none.
+"""Answers devices that ask what they should do: sends their command again, or the answer that there is none.
 
-A device asks when it comes back to a broker that has forgotten it. A whole fleet may come back at once, so answers go
-out at a limited rate, and questions wait in a bounded queue. A question that does not fit is dropped: the device asks
-again.
+A device asks when it reconnects to a broker that has forgotten its session. A whole fleet may reconnect at once, so
+answers are sent at a limited rate, and questions wait in a bounded queue. If the queue is full, a question is dropped,
+and the device asks again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_TRIES = 5
 """Maximum number of tries to answer one question. After that it is dropped."""
 
 STEPS_PER_SECOND = 10
-"""Number of times a second at which answers go out."""
+"""Number of times per second at which answers are sent."""
 
 NOTHING = Doing(NOTHING_TO_DO, None, None)
 
@@ -48,7 +48,7 @@ Question: TypeAlias = tuple[TenantId, DeviceId]
 
 
 class Resender:
-    """Answers ``ROLLWAVE_ANSWER_RATE`` devices a second. A device that asks again while it waits gets one answer."""
+    """Answers ``ROLLWAVE_ANSWER_RATE`` devices per second. A device that asks again while it waits gets one answer."""
 
     def __init__(self, pool: Pool, settings: Settings, problems: Problems | None = None) -> None:
         """``problems``: those of the process, as for :class:`CommandSession`."""
@@ -61,11 +61,11 @@ class Resender:
         self._asked = asyncio.Event()
 
     def ask(self, tenant_id: TenantId, device_id: DeviceId) -> None:
-        """Queue the question of a device. It is dropped where the queue is full."""
+        """Queue the question of a device. It is dropped if the queue is full."""
         self._queue((tenant_id, device_id), tries=0)
 
     def _queue(self, question: Question, *, tries: int) -> None:
-        """Put the question, tried that often, behind those that wait already."""
+        """Put the question at the end of the queue, with the number of its tries."""
         if len(self._tries) < MAX_QUESTIONS and tries < MAX_TRIES:
             self._tries.setdefault(question, tries)
             self._asked.set()
@@ -89,8 +89,8 @@ class Resender:
     async def _answer_some(self) -> None:
         """Answer the questions of one step.
 
-        An answer that the broker did not take waits behind the other questions and then goes alone: it may be the one
-        over which the broker ends the session.
+        An answer that the broker did not accept is tried again after the other questions, and alone: it may be the one
+        that makes the broker end the session.
         """
         await reach(Failpoint.ANSWERING)
         session = await self._command_session.session()
@@ -111,13 +111,13 @@ class Resender:
                     self._queue(question, tries=tries + 1)
 
     def _next(self) -> list[Question]:
-        """The first questions that were never tried; where there is none, the first question alone."""
+        """The first questions that were never tried. If there are none, the first question alone."""
         first = list(islice(self._tries.items(), self._answers_per_step))
         new = [question for question, _ in takewhile(lambda each: each[1] == 0, first)]
         return new or [first[0][0]]
 
     async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> list[DeviceId]:
-        """Returns the devices whose answer the broker took, refused, or can never take for its size."""
+        """Returns the devices whose answer the broker accepted or refused, or that is too large for it."""
         async with tenant_transaction(self._pool, tenant_id) as connection:
             current = await executions.current(connection, tenant_id, device_ids)
         receipts: dict[DeviceId, Receipt] = {}

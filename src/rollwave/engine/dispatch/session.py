@@ -1,4 +1,4 @@
-"""A claimed batch of commands, the session with the broker over which it goes, and what the broker answered to it."""
+"""Publishes a claimed batch of commands over a session with the broker, and collects the broker's answers."""
 
 from __future__ import annotations
 
@@ -29,66 +29,66 @@ _PUBLISHING = "publisher"
 """The name under which problems of this session are logged once in the process."""
 
 COMMANDS_PER_TURN = 50
-"""Commands published before other tasks of this process run: each answer of the database waits that long."""
+"""Number of commands published before other tasks of this process run. Answers of the database wait for that time."""
 
 NO_TIMES = Times(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The commands of one claim. They are published before ``lease_ends``, or not at all."""
+    """The commands of one claim. They are published before ``lease_ends`` or not at all."""
 
     commands: Sequence[Claimed] = ()
     body: bytes = b""
-    """The same for all commands."""
+    """The body, the same for all commands."""
     times: Times = NO_TIMES
     lease_ends: float = 0.0
     """A time of this process's monotonic clock, in seconds."""
     skipped: int = 0
     """Devices that the claim skipped, because no command can be addressed to them."""
     retry_in: float = inf
-    """Seconds until there may be more to claim, where the claim took nothing."""
+    """Seconds until the next claim, if this one took nothing."""
 
     def part(self, first: int, last: int) -> Batch:
         """The commands from index ``first`` to before ``last``."""
         return replace(self, commands=self.commands[first:last])
 
     def only(self, commands: Sequence[Claimed]) -> Batch:
-        """The batch with these commands in place of its own."""
+        """The batch with these commands instead of its own."""
         return replace(self, commands=commands)
 
 
 @dataclass(slots=True)
 class Answers:
-    """What the broker answered to published commands. Each command is in one of the five lists."""
+    """The broker's answers to published commands. Each command is in one of the five lists."""
 
     taken: list[Claimed] = field(default_factory=list)
     refused: list[Claimed] = field(default_factory=list)
     """Refused one by one, with a reason code."""
     unanswered: list[Claimed] = field(default_factory=list)
-    """Not sent, or sent and not acknowledged: the broker may have these."""
+    """Not sent, or sent and not acknowledged. The broker may have received them."""
     ended_session: list[Claimed] = field(default_factory=list)
-    """The broker ended the session over each of these, published alone."""
+    """The broker ended the session at each of these, published alone."""
     too_large: list[Claimed] = field(default_factory=list)
-    """Over the broker's packet limit."""
+    """Larger than the broker's packet limit."""
     limit: str = ""
-    """What is known of the packet limit, as text."""
+    """The packet limit as far as it is known, as text."""
     problem: str = ""
-    """Why some commands were not taken, as text."""
+    """The reason why some commands were not accepted, as text."""
     session_lost: bool = False
-    """The session ended. The command over which it ended may be among the unanswered."""
+    """The session ended. The command that caused this may be among the unanswered ones."""
     timed_out: bool = False
     """The broker did not answer in time."""
     error: Exception | None = None
-    """The error that kept the rest from being sent. It is raised once the answers are recorded."""
+    """The error because of which the other commands were not sent. It is raised after the answers are recorded."""
 
     @property
     def failed(self) -> int:
-        """The number of commands that the broker did not take, as far as is known."""
+        """The number of commands that the broker did not accept, as far as is known."""
         return len(self.refused) + len(self.unanswered) + len(self.ended_session) + len(self.too_large)
 
     def add(self, other: Answers) -> None:
-        """Add the answers to another part, except what it left unanswered."""
+        """Add the answers to another part, without its unanswered commands."""
         self.taken += other.taken
         self.refused += other.refused
         self.ended_session += other.ended_session
@@ -100,15 +100,16 @@ class Answers:
 
 
 class CommandSession:
-    """One session for all commands of a worker: opened when first needed, and again after it was lost.
+    """One session for all commands of a worker. It is opened when first needed, and again after it was lost.
 
-    ``async with`` closes it at the end. Listeners have sessions of their own, so that neither holds up the other.
+    ``async with`` closes it at the end. Listeners have their own sessions, so that commands and reports do not delay
+    each other.
     """
 
     def __init__(
         self, broker: Broker, problems: Problems | None = None, backpressure: Backpressure | None = None
     ) -> None:
-        """``problems``: those of the process. A hint that a listener has logged is not logged again."""
+        """``problems``: shared by the process, so that a hint that a listener has logged is not logged again."""
         self._broker = broker
         self._problems = problems or Problems()
         self._session: Session | None = None
@@ -117,7 +118,7 @@ class CommandSession:
         self._breaker = Breaker()
         self.backpressure = backpressure or Backpressure()
         self.failing_campaigns = LogOnce()
-        """Campaigns whose commands are not taken, each logged once."""
+        """Campaigns whose commands the broker does not accept. Each is logged once."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,7 +149,7 @@ class CommandSession:
 
     @asynccontextmanager
     async def separate_session(self) -> AsyncIterator[Session]:
-        """Open a second session for the block, for commands that may cost it the connection.
+        """Open a second session for the block, for commands that may make the broker end the connection.
 
         Raises:
             BrokerUnavailable: as :meth:`session`.
@@ -162,7 +163,7 @@ class CommandSession:
         try:
             session = await closing.enter_async_context(Session.connect(self._broker))
         except BrokerUnavailable as error:
-            # The breaker limits the tries: else each campaign would try at each tick.
+            # The breaker limits the tries. Otherwise each campaign would try at each tick.
             if self._breaker.failed():
                 tell(self._problems, _PUBLISHING, "ota_mqtt_publish_failed", error, broker=self._broker.address)
             raise
@@ -178,7 +179,7 @@ class CommandSession:
         return self._breaker.away_for
 
     async def drop(self, session: Session) -> None:
-        """Abort a session that did not answer in time, so that nothing still queued in it goes out late."""
+        """Abort a session that did not answer in time, so that messages in its queue are not sent late."""
         session.abort()
         async with self._opening:
             if self._session is session:
@@ -198,8 +199,8 @@ async def publish_batch(
     """Publish the commands, set ``handed_over``, and wait for the broker's answers. Raises no error of the broker.
 
     Args:
-        timeout: seconds for all of it. After it the answers are ``timed_out``, and the session is to be aborted.
-        handed_over: set once every command is in the session's queue.
+        timeout: maximum number of seconds. After it the answers are ``timed_out``, and the caller aborts the session.
+        handed_over: set when every command is in the session's queue.
     """
     return await _Publishing(session, ref, batch, backpressure).run(timeout, handed_over)
 
@@ -224,7 +225,7 @@ class _Publishing:
                 if handed_over is not None:
                     handed_over.set()
                 for _, receipt in self._receipts:
-                    if not receipt.answered:  # the broker answers in order: one wait is for many
+                    if not receipt.answered:  # the broker answers in order, so one wait covers many answers
                         await receipt.wait()
         except BrokerUnavailable as error:
             self._problem, session_lost = str(error), True

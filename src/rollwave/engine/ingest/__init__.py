@@ -1,1 +1,1 @@
-"""Taking reports in: from the broker's session to the commit, and only then the acknowledgement."""
+"""Receives reports from the broker, commits them, and only then acknowledges them."""

@@ -1,4 +1,4 @@
-"""One tenant's reports, written in one transaction: applied, counted, put into history, judged by the guardrail."""
+"""Writes one tenant's reports in one transaction: applies and counts them, writes history, and checks the guardrail."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from rollwave.store.overdue import Postponed
 _log = get_logger("listener")
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
-"""Seconds before a batch that could not be written is tried again, doubled from the first to the last."""
+"""Seconds before a batch that could not be written is tried again: the first delay, which doubles, and the longest."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantWritten:
-    """What was committed: how many reports came to each outcome, and the campaigns that are ``settled``.
+    """The result of a commit: the number of reports by outcome, and the campaigns that are ``settled``.
 
-    In a settled campaign every device sent to is terminal: it may complete, or go on with its next wave.
+    In a settled campaign every device that was sent to is terminal: it may complete, or open its next wave.
     """
 
     outcomes: Counter[Outcome]
@@ -47,7 +47,7 @@ class TenantWritten:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What moved, and the attempts that failed."""
+    """The changes of state, and the attempts that failed."""
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
@@ -63,10 +63,10 @@ class OneTenant:
         self._unsent = unsent
 
     async def write(self, tenant_id: TenantId, share: Share, *, immediate_checks: bool = False) -> TenantWritten:
-        """Commit the share. ``immediate_checks``: have each statement checked by the host's deferred constraints.
+        """Commit the share. ``immediate_checks``: the host's deferred constraints are checked after each statement.
 
         Raises:
-            ValueRefused: PostgreSQL refuses a value of the share, of which then nothing is written.
+            ValueRefused: PostgreSQL refuses a value of the share. Then nothing of it is written.
         """
         outcomes: Counter[Outcome] = Counter()
         stopped: list[Stopped] = []
@@ -105,7 +105,7 @@ class OneTenant:
         reports: Sequence[DeviceReport],
         outcomes: Counter[Outcome],
     ) -> _Applied:
-        """Apply one report for each execution; count what became of it in ``outcomes``."""
+        """Apply one report per execution, and count its outcome in ``outcomes``."""
         settings = self._settings
         began = time.monotonic()
         effects = await executions.apply_reports(
@@ -118,7 +118,7 @@ class OneTenant:
             if effect.applied and effect.progress_timeout is not None:
                 self._classifier.wrote(tenant_id, device_id, said, at=began, progress_timeout=effect.progress_timeout)
             if became is Outcome.UNKNOWN and self._classifier.may_log(became):
-                # A made-up campaign, or another tenant's: row-level security makes the two look alike.
+                # The campaign does not exist or belongs to another tenant. Row-level security hides which.
                 _log.warning(
                     "ota_status_unknown", tenant_id=tenant_id, device_id=device_id, campaign_id=said.campaign_id
                 )
@@ -139,7 +139,7 @@ class OneTenant:
         """Set the delay of each device that gets another attempt, by its campaign's policy."""
         for campaign_id in {each.campaign_id for each in retried}:
             campaign = await campaigns.get(connection, tenant_id, campaign_id)
-            # One whose policy cannot be read is about to be paused; the device just must not be lost.
+            # A campaign whose policy cannot be read is about to be paused. Its devices must only not be lost.
             policy = under_policy(campaign, self._settings).policy
             delays = []
             for each in retried:
@@ -162,7 +162,7 @@ def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait after each failed try."""
+    """Yield the seconds to wait after each failed try."""
     delay = FIRST_RETRY_SECONDS
     while True:
         yield delay * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it
@@ -170,14 +170,14 @@ def pauses() -> Iterator[float]:
 
 
 def times_of(settings: Settings) -> Times:
-    """The deadlines of a device that has reported, where its campaign sets none."""
+    """The timeouts of a device that has reported, if its campaign sets none."""
     return Times(settings.progress_timeout, settings.progress_timeout, settings.device_timeout)
 
 
 def settled_campaigns(
     tenant_id: TenantId, counters: Sequence[CampaignCounters], stopped: Collection[Stopped]
 ) -> list[CampaignRef]:
-    """The campaigns in which every device sent to is terminal now, but for those just stopped."""
+    """The campaigns in which every device that was sent to is terminal now, without those just stopped."""
     over = {each.counters.campaign_id for each in stopped if each.tenant_id == tenant_id}
     return [
         CampaignRef(tenant_id, each.campaign_id, each.status)

@@ -1,4 +1,4 @@
-"""Messages received and not yet committed: a queue bounded in messages and in bytes, read in batches."""
+"""A queue of received messages, limited in number and bytes, and the loop that commits them in batches."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rollwave.mqtt.client import Incoming
 from rollwave.tasks import end, failure_of
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Bytes that close a batch, as its count does."""
+"""Maximum number of bytes in a batch."""
 
 QUIET_SECONDS = 0.001
-"""Seconds without a message after which a batch waits for no more. A broker may leave only so many messages
-unacknowledged (rumqttd: 100), and sends the next when these are committed."""
+"""Seconds without a message after which a batch is closed. A broker may limit unacknowledged messages (rumqttd: 100),
+and sends more only when these are committed."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Messages to be committed in one pass; ``behind``: it is full, so more may come than can be written."""
+    """Messages to commit together. ``behind``: it is full, so reports may arrive faster than they are written."""
 
     messages: list[Incoming] = field(default_factory=list)
     behind: bool = False
@@ -32,7 +32,7 @@ class MessageQueue:
     """Messages for up to two batches, with one writer and one reader."""
 
     def __init__(self, batch: int, max_wait_seconds: float) -> None:
-        """``batch``: maximum messages of one batch; ``max_wait_seconds``: how long the first one waits for others."""
+        """``batch``: maximum number of messages. ``max_wait_seconds``: maximum time that the first message waits."""
         self._batch = batch
         self._max_wait_seconds = max_wait_seconds
         self._waiting: deque[Incoming] = deque()
@@ -44,12 +44,12 @@ class MessageQueue:
         return len(self._waiting)
 
     def close(self) -> None:
-        """No more messages are added; those in the queue can still be read."""
+        """Close the queue: no more messages are added, and those in it can still be read."""
         self._closed = True
         self._came.set()
 
     async def put(self, incoming: Incoming) -> None:
-        """Add a message. Waits while the queue holds two batches, in count or in bytes."""
+        """Add a message. Waits while the queue has two batches, in number or in bytes."""
         while len(self._waiting) >= 2 * self._batch or self._bytes >= 2 * MAX_BATCH_BYTES:
             self._room.clear()
             await self._room.wait()
@@ -58,7 +58,7 @@ class MessageQueue:
         self._came.set()
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Yield batches. One ends at its maximum count, bytes or waiting time, or once no message comes for 1 ms."""
+        """Yield batches. A batch ends at its maximum number, bytes or waiting time, or after 1 ms without a message."""
         loop = asyncio.get_running_loop()
         while await self._wait(None):
             batch, size, closes = Batch(), 0, loop.time() + self._max_wait_seconds
@@ -70,7 +70,7 @@ class MessageQueue:
             yield batch
 
     def _move(self, batch: Batch, room: int) -> int:
-        """Move waiting messages into ``batch`` until it is full; returns their bytes."""
+        """Move waiting messages into ``batch`` until it is full. Returns their bytes."""
         size = 0
         while self._waiting and size < room and len(batch.messages) < self._batch:
             incoming = self._waiting.popleft()
@@ -81,7 +81,7 @@ class MessageQueue:
         return size
 
     async def _wait(self, until: float | None) -> bool:
-        """Whether there is a message: now, or, unless it stays quiet, by ``until``. None: whenever it comes."""
+        """Whether a message is there, or comes before ``until`` or a pause. ``until`` None: wait for any time."""
         if not self._waiting and not self._closed:
             self._came.clear()
             try:
@@ -93,13 +93,13 @@ class MessageQueue:
 
 
 MAX_BATCHES_IN_PARALLEL = 2
-"""Batches in progress. One classifies its messages while the one before it is written (``Ingest.take_in``)."""
+"""Maximum number of batches in progress. One is classified while the previous one is written (``Ingest.take_in``)."""
 
 GIVE_UP_SECONDS = 3.0
-"""Maximum number of seconds for a batch to be given up that was not committed in time."""
+"""Maximum number of seconds for the cancellation of a batch that was not committed in time."""
 
 DRAIN_SECONDS = 5.0
-"""Seconds in which batches in progress are committed at a stop. The broker keeps what is not committed by then."""
+"""Seconds in which batches in progress are committed at a stop. The broker keeps uncommitted messages."""
 
 Commit: TypeAlias = Callable[[Batch], Coroutine[object, object, None]]
 
@@ -107,10 +107,10 @@ Commit: TypeAlias = Callable[[Batch], Coroutine[object, object, None]]
 async def commit_in_order(
     queue: MessageQueue, commit: Commit, stop: asyncio.Event, *, drain_seconds: float = DRAIN_SECONDS
 ) -> None:
-    """Commit every batch, begun in the order of the queue, until that is closed and empty.
+    """Commit every batch, in the order of the queue, until it is closed and empty.
 
     At a stop or a cancellation, batches in progress get ``drain_seconds`` to finish. The first error ends all of them.
-    A cancellation is raised in any case, whatever becomes of the batches in progress.
+    A cancellation is always raised, even if the batches in progress fail.
     """
     stopping = asyncio.create_task(stop.wait())
     commits: deque[asyncio.Task[None]] = deque()
@@ -129,7 +129,7 @@ async def commit_in_order(
         try:
             await _finish(commits, drain_seconds)
         finally:
-            failures = [failure for task in commits if (failure := failure_of(task))]  # read, whatever is raised here
+            failures = [failure for task in commits if (failure := failure_of(task))]  # marks them as retrieved
     if failures:
         raise failures[0]
 
@@ -143,7 +143,7 @@ async def _close_if_it_fails(work: Coroutine[object, object, None], queue: Messa
 
 
 async def _finish(commits: Collection[asyncio.Task[None]], drain_seconds: float) -> None:
-    """Wait, but not for long. A cancellation meanwhile is raised at the end."""
+    """Wait for a limited time. A cancellation during that time is raised at the end."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + drain_seconds
     cancelled: asyncio.CancelledError | None = None

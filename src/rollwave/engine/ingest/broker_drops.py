@@ -1,4 +1,4 @@
-"""What the broker says it has dropped, where it says so: Mosquitto does, under ``$SYS``."""
+"""Reads the broker's count of dropped messages, if it has one: Mosquitto publishes it under ``$SYS``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from rollwave.mqtt.topics import DROPPED
 _log = get_logger("listener")
 
 ASK_AGAIN_SECONDS = 300.0
-"""Seconds before a broker that refused, or went away, is asked again."""
+"""Seconds before the next try after the broker refused or became unavailable."""
 
 
 async def watch(broker: Broker) -> None:
-    """Keep the gauge until cancelled.
+    """Update the gauge until cancelled.
 
-    Over a connection of its own: some brokers end one that asks for ``$SYS`` (rumqttd, or RabbitMQ's permissions).
+    Uses a separate connection: some brokers end a connection that subscribes to ``$SYS`` (rumqttd; RabbitMQ, depending
+    on permissions).
     """
     while True:
         try:

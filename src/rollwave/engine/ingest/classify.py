@@ -1,4 +1,4 @@
-"""Classify the messages of a batch: each tenant's reports, questions, and messages that are not written."""
+"""Classifies the messages of a batch: each tenant's reports, questions, and messages that are not written."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rollwave.store.quarantine import Sample
 _log = get_logger("listener")
 
 MAX_SAMPLES = 5
-"""Bad messages that a batch keeps for a tenant, that one device has kept at once, and that are logged a second of
-each kind; the rest are counted."""
+"""Maximum numbers of invalid messages: kept per batch and tenant, kept per device at once, and logged per second and
+kind. The others are only counted."""
 
 SAMPLE_EVERY_SECONDS = 10.0
-"""Seconds after which a device that has had its samples kept may have another one."""
+"""Seconds after which another invalid message of the same device may be kept."""
 
 MAX_DEVICES_REMEMBERED = 100_000
-"""Devices of which it is remembered what they said last. One that is forgotten is written as if it were new."""
+"""Maximum number of devices whose last reports are remembered. The next report of any other device is written."""
 
 LOG_EVERY_SECONDS = 60.0
-"""Seconds between two lines for one campaign, at least."""
+"""Minimum number of seconds between two log lines for one campaign."""
 
 MAX_CAMPAIGNS_REMEMBERED = 1000
-"""Campaigns of which it is remembered when they were logged last. One that is forgotten is logged as if it were new."""
+"""Maximum number of campaigns whose last log line is remembered. The next report of any other campaign is logged."""
 
 UNSENT_HINT = (
     "The campaign has not sent this device its command, so the report changes nothing. "
@@ -51,9 +51,9 @@ class Share:
 
 
 class Classifier:
-    """Classifies one batch after the other, and remembers of each device what it reported last.
+    """Classifies one batch after the other, and remembers the last reports of each device.
 
-    Its clock is the process's: it decides what is not worth writing, never a lease or a deadline.
+    It uses the process's clock, and only to drop repetitions, never for a lease or a deadline.
     """
 
     def __init__(self, on_question: Callable[[TenantId, DeviceId], None] | None = None) -> None:
@@ -71,9 +71,9 @@ class Classifier:
         self._throttle_of.cache_clear()
 
     def classify(self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool) -> dict[TenantId, Share]:
-        """Each tenant's reports. Other messages are counted in ``outcomes``, and a few bad ones are logged and kept.
+        """Each tenant's share. Other messages are counted in ``outcomes``; some invalid ones are logged and kept.
 
-        ``behind``: more comes than can be written, so repetitions are left out.
+        ``behind``: reports arrive faster than they can be written, so repetitions are dropped.
         """
         shares: dict[TenantId, Share] = defaultdict(Share)
         now = time.monotonic()
@@ -103,11 +103,11 @@ class Classifier:
     def wrote(
         self, tenant_id: TenantId, device_id: DeviceId, said: Report, *, at: float, progress_timeout: float
     ) -> None:
-        """Remember that ``said`` changed its execution, ``at`` the latest, by this process's monotonic clock."""
+        """Note that report ``said`` changed its execution before ``at``, a time of this process's monotonic clock."""
         self._throttle_of(tenant_id, device_id).wrote(said, at=at, progress_timeout=progress_timeout)
 
     def may_log(self, kind: Outcome) -> bool:
-        """Whether one more of this kind may be logged."""
+        """Whether another message of this kind may be logged."""
         account = charged(self._logged.get(kind, 0.0), time.monotonic(), every=1 / MAX_SAMPLES, burst=MAX_SAMPLES)
         if account is not None:
             self._logged[kind] = account
@@ -144,16 +144,13 @@ class _Campaign:
 
 
 class ReportsOfUnsentDevices:
-    """Counts the reports of devices that their campaign has not sent to.
-
-    Logs the first of a campaign, and then at most one a minute.
-    """
+    """Counts reports of devices that were not sent to, by campaign. Logs the first one, then at most one per minute."""
 
     def __init__(self) -> None:
         self._campaigns: dict[tuple[TenantId, int], _Campaign] = {}
 
     def note(self, tenant_id: TenantId, device_id: DeviceId, said: Report) -> None:
-        """One more. ``reports`` in the log is how many came since the line before."""
+        """Count a report. ``reports`` in the log is the number since the previous line."""
         now = time.monotonic()
         campaign = self._of(tenant_id, said.campaign_id)
         campaign.reports += 1

@@ -1,6 +1,6 @@
-"""A batch of messages, committed: classify them, write each tenant's reports, and try again until that has succeeded.
+"""Commits a batch of messages: classifies them, writes each tenant's reports, and tries again until that succeeds.
 
-Nothing that a device sends can stop it.
+No message of a device can stop it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rollwave.store.outage import ValueRefused, is_away, is_outage
 _log = get_logger("listener")
 
 MAX_TENANTS_IN_PARALLEL = 4
-"""Tenants whose share of a batch is committed at the same time."""
+"""Maximum number of tenants whose shares of a batch are committed in parallel."""
 
 
 class Ingest:
-    """Commits batches. Its only state between two batches is what the classifier remembers, which may be lost."""
+    """Commits batches. Its only state between two batches is the classifier's memory, which may be lost."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Ingest:
         *,
         tenants_per_transaction: int = TENANTS_PER_TRANSACTION,
     ) -> None:
-        """``tenants_per_transaction``: minimum number of tenants of each of two transactions in parallel."""
+        """``tenants_per_transaction``: minimum number of tenants in each of two parallel transactions."""
         self._classifier = Classifier(on_question)
         self._errors = IngestErrors()
         unsent = ReportsOfUnsentDevices()
@@ -55,7 +55,7 @@ class Ingest:
 
     @property
     def fault(self) -> str:
-        """Why reports cannot be written, where that is no outage; empty: they can."""
+        """The reason why reports cannot be written, if it is not an outage. Empty: there is none."""
         return self._errors.fault
 
     def forget(self) -> None:
@@ -64,11 +64,11 @@ class Ingest:
         self._errors.forget()
 
     async def take_in(self, batch: Sequence[Incoming], *, behind: bool = False) -> list[CampaignRef]:
-        """Commit what a batch says, trying again until that has succeeded: no error drops a report.
+        """Commit a batch, and try again until that succeeds: no error drops a report.
 
-        While another batch is being written, it classifies its messages and then waits: reports of a device are written
-        in the order received. ``behind``: more comes than can be written, so repetitions are left out.
-        Returns the campaigns in which every device sent to is terminal now: they may complete, or go on.
+        While another batch is being written, it classifies its messages and then waits, so that reports of a device are
+        written in the order received. ``behind``: reports arrive faster than they can be written, so repetitions are
+        dropped. Returns the campaigns in which every device that was sent to is terminal now.
         """
         started = time.perf_counter()
         outcomes: Counter[Outcome] = Counter()
@@ -90,7 +90,7 @@ class Ingest:
     async def _classify(
         self, batch: Sequence[Incoming], outcomes: Counter[Outcome], *, behind: bool
     ) -> dict[TenantId, Share] | None:
-        """None: that has failed, and is to be tried again."""
+        """Classify the messages. None: this has failed and must be tried again."""
         seen: Counter[Outcome] = Counter()
         try:
             await reach(Failpoint.CLASSIFYING)
@@ -122,7 +122,7 @@ class Ingest:
     async def _persist(self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome]) -> list[CampaignRef]:
         for number, pause in enumerate(pauses()):
             try:
-                # What a host's deferred constraint refuses at the commit, the statement is to say.
+                # If a host's deferred constraint failed at the commit, the next try checks it after each statement.
                 written = await self._one_tenant.write(tenant_id, share, immediate_checks=number > 0)
             except ValueRefused as refusal:
                 return await self._isolate(tenant_id, share, outcomes, refusal)
@@ -138,9 +138,10 @@ class Ingest:
     async def _isolate(
         self, tenant_id: TenantId, share: Share, outcomes: Counter[Outcome], refusal: ValueRefused
     ) -> list[CampaignRef]:
-        """One value that PostgreSQL refuses must not hold up its neighbours: halve until it is alone.
+        """Find the report whose value PostgreSQL refuses, by halving, so that it delays no other report.
 
-        Then its words go: a host's column may be narrower than ours. What is refused without any is dropped.
+        That report is tried without its error message, since a host's column may be narrower. If it is still refused,
+        it is dropped.
         """
         if share.samples:  # they matter least
             return await self._persist(tenant_id, Share(share.reports), outcomes)
@@ -168,14 +169,14 @@ class _IngestError:
 
 
 class IngestErrors:
-    """Notes each failed try of a piece of work by its name, logs each kind of error once, and says what is wrong."""
+    """Records failed tries by the name of the work, and logs each kind of error once."""
 
     def __init__(self) -> None:
         self._errors: dict[str, _IngestError] = {}
 
     @property
     def fault(self) -> str:
-        """What is wrong and since when, for anybody to read. Empty: nothing, or an outage, which passes by itself."""
+        """The present problem and since when, without secrets. Empty: none, or an outage, which ends by itself."""
         faults = [each for each in self._errors.values() if each.is_fault]
         if not faults:
             return ""
@@ -183,20 +184,20 @@ class IngestErrors:
         return f"cannot be written: {first.kind}, for {time.monotonic() - first.since:.0f} s; see the log"
 
     def failed(self, work: str, error: Exception, **fields: object) -> None:
-        """Note that ``work`` has failed. An error that is no outage is logged with its traceback."""
+        """Record that ``work`` has failed. An error that is not an outage is logged with its traceback."""
         before = self._errors.get(work)
         kind = type(error).__name__
         fault = not is_outage(error)
         since = before.since if before is not None and before.is_fault else time.monotonic()
         self._errors[work] = _IngestError(kind, since, fault)
         if is_away(error) or (before is not None and before.kind == kind):
-            return  # that the database is away, the pool has said
+            return  # the pool has logged that the database is unavailable
         _log.error("ota_reports_delayed", error=f"{kind}: {error}", exc_info=error if fault else None, **fields)
 
     def forget(self) -> None:
-        """What has failed was given up: somebody else does it."""
+        """Forget all failures: another part does the work now."""
         self._errors.clear()
 
     def over(self, work: str) -> None:
-        """``work`` has succeeded: the next failure is news."""
+        """Record that ``work`` has succeeded. Its next failure is logged again."""
         self._errors.pop(work, None)

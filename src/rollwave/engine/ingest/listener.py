@@ -1,7 +1,7 @@
-"""Report, commit, acknowledge: a persistent session whose messages are acknowledged only once they are committed.
+"""Receives reports over a persistent session, and acknowledges them only after they are committed.
 
-Listening is done in numbered slots. A slot is a client id, its session in the broker, and an advisory lock in
-PostgreSQL: whoever holds the lock listens. A dead worker's lock is free at once, and the broker's queue with it.
+There are numbered slots. A slot is a client id, its session in the broker, and an advisory lock in PostgreSQL. The
+worker that holds the lock listens. When a worker dies, its lock is free, and the next holder gets the broker's queue.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ SLOT_POLL_SECONDS = 1.0
 """Seconds between two tries for a slot that another worker holds."""
 
 SILENCE_SECONDS = 60.0
-"""Seconds without a sign of life after which a listener is replaced. One that works gives a sign every two."""
+"""Seconds without a sign of life after which a listener is replaced. A working one gives a sign every two seconds."""
 
 DRAIN_SECONDS = batches.DRAIN_SECONDS + 2
-"""Seconds that a listener gets, once cancelled, to finish its batch and to close its session."""
+"""Seconds in which a cancelled listener finishes its batch and closes its session."""
 
 MAX_MESSAGES_READ_AHEAD = 64
-"""Messages read from the broker beyond those in the queue."""
+"""Maximum number of messages read from the broker beyond those in the queue."""
 
 
 @dataclass(slots=True)
 class Presence:
-    """Whether reports can reach us: this worker is subscribed, or another one holds the slot."""
+    """Whether reports of this slot are received: by this worker, or by another one that holds the slot."""
 
     subscribed: bool = False
     standby: bool = False
 
 
 class Listener:
-    """Holds one slot whenever it is free, and takes in what arrives there."""
+    """Holds one slot whenever it is free, and commits the reports that arrive there."""
 
     def __init__(
         self,
@@ -76,13 +76,13 @@ class Listener:
         on_question: Callable[[TenantId, DeviceId], None] | None = None,
         beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """A listener that takes in reports, and passes on what they set going.
+        """A listener that commits reports and calls back for their consequences.
 
         Args:
-            problems: of the process, where other parts meet the same ones.
-            on_settled: is told of campaigns in which every device sent to is terminal now: they may go on.
-            on_question: is told of a device that asks what it should be doing.
-            beside: work that goes on beside each session with the broker. An error of it ends the session.
+            problems: shared by the process, since other parts meet the same problems.
+            on_settled: called with campaigns in which every device that was sent to is terminal now.
+            on_question: called with a device that asks what it should do.
+            beside: work that runs beside each session with the broker. Its error ends the session.
 
         Raises:
             ConfigurationError: a setting cannot be used.
@@ -104,9 +104,9 @@ class Listener:
         self.presence = Presence()
 
     async def run(self, stopping: asyncio.Event | None = None, life: Life | None = None) -> None:
-        """Listen until ``stopping`` is set or the task is cancelled; the batch in hand is finished either way.
+        """Listen until ``stopping`` is set or the task is cancelled. The batch in progress is finished in both cases.
 
-        An error ends the session with the broker, which keeps what was not acknowledged, and another session follows.
+        An error ends the session with the broker, which keeps unacknowledged messages, and another session follows.
 
         Args:
             life: gets a sign every few seconds.
@@ -118,7 +118,7 @@ class Listener:
         self._life = life or self._life
         async with AsyncExitStack() as stack:
             direct = self._settings.database_direct_url
-            # A lock belongs to a session, which a pooler would give to others too.
+            # A lock belongs to a database session, which a pooler would share with other clients.
             sessions = self._pool
             if direct is not None:
                 pool = await stack.enter_async_context(direct_pool(direct.get_secret_value()))
@@ -129,14 +129,14 @@ class Listener:
                 await self._rest(stop, max(pause, FAULT_PAUSE_SECONDS) if self.fault else pause)
 
     async def _rest(self, stop: asyncio.Event, seconds: float) -> None:
-        """Wait, with signs of life: a listener that gives way to another client waits for as long as a minute."""
+        """Wait and give signs of life: after a takeover by another client, the wait may last a minute."""
         ends = time.monotonic() + seconds
         while not stop.is_set() and (left := ends - time.monotonic()) > 0:
             self._life.sign()
             await _wait(stop, min(left, listeners.PULSE_SECONDS))
 
     async def _hold_slot(self, stop: asyncio.Event, sessions: Pool) -> None:
-        """Listen for as long as the slot is ours, if it is; note what came in between."""
+        """Try to get the slot, and listen while this worker holds it. Record the problem if that fails."""
         self._life.sign()
         try:
             installation = await identity.require(self._pool)
@@ -144,16 +144,16 @@ class Listener:
                 await identity.require_same(sessions, installation)
             async with listeners.acquire_slot(sessions, self._slot) as lock:
                 self.presence.standby = lock is None
-                self._ingest.forget()  # what an earlier session received and did not commit comes again
+                self._ingest.forget()  # uncommitted messages of an earlier session are sent again
                 if lock is not None:
                     await self._listen(stop, lock, installation)
             self._troubles.over()
-        except IdentityUndecided:  # which is in the log
+        except IdentityUndecided:  # the reason is logged already
             self.presence.standby = False
             self._troubles.failed()
         except ConfigurationError:
             raise
-        except Exception as error:  # noqa: BLE001  whatever it is, reports must come in again
+        except Exception as error:  # noqa: BLE001  whatever it is, the listener must start again
             raise_if_cancelled()
             self._troubles.met(error)
         finally:
@@ -161,18 +161,18 @@ class Listener:
 
     @property
     def away_for(self) -> float | None:
-        """Seconds for which it could neither listen nor stand by, if so."""
+        """Seconds for which it could neither listen nor stand by; None: it can."""
         return self._troubles.away_for
 
     @property
     def fault(self) -> str:
-        """What is wrong with it that is no outage, for anybody to read; empty: nothing is."""
+        """Its present problem that is not an outage, without secrets. Empty: there is none."""
         return self._ingest.fault or self._troubles.fault
 
     async def _listen(self, stop: asyncio.Event, lock: listeners.Lock, installation: str) -> None:
         client_id = f"{self._settings.mqtt_client_id or f'rollwave-{installation}'}-{self._slot}"
         shared = f"$share/rollwave-{installation}/{STATUS_FILTER}"
-        # Several slots share the load; a single one needs nothing that a broker might not have.
+        # Several slots share the load. A single slot needs no shared subscription, which some brokers lack.
         topic_filter = STATUS_FILTER if self._settings.listener_slots == 1 else shared
         last = await lock.announce()
         async with (
@@ -189,10 +189,10 @@ class Listener:
     async def _take_in(
         self, session: Session, stop: asyncio.Event, lock: listeners.Lock, topic_filter: str, last: str | None
     ) -> None:
-        """Commit what comes until the session is lost, the slot is, a part fails, or a stop is asked for."""
+        """Commit messages until the session or the slot is lost, a part fails, or the worker stops."""
         queue = MessageQueue(self._settings.report_batch, self._settings.report_batch_wait)
         beside = [
-            # What waits in the broker comes before its answer to a subscription: messages are taken in meanwhile.
+            # A broker sends queued messages before it answers the subscription, so they are committed meanwhile.
             _close_after(self._hold_on(session, lock, topic_filter, last), queue),
             _close_after(_read(session, queue), queue),
             _close_after(stop.wait(), queue),
@@ -211,7 +211,7 @@ class Listener:
             metrics.report_lag.set(0)
 
     async def _hold_on(self, session: Session, lock: listeners.Lock, topic_filter: str, last: str | None) -> None:
-        """Subscribe, say that we listen, and keep the slot until it is lost."""
+        """Subscribe, record in the database that the slot is subscribed, and keep the slot until it is lost."""
         subscribing = asyncio.create_task(self._subscribe(session, topic_filter, last))
         try:
             while not (await asyncio.wait({subscribing}, timeout=listeners.PULSE_SECONDS))[0]:
@@ -234,13 +234,13 @@ class Listener:
         self.presence.subscribed = False
 
     async def _subscribe(self, session: Session, topic_filter: str, last: str | None) -> None:
-        # Also where the broker remembers us: it may have kept the session and not the subscription.
+        # Also if the session is present: the broker may have kept the session without the subscription.
         await session.subscribe(topic_filter)
         if last is not None and last != topic_filter and session.session_present:
-            # There was another number of slots.
+            # The number of slots was changed.
             await session.unsubscribe(last, last.replace(STATUS_FILTER, ASK_FILTER))
         try:
-            # Devices may ask what they should be doing, where the broker lets us hear them.
+            # Questions of devices, if the broker's ACL allows this subscription.
             await session.subscribe(topic_filter.replace(STATUS_FILTER, ASK_FILTER))
         except BrokerUnavailable as error:
             if not session.connected:

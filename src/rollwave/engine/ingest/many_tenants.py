@@ -1,7 +1,7 @@
-"""Small shares of many tenants, in a transaction or two: a thousand tenants cost hardly more round trips than one.
+"""Writes the small shares of many tenants in one or two transactions, with hardly more round trips than for one tenant.
 
-What is unusual is left to a transaction of its tenant's own (``ingest.apply``): a failure, a device that speaks under
-two attempts, a value that PostgreSQL refuses, an execution that is not found, rows that somebody else holds.
+Special cases are left to a transaction of their tenant's own (``ingest.apply``): a failure, reports of one device with
+two attempts, a value that PostgreSQL refuses, an execution that is not found, rows that another transaction has locked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rollwave.store.outage import ValueRefused, is_away, is_outage
 _log = get_logger("listener")
 
 MAX_REPORTS_OF_A_SMALL_SHARE = 50
-"""Reports of a share that goes with the others. A larger one is cheaper in a statement of its own."""
+"""Maximum number of reports in a share that is written together with others. A larger one is cheaper by itself."""
 
 MAX_TRANSACTIONS_IN_PARALLEL, TENANTS_PER_TRANSACTION = 2, 100
 """Maximum number of transactions in parallel, and the minimum number of tenants of each. While PostgreSQL works on one
@@ -44,9 +44,9 @@ transaction, this process prepares the other."""
 
 @dataclass(slots=True)
 class Written:
-    """What was committed: how many reports came to each outcome, and the campaigns that are ``settled``.
+    """The result of a commit: the number of reports by outcome, and the campaigns that are ``settled``.
 
-    In a settled campaign every device sent to is terminal. ``left`` is still to be written, by tenant.
+    In a settled campaign every device that was sent to is terminal. ``left``: reports still to be written, by tenant.
     """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -54,14 +54,14 @@ class Written:
     left: dict[TenantId, Share] = field(default_factory=dict)
 
     def leave(self, reports: Iterable[TenantReport]) -> None:
-        """Leave these to a transaction of their tenant's own."""
+        """Leave these reports to a transaction of their tenant's own."""
         for tenant_id, device_id, report in reports:
             self.left.setdefault(tenant_id, Share()).reports.append(DeviceReport(device_id, report))
 
 
 @dataclass(slots=True)
 class _Noted:
-    """What moved, of which tenant, and the reports that met no execution, which are looked at again."""
+    """The changes of state by tenant, and the reports whose execution was not found, which are tried again."""
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     moves: dict[TenantId, list[Move]] = field(default_factory=lambda: defaultdict(list))
@@ -69,7 +69,7 @@ class _Noted:
 
 
 class ManyTenants:
-    """Writes the small shares of many tenants in a transaction or two."""
+    """Writes the small shares of many tenants in one or two transactions."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ManyTenants:
         self._unsent = unsent
 
     async def write(self, shares: Mapping[TenantId, Share]) -> Written:
-        """Commit what is small and plain, trying again for as long as the database is away; leave the rest."""
+        """Commit the small and plain shares, and try again while the database is unavailable. The others are left."""
         written = Written()
         reports: list[TenantReport] = []
         for tenant_id, share in shares.items():
@@ -123,13 +123,13 @@ class ManyTenants:
             else:
                 self._log_once.clear("fault")
                 return
-        # One value that PostgreSQL refuses must not hold up the others: halve the tenants until its own is alone.
+        # PostgreSQL refused a value. Halve the tenants until its tenant is alone, so that it delays no other.
         half = set(tenants[: len(tenants) // 2])
         await self._write([each for each in reports if each.tenant_id in half], written)
         await self._write([each for each in reports if each.tenant_id not in half], written)
 
     async def _apply(self, reports: Sequence[TenantReport], written: Written) -> None:
-        """One transaction. Nothing is added to ``written`` before it is committed."""
+        """Write the shares in one transaction. Nothing is added to ``written`` before the commit."""
         began = time.monotonic()
         async with many_tenants.transaction(self._pool) as connection:
             effects = await many_tenants.apply_reports(connection, reports, self._times)
@@ -168,7 +168,7 @@ class ManyTenants:
 def split_by_tenant(
     reports: Sequence[TenantReport], tenants_per_transaction: int = TENANTS_PER_TRANSACTION
 ) -> list[list[TenantReport]]:
-    """The reports of each transaction. All reports of one tenant are in the same transaction."""
+    """Split the reports into transactions. All reports of one tenant are in the same transaction."""
     tenants = sorted({tenant_id for tenant_id, _, _ in reports})
     number_of_parts = max(1, min(MAX_TRANSACTIONS_IN_PARALLEL, len(tenants) // tenants_per_transaction))
     part_of = {tenant_id: number * number_of_parts // len(tenants) for number, tenant_id in enumerate(tenants)}
@@ -179,9 +179,9 @@ def split_by_tenant(
 
 
 def is_plain(share: Share) -> bool:
-    """Whether the share may be written with those of other tenants: it is small, has no samples and no failure.
+    """Whether the share may be written together with others: it is small, and has no samples and no failure.
 
-    What follows a failure (another attempt, its delay, the history) is written in a transaction of the tenant's own.
+    The consequences of a failure (the next attempt, its delay, history) need a transaction of the tenant's own.
     """
     small = len(share.reports) <= MAX_REPORTS_OF_A_SMALL_SHARE and not share.samples
     return small and all(report.status is not ExecutionStatus.FAILED for _, report in share.reports)

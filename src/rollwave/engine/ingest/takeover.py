@@ -1,7 +1,7 @@
-"""Another client with the listener's client id ends its sessions: name that in the log, and reconnect ever later.
+"""Detects that another client uses the listener's client id: logs it, and reconnects with growing pauses.
 
-A broker gives a client id to the client that connects last. Two clients that both reconnect at once take the session
-from each other several times a second, and each gets a part of the reports.
+A broker gives a client id to the client that connected last. Two clients that reconnect immediately end each other's
+session several times a second, and each receives a part of the reports.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from rollwave.store.outage import CONNECTION_TROUBLE
 from rollwave.tasks import causes
 
 STEADY_SECONDS = 10.0
-"""Seconds after which a session counts as a good one."""
+"""Seconds after which a session counts as undisturbed."""
 
 SUSPICIOUS_SESSIONS = 3
-"""Sessions in a row that were lost sooner than that, before another client is suspected."""
+"""Number of shorter sessions in a row after which another client is suspected."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_NAMED_SECONDS, LONGEST_PAUSE_SUSPECTED_SECONDS = 1.0, 60.0, 5.0
-"""Seconds until the next attempt: at first; at most where the broker named the takeover; and where it is suspected."""
+"""Seconds until the next try: the first pause, and the longest if the broker reported a takeover, or if one is
+suspected."""
 
 FORGOTTEN_SECONDS = 600.0
-"""Seconds after which the takeovers before count no more."""
+"""Seconds without a takeover after which earlier ones no longer count."""
 
 _LOOK_FOR = (
     "look for a second installation with the same ROLLWAVE_MQTT_CLIENT_ID, "
@@ -37,7 +38,7 @@ _LOOK_FOR = (
 
 
 class Takeovers:
-    """What became of a listener's sessions, and when to open the next one."""
+    """How a listener's sessions ended, and when to open the next one."""
 
     def __init__(self) -> None:
         self._named = self._short = 0
@@ -50,10 +51,11 @@ class Takeovers:
 
     @asynccontextmanager
     async def watch(self, session: Session, client_id: str, lock: Lock, stop: asyncio.Event) -> AsyncIterator[None]:
-        """Judge how ``session`` ended, once the block is left.
+        """Determine how ``session`` ended when the block is left.
 
         Raises:
-            BrokerUnavailable: another client took it over, or is suspected to; else what the block raised.
+            BrokerUnavailable: another client took the session over, or is suspected of it. Any other error of the block
+                is raised unchanged.
         """
         began = time.monotonic()
         failure: Exception | None = None
@@ -63,7 +65,7 @@ class Takeovers:
             if not all(isinstance(each, BrokerUnavailable) for each in causes(error)):
                 raise
             failure = error
-        # Without the lock it is another worker of this installation that connected, and it may.
+        # Without the lock, another worker of this installation has taken the slot, which is correct.
         if not (stop.is_set() or session.connected) and await _is_held(lock):
             words = self.lost(client_id, after=time.monotonic() - began, taken_over=session.taken_over)
             if words:
@@ -72,7 +74,7 @@ class Takeovers:
             raise failure
 
     def lost(self, client_id: str, *, after: float, taken_over: bool) -> str:
-        """Note that the broker ended a session ``after`` so many seconds. Returns what to log; empty: nothing new."""
+        """Record that the broker ended a session ``after`` seconds. Returns a message to log; empty: nothing new."""
         if after > FORGOTTEN_SECONDS:
             self._named = 0
         self._named = self._named + 1 if taken_over else 0
@@ -92,7 +94,7 @@ class Takeovers:
 
     def _put_off(self, times: int, longest: float) -> None:
         pause = min(longest, FIRST_PAUSE_SECONDS * 2 ** min(times, 10))
-        # Jitter, so that the two do not come back in step.
+        # Jitter, so that both clients do not reconnect at the same moment.
         self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311  no secret depends on it
 
 

@@ -1,4 +1,4 @@
-"""What keeps a listener from listening: since when, how long to wait, and what the log has said of it."""
+"""Records the problems of one listener: since when, how long to wait before the next try, and what was logged."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _log = get_logger("listener")
 DISCONNECTED = "ota_status_listener_disconnected"
 
 FAULT_PAUSE_SECONDS, FAULT_SHOWN_SECONDS = 2.0, 30.0
-"""Seconds before the next session after one that a programming error ended, and for which that error is reported."""
+"""Seconds before the next session after a programming error, and for which ``/readyz`` reports the error."""
 
 
 def part_of(slot: int) -> str:
-    """How a listener is called among the parts of a process."""
+    """The name of a listener among the parts of a process."""
     return f"listener {slot}"
 
 
 class Troubles:
-    """Of one listener. Each reason is logged once, until it is well again."""
+    """The problems of one listener. Each is logged once, until the listener works again."""
 
     def __init__(self, slot: int, problems: Problems) -> None:
-        """``problems``: of the process, where other parts meet the same ones."""
+        """``problems``: shared by the process, since other parts meet the same problems."""
         self._slot = slot
         self._problems = problems
         self._breaker = Breaker()
@@ -45,27 +45,27 @@ class Troubles:
 
     @property
     def away_for(self) -> float | None:
-        """Seconds for which it could neither listen nor stand by, if so."""
+        """Seconds for which the listener could neither listen nor stand by; None: it can."""
         return self._breaker.away_for
 
     @property
     def fault(self) -> str:
-        """The programming error that ended a session a moment ago, for anybody to read; empty: none did."""
+        """The programming error that ended a session recently, without secrets. Empty: there is none."""
         return self._failure if time.monotonic() - self._failed_at < FAULT_SHOWN_SECONDS else ""
 
     def over(self, *, subscribed: bool = False) -> None:
-        """It stands by, or is ``subscribed``."""
+        """Record that the listener stands by, or is ``subscribed``."""
         self._breaker.worked()
         self._problems.over(part_of(self._slot))
         self._said.clear()
         self._was_subscribed = self._was_subscribed or subscribed
 
     def failed(self) -> None:
-        """It could not listen, for a reason that is in the log."""
+        """Record that the listener could not listen, for a reason that is logged already."""
         self._breaker.failed()
 
     def met(self, error: Exception) -> None:
-        """It could not listen. An error that is no outage is logged with its traceback."""
+        """Record that the listener could not listen. An error that is not an outage is logged with its traceback."""
         self._breaker.failed()
         found = [explained(each) for each in causes(error)]
         faults = [each for each in found if not isinstance(each, (RollwaveError, *CONNECTION_TROUBLE))]
@@ -80,6 +80,6 @@ class Troubles:
             _log.error(DISCONNECTED, error=why, slot=self._slot, exc_info=error)
         elif isinstance(cause, RollwaveError) and cause.hint:
             tell(self._problems, part_of(self._slot), DISCONNECTED, cause, slot=self._slot)
-        elif self._was_subscribed or not is_away(cause):  # else the pool has said all that there is to say
+        elif self._was_subscribed or not is_away(cause):  # otherwise the pool has logged the outage
             _log.warning(DISCONNECTED, error=why, slot=self._slot)
         self._was_subscribed = False

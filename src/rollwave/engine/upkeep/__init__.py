@@ -1,1 +1,1 @@
-"""What moves a campaign on beside its devices: targeting, gates, deadlines, adoption, honest counters."""
+"""Everything about a campaign that no report starts: targeting, waves, deadlines, adoption, counters, completion."""

@@ -1,8 +1,7 @@
-"""What a host or somebody else's SQL did to a campaign's rows, put right.
+"""Compares a campaign's counters with its rows and repairs them, and takes over devices that a host left in progress.
 
-Devices that a host's own worker left in progress are taken over whenever one is seen: when the campaign is looked at
-for the first time, and later where that worker has not been stopped or its SQL writes such rows. None of them fails
-for that. Counters are compared with the rows, and repaired.
+Devices that a host's own worker left in progress are taken over whenever one is seen: at the first look at the
+campaign, and later if that worker still runs or other SQL writes such rows. No device fails because of that.
 """
 
 from __future__ import annotations
@@ -40,34 +39,34 @@ from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 _log = get_logger("upkeep")
 
 CLOCK_SET_BACK_MARGIN = 1.2
-"""A row that is due later than this many times the longest wait was dated before the database's clock was set back.
+"""If a row is due later than this factor times the longest wait, the database's clock was set back.
 
-More than 1 + ``domain.execution.LEEWAY``, by which deadlines are later than the silence that is allowed.
+The factor is larger than 1 + ``domain.execution.LEEWAY``, by which deadlines exceed the longest silence.
 """
 
 MAX_ADOPTED_PER_LOOK = 10_000
-"""Devices taken over in one look."""
+"""Maximum number of devices taken over in one look."""
 
 SKIPPED = (SKIPPED_BECAUSE, UNSENDABLE)
-"""What the engine writes down for a device that it never sends to."""
+"""The error messages that the engine writes for devices that it skips."""
 
 
 class Counters:
-    """Reads every row of a campaign, without the campaign's lock, which is taken only for what there is to repair."""
+    """Compares and repairs counters. Reads every row without the campaign's lock, and locks it only for a repair."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings
 
     async def reconcile(self, ref: CampaignRef) -> float:
-        """If it is time to, compare counters and rows, repair the difference, and judge the campaign on that.
+        """If it is time, compare counters and rows, repair the difference, and check the guardrail.
 
-        Returns the seconds until it is time again.
+        Returns the seconds until the next comparison.
         """
         every = self._settings.reconcile_interval
         async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
-            # A negative age is from before the database's clock was set back.
+            # The age is negative if the database's clock was set back.
             age = campaign.reconciled_age
             if age is not None and 0 <= age < every:
                 return every - age
@@ -81,14 +80,14 @@ class Counters:
         return every
 
     async def verify(self, ref: CampaignRef) -> bool:
-        """Compare counters and rows, and repair the difference. False: rows that a host left are taken over first."""
+        """Compare counters and rows, and repair the difference. False: a host's rows must be taken over first."""
         found = await self._compare(ref)
         return found is not None and (found.agree or await self._repair(ref, found))
 
     async def count(self, ref: CampaignRef) -> int:
-        """Count a campaign's devices by its rows, for the first time: from now on its counters are right.
+        """Count a campaign's devices from its rows for the first time. From then on its counters are correct.
 
-        Returns how many it has; 0 also where it cannot be counted yet.
+        Returns the number of devices. 0: there are none, or they cannot be counted yet.
         """
         found = await self._compare(ref)
         if found is None:
@@ -98,7 +97,7 @@ class Counters:
         return found.devices
 
     async def _compare(self, ref: CampaignRef) -> Comparison | None:
-        """None: what a host left in progress is to be taken over first."""
+        """Compare counters and rows. None: rows that a host left in progress must be taken over first."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             if not campaign.counted and _goes_on(campaign) and await counters.any_left_behind(connection, campaign):
@@ -129,25 +128,25 @@ class Counters:
         return repaired
 
     async def _may_adopt(self, connection: Connection, campaign: Campaign, found: Comparison) -> bool:
-        """Not before its devices are there, and what a host left in progress is taken over: it is judged right away."""
+        """Whether it has devices and all rows left in progress are taken over, since adoption checks the guardrail."""
         if not _goes_on(campaign):
             return True
-        # A host that has written down the campaign is about to write down its devices.
+        # A host that has inserted the campaign may be about to insert its devices.
         return found.devices > 0 and not await counters.any_left_behind(connection, campaign)
 
     async def _record_adoption(
         self, connection: Connection, ref: CampaignRef, adopted: CampaignAdopted
     ) -> Stopped | None:
-        """Have it in history what a host had done of a campaign by the time it was counted, and judge it by that.
+        """Write the state in which a host left a campaign to history, and check the guardrail.
 
-        One of which nothing was sent is like any other that a host writes down.
+        If nothing was sent, there is nothing to write.
         """
         await events.append(connection, ref.tenant_id, ref.campaign_id, adopted, actor=ENGINE)
         campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
         return await stop.judge(connection, ref.tenant_id, stop.counters_of(campaign))
 
     async def _record_repair(self, connection: Connection, was: Campaign) -> Stopped | None:
-        """Have it in log and history that counters were repaired, and judge on those."""
+        """Log that counters were repaired, write it to history, and check the guardrail."""
         campaign = await campaigns.get(connection, was.tenant_id, was.id)
         _log.warning(
             "ota_counters_repaired",
@@ -178,10 +177,10 @@ def _what_a_host_did(found: Comparison) -> CampaignAdopted:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """What taking over came to: there may be ``more`` such devices, and of these, ``any_moved`` to another state.
+    """The result of taking devices over. ``more``: there may be more of them. ``any_moved``: some changed their state.
 
-    Then the counters are to be verified before the campaign is judged: such a device may have been counted before the
-    host's worker wrote over it.
+    If some changed, the counters must be verified before the campaign is judged: a device may have been counted before
+    the host's worker overwrote its row.
     """
 
     more: bool
@@ -191,7 +190,7 @@ class TakenOver:
 async def take_over(
     connection: Connection, campaign: Campaign, *, progress_timeout: float, limit: int = MAX_ADOPTED_PER_LOOK
 ) -> TakenOver:
-    """Give devices left in progress all their time from now on, and end those that had finished.
+    """Start the timeouts of devices that a host left in progress, and restore those that had finished.
 
     Needs the campaign's lock.
     """
@@ -202,7 +201,7 @@ async def take_over(
     tally: Tally = Counter()
     for each in moved:
         tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
-    if moved and campaign.counting:  # else they are counted with all others, and the host may have counted them before
+    if moved and campaign.counting:  # otherwise a later count includes them; the host may have counted them before
         await counters.count(connection, campaign.tenant_id, tally)
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
@@ -219,7 +218,7 @@ async def _record_finished(connection: Connection, campaign: Campaign, ended: Se
     )
     restored = FinishedRestored(succeeded=len(ended) - len(failures), failed=len(failures))
     await events.append(connection, campaign.tenant_id, campaign.id, restored, actor=ENGINE)
-    if campaign.counted:  # else it is being adopted, which is logged once it is counted
+    if campaign.counted:  # otherwise the campaign is being adopted, which is logged when it is counted
         counts = restored.to_detail()
         _log.info("ota_finished_devices_restored", campaign_id=campaign.id, tenant_id=campaign.tenant_id, **counts)
 

@@ -1,6 +1,6 @@
-"""Whether a campaign's deadlines run now, and what becomes of devices whose deadline has passed.
+"""Decides whether a campaign's deadlines run, and judges devices whose deadline has passed.
 
-Such a device gets another attempt after a delay, or the end. Each failed attempt has its history.
+Such a device gets another attempt after a delay, or becomes ``FAILED``. Each failed attempt is written to history.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from rollwave.store.listeners import Listening
 from rollwave.store.overdue import Failed, Overdue, Postponed
 
 MAX_OVERDUE_PER_LOOK = 5000
-"""Devices judged in one look."""
+"""Maximum number of devices judged in one look."""
 
 CATCH_UP_SECONDS = 10.0
-"""Seconds in which a new listener is sure to have taken in what was queued for it."""
+"""Seconds after which a new listener has surely committed the reports that were queued for it."""
 
 NO_OTHER = "an attempt failed, and the campaign was stopped before the next"
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What judging overdue devices came to.
+    """The result of judging overdue devices.
 
-    ``any_failed`` for good; there may be ``more`` that are overdue; the campaign was ``stopped`` for those that failed.
+    ``any_failed``: devices became FAILED. ``more``: there may be more overdue devices. ``stopped``: the campaign was
+    stopped because of the failures.
     """
 
     any_failed: bool
@@ -58,9 +59,9 @@ class _Judged:
 
 
 async def note_activity(connection: Connection, campaign: Campaign, policy: Policy, settings: Settings) -> bool:
-    """Write down whether the campaign is active. Returns whether devices may be judged by their deadlines now.
+    """Record whether the campaign is active. Returns whether devices may be judged by their deadlines now.
 
-    Deadlines stand still while a campaign is suspended. One that becomes active is judged at the next look.
+    Deadlines stand still while a campaign is suspended. A campaign that becomes active is judged at the next look.
     """
     number = settings.listener_slots
     heard, listening = await listeners.heard(connection, number), await listeners.listening(connection, number)
@@ -72,10 +73,9 @@ async def note_activity(connection: Connection, campaign: Campaign, policy: Poli
 
 
 def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
-    """Whether a device that is alive would have been heard by now: deadlines run only while somebody listens.
+    """Whether the report of a working device would have been received by now. Deadlines run only while a listener does.
 
-    So neither an outage of broker or database, nor the time it takes to catch up with the queue after one, nor a
-    change of listeners, fails a device.
+    So no device fails because of an outage of broker or database, of the queue after it, or of a change of listeners.
     """
     longest = policy.longest_silence
     return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
@@ -84,7 +84,7 @@ def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
 async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, sends_on: bool) -> Swept:
     """Judge the devices that are overdue.
 
-    Needs the campaign's lock. A campaign that no longer ``sends_on`` gives nobody another attempt.
+    Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
     """
     late = await overdue.lock_overdue(
         connection,
@@ -112,7 +112,7 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
 
 
 async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Judged]) -> Stopped | None:
-    """Fail the devices, count them, and judge the campaign by that."""
+    """Fail the devices, count them, and check the guardrail."""
     ended = [Failed(each.device.device_id, each.reason, each.message) for each in failed]
     await overdue.fail(connection, campaign, ended)
     tally: Tally = Counter()

@@ -1,4 +1,4 @@
-"""What one look at a campaign does for it: gates between waves, completion, winding down after a stop."""
+"""One look at a campaign: judges deadlines, opens waves, completes it, and winds it down after a stop."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ _log = get_logger("upkeep")
 _listener_log = get_logger("listener")
 
 MAX_SETTLED_IN_PARALLEL = 2
-"""Settled campaigns looked after at the same time: each may keep a connection for as long as its rows are read."""
+"""Maximum number of settled campaigns looked after in parallel. Each may use a connection while its rows are read."""
 
 GIVE_UP_SECONDS = 5.0
-"""Maximum number of seconds for the settled campaigns in hand to be let go."""
+"""Maximum number of seconds for the tasks of settled campaigns to end after they were cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a campaign came to: it was ``stopped`` or ``completed``, or may be once it is verified.
+    """The result of one look at a campaign.
 
-    Or it is ``being_targeted``, or ``to_count``: nothing is done until it is. Nor is anything sent while devices may be
-    ``left_behind`` by a host that were not taken over yet. ``more``: devices may be overdue, or left by a host, that
-    were not looked at yet. ``idle_seconds``: for so long there is nothing to send.
+    ``stopped`` or ``completed``: this look did that; ``verify``: it may complete after its counters are verified.
+    ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's devices are not taken over
+    yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by a host. ``idle_seconds``:
+    seconds for which there is nothing to send.
     """
 
     stopped: Stopped | None = None
@@ -58,7 +59,7 @@ class Look:
 
 
 class Upkeep:
-    """Looks after one campaign at a time; any number of workers may do so at once."""
+    """Looks after one campaign at a time. Any number of workers may do this in parallel."""
 
     def __init__(self, pool: Pool, settings: Settings, *, max_adopted_per_look: int = MAX_ADOPTED_PER_LOOK) -> None:
         self._max_adopted_per_look = max_adopted_per_look
@@ -69,8 +70,8 @@ class Upkeep:
     async def look_after(self, ref: CampaignRef) -> Look:
         """Do what the campaign needs now, if anything.
 
-        A wave is concluded on counters that were verified after its last device was seen to be over. That reads every
-        row, and for so long the campaign's lock is not held: in between, counters move with the rows.
+        Before a wave is concluded, the counters are verified, after its last device became terminal. This reads every
+        row, and does not hold the campaign's lock meanwhile, since counters change together with rows.
         """
         look = await self._look(ref)
         if look.to_count:
@@ -80,7 +81,7 @@ class Upkeep:
         return look
 
     async def _look(self, ref: CampaignRef, *, verified: Outlook | None = None, devices: int | None = None) -> Look:
-        """One transaction under the campaign's lock. What it finds to conclude, it does once that is ``verified``."""
+        """Look in one transaction under the campaign's lock. A wave is concluded only if counters are ``verified``."""
         look = Look()
         async with tenant_transaction(self._pool, ref.tenant_id, queues=True) as connection:
             locked = await lock_campaign(connection, ref, self._settings, devices=devices)
@@ -91,7 +92,7 @@ class Upkeep:
                 look = Look(being_targeted=True)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
                 look = await self._go_on(connection, locked, verified, counted=devices is not None)
-            elif ref.status is CampaignStatus.COMPLETED:  # by a host's SQL, and so nobody has wound it down
+            elif ref.status is CampaignStatus.COMPLETED:  # a host's SQL has ended it, so it has not been wound down
                 look = await self._finish_winding_down(connection, campaign, verified)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if look.stopped:
@@ -123,15 +124,15 @@ class Upkeep:
         if deadlines_run:
             swept = await deadlines.sweep(connection, campaign, policy, sends_on=True)
             if swept.stopped or swept.any_failed or swept.more:
-                return Look(swept.stopped, more=swept.more)  # the rest is judged on the new counters, next time
+                return Look(swept.stopped, more=swept.more)  # the next look judges the rest on the new counters
         return await self._pass_gate(connection, locked, verified)
 
     async def _take_over(
         self, connection: Connection, campaign: Campaign, policy: Policy, *, counted: bool
     ) -> Look | None:
-        """What a host left in progress is taken over, and the campaign counted and judged. None: that is done.
+        """Take over rows that a host left in progress, then count and judge the campaign. None: all this is done.
 
-        ``counted``: its rows have just been counted.
+        ``counted``: the campaign's rows have just been counted.
         """
         taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
@@ -139,7 +140,7 @@ class Upkeep:
         if taken.more:
             return Look(left_behind=True)
         if taken.any_moved or not campaign.counted:
-            # Idle: another worker counts them too.
+            # The result has idle time, since another worker may count the rows too.
             return Look(idle_seconds=SOON_SECONDS) if counted else Look(to_count=True)
         if counted:
             stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign))
@@ -159,7 +160,7 @@ class Upkeep:
         return await self._conclude(connection, campaign, outlook, wave.number)
 
     async def _conclude(self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int) -> Look:
-        """The wave is over, and the counters are right: stop, complete, or open the next one."""
+        """Stop or complete the campaign, or open its next wave. Its wave has ended, and its counters are verified."""
         stopped = await stop.judge(
             connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=not outlook.finished
         )
@@ -176,11 +177,11 @@ class Upkeep:
         return Look()
 
     async def _wind_down(self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None) -> Look:
-        """Devices still in progress may finish until their deadline; then the engine is done with the campaign.
+        """Judge the deadlines of a campaign that has ended. Devices in progress may finish until their deadline.
 
-        There may be ``more`` whose deadline has passed.
+        ``more`` in the result: there may be more devices whose deadline has passed.
         """
-        # Nothing is sent any more: a policy that cannot be read pauses nothing.
+        # Nothing more is sent, so an unreadable policy does not pause the campaign.
         campaign, policy = locked.row, locked.policy
         deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
         taken = await take_over(
@@ -194,7 +195,7 @@ class Upkeep:
         return await self._finish_winding_down(connection, campaign, verified)
 
     async def _finish_winding_down(self, connection: Connection, campaign: Campaign, verified: Outlook | None) -> Look:
-        """Be done with a campaign that is over, on verified counters: a host's SQL may have ended it, or moved rows."""
+        """Mark an ended campaign as wound down. Its counters are verified, since a host's SQL may have changed rows."""
         outlook = await counters.outlook(connection, campaign)
         if campaign.status is CampaignStatus.ABORTED and (outlook.waiting or outlook.open):
             return Look()
@@ -205,9 +206,9 @@ class Upkeep:
 
 
 class SettledCampaigns:
-    """Looks after campaigns in which every device sent to is terminal, now and not at the next tick.
+    """Looks after campaigns in which every device that was sent to is terminal, without waiting for the next tick.
 
-    To conclude a wave every row of the campaign is read. That is for no other campaign's reports to wait for.
+    Concluding a wave reads every row of the campaign. Reports of other campaigns must not wait for that.
     """
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
@@ -217,7 +218,7 @@ class SettledCampaigns:
 
     @asynccontextmanager
     async def accepted(self) -> AsyncIterator[None]:
-        """Accept campaigns during the block. Those in hand at its end are left to the next look of a worker."""
+        """Accept campaigns during the block. Unfinished work at its end is left to the next look of a worker."""
         self._accepts = True
         try:
             yield
@@ -226,7 +227,7 @@ class SettledCampaigns:
             await self._looks.cancel(GIVE_UP_SECONDS)
 
     def look_after(self, settled: Sequence[CampaignRef]) -> None:
-        """Begin to look after these, unless none are accepted: a batch may be committed after that has ended."""
+        """Start to look after these campaigns. After the block of :meth:`accepted`, a late call does nothing."""
         for ref in settled if self._accepts else ():
             self._looks.start_or_repeat(ref)
 

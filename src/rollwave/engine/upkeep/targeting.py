@@ -1,12 +1,11 @@
-"""Which devices a campaign is for: the members of its group become its executions.
+"""Targets the devices of a campaign: makes executions from the members of its group.
 
-The first ``MAX_DEVICES_PER_BATCH`` do in the transaction that creates the campaign (``commands``): of most groups, that
-is all. The rest of a large one follows in batches, each a short transaction of some worker. Until the last of them the
-campaign is *being targeted*; whoever sends its commands or looks after it does so under the same lock, and leaves it
-alone.
+The first ``MAX_DEVICES_PER_BATCH`` devices are targeted in the transaction that creates the campaign (``commands``),
+which is enough for most groups. For a large group, workers target the others in batches, each in a short transaction
+under the campaign's lock. Until the last batch the campaign is *being targeted*, and nothing else is done for it.
 
-A device that is in the group from the campaign's creation until targeting ends is targeted, once. One that joins or
-leaves the group meanwhile may be or may not. An abort stops targeting where it is.
+Devices that are in the group throughout targeting are included exactly once. Devices that join or leave meanwhile may
+or may not be. An abort ends targeting.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _log = get_logger("targeting")
 
 
 class Targeter:
-    """Targets what is left of a campaign's devices. Any number of workers may: one at a time does."""
+    """Targets the remaining devices of a campaign. Of several workers, one at a time does this."""
 
     def __init__(self, pool: Pool, *, batch: int = MAX_DEVICES_PER_BATCH) -> None:
         """``batch``: devices targeted in one transaction."""
@@ -34,7 +33,7 @@ class Targeter:
         self._batch = batch
 
     async def target(self, ref: CampaignRef) -> float:
-        """Target the campaign for a turn. Returns the seconds until it wants to be looked at again; 0: at once."""
+        """Target the campaign for one turn. Returns the seconds until the next look; 0: immediately."""
         turn_ends = time.monotonic() + TURN_SECONDS
         wait = None
         while wait is None and time.monotonic() < turn_ends:
@@ -45,14 +44,14 @@ class Targeter:
         return wait or 0.0
 
     async def _target_batch(self, ref: CampaignRef) -> float | None:
-        """One transaction. The batch and the place it goes up to are committed together: no gap, and nobody twice.
+        """Target one batch. It is committed together with its last device, so no device is left out or targeted twice.
 
-        Returns None when the next one may follow, else the seconds until the campaign wants to be looked at again.
+        Returns the seconds until the next look at the campaign; None: the next batch may follow now.
         """
         async with targets.transaction(self._pool, ref.tenant_id) as connection:
             campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
             if campaign is None:
-                return SOON_SECONDS  # another worker is at it
+                return SOON_SECONDS  # another worker is targeting it
             if not campaign.being_targeted:
                 return 0.0
             batch = await targets.insert(

@@ -1,6 +1,6 @@
-"""For a host: one tick, the listener, and a loop, over the host's own pool. Only cancellation comes out of them.
+"""The functions for a host: one tick, the listener, and a loop, over the host's own pool. They raise cancellation only.
 
-What is wrong with settings, broker, schema or pool is logged once, with its hint, and tried again.
+A problem with settings, broker, schema or pool is logged once, with its hint, and the work is tried again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from rollwave.settings import Settings
 from rollwave.store.database import Pool
 
 TICK, LOOP = "tick", "loop"
-"""Parts of a process, as its problems name them."""
+"""The names of a process's parts, in log lines about their problems."""
 
 WAITED_FOR_SHARE = 0.05
-"""Of a tick interval: a campaign that is to be looked at within that time is waited for."""
+"""Share of a tick interval. A tick waits for campaigns that must be looked at within this time."""
 
 RETRY_SECONDS = 2.0
 """Seconds before a listener that met a problem tries again."""
 
 _given: ContextVar[Given | None] = ContextVar("rollwave_given", default=None)
-"""What ``worker_loop`` was given, for the ticks that it calls."""
+"""The arguments of ``worker_loop``, for the ticks that it calls."""
 
 
 async def run_ota_campaign_tick(
@@ -43,21 +43,21 @@ async def run_ota_campaign_tick(
     registry: CollectorRegistry | None = None,
     trace_id: TraceSource | None = None,
 ) -> None:
-    """One tick over all ``RUNNING`` campaigns. What goes wrong is logged, never raised.
+    """Run one tick over all ``RUNNING`` campaigns. Problems are logged, never raised.
 
-    Called more often than once a tick interval it sends nothing extra: the pace is kept in the database.
-    An interval of the pace that begins within a twentieth of a tick is waited for, so a caller's jitter loses none.
+    Calling it more often than once per tick interval sends nothing extra, since the pace is kept in the database. If an
+    interval ends within a twentieth of its length, the tick waits for that, so jitter of the caller loses no tick.
 
     Args:
-        settings: in place of the environment.
-        registry: shows the metrics. Default: prometheus_client's own registry.
-        trace_id: the host's context variable, or a function, that holds the trace id for the tick's log lines.
+        settings: used instead of the environment.
+        registry: where the metrics are registered. Default: prometheus_client's own registry.
+        trace_id: a context variable of the host, or a function, that returns the trace id for the tick's log lines.
 
     Raises:
-        TypeError: ``pool`` is no pool.
+        TypeError: ``pool`` is not a pool.
     """
     host = host_pool_of(pool)
-    # Ours says itself when it ends; of a loop of the host's own, nothing is known.
+    # ``worker_loop`` tells when it ends. A host's own loop does not.
     with traced_by(trace_id), host.used_by_a_tick(again=_given.get() is None):
         try:
             ready = await host.require_ready(_with(settings, registry))
@@ -87,29 +87,29 @@ async def run_ota_status_listener(
     registry: CollectorRegistry | None = None,
     trace_id: TraceSource | None = None,
 ) -> None:
-    """Take in devices' reports until cancelled, reconnecting by itself; on cancel the batch in hand is finished.
+    """Receive devices' reports until cancelled. Reconnects by itself. When cancelled, finishes the batch in progress.
 
     Args:
-        settings: in place of the environment.
-        registry: shows the metrics. Default: prometheus_client's own registry.
-        trace_id: the host's context variable, or a function, that holds the trace id for a batch's log lines.
+        settings: used instead of the environment.
+        registry: where the metrics are registered. Default: prometheus_client's own registry.
+        trace_id: a context variable of the host, or a function, that returns the trace id for a batch's log lines.
 
     Raises:
-        TypeError: ``pool`` is no pool.
+        TypeError: ``pool`` is not a pool.
     """
     host = host_pool_of(pool)
     given = Given(settings, registry)
     with traced_by(trace_id):
         async with host.used():
             slots = (await _ready(host, part_of(0), given)).listener_slots
-            # Each slot has to be held by somebody, as with `rollwave worker`: else nothing is sent.
-            async with asyncio.TaskGroup() as listening:  # left once each has finished its batch
+            # As in `rollwave worker`, each slot needs a listener. Otherwise nothing is sent.
+            async with asyncio.TaskGroup() as listening:  # the block ends when each has finished its batch
                 for slot in range(slots):
                     listening.create_task(_listen(host, slot, given))
 
 
 async def _listen(host: HostPool, slot: int, given: Given) -> None:
-    """Listen in one slot, with another listener after each that met a problem."""
+    """Listen in one slot. After a problem, start another listener."""
     part = part_of(slot)
 
     async def listen(life: Life) -> None:
@@ -132,7 +132,7 @@ async def _listen(host: HostPool, slot: int, given: Given) -> None:
 
 
 async def _ready(host: HostPool, part: str, given: Given, life: Life | None = None) -> Settings:
-    """Wait until everything is right that is needed to listen."""
+    """Wait until settings, pool and schema allow listening."""
     while True:
         try:
             ready = await host.require_ready(given)
@@ -154,16 +154,16 @@ async def worker_loop(
     registry: CollectorRegistry | None = None,
     trace_id: TraceSource | None = None,
 ) -> None:
-    """Call ``tick(pool)`` every ``interval`` seconds until cancelled. An error of it is logged, and the loop goes on.
+    """Call ``tick(pool)`` every ``interval`` seconds until cancelled. An error is logged, and the loop continues.
 
     Args:
         interval: seconds. Default: OTA_TICK_INTERVAL.
-        settings: in place of the environment, for the ticks of this loop.
-        registry: shows the metrics. Default: prometheus_client's own registry.
-        trace_id: the host's context variable, or a function, that holds the trace id for a tick's log lines.
+        settings: used instead of the environment, for the ticks of this loop.
+        registry: where the metrics are registered. Default: prometheus_client's own registry.
+        trace_id: a context variable of the host, or a function, that returns the trace id for a tick's log lines.
 
     Raises:
-        TypeError: ``pool`` is no pool.
+        TypeError: ``pool`` is not a pool.
     """
     host = host_pool_of(pool)
     token = _given.set(Given(settings, registry))

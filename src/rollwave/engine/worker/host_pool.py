@@ -1,8 +1,8 @@
-"""What is kept for each pool of a host, between two ticks and beside its listener.
+"""Keeps state for each pool of a host between two ticks.
 
-A host calls a tick every few seconds. What a tick needs for longer than itself is kept for its pool: the session with
-the broker, when each campaign is to be looked at, and what was logged already. It is closed when it has not been used
-for a while, and when the event loop ends.
+A host calls a tick every few seconds. Some state must outlive a tick: the session with the broker, when to look at each
+campaign next, and which problems were logged already. It is closed after a time without use, and when the event loop
+ends.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from rollwave.tasks import end, start
 _log = get_logger("host")
 
 IDLE_SECONDS, IDLE_TICKS = 60.0, 3
-"""Seconds, or tick intervals where those are longer, for which the session is kept after the last tick."""
+"""Seconds, or number of tick intervals if that is longer, for which the session is kept after the last tick."""
 
 CHECK_EVERY_SECONDS = 1.0
-"""Seconds between two checks whether it is still used."""
+"""Seconds between two checks whether the state is still used."""
 
 CLOSING_SECONDS = 15.0
 """Maximum number of seconds to close the session."""
 
 SPARE_CONNECTIONS = 3
-"""Connections that a pool should have beside those that the listener holds. With a single one it works, slowly."""
+"""Number of connections that a pool should have beside those of the listener. With only one it works slowly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a host has given by arguments. ``settings`` None: the environment; ``registry`` None: the default one."""
+    """The arguments of a host. ``settings`` None: the environment; ``registry`` None: the default one."""
 
     settings: Settings | None = None
     registry: CollectorRegistry | None = None
@@ -60,7 +60,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Dispatching:
-    """What ticks with the same settings share."""
+    """The objects that ticks with the same settings share."""
 
     settings: Settings
     command_session: CommandSession
@@ -68,7 +68,7 @@ class Dispatching:
 
 
 class HostPool:
-    """Everything that is kept for one pool."""
+    """The state that is kept for one pool."""
 
     def __init__(
         self, pool: Pool, *, idle_seconds: float = IDLE_SECONDS, check_every_seconds: float = CHECK_EVERY_SECONDS
@@ -79,7 +79,7 @@ class HostPool:
         self.loop = asyncio.get_running_loop()
         self.problems = Problems()
         self.listeners: dict[int, Listener] = {}
-        """By the slots that this process holds or stands by for."""
+        """The listeners by the slot that they hold or stand by for."""
         self.backpressure = Backpressure()
         self._log_once = LogOnce()
         self._dispatching: Dispatching | None = None
@@ -92,7 +92,7 @@ class HostPool:
         self._closing = contextvars.Context().run(start, self._close_when_idle())
 
     async def require_ready(self, given: Given) -> Settings:
-        """See that everything is right that is needed to work: settings, pool, schema. Returns the settings.
+        """Check settings, pool and schema. Returns the settings.
 
         Raises:
             RollwaveError: a setting, the schema or a right is missing or wrong.
@@ -110,10 +110,10 @@ class HostPool:
         return settings
 
     def read_settings(self, given: Given) -> Settings:
-        """The settings, once they are known to be usable.
+        """Read and check the settings.
 
         Raises:
-            ConfigurationError: these are no settings, one cannot be read, or a file that one names cannot be used.
+            ConfigurationError: the argument is no settings object, or a setting or a file that it names cannot be used.
         """
         settings: object = Settings.load() if given.settings is None else given.settings
         if not isinstance(settings, Settings):
@@ -126,10 +126,10 @@ class HostPool:
         return settings
 
     def require_spare_connections(self, settings: Settings) -> None:
-        """See that listeners leave a connection of the pool to all others, the host's own among them.
+        """Check that listeners leave at least one connection of the pool to all other users, such as the host.
 
         Raises:
-            ConfigurationError: each connection of the pool would be a listener's.
+            ConfigurationError: listeners would use every connection of the pool.
         """
         size = getattr(self._unguarded, "get_max_size", lambda: inf)()
         slots = settings.listener_slots
@@ -141,7 +141,7 @@ class HostPool:
             )
 
     async def dispatching(self, settings: Settings) -> Dispatching:
-        """What a tick with these settings works with. The same as before, unless the settings are others."""
+        """The objects for a tick with these settings. They are replaced when the settings change."""
         if self._dispatching is None or settings != self._dispatching.settings:
             await self._close()
             session = CommandSession(self._broker_of(settings), self.problems, self.backpressure)
@@ -155,12 +155,12 @@ class HostPool:
         return self._dispatching.settings if self._dispatching else None
 
     def log_problem(self, part: str, error: Exception) -> None:
-        """Log what ``part`` has met, unless that is logged already. Only a programming error has a traceback."""
+        """Log a problem of ``part`` unless it is logged already. Only a programming error has a traceback."""
         found = explained(error)
         if isinstance(found, SchemaMismatch):
             self._schema_is_current = False
         if isinstance(found, RollwaveError):
-            # What an undecided identity is, its own check has logged.
+            # The identity check has already logged an undecided identity.
             if not isinstance(found, IdentityUndecided) and self.problems.met(part, what(found)):
                 report(_log, "ota_not_ready", found, part=part)
         elif not is_away(error) and self.problems.met(part, type(error).__name__):
@@ -170,17 +170,17 @@ class HostPool:
                 report(_log, "ota_tick_failed", error, part=part)
 
     def log_recovery(self, part: str) -> None:
-        """``part`` has done its work; log that where it could not before."""
+        """Record that ``part`` works. If it did not before, log the recovery."""
         if self.problems.over(part):
             _log.info("ota_ready", part=part)
 
     def note_use(self) -> None:
-        """It is used now, and may be again."""
+        """Record that the state is used now."""
         self._used_at = time.monotonic()
 
     @contextmanager
     def used_by_a_tick(self, *, again: bool) -> Iterator[None]:
-        """For the block it is kept; and then for a while, where the tick may be called ``again``."""
+        """Keep the state during the block, and for a while after it if the tick may be called ``again``."""
         self._users += 1
         try:
             yield
@@ -191,7 +191,7 @@ class HostPool:
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[None]:
-        """For the block it is kept; whoever leaves last closes it, unless ticks are called beside."""
+        """Keep the state during the block. The last user closes it, unless other ticks are called."""
         self._users += 1
         try:
             yield
@@ -203,7 +203,7 @@ class HostPool:
     def _join_registry(self, registry: CollectorRegistry | None) -> None:
         try:
             metrics.join(registry)
-        except ConfigurationError as error:  # nothing else depends on it
+        except ConfigurationError as error:  # nothing else depends on the metrics
             if self._log_once.is_new("registry", str(error)):
                 report(_log, "ota_metrics_not_registered", error)
 
@@ -226,7 +226,7 @@ class HostPool:
 
     @property
     def _seconds_left(self) -> float:
-        """Until it is closed, unless it is used meanwhile."""
+        """Seconds until the state is closed, unless it is used before."""
         interval = self._dispatching.settings.tick_interval if self._dispatching else 0.0
         return self._used_at + max(self._idle_seconds, IDLE_TICKS * interval) - time.monotonic()
 
@@ -238,14 +238,14 @@ class HostPool:
 
 
 host_pools: dict[int, HostPool] = {}
-"""By the ids of their pools: asyncpg's pools cannot be referred to weakly."""
+"""The states by the ``id()`` of their pools, since asyncpg's pools do not support weak references."""
 
 
 def host_pool_of(pool: Pool) -> HostPool:
-    """What is kept for ``pool`` in the running event loop.
+    """The state that is kept for ``pool`` in the running event loop.
 
     Raises:
-        TypeError: ``pool`` is no pool.
+        TypeError: ``pool`` is not a pool.
     """
     if not callable(getattr(pool, "acquire", None)):
         raise TypeError(f"an asyncpg.Pool is wanted, and this is {type(pool).__name__}")

@@ -1,4 +1,4 @@
-"""A worker's loop: it asks what is due, once a second or when it is woken, and looks at each campaign in its time."""
+"""A worker's loop: reads which campaigns are due, once a second and at each wake-up, and looks at them on schedule."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from rollwave.tasks import run_with
 _log = get_logger("tick")
 
 ASK_EVERY_SECONDS = 1.0
-"""Seconds between two questions which campaigns are due, unless the worker is woken."""
+"""Seconds between two queries for due campaigns, if there is no wake-up."""
 
 GIVE_UP_SECONDS = 5.0
-"""Maximum number of seconds for the connection that hears wake-ups to be given up."""
+"""Maximum number of seconds for closing the connection that receives wake-ups."""
 
 CANCEL_AGAIN_SECONDS = 0.5
-"""Seconds after which a loop that has lost its cancellation is cancelled again."""
+"""Seconds after which a task that has lost its cancellation is cancelled again."""
 
 LISTEN_AGAIN_SECONDS = 5.0
-"""Seconds after which wake-ups that were lost are listened to again."""
+"""Seconds before the next try after the connection that receives wake-ups was lost."""
 
 
 class CampaignLoop:
-    """Goes on until stopped; then waits for the campaigns in hand."""
+    """Runs until stopped, then waits for the campaigns in progress."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class CampaignLoop:
         self._settings = settings
         self._stop = stop
         self._wake = asyncio.Event()
-        """There may be something to do: a campaign was moved or is to be looked at again, or a stop is asked for."""
+        """Set if there may be work: a campaign's status was changed, its next look is due, or the worker stops."""
         self._moved = False
-        """A campaign was moved since the database was asked."""
+        """Whether there was a wake-up since the last query for due campaigns."""
         self._log_once = LogOnce()
         self._asked_at = self._tick_logged_at = -inf
         steps = steps_of(settings.tick_interval)
@@ -95,15 +95,15 @@ class CampaignLoop:
     async def _ask(self) -> None:
         self._moved = False
         self._asked_at = now = time.monotonic()
-        # Asked more often than ticked: the log keeps the tick's rhythm.
+        # The query runs more often than the tick. The log has one line per tick.
         quietly = now - self._tick_logged_at < self._settings.tick_interval
         self._tick_logged_at = self._tick_logged_at if quietly else now
         try:
             with trace("tick"):
                 await self._ticker.ask(quietly=quietly)
             self._log_once.clear("tick")
-        except Exception as error:  # noqa: BLE001  whatever it is, the worker goes on and asks again
-            # That it is away, the pool has said.
+        except Exception as error:  # noqa: BLE001  whatever it is, the worker continues and asks again
+            # The pool has logged that the database is unavailable.
             if not is_away(error) and self._log_once.is_new("tick", type(error).__name__):
                 _report(error)
 
@@ -112,7 +112,7 @@ class CampaignLoop:
         self._wake.set()
 
     async def _hear_wake_ups(self) -> None:
-        """Hear when campaigns are moved. Where that fails they are found at the next question."""
+        """Receive wake-ups. Without them, changed campaigns are found at the next query."""
         while True:
             try:
                 async with AsyncExitStack() as stack:

@@ -1,6 +1,6 @@
-"""What `/readyz` says, and what a host says at an address of its own: can this process do its work?
+"""The checks of `/readyz`, also for a host's own health endpoint: whether this process can do its work.
 
-Each check is ``ok``, or what is wrong in a few words that anybody may read.
+Each check is ``ok``, or a short description of the problem without secrets.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ CHECK_SECONDS = 9.0
 """Maximum time for all checks together."""
 
 DATABASE_SECONDS, BROKER_SECONDS = 3.0, 3.0
-"""Maximum time for the database to answer, and for the broker to let us in."""
+"""Maximum time for the database to answer, and for the broker to accept the session."""
 
 
 class Readiness(TypedDict):
-    """``status`` is ``ok`` when every check is, else ``not ready``."""
+    """``status`` is ``ok`` if every check is ``ok``, otherwise ``not ready``."""
 
     status: str
     checks: dict[str, str]
 
 
 async def readiness(pool: Pool, *, settings: Settings | None = None) -> Readiness:
-    """What `/readyz` of ``rollwave worker`` says, for a host. Raises nothing.
+    """The result of `/readyz` of ``rollwave worker``, for a host. Raises no error.
 
-    It may be asked in the process that runs the two coroutines, and in any other: whether reports come in, the
-    database knows.
+    It may be called in the process that runs the two coroutines, and in any other: the database knows whether a
+    listener is subscribed.
 
     Args:
-        settings: in place of the environment. The same as for the two coroutines.
+        settings: used instead of the environment. The same as for the two coroutines.
     """
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return verdict(await _checks(pool, settings))
     except TimeoutError:
         return verdict(too_slow())
-    except Exception as error:  # noqa: BLE001  whoever asks wants an answer
+    except Exception as error:  # noqa: BLE001  the caller needs an answer
         _log.exception("ota_readiness_failed")
         return verdict({"checks": f"failed: {type(error).__name__}; see the log"})
 
@@ -73,7 +73,7 @@ async def _checks(pool: Pool, given: Settings | None) -> dict[str, str]:
 
 
 def verdict(checks: dict[str, str]) -> Readiness:
-    """The answer that these checks make, also as a metric."""
+    """The result of these checks. Also sets the metric."""
     metrics.ready.clear()
     for name, answer in checks.items():
         metrics.ready.labels(name).set(answer == OK)
@@ -81,7 +81,7 @@ def verdict(checks: dict[str, str]) -> Readiness:
 
 
 def too_slow() -> dict[str, str]:
-    """The checks that did not end in time."""
+    """The result for checks that did not end in time."""
     return {"checks": f"no answer within {CHECK_SECONDS:g} s"}
 
 
@@ -105,7 +105,7 @@ async def database(pool: Pool) -> dict[str, str]:
 async def engine(
     pool: Pool, settings: Settings, command_session: CommandSession, listeners: Collection[Listener]
 ) -> dict[str, str]:
-    """Whether commands can go out and reports come in. To stand by for another worker's slot is ok."""
+    """Whether commands can be sent and reports received. Standing by for another worker's slot is ok."""
     return {"broker": await _broker(command_session), "reports": await _reports(pool, settings, listeners)}
 
 
@@ -127,7 +127,7 @@ async def _reports(pool: Pool, settings: Settings, ours: Collection[Listener]) -
     except CONNECTION_TROUBLE as error:
         if not is_away(error):
             return f"cannot be told: {type(error).__name__}"
-        unheard_for = None  # the check of the database says so
+        unheard_for = None  # the check of the database says this
     if unheard_for is not None:
         since = f"for {unheard_for:.0f} s" if isfinite(unheard_for) else "none ever was"
         return f"cannot come in: no listener is subscribed, {since}; nothing is sent"

@@ -1,4 +1,4 @@
-"""Named tasks that live and end together: drained on a signal, stopped with a reason when one of them fails."""
+"""Runs named tasks until a signal, or until one of them fails. Then all of them finish their work and end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rollwave.tasks import end, failure_of
 _log = get_logger("supervisor")
 
 DRAIN_SECONDS = 20.0
-"""Seconds that tasks get to finish what they have in hand; what is left then is cancelled."""
+"""Seconds in which tasks finish their work at a stop. After that they are cancelled."""
 
 CANCELLED_SECONDS = 8.0
-"""Seconds for what is cancelled to end. What is left then ends with the process."""
+"""Seconds for cancelled tasks to end. After that they end with the process."""
 
 Work = Callable[[asyncio.Event], Coroutine[object, object, None]]
-"""A task: it runs until the event is set, then finishes what it has in hand and returns."""
+"""A task: it runs until the event is set, then finishes its work and returns."""
 
 
 class Supervisor:
@@ -34,10 +34,10 @@ class Supervisor:
         self._works[name] = work
 
     async def run(self) -> None:
-        """Run every task to a clean end.
+        """Run all tasks until a stop, then wait until they have finished their work.
 
         Raises:
-            RollwaveError: a task failed or ended before it was asked to; the others were drained first.
+            RollwaveError: a task failed, or ended before the stop. The others have finished their work.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""One pass over every campaign that needs the engine, or over those whose time has come."""
+"""Works on the campaigns that are due: all of them in one pass, or each when its schedule says so."""
 
 from __future__ import annotations
 
@@ -32,29 +32,32 @@ from rollwave.store.outage import is_away
 _log = get_logger("tick")
 
 LONGEST_REST_SECONDS = 10.0
-"""Seconds for which a campaign is not looked at, at most."""
+"""Maximum number of seconds between two looks at a campaign."""
 
 MAX_CAMPAIGNS_IN_PARALLEL = 4
-"""Campaigns worked on at the same time, each with at most three connections of the pool."""
+"""Maximum number of campaigns worked on in parallel. Each uses at most three connections of the pool."""
 
 MAX_RECONCILED_IN_PARALLEL = 2
-"""Campaigns reconciled at the same time."""
+"""Maximum number of campaigns reconciled in parallel."""
 
 RECONCILED = frozenset({CampaignStatus.RUNNING, CampaignStatus.PAUSED, CampaignStatus.ABORTED})
 
 
 class Schedule:
-    """Knows what was due when the database was last asked. Times are seconds of whatever clock the caller keeps to."""
+    """When to look at each campaign next: immediately if it is new or has changed, otherwise when its last look said.
+
+    Times are seconds of a clock of the caller's choice.
+    """
 
     def __init__(self) -> None:
         self._due: dict[CampaignRef, CampaignRef] = {}
         self._at: dict[CampaignRef, float] = {}
         self._in_hand: set[CampaignRef] = set()
         self._queue: list[tuple[float, CampaignRef]] = []
-        """A heap. What no longer agrees with ``_at``, or is in hand, is passed over."""
+        """A heap. Entries that differ from ``_at``, or whose campaign is in progress, are ignored."""
 
     def update(self, due: Sequence[CampaignRef]) -> None:
-        """What is due now. Whatever is new here, or in another state than it was, is to be looked at at once."""
+        """Replace the due campaigns. New ones, and those whose status changed, are looked at immediately."""
         before, self._due = self._due, {ref: ref for ref in due}
         self._at = {ref: at for ref, at in self._at.items() if ref in self._due}
         for ref in due:
@@ -62,11 +65,11 @@ class Schedule:
                 self._put(ref, -inf)
 
     def all(self) -> list[CampaignRef]:
-        """All that is due."""
+        """All due campaigns."""
         return list(self._due.values())
 
     def ready(self, now: float) -> list[CampaignRef]:
-        """What is to be looked at by ``now``, once: it is to begin, and to come again."""
+        """The campaigns to look at by ``now``. Each is returned once, until :meth:`again` schedules it."""
         found = []
         while self.next_at <= now:
             _, ref = heappop(self._queue)
@@ -75,19 +78,19 @@ class Schedule:
         return found
 
     def begin(self, ref: CampaignRef) -> None:
-        """It is being looked at, and not ready before it has been."""
+        """Record that work on the campaign begins. It is not ready before the work has ended."""
         self._in_hand.add(ref)
         self._at.pop(ref, None)
 
     def again(self, ref: CampaignRef, at: float) -> None:
-        """It is to be looked at again, unless something has called for that sooner."""
+        """Set the time of the next look, unless an earlier one is already set."""
         self._in_hand.discard(ref)
         if ref in self._due:
             self._put(ref, min(at, self._at.get(ref, inf)))
 
     @property
     def next_at(self) -> float:
-        """When the next look is due; infinite: there is nothing to look at."""
+        """Time of the next look at any campaign; infinite: there is none."""
         while self._queue:
             at, ref = self._queue[0]
             if self._at.get(ref) == at and ref not in self._in_hand:
@@ -102,7 +105,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """How long one campaign is worked on before others, how many at once, and devices skipped per transaction."""
+    """Seconds for one campaign before others get their turn, number in parallel, devices skipped per transaction."""
 
     seconds: float = TURN_SECONDS
     in_parallel: int = MAX_CAMPAIGNS_IN_PARALLEL
@@ -113,7 +116,7 @@ TURNS = Turns()
 
 
 class Ticker:
-    """Looks after every campaign that is due and sends for it. One campaign's error or delay never stops another's."""
+    """Looks after every due campaign and sends its commands. An error or delay of one campaign never stops another."""
 
     def __init__(
         self,
@@ -130,9 +133,9 @@ class Ticker:
         """Work for all campaigns of a database.
 
         Args:
-            stopping: whether to begin nothing more.
-            on_scheduled: called when a campaign has been worked on, and it is known when it is to be looked at again.
-            steps: parts in which a tick's devices go out, one after the other; 1: all at once.
+            stopping: whether the worker stops; then no more work begins.
+            on_scheduled: called when work on a campaign has ended and its next look is scheduled.
+            steps: number of parts in which a tick's devices are sent to, one after the other; 1: all at once.
         """
         self._pool = pool
         self._turns = turns
@@ -149,11 +152,11 @@ class Ticker:
         self._schedule = Schedule()
         self._work = KeyedTasks(self._work_on, in_parallel=turns.in_parallel)
         self._reconciling = KeyedTasks(self._reconcile, in_parallel=MAX_RECONCILED_IN_PARALLEL)
-        """Beside everything else: of a very large campaign it takes seconds."""
+        """Reconciliations run beside everything else: for a very large campaign one takes seconds."""
         self._reconciled_again_at: dict[CampaignRef, float] = {}
 
     async def tick(self, *, quietly: bool = False) -> float:
-        """One pass over every due campaign. Returns the seconds until one of them wants another look."""
+        """Look at every due campaign once. Returns the seconds until the next look at one of them."""
         with trace("tick"):
             await self.ask(quietly=quietly)
             self._begin(self._schedule.all())
@@ -162,7 +165,7 @@ class Ticker:
         return self.wait
 
     async def ask(self, *, quietly: bool = False) -> None:
-        """Ask the database what is due; :meth:`look` goes by that."""
+        """Read the due campaigns from the database, for :meth:`look`."""
         await reach(Failpoint.ASKING_WHAT_IS_DUE)
         due = await campaigns.due(self._pool) if await identity.may_work(self._pool) else []
         by_status = Counter(each.status for each in due)
@@ -175,21 +178,21 @@ class Ticker:
         self._reconciled_again_at = {ref: at for ref, at in self._reconciled_again_at.items() if ref in names}
 
     def look(self) -> None:
-        """Begin with the campaigns whose time has come; those still in hand are left be."""
+        """Begin work on the campaigns that are ready and not in progress."""
         self._begin(self._schedule.ready(time.monotonic()))
 
     @property
     def wait(self) -> float:
-        """Seconds until the next campaign wants a look; infinite: none does."""
+        """Seconds until the next look at a campaign; infinite: there is none."""
         return max(0.0, self._schedule.next_at - time.monotonic())
 
     async def drain(self) -> None:
-        """Wait for the campaigns in hand; what is being compared is left."""
+        """Wait for the campaigns in progress, but not for reconciliations."""
         await self._work.drain()
         await self._reconciling.cancel()
 
     async def cancel(self) -> None:
-        """Leave the campaigns in hand; what was claimed for them goes again when its lease ends."""
+        """Cancel the work in progress. Claimed devices are sent to again when their lease ends."""
         try:
             await self._work.cancel()
         finally:
@@ -202,8 +205,8 @@ class Ticker:
                 self._work.start(ref)
 
     async def _work_on(self, ref: CampaignRef) -> None:
-        """Turn after turn while there is more to do, for an interval at most; then have it looked at again."""
-        # Not all of them again at the same moment: spread, so that reports are not held up meanwhile.
+        """Work on a campaign, turn after turn while there is more to do, for at most one interval. Then schedule it."""
+        # Spread the next looks over time, so that they do not delay reports.
         wait = self._interval * random.uniform(0.5, 1.0)  # noqa: S311  spreads load only
         wanted_in, ends = 0.0, time.monotonic() + self._interval
         try:
@@ -223,7 +226,7 @@ class Ticker:
         return await skip_rest(self._pool, ref, turn_seconds=turns.seconds, per_batch=turns.skipped_per_batch)
 
     async def _do(self, ref: CampaignRef) -> float:
-        """What the campaign needs now, for a turn. Returns the seconds until it wants to be looked at again."""
+        """Do what the campaign needs now, for one turn. Returns the seconds until its next look."""
         try:
             if ref.status is CampaignStatus.ABORTED and not await self._skip_rest(ref):
                 return 0.0
@@ -254,7 +257,7 @@ class Ticker:
             self._reconciled_again_at[ref] = time.monotonic() + wait
 
     def _log_failure(self, event: str, ref: CampaignRef, error: Exception) -> None:
-        """Once for each campaign and kind of error, until it goes well. That the database is away, the pool says."""
+        """Log an error once for each campaign and kind, until its work succeeds. The pool logs database outages."""
         key = (event, ref.tenant_id, ref.campaign_id)
         if not is_away(error) and self._log_once.is_new(key, type(error).__name__):
             _log.exception(event, campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)

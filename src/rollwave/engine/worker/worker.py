@@ -1,4 +1,4 @@
-"""What every worker process runs: ticks, and a listener for each slot. Any number of workers may run at once."""
+"""The work of a worker process: a loop that works on campaigns, and a listener for each slot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rollwave.store.guarded_pool import guarded
 
 
 class Worker:
-    """Adds its tasks to a supervisor, and tells whether it can do its work."""
+    """Adds its tasks to a supervisor, and reports whether it can do its work."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool = guarded(pool)
@@ -34,13 +34,13 @@ class Worker:
         self._listeners = [self._listener(slot) for slot in range(settings.listener_slots)]
 
     def join(self, supervisor: Supervisor) -> None:
-        """Have the supervisor run this worker."""
+        """Add this worker's tasks to the supervisor."""
         supervisor.add("dispatcher", self._dispatch)
         for slot in range(self._settings.listener_slots):
             supervisor.add(f"listener {slot}", partial(self._listen, slot))
 
     async def readiness(self) -> dict[str, str]:
-        """``broker`` and ``reports``: ``ok``, or what is wrong."""
+        """The checks ``broker`` and ``reports``: ``ok``, or the problem."""
         return await readiness.engine(self._pool, self._settings, self._command_session, self._listeners)
 
     def _listener(self, slot: int) -> Listener:
@@ -50,7 +50,7 @@ class Worker:
 
     async def _listen(self, slot: int, stop: asyncio.Event) -> None:
         async def listen(life: Life) -> None:
-            # Another one each time: one that was left behind may still hold what it shares with nobody.
+            # Each start gets a new listener, since a stuck one may still use its own objects.
             self._listeners[slot] = self._listener(slot)
             await self._listeners[slot].run(stop, life)
 
@@ -69,9 +69,9 @@ def make_listener(
     backpressure: Backpressure | None = None,
     problems: Problems | None = None,
 ) -> Listener:
-    """A listener for the slot. Its reports set campaigns going, and answer devices that ask for their command.
+    """Make a listener for the slot. It looks after campaigns that its reports settle, and answers devices' questions.
 
-    ``problems``: of the process, where other parts meet the same ones.
+    ``problems``: shared by the process, since other parts meet the same problems.
 
     Raises:
         ConfigurationError: a setting cannot be used.
@@ -81,7 +81,7 @@ def make_listener(
     settled = SettledCampaigns(pool, settings)
 
     async def beside() -> None:
-        """Answer devices, and look after settled campaigns, until cancelled."""
+        """Answer devices' questions, and look after settled campaigns, until cancelled."""
         async with settled.accepted():
             await resender.run()
 

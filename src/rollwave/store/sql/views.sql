@@ -109,17 +109,33 @@ LIMIT $4;
 
 -- name: claimed_and_pending
 -- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
-SELECT pending, unacknowledged, refused_for, held, count(*)::int AS devices, min(due_in)::float8 AS due_in
+-- again: a claim takes these devices before those never sent to ("claim" in executions.sql). goes: with the first $6 tokens.
+-- $4: the pattern of ids that cannot be addressed. $5: the device timeout in seconds, including all suspensions of the campaign.
+SELECT pending, unacknowledged, refused_for, addressable, held, again, goes, count(*)::int AS devices,
+       min(due_in)::float8 AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt -- of the device that is due first
 FROM (
-    SELECT status = 'PENDING' AS pending, attempt > sent_attempt AS unacknowledged, refused_for,
-           COALESCE(due_at > statement_timestamp(), false) AS held,
-           EXTRACT(epoch FROM due_at - statement_timestamp()) AS due_in
-    FROM ota_device_status
-    WHERE tenant_id = $1 AND campaign_id = $2::bigint
-      AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-    ORDER BY due_at NULLS FIRST
-    LIMIT $3) AS open
-GROUP BY pending, unacknowledged, refused_for, held;
+    SELECT *, again AND row_number() OVER (PARTITION BY again ORDER BY due_in, place) <= $6 AS goes
+    FROM (
+        SELECT status = 'PENDING' AS pending, attempt, attempt > sent_attempt AS unacknowledged, refused_for, addressable,
+               COALESCE(due_at > statement_timestamp(), false) AS held,
+               EXTRACT(epoch FROM due_at - statement_timestamp()) AS due_in, place,
+               addressable
+               AND CASE WHEN status = 'PENDING' THEN COALESCE(due_at <= statement_timestamp(), true)
+                        ELSE COALESCE(due_at <= statement_timestamp(), false) AND completed_at IS NULL
+                             AND (attempt > sent_attempt
+                                  OR failed_attempt = attempt
+                                     AND COALESCE(started_at + make_interval(secs => $5 - suspended_before)
+                                                  > statement_timestamp(), true)) END AS again
+        FROM (
+            SELECT *, ctid AS place, device_id COLLATE "C" !~ $4 AND length(device_id) <= 128 AS addressable
+            FROM ota_device_status
+            WHERE tenant_id = $1 AND campaign_id = $2::bigint
+              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+            ORDER BY due_at NULLS FIRST
+            LIMIT $3) AS open
+    ) AS judged
+) AS placed
+GROUP BY pending, unacknowledged, refused_for, addressable, held, again, goes;
 
 -- name: device
 -- One device of a campaign, with the facts that a claim uses ("claim" in executions.sql), and the number of devices that a
@@ -149,11 +165,12 @@ CROSS JOIN LATERAL (
           AND o.device_id <> d.device_id
           -- Devices set back by hand (due_at NULL) follow those that are due again, and precede those never sent to.
           AND (d.status = 'PENDING' AND d.attempt = 0
-               OR (COALESCE(o.due_at, 'infinity'), o.device_id) < (COALESCE(d.due_at, 'infinity'), d.device_id)))::int AS again
+               OR (COALESCE(o.due_at, 'infinity'), o.place) < (COALESCE(d.due_at, 'infinity'), d.ctid)))::int AS again
     FROM (
         SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
                suspended_before,
-               -- Of devices that are due too, those after this one are not counted, nor do they exhaust $6.
+               ctid AS place, -- the index orders devices that are due at the same moment by it
+               -- Devices that are due after this one are not counted against $6.
                COALESCE(due_at <= LEAST(statement_timestamp(), CASE WHEN d.attempt > 0 THEN d.due_at END), true) AS due
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2::bigint
