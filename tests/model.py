@@ -336,7 +336,7 @@ class Model:
             self.active_at = self.now
 
     def conduct(self, *, winds_down: bool = True) -> None:
-        """Look after the campaign: deadlines, gates, completion, and if it ``winds_down`` the end of an aborted one."""
+        """Look after the campaign: deadlines, gates, completion and, if it ``winds_down``, the end after an abort."""
         if self.status in ("RUNNING", "PAUSED"):
             deadlines_run = self._deadlines_run()
             ended = self._adopt()

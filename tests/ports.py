@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 FIRST, EACH = 20_000, 1_500
-"""Ports below the range that the system assigns, with so many for each test process."""
+"""Ports below the range that the system assigns, and the number for each test process."""
 
 _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 _first = FIRST + EACH * _process

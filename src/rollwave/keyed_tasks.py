@@ -1,4 +1,4 @@
-"""One task for each key that there is work for: never two for the same key, and few of them working in parallel."""
+"""Runs one task per key: never two for the same key, and a limited number in parallel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _log = get_logger("worker")
 Key = TypeVar("Key", bound=Hashable)
 
 CANCEL_AGAIN_SECONDS = 1.0
-"""Seconds after which what is still being tidied up is cancelled too."""
+"""Seconds after which clean-up work that still runs is cancelled too."""
 
 CANCELLED_SECONDS = 15.0
-"""Maximum number of seconds for cancelled work to end. After that it is left behind."""
+"""Maximum number of seconds for cancelled work to end. After that, it is no longer waited for."""
 
 
 class KeyedTasks(Generic[Key]):
-    """Does ``work`` for keys, as a task of each key's own.
+    """Does ``work`` for keys, each in its own task.
 
     The work takes a ``turn`` for each part of it, and of all tasks only ``in_parallel`` have one at the same time. It
     handles its own errors: one that it lets out is logged, and ends it.
@@ -52,7 +52,7 @@ class KeyedTasks(Generic[Key]):
 
     @asynccontextmanager
     async def turn(self, key: Key) -> AsyncIterator[None]:
-        """Wait for a turn, and have it for the block. Whoever asks from now on asks for another."""
+        """Wait for a turn, which lasts for the block. A repetition requested after its begin gets another turn."""
         async with self._turns:
             self._asked_again.discard(key)
             yield
@@ -63,7 +63,7 @@ class KeyedTasks(Generic[Key]):
             await asyncio.wait(running)
 
     async def cancel(self, within: float = CANCELLED_SECONDS) -> None:
-        """End every task. Waits for that, for ``within`` seconds at most."""
+        """Cancel every task, and wait for up to ``within`` seconds until they have ended."""
         self._asked_again.clear()
         for task in await end(*self._running, within=within, cancel_again=CANCEL_AGAIN_SECONDS):
             _log.error("ota_task_stuck", task=task.get_name(), work=repr(task.get_coro()))

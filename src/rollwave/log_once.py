@@ -51,9 +51,9 @@ class Problems:
 
 
 def tell(problems: Problems, part: str, event: str, error: RollwaveError, **fields: Any) -> None:
-    """Log ``event``: as an error with its hint, or as a warning without where another part has given that hint already.
+    """Log ``event``: as an error with its hint, or as a warning without hint if another part has given it already.
 
-    To be called when ``part`` meets the problem for the first time; it says ``problems.over`` when it is over.
+    Call this when ``part`` meets the problem for the first time, and ``problems.over`` when the problem is over.
     """
     if problems.met(part, what(error)):
         report(_log, event, error, **fields)

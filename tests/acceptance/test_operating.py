@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -64,6 +65,31 @@ async def test_a_campaign_on_a_group_imported_from_a_file_completes(north: Insta
     assert "it runs the firmware" in explained
     assert north.do("campaign", "waiting", "1").splitlines() == ["No device is PENDING."]
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
+
+
+async def test_waiting_and_explain_say_which_gate_devices_wait_for_and_until_when(
+    database: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    async with installed(database, broker.url, tmp_path / "serve.log", tick=60) as north:
+        prepared(north, tmp_path, 6)
+        north.do("campaign", "create", "spring", "--firmware", "2.0", "--group", "all", "--rate", "2")
+        heading, waiting = north.do("campaign", "waiting", "1").splitlines()
+        assert heading.split() == ["WAIT", "FOR", "DEVICES", "UNTIL", "WHY"]
+        assert re.fullmatch(r"status +6 +the campaign has not been started *", waiting)
+        north.do("campaign", "start", "1")
+        await eventually(lambda: psql(database, "SELECT sent FROM ota_campaigns") == "2", what="two devices sent to")
+        _, waiting = north.do("campaign", "waiting", "1").splitlines()
+        at = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d"
+        used_up = "2 devices may be claimed in 60 s, and 2 have been in this interval"
+        assert re.fullmatch(rf"pace +4 +{at} +{used_up} *", waiting)
+        verdict, heading, *checks = north.do("campaign", "explain", "1", "dev-6").splitlines()
+        assert re.fullmatch(rf"dev-6 is PENDING, and may be sent to at {at} at the earliest", verdict)
+        assert heading.split() == ["GATE", "STATE", "UNTIL", "WHY"]
+        gates = ["status", "targeting", "listener", "wave", "in_flight", "pace"]
+        assert [(check.split()[0], check.split()[1]) for check in checks if not check.startswith("20")] == [
+            (gate, "closed" if gate == "pace" else "open") for gate in gates
+        ]
+        assert re.fullmatch(rf"pace +closed +{at} +{used_up}; 3 devices go before it *", checks[5])
 
 
 async def test_create_waits_for_targeting_of_a_large_group_up_to_its_timeout(

@@ -36,13 +36,13 @@ PAUSES = {Failpoint.CLAIMED, Failpoint.PUBLISHING}
 IN_A_TRANSACTION = (Failpoint.CLAIM_WRITTEN, Failpoint.MARK_WRITTEN)
 MOMENTS = [*IN_A_TRANSACTION, Failpoint.CLAIMED, Failpoint.PUBLISHING, Failpoint.PUBLISHED, Failpoint.MARKED]
 TIMES_REACHED = 8
-"""Two workers that send all commands of a campaign reach each of the moments more often."""
+"""Less than the number of times that two workers reach each moment while they send all commands of a campaign."""
 
 
 class Moment:
-    """A random moment while a campaign is sent. The worker that reaches it waits there for the stop.
+    """A random moment while a campaign is sent. A worker that reaches it waits there for the stop.
 
-    It does not wait in a transaction, whose locks would hold up the stop. At other moments workers sleep for a random
+    It does not wait in a transaction, whose locks would delay the stop. At other moments workers sleep for a random
     time.
     """
 

@@ -123,7 +123,7 @@ async def started_at(root: Connection) -> dict[str, object]:
     return {row["device_id"]: row["started_at"] for row in await root.fetch(sql, RUNNING)}
 
 
-async def test_the_whole_time_of_an_adopted_device_begins_at_adoption(root: Connection, pool: Pool) -> None:
+async def test_the_device_timeout_of_an_adopted_device_begins_at_adoption(root: Connection, pool: Pool) -> None:
     await look(pool)
     for device in LEFT_IN_PROGRESS:
         row = await device_row(root, RUNNING, device)
@@ -363,7 +363,7 @@ async def overwritten_by_the_old_worker(root: Connection, device: str, *, due_at
 
 
 @pytest.mark.parametrize("due_at", ["NULL", "now() - interval '1 hour'"])
-async def test_a_host_that_goes_on_overwriting_fails_nobody(root: Connection, pool: Pool, due_at: str) -> None:
+async def test_a_host_that_keeps_overwriting_rows_fails_no_device(root: Connection, pool: Pool, due_at: str) -> None:
     await look(pool)
     await root.execute(
         "UPDATE rollwave_listener_slots SET listening_since = now() - interval '1 day',"

@@ -332,7 +332,7 @@ async def test_a_device_is_explained_gate_by_gate(north: httpx2.AsyncClient) -> 
     assert checks[0].keys() == {"gate", "open", "until", "text", "detail"}
 
 
-async def test_nobody_is_told_why_the_devices_of_another_wait(north: httpx2.AsyncClient, pool: Pool) -> None:
+async def test_another_tenants_waiting_devices_are_not_found(north: httpx2.AsyncClient, pool: Pool) -> None:
     path = await create_campaign(north)
     async with calling(pool, "south") as south:
         assert_problem(await south.get(f"{path}/waiting"), 404, "not-found")

@@ -43,7 +43,7 @@ async def test_devices_are_listed_by_type_in_pages(north: httpx2.AsyncClient) ->
     assert ([row["device_id"] for row in rest["devices"]], rest["next_cursor"]) == (["a2"], None)
 
 
-async def test_a_group_is_put_together_with_what_is_known_of_its_devices(north: httpx2.AsyncClient) -> None:
+async def test_setting_a_group_registers_its_devices_with_types_and_attributes(north: httpx2.AsyncClient) -> None:
     await north.put("/devices/a", json={"device_type": "sensor", "attributes": {"site": "south"}})
     registered = [
         {"device_id": "b", "device_type": "gateway", "attributes": {"site": "south"}},

@@ -66,7 +66,7 @@ async def test_a_canary_too_small_to_be_judged_at_each_report_is_judged_at_its_g
 async def test_a_report_pauses_its_campaign_if_the_guardrail_cannot_be_read(
     pool: Pool, host: Connection, tenants: int
 ) -> None:
-    """Reports of several tenants are written in one transaction. It judges no guardrail of which it is unsure."""
+    """Reports of several tenants are written in one transaction."""
     names = ["north", "south", "west"][:tenants]
     ids = {tenant: await insert_campaign(host, 4, tenant=tenant) for tenant in names}
     for campaign in ids.values():
@@ -77,25 +77,32 @@ async def test_a_report_pauses_its_campaign_if_the_guardrail_cannot_be_read(
     assert found == [("PAUSED", 1, 0), ("RUNNING", 1, 0), ("RUNNING", 1, 0)][:tenants]
 
 
+@pytest.mark.parametrize("tenants", [1, 2])
 async def test_an_abort_is_logged_once_it_is_committed(
-    pool: Pool, host: Connection, caplog: pytest.LogCaptureFixture
+    pool: Pool, host: Connection, caplog: pytest.LogCaptureFixture, tenants: int
 ) -> None:
-    """The first transaction fails before its commit, and is tried again."""
-    campaign = await insert_campaign(host, 10)
-    await mark_sent(host, campaign, ["dev-1"])
+    """The first transaction fails before its commit, and the reports are written again."""
+    names = ["north", "south"][:tenants]
+    ids = {tenant: await insert_campaign(host, 10, tenant=tenant, abort_min_completed=2) for tenant in names}
+
+    async def report(device: str, status: str) -> None:
+        await ingest(pool, [incoming_report(device, ids[tenant], status, tenant=tenant) for tenant in names])
 
     async def fail_once(point: failpoints.Failpoint) -> None:
         if point is failpoints.Failpoint.REPORTS_WRITTEN:
             failpoints.arm(None)
             raise LookupError
 
+    for campaign in ids.values():
+        await mark_sent(host, campaign, ["dev-1", "dev-2"])
+    await report("dev-1", "FAILED")
     failpoints.arm(fail_once)
     try:
-        await ingest(pool, [incoming_report("dev-1", campaign, "FAILED")])
+        await report("dev-2", "SUCCESS")
     finally:
         failpoints.arm(None)
-    assert await campaign_row(host, campaign) == ("ABORTED", 0, 1)
-    assert [record.message for record in our_records(caplog)].count("ota_campaign_auto_abort") == 1
+    assert [await campaign_row(host, ids[tenant], tenant) for tenant in names] == [("ABORTED", 1, 1)] * tenants
+    assert [record.message for record in our_records(caplog)].count("ota_campaign_auto_abort") == tenants
 
 
 async def test_reports_of_a_device_are_applied_in_order_of_arrival(pool: Pool, host: Connection) -> None:

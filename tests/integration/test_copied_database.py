@@ -41,7 +41,7 @@ LOST = "ota_status_listener_disconnected"
 
 @asynccontextmanager
 async def copy_of(database: str) -> AsyncIterator[str]:
-    """Copy the database in the same PostgreSQL. Returns the copy's URL. Nobody may be connected to ``database``."""
+    """Copy the database in the same PostgreSQL. Returns the copy's URL. ``database`` may have no other connection."""
     name = psql(database, "SELECT current_database()")
     server = database.replace(f"/{name}?", "/postgres?")
     psql(server, f"CREATE DATABASE {name}_copy TEMPLATE {name}")

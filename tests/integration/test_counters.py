@@ -195,6 +195,19 @@ async def test_waves_are_planned_from_the_existing_rows(first: str, pool: Pool, 
     assert [each["up_to"] for each in waves] == [3, None]
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [{"targeted_devices": 1}, {"status": "ABORTED"}, {"status": "COMPLETED"}],
+    ids=["being targeted", "aborted", "completed"],
+)
+async def test_no_wave_is_planned_before_targeting_has_ended_or_after_the_campaign_has(
+    columns: dict[str, Any], pool: Pool, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, 3, **columns)
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    assert await host.fetchval("SELECT count(*) FROM ota_campaign_waves") == 0
+
+
 async def waits_for_a_lock(host: Connection) -> bool:
     waits: bool = await host.fetchval(
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())"
@@ -202,7 +215,7 @@ async def waits_for_a_lock(host: Connection) -> bool:
     return waits
 
 
-async def test_of_two_workers_that_find_one_difference_one_repairs_it(pool: Pool, host: Connection) -> None:
+async def test_two_workers_that_find_the_same_difference_repair_it_once(pool: Pool, host: Connection) -> None:
     campaign = await insert_campaign(host, 4)
     await counted_as(host, pending=1)
     async with tenant_transaction(pool, "north") as connection:

@@ -96,7 +96,7 @@ async def test_deleting_a_hosts_tenant_deletes_all_its_rows(host: Host, who: str
         assert await access.verify(pool, others_key)
 
 
-async def test_a_key_that_outlives_its_tenant_opens_nothing(host: Host) -> None:
+async def test_a_key_of_a_deleted_tenant_is_refused(host: Host) -> None:
     """As if rows were deleted with triggers off, by a restore or by replication."""
     async with connect(host.root) as root, create_pool(host.service) as pool:
         key = await work_for(pool, "north", RUNNING)

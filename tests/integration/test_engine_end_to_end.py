@@ -95,7 +95,7 @@ async def devices(broker: EmbeddedBroker, answer: dict[str, list[str]] | list[st
             yield received
         finally:
             if playing.done():
-                playing.result()  # If nobody answered, a lost session is the cause.
+                playing.result()  # If no device answered, a lost session is the cause.
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
 

@@ -101,7 +101,7 @@ class _GivenUp(Exception):
     pass
 
 
-async def test_a_long_transaction_that_writes_no_event_holds_nothing_back(
+async def test_a_long_transaction_that_writes_no_event_delays_no_reader(
     pool: Pool, host: Host, two_campaigns: tuple[int, int]
 ) -> None:
     async with host.transaction():

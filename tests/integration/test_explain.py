@@ -1,4 +1,4 @@
-"""A claim takes exactly the devices that *explain* says may go now. For every other device, a gate is named (G25)."""
+"""A claim takes exactly the devices that *explain* allows. For every other device, *explain* names a gate (G25)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.admission import Waiting
 from rollwave.domain.policy.gates import GateName
-from rollwave.engine.explain import explain_device, waiting_devices
+from rollwave.engine.explain import Explanation, explain_device, waiting_devices
 from rollwave.engine.timing import steps_of
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.errors import NotFound
@@ -84,7 +84,20 @@ async def reasons(pool: Pool, host: Connection, campaign: CampaignId) -> dict[Ga
     assert counted == Counter(first_closed)
     may_go_now = [found for found in explained.values() if found.may_go_now and found.status is ExecutionStatus.PENDING]
     assert sum(_may_go_now(each) for each in waiting.waiting) == len(may_go_now)
+    for each in waiting.waiting:
+        opens = [_opens_in(each.verdict.gate, found, waiting.as_of) for found in explained.values()]
+        if each.verdict.until is not None:
+            until = (each.verdict.until - waiting.as_of).total_seconds()
+            assert until == pytest.approx(min(filter(None, opens)), abs=1.0)
     return counted
+
+
+def _opens_in(gate: GateName, found: Explanation, now: datetime) -> float | None:
+    """Seconds until the gate opens to a PENDING device, where it is the first that is closed to it."""
+    first = next((check for check in found.checks if not check.open), None)
+    if found.status is not ExecutionStatus.PENDING or first is None or first.gate is not gate or first.until is None:
+        return None
+    return (first.until - now).total_seconds()
 
 
 def _may_go_now(waiting: Waiting) -> int:
@@ -139,7 +152,7 @@ async def test_devices_of_an_uncounted_campaign_wait_for_the_count(pool: Pool, h
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_cap_and_a_pace_let_some_go_and_name_what_the_rest_wait_for(pool: Pool, host: Connection) -> None:
+async def test_a_cap_and_a_pace_name_the_gate_of_each_device_that_may_not_go(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, max_in_flight=4, rollout_rate=10)
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.PACE: 4}
     assert await reasons(pool, host, campaign) == {GateName.IN_FLIGHT: 11, GateName.LEASE: 4}
@@ -195,7 +208,7 @@ async def test_a_device_between_two_attempts_waits_for_its_delay_and_then_for_it
 
 @pytest.mark.parametrize("due_at", ["now()", "NULL"])
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
+async def test_devices_due_at_the_same_moment_are_claimed_in_the_order_of_explain(
     pool: Pool, host: Connection, due_at: str
 ) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=3)
@@ -206,9 +219,7 @@ async def test_devices_due_at_the_same_moment_go_in_the_order_that_explain_says(
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_devices_that_may_go_now_are_counted_without_those_that_retries_go_before(
-    pool: Pool, host: Connection
-) -> None:
+async def test_devices_behind_retries_are_not_counted_as_going_now(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host, rollout_rate=3)
     await host.execute(
         "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1, failed_attempt = 1,"
@@ -268,7 +279,7 @@ async def test_waiting_names_the_attempt_of_the_device_that_is_due_first(pool: P
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_claimed_device_that_cannot_be_addressed_waits_for_no_turn(pool: Pool, host: Connection) -> None:
+async def test_a_claimed_device_that_cannot_be_addressed_is_not_in_the_queue(pool: Pool, host: Connection) -> None:
     campaign = await counted_campaign(pool, host)
     await host.execute(
         "UPDATE ota_device_status SET device_id = 'a/b', attempt = 1, due_at = now() WHERE device_id = 'dev-1'"
@@ -317,20 +328,67 @@ def any_row(dice: random.Random, device: str) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("seed", range(20))
-async def test_explain_and_a_claim_agree_about_devices_in_any_state(pool: Pool, host: Connection, seed: int) -> None:
+CHANGE_DEVICE = """
+    UPDATE ota_device_status
+    SET status = $2, attempt = $3, sent_attempt = $4, failed_attempt = $5, refused_for = $9,
+        due_at = now() + make_interval(secs => $6), started_at = now() - make_interval(secs => $7),
+        completed_at = CASE WHEN $8 THEN now() END
+    WHERE device_id = $1
+"""
+CHANGE_CAMPAIGN = """
+    UPDATE ota_campaigns
+    SET rollout_rate = $1, max_in_flight = $2, pace_opened_at = now() - make_interval(secs => $3), pace_used = $4,
+        rollout_strategy = $5, wave = $6, device_timeout = $7, suspended_for = $8, active_at = now(),
+        targeted_devices = $9
+"""
+
+
+async def change_campaign(host: Connection, dice: random.Random) -> None:
+    """Put the campaign into a state that it may be in between two claims, and a listener there or not."""
+    canary = dice.random() < 0.5
+    await host.execute(
+        CHANGE_CAMPAIGN,
+        dice.choice([1, 2, 3, 5, 8, 20, 120, 300]),
+        dice.choice([None, None, 3, 8, 20]),
+        dice.choice([None, None, 0.1, 3.0, 8.0, 11.0, -3.0, -12.0]),
+        dice.randint(0, 25),
+        "canary" if canary else "linear",
+        int(canary and dice.random() < 0.3),
+        dice.choice([None, 100]),
+        dice.choice([0.0, 0.0, 50.0]),
+        dice.choice([None] * 20 + [3]),
+    )
+    await host.execute(
+        "UPDATE ota_campaign_waves SET up_to = $1 WHERE number = 0", dice.randint(1, len(DEVICES)) if canary else None
+    )
+    if dice.random() < 0.7:
+        await host.execute("UPDATE ota_campaigns SET sent = (SELECT count(*) FROM ota_device_status WHERE attempt > 0)")
+    await host.execute(
+        "UPDATE rollwave_listener_slots SET subscribed_at = CASE WHEN $1 THEN now() END,"
+        " alive_at = CASE WHEN $1 THEN now() ELSE '-infinity' END",
+        dice.random() < 0.95,
+    )
+    await host.execute("UPDATE ota_campaigns SET status = $1", dice.choice(["RUNNING"] * 15 + ["PAUSED", "ABORTED"]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_explain_waiting_and_a_claim_agree_about_devices_and_campaigns_in_any_state(
+    pool: Pool, host: Connection, seed: int
+) -> None:
     dice = random.Random(seed)
-    async with subscribed_listener(pool):
-        campaign = await counted_campaign(
-            pool, host, rollout_rate=dice.choice([1, 2, 3, 5, 8, 20]), max_in_flight=dice.choice([None, 3, 8, 20])
-        )
-        await host.executemany(
-            "UPDATE ota_device_status SET status = $2, attempt = $3, sent_attempt = $4, failed_attempt = $5,"
-            " due_at = now() + make_interval(secs => $6), started_at = now() - make_interval(secs => $7),"
-            " completed_at = CASE WHEN $8 THEN now() END, refused_for = $9 WHERE device_id = $1",
-            [any_row(dice, device) for device in DEVICES],
-        )
+    async with subscribed_listener(pool):  # leaves the slot's row, which has no beat any more
+        campaign = await counted_campaign(pool, host)
+    await host.execute(
+        "INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to)"
+        " VALUES ($1, $2, 0, 1), ($1, $2, 1, NULL)",
+        TENANT,
+        campaign,
+    )
+    for _ in range(10):
+        await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', abort_threshold = 1")
+        await host.executemany(CHANGE_DEVICE, [any_row(dice, device) for device in DEVICES])
         await Counters(pool, SETTINGS).verify(campaign_ref(campaign))
+        await change_campaign(host, dice)
         await reasons(pool, host, campaign)
 
 
@@ -346,9 +404,7 @@ async def test_the_last_device_of_the_queue_is_explained_with_the_number_before_
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_gone(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_device_far_back_in_the_queue_may_go_after_those_before_it(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, 500, rollout_rate=10))
     assert len(await claim(pool, campaign)) == 10
     found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-500")
@@ -357,7 +413,7 @@ async def test_a_device_far_back_in_the_queue_may_go_when_those_before_it_have_g
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in_the_same_interval(
+async def test_a_host_that_sends_a_whole_tick_at_once_claims_within_the_interval_that_explain_gives(
     pool: Pool, host: Connection
 ) -> None:
     campaign = CampaignId(await insert_campaign(host, 120, rollout_rate=1000))
@@ -373,9 +429,7 @@ async def test_a_host_that_sends_a_whole_tick_at_once_claims_what_explain_has_in
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_too_far_back_to_be_counted_waits_for_its_turn_and_nobody_says_until_when(
-    pool: Pool, host: Connection
-) -> None:
+async def test_a_device_too_far_back_in_the_queue_to_be_counted_has_no_known_time(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 2, rollout_rate=10 * MOST_COUNTED))
     await Counters(pool, SETTINGS).count(campaign_ref(campaign))
     counted = await explain_device(pool, SETTINGS, TENANT, campaign, f"dev-{MOST_COUNTED}")

@@ -311,7 +311,7 @@ def test_a_group_member_too_long_for_the_campaign_tables_is_named(narrow: Narrow
     member = "m" * 90
     assert narrow.http.put("/device-groups/wide", json={"device_ids": ["dev-1", member]}).is_success
     problem = assert_problem(narrow.campaign(target_group_id="wide"), 409, "conflict")
-    assert f"ota_device_status.device_id of this installation does not hold '{member}'" in problem["detail"]
+    assert f"ota_device_status.device_id of this installation does not accept '{member}'" in problem["detail"]
 
 
 @pytest.mark.parametrize("number", [2**31 - 1, 2**31, 2**53 - 1])

@@ -37,21 +37,21 @@ pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirec
             """
             ALTER TABLE ota_device_status ADD CONSTRAINT known
                 CHECK (status IN ('PENDING', 'DOWNLOADING', 'INSTALLING', 'SUCCESS', 'FAILED'))""",
-            ["ota_device_status.status does not take SKIPPED: the constraint known", "allow 'SKIPPED'"],
+            ["ota_device_status.status refuses SKIPPED: the constraint known", "allow 'SKIPPED'"],
         ),
         (
             "ALTER TABLE ota_campaigns ADD CONSTRAINT known CHECK (status::text ~ '^(CREATED|RUNNING|COMPLETED)$')",
-            ["ota_campaigns.status does not take PAUSED, ABORTED: the constraint known"],
+            ["ota_campaigns.status refuses PAUSED, ABORTED: the constraint known"],
         ),
         (
             "ALTER TABLE ota_device_status ALTER status TYPE varchar(10)",
-            ["does not take DOWNLOADING: its type character varying(10)"],
+            ["refuses DOWNLOADING: its type character varying(10)"],
         ),
         (
             """
             CREATE DOMAIN word AS text CHECK (VALUE <> 'SKIPPED');
             ALTER TABLE ota_device_status ALTER status TYPE word""",
-            ["does not take SKIPPED: its type word"],
+            ["refuses SKIPPED: its type word"],
         ),
     ],
     ids=["devices", "campaigns", "narrow", "domain"],
@@ -63,7 +63,7 @@ async def test_a_status_that_a_column_refuses_is_named(
     psql(host.root, alteration)
     incoming_report = host.migrate(url=host.root)
     assert all(word in incoming_report for word in words), incoming_report
-    assert examine(DATABASE_URL=host.root, MQTT_BROKER_URL=broker.url).says("status words", "problem", *words)
+    assert examine(DATABASE_URL=host.root, MQTT_BROKER_URL=broker.url).says("status values", "problem", *words)
 
 
 async def test_a_status_enumeration_is_refused_before_anything_is_changed(empty_database: str) -> None:
@@ -89,14 +89,14 @@ async def test_status_values_of_a_hosts_own_are_counted(empty_database: str, bro
     host = await make_host(empty_database)
     host.migrate()
     env = {"DATABASE_URL": host.root, "MQTT_BROKER_URL": broker.url}
-    assert examine(**env).says("status words", "ok")
+    assert examine(**env).says("status values", "ok")
     psql(
         host.root,
         "ALTER TABLE ota_device_status ALTER status DROP NOT NULL;"
         f"UPDATE ota_device_status SET status = CASE WHEN device_id < 'dev-2' THEN 'queued' END"
         f" WHERE campaign_id = {RUNNING} AND status = 'PENDING'",
     )
-    assert examine(**env).says("status words", "warning", "queued (", "NULL (", "PENDING, DOWNLOADING")
+    assert examine(**env).says("status values", "warning", "queued (", "NULL (", "PENDING, DOWNLOADING")
 
 
 @pytest.fixture

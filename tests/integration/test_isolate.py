@@ -378,7 +378,7 @@ async def test_isolation_sends_nothing_after_the_lease(
 async def test_a_silent_broker_is_waited_for_no_longer_than_the_lease(
     pool: Pool, host: Connection, mqtt_proxy: Proxy, command_session: CommandSession, isolated: bool
 ) -> None:
-    """After the lease another worker may have the devices. ``isolated``: the first session has ended over a device."""
+    """``isolated``: the first session has ended because of a device's command."""
     if isolated:
         mqtt_proxy.rules.append(publishing(is_bad, Do.RESET))
     mqtt_proxy.rules.append(to_client(PUBACK, Do.DROP))

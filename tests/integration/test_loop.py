@@ -72,7 +72,7 @@ async def test_a_stop_ends_a_loop_that_has_nothing_to_do(pool: Pool, host: Conne
         await eventually(lambda: listens(host), what="listening for wake-ups")
 
 
-async def test_a_campaign_is_looked_at_again_in_its_time_though_nothing_wakes_the_worker(
+async def test_a_campaign_is_looked_at_again_on_schedule_without_a_wake_up(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     """A tick of 16 seconds has 20 steps of 80 devices."""

@@ -154,7 +154,7 @@ async def test_sending_goes_half_a_batch_at_a_time_and_never_exceeds_a_batch(
 @pytest.mark.parametrize(
     ("halves", "ahead"), [(2, 2 * BATCH), (3, 3 * BATCH)], ids=["between batches", "within a batch"]
 )
-async def test_a_paused_campaign_sends_only_what_was_already_handed_over(
+async def test_a_paused_campaign_sends_only_commands_already_in_the_sessions_queue(
     pool: Pool,
     host: Connection,
     received: ReceivedCommands,
@@ -189,7 +189,7 @@ async def test_a_campaign_paused_while_answers_are_recorded_sends_no_more(
     await assert_only_sent(host, campaign, 2 * BATCH)
 
 
-async def test_a_campaign_that_no_listener_hears_sends_only_what_was_already_handed_over(
+async def test_without_a_listener_only_commands_already_in_the_sessions_queue_are_sent(
     host: Connection, received: ReceivedCommands, answers: HeldFailpoint, dispatching: Dispatch
 ) -> None:
     campaign = await insert_campaign(host, NAMES, rollout_rate=1000)
@@ -207,7 +207,7 @@ async def test_a_campaign_that_no_listener_hears_sends_only_what_was_already_han
 async def test_a_batch_whose_lease_has_ended_is_not_sent(
     pool: Pool, host: Connection, received: ReceivedCommands, command_session: CommandSession, devices: int
 ) -> None:
-    """After the lease another worker may have the devices."""
+    """After the lease, another worker may have claimed the devices."""
     campaign = await insert_campaign(host, NAMES[:devices], rollout_rate=1000)
     ended = "SELECT bool_and(due_at < now()) FROM ota_device_status"
 

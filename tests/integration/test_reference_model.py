@@ -570,7 +570,7 @@ def test_the_engine_and_the_reference_model_agree(world: World) -> None:
 
 
 def test_repaired_counters_abort_a_campaign_and_the_next_look_winds_it_down(world: World) -> None:
-    """A run that the search has found: the abort skips a device after the rows were compared."""
+    """A run that hypothesis has found: the abort skips a device after the rows were compared."""
 
     class Here(Campaign):
         pass

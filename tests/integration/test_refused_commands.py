@@ -103,7 +103,7 @@ async def test_sending_stops_early_when_the_broker_refuses_whole_batches(
     assert await host.fetchval(leases) == 0, "devices claimed ahead are released"
 
 
-async def test_devices_whose_commands_are_refused_do_not_hold_up_the_others(
+async def test_devices_whose_commands_are_refused_do_not_delay_the_others(
     database: str, host: Connection, guarded: Mosquitto, tmp_path: Path
 ) -> None:
     refused = [f"dev-{number}" for number in range(1, 6)]

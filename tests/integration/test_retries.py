@@ -281,7 +281,7 @@ async def test_without_a_listener_no_device_fails(
 
 
 @pytest.mark.usefixtures("listener_subscribed")
-async def test_a_device_past_its_device_timeout_is_sent_no_further_attempt(
+async def test_a_device_past_its_device_timeout_gets_no_further_attempt(
     pool: Pool, host: Connection, broker: EmbeddedBroker
 ) -> None:
     campaign = await insert_campaign(host, 2, device_timeout=3600.0)

@@ -61,7 +61,7 @@ async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allo
 
 
 @pytest.mark.parametrize("progress_timeout", [60.0, 1800.0, None])
-async def test_both_ways_to_apply_a_report_set_the_deadline_later_by_the_leeway(
+async def test_both_statements_that_apply_a_report_extend_the_deadline_by_the_same_leeway(
     database: str, pool: Pool, progress_timeout: float | None
 ) -> None:
     report = {}
@@ -114,7 +114,7 @@ FAILED_ATTEMPTS = st.lists(
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(failed=FAILED_ATTEMPTS, device_timeout=SECONDS, suspended_for=SECONDS)
-async def test_another_attempt_follows_exactly_where_its_delay_ends_within_the_total_time_of_the_device(
+async def test_another_attempt_follows_exactly_if_its_delay_ends_before_the_device_timeout(
     database: str, pool: Pool, failed: list[FailedAttempt], device_timeout: float, suspended_for: float
 ) -> None:
     devices = {DeviceId(f"dev-{number}"): each for number, each in enumerate(failed)}

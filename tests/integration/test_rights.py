@@ -57,7 +57,7 @@ async def migrate(host: Host, root: Connection, migrator: str) -> None:
 
 
 @pytest.mark.parametrize("migrator", ["root", "owner"])
-async def test_migrating_changes_nobodys_rights_on_a_hosts_tables(host: Host, root: Connection, migrator: str) -> None:
+async def test_migrating_changes_no_rights_on_a_hosts_tables(host: Host, root: Connection, migrator: str) -> None:
     theirs = await all_objects(root)
     before = await try_all_statements(actors(host), theirs, role=AS)
     assert before[Tried("pulse_app", "tenant north", "tenants", "DELETE")] == "0 rows"

@@ -159,7 +159,7 @@ async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Conne
         "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
-    # The others are trigger functions: they use the tenant of the deleted row, and nobody may call them.
+    # The others are trigger functions: they use the tenant of the deleted row, and no role may call them.
     assert [row["proname"] for row in definers] == [*due_functions, *FORGETTING]
     assert {row["may"] for row in definers[len(due_functions) :]} == {"{postgres=X/postgres}"}
     assert {(row["owner"], row["may"]) for row in definers[: len(due_functions)]} == {

@@ -116,7 +116,7 @@ async def test_commands_are_sent_once_a_refused_listener_is_subscribed(
             await eventually(lambda: len(events(running, event)) > 0, what="the refusal is logged")
             await eventually(lambda: mqtt_proxy.connections > 4 + 2 * trial, what="it tries again")
             checks = await asyncio.to_thread(readiness, port)
-            assert checks["reports"].startswith("cannot come in: no listener is subscribed"), checks
+            assert checks["reports"].startswith("cannot be received: no listener is subscribed"), checks
             assert fleet.commands == [], "reports of devices would not be heard"
             mqtt_proxy.rules.remove(refused)
             await asyncio.to_thread(mosquitto.stop)

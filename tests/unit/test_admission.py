@@ -1,4 +1,4 @@
-"""Which devices a campaign's policy lets go now, why the others wait, and that a claim and *explain* agree (G25)."""
+"""How many devices may be sent to now, why the others wait, and that a claim and *explain* agree (G25)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RUNS = Facts(now=NOW, status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, Non
         (POLICY, replace(RUNS, interval_age=4.0, interval_used=10), GateName.PACE, 6.0),
     ],
 )
-def test_a_closed_gate_lets_nothing_go(
+def test_a_closed_gate_permits_no_device(
     policy: Policy, facts: Facts, gate: GateName, look_again_in: float | None
 ) -> None:
     admission = admit(policy, facts)
@@ -53,13 +53,13 @@ def test_a_closed_gate_lets_nothing_go(
         (replace(POLICY, max_in_flight=5), replace(RUNS, in_flight=5), GateName.IN_FLIGHT),
     ],
 )
-def test_the_wave_and_the_cap_hold_back_first_commands_only(policy: Policy, facts: Facts, gate: GateName) -> None:
+def test_the_wave_and_the_cap_apply_to_first_commands_only(policy: Policy, facts: Facts, gate: GateName) -> None:
     admission = admit(policy, facts)
     assert (admission.tokens, admission.fresh, admission.look_again_in) == (10, 0, None)
     assert [each.gate for each in admission.closed] == [gate]
 
 
-def test_first_commands_are_as_many_as_the_smallest_room() -> None:
+def test_the_smallest_room_limits_first_commands() -> None:
     assert admit(replace(POLICY, max_in_flight=5), replace(RUNS, in_flight=4)).fresh == 1
     assert admit(POLICY, replace(RUNS, wave=Wave(0, 5), sent=3)).fresh == 2
     assert admit(POLICY, RUNS).fresh == 10
@@ -71,7 +71,7 @@ def test_first_commands_are_as_many_as_the_smallest_room() -> None:
         (5, True, False, True),
         (5, True, True, False),
         (4, True, False, False),
-        (4, False, False, True),  # Fewer devices exist than the wave would hold.
+        (4, False, False, True),  # The campaign has fewer devices than the wave allows.
         (0, True, False, False),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_wave_is_finished_once_it_is_full_and_its_devices_have_ended(
     assert admit(POLICY, facts).wave_finished is finished
 
 
-def test_facts_that_were_not_read_finish_no_wave() -> None:
+def test_a_wave_is_not_finished_without_facts_about_its_devices() -> None:
     assert not admit(POLICY, RUNS).wave_finished
 
 
@@ -105,11 +105,19 @@ CLAIMED = DeviceFacts(ExecutionStatus.PENDING, attempt=1, due_in=30.0)
         (replace(NEW, addressable=False), GateName.STATUS, None),
     ],
 )
-def test_a_device_is_held_for_a_reason_of_its_own(device: DeviceFacts, gate: GateName, opens_in: float | None) -> None:
+def test_a_device_may_wait_for_its_own_reason(device: DeviceFacts, gate: GateName, opens_in: float | None) -> None:
     admission = admit(POLICY, RUNS)
     checks = explain(admission, RUNS, device)
     assert [each.gate for each in checks if not each.open] == [gate]
     assert may_go_at(checks, NOW) == (None if opens_in is None else NOW + timedelta(seconds=opens_in))
+
+
+def test_a_device_that_was_set_back_is_not_said_to_have_failed() -> None:
+    set_back = DeviceFacts(ExecutionStatus.PENDING, attempt=2, sent_attempt=2, failed_attempt=1, due_in=30.0)
+    verdict = own(RUNS, set_back)
+    assert verdict is not None
+    assert (verdict.gate, verdict.open) == (GateName.BACKOFF, False)
+    assert verdict.text == "attempt 2 was set back to PENDING, and the next one follows after a delay"
 
 
 def test_a_device_that_may_go_has_every_gate_open() -> None:
@@ -137,7 +145,7 @@ def test_the_eleventh_device_waits_for_the_pace_when_ten_may_go() -> None:
         (5, 4.0, 17, 6.0),  # The rate was lowered within the interval.
     ],
 )
-def test_a_device_that_others_go_before_may_go_as_many_intervals_later(
+def test_a_device_behind_others_may_go_after_the_intervals_that_they_need(
     ahead: int, age: float | None, used: int, opens_in: float
 ) -> None:
     facts = replace(RUNS, interval_age=age, interval_used=used)
@@ -148,7 +156,7 @@ def test_a_device_that_others_go_before_may_go_as_many_intervals_later(
     assert ("go before it" in pace.text) is (ahead > 0)
 
 
-def test_a_device_that_too_many_go_before_to_be_counted_waits_for_its_turn_without_a_time() -> None:
+def test_a_device_behind_more_devices_than_are_counted_has_no_known_time() -> None:
     facts = replace(RUNS, interval_age=4.0, interval_used=10)
     behind = replace(NEW, ahead=10_000, ahead_fresh=10_000, ahead_counted=False)
     for policy in (POLICY, replace(POLICY, rate=50_000)):
@@ -164,7 +172,7 @@ def test_a_device_that_too_many_go_before_to_be_counted_waits_for_its_turn_witho
     st.integers(0, 400),
     st.integers(0, 1000),
 )
-def test_may_go_at_is_when_claims_that_take_all_they_may_reach_the_device(
+def test_may_go_at_is_the_time_at_which_claims_without_delay_reach_the_device(
     pace: Pace, age_in_intervals: float | None, used: int, ahead: int
 ) -> None:
     age = None if age_in_intervals is None else age_in_intervals * pace.interval
@@ -272,9 +280,7 @@ FACTS = st.builds(
 
 @settings(max_examples=1000)
 @given(POLICIES, FACTS, QUEUES)
-def test_a_device_is_claimed_where_no_gate_is_closed_to_it_and_else_one_is_named(
-    policy: Policy, facts: Facts, queue: Queue
-) -> None:
+def test_a_device_is_claimed_exactly_if_no_gate_is_closed_to_it(policy: Policy, facts: Facts, queue: Queue) -> None:
     admission = admit(policy, facts)
     claimed = queue.claim(admission.tokens, admission.fresh)
     for number, device in enumerate(queue.placed()):
@@ -305,6 +311,14 @@ def test_a_host_that_sends_a_whole_tick_at_once_is_ahead_of_explain_by_less_than
             assert opens - NOW < timedelta(seconds=facts.tick * 2 if (facts.interval_age or 0) < 0 else facts.tick)
 
 
+def test_devices_behind_retries_wait_until_these_have_gone() -> None:
+    policy = replace(POLICY, rate=3)
+    [waiting] = count_waiting(admit(policy, RUNS), RUNS, pending=5, held={}, due=DueAgain(devices=7))
+    assert (waiting.verdict.detail["may_go_now"], waiting.verdict.until) == (0, NOW + timedelta(seconds=20))
+    [waiting] = count_waiting(admit(policy, RUNS), RUNS, pending=5, held={}, due=DueAgain(7, 1, 0, before_pending=4))
+    assert (waiting.verdict.detail["may_go_now"], waiting.verdict.until) == (0, NOW + timedelta(seconds=10))
+
+
 @settings(max_examples=1000)
 @given(POLICIES, FACTS, QUEUES)
 def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_it(
@@ -322,10 +336,14 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
             held[verdict.gate] = Waiting(verdict, before + 1)
     again = {n for n in queue.claim(len(placed), 0) if not placed[n].fresh}
     first = queue.claim(admission.tokens, 0)
+    pending_again = [placed[n] for n in again if placed[n].status is ExecutionStatus.PENDING]
     due = DueAgain(
-        len(again), *(sum(placed[n].status is ExecutionStatus.PENDING for n in each) for each in (again, first))
+        devices=len(again),
+        pending=len(pending_again),
+        pending_now=sum(placed[n].status is ExecutionStatus.PENDING for n in first),
+        before_pending=min((each.ahead for each in pending_again), default=0),
     )
-    found = count_waiting(admission, pending=len(pending), held=held, due=due)
+    found = count_waiting(admission, facts, pending=len(pending), held=held, due=due)
     waiting = {each.verdict.gate: each for each in found}
     assert sum(each.devices for each in waiting.values()) == len(pending)
     expected: dict[GateName, int] = {}
@@ -338,6 +356,14 @@ def test_each_pending_device_is_counted_under_the_first_gate_that_is_closed_to_i
     may_go_now = sum(each.status is ExecutionStatus.PENDING for each in claimed)
     told = [each.verdict.detail["may_go_now"] for each in found if "may_go_now" in each.verdict.detail]
     assert (told or [0]) == [may_go_now]
+    if GateName.PACE in waiting and not may_go_now:
+        closed_by_pace = [
+            check.until
+            for device in pending
+            for check in explain(admission, facts, device)
+            if check.gate is GateName.PACE and not check.open
+        ]
+        assert waiting[GateName.PACE].verdict.until == min(filter(None, closed_by_pace))
 
 
 def test_a_terminal_device_says_how_it_ended() -> None:

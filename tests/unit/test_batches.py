@@ -47,7 +47,7 @@ async def test_the_queue_is_full_at_two_batches_by_count_or_bytes(queue: Message
         await one_more
 
 
-async def test_waiting_messages_are_handed_out_after_closing() -> None:
+async def test_waiting_messages_can_be_read_after_closing() -> None:
     queue = await filled(MessageQueue(1, 1.0), 10, 10)
     queue.close()
     assert [len(batch.messages) async for batch in queue.batches()] == [1, 1]

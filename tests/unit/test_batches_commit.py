@@ -124,7 +124,7 @@ async def test_when_two_commits_fail_both_errors_are_retrieved() -> None:
     assert unread == []
 
 
-async def test_cancelled_after_an_error_it_still_finishes_running_commits() -> None:
+async def test_a_cancellation_after_an_error_lets_running_commits_finish() -> None:
     unread: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unread.append(context))
     commits, queue = Commits(), await filled("a", "b")

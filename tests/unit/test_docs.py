@@ -7,12 +7,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.policy.admission import admit, explain
+from rollwave.domain.policy.document import Guardrail, Policy, Wave
+from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName
 from rollwave.domain.reports.outcome import Outcome
+from rollwave.domain.retry import RetryPolicy
 from rollwave.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +56,19 @@ def test_every_gate_has_an_entry() -> None:
     page = (ROOT / "docs" / "reference" / "gates.md").read_text()
     entries = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert entries == list(GateName)
+
+
+def test_the_example_of_explain_shows_what_the_gates_say() -> None:
+    page = (ROOT / "docs" / "reference" / "gates.md").read_text()
+    shown = re.findall(r"^(\w+) +(open|closed) +(.+)$", page, re.MULTILINE)
+    policy = Policy(Guardrail(0.1), 10, None, 60.0, 60.0, 600.0, RetryPolicy())
+    facts = Facts(
+        now=datetime(2027, 1, 11, tzinfo=UTC), status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, 60), sent=60
+    )
+    said = explain(admit(policy, facts), facts, DeviceFacts(ExecutionStatus.PENDING))
+    assert [(gate, state == "open") for gate, state, _ in shown] == [(each.gate, each.open) for each in said]
+    for (_, _, text), verdict in zip(shown, said, strict=True):
+        assert verdict.text.startswith(text.removesuffix(" …"))
 
 
 def test_every_log_event_is_documented_and_no_other() -> None:

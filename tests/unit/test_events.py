@@ -124,7 +124,7 @@ def test_what_cannot_be_read_is_unknown_and_complete(word: str, detail: dict[str
 
 @pytest.mark.parametrize("detail", [[], [1], 3, "words", True, None])
 def test_a_detail_that_is_no_object_is_unknown_and_kept(detail: object) -> None:
-    """As somebody may write it by hand: consumers go on after such an event."""
+    """Other SQL may have written such an event. Consumers continue after it."""
     assert read("created", detail, "gw-1") == Unknown("created", device_id="gw-1", more={"detail": detail})
 
 

@@ -20,7 +20,7 @@ from rollwave.errors import InvalidInput, RollwaveError, UnreadableRow
         (UnreadableRow("rollout_rate 0 is below 1"), HTTPStatus.INTERNAL_SERVER_ERROR, None),
     ],
 )
-def test_a_value_of_the_caller_is_422_and_a_stored_value_is_no_fault_of_the_caller(
+def test_a_callers_invalid_value_gets_422_and_a_stored_one_500(
     error: RollwaveError, status: HTTPStatus, detail: str | None
 ) -> None:
     app = FastAPI()

@@ -132,7 +132,7 @@ def test_unknown_keys_are_ignored() -> None:
         *((MAX_ATTEMPT + 1, None), (1e308, None), (10**30, None), ("9" * 5000, None), ("inf", None)),
     ],
 )
-def test_an_unreadable_attempt_counts_as_not_given_and_the_status_is_kept(attempt: object, read: int | None) -> None:
+def test_an_unreadable_attempt_counts_as_missing_and_the_status_is_kept(attempt: object, read: int | None) -> None:
     report = parse(body(status="SUCCESS", attempt=attempt))
     assert report == Report(CampaignId(7), ExecutionStatus.SUCCESS, 100, None, read)
     assert isinstance(report, Report)
@@ -144,14 +144,14 @@ OPTIONAL = ("progress", "error", "attempt", "code", "version", "more")
 
 @pytest.mark.parametrize("key", OPTIONAL)
 @given(value=json_values)
-def test_an_optional_key_never_costs_the_status(key: str, value: object) -> None:
+def test_an_invalid_optional_key_never_invalidates_the_status(key: str, value: object) -> None:
     report = parse(json.dumps({"campaign_id": 7, "status": "SUCCESS", key: value}).encode())
     assert isinstance(report, Report)
     assert report.status is ExecutionStatus.SUCCESS
 
 
 @pytest.mark.parametrize("key", OPTIONAL)
-def test_a_deeply_nested_value_costs_the_status_only_if_unparseable(key: str) -> None:
+def test_a_deeply_nested_value_invalidates_the_status_only_if_unparseable(key: str) -> None:
     """Writing an object as JSON uses more stack than reading it."""
     for depth in range(900, 1000):
         value = b'{"a":' * depth + b"1" + b"}" * depth

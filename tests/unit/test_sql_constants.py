@@ -20,7 +20,7 @@ def every_statement() -> dict[str, str]:
     return {f"{noun}.{name}": sql for noun in nouns for name, sql in load(noun).items()}
 
 
-def test_every_statement_decides_in_the_same_words_whether_a_campaign_is_counted() -> None:
+def test_every_statement_decides_by_the_same_expression_whether_a_campaign_is_counted() -> None:
     found = {
         name: re.findall(r".*(?<!moved\.)skipped [<>]=? 0.*", sql)
         for name, sql in every_statement().items()
@@ -47,5 +47,5 @@ def test_every_statement_limits_the_length_of_an_id_as_python_does() -> None:
         name: set(re.findall(r"length\(\w*\.?device_id\) <= (\d+)", sql)) for name, sql in every_statement().items()
     }
     lengths = {name: each for name, each in found.items() if each}
-    assert set(lengths) == {"executions.claim", "views.device", "views.claimed_and_pending"}
+    assert set(lengths) == {"executions.claim", "views.claimed_and_pending", "views.device"}
     assert all(each == {str(MAX_ID_CHARACTERS)} for each in lengths.values())

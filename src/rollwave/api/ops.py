@@ -19,7 +19,7 @@ from rollwave.engine.worker.readiness import OK
 from rollwave.metrics import join
 
 Readiness: TypeAlias = Callable[[], Awaitable[dict[str, str]]]
-"""Named checks; the value is ``ok``, or what is wrong in a few words that anybody may read."""
+"""Checks by name. The value is ``ok``, or a short description of the problem without secrets."""
 
 
 class Health(BaseModel):

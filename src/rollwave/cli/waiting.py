@@ -71,4 +71,4 @@ def _when(answer: Mapping[str, Any]) -> str:
     if answer["may_go_now"]:
         return "and may be sent to now"
     at = answer["may_go_at"]
-    return f"and may be sent to from {moment(at)} on" if at else "and is not sent to now"
+    return f"and may be sent to at {moment(at)} at the earliest" if at else "and is not sent to now"

@@ -1,1 +1,1 @@
-"""What a program that operates campaigns needs: the HTTP API from outside, and a campaign made readable."""
+"""A client of the HTTP API, and readable views of a campaign."""

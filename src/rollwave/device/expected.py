@@ -1,4 +1,4 @@
-"""What is known of an artifact before it is downloaded, and the checks of what the server sends."""
+"""What is known about an artifact before it is downloaded, and the checks of the server's response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NotAsExpected(DownloadFailed):
 
 @dataclass(frozen=True, slots=True)
 class ExpectedArtifact:
-    """What is known of the artifact at ``url`` before it is downloaded.
+    """What is known about the artifact at ``url`` before it is downloaded.
 
     ``checksum``: SHA-256 in hexadecimal; empty: unknown. ``size``: bytes; None: unknown.
     """

@@ -62,7 +62,7 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
         await attempt("row-level security", _row_level_security(pool)),
         await attempt("identity", _identity(pool)),
         due,
-        *([await attempt("status words", _words(pool), _MIGRATE)] if due.state is State.OK else []),
+        *([await attempt("status values", _words(pool), _MIGRATE)] if due.state is State.OK else []),
         await attempt("listeners", _listeners(pool, settings)),
     ]
 
@@ -193,7 +193,7 @@ async def _due(pool: Pool) -> Finding:
 
 
 async def _words(pool: Pool) -> Finding:
-    check = "status words"
+    check = "status values"
     if refused := await health.refused_words(pool):
         return problem(check, "; ".join(map(str, refused)), " ".join(each.hint for each in refused))
     if unknown := await health.unknown_words(pool):
@@ -204,7 +204,9 @@ async def _words(pool: Pool) -> Finding:
             "UPDATE ota_device_status to one of PENDING, DOWNLOADING, INSTALLING, SUCCESS, FAILED and SKIPPED: "
             "a device with another status gets no command and is not counted.",
         )
-    return ok(check, "the tables allow all of the engine's words, and no device of an unfinished campaign has another")
+    return ok(
+        check, "the tables allow all of the engine's status values, and no device of an unfinished campaign has another"
+    )
 
 
 async def _listeners(pool: Pool, settings: Settings) -> Finding:

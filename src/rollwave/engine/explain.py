@@ -61,12 +61,12 @@ async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campai
         admission = admit(campaign.policy, facts)
         device_timeout, tokens = _device_timeout(campaign), admission.tokens
         pending = await views.pending(connection, tenant_id, campaign_id, device_timeout=device_timeout, tokens=tokens)
-    waiting = count_waiting(admission, pending=pending.devices, held=_held(facts, pending), due=pending.due)
+    waiting = count_waiting(admission, facts, pending=pending.devices, held=_held(facts, pending), due=pending.due)
     return WaitingDevices(facts.now, pending.devices, waiting)
 
 
 def _held(facts: Facts, pending: Pending) -> Mapping[GateName, Waiting]:
-    """The claimed devices that wait for a reason of their own."""
+    """The claimed devices that wait for their own reason, by gate."""
     held: dict[GateName, Waiting] = {}
     for group in pending.claimed:
         verdict = gates.own(facts, group.first)
@@ -126,7 +126,7 @@ def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
 
 
 def _device_timeout(campaign: CampaignUnderPolicy) -> float:
-    """Seconds that a device has in all, which include those for which the campaign was suspended."""
+    """The device timeout in seconds, with all suspensions of the campaign added."""
     return campaign.policy.device_timeout + campaign.row.activity.suspended_for
 
 

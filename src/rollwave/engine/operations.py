@@ -32,7 +32,7 @@ async def create_campaign(
 
     Raises:
         NotFound: the tenant has no such firmware or group.
-        InvalidInput: a column of the host's own table does not hold a value.
+        InvalidInput: a value does not fit a column of the host's own table.
         Conflict: no device to send to, the idempotency key was used for another request, or the host's own table
             refuses the campaign.
     """

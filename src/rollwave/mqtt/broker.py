@@ -73,7 +73,7 @@ class Broker:
         """Parse ``mqtt://host:port`` or ``mqtts://host:port`` (TLS, with a verified certificate).
 
         ``tcp`` means ``mqtt``; ``ssl`` and ``tls`` mean ``mqtts``. Without a scheme, port 8883 means TLS. A login in
-        the URL is used where none is given beside it.
+        the URL is used if none is given separately.
 
         A URL that asks for plaintext gets plaintext, and ``ca_cert`` is then not used (:attr:`warning`).
 

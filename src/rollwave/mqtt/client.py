@@ -142,7 +142,7 @@ class Session:
             hint = hint_of(error, encrypted=broker.tls is not None)
             raise unavailable(f"no MQTT session with {broker.address}", error, hint=hint) from error
         except asyncio.CancelledError:
-            client.abort()  # also where the connection had just been made
+            client.abort()  # also if the connection was just opened
             raise
         try:
             yield cls(client, broker, session_present=answer.session_present)
@@ -216,9 +216,9 @@ class Session:
         Args:
             topic: without wildcards.
             payload: the bytes of the message.
-            attempt: sent as a user property (MQTT 5; else it is left out).
+            attempt: sent as a user property (MQTT 5; otherwise left out).
             expires_in: seconds after which the broker drops the message, if it still waits for the subscriber (MQTT 5;
-                else it is left out). Rounded up to whole seconds.
+                otherwise left out). Rounded up to whole seconds.
             retain: the broker keeps the message for later subscribers.
 
         Raises:

@@ -116,11 +116,11 @@ class Client(AsyncClient):
         return await immune(work, within=_CANCEL_SECONDS, cancel_again=_CANCEL_AGAIN_SECONDS)
 
     def abort(self) -> None:
-        """Close the socket. What is queued is not sent. The library's own tasks then end."""
+        """Close the socket. Queued messages are not sent. The library's own tasks then end."""
         _abort(self._transport)
 
     async def close(self) -> None:
-        """Disconnect within ``CLOSE_SECONDS``, else abort. Raises no error of the socket.
+        """Disconnect within ``CLOSE_SECONDS``, otherwise abort. Raises no error of the socket.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled. The connection is closed all the same.
@@ -138,7 +138,7 @@ class Client(AsyncClient):
 
 
 async def _open_socket(host: str, port: int, *, ssl: Any = None) -> Any:
-    """Open a connection. Where the caller is cancelled, opening continues, and the connection is then closed.
+    """Open a connection. If the caller is cancelled, opening continues, and the connection is then closed.
 
     asyncio loses the socket if opening is cancelled at the moment it succeeds (``asyncio.staggered_race``).
     """

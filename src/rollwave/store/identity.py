@@ -120,7 +120,7 @@ async def decide(connection: Connection, decision: Decision, *, bound_just_now: 
             raise Conflict(
                 "--copy was not applied, because this database is where its installation belongs: the installation "
                 "would lose its session in the broker, with the reports that wait in it, and its campaigns would stop",
-                hint="Check DATABASE_URL, and run it on the copy. Where a copy was taken for the original by mistake "
+                hint="Check DATABASE_URL, and run it on the copy. If a copy was declared the original by mistake "
                 "(--moved), or the whole server's files were copied, docs/howto/run-in-production.md says how to make "
                 "it a database of its own.",
             )

@@ -118,9 +118,9 @@ def hint_of(error: BaseException, *, direct: bool = False) -> str:
         case ValueError():  # asyncpg's, about a URL
             hint = f"Correct {url}: postgresql://user@host:5432/name, special characters of a password as %XX."
         case asyncpg.InterfaceError() if "pool is clos" in str(error):
-            hint = "The process has closed its pool: cancel what uses it first, or hand over a pool that is open."
+            hint = "The process has closed its pool: cancel its users first, or pass an open pool."
         case asyncpg.InterfaceError() if "pool is not initialized" in str(error):
-            hint = "Await the pool before it is handed over: pool = await asyncpg.create_pool(...)."
+            hint = "Await the pool before passing it: pool = await asyncpg.create_pool(...)."
         case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
             hint = f"Name the primary in {url}, or promote the replica. It is tried again until then."
         case asyncpg.TooManyConnectionsError():

@@ -123,7 +123,7 @@ def _about_value(written: Written, value: object, why: str) -> InvalidInput | Co
     if written.field:
         return InvalidInput(f"{f'{value!r} ' * written.quoted}does not fit into {column}: {why}", field=written.field)
     subject = repr(value) if written.quoted else "what Rollwave writes to it"
-    return Conflict(f"{column} does not hold {subject}: {why}", hint=_HINT)
+    return Conflict(f"{column} does not accept {subject}: {why}", hint=_HINT)
 
 
 async def _columns(pool: Pool, error: asyncpg.PostgresError) -> set[tuple[str, str]]:

@@ -101,7 +101,7 @@ async def refused(connection: Connection, error: asyncpg.PostgresError) -> Datab
             f"Migrate as {row['owner']}, who owns the schema, or as it: "
             f"GRANT USAGE, CREATE ON SCHEMA {row['schema']} TO {row['login']} WITH GRANT OPTION. {hint}"
         )
-    return DatabaseUnavailable(f"this login may not do that: {error}", hint=hint)
+    return DatabaseUnavailable(f"this login lacks a right: {error}", hint=hint)
 
 
 async def let_roles_use_schema(connection: Connection) -> None:

@@ -32,12 +32,12 @@ class Refused:
     by: str
 
     def __str__(self) -> str:
-        return f"{self.table}.status does not take {', '.join(self.words)}: {self.by}"
+        return f"{self.table}.status refuses {', '.join(self.words)}: {self.by}"
 
     @property
     def hint(self) -> str:
         """What to do."""
-        return f"The engine writes these words: let {self.by} allow {', '.join(map(repr, map(str, self.words)))}."
+        return f"The engine writes these values: let {self.by} allow {', '.join(map(repr, map(str, self.words)))}."
 
 
 async def require_text(connection: Connection) -> None:

@@ -46,9 +46,10 @@ class ClaimedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The number of a campaign's ``PENDING`` devices, the ``claimed`` ones among them that were read, and the others.
+    """The number of a campaign's ``PENDING`` devices, and the claimed ones among them.
 
-    ``due``: the number of devices, of any status, that may be sent to again now.
+    ``claimed``: those that were read, in groups; ``not_looked_at``: the number of the others. ``due``: the numbers of
+    devices, of any status, that may be sent to again now.
     """
 
     devices: int
@@ -139,8 +140,8 @@ async def pending(
 ) -> Pending:
     """The number of ``PENDING`` devices by the campaign's counters, and the facts of the claimed ones among them.
 
-    Reads at most ``MOST_COUNTED`` executions, those that are due first. ``device_timeout``: seconds, with those for
-    which the campaign was suspended. ``tokens``: the commands that the pace allows now.
+    Reads at most ``MOST_COUNTED`` executions, those that are due first. ``device_timeout``: seconds, with all
+    suspensions of the campaign added. ``tokens``: number of commands that the pace allows now.
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -159,6 +160,7 @@ async def pending(
         devices=sum(row["devices"] for row in again),
         pending=sum(row["devices"] for row in again if row["pending"]),
         pending_now=sum(row["devices"] for row in again if row["pending"] and row["goes"]),
+        before_pending=min((row["first_turn"] - 1 for row in again if row["pending"]), default=0),
     )
     return Pending(devices["PENDING"], groups, beyond, due)
 

@@ -58,7 +58,7 @@ async def test_unacknowledged_messages_of_an_aborted_session_are_sent_again(
 async def test_a_message_that_waits_in_the_buffer_is_not_acknowledged(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str
 ) -> None:
-    """Also if nobody has read it from the session: only the caller acknowledges."""
+    """Also if it was not read from the session: only the caller acknowledges."""
     async with adapter.connect(shared_broker.broker, unique_name, persistent=True, manual_ack=True) as session:
         await session.subscribe(unique_name)
         await publish(session, unique_name, PAYLOADS)

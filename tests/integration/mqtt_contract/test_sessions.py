@@ -50,7 +50,7 @@ async def test_session_present_is_false_if_a_restarted_broker_has_forgotten(
             assert session.session_present is kind.abilities.remembers_over_restart
 
 
-async def test_messages_wait_for_a_client_that_is_away(
+async def test_messages_wait_for_a_disconnected_client(
     adapter: Adapter, shared_broker: RunningBroker, unique_name: str
 ) -> None:
     async with adapter.connect(shared_broker.broker, unique_name, persistent=True) as session:
@@ -123,7 +123,7 @@ async def test_a_lost_session_is_not_opened_again(
         assert (session.connected, broker_proxy.connections) == (False, 1)
 
 
-async def test_what_had_been_received_can_be_taken_after_the_end(
+async def test_messages_received_before_the_end_can_be_read_after_it(
     adapter: Adapter, shared_broker: RunningBroker, broker_proxy: Proxy, unique_name: str
 ) -> None:
     async with adapter.connect(shared_broker.through(broker_proxy.url)) as session:
@@ -167,9 +167,7 @@ def frozen(shared_broker: RunningBroker) -> Iterator[None]:
         os.kill(shared_broker.server.pid, signal.SIGCONT)
 
 
-async def test_abort_sends_nothing_that_still_waits(
-    adapter: Adapter, kind: Kind, unique_name: str, tmp_path: Path
-) -> None:
+async def test_abort_sends_no_queued_message(adapter: Adapter, kind: Kind, unique_name: str, tmp_path: Path) -> None:
     """While the broker is frozen, the session's queue fills. Messages in it at the time of the abort are never sent."""
     with kind.start(tmp_path) as shared_broker:
         async with (

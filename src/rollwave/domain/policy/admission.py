@@ -139,18 +139,19 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class DueAgain:
-    """Devices that were claimed before and are due again, which go before those never sent to.
+    """Numbers of devices that were claimed before and are due again. A claim takes them before those never sent to.
 
-    ``devices`` in all, of which ``pending`` are PENDING; of these, ``pending_now`` may go in this interval.
+    ``devices``: all of them; ``pending``: the PENDING ones; ``pending_now``: those of these allowed in this interval.
     """
 
     devices: int = 0
     pending: int = 0
     pending_now: int = 0
+    before_pending: int = 0
 
 
 def count_waiting(
-    admission: Admission, *, pending: int, held: Mapping[GateName, Waiting], due: DueAgain = DueAgain()
+    admission: Admission, facts: Facts, *, pending: int, held: Mapping[GateName, Waiting], due: DueAgain = DueAgain()
 ) -> list[Waiting]:
     """Count the ``pending`` devices by the first gate that is closed to them. Devices without one count under the pace.
 
@@ -174,11 +175,14 @@ def count_waiting(
         found.append(Waiting(verdict, left - passed))
         left = passed
     now = min(again, due.pending_now) + min(left, max(0, (the_pace.room or 0) - due.devices))
-    found.append(Waiting(_in_line(the_pace, now), left + again))
+    ahead = due.before_pending if again else due.devices
+    found.append(Waiting(_in_line(the_pace, now, facts.after(admission.left.turn_in(ahead))), left + again))
     return [each for each in (*found, *of_their_own) if each.devices]
 
 
-def _in_line(the_pace: Verdict, now: int) -> Verdict:
-    if not the_pace.open:
-        return the_pace
-    return replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail={**the_pace.detail, "may_go_now": now})
+def _in_line(the_pace: Verdict, now: int, until: datetime) -> Verdict:
+    """The pace's verdict on devices of which so many may go ``now``, and if none, the first ``until`` then."""
+    if the_pace.open:
+        detail = {**the_pace.detail, "may_go_now": now}
+        the_pace = replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail=detail)
+    return the_pace if now else replace(the_pace, until=until)

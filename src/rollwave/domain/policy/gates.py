@@ -18,7 +18,7 @@ from rollwave.domain.policy.document import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 
 SMALLEST_STEP_DEVICES = 50
-"""Minimum number of devices in a step. Fewer at once are no burst, and a delay would only surprise the operator."""
+"""Minimum number of devices in a step. Fewer devices at once are no burst."""
 
 
 class GateName(StrEnum):
@@ -83,7 +83,7 @@ def status(facts: Facts) -> Verdict:
             text, detail["reason"] = f"{text}: {facts.reason}", facts.reason
         return Verdict(GateName.STATUS, 0, text, detail=detail)
     if not facts.in_own_database:
-        text = "this database is a copy or was moved, and nothing is sent before somebody says which it is"
+        text = "this database is a copy or was moved, and nothing is sent until an operator says which"
         return Verdict(GateName.STATUS, 0, text, detail=detail)
     if facts.unreadable:
         text = f"the campaign's rules cannot be read, so a worker pauses it: {facts.unreadable}"
@@ -104,15 +104,15 @@ def targeting(facts: Facts) -> Verdict:
 def listener(facts: Facts) -> Verdict:
     """Open if a listener is subscribed."""
     if facts.heard:
-        return Verdict(GateName.LISTENER, None, "a listener takes reports in")
-    return Verdict(GateName.LISTENER, 0, "no listener is subscribed, so reports could not come in")
+        return Verdict(GateName.LISTENER, None, "a listener is subscribed")
+    return Verdict(GateName.LISTENER, 0, "no listener is subscribed, so reports could not be received")
 
 
 def wave(facts: Facts) -> Verdict:
     """Open if the present wave has devices that were not sent to yet."""
     detail = {"wave": facts.wave.number, "up_to": facts.wave.up_to, "sent": facts.sent}
     if facts.wave.up_to is None:
-        return Verdict(GateName.WAVE, None, "the wave has every device that is left", detail=detail)
+        return Verdict(GateName.WAVE, None, "the wave includes all remaining devices", detail=detail)
     room = max(0, facts.wave.up_to - facts.sent)
     text = f"wave {facts.wave.number} goes up to {facts.wave.up_to:,} devices, and {facts.sent:,} have been sent to"
     if not room:
@@ -169,8 +169,9 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
     until = facts.after(device.due_in) if held and device.due_in is not None else None
     room = 0 if held else None
     if not device.unacknowledged:
-        text = "attempt {} has failed, and the next one follows after a delay"
-        return Verdict(GateName.BACKOFF, room, text.format(device.attempt), until, {"attempt": device.attempt})
+        how = "was set back to PENDING" if device.status is ExecutionStatus.PENDING else "has failed"
+        text = f"attempt {device.attempt} {how}, and the next one follows after a delay"
+        return Verdict(GateName.BACKOFF, room, text, until, {"attempt": device.attempt})
     if device.refused_for is not None:
         detail = {"refused_for": device.refused_for, "attempt": device.attempt}
         return Verdict(GateName.REFUSED, room, broker_refusal.TEXT[device.refused_for], until, detail)
@@ -179,7 +180,7 @@ def own(facts: Facts, device: DeviceFacts) -> Verdict | None:
 
 
 def not_looked_at(devices: int, lease: Verdict | None) -> Verdict:
-    """The verdict on claimed devices that were too many to look at, beside those that wait for a ``lease``."""
+    """The verdict for claimed devices that were not read because there are too many. ``lease``: that of read ones."""
     text = f"not looked at: {devices:,} of the claimed devices"
     if lease is None:
         return Verdict(GateName.LEASE, 0, text, detail={"not_looked_at": devices})

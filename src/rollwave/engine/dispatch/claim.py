@@ -102,7 +102,7 @@ class Claims:
             self._unheard_since = now
         elif not self._told and now - self._unheard_since > LISTENER_START_SECONDS:
             self._told = True
-            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not come in")
+            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not be received")
         return heard
 
     async def _retry_in(self, connection: Connection, campaign: Campaign, admission: Admission) -> float:

@@ -70,7 +70,7 @@ class Troubles:
         found = [explained(each) for each in causes(error)]
         faults = [each for each in found if not isinstance(each, (RollwaveError, *CONNECTION_TROUBLE))]
         cause = next(iter(faults), found[0])
-        why = f"{type(cause).__name__}: {cause}" if faults else "the database is away" if is_away(cause) else str(cause)
+        why = f"{type(cause).__name__}: {cause}" if faults else "database unavailable" if is_away(cause) else str(cause)
         if faults:
             self._failure, self._failed_at = f"failed: {type(cause).__name__}; see the log", time.monotonic()
         if why in self._said:

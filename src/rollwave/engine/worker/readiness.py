@@ -130,8 +130,8 @@ async def _reports(pool: Pool, settings: Settings, ours: Collection[Listener]) -
         unheard_for = None  # the check of the database says this
     if unheard_for is not None:
         since = f"for {unheard_for:.0f} s" if isfinite(unheard_for) else "none ever was"
-        return f"cannot come in: no listener is subscribed, {since}; nothing is sent"
+        return f"cannot be received: no listener is subscribed, {since}; nothing is sent"
     if not all(each.presence.subscribed or each.presence.standby for each in ours):
         away_for = max((each.away_for or 0.0 for each in ours), default=0.0)
-        return f"cannot come in: not subscribed, for {away_for:.0f} s"
+        return f"cannot be received: not subscribed, for {away_for:.0f} s"
     return OK

@@ -110,24 +110,24 @@ LIMIT $4;
 -- name: claimed_and_pending
 -- Devices that were claimed and are not terminal, grouped by the facts that gates use; only the $3 that are due first.
 -- again: a claim takes these devices before those never sent to ("claim" in executions.sql). goes: with the first $6 tokens.
+-- first_turn: the number of such a device in their order, from 1.
 -- $4: the pattern of ids that cannot be addressed. $5: the device timeout in seconds, including all suspensions of the campaign.
-SELECT pending, unacknowledged, refused_for, addressable, held, again, goes, count(*)::int AS devices,
-       min(due_in)::float8 AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt -- of the device that is due first
+SELECT pending, unacknowledged, refused_for, addressable, held, again, again AND turn <= $6 AS goes,
+       count(*)::int AS devices, min(turn)::int AS first_turn,
+       min(due_in) AS due_in, (array_agg(attempt ORDER BY due_in))[1] AS attempt -- of the device that is due first
 FROM (
-    SELECT *, again AND row_number() OVER (PARTITION BY again ORDER BY due_in, place) <= $6 AS goes
+    SELECT *, CASE WHEN again THEN row_number() OVER (PARTITION BY again ORDER BY due_in, place) END AS turn
     FROM (
         SELECT status = 'PENDING' AS pending, attempt, attempt > sent_attempt AS unacknowledged, refused_for, addressable,
-               COALESCE(due_at > statement_timestamp(), false) AS held,
-               EXTRACT(epoch FROM due_at - statement_timestamp()) AS due_in, place,
-               addressable
-               AND CASE WHEN status = 'PENDING' THEN COALESCE(due_at <= statement_timestamp(), true)
-                        ELSE COALESCE(due_at <= statement_timestamp(), false) AND completed_at IS NULL
-                             AND (attempt > sent_attempt
-                                  OR failed_attempt = attempt
-                                     AND COALESCE(started_at + make_interval(secs => $5 - suspended_before)
-                                                  > statement_timestamp(), true)) END AS again
+               due_in > 0 AS held, due_in, place,
+               addressable AND CASE WHEN status = 'PENDING' THEN COALESCE(due_in <= 0, true)
+                                    ELSE due_in <= 0 AND completed_at IS NULL
+                                         AND (attempt > sent_attempt OR failed_attempt = attempt AND in_time) END AS again
         FROM (
-            SELECT *, ctid AS place, device_id COLLATE "C" !~ $4 AND length(device_id) <= 128 AS addressable
+            SELECT status, attempt, sent_attempt, failed_attempt, refused_for, completed_at, ctid AS place,
+                   EXTRACT(epoch FROM due_at - statement_timestamp())::float8 AS due_in,
+                   COALESCE(started_at + make_interval(secs => $5 - suspended_before) > statement_timestamp(), true) AS in_time,
+                   device_id COLLATE "C" !~ $4 AND length(device_id) <= 128 AS addressable
             FROM ota_device_status
             WHERE tenant_id = $1 AND campaign_id = $2::bigint
               AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
