@@ -12,7 +12,7 @@ import pytest
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.engine.stop import SKIPPED_BECAUSE
@@ -397,7 +397,7 @@ async def test_a_row_that_a_host_sets_back_to_pending_starts_again(root: Connect
         [effect] = await executions.apply_reports(
             connection,
             TENANT,
-            [(DeviceId("dev-1"), Report(CampaignId(RUNNING), ExecutionStatus.INSTALLING))],
+            [DeviceReport(DeviceId("dev-1"), Report(CampaignId(RUNNING), ExecutionStatus.INSTALLING))],
             Times(60, 60, 600),
             max_attempts=3,
         )

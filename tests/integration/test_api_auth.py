@@ -111,15 +111,15 @@ async def test_api_keys_are_listed_and_revoked(pool: Pool) -> None:
     key = await access.create(pool, "north", Role.VIEWER, name="dashboard")
     await access.create(pool, "south", Role.ADMIN)
     (row,) = await access.list_keys(pool, "north")
-    assert (row["name"], row["role"], row["revoked_at"]) == ("dashboard", "viewer", None)
-    assert row["key_id"] in key
-    await access.revoke(pool, "north", row["key_id"])
+    assert (row.name, row.role, row.revoked_at) == ("dashboard", "viewer", None)
+    assert row.key_id in key
+    await access.revoke(pool, "north", row.key_id)
     (revoked,) = await access.list_keys(pool, "north")
-    await access.revoke(pool, "north", row["key_id"])
-    assert revoked["revoked_at"] is not None
+    await access.revoke(pool, "north", row.key_id)
+    assert revoked.revoked_at is not None
     assert await access.list_keys(pool, "north") == [revoked]
     with pytest.raises(NotFound):
-        await access.revoke(pool, "south", row["key_id"])
+        await access.revoke(pool, "south", row.key_id)
 
 
 @pytest.mark.parametrize("tenant", ["", " a", "a/b", "x" * 129, "n\x85rth"])

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rollwave.domain.broker_refusal import Refusal
+from rollwave.domain.execution import LEEWAY
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.worker.tick import Ticker

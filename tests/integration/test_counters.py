@@ -13,7 +13,7 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
@@ -433,7 +433,7 @@ async def test_rows_are_locked_in_one_order_whatever_collation_a_hosts_column_ha
                 await executions.release(connection, "north", CampaignId(campaign), commands, delay=0, refusal=None)
             else:
                 report = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, 100)
-                reports = [(each.device_id, report) for each in commands]
+                reports = [DeviceReport(each.device_id, report) for each in commands]
                 await executions.apply_reports(connection, "north", reports, times, max_attempts=3)
 
     async with host.transaction():

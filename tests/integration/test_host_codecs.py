@@ -111,7 +111,8 @@ async def test_a_pool_with_codecs_reads_and_writes_every_value(database: str) ->
     """The API gives the same answers on a host's pool as on its own."""
     async with host_pool(database, init=all_codecs, record_class=Row) as pool, create_pool(database) as plain:
         key = await access.create(pool, "north", Role.OPERATOR, expires_in=timedelta(days=1))
-        expiry = (await access.list_keys(pool, "north"))[0]["expires_at"]
+        expiry = (await access.list_keys(pool, "north"))[0].expires_at
+        assert expiry is not None
         assert abs(expiry - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
         async with calling(pool, key=key) as client:
             attributes = {"site": 'Ω \\ "x"', "floor": [1, None, {"deep": True}]}

@@ -13,12 +13,13 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus as S
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store import counters, executions, many_tenants
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
+from rollwave.store.many_tenants import TenantReport
 from tests.engine import Connection, breakdown, campaign_row, connect, incoming_report, insert_campaign, mark_sent
 from tests.integration.test_row_level_security import insert_tenants_with_equal_ids
 from tests.support import eventually
@@ -75,7 +76,7 @@ async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactio
     cases = [(f"dev-{n}-{m}", state, report) for n, state in enumerate(states) for m, report in enumerate(REPORTS)]
     cases = cases[::7]  # Every status meets every kind of report, not every single report.
     await host.execute("ALTER TABLE ota_device_status DROP CONSTRAINT ota_device_status_status_check")
-    said_by: dict[TenantId, list[tuple[DeviceId, Report]]] = {}
+    said_by: dict[TenantId, list[DeviceReport]] = {}
     for tenant in TENANTS:
         ids = [
             await insert_campaign(host, 0, tenant=tenant, progress_timeout=p, device_timeout=d)
@@ -92,17 +93,17 @@ async def test_many_tenants_at_once_have_the_results_of_single_tenant_transactio
             ],
         )
         said_by[tenant] = [
-            (DeviceId(name), replace(report, campaign_id=CampaignId(campaign)))
+            DeviceReport(DeviceId(name), replace(report, campaign_id=CampaignId(campaign)))
             for campaign, (name, _, report) in zip(campaign_of_case, cases, strict=True)
         ] + [
-            (DeviceId("nobody"), Report(CampaignId(ids[0]), S.SUCCESS)),
-            (DeviceId("dev-1-1"), Report(CampaignId(1 << 40), S.SUCCESS)),
+            DeviceReport(DeviceId("nobody"), Report(CampaignId(ids[0]), S.SUCCESS)),
+            DeviceReport(DeviceId("dev-1-1"), Report(CampaignId(1 << 40), S.SUCCESS)),
         ]
     async with tenant_transaction(pool, ALONE, generic_plans=True) as connection:
         alone = await executions.apply_reports(connection, ALONE, said_by[ALONE], TIMES, max_attempts=3)
     async with many_tenants.transaction(pool) as connection:
         effects = await many_tenants.apply_reports(
-            connection, [(tenant, *each) for tenant in OTHERS for each in said_by[tenant]], TIMES
+            connection, [TenantReport(tenant, *each) for tenant in OTHERS for each in said_by[tenant]], TIMES
         )
     expected = [each._replace(reason=None) for each in alone]
     for number, tenant in enumerate(OTHERS):
@@ -260,7 +261,9 @@ async def test_row_level_security_alone_separates_the_tenants_of_one_transaction
             await host.execute(without)
     one = Report(CampaignId(7), S.SUCCESS)
     async with many_tenants.transaction(pool) as connection:
-        effects = await many_tenants.apply_reports(connection, [(TenantId("north"), DeviceId("dev-1"), one)], TIMES)
+        effects = await many_tenants.apply_reports(
+            connection, [TenantReport(TenantId("north"), DeviceId("dev-1"), one)], TIMES
+        )
         tally = Counter({(CampaignId(7), S.SUCCESS): 1})
         moved = await many_tenants.count(connection, {TenantId("north"): tally})
         assert await connection.fetchval("SELECT current_setting('app.tenant_id')") == ""

@@ -11,7 +11,7 @@ import pytest
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.failpoints import Failpoint
@@ -206,7 +206,9 @@ async def test_only_postgresqls_error_about_a_value_drops_a_report(pool: Pool, h
     async def write(attempt: int) -> None:
         report = Report(CampaignId(campaign), ExecutionStatus.SUCCESS, attempt=attempt)
         async with tenant_transaction(pool, TENANT) as connection:
-            await executions.apply_reports(connection, TENANT, [(DeviceId("dev-1"), report)], TIMES, max_attempts=3)
+            await executions.apply_reports(
+                connection, TENANT, [DeviceReport(DeviceId("dev-1"), report)], TIMES, max_attempts=3
+            )
 
     with pytest.raises(asyncpg.DataError, match="out of int32 range"):
         await write(1 << 40)

@@ -22,14 +22,16 @@ from asyncpg.pool import PoolConnectionProxy
 from rollwave.domain.campaign import CampaignStatus, Change
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.reports.outcome import tally_of
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.outcome import Move, tally_of
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
 from rollwave.engine.upkeep.deadlines import MAX_OVERDUE_PER_LOOK
 from rollwave.store import campaigns, counters, executions, many_tenants, overdue, views
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Claimed, Times
+from rollwave.store.many_tenants import TenantReport
+from rollwave.store.overdue import Failed, Postponed
 from rollwave.store.queries import load
 from tests.engine import claim_commands
 
@@ -160,7 +162,7 @@ async def test_statements_on_tables_without_statistics_read_few_rows(
         assert len(again.commands) == BATCH - half
         async with tenant_transaction(pool, "north", generic_plans=True) as connection:
             report = Report(campaign_id, ExecutionStatus.SUCCESS, 100)
-            reports = [(each.device_id, report) for each in claim.commands]
+            reports = [DeviceReport(each.device_id, report) for each in claim.commands]
             effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
         assert sum(effect.applied for effect in effects) == BATCH
         async with tenant_transaction(pool, "north", queues=True) as connection:
@@ -185,9 +187,9 @@ async def test_overdue_devices_are_found_by_an_index(
             connection, campaign, everyone=False, device_timeout=600, limit=MAX_OVERDUE_PER_LOOK
         )
         silent = [each.device_id for each in late]
-        again = [(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
+        again = [Postponed(each, Reason.NO_ANSWER, 1.0) for each in silent[:half]]
         await overdue.postpone(connection, campaign, again, device_timeout=600)
-        await overdue.fail(connection, campaign, [(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
+        await overdue.fail(connection, campaign, [Failed(each, Reason.NO_ANSWER, "silent") for each in silent[half:]])
     counted = await pool.fetchrow(
         "SELECT count(*) FILTER (WHERE status = 'FAILED'), count(*) FILTER (WHERE failed_attempt = 1)"
         " FROM ota_device_status"
@@ -290,15 +292,17 @@ async def sent_and_reported(pool: Pool, large_campaign: CampaignId, commands: tu
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:
         await executions.mark_sent(connection, "north", large_campaign, commands[:half], TIMES)
         await executions.release(connection, "north", large_campaign, commands[half:], delay=60, refusal=None)
-        reports = [(each.device_id, report) for each in alone]
+        reports = [DeviceReport(each.device_id, report) for each in alone]
         effects = await executions.apply_reports(connection, "north", reports, TIMES, max_attempts=3)
-        await counters.count(connection, "north", tally_of((large_campaign, each.was, each.became) for each in effects))
+        await counters.count(
+            connection, "north", tally_of(Move(large_campaign, each.was, each.became) for each in effects)
+        )
     async with many_tenants.transaction(pool) as connection:
         north = TenantId("north")
-        of_many = [(north, each.device_id, report) for each in shared]
+        of_many = [TenantReport(north, each.device_id, report) for each in shared]
         effects = await many_tenants.apply_reports(connection, of_many, TIMES)
         await many_tenants.count(
-            connection, {north: tally_of((large_campaign, each.was, each.became) for each in effects)}
+            connection, {north: tally_of(Move(large_campaign, each.was, each.became) for each in effects)}
         )
     assert all(each.applied for each in effects)
 
@@ -322,8 +326,8 @@ async def looked_after(pool: Pool, campaign: Campaign, commands: tuple[Claimed, 
             await campaigns.note_activity(connection, campaign, change, longest=60)
         await overdue.bring_forward(connection, campaign, longest=600, progress_timeout=60)
         await overdue.lock_overdue(connection, campaign, everyone=False, device_timeout=600, limit=ROWS)
-        await overdue.postpone(connection, campaign, [(silent, Reason.NO_ANSWER, 1.0)], device_timeout=600)
-        await overdue.fail(connection, campaign, [(silent, Reason.NO_ANSWER, "silent")])
+        await overdue.postpone(connection, campaign, [Postponed(silent, Reason.NO_ANSWER, 1.0)], device_timeout=600)
+        await overdue.fail(connection, campaign, [Failed(silent, Reason.NO_ANSWER, "silent")])
     async with tenant_transaction(pool, "north") as connection:
         assert await executions.current(connection, "north", [each.device_id for each in commands])
     async with tenant_transaction(pool, "north", generic_plans=True) as connection:

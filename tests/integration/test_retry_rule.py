@@ -9,14 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rollwave.domain.execution import LEEWAY
 from rollwave.domain.execution import ExecutionStatus as S
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.outcome import LEEWAY
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import DeviceTime, Reason, RetryPolicy, reported_failure
 from rollwave.store import campaigns, executions, many_tenants, overdue
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
+from rollwave.store.many_tenants import TenantReport
+from rollwave.store.overdue import Postponed
 from tests.engine import connect, insert_campaign
 
 NORTH, SOUTH = TenantId("north"), TenantId("south")
@@ -34,7 +36,7 @@ async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allo
     database: str, pool: Pool
 ) -> None:
     expected: list[tuple[Reason, bool]] = []
-    reports: list[tuple[DeviceId, Report]] = []
+    reports: list[DeviceReport] = []
     async with connect(database) as host:
         for retry_on, most, status in product(RETRY_ON, MAX_ATTEMPTS, RETRIES_CONTINUE):
             campaign = await insert_campaign(host, 0, tenant=NORTH, status=status, retry_on=retry_on, max_attempts=most)
@@ -47,7 +49,7 @@ async def test_a_reported_failure_is_retried_exactly_where_the_retry_policy_allo
                     " VALUES ($1, $2, $3, 'DOWNLOADING', $4, $4, $5, now() + interval '1 hour', now())",
                     *(NORTH, campaign, device, attempt, attempt if heard else attempt - 1),
                 )
-                reports.append((device, Report(CampaignId(campaign), S.FAILED)))
+                reports.append(DeviceReport(device, Report(CampaignId(campaign), S.FAILED)))
                 reason = reported_failure(heard=heard)
                 expected.append((reason, RETRIES_CONTINUE[status] and policy.allows_another(reason, attempt)))
     async with tenant_transaction(pool, NORTH, generic_plans=True) as connection:
@@ -74,10 +76,10 @@ async def test_both_statements_that_apply_a_report_extend_the_deadline_by_the_sa
             )
     device = DeviceId("dev-1")
     async with tenant_transaction(pool, NORTH) as connection:
-        await executions.apply_reports(connection, NORTH, [(device, report[NORTH])], TIMES, max_attempts=3)
+        await executions.apply_reports(connection, NORTH, [DeviceReport(device, report[NORTH])], TIMES, max_attempts=3)
         alone = await connection.fetchval(_SECONDS_LEFT)
     async with many_tenants.transaction(pool) as connection:
-        await many_tenants.apply_reports(connection, [(SOUTH, device, report[SOUTH])], TIMES)
+        await many_tenants.apply_reports(connection, [TenantReport(SOUTH, device, report[SOUTH])], TIMES)
     async with tenant_transaction(pool, SOUTH) as connection:
         with_others = await connection.fetchval(_SECONDS_LEFT)
     expected = (progress_timeout or TIMES.progress_timeout) * (1 + LEEWAY)
@@ -134,7 +136,7 @@ async def test_another_attempt_follows_exactly_if_its_delay_ends_before_the_devi
         assert {each.device_id: each.out_of_time for each in started} == {
             name: times[name].is_over for name, each in devices.items() if each.started_ago is not None
         }
-        ended = [(name, Reason.NO_PROGRESS, each.delay) for name, each in devices.items()]
+        ended = [Postponed(name, Reason.NO_PROGRESS, each.delay) for name, each in devices.items()]
         await overdue.postpone(connection, campaign, ended, device_timeout=device_timeout)
         due = {row["device_id"]: row["due_in"] for row in await connection.fetch(_LET_TIME_PASS, number)}
         given_up = await overdue.lock_overdue(

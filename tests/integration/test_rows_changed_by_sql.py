@@ -10,7 +10,7 @@ import pytest
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine.operations import abort_campaign
 from rollwave.engine.stop import skip_rest
@@ -51,7 +51,7 @@ async def report(pool: Pool, campaign: int, word: ExecutionStatus, *, max_attemp
         [effect] = await executions.apply_reports(
             connection,
             TENANT,
-            [(DeviceId("dev-1"), Report(CampaignId(campaign), word))],
+            [DeviceReport(DeviceId("dev-1"), Report(CampaignId(campaign), word))],
             Times(60, 60, 600),
             max_attempts=max_attempts,
         )

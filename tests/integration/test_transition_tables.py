@@ -15,7 +15,7 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, RANK, REPORTABLE, TERMINAL, TRANSITIONS, Cause, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.operations import abort_campaign, pause_campaign, start_campaign
@@ -56,7 +56,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
 def device_reported(word: ExecutionStatus) -> Try:
     async def report(connection: Inside, campaign: Campaign, device: str) -> None:
         await executions.apply_reports(
-            connection, TENANT, [(DeviceId(device), Report(campaign.id, word))], TIMES, max_attempts=3
+            connection, TENANT, [DeviceReport(DeviceId(device), Report(campaign.id, word))], TIMES, max_attempts=3
         )
 
     return report

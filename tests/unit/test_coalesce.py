@@ -7,13 +7,14 @@ from rollwave.domain.execution import RANK, REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.outcome import (
     MAX_ATTEMPTS_PER_BATCH,
+    Move,
     Outcome,
     ended_in,
     one_per_execution,
     outcome_of,
     tally_of,
 )
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 
 S = ExecutionStatus
 
@@ -24,29 +25,36 @@ def make_report(status: ExecutionStatus, *, progress: int | None = None, attempt
 
 def test_the_furthest_report_of_a_device_is_kept() -> None:
     device = DeviceId("a")
-    batch = [(device, make_report(S.DOWNLOADING, progress=p)) for p in (10, 90, 40)] + [
-        (device, make_report(S.SUCCESS))
+    batch = [DeviceReport(device, make_report(S.DOWNLOADING, progress=p)) for p in (10, 90, 40)] + [
+        DeviceReport(device, make_report(S.SUCCESS))
     ]
-    assert one_per_execution(batch) == [[(device, make_report(S.SUCCESS))]]
-    assert one_per_execution(batch[:3]) == [[(device, make_report(S.DOWNLOADING, progress=90))]]
+    assert one_per_execution(batch) == [[DeviceReport(device, make_report(S.SUCCESS))]]
+    assert one_per_execution(batch[:3]) == [[DeviceReport(device, make_report(S.DOWNLOADING, progress=90))]]
 
 
 def test_of_two_terminal_reports_the_first_counts() -> None:
     device = DeviceId("a")
-    assert one_per_execution([(device, make_report(S.FAILED)), (device, make_report(S.SUCCESS))]) == [
-        [(device, make_report(S.FAILED))]
-    ]
+    assert one_per_execution(
+        [DeviceReport(device, make_report(S.FAILED)), DeviceReport(device, make_report(S.SUCCESS))]
+    ) == [[DeviceReport(device, make_report(S.FAILED))]]
 
 
 def test_a_failure_after_another_report_is_not_the_first_report() -> None:
     device = DeviceId("a")
-    batch = [(device, make_report(S.DOWNLOADING)), (device, make_report(S.FAILED)), (device, make_report(S.SUCCESS))]
+    batch = [
+        DeviceReport(device, make_report(S.DOWNLOADING)),
+        DeviceReport(device, make_report(S.FAILED)),
+        DeviceReport(device, make_report(S.SUCCESS)),
+    ]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
 def test_other_attempts_of_one_device_go_in_separate_lists() -> None:
     device = DeviceId("a")
-    batch = [(device, make_report(S.FAILED, attempt=1)), (device, make_report(S.SUCCESS, attempt=2))]
+    batch = [
+        DeviceReport(device, make_report(S.FAILED, attempt=1)),
+        DeviceReport(device, make_report(S.SUCCESS, attempt=2)),
+    ]
     assert one_per_execution(batch) == [[batch[0]], [batch[1]]]
 
 
@@ -58,9 +66,9 @@ reports = st.builds(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from([DeviceId("a"), DeviceId("b")]), reports)))
+@given(st.lists(st.builds(DeviceReport, st.sampled_from([DeviceId("a"), DeviceId("b")]), reports)))
 def test_a_list_has_an_execution_once_and_no_later_state_is_lost(
-    batch: list[tuple[DeviceId, Report]],
+    batch: list[DeviceReport],
 ) -> None:
     result = one_per_execution(batch)
     for each in result:
@@ -88,18 +96,18 @@ def test_the_totals_add_up_the_transitions_of_each_campaign() -> None:
     one, two = CampaignId(1), CampaignId(2)
     moved = tally_of(
         [
-            (one, S.PENDING, S.DOWNLOADING),
-            (one, S.DOWNLOADING, S.SUCCESS),
-            (one, S.INSTALLING, None),
-            (one, None, None),
-            (two, S.DOWNLOADING, S.DOWNLOADING),
+            Move(one, S.PENDING, S.DOWNLOADING),
+            Move(one, S.DOWNLOADING, S.SUCCESS),
+            Move(one, S.INSTALLING, None),
+            Move(one, None, None),
+            Move(two, S.DOWNLOADING, S.DOWNLOADING),
         ]
     )
     assert {key: number for key, number in moved.items() if number} == {(one, S.PENDING): -1, (one, S.SUCCESS): 1}
     assert ended_in(moved) == {one}
-    assert ended_in(tally_of([(one, S.PENDING, S.INSTALLING)])) == set()
+    assert ended_in(tally_of([Move(one, S.PENDING, S.INSTALLING)])) == set()
 
 
 def test_reports_with_many_invented_attempts_take_few_lists() -> None:
-    batch = [(DeviceId("a"), make_report(S.FAILED, attempt=n)) for n in range(1, 1000)]
+    batch = [DeviceReport(DeviceId("a"), make_report(S.FAILED, attempt=n)) for n in range(1, 1000)]
     assert len(one_per_execution(batch)) == MAX_ATTEMPTS_PER_BATCH

@@ -7,30 +7,30 @@ from hypothesis import strategies as st
 
 from rollwave.domain.execution import REPORTABLE, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.engine.ingest.classify import Share
 from rollwave.engine.ingest.many_tenants import (
     MAX_REPORTS_OF_A_SMALL_SHARE,
     MAX_TRANSACTIONS_IN_PARALLEL,
     TENANTS_PER_TRANSACTION,
-    Said,
     is_plain,
     split_by_tenant,
 )
+from rollwave.store.many_tenants import TenantReport
 from rollwave.store.quarantine import Sample
 
 SUCCESS = Report(CampaignId(1), ExecutionStatus.SUCCESS, 100)
 
 
-def reports(tenants: int, each: int) -> list[Said]:
+def reports(tenants: int, each: int) -> list[TenantReport]:
     return [
-        (TenantId(f"tenant-{tenant}"), DeviceId(f"dev-{device}"), SUCCESS)
+        TenantReport(TenantId(f"tenant-{tenant}"), DeviceId(f"dev-{device}"), SUCCESS)
         for device in range(each)
         for tenant in range(tenants)
     ]
 
 
-def test_a_tenant_is_in_exactly_one_lane_and_no_report_is_lost() -> None:
+def test_a_tenant_is_in_exactly_one_transaction_and_no_report_is_lost() -> None:
     said = reports(tenants=MAX_TRANSACTIONS_IN_PARALLEL * TENANTS_PER_TRANSACTION + 7, each=3)
     transactions = split_by_tenant(said)
     assert len(transactions) == MAX_TRANSACTIONS_IN_PARALLEL
@@ -40,7 +40,7 @@ def test_a_tenant_is_in_exactly_one_lane_and_no_report_is_lost() -> None:
     assert all(len(each) >= TENANTS_PER_TRANSACTION for each in tenants)
 
 
-def test_a_few_tenants_share_one_lane() -> None:
+def test_a_few_tenants_share_one_transaction() -> None:
     said = reports(tenants=TENANTS_PER_TRANSACTION, each=1)
     assert split_by_tenant(said) == [said]
     assert split_by_tenant([]) == [[]]
@@ -50,7 +50,7 @@ def test_a_few_tenants_share_one_lane() -> None:
 def test_a_share_with_a_failure_is_never_written_with_other_tenants(
     statuses: list[ExecutionStatus], sampled: bool
 ) -> None:
-    reports = [(DeviceId("dev-1"), Report(CampaignId(1), status)) for status in statuses]
+    reports = [DeviceReport(DeviceId("dev-1"), Report(CampaignId(1), status)) for status in statuses]
     share = Share(reports, [Sample(DeviceId("dev-2"), "not JSON", b"{")] if sampled else [])
     small = len(statuses) <= MAX_REPORTS_OF_A_SMALL_SHARE
     assert is_plain(share) == (small and not sampled and ExecutionStatus.FAILED not in statuses)

@@ -6,12 +6,11 @@ from math import inf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from rollwave.domain.execution import LEEWAY, RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.reports.outcome import (
     BURST,
     EARNED_EVERY_SECONDS,
-    LEEWAY,
     PROGRESS_STEP_POINTS,
     DeviceThrottle,
     Outcome,

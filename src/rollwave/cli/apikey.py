@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, astuple
 from datetime import timedelta
 from typing import Annotated
 
@@ -55,12 +56,11 @@ def list_(tenant: TenantOption, output: Output = Format.TABLE) -> None:
 
     keys = with_pool(lambda pool: access.list_keys(pool, tenant))
     if output is Format.JSON:
-        print_json([{name: _plain(value) for name, value in key.items()} for key in keys])
+        print_json([{name: _plain(value) for name, value in asdict(key).items()} for key in keys])
         return
-    columns = ("key_id", "name", "role", "created_at", "expires_at", "revoked_at")
     table(
-        [name.upper().replace("_", " ") for name in columns],
-        [[_plain(key[name]) for name in columns] for key in keys],
+        ("KEY ID", "NAME", "ROLE", "CREATED AT", "EXPIRES AT", "REVOKED AT"),
+        [[_plain(value) for value in astuple(key)] for key in keys],
         empty=f"No keys for tenant {tenant}.",
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
-from rollwave.cli.firmware_choice import find_firmware, in_words
-from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, say, table
+from rollwave.cli.firmware_choice import Row, find_firmware, in_words
+from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, print_page, say
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -17,6 +18,20 @@ from rollwave.domain.policy.document import Strategy
 from rollwave.errors import InvalidInput, RollwaveError
 
 app = typer.Typer(no_args_is_help=True)
+
+AbortThreshold = Annotated[
+    float, typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.")
+]
+AbortMinCompleted = Annotated[
+    int | None, typer.Option(min=1, help="Minimum number of finished devices before it may abort itself.  [default: 1]")
+]
+CanaryPercent = Annotated[
+    float | None, typer.Option(max=100, help="Size of the canary wave, in percent of the devices.  [default: 5]")
+]
+ProgressTimeout = Annotated[float | None, typer.Option(help="Maximum seconds between two reports of a device.")]
+Wait = Annotated[
+    bool | None, typer.Option("--wait/--no-wait", help="Wait until every device is targeted.  [default: on a terminal]")
+]
 
 
 @app.command()
@@ -26,26 +41,14 @@ def create(
     group: Annotated[str, typer.Option(help="The device group to update.")],
     strategy: Annotated[Strategy, typer.Option(help="canary: a few devices first, then the rest.")] = Strategy.LINEAR,
     rate: Annotated[int, typer.Option(min=1, help="Maximum number of devices per tick.")] = 10,
-    abort_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.")
-    ] = 0.1,
-    abort_min_completed: Annotated[
-        int | None,
-        typer.Option(min=1, help="Minimum number of finished devices before it may abort itself.  [default: 1]"),
-    ] = None,
-    canary_percent: Annotated[
-        float | None, typer.Option(max=100, help="Size of the canary wave, in percent of the devices.  [default: 5]")
-    ] = None,
+    abort_threshold: AbortThreshold = 0.1,
+    abort_min_completed: AbortMinCompleted = None,
+    canary_percent: CanaryPercent = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices in progress.")] = None,
-    progress_timeout: Annotated[
-        float | None, typer.Option(help="Maximum seconds between two reports of a device.")
-    ] = None,
+    progress_timeout: ProgressTimeout = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Maximum number of attempts per device.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start the campaign after creating it.")] = False,
-    wait: Annotated[
-        bool | None,
-        typer.Option("--wait/--no-wait", help="Wait until every device is targeted.  [default: on a terminal]"),
-    ] = None,
+    wait: Wait = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait, but no longer than this, in seconds.")] = None,
     output: Output = Format.TABLE,
     api_url: ApiUrl = None,
@@ -86,19 +89,21 @@ def create(
             from rollwave.cli.targeting import wait_until_targeted
 
             made = wait_until_targeted(api, made["id"], timeout=timeout)
-    if output is Format.JSON:
-        print_json(made)
-    else:
-        rest = made.get("targeted_devices")
-        say(
-            f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}"
-            + (f", {rest:,} of them targeted so far" if rest is not None else "")
-        )
-        say(in_words(chosen))
+    _print_created(made, chosen, output)
     if made["status"] == CampaignStatus.ABORTED:
         raise typer.Exit(3)
     if waited_for and made["targeted_devices"] is not None:
         raise typer.Exit(4)
+
+
+def _print_created(made: Mapping[str, Any], firmware: Row, output: Format) -> None:
+    if output is Format.JSON:
+        print_json(made)
+        return
+    rest = made.get("targeted_devices")
+    so_far = f", {rest:,} of them targeted so far" if rest is not None else ""
+    say(f"campaign {made['id']}: {made['total_devices']} devices, {made['status']}{so_far}")
+    say(in_words(firmware))
 
 
 @app.command("list")
@@ -112,22 +117,17 @@ def list_(
     """List the campaigns, newest first."""
     with connect(api_url, api_key) as api:
         answer = api.get("/ota/campaigns", status=status, limit=limit)
-    if output is Format.JSON:
-        print_json(answer)
-        return
-    table(
-        ("ID", "NAME", "STATUS", "GROUP", "DEVICES", "SUCCEEDED", "FAILED", "CREATED"),
-        [
-            (
-                *(row[key] for key in ("id", "name", "status", "target_group_id")),
-                *(row[key] for key in ("total_devices", "succeeded", "failed")),
-                moment(row["created_at"]),
-            )
-            for row in answer["campaigns"]
-        ],
-        empty="No campaigns. Create one: rollwave campaign create",
-        total=answer["total"],
-    )
+    columns = {
+        "ID": "id",
+        "NAME": "name",
+        "STATUS": "status",
+        "GROUP": "target_group_id",
+        "DEVICES": "total_devices",
+        "SUCCEEDED": "succeeded",
+        "FAILED": "failed",
+        "CREATED": "created_at",
+    }
+    print_page(answer, output, "campaigns", columns, empty="No campaigns. Create one: rollwave campaign create")
 
 
 @app.command()
@@ -227,22 +227,15 @@ def devices(
     """List a campaign's devices and what they last reported."""
     with connect(api_url, api_key) as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/devices", status=status, limit=limit)
-    if output is Format.JSON:
-        print_json(answer)
-        return
-    table(
-        ("DEVICE", "STATUS", "%", "STARTED", "COMPLETED", "ERROR"),
-        [
-            (
-                *(row[key] for key in ("device_id", "status", "progress_pct")),
-                *(moment(row[key]) for key in ("started_at", "completed_at")),
-                row["error_message"],
-            )
-            for row in answer["devices"]
-        ],
-        empty="No such devices.",
-        total=answer["total"],
-    )
+    columns = {
+        "DEVICE": "device_id",
+        "STATUS": "status",
+        "%": "progress_pct",
+        "STARTED": "started_at",
+        "COMPLETED": "completed_at",
+        "ERROR": "error_message",
+    }
+    print_page(answer, output, "devices", columns, empty="No such devices.")
 
 
 app.command()(waiting)

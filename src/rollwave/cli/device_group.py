@@ -9,7 +9,7 @@ import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.devices_csv import Device, Mistake, read_devices
-from rollwave.cli.output import Format, Limit, Output, complain, moment, print_json, say, table
+from rollwave.cli.output import Format, Limit, Output, complain, print_json, print_page, say, table
 from rollwave.domain.ids import ID_RULE, in_path, is_valid_id
 from rollwave.errors import InvalidInput
 
@@ -109,15 +109,9 @@ def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = No
     """List the groups."""
     with connect(api_url, api_key) as api:
         answer = api.get("/device-groups", limit=limit)
-    if output is Format.JSON:
-        print_json(answer)
-        return
-    table(
-        ("GROUP", "DEVICES", "CREATED"),
-        [(row["group_id"], row["total"], moment(row["created_at"])) for row in answer["device_groups"]],
-        empty="No groups. Create one: rollwave device-group import",
-        total=answer["total"],
-    )
+    columns = {"GROUP": "group_id", "DEVICES": "total", "CREATED": "created_at"}
+    empty = "No groups. Create one: rollwave device-group import"
+    print_page(answer, output, "device_groups", columns, empty=empty)
 
 
 @app.command()

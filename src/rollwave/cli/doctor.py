@@ -12,12 +12,15 @@ import typer
 from rollwave.cli.output import Format, console, print_json
 
 if TYPE_CHECKING:
+    from rollwave.doctor.examination import Login
     from rollwave.doctor.finding import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def _login(text: str) -> tuple[str, str]:
+def _login(text: str) -> Login:
+    from rollwave.doctor.examination import Login
+
     try:
         login = Path(text[1:]).read_text().strip() if text.startswith("@") else text
     except OSError as error:
@@ -25,7 +28,7 @@ def _login(text: str) -> tuple[str, str]:
     username, colon, password = login.partition(":")
     if not (username and colon):
         raise typer.BadParameter("use USER:PASSWORD, or @FILE for a file that contains it")
-    return username, password
+    return Login(username, password)
 
 
 def doctor(

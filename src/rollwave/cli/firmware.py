@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Format, Limit, Output, print_json, say, table
+from rollwave.cli.output import Column, Format, Limit, Output, print_json, print_page, say
 from rollwave.domain.firmware import read_checksum
 from rollwave.errors import InvalidInput
 
@@ -94,22 +94,12 @@ def list_(
     """List the firmware versions, newest first."""
     with connect(api_url, api_key) as api:
         answer = api.get("/firmware", device_type=device_type, limit=limit)
-    if output is Format.JSON:
-        print_json(answer)
-        return
-    table(
-        ("ID", "VERSION", "DEVICE TYPE", "BYTES", "SHA-256", "URL"),
-        [
-            (
-                row["id"],
-                row["version"],
-                row.get("device_type"),
-                row.get("file_size_bytes"),
-                (row.get("checksum_sha256") or "")[:12],
-                row["file_url"],
-            )
-            for row in answer["firmware_versions"]
-        ],
-        empty="No firmware yet. Add one: rollwave firmware add",
-        total=answer["total"],
-    )
+    columns: dict[str, Column] = {
+        "ID": "id",
+        "VERSION": "version",
+        "DEVICE TYPE": "device_type",
+        "BYTES": "file_size_bytes",
+        "SHA-256": lambda row: (row.get("checksum_sha256") or "")[:12],
+        "URL": "file_url",
+    }
+    print_page(answer, output, "firmware_versions", columns, empty="No firmware yet. Add one: rollwave firmware add")

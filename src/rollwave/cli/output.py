@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -82,6 +82,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     console().print(drawn)
     if total > len(cells):
         say(f"{len(cells)} of {total}; --limit shows more.")
+
+
+Column: TypeAlias = "str | Callable[[Mapping[str, Any]], object]"
+"""What a table shows of a row: the value of this name (a time, if it ends with ``_at``), or what a function returns."""
+
+
+def print_page(
+    answer: Mapping[str, Any], output: Format, key: str, columns: Mapping[str, Column], *, empty: str
+) -> None:
+    """Print a list that the API answered with: as JSON, or its rows under ``key`` as a table.
+
+    ``columns`` are by their headings. ``empty`` is printed if there are no rows.
+    """
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    rows = [[_value(row, column) for column in columns.values()] for row in answer[key]]
+    table([*columns], rows, empty=empty, total=answer.get("total", 0))
+
+
+def _value(row: Mapping[str, Any], column: Column) -> object:
+    if callable(column):
+        return column(row)
+    value = row.get(column)
+    return moment(value) if column.endswith("_at") else value
 
 
 def cell(value: object) -> Text:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
-from rollwave.cli.output import Format, Output, moment, print_json, say, table
+from rollwave.cli.output import Column, Format, Output, moment, print_json, print_page, say, table
 from rollwave.domain.ids import in_path
 
 
@@ -25,14 +25,13 @@ def waiting(
     """
     with connect(api_url, api_key) as api:
         answer = api.get(f"/ota/campaigns/{campaign_id}/waiting")
-    if output is Format.JSON:
-        print_json(answer)
-        return
-    table(
-        ("WAIT FOR", "DEVICES", "UNTIL", "WHY"),
-        [(row["reason"], row["devices"], moment(row["until"]), row["text"]) for row in answer["waiting"]],
-        empty="No device is PENDING.",
-    )
+    columns: dict[str, Column] = {
+        "WAIT FOR": "reason",
+        "DEVICES": "devices",
+        "UNTIL": lambda row: moment(row["until"]),
+        "WHY": "text",
+    }
+    print_page(answer, output, "waiting", columns, empty="No device is PENDING.")
 
 
 def explain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rollwave.doctor.broker import examine_broker, without_certificate
 from rollwave.doctor.database import examine_database
@@ -13,11 +14,18 @@ from rollwave.mqtt.broker import Broker
 from rollwave.settings import Settings
 
 
-async def examine(devices: Sequence[tuple[str, str]] = (), tenant: str | None = None) -> list[Finding]:
+class Login(NamedTuple):
+    """User name and password with which a device connects to the broker."""
+
+    username: str
+    password: str
+
+
+async def examine(devices: Sequence[Login] = (), tenant: str | None = None) -> list[Finding]:
     """Check the installation that the environment describes.
 
     Args:
-        devices: user names and passwords of two test devices, to check the broker's ACL. Empty: no such checks.
+        devices: logins of two test devices, to check the broker's ACL. Empty: no such checks.
         tenant: the tenant of the devices. Needed if their user names do not contain it.
 
     Raises:

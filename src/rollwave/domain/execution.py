@@ -70,7 +70,6 @@ RANK: Mapping[ExecutionStatus, int] = MappingProxyType(
 )
 """The order of the states. The SQL function ``ota_status_rank`` has the same table."""
 
-
-def may_move(status: ExecutionStatus, cause: Cause, to: ExecutionStatus) -> bool:
-    """Whether the table allows ``cause`` to move an execution from ``status`` to ``to``."""
-    return to in TRANSITIONS.get((status, cause), frozenset())
+LEEWAY = 0.1
+"""Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it. For this
+spare time after a stored report, repetitions may be dropped, and no deadline comes too early."""

@@ -32,7 +32,10 @@ LONGEST_SECONDS = 31_536_000.0
 
 
 def reported_failure(*, heard: bool) -> Reason:
-    """The reason of a reported failure. ``heard``: the device has reported something else in this attempt before."""
+    """The reason of a reported failure. ``heard``: the device has reported something else in this attempt before.
+
+    ``apply_reports`` of executions.sql decides the same under the row's lock; a test compares the two.
+    """
     return Reason.REPORTED if heard else Reason.REJECTED
 
 

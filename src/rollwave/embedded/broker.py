@@ -8,10 +8,8 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from rollwave.embedded.process import ServerProcess
+from rollwave.embedded.process import EmbeddedServer, ServerProcess
 from rollwave.errors import RollwaveError
 from rollwave.extras import require
 
@@ -50,7 +48,7 @@ IotCoreBroker(config_path=sys.argv[1]).run_forever()
 """
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(EmbeddedServer):
     """A broker with an MQTT 5 and an MQTT 3.1.1 listener, which runs inside ``with``.
 
     The ports are chosen once (``port=0``: a free one), and stay the same after a restart. ``extra``: more of rumqttd's
@@ -67,7 +65,6 @@ class EmbeddedBroker:
         self._port_v4 = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="rollwave-"))
         self.log = self._folder / "broker.log"
-        self._process: ServerProcess | None = None
 
     @property
     def url(self) -> str:
@@ -78,14 +75,6 @@ class EmbeddedBroker:
     def url_v4(self) -> str:
         """URL of the MQTT 3.1.1 listener of the same broker."""
         return f"mqtt://{HOST}:{self._port_v4}"
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     def start(self) -> None:
         """Start without sessions and retained messages. Does nothing if the broker runs."""
@@ -114,18 +103,7 @@ class EmbeddedBroker:
             self._process.stop(signal.SIGKILL)  # it has nothing to save, and handles no other signal
             self._process = None
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _forget(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

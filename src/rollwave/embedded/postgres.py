@@ -11,10 +11,9 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
-from rollwave.embedded.process import ServerProcess
+from rollwave.embedded.process import EmbeddedServer, ServerProcess
 from rollwave.errors import RollwaveError
 from rollwave.extras import require
 
@@ -25,7 +24,7 @@ PORT = 5432  # part of the socket's name; there is no TCP port
 _STOP: dict[str, signal.Signals] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """A server with its data in ``data_dir``, which is initialised if it is new. It runs inside ``with``.
 
     Durability is PostgreSQL's default. ``settings`` are passed as ``-c name=value``. The server ends when its owner
@@ -45,7 +44,6 @@ class EmbeddedPostgres:
         # The path of a Unix socket has a maximum of 107 bytes: a separate folder keeps it short.
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="rollwave-"))
         self._user = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
-        self._process: ServerProcess | None = None
         try:
             self.own(self._runtime_dir)
             self.bin_dir = self._reachable(bin_dir or wheel_binaries())
@@ -57,14 +55,6 @@ class EmbeddedPostgres:
     def url(self) -> str:
         """URL for asyncpg and psql: the superuser, in the database ``postgres``."""
         return f"postgresql://postgres@/postgres?host={self._runtime_dir}&port={PORT}"
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     def start(self) -> None:
         """Start, and initialise the data directory if needed. Does nothing if the server runs."""
@@ -102,20 +92,6 @@ class EmbeddedPostgres:
         if self._process is not None:
             self._process.stop(_STOP[mode])
             self._process = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._forget()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-        self._forget()
 
     def _initialise(self) -> None:
         self.own(self.data_dir)

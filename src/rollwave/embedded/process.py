@@ -1,12 +1,15 @@
-"""A server process that ends with the program that started it."""
+"""Server processes that end with the program that started them."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from rollwave.errors import RollwaveError
 
@@ -87,3 +90,43 @@ class ServerProcess:
     def _last_log_line(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "its log is empty"
+
+
+class EmbeddedServer(ABC):
+    """A server that runs inside ``with``."""
+
+    _process: ServerProcess | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the server. Does nothing if it runs."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop the server. Does nothing if it is stopped."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Delete temporary files."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._forget()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._forget()

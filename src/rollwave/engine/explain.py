@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy import document, gates
@@ -17,6 +16,7 @@ from rollwave.engine.timing import steps_of
 from rollwave.settings import Settings
 from rollwave.store import campaigns, counters, listeners, views
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.moments import Document
 from rollwave.store.views import MOST_COUNTED, Pending
 
 
@@ -43,7 +43,7 @@ class Explanation:
     may_go_now: bool
     may_go_at: datetime | None
     checks: Sequence[Verdict]
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[Document]
 
 
 async def waiting_devices(pool: Pool, settings: Settings, tenant_id: str, campaign_id: int) -> WaitingDevices:

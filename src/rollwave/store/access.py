@@ -11,8 +11,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
 from urllib.parse import quote, unquote
 
 from rollwave.domain.ids import ID_RULE, is_valid_id
@@ -35,6 +34,18 @@ class Grant:
     tenant_id: str
     key_id: str
     role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is stored, without its secret. ``role`` is the word in the row; None: no expiry, or not revoked."""
+
+    key_id: str
+    name: str
+    role: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
 
 
 async def create(pool: Pool, tenant_id: str, role: Role, *, name: str = "", expires_in: timedelta | None = None) -> str:
@@ -86,10 +97,10 @@ async def verify(pool: Pool, key: str) -> Grant | None:
     return Grant(tenant_id, key_id, Role(row["role"]))
 
 
-async def list_keys(pool: Pool, tenant_id: str) -> list[dict[str, Any]]:
-    """Every key of the tenant, oldest first, without its secret."""
+async def list_keys(pool: Pool, tenant_id: str) -> list[ApiKey]:
+    """Every key of the tenant, oldest first."""
     async with tenant_transaction(pool, tenant_id) as connection:
-        return [with_moments(row) for row in await connection.fetch(_sql["all"], tenant_id)]
+        return [ApiKey(**with_moments(row)) for row in await connection.fetch(_sql["all"], tenant_id)]
 
 
 async def revoke(pool: Pool, tenant_id: str, key_id: str) -> None:

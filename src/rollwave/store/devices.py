@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rollwave.errors import NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.moments import with_moments
+from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 from rollwave.store.rejected_values import Written, fields, refusing
@@ -41,7 +41,7 @@ class Description:
 
 async def put_device(
     pool: Pool, tenant_id: str, device_id: str, *, device_type: str | None, attributes: dict[str, Any]
-) -> dict[str, Any]:
+) -> Document:
     """Register a device, or replace its type and attributes.
 
     Raises:
@@ -58,7 +58,7 @@ async def put_device(
     return _device(with_moments(row))
 
 
-async def get_device(pool: Pool, tenant_id: str, device_id: str) -> dict[str, Any]:
+async def get_device(pool: Pool, tenant_id: str, device_id: str) -> Document:
     """One device.
 
     Raises:
@@ -140,7 +140,7 @@ async def lock_group(connection: Connection, tenant_id: str, group_id: str) -> N
 class Group(NamedTuple):
     """A group's row, and a page of its members, ordered by id."""
 
-    row: dict[str, Any]
+    row: Document
     members: Page
 
 
@@ -193,5 +193,5 @@ async def changed(connection: Connection, sql: str, *values: Any) -> int:
     return int(tag.rpartition(" ")[2])
 
 
-def _device(row: dict[str, Any]) -> dict[str, Any]:
+def _device(row: Document) -> Document:
     return {**row, "attributes": json.loads(row["attributes"])}

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS, Refusal
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import LEEWAY, ExecutionStatus
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
-from rollwave.domain.reports.outcome import LEEWAY
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection
@@ -162,7 +161,7 @@ async def release(
 async def apply_reports(
     connection: Connection,
     tenant_id: str,
-    reports: Sequence[tuple[DeviceId, Report]],
+    reports: Sequence[DeviceReport],
     times: Times,
     *,
     max_attempts: int,

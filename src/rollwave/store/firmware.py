@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import asyncpg
 
 from rollwave.domain.firmware import read_checksum
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store.database import Pool, tenant_transaction
-from rollwave.store.moments import with_moments
+from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 from rollwave.store.rejected_values import Written, fields, refusing
@@ -20,7 +20,7 @@ _sql = load("firmware")
 class Registered(NamedTuple):
     """A firmware version's row, and whether this request registered it."""
 
-    row: dict[str, Any]
+    row: Document
     is_new: bool
 
 
@@ -74,7 +74,7 @@ async def register(
     raise _taken(version, device_type, found, differing)
 
 
-def _differing(row: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _differing(row: Document, wanted: Document) -> list[str]:
     """Names of the values that differ. A host may store no value as an empty text, and a checksum in another form."""
     try:
         checksum = read_checksum(row["checksum_sha256"])
@@ -88,7 +88,7 @@ def _differing(row: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     ]
 
 
-def _taken(version: str, device_type: str | None, found: list[dict[str, Any]], differing: list[list[str]]) -> Conflict:
+def _taken(version: str, device_type: str | None, found: list[Document], differing: list[list[str]]) -> Conflict:
     subject = f"version {version}{f' for device type {device_type}' if device_type else ''}"
     if not found:
         return Conflict(
@@ -102,7 +102,7 @@ def _taken(version: str, device_type: str | None, found: list[dict[str, Any]], d
     )
 
 
-async def get(pool: Pool, tenant_id: str, firmware_id: int) -> dict[str, Any]:
+async def get(pool: Pool, tenant_id: str, firmware_id: int) -> Document:
     """One firmware version.
 
     Raises:

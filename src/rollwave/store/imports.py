@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any
 
 import asyncpg
 
@@ -14,7 +13,7 @@ from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store import devices
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.devices import Description, Membership
-from rollwave.store.moments import with_moments
+from rollwave.store.moments import Document, with_moments
 from rollwave.store.queries import load
 from rollwave.store.rejected_values import Written, refusing
 
@@ -36,7 +35,7 @@ TIMEOUT_SECONDS = 300.0
 """Maximum number of seconds for one statement over the devices of an import."""
 
 
-async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> dict[str, Any]:
+async def begin(pool: Pool, tenant_id: str, group_id: str, *, actor: str) -> Document:
     """Begin an import into a group, which need not exist. Expired imports are deleted.
 
     Raises:
@@ -62,7 +61,7 @@ async def add(
     import_id: int,
     device_ids: Iterable[str],
     described: Mapping[str, Description] = MappingProxyType({}),
-) -> dict[str, Any]:
+) -> Document:
     """Add devices to an import. Adding the same devices again changes nothing, so a part may be sent twice.
 
     Raises:

@@ -31,9 +31,15 @@ def transaction(pool: Pool) -> AbstractAsyncContextManager[Connection]:
     return system_transaction(pool, lock_timeout=LOCK_WAIT_SECONDS, generic_plans=True)
 
 
-async def apply_reports(
-    connection: Connection, said: Sequence[tuple[TenantId, DeviceId, Report]], times: Times
-) -> list[Effect]:
+class TenantReport(NamedTuple):
+    """A report, and the device that it is of, by its tenant."""
+
+    tenant_id: TenantId
+    device_id: DeviceId
+    report: Report
+
+
+async def apply_reports(connection: Connection, said: Sequence[TenantReport], times: Times) -> list[Effect]:
     """Apply at most one report per execution, none of them a failure. Returns the effect of each, in the same order.
 
     Raises:

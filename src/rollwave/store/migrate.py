@@ -93,9 +93,31 @@ async def migrate(
         SchemaMismatch: the database is newer than this program, or was made from other files. Or a host's status column
             has no text type, or (``adopt_only``) a table of the host is missing: then nothing was changed.
     """
+    connection = await _connect(dsn)
+    try:
+        if not await is_direct(connection):
+            raise ConfigurationError("migrations would go through a connection pooler, and not take turns", hint=DIRECT)
+        if grant_to:
+            await _require_login(connection, grant_to)
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        done = await _migrate_tables(connection, adopt_only=adopt_only, force_rls=force_rls)
+        if grant_to:
+            quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)
+            await connection.execute(f"GRANT pulse_app TO {quoted}")
+        await identity.let_engine_read(connection)
+        return await _with_identity(connection, done, decision)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
+        raise await rights.refused(connection, error) from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailable(f"migrating failed; what was done before is kept: {error}") from error
+    finally:
+        await connection.close()
+
+
+async def _connect(dsn: str) -> Connection:
     url = read_url(dsn)
     try:
-        connection = await asyncpg.connect(
+        return await asyncpg.connect(
             url.dsn,
             timeout=max(10, url.connect_timeout),
             statement_cache_size=0 if url.pooled else 100,
@@ -103,40 +125,31 @@ async def migrate(
         )
     except (*CONNECTION_TROUBLE, ValueError) as error:
         raise unavailable(error) from error
-    try:
-        if not await is_direct(connection):
-            raise ConfigurationError("migrations would go through a connection pooler, and not take turns", hint=DIRECT)
-        if grant_to:
-            await _require_login(connection, grant_to)
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        before = await host_tables.look(connection)
-        if adopt_only:
-            before.require_all()
-        await status_values.require_text(connection)
-        applied = await _apply_missing(connection)
-        repaired, unrepaired = await rights.repair(connection, force_rls=force_rls)
-        if _SETS_RIGHTS_UP in applied:
-            repaired = []
-        made = before.made() if applied else None
-        async with connection.transaction():
-            refused = await status_values.refused(connection)
-        done = Migrated(applied, repaired, unrepaired, made, refused)
-        if grant_to:
-            quoted = await connection.fetchval("SELECT quote_ident($1)", grant_to)
-            await connection.execute(f"GRANT pulse_app TO {quoted}")
-        await identity.let_engine_read(connection)
-        if decision:
-            bound_just_now = any(name.endswith("_identity.sql") for name in applied)
-            decided = await identity.decide(connection, decision, bound_just_now=bound_just_now)
-            return replace(done, identity=decided)
-        found = await identity.read(connection)
-        return replace(done, undecided=None if found.standing.decided else found.undecided())
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
-        raise await rights.refused(connection, error) from error
-    except asyncpg.PostgresError as error:
-        raise DatabaseUnavailable(f"migrating failed; what was done before is kept: {error}") from error
-    finally:
-        await connection.close()
+
+
+async def _migrate_tables(connection: Connection, *, adopt_only: bool, force_rls: bool) -> Migrated:
+    """Everything but the login and the identity."""
+    before = await host_tables.look(connection)
+    if adopt_only:
+        before.require_all()
+    await status_values.require_text(connection)
+    applied = await _apply_missing(connection)
+    repaired, unrepaired = await rights.repair(connection, force_rls=force_rls)
+    if _SETS_RIGHTS_UP in applied:
+        repaired = []
+    made = before.made() if applied else None
+    async with connection.transaction():
+        refused = await status_values.refused(connection)
+    return Migrated(applied, repaired, unrepaired, made, refused)
+
+
+async def _with_identity(connection: Connection, done: Migrated, decision: Decision | None) -> Migrated:
+    """Carry out the decision about what this database is. Without one, say whether one is needed."""
+    if decision:
+        bound_just_now = any(name.endswith("_identity.sql") for name in done.applied)
+        return replace(done, identity=await identity.decide(connection, decision, bound_just_now=bound_just_now))
+    found = await identity.read(connection)
+    return replace(done, undecided=None if found.standing.decided else found.undecided())
 
 
 async def _require_login(connection: Connection, name: str) -> None:

@@ -7,12 +7,19 @@ agreement, and ``EXTRACT(epoch ...)`` reads it as UTC (ADR 30).
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import asyncpg
+
+Document: TypeAlias = dict[str, Any]
+"""A row on its way to an answer of the API: column to value, times as datetimes in UTC.
+
+The schema of the same noun in ``api/schemas`` says which keys it has, and checks it. Code that decides by a row reads
+it into a class.
+"""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -26,7 +33,7 @@ def moment(seconds: float) -> datetime:
         return _LAST if seconds > 0 else _FIRST
 
 
-def with_moments(row: Mapping[str, Any] | asyncpg.Record) -> dict[str, Any]:
+def with_moments(row: Mapping[str, Any] | asyncpg.Record) -> Document:
     """The row, with its times as datetimes in UTC."""
     return {name: moment(value) if _is_time(name) and value is not None else value for name, value in row.items()}
 

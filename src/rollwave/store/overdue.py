@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId
@@ -63,14 +64,26 @@ async def lock_overdue(
     ]
 
 
+class Postponed(NamedTuple):
+    """A device whose attempt failed for a reason. It may be sent the next one after ``delay`` seconds."""
+
+    device_id: DeviceId
+    reason: Reason
+    delay: float
+
+
+class Failed(NamedTuple):
+    """A device that failed for good, with the message that an operator reads."""
+
+    device_id: DeviceId
+    reason: Reason
+    message: str
+
+
 async def postpone(
-    connection: Connection,
-    campaign: Campaign,
-    failed: Sequence[tuple[DeviceId, Reason, float]],
-    *,
-    device_timeout: float,
+    connection: Connection, campaign: Campaign, failed: Sequence[Postponed], *, device_timeout: float
 ) -> None:
-    """End the attempt of each device with a reason. The next attempt may follow after the given seconds.
+    """End the attempt of each device. The next attempt may follow after its delay.
 
     The transaction has locked the rows, so every change is applied. If a device's ``device_timeout`` ends before the
     delay, the device is overdue at that time.
@@ -80,6 +93,6 @@ async def postpone(
     await connection.executemany(_sql["postpone"], rows)
 
 
-async def fail(connection: Connection, campaign: Campaign, failed: Sequence[tuple[DeviceId, Reason, str]]) -> None:
-    """Fail each device, with a reason and a message. The transaction has locked the rows."""
+async def fail(connection: Connection, campaign: Campaign, failed: Sequence[Failed]) -> None:
+    """Fail each device for good. The transaction has locked the rows."""
     await connection.executemany(_sql["fail"], [(campaign.tenant_id, campaign.id, *each) for each in failed])

@@ -8,14 +8,14 @@ from typing import Any
 
 import asyncpg
 
-from rollwave.store.moments import with_moments
+from rollwave.store.moments import Document, with_moments
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of ``rows``, and the ``total`` over all pages. ``next_cursor`` None: this is the last page."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Document]
     total: int
     next_cursor: Any
 

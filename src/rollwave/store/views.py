@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 
@@ -19,7 +18,7 @@ from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
 from rollwave.store.executions import STATUS
-from rollwave.store.moments import with_moments
+from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
 
@@ -59,7 +58,7 @@ class Pending:
     due: DueAgain
 
 
-async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, Any]:
+async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
     """One campaign with ``firmware_*``, ``waves`` and ``status_breakdown`` (every status, also those with 0 devices).
 
     Raises:
@@ -69,7 +68,7 @@ async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> dict[str, An
         return await _campaign(connection, tenant_id, campaign_id)
 
 
-async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) -> dict[str, Any]:
+async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) -> Document:
     row = await connection.fetchrow(_sql["campaign"], tenant_id, campaign_id)
     if row is None:
         raise _missing(campaign_id)
@@ -124,7 +123,7 @@ def _devices_statement(status: ExecutionStatus | None, breakdown: Mapping[str, i
     return "devices_unfinished" if status in UNFINISHED and few_left else "devices"
 
 
-async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int) -> list[dict[str, Any]]:
+async def events(pool: Pool, tenant_id: str, campaign_id: int, *, after: int = 0, limit: int) -> list[Document]:
     """The events of a campaign after the event ``after``, oldest first.
 
     Raises:
@@ -212,15 +211,13 @@ async def device(
     )
 
 
-async def device_events(
-    connection: Connection, tenant_id: str, campaign_id: int, device_id: str
-) -> list[dict[str, Any]]:
+async def device_events(connection: Connection, tenant_id: str, campaign_id: int, device_id: str) -> list[Document]:
     """The events of one device among the last ``MOST_COUNTED`` events of its campaign, oldest first."""
     rows = await connection.fetch(_sql["events_of_device"], tenant_id, campaign_id, device_id, MOST_COUNTED)
     return [_event(row) for row in rows]
 
 
-def _event(row: asyncpg.Record) -> dict[str, Any]:
+def _event(row: asyncpg.Record) -> Document:
     return {**with_moments(row), "detail": json.loads(row["detail"])}
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rollwave.domain.execution import LEEWAY
 from rollwave.domain.ids import ID_RULE, is_valid_id
-from rollwave.domain.reports.outcome import LEEWAY
 from rollwave.domain.retry import LONGEST_SECONDS, RetryPolicy
 from rollwave.errors import UnreadableRow
 
@@ -137,7 +137,7 @@ class Policy:
 
     @property
     def longest_deadline(self) -> float:
-        """Maximum number of seconds for which a deadline is set: the longest silence, longer by ``outcome.LEEWAY``."""
+        """Maximum number of seconds for which a deadline is set: the longest silence and its ``LEEWAY``."""
         return self.longest_silence * (1 + LEEWAY)
 
     @property

@@ -12,16 +12,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from math import inf
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
+from rollwave.domain.execution import LEEWAY, RANK, TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 
 _UNSENT = (ExecutionStatus.PENDING, ExecutionStatus.SKIPPED)
 
-Move: TypeAlias = tuple[CampaignId, ExecutionStatus | None, ExecutionStatus | None]
-"""The campaign of an execution, with its state before and after a report; None: the state did not change."""
+
+class Move(NamedTuple):
+    """The campaign of an execution, with its state before and after a report; None: the state did not change."""
+
+    campaign_id: CampaignId
+    was: ExecutionStatus | None
+    became: ExecutionStatus | None
+
 
 Tally: TypeAlias = "Counter[tuple[CampaignId, ExecutionStatus]]"
 """The change of the number of executions, by campaign and state."""
@@ -34,10 +40,6 @@ EARNED_EVERY_SECONDS, BURST = 5.0, 3
 
 PROGRESS_STEP_POINTS = 25
 """Minimum increase of progress, in percentage points, for which a report is no repetition."""
-
-LEEWAY = 0.1
-"""Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it. For this
-spare time after a stored report, repetitions may be dropped, and no deadline comes too early."""
 
 
 class Outcome(StrEnum):
@@ -103,7 +105,7 @@ def ended_in(tally: Tally) -> set[CampaignId]:
     return {campaign_id for (campaign_id, status), moved in tally.items() if status in TERMINAL and moved}
 
 
-def one_per_execution(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[tuple[DeviceId, Report]]]:
+def one_per_execution(reports: Iterable[DeviceReport]) -> list[list[DeviceReport]]:
     """Keep the furthest report of each execution and attempt. Returns lists with at most one report per execution.
 
     The lists must be written one after the other. Usually there is one. There are more if a batch has reports of one
@@ -123,12 +125,12 @@ def one_per_execution(reports: Iterable[tuple[DeviceId, Report]]) -> list[list[t
             words.append(report)
         elif _says_more(report, words[-1]):
             words[-1] = report
-    result: list[list[tuple[DeviceId, Report]]] = []
+    result: list[list[DeviceReport]] = []
     for (_, device_id), attempts in furthest.items():
         for number, report in enumerate(chain.from_iterable(attempts.values())):
             if number == len(result):
                 result.append([])
-            result[number].append((device_id, report))
+            result[number].append(DeviceReport(device_id, report))
     return result
 
 

@@ -11,10 +11,10 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from rollwave.domain.execution import REPORTABLE, ExecutionStatus
-from rollwave.domain.ids import MAX_BIGINT, CampaignId
+from rollwave.domain.ids import MAX_BIGINT, CampaignId, DeviceId
 
 MAX_PAYLOAD = 64 * 1024
 MAX_ERROR = 1024
@@ -35,6 +35,13 @@ class Report:
     progress: int | None = None
     error: str | None = None
     attempt: int | None = None
+
+
+class DeviceReport(NamedTuple):
+    """A report, and the device that it is of."""
+
+    device_id: DeviceId
+    report: Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from rollwave.store.executions import Claimed, Times
 
 _log = get_logger("publisher")
 
-_PUBLISHING = "publisher"
+_PUBLISHING = "publishing"
 """The name under which problems of this session are logged once in the process."""
 
 COMMANDS_PER_TURN = 50

@@ -12,8 +12,8 @@ from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.domain.reports.outcome import Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
@@ -26,6 +26,7 @@ from rollwave.store import campaigns, counters, events, executions, overdue, qua
 from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
+from rollwave.store.overdue import Postponed
 
 _log = get_logger("listener")
 
@@ -101,7 +102,7 @@ class OneTenant:
         self,
         connection: Connection,
         tenant_id: TenantId,
-        reports: Sequence[tuple[DeviceId, Report]],
+        reports: Sequence[DeviceReport],
         outcomes: Counter[Outcome],
     ) -> _Applied:
         """Apply one report per execution, and count its outcome in ``outcomes``."""
@@ -127,7 +128,8 @@ class OneTenant:
                 failures.append(_failed_attempt(device_id, said, effect))
         await self._postpone(connection, tenant_id, [each for each in failures if not each.event.final])
         moved = tally_of(
-            (said.campaign_id, effect.was, effect.became) for (_, said), effect in zip(reports, effects, strict=True)
+            Move(said.campaign_id, effect.was, effect.became)
+            for (_, said), effect in zip(reports, effects, strict=True)
         )
         return _Applied(moved, failures)
 
@@ -144,7 +146,7 @@ class OneTenant:
                 if each.campaign_id == campaign_id and each.event.cause is not None:
                     luck = random.random()  # noqa: S311  spreads load only
                     delay = policy.retry.delay_of(each.event.attempt, luck=luck)
-                    delays.append((DeviceId(each.event.device_id), each.event.cause, delay))
+                    delays.append(Postponed(DeviceId(each.event.device_id), each.event.cause, delay))
             await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
 
 

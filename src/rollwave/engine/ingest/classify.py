@@ -12,7 +12,7 @@ from math import inf
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports import parse
 from rollwave.domain.reports.outcome import DeviceThrottle, Outcome, charged
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.mqtt.topics import parse_ask_topic, parse_status_topic
@@ -30,12 +30,23 @@ SAMPLE_EVERY_SECONDS = 10.0
 MAX_DEVICES_REMEMBERED = 100_000
 """Maximum number of devices whose last reports are remembered. The next report of any other device is written."""
 
+LOG_EVERY_SECONDS = 60.0
+"""Minimum number of seconds between two log lines for one campaign."""
+
+MAX_CAMPAIGNS_REMEMBERED = 1000
+"""Maximum number of campaigns whose last log line is remembered. The next report of any other campaign is logged."""
+
+UNSENT_HINT = (
+    "The campaign has not sent this device its command, so the report changes nothing. "
+    "Does another system send commands with this campaign id, or was the database restored from a backup?"
+)
+
 
 @dataclass(slots=True)
 class Share:
     """One tenant's share of a batch."""
 
-    reports: list[tuple[DeviceId, Report]] = field(default_factory=list)
+    reports: list[DeviceReport] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -75,7 +86,7 @@ class Classifier:
                 if isinstance(said, Report):
                     left_out = self._throttle_of(tenant_id, device_id).hear(said, now=now, behind=behind)
                     if left_out is None:
-                        shares[tenant_id].reports.append((device_id, said))
+                        shares[tenant_id].reports.append(DeviceReport(device_id, said))
                     else:
                         outcomes[left_out] += 1
                 elif isinstance(said, parse.Rejected):
@@ -124,20 +135,6 @@ class Classifier:
         outcomes[kind] += 1
         if self.may_log(kind):
             _log.warning(f"ota_status_{kind.value}", **fields)
-
-
-_log = get_logger("listener")
-
-LOG_EVERY_SECONDS = 60.0
-"""Minimum number of seconds between two log lines for one campaign."""
-
-MAX_CAMPAIGNS_REMEMBERED = 1000
-"""Maximum number of campaigns whose last log line is remembered. The next report of any other campaign is logged."""
-
-UNSENT_HINT = (
-    "The campaign has not sent this device its command, so the report changes nothing. "
-    "Does another system send commands with this campaign id, or was the database restored from a backup?"
-)
 
 
 @dataclass(slots=True)

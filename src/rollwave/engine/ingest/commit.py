@@ -15,6 +15,7 @@ from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Outcome
+from rollwave.domain.reports.parse import DeviceReport
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import OneTenant, pauses
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
@@ -148,7 +149,7 @@ class Ingest:
             [(device_id, said)] = share.reports
             if said.error:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
-                return await self._persist(tenant_id, Share([(device_id, shorter)]), outcomes)
+                return await self._persist(tenant_id, Share([DeviceReport(device_id, shorter)]), outcomes)
         if len(share.reports) <= 1:
             if self._classifier.may_log(Outcome.INVALID):
                 _log.error("ota_status_invalid_data", tenant_id=tenant_id, error=str(refusal))

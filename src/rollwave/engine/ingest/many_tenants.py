@@ -11,13 +11,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.ids import TenantId
 from rollwave.domain.reports.outcome import Move, Outcome, ended_in, one_per_execution, outcome_of, tally_of
-from rollwave.domain.reports.parse import Report
+from rollwave.domain.reports.parse import DeviceReport
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import pauses, settled_campaigns, times_of
@@ -30,6 +29,7 @@ from rollwave.store import many_tenants
 from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, named
 from rollwave.store.executions import Effect
+from rollwave.store.many_tenants import TenantReport
 from rollwave.store.outage import ValueRefused, is_away, is_outage
 
 _log = get_logger("listener")
@@ -40,8 +40,6 @@ MAX_REPORTS_OF_A_SMALL_SHARE = 50
 MAX_TRANSACTIONS_IN_PARALLEL, TENANTS_PER_TRANSACTION = 2, 100
 """Maximum number of transactions in parallel, and the minimum number of tenants of each. While PostgreSQL works on one
 transaction, this process prepares the other."""
-
-Said: TypeAlias = tuple[TenantId, DeviceId, Report]
 
 
 @dataclass(slots=True)
@@ -55,10 +53,10 @@ class Written:
     settled: list[CampaignRef] = field(default_factory=list)
     left: dict[TenantId, Share] = field(default_factory=dict)
 
-    def leave(self, reports: Iterable[Said]) -> None:
+    def leave(self, reports: Iterable[TenantReport]) -> None:
         """Leave these reports to a transaction of their tenant's own."""
         for tenant_id, device_id, report in reports:
-            self.left.setdefault(tenant_id, Share()).reports.append((device_id, report))
+            self.left.setdefault(tenant_id, Share()).reports.append(DeviceReport(device_id, report))
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ class _Noted:
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     moves: dict[TenantId, list[Move]] = field(default_factory=lambda: defaultdict(list))
-    not_found: list[Said] = field(default_factory=list)
+    not_found: list[TenantReport] = field(default_factory=list)
 
 
 class ManyTenants:
@@ -92,11 +90,11 @@ class ManyTenants:
     async def write(self, shares: Mapping[TenantId, Share]) -> Written:
         """Commit the small and plain shares, and try again while the database is unavailable. The others are left."""
         written = Written()
-        reports: list[Said] = []
+        reports: list[TenantReport] = []
         for tenant_id, share in shares.items():
             passes = one_per_execution(share.reports) if is_plain(share) else []
             if len(passes) == 1:
-                reports += [(tenant_id, *each) for each in passes[0]]
+                reports += [TenantReport(tenant_id, *each) for each in passes[0]]
                 written.outcomes[Outcome.COALESCED] += len(share.reports) - len(passes[0])
             else:
                 written.left[tenant_id] = share
@@ -105,7 +103,7 @@ class ManyTenants:
                 transactions.create_task(self._write(part, written))
         return written
 
-    async def _write(self, reports: Sequence[Said], written: Written) -> None:
+    async def _write(self, reports: Sequence[TenantReport], written: Written) -> None:
         tenants = sorted({tenant_id for tenant_id, _, _ in reports})
         if len(tenants) < 2:
             written.leave(reports)
@@ -127,10 +125,10 @@ class ManyTenants:
                 return
         # PostgreSQL refused a value. Halve the tenants until its tenant is alone, so that it delays no other.
         half = set(tenants[: len(tenants) // 2])
-        await self._write([each for each in reports if each[0] in half], written)
-        await self._write([each for each in reports if each[0] not in half], written)
+        await self._write([each for each in reports if each.tenant_id in half], written)
+        await self._write([each for each in reports if each.tenant_id not in half], written)
 
-    async def _apply(self, reports: Sequence[Said], written: Written) -> None:
+    async def _apply(self, reports: Sequence[TenantReport], written: Written) -> None:
         """Write the shares in one transaction. Nothing is added to ``written`` before the commit."""
         began = time.monotonic()
         async with many_tenants.transaction(self._pool) as connection:
@@ -150,7 +148,7 @@ class ManyTenants:
         written.settled += [ref for each in counted.items() for ref in settled_campaigns(*each, stopped)]
         written.leave(noted.not_found)
 
-    def _note(self, reports: Iterable[Said], effects: Iterable[Effect], began: float) -> _Noted:
+    def _note(self, reports: Iterable[TenantReport], effects: Iterable[Effect], began: float) -> _Noted:
         noted = _Noted()
         for each, effect in zip(reports, effects, strict=True):
             tenant_id, device_id, report = each
@@ -163,20 +161,20 @@ class ManyTenants:
                 self._unsent.note(tenant_id, device_id, report)
             if effect.applied and effect.progress_timeout is not None:
                 self._classifier.wrote(tenant_id, device_id, report, at=began, progress_timeout=effect.progress_timeout)
-                noted.moves[tenant_id].append((report.campaign_id, effect.was, effect.became))
+                noted.moves[tenant_id].append(Move(report.campaign_id, effect.was, effect.became))
         return noted
 
 
 def split_by_tenant(
-    reports: Sequence[Said], tenants_per_transaction: int = TENANTS_PER_TRANSACTION
-) -> list[list[Said]]:
+    reports: Sequence[TenantReport], tenants_per_transaction: int = TENANTS_PER_TRANSACTION
+) -> list[list[TenantReport]]:
     """Split the reports into transactions. All reports of one tenant are in the same transaction."""
     tenants = sorted({tenant_id for tenant_id, _, _ in reports})
     number_of_parts = max(1, min(MAX_TRANSACTIONS_IN_PARALLEL, len(tenants) // tenants_per_transaction))
     part_of = {tenant_id: number * number_of_parts // len(tenants) for number, tenant_id in enumerate(tenants)}
-    parts: list[list[Said]] = [[] for _ in range(number_of_parts)]
+    parts: list[list[TenantReport]] = [[] for _ in range(number_of_parts)]
     for each in reports:
-        parts[part_of[each[0]]].append(each)
+        parts[part_of[each.tenant_id]].append(each)
     return parts
 
 

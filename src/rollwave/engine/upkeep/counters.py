@@ -41,7 +41,7 @@ _log = get_logger("upkeep")
 CLOCK_SET_BACK_MARGIN = 1.2
 """If a row is due later than this factor times the longest wait, the database's clock was set back.
 
-The factor is larger than 1 + ``domain.reports.outcome.LEEWAY``, by which deadlines exceed the longest silence.
+The factor is larger than 1 + ``domain.execution.LEEWAY``, by which deadlines exceed the longest silence.
 """
 
 MAX_ADOPTED_PER_LOOK = 10_000

@@ -24,7 +24,7 @@ from rollwave.store import campaigns, counters, events, listeners, overdue
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
-from rollwave.store.overdue import Overdue
+from rollwave.store.overdue import Failed, Overdue, Postponed
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Maximum number of devices judged in one look."""
@@ -98,7 +98,9 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
         await counters.leave(connection, campaign, finished)
     more = len(late) == MAX_OVERDUE_PER_LOOK or bool(finished)
     judged = [_judge(each, policy, sends_on=sends_on) for each in late if not each.finished]
-    again = [(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None]
+    again = [
+        Postponed(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None
+    ]
     if again:
         await overdue.postpone(connection, campaign, again, device_timeout=policy.device_timeout)
     history = [_failed_attempt(campaign.id, each) for each in judged]
@@ -111,7 +113,8 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
 
 async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Judged]) -> Stopped | None:
     """Fail the devices, count them, and check the guardrail."""
-    await overdue.fail(connection, campaign, [(each.device.device_id, each.reason, each.message) for each in failed])
+    ended = [Failed(each.device.device_id, each.reason, each.message) for each in failed]
+    await overdue.fail(connection, campaign, ended)
     tally: Tally = Counter()
     for each in failed:
         tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
