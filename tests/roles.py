@@ -31,17 +31,23 @@ async def roles_restored(server: str) -> AsyncIterator[None]:
     """Undo what the block does to the roles of ``server``. Databases that it makes must be dropped before its end."""
     async with connect(server) as root:
         before = await _read(root)
-    yield
-    async with connect(server) as root:
-        now = await _read(root)
-        if new := ", ".join(now.attributes.keys() - before.attributes.keys()):
-            await root.execute(f"DROP OWNED BY {new} CASCADE; DROP ROLE {new}")
-        for role, attributes in before.attributes.items():
-            if now.attributes[role] != attributes:
-                await root.execute(f"ALTER ROLE {role} {attributes}")
-        for role, member in (await _read(root)).memberships - before.memberships:
-            await root.execute(f"REVOKE {role} FROM {member}")
-        assert await _read(root) == before, "a test may not drop a role or a membership of others"
+    try:
+        yield
+    finally:
+        async with connect(server) as root:
+            await _restore(root, before)
+
+
+async def _restore(root: Connection, before: _Roles) -> None:
+    now = await _read(root)
+    if new := ", ".join(now.attributes.keys() - before.attributes.keys()):
+        await root.execute(f"DROP OWNED BY {new} CASCADE; DROP ROLE {new}")
+    for role, attributes in before.attributes.items():
+        if now.attributes.get(role, attributes) != attributes:
+            await root.execute(f"ALTER ROLE {role} {attributes}")
+    for role, member in (await _read(root)).memberships - before.memberships:
+        await root.execute(f"REVOKE {role} FROM {member}")
+    assert await _read(root) == before, "a test may not drop a role or a membership of others"
 
 
 async def _read(root: Connection) -> _Roles:

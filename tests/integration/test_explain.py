@@ -429,6 +429,21 @@ async def test_a_host_that_sends_a_whole_tick_at_once_claims_within_the_interval
 
 
 @pytest.mark.usefixtures("listener_subscribed")
+async def test_devices_past_their_deadline_that_no_claim_takes_are_not_ahead(pool: Pool, host: Connection) -> None:
+    """As after a long pause: their deadlines are extended, so they are in progress, and nothing is due for them."""
+    campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 5))
+    await host.execute(
+        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 1, sent_attempt = 1,"
+        " started_at = now() - interval '1 hour', due_at = now() - interval '1 s' WHERE id > 5"
+    )
+    await host.execute("UPDATE ota_campaigns SET sent = $1", MOST_COUNTED)
+    await Counters(pool, SETTINGS).count(campaign_ref(campaign))
+    found = await explain_device(pool, SETTINGS, TENANT, campaign, "dev-1")
+    assert found.may_go_now
+    assert "dev-1" in [each.device_id for each in await claim(pool, campaign)]
+
+
+@pytest.mark.usefixtures("listener_subscribed")
 async def test_a_device_too_far_back_in_the_queue_to_be_counted_has_no_known_time(pool: Pool, host: Connection) -> None:
     campaign = CampaignId(await insert_campaign(host, MOST_COUNTED + 2, rollout_rate=10 * MOST_COUNTED))
     await Counters(pool, SETTINGS).count(campaign_ref(campaign))

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus, urlsplit
 from rollwave.errors import ConfigurationError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-"""Default number of seconds to connect. ``connect_timeout`` in the URL changes it, up to ``LONGEST_CONNECT``."""
+"""Default number of seconds to connect. ``connect_timeout`` in the URL changes it, up to the longest one."""
 
 LONGEST_CONNECT_SECONDS = 60.0
 

@@ -206,7 +206,7 @@ async def device(
         finished=row["finished"],
         ahead=row["ahead_fresh"] + row["ahead_again"],
         ahead_fresh=row["ahead_fresh"],
-        ahead_counted=max(row["ahead_fresh"], row["due_looked_at"]) < MOST_COUNTED,
+        ahead_counted=max(row["ahead_fresh"], row["ahead_again"]) < MOST_COUNTED,
         error=row["error_message"],
     )
 

@@ -28,7 +28,7 @@ ASK_EVERY_SECONDS = 1.0
 GIVE_UP_SECONDS = 5.0
 """Maximum number of seconds for closing the connection that receives wake-ups."""
 
-CANCEL_AGAIN_SECONDS = 0.5
+CANCEL_AGAIN_SECONDS = 2.0
 """Seconds after which a task that has lost its cancellation is cancelled again."""
 
 LISTEN_AGAIN_SECONDS = 5.0

@@ -152,31 +152,26 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
             WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
               AND id < d.id AND d.status = 'PENDING' AND d.attempt = 0
             ORDER BY id LIMIT $6) AS fresh) AS ahead_fresh,
-       before.again AS ahead_again, before.due AS due_looked_at
+       (SELECT count(*)::int FROM (
+            SELECT FROM ota_device_status o
+            WHERE tenant_id = $1 AND campaign_id = $2::bigint
+              AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
+              AND due_at <= LEAST(statement_timestamp(), CASE WHEN d.attempt > 0 THEN d.due_at END)
+              AND (completed_at IS NULL OR status = 'PENDING')
+              AND (attempt > sent_attempt OR status = 'PENDING'
+                   OR failed_attempt = attempt
+                      AND COALESCE(started_at + make_interval(secs => $5 - suspended_before) > statement_timestamp(), true))
+              AND device_id COLLATE "C" !~ $4 AND length(device_id) <= 128
+              AND (d.status = 'PENDING' AND d.attempt = 0
+                   OR (o.due_at, o.ctid) < (COALESCE(d.due_at, 'infinity'), d.ctid))
+            ORDER BY due_at NULLS FIRST LIMIT $6) AS due)
+       + (SELECT count(*)::int FROM (
+            SELECT FROM ota_device_status o
+            WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
+              AND device_id COLLATE "C" !~ $4 AND length(device_id) <= 128
+              AND (d.status = 'PENDING' AND d.attempt = 0 OR d.due_at IS NULL AND o.ctid < d.ctid)
+            ORDER BY due_at NULLS FIRST LIMIT $6) AS set_back) AS ahead_again
 FROM ota_device_status d
-CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE o.due)::int AS due, count(*) FILTER (
-        WHERE o.due AND (o.due_at IS NOT NULL OR o.status = 'PENDING')
-          AND (o.status = 'PENDING' OR o.completed_at IS NULL)
-          AND (o.attempt > o.sent_attempt OR o.status = 'PENDING'
-               OR o.failed_attempt = o.attempt
-                  AND COALESCE(o.started_at + make_interval(secs => $5 - o.suspended_before) > statement_timestamp(), true))
-          AND o.device_id COLLATE "C" !~ $4 AND length(o.device_id) <= 128
-          AND o.device_id <> d.device_id
-          -- Devices set back by hand (due_at NULL) follow those that are due again, and precede those never sent to.
-          AND (d.status = 'PENDING' AND d.attempt = 0
-               OR (COALESCE(o.due_at, 'infinity'), o.place) < (COALESCE(d.due_at, 'infinity'), d.ctid)))::int AS again
-    FROM (
-        SELECT device_id, status, attempt, sent_attempt, failed_attempt, completed_at, due_at, started_at,
-               suspended_before,
-               ctid AS place, -- the index orders devices that are due at the same moment by it
-               -- Devices that are due after this one are not counted against $6.
-               COALESCE(due_at <= LEAST(statement_timestamp(), CASE WHEN d.attempt > 0 THEN d.due_at END), true) AS due
-        FROM ota_device_status
-        WHERE tenant_id = $1 AND campaign_id = $2::bigint
-          AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
-        ORDER BY due_at NULLS FIRST LIMIT $6) AS o
-) AS before
 WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
 
 -- name: events_of_device
