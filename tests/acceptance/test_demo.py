@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -62,6 +64,41 @@ async def test_broken_off_it_stops_everything(place: Path, tmp_path: Path, momen
     (data,) = place.iterdir()
     assert demo.output().splitlines()[-1] == f"Stopped. The data is in {data}"
     await eventually(lambda: processes(place) == [])
+
+
+INTERRUPTED_IN_A_FINALIZER = """
+import signal, sys
+from pathlib import Path
+from rollwave.demo.main import play
+
+class Interrupts:
+    def __del__(self) -> None:
+        signal.raise_signal(getattr(signal, sys.argv[2]))
+
+class Folder(type(Path())):
+    def mkdir(self, *args: object, **options: object) -> None:
+        super().mkdir(*args, **options)
+        Interrupts()
+
+play(Folder(sys.argv[1]), stay=False, picture=None)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_python_ignores_stops_it_all_the_same(place: Path, number: str) -> None:
+    """Raised while an object is finalized, an exception goes nowhere: the demo went on to its end, exit code 0."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IN_A_FINALIZER, str(place / "data"), number],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Exception ignored" in done.stderr
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert done.stdout.splitlines()[-1] == f"Stopped. The data is in {place / 'data'}"
+    assert "wave" not in done.stdout
+    assert processes(place) == []
 
 
 def test_a_folder_that_cannot_be_used_is_explained(tmp_path: Path) -> None:

@@ -26,20 +26,25 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
         RollwaveError: something does not start or breaks down.
         KeyboardInterrupt: stopped in the middle. Everything has been stopped.
     """
-    # Being told to stop ends things as orderly as Ctrl-C does.
-    told_to_stop: list[int] = []
+    # Python ignores an exception that is raised in a finalizer, so what interrupted the start is remembered.
+    interrupts: list[int] = []
 
-    def stop(number: int, _: object) -> None:
-        told_to_stop.append(number)
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    def as_ctrl_c(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        signal.signal(number, as_ctrl_c)
     console = Console()
     folder = data_folder(data)
     try:
         with screen(console, picture) as shown, stage(folder, shown.step) as set_up:
-            if told_to_stop:  # an interrupt that met a finalizer is swallowed there
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio replaces this one, by cancellation
+            if interrupts:
                 signal.raise_signal(signal.SIGINT)
             return asyncio.run(_play(set_up, shown, stay=stay and console.is_terminal))
     except KeyboardInterrupt:
