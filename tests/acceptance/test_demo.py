@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
+from rollwave.demo.artifact import ArtifactServer
 from tests.support import eventually, rollwave, rollwave_running
 
 
@@ -101,6 +106,22 @@ def test_an_interrupt_during_a_finalizer_stops_the_demo(demo_folder: Path, numbe
     assert done.stdout.splitlines()[-1] == f"Stopped. The data is in {demo_folder / 'data'}"
     assert "wave" not in done.stdout
     assert processes(demo_folder) == []
+
+
+def test_a_device_that_ends_its_download_leaves_no_trace_on_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ArtifactServer(tmp_path) as server:
+        url = urlsplit(server.make("1.0.0").url)
+        assert url.hostname
+        for _ in range(10):
+            with socket.create_connection((url.hostname, url.port or 0)) as device:
+                device.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+                device.sendall(f"GET {url.path} HTTP/1.1\r\nHost: demo\r\n\r\n".encode())
+                device.recv(100)
+        with urlopen(url.geturl()) as response:
+            assert len(response.read()) == 256 * 1024
+    assert capfd.readouterr().err == ""
 
 
 def test_the_demo_explains_why_it_cannot_use_a_folder(tmp_path: Path) -> None:
