@@ -374,6 +374,7 @@ class Model:
         finished = [each for each in self.devices if each.finished]
         for each in finished:
             each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
+            self._restart_time(each)  # It counts if the device is set back by hand and reports again.
             each.end(each.finished or "")
             each.finished = None
             if self.counting:
@@ -385,10 +386,14 @@ class Model:
             if each.status in MOVING and each.due is None:
                 each.attempt, each.acknowledged, each.heard = max(1, each.attempt), True, True
                 each.due = self.now + self.timing.progress
-                each.started = self.now if each.started is None else each.started
-                suspended = self.now - self.active_at if self.active_since is None and self.active_at is not None else 0
-                each.suspended_before = self.suspended_for + suspended - (self.now - each.started)
+                self._restart_time(each)
         return bool(finished)
+
+    def _restart_time(self, device: Device) -> None:
+        """The device timeout begins now: the time before counts as suspended."""
+        device.started = self.now if device.started is None else device.started
+        suspended = self.now - self.active_at if self.active_since is None and self.active_at is not None else 0
+        device.suspended_before = self.suspended_for + suspended - (self.now - device.started)
 
     def _deadlines_run(self) -> bool:
         """Deadlines do not run while nothing may be sent, nor in the look that finds that something may be sent."""
