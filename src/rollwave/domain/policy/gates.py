@@ -194,9 +194,9 @@ def _nothing_to_send(device: DeviceFacts) -> Verdict:
     if device.status in TERMINAL:
         text = _ENDED[device.status] + (f": {device.error}" if device.error else "")
     elif device.finished:
-        text = "it has ended, and a host wrote over that"
+        text = "it has ended, and a host has overwritten its status"
     elif device.out_of_time and device.failed_attempt == device.attempt:
-        text = "the time that it has in all is over, so it gets no other attempt"
+        text = "its device timeout is over, so it gets no other attempt"
     else:
         text = "the broker has taken its command, and it has not ended yet"
     return Verdict(GateName.STATUS, 0, text, detail=detail)
@@ -211,7 +211,7 @@ _ENDED = {
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Maximum ``rate`` of devices in an interval of ``interval`` seconds.
+    """At most ``rate`` devices in an interval of ``interval`` seconds.
 
     The interval has at most ``steps`` parts, each with its share of the rate; 1: all devices at once.
     """
