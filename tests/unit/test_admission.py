@@ -15,7 +15,7 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.admission import DueAgain, Waiting, admit, count_waiting, explain, may_go_at
-from rollwave.domain.policy.document import Guardrail, Policy, Wave
+from rollwave.domain.policy.rules import Guardrail, Policy, Wave
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
 from rollwave.domain.retry import RetryPolicy

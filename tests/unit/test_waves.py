@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rollwave.domain.policy.document import Wave, plan
+from rollwave.domain.policy.rules import Wave, plan
 from rollwave.errors import UnreadableRow
 
 

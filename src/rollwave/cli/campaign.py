@@ -14,7 +14,7 @@ from rollwave.cli.output import Format, Limit, Output, console, moment, print_js
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy.document import Strategy
+from rollwave.domain.policy.rules import Strategy
 from rollwave.errors import InvalidInput, RollwaveError
 
 app = typer.Typer(no_args_is_help=True)

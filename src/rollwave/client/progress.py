@@ -10,7 +10,7 @@ from typing import Any
 
 from rollwave.domain.campaign import FINAL, CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.document import Guardrail
+from rollwave.domain.policy.rules import Guardrail
 
 
 @dataclass(frozen=True, slots=True)

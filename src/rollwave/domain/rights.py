@@ -30,7 +30,10 @@ OF_A_HOST: Mapping[str, str] = {**SHARED, "tenants": "SELECT"}
 """The engine's rights on these tables if the host made them: the host registers tenants."""
 
 OWN: Mapping[str, str] = {
+    "ota_campaign_cells": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_history": "SELECT INSERT",
+    "ota_campaign_policies": "SELECT INSERT",
+    "ota_campaign_segments": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_waves": "SELECT INSERT UPDATE",
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",
@@ -42,6 +45,7 @@ OWN: Mapping[str, str] = {
     "rollwave_installation": "SELECT",
     "rollwave_listener_slots": "SELECT INSERT UPDATE",
     "rollwave_migrations": "SELECT",
+    "rollwave_policies": "SELECT INSERT UPDATE DELETE",
 }
 """The engine's rights on Rollwave's own tables."""
 
@@ -49,12 +53,15 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
     (ENGINE, "UPDATE", "rollwave_installation"): ("id", "bound_to", "bound_at"),
     (DUE, "SELECT", "ota_campaigns"): (
         *("tenant_id", "id", "status", "settled_at", "targeted_devices"),
-        *("pending", "downloading", "installing"),
+        *("pending", "downloading", "installing", "policy_revision"),
+    ),
+    (ENGINE, "UPDATE", "ota_campaign_policies"): (
+        *("progress_timeout", "answer_timeout", "device_timeout", "max_attempts", "retry_on"),
     ),
 }
 """Rights on single columns, by role, privilege and table."""
 
-DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3")
+DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3", "rollwave_due_campaigns_4")
 """Functions that run with the rights of ``rollwave_due``, their owner."""
 
 FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")

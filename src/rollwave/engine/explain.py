@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.policy import document, gates
+from rollwave.domain.policy import gates, rules
 from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
@@ -119,10 +119,10 @@ def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
     if not campaign.waves:
         return None
     if not device.fresh:  # the position of a device that was sent to is not stored
-        return document.wave_name(0, campaign.waves) if campaign.row.wave == 0 and device.attempt else None
-    found = document.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
+        return rules.wave_name(0, campaign.waves) if campaign.row.wave == 0 and device.attempt else None
+    found = rules.wave_at(campaign.row.sent + device.ahead_fresh, campaign.waves)
     counted = device.ahead_fresh < MOST_COUNTED or found.up_to is None
-    return document.wave_name(found.number, campaign.waves) if counted else None
+    return rules.wave_name(found.number, campaign.waves) if counted else None
 
 
 def _device_timeout(campaign: CampaignUnderPolicy) -> float:

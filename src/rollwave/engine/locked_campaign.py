@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.policy.document import Guardrail, Policy, Wave, read_policy
+from rollwave.domain.policy.rules import Guardrail, Policy, Wave, read_policy
 from rollwave.domain.policy.facts import Facts, Remaining
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow

@@ -10,7 +10,7 @@ from typing import Any
 from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
-from rollwave.domain.policy.document import Guardrail
+from rollwave.domain.policy.rules import Guardrail
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, UnreadableRow

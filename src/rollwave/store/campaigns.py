@@ -12,7 +12,7 @@ import asyncpg
 from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.document import Wave
+from rollwave.domain.policy.rules import Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
@@ -32,7 +32,7 @@ STILL_THERE_SECONDS = 10.0
 class Campaign:
     """A campaign's row.
 
-    Its rules are unchecked here, as they are stored; ``domain.policy.document`` reads them. Timeouts, delays and ages
+    Its rules are unchecked here, as they are stored; ``domain.policy.rules`` reads them. Timeouts, delays and ages
     are seconds; ``threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rate`` devices per tick.
     """
 

@@ -30,12 +30,16 @@ TENANT_TABLES = (
     "ota_device_status",
     "ota_campaign_waves",
     "ota_campaign_history",
+    "ota_campaign_policies",
+    "ota_campaign_segments",
+    "ota_campaign_cells",
     "ota_quarantine",
     "rollwave_api_keys",
     "rollwave_event_consumers",
     "rollwave_group_imports",
     "rollwave_group_import_devices",
     "rollwave_idempotency",
+    "rollwave_policies",
 )
 """The tables with rows of tenants, which row-level security must protect."""
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.document import Wave
+from rollwave.domain.policy.rules import Wave
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rollwave.domain import broker_refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
-from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 
 SMALLEST_STEP_DEVICES = 50

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
-from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import Facts
 from rollwave.engine import stop
 from rollwave.engine.dispatch.session import Batch

@@ -14,7 +14,7 @@ from rollwave.domain.campaign import CampaignStatus, Change
 from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, GivenUp
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
-from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.rules import Policy
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop

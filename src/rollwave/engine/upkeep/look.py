@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.admission import admit
-from rollwave.domain.policy.document import Policy
+from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import Remaining
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach

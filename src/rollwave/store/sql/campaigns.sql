@@ -1,6 +1,6 @@
 -- name: due
 -- The campaigns of all tenants that need the engine now. Returns tenant, id and status only.
-SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_3();
+SELECT tenant_id, campaign_id, status FROM rollwave_due_campaigns_4();
 
 -- name: lock
 -- Lock the campaign's row until the transaction ends. A transaction that has this lock takes executions with SKIP LOCKED

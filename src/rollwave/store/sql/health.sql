@@ -40,12 +40,16 @@ UNION ALL SELECT 'ota_campaigns' WHERE EXISTS (SELECT FROM ota_campaigns)
 UNION ALL SELECT 'ota_device_status' WHERE EXISTS (SELECT FROM ota_device_status)
 UNION ALL SELECT 'ota_campaign_waves' WHERE EXISTS (SELECT FROM ota_campaign_waves)
 UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_history)
+UNION ALL SELECT 'ota_campaign_policies' WHERE EXISTS (SELECT FROM ota_campaign_policies)
+UNION ALL SELECT 'ota_campaign_segments' WHERE EXISTS (SELECT FROM ota_campaign_segments)
+UNION ALL SELECT 'ota_campaign_cells' WHERE EXISTS (SELECT FROM ota_campaign_cells)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
 UNION ALL SELECT 'rollwave_event_consumers' WHERE EXISTS (SELECT FROM rollwave_event_consumers)
 UNION ALL SELECT 'rollwave_group_imports' WHERE EXISTS (SELECT FROM rollwave_group_imports)
 UNION ALL SELECT 'rollwave_group_import_devices' WHERE EXISTS (SELECT FROM rollwave_group_import_devices)
-UNION ALL SELECT 'rollwave_idempotency' WHERE EXISTS (SELECT FROM rollwave_idempotency);
+UNION ALL SELECT 'rollwave_idempotency' WHERE EXISTS (SELECT FROM rollwave_idempotency)
+UNION ALL SELECT 'rollwave_policies' WHERE EXISTS (SELECT FROM rollwave_policies);
 
 -- name: due
 SELECT count(*) FROM rollwave_due_campaigns_2();
