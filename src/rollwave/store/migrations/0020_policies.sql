@@ -8,7 +8,7 @@ ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0; -- devices that the pace allowed before and nobody took
 
 -- Where a device stands in its campaign's queue. Flat columns: segment 0 and position 0, so that the lowest id goes first.
--- With a document, segments begin at 1, and position is (number of the wave + 1) * 2^48 + the place by the policy's order;
+-- With a document, segments begin at 1, and position is (number of the wave + 1) * 2^44 + the place by the policy's order;
 -- segment 0 then means: not placed yet.
 ALTER TABLE ota_device_status
     ADD COLUMN IF NOT EXISTS segment integer NOT NULL DEFAULT 0,
