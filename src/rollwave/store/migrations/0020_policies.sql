@@ -3,7 +3,7 @@
 -- A campaign without a revision follows the flat columns of its row.
 ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS policy_revision integer,          -- the document in force; NULL: the flat columns
-    ADD COLUMN IF NOT EXISTS placed_for integer,               -- the revision by which its devices are placed; NULL: none yet
+    ADD COLUMN IF NOT EXISTS placement jsonb,                  -- how far its devices are placed by the document; NULL: all are
     ADD COLUMN IF NOT EXISTS segment_turn integer NOT NULL DEFAULT 0,         -- the last segment that a claim took from
     ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0; -- devices that the pace allowed before and nobody took
 
@@ -78,7 +78,8 @@ CREATE TABLE ota_campaign_cells (
 -- What a wave of a document is about. Waves of flat columns have up_to instead.
 ALTER TABLE ota_campaign_waves
     ADD COLUMN name text,
-    ADD COLUMN size integer,                     -- devices placed in it; NULL: none placed yet
+    ADD COLUMN size integer,                     -- devices placed in it; NULL: not placed yet
+    ADD COLUMN matched integer,                  -- devices that its selector fits; NULL: it has none
     ADD COLUMN state text,                       -- waiting, open, soaking, awaiting_approval, passed, failed
     ADD COLUMN since timestamptz,                -- of that state
     ADD COLUMN soak_from timestamptz,            -- when the soak began; NULL: its conditions do not hold
