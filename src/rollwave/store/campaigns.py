@@ -15,6 +15,7 @@ from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, Ca
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events, policies
@@ -101,6 +102,12 @@ class Campaign:
     """When the row was read, by the database's clock."""
     in_own_database: bool
     """Whether the installation belongs to this database. False: nothing may be sent."""
+
+    @property
+    def survey(self) -> Survey | None:
+        """The count of the devices to place. None: there is nothing to place, or they are not counted yet."""
+        stored = (self.placement or {}).get("survey")
+        return None if stored is None else Survey.from_json(stored)
 
     @property
     def being_targeted(self) -> bool:

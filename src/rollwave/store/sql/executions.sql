@@ -50,8 +50,8 @@ WITH again AS (
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
     RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
 ), fresh AS MATERIALIZED (
-    SELECT e.place, e.campaign_id, e.device_id, e.addressable
-    FROM unnest($11::int[], $12::int[]) AS open (segment, room)
+    SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
+    FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
     CROSS JOIN LATERAL (
         SELECT ctid AS place, campaign_id, device_id,
                device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
@@ -94,6 +94,8 @@ WITH again AS (
         sent = c.sent + moved.fresh,
         pace_opened_at = CASE WHEN moved.any AND $9 THEN statement_timestamp() ELSE c.pace_opened_at END,
         pace_used = CASE WHEN moved.any AND $9 THEN 0 ELSE c.pace_used END + moved.again + moved.fresh,
+        segment_turn = CASE WHEN $14 THEN COALESCE((SELECT segment FROM fresh ORDER BY turn DESC LIMIT 1), c.segment_turn)
+                            ELSE c.segment_turn END,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
         started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END,
         -- A command is sent, so the campaign is active, even if no look has recorded that yet.
