@@ -11,6 +11,7 @@ from typing import TypeVar
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.policy.facts import Facts, Remaining
+from rollwave.domain.policy.pace import require_size
 from rollwave.domain.policy.rules import Guardrail, Policy, Wave, own_times, policy_of, read_policy
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow
@@ -116,9 +117,12 @@ def command_of(campaign: CampaignUnderPolicy) -> Command:
     row = campaign.row
     if campaign.unreadable is not None:
         return Command(unreadable=campaign.unreadable)
-    if row.command is not None:
-        return Command(row.command)
     try:
+        if campaign.policy.document is not None:
+            size = row.firmware_size
+            require_size(campaign.policy.document.pace, size if isinstance(size, int) else None)
+        if row.command is not None:
+            return Command(row.command)
         found = firmware.read(row.firmware_url, row.firmware_version, row.firmware_checksum, row.firmware_size)
     except UnreadableRow as error:
         return Command(unreadable=str(error))

@@ -54,9 +54,7 @@ async def place_next(
     return await placing.insert(connection, source, of, found, after=after, limit=limit, before=before)
 
 
-async def finish(
-    connection: Connection, tenant_id: str, campaign_id: CampaignId, of: Placing, found: Survey
-) -> None:
+async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId, of: Placing, found: Survey) -> None:
     """Write the campaign's waves: all devices are placed. Needs the campaign's lock."""
     await waves.write(connection, tenant_id, campaign_id, names=of.names, matched=found.matched)
     await placing.finish(connection, tenant_id, campaign_id)

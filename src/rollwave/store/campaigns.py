@@ -77,6 +77,8 @@ class Campaign:
     """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
     """Devices claimed in this interval."""
+    pace_carried: float
+    """The part of a device that was left over before it, under a policy document."""
     reconciled_age: float | None
     """Seconds since the last comparison of counters and rows. None: there was none."""
     counted: bool
@@ -163,6 +165,7 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         placement=json.loads(row["placement"]) if row["placement"] else None,
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
+        pace_carried=row["pace_carried"],
         reconciled_age=row["reconciled_age"],
         counted=row["counted"],
         counting=row["counting"],

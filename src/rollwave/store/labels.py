@@ -32,7 +32,7 @@ def text_value(key: str) -> str:
 
 
 def order_of_value(value: str) -> str:
-    return f"{value} COLLATE \"C\""
+    return f'{value} COLLATE "C"'
 
 
 def compile_selector(selector: object, first_parameter: int) -> Fragment:

@@ -25,9 +25,7 @@ _sql = load("placing")
 LAST_KEY = (1 << WAVE_BITS) - 1
 """The order key of devices without the label that orders the queue."""
 
-_RANK = (
-    "(SELECT r.rank FROM ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value})"
-)
+_RANK = "(SELECT r.rank FROM ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value})"
 HASH_KEY = "('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 11))::bit(44)::bigint"
 
 
@@ -63,9 +61,7 @@ class Batch:
     segments: int
 
 
-async def survey(
-    connection: Connection, source: Source, placing: Placing, *, sent: Sequence[int] = ()
-) -> Survey:
+async def survey(connection: Connection, source: Source, placing: Placing, *, sent: Sequence[int] = ()) -> Survey:
     """Count the devices that a campaign has to place, and find where each wave ends. Reads all of them.
 
     Args:

@@ -54,7 +54,12 @@ async def read(connection: Connection, campaign: Campaign) -> list[WaveRow]:
 
 
 async def write(
-    connection: Connection, tenant_id: str, campaign_id: CampaignId, *, names: Sequence[str], matched: Sequence[int | None]
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: CampaignId,
+    *,
+    names: Sequence[str],
+    matched: Sequence[int | None],
 ) -> None:
     """Write the waves of the document in force, with the sizes that their cells have. Needs the campaign's lock.
 

@@ -180,9 +180,7 @@ class Upkeep:
             return Look(judged.stopped)
         return Look(idle_seconds=0.0 if outlook.waiting else max(0.0, outlook.due_in or 0.0))
 
-    async def _conclude(
-        self, connection: Connection, locked: CampaignUnderPolicy, outlook: Outlook, wave: int
-    ) -> Look:
+    async def _conclude(self, connection: Connection, locked: CampaignUnderPolicy, outlook: Outlook, wave: int) -> Look:
         """Stop or complete the campaign, or open its next wave. Its wave has ended, and its counters are verified."""
         campaign = locked.row
         stopped = await stop.judge(

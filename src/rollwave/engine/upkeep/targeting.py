@@ -22,9 +22,9 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
 from rollwave.engine import placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger
-from rollwave.engine.stop import Stopped
 from rollwave.store import campaigns, events, targets
 from rollwave.store import placing as places
 from rollwave.store.campaigns import Campaign
@@ -115,9 +115,7 @@ class Targeter:
         )
         return await self._advance(connection, campaign, batch, last=batch.devices < self._batch)
 
-    async def _advance(
-        self, connection: Connection, campaign: Campaign, batch: targets.Batch, *, last: bool
-    ) -> _Step:
+    async def _advance(self, connection: Connection, campaign: Campaign, batch: targets.Batch, *, last: bool) -> _Step:
         targeted = await targets.advance(connection, campaign, batch, last=last)
         if not last:
             return _Step()
