@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -66,6 +68,10 @@ class Campaign:
     failed: int
     sent: int
     wave: int
+    segment_turn: int
+    """The segment from which the last claim took devices, under a policy document."""
+    placement: Mapping[str, Any] | None
+    """How far the devices are placed by the policy document (:mod:`rollwave.store.placing`). None: all are."""
     pace_age: float | None
     """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
@@ -146,6 +152,8 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         failed=row["failed"] or 0,
         sent=row["sent"],
         wave=row["wave"],
+        segment_turn=row["segment_turn"],
+        placement=json.loads(row["placement"]) if row["placement"] else None,
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
         reconciled_age=row["reconciled_age"],

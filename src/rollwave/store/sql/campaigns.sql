@@ -19,7 +19,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
        c.status_reason, EXTRACT(epoch FROM statement_timestamp())::float8 AS read_at,
-       c.policy_revision, p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
+       c.segment_turn, c.placement::text AS placement, c.policy_revision, p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
        p.progress_timeout AS own_progress_timeout, p.answer_timeout AS own_answer_timeout,
        p.device_timeout AS own_device_timeout, p.max_attempts AS own_max_attempts, p.retry_on AS own_retry_on,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
