@@ -35,6 +35,7 @@ TENANT_TABLES = (
     "ota_campaign_cells",
     "ota_quarantine",
     "rollwave_api_keys",
+    "rollwave_device_fields",
     "rollwave_event_consumers",
     "rollwave_group_imports",
     "rollwave_group_import_devices",
