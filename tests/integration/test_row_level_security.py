@@ -74,6 +74,7 @@ async def insert_tenants_with_equal_ids(connection: Connection) -> None:
             INSERT INTO rollwave_idempotency (tenant_id, key, digest, campaign_id)
                 VALUES ('{tenant}', 'dev-1', '{tenant}', 7);
             INSERT INTO rollwave_event_consumers (tenant_id, consumer, last_event) VALUES ('{tenant}', 'dev-1', 6);
+            INSERT INTO rollwave_device_fields (tenant_id, device_id) VALUES ('{tenant}', 'dev-1');
             INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels) VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment) VALUES ('{tenant}', 7, 0, 1);

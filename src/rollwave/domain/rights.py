@@ -39,6 +39,7 @@ OWN: Mapping[str, str] = {
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",
     "rollwave_api_keys": "SELECT INSERT UPDATE",
+    "rollwave_device_fields": "SELECT INSERT UPDATE",
     "rollwave_event_consumers": "SELECT INSERT UPDATE",
     "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
     "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",
@@ -73,7 +74,12 @@ DEFINERS = (
 FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")
 """Functions that triggers execute with the rights of their owner. No role may call them."""
 
-CALLED = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here")
+CALLED = (
+    *DEFINERS,
+    *("ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here"),
+    *("rollwave_host_devices", "rollwave_host_labels", "rollwave_host_labels_of", "rollwave_labels"),
+    *("rollwave_labels_of", "rollwave_record_devices", "rollwave_version_key"),
+)
 """Functions that the engine calls."""
 
 FUNCTIONS = (*CALLED, *FORGETTING)

@@ -36,6 +36,7 @@ TENANT_TABLES = (
     "ota_campaign_ranks",
     "ota_quarantine",
     "rollwave_api_keys",
+    "rollwave_device_fields",
     "rollwave_event_consumers",
     "rollwave_group_imports",
     "rollwave_group_import_devices",
