@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.rules import Wave
 
 
@@ -33,7 +34,8 @@ class Facts:
     arrive. ``wave``: the present wave. ``sent``: number of devices sent to; ``in_flight``: number of those that are not
     terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
     it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
-    ``remaining`` is known only if a wave may have finished.
+    ``remaining`` is known only if a wave may have finished. ``brakes``: the tenant's halt, and its freezes that are not
+    over.
     """
 
     now: datetime
@@ -52,6 +54,7 @@ class Facts:
     interval_used: int = 0
     steps: int = 1
     remaining: Remaining | None = None
+    brakes: tuple[Brake, ...] = ()
 
     def after(self, seconds: float) -> datetime:
         """The time ``seconds`` from now, or the last one that a datetime can represent."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from rollwave.domain.execution import LEEWAY
 from rollwave.domain.ids import ID_RULE, is_valid_id
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.retry import LONGEST_SECONDS, RetryPolicy
 from rollwave.errors import UnreadableRow
 
@@ -118,6 +119,8 @@ class Policy:
     ``rate``: devices per tick. ``max_in_flight``: maximum number of devices in flight (None: no cap).
     ``progress_timeout``: maximum time between two reports; ``answer_timeout``: until the first report;
     ``device_timeout``: over all attempts. ``strategy`` and ``canary_percent`` are not checked before waves are planned.
+    ``document``: the policy document that the campaign follows; None: it follows the flat columns of its row. With a
+    document, ``rate``, ``guardrail``, ``strategy`` and ``canary_percent`` limit nothing.
     """
 
     guardrail: Guardrail
@@ -129,6 +132,7 @@ class Policy:
     retry: RetryPolicy
     strategy: str | None = Strategy.LINEAR
     canary_percent: float | None = None
+    document: PolicyDocument | None = None
 
     @property
     def longest_silence(self) -> float:
