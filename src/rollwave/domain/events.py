@@ -14,6 +14,7 @@ from types import MappingProxyType, NoneType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_type_hints
 
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
@@ -181,6 +182,26 @@ class CampaignPlaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SendingStopped(Event):
+    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
+
+    word: ClassVar = "sending_stopped"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendingResumed(Event):
+    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
+
+    word: ClassVar = "sending_resumed"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+
+
+@dataclass(frozen=True, slots=True)
 class CountersRepaired(Event):
     """The campaign's counters differed from its rows, because other SQL changed one of them."""
 
@@ -251,6 +272,8 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 WaveChanged,
                 WavePromoted,
                 CampaignPlaced,
+                SendingStopped,
+                SendingResumed,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )

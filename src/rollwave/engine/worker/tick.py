@@ -68,6 +68,12 @@ class Schedule:
         """All due campaigns."""
         return list(self._due.values())
 
+    def look_soon(self, tenant_id: str) -> None:
+        """Look at every due campaign of the tenant immediately, or when the work on it has ended."""
+        for ref in self._due:
+            if ref.tenant_id == tenant_id:
+                self._put(ref, -inf)
+
     def ready(self, now: float) -> list[CampaignRef]:
         """The campaigns to look at by ``now``. Each is returned once, until :meth:`again` schedules it."""
         found = []
@@ -180,6 +186,10 @@ class Ticker:
     def look(self) -> None:
         """Begin work on the campaigns that are ready and not in progress."""
         self._begin(self._schedule.ready(time.monotonic()))
+
+    def look_soon(self, tenant_id: str) -> None:
+        """Look at every due campaign of the tenant immediately: what may be sent has changed."""
+        self._schedule.look_soon(tenant_id)
 
     @property
     def wait(self) -> float:
