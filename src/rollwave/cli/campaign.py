@@ -196,22 +196,47 @@ def abort(
 
     Devices that were never sent to become SKIPPED. This cannot be undone.
     """
-    if not yes and not _confirmed(campaign_id):
+    if not yes and not _confirmed(campaign_id, "abort"):
         raise RollwaveError("nothing was changed")
     _order(campaign_id, "abort", api_url, api_key)
 
 
-def _confirmed(campaign_id: int) -> bool:
+@app.command()
+def cancel(
+    campaign_id: CampaignArgument,
+    reason: Annotated[str | None, typer.Option(help="Reason, which the campaign and its history show.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Abort a campaign, and tell its devices in progress to stop.
+
+    A device that can still stop reports FAILED with the code CANCELLED. A device that already installs the firmware
+    carries on. This cannot be undone.
+
+    For example:
+
+        rollwave campaign cancel 7 --reason 'battery drain seen in the lab'
+    """
+    if not yes and not _confirmed(campaign_id, "cancel"):
+        raise RollwaveError("nothing was changed")
+    _order(campaign_id, "cancel", api_url, api_key, {"reason": reason} if reason else None)
+
+
+def _confirmed(campaign_id: int, action: str) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInput(
-            "an abort cannot be undone, and there is no terminal to ask for confirmation", hint="Add --yes to confirm."
+            f"the command {action} cannot be undone, and there is no terminal to ask for confirmation",
+            hint="Add --yes to confirm.",
         )
-    return typer.confirm(f"Abort campaign {campaign_id}? This cannot be undone.", err=True)
+    return typer.confirm(f"{action.capitalize()} campaign {campaign_id}? This cannot be undone.", err=True)
 
 
-def _order(campaign_id: int, action: str, api_url: str | None, api_key: str | None) -> None:
+def _order(
+    campaign_id: int, action: str, api_url: str | None, api_key: str | None, body: dict[str, Any] | None = None
+) -> None:
     with connect(api_url, api_key) as api:
-        answer = api.post(f"/ota/campaigns/{campaign_id}/{action}")
+        answer = api.post(f"/ota/campaigns/{campaign_id}/{action}", body)
     say(f"campaign {answer['id']} is {answer['status']}")
 
 

@@ -128,8 +128,10 @@ def _job(document: object) -> Job | None:
             "error": str() | None as error,
             "delivered": bool(delivered),
         }:
+            code = document.get("code")
+            code = code if isinstance(code, str) else None
             with contextlib.suppress(ValueError, InvalidInput):
-                return Job(read_command(command), attempt, ExecutionStatus(status), error, delivered)
+                return Job(read_command(command), attempt, ExecutionStatus(status), error, delivered, code)
     if document is not None:
         _log.warning("device_state_unreadable", reason="a job was written by another version")
     return None

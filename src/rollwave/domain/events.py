@@ -132,6 +132,15 @@ class CampaignAborted(CampaignMoved):
 
 
 @dataclass(frozen=True, slots=True)
+class CampaignCancelled(Event):
+    """The campaign was cancelled: it is aborted, and its devices in progress are told to stop."""
+
+    word: ClassVar = "cancelled"
+    devices: Annotated[int, Stored("devices that were in progress")]
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignCompleted(CampaignMoved):
     """Every device of the campaign is in a terminal state."""
 
@@ -215,6 +224,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignRunning,
                 CampaignPaused,
                 CampaignAborted,
+                CampaignCancelled,
                 CampaignCompleted,
                 WaveOpened,
             ),

@@ -61,12 +61,7 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
 }
 """Rights on single columns, by role, privilege and table."""
 
-DEFINERS = (
-    "rollwave_due_campaigns",
-    "rollwave_due_campaigns_2",
-    "rollwave_due_campaigns_3",
-    "rollwave_due_campaigns_4",
-)
+DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3", "rollwave_due_campaigns_4")
 """Functions that run with the rights of ``rollwave_due``, their owner."""
 
 FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")

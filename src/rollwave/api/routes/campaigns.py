@@ -120,6 +120,20 @@ async def abort_campaign(
     return CampaignState(id=campaign_id, status=status)
 
 
+@router.post("/{campaign_id}/cancel", summary="Cancel a campaign", responses=problems(404, 409))
+async def cancel_campaign(
+    pool: DbPool, grant: Operator, campaign_id: CampaignNumber, body: Abort | None = None
+) -> CampaignState:
+    """Abort a campaign, and tell its devices in progress to stop.
+
+    A device that can still stop reports FAILED with the code `CANCELLED`; another one carries on. Devices are told at
+    least once, at most 1,000 a second. An aborted campaign can be cancelled too; cancelling again changes nothing.
+    """
+    reason = body.reason if body else None
+    status = await operations.cancel_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
+    return CampaignState(id=campaign_id, status=status)
+
+
 @router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))
 async def list_campaign_devices(
     pool: DbPool,

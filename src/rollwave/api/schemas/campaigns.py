@@ -97,7 +97,7 @@ class CampaignIn(RequestModel):
 
 
 class Abort(RequestModel):
-    """A request to abort a campaign."""
+    """A request to abort or cancel a campaign."""
 
     reason: LongText | None = Field(None, examples=["battery drain seen in the lab"])
 
