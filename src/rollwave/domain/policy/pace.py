@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rollwave.domain.policy.document.model import PaceRule, Ramp
-from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.facts import Facts, Used
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.errors import Conflict, UnreadableRow
 
@@ -55,6 +55,16 @@ def rate_of(pace: PaceRule, *, succeeded: int, size: int | None) -> Rate | None:
     return min(rates, key=lambda each: each.per_minute, default=None)
 
 
+def require_size(rule: PaceRule | None, size: int | None) -> None:
+    """Check that the firmware's size is known if the pace limits bytes.
+
+    Raises:
+        UnreadableRow: it is not.
+    """
+    if rule is not None and rule.bytes is not None:
+        _known(size)
+
+
 def _known(size: int | None) -> int:
     if size is None or size < 1:
         raise UnreadableRow(
@@ -62,19 +72,6 @@ def _known(size: int | None) -> int:
             hint="Set file_size_bytes of the firmware, then start the campaign again.",
         )
     return size
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What the campaign's row says about its present step.
-
-    ``age``: seconds since the step began (None: nothing was claimed yet); ``used``: devices claimed in it;
-    ``carried``: the part of a device that was left over before it, from 0 to 1.
-    """
-
-    age: float | None
-    used: int = 0
-    carried: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
