@@ -53,3 +53,14 @@ def test_a_campaign_that_is_not_due_any_more_is_forgotten() -> None:
     known.update([])
     known.again(ONE, 5.0)
     assert (known.ready(now=99.0), known.all()) == ([], [])
+
+
+def test_a_hurried_tenants_campaigns_are_looked_at_immediately_or_after_the_work_in_progress() -> None:
+    other = CampaignRef(TenantId("south"), CampaignId(1), CampaignStatus.RUNNING)
+    known = schedule(ONE, TWO, other)
+    known.begin(TWO)
+    known.hurry(ONE.tenant_id)
+    assert known.ready(now=0.0) == [ONE]
+    known.again(TWO, 10.0)
+    assert known.ready(now=0.0) == [TWO]
+    assert known.next_at == 10.0

@@ -136,7 +136,7 @@ class CampaignCancelled(Event):
     """The campaign was cancelled: it is aborted, and its devices in progress are told to stop."""
 
     word: ClassVar = "cancelled"
-    devices: Annotated[int, Stored("devices that were in progress")]
+    devices: Annotated[int, Stored("devices that were in flight")]
     reason: Annotated[str | None, Stored("why, in words for people")] = None
 
 
@@ -146,6 +146,16 @@ class CampaignCompleted(CampaignMoved):
 
     word: ClassVar = "completed"
     to: _To = field(default=CampaignStatus.COMPLETED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRetried(Event):
+    """An operator gave failed devices another attempt. For very many devices there is one event for each batch."""
+
+    word: ClassVar = "retried"
+    devices: Annotated[int, Stored("devices that get another attempt")]
+    cause: Annotated[Reason | None, Stored("only devices whose last attempt failed for this reason")] = None
+    code: Annotated[str | None, Stored("only devices whose last attempt failed with this code")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +267,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignAborted,
                 CampaignCancelled,
                 CampaignCompleted,
+                DevicesRetried,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,

@@ -269,6 +269,14 @@ def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
     )
 
 
+async def wake(connection: Connection, tenant_id: str) -> None:
+    """Let workers look at every campaign of the tenant when this transaction has committed.
+
+    For changes after which devices may be sent to, while the status of their campaign stays the same.
+    """
+    await connection.execute(_sql["wake"], tenant_id)
+
+
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     """Record that an ended campaign no longer needs the engine. Not applied: another worker did so first."""
     await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
@@ -303,8 +311,10 @@ async def open_wave(connection: Connection, campaign: Campaign, number: int) -> 
     return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
 
 
-async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
+async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:
     """Call ``wake`` at each wake-up, until cancelled. Returns immediately behind a pooler, which passes none on.
+
+    Its argument is the tenant whose campaigns have changed; empty: a campaign's status has changed.
 
     A lost or an extra wake-up does no harm, since workers also query once a second.
 
@@ -315,12 +325,12 @@ async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
         if not await is_direct(connection):
             return
 
-        def hear(*_: object) -> None:
-            wake()
+        def hear(_connection: object, _process: object, _channel: object, payload: object) -> None:
+            wake(str(payload))
 
         await connection.add_listener(CHANNEL, hear)
         try:
-            wake()  # wake-ups before this were missed
+            wake("")  # wake-ups before this were missed
             while True:
                 await asyncio.sleep(STILL_THERE_SECONDS)
                 await connection.execute("SELECT", timeout=STILL_THERE_SECONDS)

@@ -18,7 +18,7 @@ _sql = load("cancels")
 
 
 async def request(connection: Connection, tenant_id: str, campaign_id: int) -> int | None:
-    """Let workers tell the devices in progress of an ABORTED campaign. Returns their number.
+    """Let workers tell the devices in flight of an ABORTED campaign. Returns their number.
 
     None: the campaign was cancelled before.
     """

@@ -180,6 +180,12 @@ class CampaignState(BaseModel):
     status: CampaignStatus
 
 
+class RetriedDevices(CampaignState):
+    """The result of giving failed devices another attempt."""
+
+    devices: int = Field(description="Number of devices that get another attempt")
+
+
 class Execution(BaseModel):
     """One device in one campaign."""
 

@@ -7,6 +7,7 @@ import time
 from contextlib import AsyncExitStack, suppress
 from math import inf
 
+from rollwave.domain.ids import TenantId
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.timing import steps_of
 from rollwave.engine.worker.tick import TURNS, Ticker, Turns
@@ -125,8 +126,10 @@ class CampaignLoop:
                     _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
-    def _wake_up(self) -> None:
+    def _wake_up(self, tenant_id: str) -> None:
         self._moved = True
+        if tenant_id:
+            self._ticker.hurry(TenantId(tenant_id))
         self._wake.set()
 
 

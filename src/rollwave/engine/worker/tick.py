@@ -12,6 +12,7 @@ from math import inf
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.ids import TenantId
 from rollwave.engine import identity
 from rollwave.engine.dispatch.cancel import Cancels
 from rollwave.engine.dispatch.pipeline import Dispatch
@@ -63,6 +64,12 @@ class Schedule:
         self._at = {ref: at for ref, at in self._at.items() if ref in self._due}
         for ref in due:
             if ref not in before or before[ref].status is not ref.status:
+                self._put(ref, -inf)
+
+    def hurry(self, tenant_id: TenantId) -> None:
+        """Let the campaigns of a tenant be looked at immediately. One in progress is looked at again after that."""
+        for ref in self._due.values():
+            if ref.tenant_id == tenant_id:
                 self._put(ref, -inf)
 
     def all(self) -> list[CampaignRef]:
@@ -178,6 +185,10 @@ class Ticker:
         self._schedule.update(due)
         names = set(due)
         self._reconciled_again_at = {ref: at for ref, at in self._reconciled_again_at.items() if ref in names}
+
+    def hurry(self, tenant_id: TenantId) -> None:
+        """Let the campaigns of a tenant be ready now, or when the work on them has ended."""
+        self._schedule.hurry(tenant_id)
 
     def look(self) -> None:
         """Begin work on the campaigns that are ready and not in progress."""

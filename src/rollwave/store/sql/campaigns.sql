@@ -58,6 +58,10 @@ WITH moved AS (
 )
 SELECT id, pg_notify('rollwave_due', '') FROM moved;
 
+-- name: wake
+-- The commit wakes the workers, which look at every campaign of the tenant.
+SELECT pg_notify('rollwave_due', $1::text);
+
 -- name: mark_wound_down
 -- The engine need not look at an ended campaign again: all devices of an aborted one are terminal, or a host's SQL ended it.
 UPDATE ota_campaigns SET settled_at = statement_timestamp()

@@ -1,9 +1,9 @@
 -- name: request
--- Devices in progress of an ended campaign are to be told. Returns how many these are. The commit wakes the workers.
+-- Devices in flight of an aborted campaign are to be told. Returns how many these are. The commit wakes the workers.
 -- Not applied: the campaign was cancelled before, or is not ABORTED.
 UPDATE ota_campaigns SET cancelled_at = statement_timestamp()
 WHERE tenant_id = $1 AND id = $2 AND status = 'ABORTED' AND cancelled_at IS NULL
-RETURNING COALESCE(downloading, 0) + COALESCE(installing, 0) AS devices, pg_notify('rollwave_due', '');
+RETURNING GREATEST(0, sent - COALESCE(succeeded, 0) - COALESCE(failed, 0)) AS devices, pg_notify('rollwave_due', $1);
 
 -- name: due_in
 -- Seconds until the next cancel commands may be claimed, 0 or less: now. No row: the campaign was not cancelled.
