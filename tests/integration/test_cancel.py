@@ -156,7 +156,7 @@ async def test_a_worker_that_dies_is_followed_by_another_when_its_lease_ends(
     campaign = await in_progress(host, 5)
     await cancel(pool, campaign)
     settings = Settings(MQTT_BROKER_URL=broker.url, ROLLWAVE_LEASE=1)
-    died = []
+    died: list[Failpoint] = []
 
     async def die(reached: Failpoint) -> None:
         if reached is point and not died:
@@ -190,9 +190,9 @@ async def test_the_rate_holds_and_an_outage_of_the_broker_delays_the_rest(
         async with CommandSession(Broker.from_url(broken.url)) as session:
             cancels = Cancels(pool, session, settings)
             broken.rules.append(
-                lambda packet: Do.RESET
-                if publishing(lambda _: len(messages) >= DEVICES_PER_BATCH, Do.RESET)(packet)
-                else None
+                lambda packet: (
+                    Do.RESET if publishing(lambda _: len(messages) >= DEVICES_PER_BATCH, Do.RESET)(packet) else None
+                )
             )
             await cancels.tell(campaign_ref(campaign))
             broken.refusing = True

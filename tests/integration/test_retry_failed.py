@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.retry import Reason
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import operations
@@ -34,6 +35,8 @@ from tests.engine import (
 )
 from tests.in_process import long_subscribed_listener
 from tests.support import eventually
+
+PAUSED = CampaignStatus.PAUSED
 
 
 @pytest.fixture
@@ -108,10 +111,10 @@ async def test_a_paused_campaign_stays_paused_and_its_cells_follow(pool: Pool, h
     campaign = await failed_campaign(host, 6)
     await operations.pause_campaign(pool, TENANT, campaign, actor="a key")
     only = Which(code="E_BOOT")
-    assert await retry_failed(pool, TENANT, campaign, actor="a key", which=only) == Retried("PAUSED", 1)
+    assert await retry_failed(pool, TENANT, campaign, actor="a key", which=only) == Retried(PAUSED, 1)
     assert await cell(host, campaign) == (1, 4)
     done = await retry_failed(pool, TENANT, campaign, actor="a key", which=Which(Reason.REPORTED), per_batch=2)
-    assert done == Retried("PAUSED", 4)
+    assert done == Retried(PAUSED, 4)
     assert await cell(host, campaign) == (5, 0)
     assert await campaign_row(host, campaign) == ("PAUSED", 0, 0)
     assert await breakdown(host, campaign) == {"DOWNLOADING": 6}

@@ -127,8 +127,9 @@ def _job(document: object) -> Job | None:
             "status": str(status),
             "error": str() | None as error,
             "delivered": bool(delivered),
+            **more,
         }:
-            code = document.get("code")
+            code = more.get("code")
             code = code if isinstance(code, str) else None
             with contextlib.suppress(ValueError, InvalidInput):
                 return Job(read_command(command), attempt, ExecutionStatus(status), error, delivered, code)

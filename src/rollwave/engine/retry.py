@@ -67,7 +67,9 @@ async def _retry(
     moved = await retries.again(connection, tenant_id, campaign_id, which, devices)
     number = sum(each.devices for each in moved)
     campaign = CampaignId(campaign_id)
-    tally: Tally = Counter({(campaign, ExecutionStatus.FAILED): -number, (campaign, ExecutionStatus.DOWNLOADING): number})
+    tally: Tally = Counter()
+    tally[campaign, ExecutionStatus.FAILED] -= number
+    tally[campaign, ExecutionStatus.DOWNLOADING] += number
     [counted] = await counters.count(connection, tenant_id, tally, also=[campaign])
     _require_running(counted.status, campaign_id)  # its lock is held now
     await retries.move_cells(connection, tenant_id, campaign_id, moved)

@@ -152,9 +152,7 @@ async def retry_campaign_devices(
 
     Their device timeout begins again. A paused campaign stays paused, and sends the attempts when it is started.
     """
-    done = await retry.retry_failed(
-        pool, grant.tenant_id, campaign_id, actor=grant.key_id, which=Which(reason, code)
-    )
+    done = await retry.retry_failed(pool, grant.tenant_id, campaign_id, actor=grant.key_id, which=Which(reason, code))
     return RetriedDevices(id=campaign_id, status=done.status, devices=done.devices)
 
 
