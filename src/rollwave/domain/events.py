@@ -133,11 +133,30 @@ class CampaignAborted(CampaignMoved):
 
 
 @dataclass(frozen=True, slots=True)
+class CampaignCancelled(Event):
+    """The campaign was cancelled: it is aborted, and its devices in progress are told to stop."""
+
+    word: ClassVar = "cancelled"
+    devices: Annotated[int, Stored("devices that were in flight")]
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignCompleted(CampaignMoved):
     """Every device of the campaign is in a terminal state."""
 
     word: ClassVar = "completed"
     to: _To = field(default=CampaignStatus.COMPLETED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRetried(Event):
+    """An operator gave failed devices another attempt. For very many devices there is one event for each batch."""
+
+    word: ClassVar = "retried"
+    devices: Annotated[int, Stored("devices that get another attempt")]
+    cause: Annotated[Reason | None, Stored("only devices whose last attempt failed for this reason")] = None
+    code: Annotated[str | None, Stored("only devices whose last attempt failed with this code")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +286,9 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignRunning,
                 CampaignPaused,
                 CampaignAborted,
+                CampaignCancelled,
                 CampaignCompleted,
+                DevicesRetried,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,

@@ -279,6 +279,14 @@ def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
     )
 
 
+async def wake(connection: Connection, tenant_id: str) -> None:
+    """Let workers look at every campaign of the tenant when this transaction has committed.
+
+    For changes after which devices may be sent to, while the status of their campaign stays the same.
+    """
+    await connection.execute(_sql["wake"], tenant_id)
+
+
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     """Record that an ended campaign no longer needs the engine. Not applied: another worker did so first."""
     await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
@@ -322,11 +330,6 @@ async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> 
 async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
     """Make ``number`` the present wave. False: another worker did so first."""
     return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
-
-
-async def wake(connection: Connection, tenant_id: str) -> None:
-    """Wake the workers when this transaction commits: they look at every campaign of the tenant immediately."""
-    await connection.execute(_sql["wake"], CHANNEL, tenant_id)
 
 
 async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:

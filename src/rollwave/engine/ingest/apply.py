@@ -153,7 +153,6 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return _Applied(moved, failures, _ended(reports, effects))
         reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
         return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported))
 

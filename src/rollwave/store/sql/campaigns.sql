@@ -63,6 +63,10 @@ WITH moved AS (
 )
 SELECT id, pg_notify('rollwave_due', '') FROM moved;
 
+-- name: wake
+-- The commit wakes the workers, which look at every campaign of the tenant.
+SELECT pg_notify('rollwave_due', $1::text);
+
 -- name: mark_wound_down
 -- The engine need not look at an ended campaign again: all devices of an aborted one are terminal, or a host's SQL ended it.
 UPDATE ota_campaigns SET settled_at = statement_timestamp()
@@ -109,9 +113,6 @@ SET active_since = LEAST(active_since, statement_timestamp()), active_at = state
     suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END,
     settled_at = NULL
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
-
--- name: wake
-SELECT pg_notify($1, $2);
 
 -- name: set_stopped_by
 -- Record what stops the campaign. Needs the campaign's lock.

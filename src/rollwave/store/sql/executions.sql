@@ -296,7 +296,8 @@ ORDER BY r.number;
 
 -- name: skip_unsent
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
--- since. A device that a worker is sending to now keeps its lease.
+-- since. A device that a worker is sending to now keeps its lease. The broker may have the command of a device whose lease has
+-- ended: if the campaign was cancelled, it is told first (cancels.claim).
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -305,6 +306,8 @@ WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
       AND due_at <= statement_timestamp()
+      AND (cancel_sent_at IS NOT NULL OR cancel_claimed_until <= statement_timestamp()
+           OR (SELECT cancelled_at IS NULL FROM ota_campaigns WHERE tenant_id = $1 AND id = $2))
     ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
 ), set_back AS (
     SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
