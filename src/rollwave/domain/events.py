@@ -140,6 +140,15 @@ class CampaignCompleted(CampaignMoved):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyEdited(Event):
+    """The policy of the campaign was replaced: the new revision is in force at the next claim."""
+
+    word: ClassVar = "policy_edited"
+    reason: Annotated[str | None, Stored("why, in words for people")]
+    revision: Annotated[int, Stored("number of the new revision")]
+
+
+@dataclass(frozen=True, slots=True)
 class WaveOpened(Event):
     """The devices of the next wave may be sent to."""
 
@@ -247,6 +256,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignPaused,
                 CampaignAborted,
                 CampaignCompleted,
+                PolicyEdited,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,
