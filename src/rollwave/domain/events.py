@@ -13,8 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_type_hints
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
@@ -160,6 +160,15 @@ class DevicesRetried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyEdited(Event):
+    """The policy of the campaign was replaced: the new revision is in force at the next claim."""
+
+    word: ClassVar = "policy_edited"
+    reason: Annotated[str | None, Stored("why, in words for people")]
+    revision: Annotated[int, Stored("number of the new revision")]
+
+
+@dataclass(frozen=True, slots=True)
 class WaveOpened(Event):
     """The devices of the next wave may be sent to."""
 
@@ -289,6 +298,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignCancelled,
                 CampaignCompleted,
                 DevicesRetried,
+                PolicyEdited,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,
