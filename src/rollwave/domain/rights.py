@@ -34,6 +34,8 @@ OWN: Mapping[str, str] = {
     "ota_campaign_history": "SELECT INSERT",
     "ota_campaign_policies": "SELECT INSERT",
     "ota_campaign_segments": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_test_buckets": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_tests": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_waves": "SELECT INSERT UPDATE",
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",
@@ -61,7 +63,12 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
 }
 """Rights on single columns, by role, privilege and table."""
 
-DEFINERS = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3", "rollwave_due_campaigns_4")
+DEFINERS = (
+    "rollwave_due_campaigns",
+    "rollwave_due_campaigns_2",
+    "rollwave_due_campaigns_3",
+    "rollwave_due_campaigns_4",
+)
 """Functions that run with the rights of ``rollwave_due``, their owner."""
 
 FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")
