@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave, read_policy
 from rollwave.domain.policy.facts import Facts, Remaining
+from rollwave.domain.policy.rules import Guardrail, Policy, Wave, own_times, policy_of, read_policy
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
-from rollwave.store import campaigns
+from rollwave.store import campaigns, policies
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 
@@ -82,6 +82,9 @@ async def lock_campaign(
     goes_on = row.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED} and not row.being_targeted
     if goes_on and not row.waves and found.waves and found.unreadable is None:
         await campaigns.insert_waves(connection, row, found.waves)
+    if row.document is not None and row.own_times != own_times(row.document):
+        # A revision that a host wrote by hand: SQL that applies reports decides by these columns.
+        await policies.write_own_times(connection, row.tenant_id, row.id, row.policy_revision or 0, row.document)
     return found
 
 
@@ -124,6 +127,16 @@ def _read(row: Campaign, settings: Settings) -> Policy:
     def own(value: T | None, default: T) -> T:
         return default if value is None else value
 
+    if row.document_fault is not None:
+        raise UnreadableRow(row.document_fault)
+    if row.document is not None:
+        return policy_of(
+            row.document,
+            tenant_id=row.tenant_id,
+            progress_timeout=settings.progress_timeout,
+            device_timeout=settings.device_timeout,
+            max_attempts=settings.max_attempts,
+        )
     return read_policy(
         tenant_id=row.tenant_id,
         threshold=row.threshold,

@@ -13,9 +13,9 @@ from math import inf
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import gates
-from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.rules import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from rollwave.domain import broker_refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
-from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
+from rollwave.domain.policy.rules import Policy
 
 SMALLEST_STEP_DEVICES = 50
 """Minimum number of devices in a step. Fewer devices at once are no burst."""

@@ -7,18 +7,14 @@ so that filters written for hawkBit work.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-from functools import cmp_to_key
-from itertools import zip_longest
 from typing import Any, TypeAlias
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 from lark.exceptions import VisitError
 
-from rollwave.domain.policy.document import units
 from rollwave.domain.policy.document.text import Position
 
 MAX_BYTES, MAX_COMPARISONS, MAX_DEPTH, MAX_DIGITS = 4096, 32, 8, 30

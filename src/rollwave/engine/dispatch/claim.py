@@ -11,8 +11,8 @@ from typing import TypeAlias
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
-from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.admission import admit
-from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import Remaining
+from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign

@@ -13,7 +13,7 @@ DURATION_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,3})?(s|m|h|d)$"
 SHARE_PATTERN = r"^[0-9]{1,3}(\.[0-9]{1,9})?%$"
 SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,3})?(B|KiB|MiB|GiB|TiB)$"
 
-LONGEST_DURATION_SECONDS = 366 * 86_400.0
+LONGEST_DURATION_SECONDS = 365 * 86_400.0
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _RFC3339 = re.compile(
