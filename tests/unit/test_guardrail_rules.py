@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.domain.execution import Place
 from rollwave.domain.policy import guardrail
 from rollwave.domain.policy.document.model import GuardrailRule, PolicyDocument
 from rollwave.domain.policy.guardrail import Failure, Numbers, Trial
@@ -23,7 +24,7 @@ REPORTED = Failure(Reason.REPORTED, "E_BOOT")
 
 
 def trial(failure: Failure | None, *before: Failure) -> Trial:
-    return Trial(1, 1, 0, failure, before)
+    return Trial(Place(1, 0, 1), failure, before)
 
 
 def test_a_document_without_guardrails_has_the_contracts() -> None:
@@ -52,6 +53,13 @@ def test_classes_and_codes_decide_which_failures_count(
 ) -> None:
     assert guardrail.counts(rule(**keys), failure) is counted
     assert guardrail.fails_anew(rule(**keys), trial(failure)) is counted
+
+
+def test_failures_before_a_retry_are_stored_as_text() -> None:
+    failures = [REPORTED, Failure(Reason.NO_ANSWER)]
+    stored = [guardrail.stored_failure(*each) for each in failures]
+    assert stored == ["reported:E_BOOT", "no_answer:"]
+    assert guardrail.read_failures([*stored, "lost:E_BOOT", ""]) == failures
 
 
 def test_a_retried_device_is_one_trial() -> None:

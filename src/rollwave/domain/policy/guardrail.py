@@ -6,10 +6,11 @@ each device once: as a failure when the device is ``FAILED`` for good, in the cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rollwave.domain.execution import Place
 from rollwave.domain.policy import sequential
 from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope, TripAction
 from rollwave.domain.policy.sequential import Prefix
@@ -33,13 +34,11 @@ class Failure(NamedTuple):
 class Trial(NamedTuple):
     """A device that has ended: ``failure`` is None if it has succeeded.
 
-    ``number``: its dispatch number (None: another system sent to it). ``segment``: 0 if it has none; ``wave``: -1 if it
-    has none. ``before``: its earlier failures, which a retry by an operator followed.
+    ``place``: None if another system sent to it before it was placed. ``before``: its earlier failures, which a retry
+    by an operator followed.
     """
 
-    number: int | None
-    segment: int
-    wave: int
+    place: Place | None
     failure: Failure | None
     before: Sequence[Failure] = ()
 
@@ -61,6 +60,20 @@ def changed_rules(old: PolicyDocument | None, new: PolicyDocument) -> list[str]:
 def counts(rule: GuardrailRule, failure: Failure) -> bool:
     """Whether a failure counts for a guardrail, by its class and code."""
     return failure.reason in rule.count and (rule.codes is None or failure.code in rule.codes)
+
+
+def stored_failure(reason: str, code: str | None) -> str:
+    """A failure as it is stored when an operator's retry follows it."""
+    return f"{reason}:{code or ''}"
+
+
+def read_failures(stored: Iterable[str]) -> list[Failure]:
+    """Read stored failures, without those that another version or other SQL wrote."""
+    parts = (each.partition(":") for each in stored)
+    return [Failure(_REASONS[reason], code or None) for reason, _, code in parts if reason in _REASONS]
+
+
+_REASONS = {each.value: each for each in Reason}
 
 
 def is_new(trial: Trial) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
@@ -53,6 +54,7 @@ class _Applied:
     moves: Tally
     failures: list[Entry[AttemptFailed]]
     ended: list[Ended]
+    effects: Sequence[Effect]
 
 
 class OneTenant:
@@ -75,6 +77,7 @@ class OneTenant:
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
         placed: list[Ended] = []
+        effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
@@ -85,6 +88,7 @@ class OneTenant:
                 moves.update(applied.moves)
                 failures += applied.failures
                 placed += applied.ended
+                effects.append(applied.effects)
             await reach(Failpoint.REPORTS_APPLIED)
             over = ended_in(moves)
             counted = await counters.count(
@@ -94,7 +98,8 @@ class OneTenant:
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:
-                halt = await stop.judge(connection, tenant_id, each)
+                trials = None if each.policy_revision is None else _trials(each.campaign_id, passes, effects)
+                halt = await stop.judge(connection, tenant_id, each, trials=trials)
                 stopped += [halt] if halt else []
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
@@ -136,7 +141,7 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return _Applied(moved, failures, _ended(reports, effects))
+        return _Applied(moved, failures, _ended(reports, effects), effects)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -163,12 +168,29 @@ def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[E
     ]
 
 
+def _trials(
+    campaign_id: CampaignId, passes: Iterable[Sequence[DeviceReport]], effects: Iterable[Sequence[Effect]]
+) -> list[Trial]:
+    """The devices of a campaign that these reports have ended."""
+    return [
+        Trial(
+            effect.place,
+            Failure(effect.reason or Reason.REPORTED, said.code) if effect.became is ExecutionStatus.FAILED else None,
+            read_failures(effect.failed_before),
+        )
+        for reports, of_reports in zip(passes, effects, strict=True)
+        for (_, said), effect in zip(reports, of_reports, strict=True)
+        if said.campaign_id == campaign_id and effect.became in TERMINAL
+    ]
+
+
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:
     failed = AttemptFailed(
         effect.attempt or 1,
         said.error or "the device gave no reason",
         effect.reason or Reason.REPORTED,
         final=not effect.retried,
+        code=said.code,
         device_id=device_id,
     )
     return Entry(said.campaign_id, failed, DEVICE)
