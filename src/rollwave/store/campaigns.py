@@ -15,6 +15,7 @@ from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, Ca
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import events, policies
@@ -76,6 +77,8 @@ class Campaign:
     """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
     """Devices claimed in this interval."""
+    pace_carried: float
+    """The part of a device that was left over before it, under a policy document."""
     reconciled_age: float | None
     """Seconds since the last comparison of counters and rows. None: there was none."""
     counted: bool
@@ -101,6 +104,12 @@ class Campaign:
     """When the row was read, by the database's clock."""
     in_own_database: bool
     """Whether the installation belongs to this database. False: nothing may be sent."""
+
+    @property
+    def survey(self) -> Survey | None:
+        """The count of the devices to place. None: there is nothing to place, or they are not counted yet."""
+        stored = (self.placement or {}).get("survey")
+        return None if stored is None else Survey.from_json(stored)
 
     @property
     def being_targeted(self) -> bool:
@@ -160,6 +169,7 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         placement=json.loads(row["placement"]) if row["placement"] else None,
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
+        pace_carried=row["pace_carried"],
         reconciled_age=row["reconciled_age"],
         counted=row["counted"],
         counting=row["counting"],

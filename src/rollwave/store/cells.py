@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.facts import SegmentGroup
 from rollwave.domain.policy.waves import WaveCounts
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
@@ -42,25 +42,10 @@ async def end(connection: Connection, tenant_id: str, ended: Iterable[Ended]) ->
         await connection.execute(_sql["end"], tenant_id, *columns, succeeded_, failed)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The devices of segments that gates treat alike, in the waves up to the present one.
-
-    ``time_zone``: as their label has it. ``quarantined``: their segments wait. ``waiting``: never sent to;
-    ``in_later_waves``: the same, in waves after the present one.
-    """
-
-    time_zone: str | None
-    quarantined: bool
-    waiting: int
-    in_later_waves: int
-    segments: int
-
-
-async def groups(connection: Connection, campaign: Campaign, *, up_to_wave: int) -> tuple[Group, ...]:
+async def groups(connection: Connection, campaign: Campaign, *, up_to_wave: int) -> tuple[SegmentGroup, ...]:
     """The campaign's devices that wait for their first command, in groups."""
     rows = await connection.fetch(_sql["groups"], campaign.tenant_id, campaign.id, up_to_wave)
-    return tuple(Group(*row) for row in rows)
+    return tuple(SegmentGroup(*row) for row in rows)
 
 
 async def next_rooms(

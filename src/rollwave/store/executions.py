@@ -55,11 +55,15 @@ class Claim:
 class Queue(NamedTuple):
     """The segments from which a claim may take devices for their first command, each with its room, in their turn.
 
-    ``up_to_wave``: the number of the present wave; devices of later ones stay.
+    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of the
+    pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one.
     """
 
     rooms: Mapping[int, int]
     up_to_wave: int
+    advance: float | None = None
+    age: float = 0.0
+    carried: float = 0.0
 
 
 class Effect(NamedTuple):
@@ -128,16 +132,18 @@ async def claim(
     another transaction has locked are left out. ``queue``: which devices may get their first command, under a policy
     document; None: the campaign has flat columns. Needs the campaign's lock.
     """
-    segments, up_to_wave = ({0: fresh}, -1) if queue is None else (queue.rooms, queue.up_to_wave)
+    placed = queue is not None
+    queue = queue or Queue({0: fresh}, -1)
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
-        *(list(segments), list(segments.values()), (up_to_wave + 2) << WAVE_BITS, queue is not None),
+        *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
+        *(queue.advance, queue.age, queue.carried),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
-    places = (Place.read(*columns) for _, _, _, *columns in rows) if queue is not None else ()
+    places = (Place.read(*columns) for _, _, _, *columns in rows) if placed else ()
     return Claim(commands, len(rows) - len(commands), tuple(each for each in places if each is not None))
 
 

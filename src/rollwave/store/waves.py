@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.waves import GateDecision, Soak, WaveState
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
@@ -53,14 +54,19 @@ async def read(connection: Connection, campaign: Campaign) -> list[WaveRow]:
 
 
 async def write(
-    connection: Connection, campaign: Campaign, *, names: Sequence[str], matched: Sequence[int | None]
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: CampaignId,
+    *,
+    names: Sequence[str],
+    matched: Sequence[int | None],
 ) -> None:
     """Write the waves of the document in force, with the sizes that their cells have. Needs the campaign's lock.
 
     Waves of an earlier revision keep their state as long as their number stays; those beyond are removed.
     """
-    await connection.execute(_sql["write"], campaign.tenant_id, campaign.id, names, matched)
-    await connection.execute(_sql["remove"], campaign.tenant_id, campaign.id, len(names))
+    await connection.execute(_sql["write"], tenant_id, campaign_id, names, matched)
+    await connection.execute(_sql["remove"], tenant_id, campaign_id, len(names))
 
 
 async def note(connection: Connection, campaign: Campaign, number: int, decision: GateDecision) -> None:

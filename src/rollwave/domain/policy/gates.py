@@ -35,6 +35,9 @@ class GateName(StrEnum):
     """All devices of the wave have been sent to, and not all have ended. Applies to first commands only."""
     IN_FLIGHT = "in_flight"
     """The maximum number of devices is in flight. Applies to first commands only."""
+    BYTES = "bytes"
+    """The bytes of the downloads in flight, or of those begun per second, reach their limit. Applies to first commands
+    only."""
     PACE = "pace"
     """The interval, or this step of it, has no tokens left."""
     BACKOFF = "backoff"

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import ENGINE, WaveChanged, WaveOpened
 from rollwave.domain.policy.document.model import OnFail, PolicyDocument
-from rollwave.domain.policy.waves import GateDecision, WaveCounts, WaveState, judge_gate
+from rollwave.domain.policy.waves import GateDecision, WaveState
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
+from rollwave.engine.queue_facts import PresentWave, read_wave
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
-from rollwave.store import cells, events, waves
+from rollwave.store import events, waves
 from rollwave.store.database import Connection
-from rollwave.store.waves import WaveRow
 
 _log = get_logger("upkeep")
 
@@ -34,38 +34,6 @@ class Judged:
     moved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """The present wave of a campaign: its row, its devices, and what its gate says. ``last``: no wave follows it."""
-
-    row: WaveRow
-    counts: WaveCounts
-    decision: GateDecision
-    last: bool
-
-
-async def present(connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument) -> Present | None:
-    """Read the present wave. None: the campaign's devices are not placed yet."""
-    campaign = locked.row
-    rows = await waves.read(connection, campaign)
-    if not rows:
-        return None
-    counted = await cells.counts(connection, campaign)
-    row = rows[min(campaign.wave, len(rows) - 1)]
-    counts = counted.get(row.number, WaveCounts())
-    rule = document.waves[row.number].gate if row.number < len(document.waves) else None
-    last = row.number == rows[-1].number
-    decision = judge_gate(
-        rule,
-        counts,
-        row.soak,
-        failed_so_far=sum(each.failed for number, each in counted.items() if number <= row.number),
-        now=campaign.read_at,
-        promoted=row.promoted_by is not None,
-    )
-    return Present(row, counts, decision, last)
-
-
 async def judge(
     connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument, *, verified: bool
 ) -> Judged:
@@ -73,7 +41,7 @@ async def judge(
 
     Needs the campaign's lock.
     """
-    wave = await present(connection, locked, document)
+    wave = await read_wave(connection, locked, document)
     if wave is None:
         return Judged()
     campaign, row, decision = locked.row, wave.row, wave.decision
@@ -81,7 +49,7 @@ async def judge(
         reason = f"the selector of wave {row.name} matches no device"
         return Judged(stopped=await stop.pause(connection, campaign, reason))
     if wave.last:
-        if wave.counts.finished and row.state is not WaveState.PASSED and not wave.counts.quarantined:
+        if wave.devices.finished and row.state is not WaveState.PASSED and not wave.devices.quarantined:
             await waves.note(connection, campaign, row.number, GateDecision(WaveState.PASSED))
         return Judged()
     if decision.state in {WaveState.PASSED, WaveState.FAILED} and not verified and row.promoted_by is None:
@@ -93,7 +61,9 @@ async def judge(
     return await _act(connection, locked, wave, document)
 
 
-async def _act(connection: Connection, locked: CampaignUnderPolicy, wave: Present, document: PolicyDocument) -> Judged:
+async def _act(
+    connection: Connection, locked: CampaignUnderPolicy, wave: PresentWave, document: PolicyDocument
+) -> Judged:
     campaign, row, decision = locked.row, wave.row, wave.decision
     running = campaign.status is CampaignStatus.RUNNING
     if decision.opens and (running or row.promoted_by is not None):

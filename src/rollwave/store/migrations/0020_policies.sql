@@ -75,6 +75,15 @@ CREATE TABLE ota_campaign_cells (
     PRIMARY KEY (tenant_id, campaign_id, wave, segment)
 ) WITH (fillfactor = 50);
 
+-- The order of the values of the label that orders a queue, while devices are placed.
+CREATE TABLE ota_campaign_ranks (
+    tenant_id text NOT NULL,
+    campaign_id bigint NOT NULL,
+    value text NOT NULL,
+    rank bigint NOT NULL,
+    PRIMARY KEY (tenant_id, campaign_id, value)
+);
+
 -- What a wave of a document is about. Waves of flat columns have up_to instead.
 ALTER TABLE ota_campaign_waves
     ADD COLUMN name text,
@@ -91,7 +100,8 @@ DO $$
 DECLARE
     of_table text;
 BEGIN
-    FOREACH of_table IN ARRAY ARRAY['ota_campaign_policies', 'rollwave_policies', 'ota_campaign_segments', 'ota_campaign_cells'] LOOP
+    FOREACH of_table IN ARRAY ARRAY['ota_campaign_policies', 'rollwave_policies', 'ota_campaign_segments', 'ota_campaign_cells',
+                                   'ota_campaign_ranks'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', of_table);
         -- They go with their campaign or tenant by a foreign key, or where a host made the table by the triggers below.
         IF of_table LIKE 'ota\_campaign\_%'

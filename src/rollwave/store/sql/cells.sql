@@ -12,8 +12,7 @@ WHERE l.tenant_id = $1 AND l.campaign_id = moved.campaign_id AND l.wave = moved.
 -- Devices that wait for their first command, by time zone and quarantine of their segments; those in waves after $3 apart.
 SELECT s.time_zone, s.quarantined_at IS NOT NULL AS quarantined,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting,
-       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS in_later_waves,
-       count(DISTINCT s.number)::int AS segments
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS in_later_waves
 FROM ota_campaign_segments s
 JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number
 WHERE s.tenant_id = $1 AND s.campaign_id = $2

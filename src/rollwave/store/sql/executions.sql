@@ -12,8 +12,9 @@
 -- set back to PENDING by hand (its device timeout starts again). A device that had finished (counters.adopt) is not claimed.
 -- Then, at most $4 devices that were never sent to: of each segment of $11 in turn as many as $12 says, in the order of their
 -- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
--- Claimed devices count in the pace's interval; $9 begins a new interval. The first claim also stores the command ($10) and
--- sets started_at. $14: number the first commands, and change the cells.
+-- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
+-- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
+-- started_at. $14: number the first commands, and change the cells.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -51,8 +52,8 @@ WITH again AS (
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
     RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
 ), fresh AS MATERIALIZED (
-    SELECT e.place, e.campaign_id, e.device_id, e.addressable
-    FROM unnest($11::int[], $12::int[]) AS open (segment, room)
+    SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
+    FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
     CROSS JOIN LATERAL (
         SELECT ctid AS place, campaign_id, device_id,
                device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
@@ -93,13 +94,19 @@ WITH again AS (
     SET pending = c.pending - moved.skipped, skipped = c.skipped + moved.skipped,
         downloading = c.downloading + moved.rewound, installing = c.installing - moved.rewound,
         sent = c.sent + moved.fresh,
-        pace_opened_at = CASE WHEN moved.any AND $9 THEN statement_timestamp() ELSE c.pace_opened_at END,
-        pace_used = CASE WHEN moved.any AND $9 THEN 0 ELSE c.pace_used END + moved.again + moved.fresh,
+        pace_opened_at = CASE WHEN moved.in_pace > 0 AND $9
+                              THEN COALESCE(c.pace_opened_at + make_interval(secs => $15::float8),
+                                            statement_timestamp() - make_interval(secs => $16::float8))
+                              ELSE c.pace_opened_at END,
+        pace_used = CASE WHEN moved.in_pace > 0 AND $9 THEN 0 ELSE c.pace_used END + moved.in_pace,
+        pace_carried = CASE WHEN moved.in_pace > 0 AND $9 THEN $17 ELSE c.pace_carried END,
+        segment_turn = CASE WHEN $14 THEN COALESCE((SELECT segment FROM fresh ORDER BY turn DESC LIMIT 1), c.segment_turn)
+                            ELSE c.segment_turn END,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
         started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END,
         -- A command is sent, so the campaign is active, even if no look has recorded that yet.
         active_at = CASE WHEN moved.any THEN COALESCE(c.active_at, statement_timestamp()) ELSE c.active_at END
-    FROM (SELECT *, again + fresh > 0 AS any
+    FROM (SELECT *, again + fresh > 0 AS any, CASE WHEN $14 THEN fresh ELSE again + fresh END AS in_pace
           FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
                        (SELECT count(*) FROM again_claimed WHERE was = 'INSTALLING')::int AS rewound,
                        (SELECT count(*) FROM again_claimed)::int AS again,
