@@ -33,7 +33,6 @@ from rollwave.domain.events import (
     WaveOpened,
     read,
 )
-from rollwave.domain.policy.document.model import TripAction
 from rollwave.domain.retry import Reason
 
 S = CampaignStatus
@@ -73,7 +72,7 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
                 25,
                 {"name": "failures", "threshold": 0.05},
                 0.36,
-                TripAction.QUARANTINE,
+                "quarantine",
                 9,
                 ["gw-1", "gw-2"],
                 "failures",

@@ -14,7 +14,6 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.policy.document.model import TripAction
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
@@ -191,7 +190,7 @@ class GuardrailTripped(Event):
         dict[str, object], Stored("the guardrail's keys, as its document has them; `threshold` as a number")
     ]
     value: Annotated[float, Stored("share of them that failed", "0 to 1")]
-    action: Annotated[TripAction, Stored("`abort`, `pause` or `quarantine`")]
+    action: Annotated[str, Stored("`abort`, `pause` or `quarantine`")]
     failed: Annotated[int, Stored("devices that failed")]
     devices: Annotated[list[str], Stored("some of the devices that failed, by id")]
     guardrail: Annotated[str, Stored("its name")]

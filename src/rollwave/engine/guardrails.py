@@ -183,7 +183,7 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
         trip.of,
         rule_text(trip.rule),
         trip.value,
-        trip.action,
+        trip.action.value,
         trip.failed,
         await store.failed_devices(connection, campaign, tripped.test, trip),
         trip.rule.name,

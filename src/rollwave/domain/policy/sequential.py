@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp, log, log1p
 
 RATIOS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -99,7 +100,7 @@ def trips_after(prefixes: Sequence[Prefix], threshold: float, alpha: float) -> i
     for each in prefixes:
         most = each.in_flight if least is None else min(each.in_flight, least - 1)
         if most > 0 and is_evidence(each.failed + most, each.sent, threshold, alpha):
-            least = _least(lambda n, at=each: is_evidence(at.failed + n, at.sent, threshold, alpha), most)
+            least = _least(partial(_trips_with, each, threshold, alpha), most)
     if least is not None:
         return least
     last = prefixes[-1] if prefixes else NOTHING_SENT
@@ -112,6 +113,11 @@ def trips_after(prefixes: Sequence[Prefix], threshold: float, alpha: float) -> i
     while not with_later(high):
         high *= 2
     return _least(with_later, high)
+
+
+def _trips_with(prefix: Prefix, threshold: float, alpha: float, further: int) -> bool:
+    """Whether the prefix trips if ``further`` of its devices in flight fail."""
+    return is_evidence(prefix.failed + further, prefix.sent, threshold, alpha)
 
 
 def _least(holds: Callable[[int], bool], high: int) -> int:
