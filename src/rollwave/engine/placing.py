@@ -10,7 +10,7 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placing_of
 from rollwave.errors import InvalidInput
-from rollwave.store import cells, events, placing, waves
+from rollwave.store import cells, events, labels, placing, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch, Source
@@ -38,16 +38,15 @@ def too_many(segments: int) -> str:
 
 async def survey_unsent(connection: Connection, campaign: Campaign, document: PolicyDocument) -> Survey:
     """Count the devices of a campaign that were never sent to. Reads all of them, without the campaign's lock."""
-    return await placing.survey(
-        connection, source_of(campaign), placing_of(document), sent=await _sent(connection, campaign, document)
-    )
+    source, sent = await source_of(connection, campaign), await _sent(connection, campaign, document)
+    return await placing.survey(connection, source, placing_of(document), sent=sent)
 
 
 async def place_next(
     connection: Connection, campaign: Campaign, document: PolicyDocument, found: Survey, *, limit: int
 ) -> Batch:
     """Place the campaign's next devices. Needs the campaign's lock."""
-    source, of, after = source_of(campaign), placing_of(document), campaign.targeted_up_to or ""
+    source, of, after = await source_of(connection, campaign), placing_of(document), campaign.targeted_up_to or ""
     if source.group_id is None:
         return await placing.move(connection, source, of, found, after=after, limit=limit)
     before = campaign.targeted_devices or 0
@@ -67,11 +66,16 @@ async def record_placed(connection: Connection, campaign: Campaign, *, actor: st
     await events.append(connection, campaign.tenant_id, campaign.id, placed, actor=actor)
 
 
-def source_of(campaign: Campaign) -> Source:
+async def source_of(connection: Connection, campaign: Campaign) -> Source:
     """The devices that are being placed: the members of the group, or those that the campaign never sent to."""
-    moves = bool(campaign.placement and campaign.placement.get("moves"))
-    group_id = None if moves else campaign.target_group_id or ""
-    return Source(campaign.tenant_id, campaign.id, group_id, campaign.firmware_device_type)
+    group_id = None if moves(campaign) else campaign.target_group_id or ""
+    of = await labels.source(connection)
+    return Source(campaign.tenant_id, campaign.id, group_id, campaign.firmware_device_type, of)
+
+
+def moves(campaign: Campaign) -> bool:
+    """Whether executions are being placed that exist, and not members of the group."""
+    return bool(campaign.placement and campaign.placement.get("moves"))
 
 
 async def _sent(connection: Connection, campaign: Campaign, document: PolicyDocument) -> list[int]:

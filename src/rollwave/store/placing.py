@@ -6,18 +6,20 @@ The statements are made from the parts in ``placing.sql``, since selectors and l
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from rollwave.domain.execution import WAVE_BITS
 from rollwave.domain.ids import CampaignId
-from rollwave.domain.policy import selector
 from rollwave.domain.policy.placing import Order, Placing, Survey
+from rollwave.domain.policy.selector.model import TIME_ZONE
+from rollwave.domain.policy.selector.text import parse
 from rollwave.store import labels
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.labels import Fragment
 from rollwave.store.queries import load
+from rollwave.store.selector_sql import Fragment, compile_selector, label_order, label_text
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _sql = load("placing")
@@ -25,21 +27,19 @@ _sql = load("placing")
 LAST_KEY = (1 << WAVE_BITS) - 1
 """The order key of devices without the label that orders the queue."""
 
-_RANK = "(SELECT r.rank FROM ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value})"
-HASH_KEY = "('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 11))::bit(44)::bigint"
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """The devices to place: the members of a group, or (None) those that the campaign never sent to.
 
-    ``device_type``: the type that the firmware is for; None: every type.
+    ``device_type``: the type that the firmware is for; None: every type. ``labels``: where their labels come from.
     """
 
     tenant_id: str
     campaign_id: CampaignId
     group_id: str | None
     device_type: str | None
+    labels: labels.Source
 
     @property
     def name(self) -> str:
@@ -68,29 +68,35 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         sent: the number of devices of each wave that keep their places, since they were sent to.
 
     Raises:
-        InvalidInput: a selector is too broad, or a label cannot be read.
+        LabelsUnavailable: the host's view of its devices cannot be used.
     """
-    parts = _Parts(placing, first_parameter=5)
     arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
-    if placing.order is Order.LABEL:
-        await connection.execute(_sql["forget_ranks"], source.tenant_id, source.campaign_id)
-        rank = parts.fill("rank", source=_sql[source.name])
-        await connection.execute(rank, *arguments[: 2 if source.group_id is None else 3], timeout=SCAN_TIMEOUT_SECONDS)
-    targets = parts.fill("targets", source=_sql[source.name])
-    row = await connection.fetchrow(
-        parts.fill("survey", targets=targets), *arguments, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS
-    )
-    assert row is not None  # an aggregate without GROUP BY has one row
-    kept = list(sent) + [0] * (len(placing.waves) - len(sent))
-    total = row["targets"] + sum(kept)
-    sizes = placing.sizes(total)
-    left = [None if size is None else max(0, size - kept[number]) for number, size in enumerate(sizes)]
+    async with labels.reading_view():
+        if placing.order is Order.LABEL:
+            await _rank(connection, source, placing)
+        parts = _Parts(placing, source, first_parameter=5)
+        counted = parts.fill("survey", targets=parts.fill("targets"))
+        row = await connection.fetchrow(counted, *arguments, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
+        assert row is not None  # an aggregate without GROUP BY has one row
+        kept = [*sent, *[0] * (len(placing.waves) - len(sent))]
+        total = row["targets"] + sum(kept)
+        sizes = placing.sizes(total)
+        left = [None if size is None else max(0, size - kept[number]) for number, size in enumerate(sizes)]
+        bounds = await _bounds(connection, source, placing, left)
     matched = tuple(
-        each + kept[number] if wave.select is not None else None
-        for number, (wave, each) in enumerate(zip(placing.waves, row["matched"], strict=True))
+        None if wave.select is None else each + already
+        for wave, each, already in zip(placing.waves, row["matched"], kept, strict=True)
     )
-    bounds = await _bounds(connection, source, placing, left)
     return Survey(total, row["segments"], matched, bounds, sizes)
+
+
+async def _rank(connection: Connection, source: Source, placing: Placing) -> None:
+    """Number the values of the label that orders the queue."""
+    await connection.execute(_sql["forget_ranks"], source.tenant_id, source.campaign_id)
+    parts = _Parts(placing, source, first_parameter=4)
+    statement = parts.fill("rank")
+    arguments = source.tenant_id, source.campaign_id, source.group_id
+    await connection.execute(statement, *arguments, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
 
 
 async def _bounds(
@@ -99,25 +105,24 @@ async def _bounds(
     """The order key up to which each wave takes devices, if ``left`` of its places are free (None: it takes all)."""
     arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
     if all(each.select is None for each in placing.waves):
-        parts = _Parts(placing, first_parameter=6)
-        ends: list[int] = []
-        for size in left[:-1]:
-            ends.append((ends[-1] if ends else 0) + (size or 0))
-        bounds_sql = parts.fill("bounds", targets=parts.fill("targets", source=_sql[source.name]))
-        rows = await connection.fetch(bounds_sql, *arguments, ends, timeout=SCAN_TIMEOUT_SECONDS) if ends else []
-        keys = {row["number"]: row["key"] for row in rows}
-        return (*((-1 if not size else keys.get(end)) for size, end in zip(left, ends, strict=False)), None)
+        ends = list(accumulate(size or 0 for size in left[:-1]))
+        if not ends:
+            return (None,)
+        parts = _Parts(placing, source, first_parameter=6)
+        statement = parts.fill("bounds", targets=parts.fill("targets"))
+        rows = await connection.fetch(statement, *arguments, ends, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
+        keys: dict[int, int] = {row["number"]: row["key"] for row in rows}
+        return (*(keys.get(end) if size else -1 for size, end in zip(left[:-1], ends, strict=True)), None)
     bounds: list[int | None] = []
     for number, size in enumerate(left):
         if not size:
             bounds.append(None if size is None else -1)
             continue
-        parts = _Parts(placing, first_parameter=6)
-        eligible = parts.eligible(number, bounds)
-        statement = parts.fill("bound", targets=parts.fill("targets", source=_sql[source.name]), eligible=eligible)
-        bounds.append(
-            await connection.fetchval(statement, *arguments, size, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
-        )
+        parts = _Parts(placing, source, first_parameter=6)
+        targets = parts.fill("targets")
+        statement = parts.fill("bound", targets=targets, eligible=parts.eligible(number, bounds))
+        key = await connection.fetchval(statement, *arguments, size, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
+        bounds.append(key)
     return tuple(bounds)
 
 
@@ -149,84 +154,118 @@ async def _place(
     limit: int,
     before: int,
 ) -> Batch:
-    parts = _Parts(placing, first_parameter=10)
-    row = await connection.fetchrow(
-        parts.fill(statement, placed=parts.fill("placed"), cells=_sql["cells"]),
-        *(source.tenant_id, source.campaign_id, source.group_id, source.device_type, after, limit, before),
-        *(list(found.bounds), list(found.sizes)),
-        *parts.parameters,
-    )
+    parts = _Parts(placing, source, first_parameter=10)
+    filled = parts.fill(statement, placed=parts.fill("placed"), cells=_sql["cells"])
+    async with labels.reading_view():
+        row = await connection.fetchrow(
+            filled,
+            *(source.tenant_id, source.campaign_id, source.group_id, source.device_type, after, limit, before),
+            *(list(found.bounds), list(found.sizes)),
+            *parts.parameters,
+        )
     assert row is not None  # an aggregate without GROUP BY has one row
     return Batch(*row)
 
 
 class _Parts:
-    """The parts of the statements that depend on a document. ``parameters``: the values of its selectors, in order."""
+    """Makes statements from the parts that depend on a document. ``parameters``: their values, in order.
 
-    def __init__(self, placing: Placing, *, first_parameter: int) -> None:
+    A part takes its parameters when it is first used, so that a statement has no parameter that it does not use.
+    """
+
+    def __init__(self, placing: Placing, source: Source, *, first_parameter: int) -> None:
+        self.parameters: list[str] = []
         self._placing = placing
-        self._parts: dict[str, str] = {}
-        self.parameters: list[object] = []
-        self._fits: list[str | None] = []
-        for each in placing.selects:
-            fragment = self._selector(each, first_parameter + len(self.parameters))
-            self._fits.append(None if fragment is None else f"({fragment.sql})")
-            self.parameters += () if fragment is None else fragment.parameters
-        every = any(each is None for each in self._fits)
-        last = len(self._fits) - 1
-        keys = (*placing.labels, *(("time_zone",) if placing.zoned and "time_zone" not in placing.labels else ()))
-        pairs = ", ".join(f"{labels.literal(key)}, {labels.json_value(key)}" for key in keys)
-        self._parts = {
-            "labels_of": labels.RELATION,
-            "key": _key(placing),
-            "fits": "true" if every else " OR ".join(each for each in self._fits if each),
-            "segment": f"jsonb_build_object({pairs})" if pairs else "'{}'::jsonb",
-            "time_zone": "l.time_zone" if placing.zoned else "NULL::text",
-            "wave": f"CASE {self._cases()} END",
-            "rest": f"CASE WHEN {self._fits[last] or 'true'} THEN {last} END",
-            "counts": ", ".join(
-                f"count(*) FILTER (WHERE {each or 'true'}) AS fits_{number}" for number, each in enumerate(self._fits)
-            ),
-            "sums": ", ".join(f"COALESCE(sum(fits_{number}), 0)" for number in range(len(self._fits))),
-            "value": labels.text_value(placing.order_by) if placing.order_by else "NULL::text",
-            "order_of_value": labels.order_of_value("value") if placing.order_by else "value",
-        }
+        self._source = source
+        self._first = first_parameter
+        self._made: dict[str, str] = {}
+        self._fits = [None if each is None else parse(each) for each in placing.selects]
 
     def fill(self, name: str, **parts: str) -> str:
         """The statement ``name`` of ``placing.sql`` with its parts."""
         text = _sql[name]
-        for part, sql in {**parts, **self._parts}.items():
+        for part, sql in parts.items():
             text = text.replace("{" + part + "}", sql)
+        for part, make in self._makers.items():
+            if "{" + part + "}" in text:
+                text = text.replace("{" + part + "}", self._of(part, make))
         return text
 
     def eligible(self, number: int, bounds: Sequence[int | None]) -> str:
         """The condition for devices that fit the wave ``number`` and are in none of those before it."""
         earlier = [
-            f"NOT ({self._fits[each] or 'true'}" + ("" if bound is None else f" AND key <= {int(bound)}") + ")"
+            f"NOT ({self._fit(each)}" + ("" if bound is None else f" AND l.key <= {int(bound)}") + ")"
             for each, bound in enumerate(bounds)
         ]
-        return " AND ".join([self._fits[number] or "true", *earlier])
+        return " AND ".join([self._fit(number), *earlier])
 
-    def _cases(self) -> str:
-        return " ".join(
-            f"WHEN {fits or 'true'} AND l.key <= COALESCE(($8::bigint[])[{number + 1}], {LAST_KEY}) THEN {number}"
-            for number, fits in enumerate(self._fits)
-        )
+    @property
+    def _makers(self) -> Mapping[str, Callable[[], str]]:
+        waves = range(len(self._fits))
+        return {
+            "source": lambda: _sql[self._source.name],
+            "labels": lambda: self._source.labels.of_all("$1"),
+            "labels_of_batch": lambda: self._source.labels.of_ids("$1", "(SELECT array_agg(device_id) FROM batch)"),
+            "key": self._key,
+            "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
+            "segment": self._segment,
+            "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
+            "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
+            "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
+            "counts": lambda: ", ".join(f"count(*) FILTER (WHERE {self._fit(each)}) AS fits_{each}" for each in waves),
+            "sums": lambda: ", ".join(f"COALESCE(sum(fits_{each}), 0)" for each in waves),
+            "value": lambda: self._add(label_text(self._placing.order_by or "", self._next)),
+            "order_of_value": lambda: self._add(label_order(self._placing.order_by or "", self._next)),
+        }
 
-    @staticmethod
-    def _selector(text: str | None, first_parameter: int) -> Fragment | None:
-        return None if text is None else labels.compile_selector(selector.parse(text), first_parameter)
+    @property
+    def _next(self) -> int:
+        return self._first + len(self.parameters)
 
+    def _of(self, part: str, make: Callable[[], str]) -> str:
+        if part not in self._made:
+            self._made[part] = make()
+        return self._made[part]
 
-def _key(placing: Placing) -> str:
-    """The order key of a device: a number of 44 bits."""
-    match placing.order:
-        case Order.HASH:
-            return HASH_KEY
-        case Order.ID:
-            return f"(t.ordinal & {LAST_KEY})"
-        case Order.LABEL:
-            return f"COALESCE({_RANK.format(value=labels.text_value(placing.order_by or ''))}, {LAST_KEY})"
+    def _add(self, fragment: Fragment) -> str:
+        self.parameters += fragment.parameters
+        return fragment.sql
+
+    def _fit(self, number: int) -> str:
+        """The condition of a wave's selector."""
+        of = self._fits[number]
+        if of is None:
+            return "true"
+        return self._of(f"fits {number}", lambda: f"({self._add(compile_selector(of, self._next))})")
+
+    def _case(self, number: int) -> str:
+        bound = f"COALESCE(($8::bigint[])[{number + 1}], {LAST_KEY})"
+        return f"WHEN {self._fit(number)} AND l.key <= {bound} THEN {number}"
+
+    def _segment(self) -> str:
+        """The labels of the segment, as jsonb."""
+        keys = self._placing.labels
+        if self._placing.zoned and TIME_ZONE not in keys:
+            keys = (*keys, TIME_ZONE)
+        if not keys:
+            return "'{}'::jsonb"
+        pairs = []
+        for key in keys:
+            name = self._add(Fragment(f"${self._next}::text", (key,)))
+            pairs.append(f"{name}, {self._add(label_text(key, self._next))}")
+        return f"jsonb_build_object({', '.join(pairs)})"
+
+    def _key(self) -> str:
+        """The order key of a device: a number of 44 bits."""
+        match self._placing.order:
+            case Order.HASH:
+                return "('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 11))::bit(44)::bigint"
+            case Order.ID:
+                return f"(t.ordinal & {LAST_KEY})"
+            case Order.LABEL:
+                ranks = "ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2"
+                value = self._of("value", self._makers["value"])
+                return f"COALESCE((SELECT r.rank FROM {ranks} AND r.value = {value}), {LAST_KEY})"
 
 
 async def begin(connection: Connection, campaign: Campaign) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.rules import Wave
 from rollwave.domain.policy.waves import WaveState
 
@@ -103,6 +104,7 @@ class Facts:
     interval_used: int = 0
     steps: int = 1
     remaining: Remaining | None = None
+    brakes: tuple[Brake, ...] = ()
     queue: QueueFacts | None = None
 
     def after(self, seconds: float) -> datetime:

@@ -134,7 +134,7 @@ class Targeter:
             return _Step(SOON_SECONDS, stopped=stopped)
         if last:
             await placing.finish(connection, campaign.tenant_id, campaign.id, of, found)
-        if placing.source_of(campaign).group_id is not None:
+        if not placing.moves(campaign):
             targeted = targets.Batch(batch.devices, batch.up_to, batch.pending, batch.skipped)
             return await self._advance(connection, campaign, targeted, last=last)
         await places.advance(connection, campaign, batch, last=last)

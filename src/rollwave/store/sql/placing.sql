@@ -1,5 +1,5 @@
--- The braces stand for parts that depend on the policy document (store/placing.py): {source}: the devices to place. {labels_of}: the
--- labels of all devices of the tenant. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
+-- The braces stand for parts that depend on the policy document (store/placing.py). {source}: the devices to place. {labels}: the
+-- labels of all devices of the tenant; {labels_of_batch}: those of a batch. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
 -- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {wave}: the
 -- first wave that it fits. {rest}: the last wave, if the device fits it. Selectors have parameters after the listed ones.
 
@@ -12,10 +12,10 @@ SELECT device_id, id AS ordinal
 FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND $3::text IS NULL
 
 -- name: targets
-SELECT t.device_id, {key} AS key, l.device_type, l.version, l.time_zone, l.last_seen, l.labels
+SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
 FROM ({source}) AS t
-LEFT JOIN {labels_of} AS l ON l.device_id = t.device_id
-WHERE (l.device_type <> $4) IS NOT TRUE
+LEFT JOIN {labels} AS l ON l.device_id = t.device_id
+WHERE (l.device_type <> $4) IS NOT TRUE AND $2::bigint IS NOT NULL
 
 -- name: survey
 -- The devices that fit a wave, the number of segments that they make, and how many the selector of each wave fits.
@@ -107,9 +107,9 @@ FROM targeted;
 known AS MATERIALIZED (
     SELECT l.device_id, l.key, l.device_type, COALESCE(l.device_type <> $4, false) AS mismatch,
            {segment} AS segment, {time_zone} AS time_zone, {wave} AS wave, {rest} AS rest
-    FROM (SELECT t.device_id, {key} AS key, l.device_type, l.version, l.time_zone, l.last_seen, l.labels
+    FROM (SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS t
-          LEFT JOIN {labels_of} AS l ON l.device_id = t.device_id) AS l
+          LEFT JOIN {labels_of_batch} AS l ON l.device_id = t.device_id) AS l
 ), taken AS (
     SELECT wave, sum(waiting + in_flight + succeeded + failed + skipped) AS devices
     FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2
@@ -150,8 +150,10 @@ in_cells AS (
 -- Number the values of a label in their order, for the order of a queue.
 INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank)
 SELECT $1, $2, value, row_number() OVER (ORDER BY {order_of_value})
-FROM (SELECT DISTINCT {value} AS value FROM ({source}) AS t LEFT JOIN {labels_of} AS l ON l.device_id = t.device_id) AS v
-WHERE value IS NOT NULL
+FROM (SELECT DISTINCT ON (value) value, l.*
+      FROM (SELECT {value} AS value, l.* FROM ({source}) AS t JOIN {labels} AS l ON l.device_id = t.device_id) AS l
+      WHERE value IS NOT NULL
+      ORDER BY value) AS l
 ON CONFLICT DO NOTHING;
 
 -- name: forget_ranks
