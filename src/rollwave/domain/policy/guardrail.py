@@ -20,7 +20,8 @@ DEFAULT_ALPHA = 0.01
 MIN_FINISHED = {Method.RATIO: 1, Method.SEQUENTIAL: 5}
 """Minimum number of finished devices before a guardrail may trip, if its rule does not set one."""
 
-DEFAULT_RULES = (GuardrailRule.model_validate({"name": "failures", "threshold": "10%"}),)
+DEFAULT_NAME = "failures"
+DEFAULT_RULES = (GuardrailRule.model_validate({"name": DEFAULT_NAME, "threshold": "10%"}),)
 """The guardrail of a document without the key ``guardrails``, as of a campaign with flat columns."""
 
 
@@ -46,6 +47,13 @@ class Trial(NamedTuple):
 def rules_of(document: PolicyDocument) -> tuple[GuardrailRule, ...]:
     """The guardrails of a document, with the default one if the key is missing."""
     return DEFAULT_RULES if document.guardrails is None else document.guardrails
+
+
+def flat_rule(threshold: float, min_completed: int) -> GuardrailRule:
+    """The guardrail of flat columns, as a document has it. ``threshold``: a share, 0 to 1."""
+    return GuardrailRule.model_validate(
+        {"name": DEFAULT_NAME, "threshold": f"{threshold * 100:.9f}%", "min_finished": min_completed}
+    )
 
 
 def changed_rules(old: PolicyDocument | None, new: PolicyDocument) -> list[str]:
