@@ -93,3 +93,7 @@ class Conflict(RollwaveError):
 
 class Outdated(Conflict):
     """The caller changes a version that is not the present one. The API answers 412."""
+
+
+class Forbidden(RollwaveError):
+    """The caller is known, and may not do this. The API answers 403."""
