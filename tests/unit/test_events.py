@@ -26,6 +26,7 @@ from rollwave.domain.events import (
     Event,
     FinishedRestored,
     GivenUp,
+    PolicyEdited,
     Unknown,
     WaveOpened,
     read,
@@ -45,6 +46,7 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
     ),
     (CampaignAborted(S.PAUSED, "no"), "aborted", {"from": "PAUSED", "to": "ABORTED", "reason": "no"}),
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
+    (PolicyEdited("larger canary", 2), "policy_edited", {"reason": "larger canary", "revision": 2}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
     (CountersRepaired(succeeded=5, failed=2), "counters_repaired", {"succeeded": 5, "failed": 2}),
     (
