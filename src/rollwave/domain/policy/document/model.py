@@ -198,7 +198,7 @@ class RetryRule(Rule):
 
     on: Annotated[tuple[Annotated[Reason, Lax], ...], Lax, *ONCE] | None = Field(
         None,
-        description="Failure classes that are retried; `[]`: none. `overdue` is final. Default: `no_answer` and `no_progress`.",
+        description="Failure classes that are retried; `[]`: none. `overdue` is final. Default: both silences.",
     )
     max_attempts: Attempts | None = Field(None, description="Maximum number of attempts. Default: `OTA_MAX_ATTEMPTS`.")
     delay: Duration | None = Field(
@@ -259,10 +259,8 @@ class PolicyDocument(Rule):
         None,
         description="Limits on failures; `[]`: none. Default: abort when over 10 % of finished devices failed.",
     )
-    retry: RetryRule | None = Field(
-        None, description="Which failed attempts are repeated. Default: as the settings say."
-    )
-    deadlines: Deadlines | None = Field(None, description="How long a device may take. Default: as the settings say.")
+    retry: RetryRule | None = Field(None, description="Which failed attempts are repeated. Default: the settings'.")
+    deadlines: Deadlines | None = Field(None, description="How long a device may take. Default: the settings'.")
     schedule: ScheduleRule | None = Field(None, description="When devices may be sent to at all. Default: always.")
 
     @model_validator(mode="after")
