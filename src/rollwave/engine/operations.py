@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rollwave.domain.campaign import Action, CampaignStatus
-from rollwave.domain.events import CampaignCreated
+from rollwave.domain.campaign import FINAL, Action, CampaignStatus
+from rollwave.domain.events import CampaignCreated, SegmentReleased
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.engine import policies
+from rollwave.domain.policy.placing import placing_of
+from rollwave.engine import guardrails, placing, policies
+from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.policies import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.errors import Conflict, InvalidInput
+from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, new_campaigns, targets
+from rollwave.store import campaigns, events, executions, labels, new_campaigns, targets
+from rollwave.store import guardrails as store_guardrails
+from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import EarlierRequest, NewCampaign
+from rollwave.store.placing import Source
 from rollwave.store.rejected_values import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
@@ -98,6 +103,7 @@ async def _insert(
             return _same_request(earlier, new.digest(policy))
     firmware = await new_campaigns.chosen_firmware(connection, tenant_id, new.firmware_version_id)
     await new_campaigns.require_group(connection, tenant_id, new.target_group_id)
+    document = None
     if policy is None:
         campaign_id = await new_campaigns.insert(connection, tenant_id, new, created_by=actor)
     else:
@@ -107,6 +113,11 @@ async def _insert(
         await revisions.insert(connection, tenant_id, campaign_id, document, number=1, actor=actor)
     if idempotency_key is not None:
         await new_campaigns.keep_key(connection, tenant_id, idempotency_key, new.digest(policy), campaign_id)
+    if document is not None:
+        group_id, of = new.target_group_id, await labels.source(connection)
+        source = Source(tenant_id, campaign_id, group_id, firmware.device_type, of)
+        await _place_first(connection, source, document, first_batch=first_batch, actor=actor)
+        return campaign_id
     await _target_first(
         connection,
         tenant_id,
@@ -140,6 +151,28 @@ async def _target_first(
         raise _no_device(group_id)
     members = await targets.count_members(connection, tenant_id, group_id) if there_may_be_more else first.devices
     await targets.begin(connection, tenant_id, campaign_id, first, members=max(members, first.devices))
+    await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
+
+
+async def _place_first(
+    connection: Connection, source: Source, document: PolicyDocument, *, first_batch: int, actor: str
+) -> None:
+    """Target and place the campaign's first devices. All devices of the group are counted before."""
+    tenant_id, campaign_id, group_id = source.tenant_id, source.campaign_id, source.group_id or ""
+    found = await placing.survey_group(connection, source, document)
+    if not found.targets:
+        raise _no_device(group_id)
+    of = placing_of(document)
+    batch = await places.insert(connection, source, of, found, after="", limit=first_batch, before=0)
+    members = batch.devices
+    if batch.devices == first_batch:
+        members = max(members, await targets.count_members(connection, tenant_id, group_id))
+    first = targets.Batch(batch.devices, batch.up_to, batch.pending, batch.skipped)
+    await targets.begin(connection, tenant_id, campaign_id, first, members=members)
+    if members == batch.devices:
+        await placing.finish(connection, tenant_id, campaign_id, of, found)
+    else:
+        await places.store_survey(connection, tenant_id, campaign_id, found, revision=1)
     await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 
@@ -188,6 +221,35 @@ async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor:
     return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor)
 
 
+async def release_segment(
+    pool: Pool, tenant_id: str, campaign_id: int, segment: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Release a segment from quarantine, so that its devices are sent to again. Returns the campaign's status.
+
+    The guardrails that put it there begin a new test for it. A segment that is not in quarantine stays as it is.
+
+    Raises:
+        NotFound: the tenant has no such campaign, or the campaign has no segment of this number.
+        Conflict: the campaign has ended.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if not await store_guardrails.has_segment(connection, campaign, segment):
+            raise NotFound(
+                f"campaign {campaign_id} has no segment {segment}", hint="List its segments to see their numbers."
+            )
+        if campaign.status in FINAL:
+            raise Conflict(
+                f"Cannot release segment {segment} of campaign {campaign_id}: it is {campaign.status}.",
+                hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
+            )
+        if await store_guardrails.release(connection, campaign, segment):
+            await guardrails.begin_released_anew(connection, campaign, segment)
+            released = SegmentReleased(segment, reason)
+            await events.append(connection, tenant_id, campaign.id, released, actor=actor)
+        return campaign.status
+
+
 async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
     """Stop sending until the campaign is started again. Reports still count.
 
@@ -212,6 +274,23 @@ async def abort_campaign(
     return await _move(pool, tenant_id, campaign_id, Action.ABORT, actor=actor, words=words, reason=reason)
 
 
+async def cancel_campaign(
+    pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Abort the campaign, and let workers tell its devices in progress. Cancelling it again changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign has completed.
+        InvalidInput: the reason does not fit the column of the host's own table.
+    """
+    written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        words = "cancelled by an operator"
+        return await begin_cancel(connection, campaign, actor=actor, reason=reason or words, cut=not reason)
+
+
 async def _move(
     pool: Pool,
     tenant_id: str,
@@ -226,6 +305,8 @@ async def _move(
     written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if action is Action.START and campaign.status is CampaignStatus.PAUSED:
+            await guardrails.begin_paused_anew(connection, campaign)
         status = await campaigns.move(
             connection,
             campaign,

@@ -17,12 +17,14 @@ from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, Problem, parse, validate
 from rollwave.domain.policy.document.text import Format, Located, Plain
 from rollwave.domain.policy.edits import check_edit
+from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.rules import read_policy as read_policy_columns
 from rollwave.domain.policy.warnings import warnings
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign, under_policy
 from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated, UnreadableRow
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, policies, stored_policies
+from rollwave.store import campaigns, events, placing, policies, stored_policies
+from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.rejected_values import refusing
@@ -224,6 +226,9 @@ async def edit_policy(
         before = campaign.row.policy_revision
         if not await policies.put_in_force(connection, tenant_id, campaign_id, number, before=before):
             raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
+        if _moves_devices(campaign.row, document):
+            await placing.begin(connection, campaign.row)
+        await campaigns.wake(connection, tenant_id)
         await events.append(connection, tenant_id, campaign_id, PolicyEdited(edit.reason, number), actor=actor)
     return await read_policy(pool, settings, tenant_id, campaign_id, revision=number)
 
@@ -236,6 +241,18 @@ async def _present(connection: Connection, settings: Settings, campaign: Campaig
         return PolicyInForce(campaign.unreadable, flat=campaign.row.policy_revision is None)
 
 
+def _moves_devices(row: Campaign, document: PolicyDocument) -> bool:
+    """Whether the document changes the places of devices. Raises Conflict if they are still being targeted."""
+    if row.document is not None and placing_of(row.document) == placing_of(document):
+        return False
+    if row.being_targeted and not (row.placement or {}).get("moves"):
+        raise Conflict(
+            f"the devices of campaign {row.id} are still being targeted, so its waves and labels cannot change yet",
+            hint="Repeat the edit when targeted_devices is null.",
+        )
+    return True
+
+
 def _check(campaign: CampaignUnderPolicy, document: PolicyDocument) -> None:
     row = campaign.row
     if row.status in FINAL:
@@ -246,6 +263,7 @@ def _check(campaign: CampaignUnderPolicy, document: PolicyDocument) -> None:
             hint="Change its columns, or create a new campaign with a policy.",
         )
     require_firmware_size(document, row.firmware_size)
+    _moves_devices(row, document)
     if row.document is not None:
         began = row.wave if row.sent else None
         check_edit(row.document, document, current_wave=began, command_is_frozen=row.command is not None)
