@@ -244,7 +244,7 @@ async def undo_later_migrations(root: Connection) -> None:
     """Undo the migrations that need what migration 0015 created."""
     await root.execute("""
         DROP TABLE rollwave_event_consumers, ota_campaign_policies, ota_campaign_segments, ota_campaign_cells,
-                   rollwave_policies, rollwave_device_fields;
+                   ota_campaign_ranks, rollwave_policies, rollwave_device_fields;
         DROP INDEX ota_campaign_history_of_tenant;
         ALTER TABLE ota_campaign_waves DROP name, DROP size, DROP state, DROP since, DROP soak_from, DROP soak_failed,
                                        DROP promoted_at, DROP promoted_by;

@@ -14,8 +14,8 @@ from rollwave.domain import broker_refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
-from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import DeviceFacts, Facts
+from rollwave.domain.policy.rules import Policy
 
 SMALLEST_STEP_DEVICES = 50
 """Minimum number of devices in a step. Fewer devices at once are no burst."""
@@ -31,10 +31,25 @@ class GateName(StrEnum):
     """The campaign's devices are still being targeted or counted."""
     LISTENER = "listener"
     """No listener is subscribed, so reports of devices would not be received."""
+    HALTED = "halted"
+    """An operator has halted all sending of the tenant."""
+    FREEZE = "freeze"
+    """A freeze of the tenant is in force, and the policy does not ignore freezes."""
+    SCHEDULE = "schedule"
+    """The policy's schedule has not started yet, or has ended."""
+    WINDOW = "window"
+    """The policy's time windows do not allow sending now, in the time zone of the device."""
     WAVE = "wave"
     """All devices of the wave have been sent to, and not all have ended. Applies to first commands only."""
+    APPROVAL = "approval"
+    """The present wave has all that its gate asks for but the approval of a person. Applies to first commands only."""
+    QUARANTINE = "quarantine"
+    """A guardrail has put the segment of the device under quarantine, until an operator releases it."""
     IN_FLIGHT = "in_flight"
     """The maximum number of devices is in flight. Applies to first commands only."""
+    BYTES = "bytes"
+    """The bytes of the downloads in flight, or of those begun per second, reach their limit. Applies to first commands
+    only."""
     PACE = "pace"
     """The interval, or this step of it, has no tokens left."""
     BACKOFF = "backoff"

@@ -7,21 +7,47 @@ allowed that is not denied. A window is a cron expression with a duration of ela
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
 from rollwave.domain.policy.document.model import DEVICE_ZONE, Window, WindowKind
 
+__all__ = [
+    "Opening",
+    "Openings",
+    "Span",
+    "WindowKind",
+    "check_cron",
+    "denying",
+    "next_openings",
+    "opening",
+    "shown_zone",
+    "zone_name",
+    "zone_of",
+]
+
 HORIZON_DAYS = 400
 """A cron expression must fire within so many days, and a change is looked for no further."""
 
 MAX_EDGES = 5_000
-"""Beginnings and ends of windows that are looked at for one change: windows may touch each other for ever."""
+"""Beginnings and ends of windows that are looked at for one answer: windows may touch each other for ever."""
+
+MAX_CACHED = 20_000
+"""Maximum number of answers that :class:`Openings` keeps."""
+
+_LONGEST_SET_BACK = timedelta(hours=0)
+"""Longer than any clock was ever set back. An occurrence of a cron expression may lie so much later than its local
+time says, so occurrences are looked for from that much earlier on."""
+
+_BEGIN, _END = 1, -1
+"""By how much the number of open windows changes where one begins, and where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +58,21 @@ class Opening:
     until: datetime | None
 
 
+class Span(NamedTuple):
+    """A time in which devices may be sent to, from ``start`` to before ``end``; None: it has no end that is known."""
+
+    start: datetime
+    end: datetime | None
+
+
+class _Edge(NamedTuple):
+    """A window begins or ends."""
+
+    at: datetime
+    step: int
+    kind: WindowKind
+
+
 @lru_cache(maxsize=1)
 def _zone_names() -> frozenset[str]:
     return frozenset(available_timezones()) | {"UTC"}
@@ -40,6 +81,11 @@ def _zone_names() -> frozenset[str]:
 def zone_of(name: str | None) -> ZoneInfo | None:
     """The zone of an IANA name, None where there is none of this name."""
     return ZoneInfo(name) if name in _zone_names() else None
+
+
+def zone_name(zone: tzinfo) -> str:
+    """The IANA name of a zone."""
+    return zone.key if isinstance(zone, ZoneInfo) else "UTC"
 
 
 def check_cron(expression: str) -> str | None:
@@ -59,31 +105,106 @@ def opening(windows: Sequence[Window], default: tzinfo, device: tzinfo | None, a
     """The state of ``windows`` at a moment, for devices of one zone.
 
     Args:
+        windows: those of a policy document.
         default: the zone of windows that name none, and of devices without one.
         device: the devices' zone; None: they have none.
         at: any aware time.
     """
+    changes = _changes(windows, default, device, at)
+    _, state = next(changes)
+    change = next(changes, None)
+    return Opening(state, change[0] if change else None)
+
+
+def next_openings(
+    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime, n: int = 5
+) -> list[Span]:
+    """The next ``n`` times within the horizon in which devices of one zone may be sent to, in order, in UTC.
+
+    The first one begins at ``at`` if the windows are open then. Arguments as for :func:`opening`.
+    """
+    found: list[Span] = []
+    changes = _first(_changes(windows, default, device, at), 2 * n + 1)
+    ends: list[datetime | None] = [when for when, _ in changes[1:]]
+    for (start, is_open), end in zip(changes, [*ends, None], strict=True):
+        if is_open and len(found) < n:
+            found.append(Span(start, end))
+    return found
+
+
+def denying(windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime) -> list[Window]:
+    """The deny windows that are in force at a moment. Arguments as for :func:`opening`."""
     at = at.astimezone(UTC)
-    allows = [each for each in windows if each.kind is WindowKind.ALLOW]
-    count = {WindowKind.ALLOW: 0, WindowKind.DENY: 0}
+    return [
+        each
+        for each in windows
+        if each.kind is WindowKind.DENY and _begun_and_not_ended(_edges(each, _zone(each, default, device), at), at)
+    ]
+
+
+def shown_zone(windows: Sequence[Window], default: tzinfo, device: tzinfo | None) -> tzinfo:
+    """The zone in which times of these windows are shown: the devices', if a window asks for it."""
+    in_device_zone = [each for each in windows if each.time_zone == DEVICE_ZONE]
+    return _zone((in_device_zone or list(windows))[0], default, device)
+
+
+class Openings:
+    """Answers of :func:`opening`, each computed once and kept until it changes.
+
+    One object serves every campaign of a process.
+    """
+
+    def __init__(self, max_cached: int = MAX_CACHED) -> None:
+        self._max_cached = max_cached
+        self._kept: dict[tuple[Hashable, str | None], tuple[datetime, datetime, Opening]] = {}
+        """The answer by policy and zone, with the times from when and until when it holds."""
+
+    def of(
+        self, policy: Hashable, windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime
+    ) -> Opening:
+        """The state of ``windows``. ``policy`` identifies them: it differs for each revision of a campaign's policy."""
+        key = policy, None if device is None else zone_name(device)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] <= at < kept[1]:
+            return kept[2]
+        found = opening(windows, default, device, at)
+        if key not in self._kept and len(self._kept) >= self._max_cached:
+            del self._kept[next(iter(self._kept))]  # the oldest one; it is computed again if it is needed
+        self._kept[key] = at, found.until or at + timedelta(days=1), found
+        return found
+
+
+def _changes(
+    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime
+) -> Iterator[tuple[datetime, bool]]:
+    """The time ``at`` and whether the windows are open then, followed by each change.
+
+    Ends at the horizon. After ``MAX_EDGES``, the last element is no change: the state lasts at least until then.
+    """
+    at = at.astimezone(UTC)
+    open_windows = {WindowKind.ALLOW: 0, WindowKind.DENY: 0}
+    any_allow = any(each.kind is WindowKind.ALLOW for each in windows)
 
     def is_open() -> bool:
-        return not count[WindowKind.DENY] and bool(count[WindowKind.ALLOW] or not allows)
+        return not open_windows[WindowKind.DENY] and (open_windows[WindowKind.ALLOW] > 0 or not any_allow)
 
-    edges = heapq.merge(*(_edges(each, _zone(each, default, device), at) for each in windows), key=lambda edge: edge[0])
-    state, until, seen = None, at, 0
-    for when, step, kind in edges:
+    edges = heapq.merge(*(_edges(each, _zone(each, default, device), at) for each in windows))
+    state, seen = None, 0
+    for when, together in groupby(edges, key=lambda edge: edge.at):
         if when > at and state is None:
             state = is_open()
-        if state is not None and when > until and is_open() is not state:
-            return Opening(state, until)
-        if seen > MAX_EDGES and when > at:
-            return Opening(is_open(), when)
-        count[kind] += step
-        until, seen = max(when, at), seen + 1
-    if state is None or is_open() is state:
-        return Opening(is_open(), None)
-    return Opening(state, until)
+            yield at, state
+        for edge in together:
+            open_windows[edge.kind] += edge.step
+            seen += when > at
+        if state is not None and is_open() is not state:
+            state = is_open()
+            yield when, state
+        elif seen > MAX_EDGES and state is not None:
+            yield when, state
+            return
+    if state is None:
+        yield at, is_open()
 
 
 def _zone(window: Window, default: tzinfo, device: tzinfo | None) -> tzinfo:
@@ -94,25 +215,45 @@ def _zone(window: Window, default: tzinfo, device: tzinfo | None) -> tzinfo:
     return zone_of(window.time_zone) or default
 
 
-def _edges(window: Window, zone: tzinfo, at: datetime) -> Iterator[tuple[datetime, int, WindowKind]]:
-    """Beginnings (1) and ends (-1) in order, from those that may still matter at a moment."""
+def _edges(window: Window, zone: tzinfo, at: datetime) -> Iterator[_Edge]:
+    """Where the window begins and ends, in order, from what may still matter at a moment to the horizon."""
     cut = timedelta(seconds=window.cutoff or 0)
     if window.cron is None:
         if window.start is not None and window.end is not None:
-            yield window.start.astimezone(UTC), 1, window.kind
-            yield window.end.astimezone(UTC) - cut, -1, window.kind
+            yield _Edge(window.start.astimezone(UTC), _BEGIN, window.kind)
+            yield _Edge(window.end.astimezone(UTC) - cut, _END, window.kind)
         return
     duration = timedelta(seconds=window.duration or 0) - cut
     horizon = at + timedelta(days=HORIZON_DAYS)
     ends: list[datetime] = []
-    # An occurrence that is repeated in the night of a clock change lies up to an hour further back.
-    for begin in CronSim(window.cron, (at - duration - timedelta(hours=2)).astimezone(zone)):
-        begins = begin.astimezone(UTC)
+    for local in CronSim(window.cron, (at - duration - _LONGEST_SET_BACK).astimezone(zone)):
+        begins = local.astimezone(UTC)
         while ends and ends[0] <= begins:
-            yield heapq.heappop(ends), -1, window.kind
+            yield _Edge(heapq.heappop(ends), _END, window.kind)
         if begins > horizon:
             break
-        yield begins, 1, window.kind
+        yield _Edge(begins, _BEGIN, window.kind)
         heapq.heappush(ends, begins + duration)
-    for end in sorted(ends):
-        yield end, -1, window.kind
+    for each in sorted(ends):
+        yield _Edge(each, _END, window.kind)
+
+
+def _begun_and_not_ended(edges: Iterator[_Edge], at: datetime) -> bool:
+    count = 0
+    for edge in edges:
+        if edge.at > at:
+            break
+        count += edge.step
+    return count > 0
+
+
+def _first(changes: Iterator[tuple[datetime, bool]], n: int) -> list[tuple[datetime, bool]]:
+    """The first ``n`` changes, without the last one that is none."""
+    found: list[tuple[datetime, bool]] = []
+    for when, state in changes:
+        if found and found[-1][1] is state:
+            break
+        found.append((when, state))
+        if len(found) == n:
+            break
+    return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
@@ -18,13 +18,14 @@ from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
-from rollwave.engine.ingest.seen import SeenDevices
+from rollwave.engine.ingest.seen import SeenDevices, add_seen
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, events, executions, labels, overdue, quarantine
+from rollwave.store import campaigns, cells, counters, events, executions, labels, overdue, quarantine
 from rollwave.store.campaigns import CampaignCounters
+from rollwave.store.cells import Ended
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.labels import Seen
@@ -49,10 +50,18 @@ class TenantWritten:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """The changes of state, the attempts that failed, and what to store about the devices themselves."""
+    """What the reports have changed.
+
+    Attributes:
+        moves: the changes of state.
+        failures: the attempts that failed.
+        ended: the devices that ended under a policy document.
+        seen: what to store about the devices themselves.
+    """
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
+    ended: list[Ended]
     seen: dict[DeviceId, Seen]
 
 
@@ -83,6 +92,7 @@ class OneTenant:
         stopped: list[Stopped] = []
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
+        placed: list[Ended] = []
         seen: dict[DeviceId, Seen] = {}
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
@@ -93,7 +103,8 @@ class OneTenant:
                 applied = await self._apply(connection, tenant_id, reports, outcomes)
                 moves.update(applied.moves)
                 failures += applied.failures
-                seen |= applied.seen
+                placed += applied.ended
+                add_seen(seen, applied.seen)
             if seen:
                 await labels.record(connection, tenant_id, seen.values())
             await reach(Failpoint.REPORTS_APPLIED)
@@ -101,6 +112,7 @@ class OneTenant:
             counted = await counters.count(
                 connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
+            await cells.end(connection, tenant_id, placed)
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:
@@ -148,7 +160,7 @@ class OneTenant:
             for (_, said), effect in zip(reports, effects, strict=True)
         )
         reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
-        return _Applied(moved, failures, self._seen.to_store(tenant_id, reported))
+        return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported))
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -165,6 +177,14 @@ class OneTenant:
                     delay = policy.retry.delay_of(each.event.attempt, luck=luck)
                     delays.append(Postponed(DeviceId(each.event.device_id), each.event.cause, delay))
             await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
+
+
+def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[Ended]:
+    return [
+        Ended(said.campaign_id, effect.place, effect.became)
+        for (_, said), effect in zip(reports, effects, strict=True)
+        if effect.place is not None and effect.became in TERMINAL
+    ]
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
@@ -13,6 +13,13 @@ from rollwave.store.labels import FRESH_SECONDS, Seen
 
 MAX_DEVICES_REMEMBERED = 100_000
 """Maximum number of devices of which it is remembered when they were stored. Of others, PostgreSQL is asked."""
+
+
+def add_seen(seen: dict[DeviceId, Seen], more: Mapping[DeviceId, Seen]) -> None:
+    """Add what later reports of the same batch say. What an earlier report says of the version stays, unless they do."""
+    for device_id, each in more.items():
+        before = seen.get(device_id, each)
+        seen[device_id] = Seen(device_id, each.succeeded_in or before.succeeded_in, each.version or before.version)
 
 
 class SeenDevices:

@@ -3,7 +3,7 @@
 -- An order for text, as Semantic Versioning has it: the same rule as domain/policy/selector/versions.py, as text that is compared
 -- byte by byte. In the release, a word (!) comes before the end (#), and the end before a number (its digits, to 20 places).
 CREATE FUNCTION rollwave_version_key(version text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     bare text := regexp_replace(version, E'^[vV](?=[0-9])|\\+.*', '', 'g');
     dash integer := strpos(bare, '-');

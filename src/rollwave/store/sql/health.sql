@@ -43,6 +43,7 @@ UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_h
 UNION ALL SELECT 'ota_campaign_policies' WHERE EXISTS (SELECT FROM ota_campaign_policies)
 UNION ALL SELECT 'ota_campaign_segments' WHERE EXISTS (SELECT FROM ota_campaign_segments)
 UNION ALL SELECT 'ota_campaign_cells' WHERE EXISTS (SELECT FROM ota_campaign_cells)
+UNION ALL SELECT 'ota_campaign_ranks' WHERE EXISTS (SELECT FROM ota_campaign_ranks)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
 UNION ALL SELECT 'rollwave_device_fields' WHERE EXISTS (SELECT FROM rollwave_device_fields)

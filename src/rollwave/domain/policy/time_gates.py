@@ -1,0 +1,123 @@
+"""The gates of time: the tenant's halt and freezes, and the schedule and windows of a policy document."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, tzinfo
+
+from rollwave.domain.policy import brakes, windows
+from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule
+from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.rules import Policy
+
+OPEN_AT_A_TIME = frozenset({GateName.HALTED, GateName.FREEZE, GateName.SCHEDULE})
+"""The gates that open at a known time, or when an operator opens them, which wakes the workers."""
+
+
+def stops(policy: Policy, facts: Facts) -> tuple[Verdict, ...]:
+    """The gates of time that apply to every command of a campaign, in the order in which they are asked.
+
+    While one of them is closed, no command is sent again either, so the campaign's deadlines stand still.
+    """
+    found = [halted(facts), freeze(policy, facts)]
+    rule = _schedule_of(policy.document)
+    if rule is not None and (rule.start is not None or rule.end is not None):
+        found.append(schedule(rule, facts.now))
+    return tuple(found)
+
+
+def halted(facts: Facts) -> Verdict:
+    """Open if sending of the tenant is not halted."""
+    halt = brakes.halt_of(facts.brakes)
+    if halt is None:
+        return Verdict(GateName.HALTED, None, "sending is not halted")
+    text = f"sending is halted since {_utc(halt.start)}"
+    detail: dict[str, object] = {"since": halt.start.isoformat(), "by": halt.by}
+    if halt.reason:
+        text, detail["reason"] = f"{text}: {halt.reason}", halt.reason
+    return Verdict(GateName.HALTED, 0, text, detail=detail)
+
+
+def freeze(policy: Policy, facts: Facts) -> Verdict:
+    """Open if no freeze of the tenant is in force, or the policy ignores freezes."""
+    in_force = brakes.freezes_in_force(facts.brakes, facts.now)
+    if not in_force:
+        return Verdict(GateName.FREEZE, None, "no freeze is in force")
+    last = in_force[0]
+    if ignores_freezes(policy.document):
+        text = f"the freeze {last.name} is in force, and the policy ignores freezes"
+        return Verdict(GateName.FREEZE, None, text, detail={"name": last.name})
+    until = brakes.thaws_at(facts.brakes, facts.now)
+    text = f"the freeze {last.name} is in force until {_utc(last.end or facts.now)}"
+    detail: dict[str, object] = {"name": last.name, "by": last.by}
+    if last.reason:
+        text, detail["reason"] = f"{text}: {last.reason}", last.reason
+    return Verdict(GateName.FREEZE, 0, text, until, detail)
+
+
+def schedule(rule: ScheduleRule, now: datetime) -> Verdict:
+    """Open from the start of the schedule to before its end."""
+    if rule.start is not None and now < rule.start:
+        return Verdict(GateName.SCHEDULE, 0, f"the schedule starts at {_utc(rule.start)}", rule.start)
+    if rule.end is not None and now >= rule.end:
+        return Verdict(GateName.SCHEDULE, 0, f"the schedule ended at {_utc(rule.end)}")
+    text = "the schedule has started" if rule.end is None else f"the schedule ends at {_utc(rule.end)}"
+    return Verdict(GateName.SCHEDULE, None, text)
+
+
+def has_ended(document: PolicyDocument | None, now: datetime) -> bool:
+    """Whether the schedule of the document has ended, so that the campaign is aborted."""
+    rule = _schedule_of(document)
+    return rule is not None and rule.end is not None and now >= rule.end
+
+
+def ignores_freezes(document: PolicyDocument | None) -> bool:
+    """Whether campaigns under this document are sent during a freeze. Starting one takes an approver."""
+    rule = _schedule_of(document)
+    return rule is not None and rule.ignore_freezes
+
+
+def window(
+    document: PolicyDocument | None, zone: str | None, now: datetime, opening: windows.Opening | None = None
+) -> Verdict | None:
+    """The gate of the windows for devices of one time zone. None: the document has no windows.
+
+    Args:
+        zone: the IANA name of the devices' time zone; None, or a name that does not exist: they have none.
+        now: any aware time.
+        opening: the answer of :class:`~rollwave.domain.policy.windows.Openings`, if it is known.
+    """
+    rule = _schedule_of(document)
+    if rule is None or not rule.windows:
+        return None
+    default, device = windows.zone_of(rule.time_zone) or UTC, windows.zone_of(zone)
+    found = opening or windows.opening(rule.windows, default, device, now)
+    shown = windows.shown_zone(rule.windows, default, device)
+    name = windows.zone_name(shown)
+    detail: dict[str, object] = {"time_zone": name}
+    if zone is not None and device is None and any(each.time_zone == DEVICE_ZONE for each in rule.windows):
+        detail["unknown_time_zone"] = zone
+    until = "" if found.until is None else f" until {_local(found.until, shown, now)} in {name}"
+    if found.open:
+        return Verdict(GateName.WINDOW, None, f"inside the windows{until}", detail=detail)
+    denied = [each.name for each in windows.denying(rule.windows, default, device, now)]
+    allowing = [each.name for each in rule.windows if each.kind is windows.WindowKind.ALLOW]
+    if denied:
+        text = f"window {denied[0]} denies sending"
+    else:
+        text = f"outside window{'s' * (len(allowing) > 1)} {', '.join(allowing)}"
+    return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)
+
+
+def _schedule_of(document: PolicyDocument | None) -> ScheduleRule | None:
+    return None if document is None else document.schedule
+
+
+def _utc(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _local(time: datetime, zone: tzinfo, now: datetime) -> str:
+    there = time.astimezone(zone)
+    same_day = there.date() == now.astimezone(zone).date()
+    return f"{there:%H:%M}" if same_day else f"{there:%Y-%m-%d %H:%M}"
