@@ -154,8 +154,12 @@ async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> N
 
 
 async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Connection) -> None:
-    due_functions = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3",
-                     "rollwave_due_campaigns_4")
+    due_functions = (
+        "rollwave_due_campaigns",
+        "rollwave_due_campaigns_2",
+        "rollwave_due_campaigns_3",
+        "rollwave_due_campaigns_4",
+    )
     await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     async with as_pulse_app(host, None):
