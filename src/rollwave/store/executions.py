@@ -72,7 +72,8 @@ class Effect(NamedTuple):
     ``was`` and ``attempt``: the execution before it (None: no such row, or a status value that the engine does not
     know). ``became``: its state after it (None: the report changed nothing). ``reason``: the reason if it is a failure.
     ``retried``: the attempt failed and another one follows. ``progress_timeout``: the campaign's, in seconds (None: no
-    such row). ``place``: of the device, under a policy document.
+    such row). ``place``: of the device, under a policy document. ``failed_before``: its failures that a retry by an
+    operator followed.
     """
 
     was: ExecutionStatus | None
@@ -82,6 +83,7 @@ class Effect(NamedTuple):
     retried: bool
     progress_timeout: float | None
     place: Place | None = None
+    failed_before: Sequence[str] = ()
 
     @property
     def applied(self) -> bool:
@@ -109,6 +111,7 @@ class Doing:
     body: bytes
     attempt: int | None
     seconds_left: float | None
+    campaign_id: CampaignId | None
 
 
 async def claim(
@@ -219,13 +222,15 @@ async def apply_reports(
             times.device_timeout,
             max_attempts,
             1 + LEEWAY,
+            [report.code for _, report in reports],
         )
     return [
         Effect(
             *(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout),
             Place.read(*place) if place[0] else None,
+            failed_before or (),
         )
-        for was, became, attempt, reason, retried, progress_timeout, *place in rows
+        for was, became, attempt, reason, retried, progress_timeout, *place, failed_before in rows
     ]
 
 
@@ -241,7 +246,10 @@ async def skip_unsent(
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:
     """The present command of each device. Devices with nothing to do are left out."""
     rows = await connection.fetch(_sql["current"], tenant_id, device_ids)
-    return {row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"]) for row in rows}
+    return {
+        row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"], row["campaign_id"])
+        for row in rows
+    }
 
 
 def _columns(claimed: Sequence[Claimed]) -> tuple[list[str], list[int]]:

@@ -21,6 +21,7 @@ from rollwave.store.executions import STATUS
 from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
+from rollwave.store.standings import standings
 
 _sql = load("views")
 
@@ -59,13 +60,14 @@ class Pending:
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
-    """One campaign with ``firmware_*``, ``waves`` and ``status_breakdown`` (every status, also those with 0 devices).
+    """One campaign with ``firmware_*``, ``waves``, ``guardrails``, ``stopped_by`` and ``status_breakdown`` (every status).
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        return await _campaign(connection, tenant_id, campaign_id)
+        shown = await _campaign(connection, tenant_id, campaign_id)
+        return shown | {"guardrails": await standings(connection, tenant_id, campaign_id)}
 
 
 async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) -> Document:
@@ -77,7 +79,8 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     breakdown = {status.value: max(0, counted.get(status, 0)) for status in ExecutionStatus}
     ended = {"succeeded": breakdown["SUCCESS"], "failed": breakdown["FAILED"]}
     shown = {**with_moments(row), **ended}
-    return {**shown, "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
+    parts = {name: json.loads(row[name] or "[]") for name in ("waves", "stopped_by")}
+    return {**shown, "status_breakdown": breakdown, **parts}
 
 
 async def campaigns(
