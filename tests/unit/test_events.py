@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import (
     EVENTS,
@@ -28,6 +29,8 @@ from rollwave.domain.events import (
     Event,
     FinishedRestored,
     GivenUp,
+    SendingResumed,
+    SendingStopped,
     Unknown,
     WaveOpened,
     read,
@@ -50,6 +53,12 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
     (DevicesRetried(3, Reason.NO_ANSWER), "retried", {"devices": 3, "cause": "no_answer"}),
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
+    (
+        SendingStopped(BrakeKind.FREEZE, "launch", "2027-01-12T00:00:00+00:00", "the launch"),
+        "sending_stopped",
+        {"kind": "freeze", "name": "launch", "until": "2027-01-12T00:00:00+00:00", "reason": "the launch"},
+    ),
+    (SendingResumed(BrakeKind.HALT, "halt"), "sending_resumed", {"kind": "halt", "name": "halt"}),
     (CountersRepaired(succeeded=5, failed=2), "counters_repaired", {"succeeded": 5, "failed": 2}),
     (
         CampaignAdopted(waiting=1, in_progress=2, succeeded=3, failed=4, skipped=5),

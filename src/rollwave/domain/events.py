@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_type_hints
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.retry import Reason
 
@@ -159,6 +160,15 @@ class DevicesRetried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyEdited(Event):
+    """The policy of the campaign was replaced: the new revision is in force at the next claim."""
+
+    word: ClassVar = "policy_edited"
+    reason: Annotated[str | None, Stored("why, in words for people")]
+    revision: Annotated[int, Stored("number of the new revision")]
+
+
+@dataclass(frozen=True, slots=True)
 class WaveOpened(Event):
     """The devices of the next wave may be sent to."""
 
@@ -197,6 +207,26 @@ class CampaignPlaced(Event):
     word: ClassVar = "placed"
     devices: Annotated[int, Stored("devices that wait for their first command")]
     revision: Annotated[int, Stored("of the document")]
+
+
+@dataclass(frozen=True, slots=True)
+class SendingStopped(Event):
+    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
+
+    word: ClassVar = "sending_stopped"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendingResumed(Event):
+    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
+
+    word: ClassVar = "sending_resumed"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +298,13 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignCancelled,
                 CampaignCompleted,
                 DevicesRetried,
+                PolicyEdited,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,
                 CampaignPlaced,
+                SendingStopped,
+                SendingResumed,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )

@@ -65,6 +65,7 @@ class CampaignUnderPolicy:
             interval_used=row.pace_used,
             steps=steps,
             remaining=remaining,
+            brakes=row.brakes,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from rollwave.domain.brakes import Brake
 from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
@@ -18,7 +19,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import events, policies
+from rollwave.store import brakes, events, policies
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.moments import moment
 from rollwave.store.policies import InForce
@@ -104,6 +105,12 @@ class Campaign:
     """When the row was read, by the database's clock."""
     in_own_database: bool
     """Whether the installation belongs to this database. False: nothing may be sent."""
+    brakes: tuple[Brake, ...]
+    """The tenant's halt, and its freezes that are not over."""
+    stopped_by: tuple[str, ...]
+    """The labels of the brakes that stop the campaign, as far as history says so."""
+    deadlines_in: float
+    """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
 
     @property
     def survey(self) -> Survey | None:
@@ -183,6 +190,9 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         status_reason=row["status_reason"],
         read_at=moment(row["read_at"]),
         in_own_database=row["in_own_database"],
+        brakes=brakes.read(row["brakes"]),
+        stopped_by=tuple(row["stopped_by"]),
+        deadlines_in=row["deadlines_in"] or 0.0,
     )
 
 
@@ -282,16 +292,27 @@ async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
 
 
-async def note_activity(connection: Connection, campaign: Campaign, change: Change, *, longest: float) -> None:
-    """Record a change of activity. ``longest``: seconds of the longest deadline. Needs the campaign's lock."""
+async def note_activity(
+    connection: Connection, campaign: Campaign, change: Change, *, longest: float, judge_in: float = 0.0
+) -> None:
+    """Record a change of activity. Needs the campaign's lock.
+
+    ``longest``: seconds of the longest deadline. ``judge_in``: seconds after a suspension in which no deadline is
+    judged.
+    """
     key = campaign.tenant_id, campaign.id
     match change:
         case Change.SUSPEND:
             await connection.execute(_sql[change.value], *key, UNSEEN_SECONDS)
         case Change.ACTIVATE:
-            await connection.execute(_sql[change.value], *key)
+            await connection.execute(_sql[change.value], *key, judge_in)
         case Change.NOTE:
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
+
+
+async def set_stopped_by(connection: Connection, campaign: Campaign, labels: Sequence[str]) -> None:
+    """Record the labels of the brakes that stop the campaign. Needs the campaign's lock."""
+    await connection.execute(_sql["set_stopped_by"], campaign.tenant_id, campaign.id, labels)
 
 
 async def insert_waves(connection: Connection, campaign: Campaign, waves: Sequence[Wave]) -> None:
@@ -314,9 +335,8 @@ async def open_wave(connection: Connection, campaign: Campaign, number: int) -> 
 async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:
     """Call ``wake`` at each wake-up, until cancelled. Returns immediately behind a pooler, which passes none on.
 
-    Its argument is the tenant whose campaigns have changed; empty: a campaign's status has changed.
-
-    A lost or an extra wake-up does no harm, since workers also query once a second.
+    Its argument is the tenant of which every campaign is to be looked at, or empty: only those that changed their
+    status. A lost or an extra wake-up does no harm, since workers also query once a second.
 
     Raises:
         CONNECTION_TROUBLE: the connection was lost.
@@ -325,8 +345,8 @@ async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:
         if not await is_direct(connection):
             return
 
-        def hear(_connection: object, _process: object, _channel: object, payload: object) -> None:
-            wake(str(payload))
+        def hear(_connection: object, _process: int, _channel: str, tenant_id: object) -> None:
+            wake(str(tenant_id))
 
         await connection.add_listener(CHANNEL, hear)
         try:

@@ -7,7 +7,6 @@ import time
 from contextlib import AsyncExitStack, suppress
 from math import inf
 
-from rollwave.domain.ids import TenantId
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.timing import steps_of
 from rollwave.engine.worker.tick import TURNS, Ticker, Turns
@@ -129,7 +128,7 @@ class CampaignLoop:
     def _wake_up(self, tenant_id: str) -> None:
         self._moved = True
         if tenant_id:
-            self._ticker.hurry(TenantId(tenant_id))
+            self._ticker.look_soon(tenant_id)
         self._wake.set()
 
 

@@ -12,7 +12,6 @@ from math import inf
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.ids import TenantId
 from rollwave.engine import identity
 from rollwave.engine.dispatch.cancel import Cancels
 from rollwave.engine.dispatch.pipeline import Dispatch
@@ -66,15 +65,15 @@ class Schedule:
             if ref not in before or before[ref].status is not ref.status:
                 self._put(ref, -inf)
 
-    def hurry(self, tenant_id: TenantId) -> None:
-        """Let the campaigns of a tenant be looked at immediately. One in progress is looked at again after that."""
-        for ref in self._due.values():
-            if ref.tenant_id == tenant_id:
-                self._put(ref, -inf)
-
     def all(self) -> list[CampaignRef]:
         """All due campaigns."""
         return list(self._due.values())
+
+    def look_soon(self, tenant_id: str) -> None:
+        """Look at every due campaign of the tenant immediately, or when the work on it has ended."""
+        for ref in self._due:
+            if ref.tenant_id == tenant_id:
+                self._put(ref, -inf)
 
     def ready(self, now: float) -> list[CampaignRef]:
         """The campaigns to look at by ``now``. Each is returned once, until :meth:`again` schedules it."""
@@ -186,13 +185,13 @@ class Ticker:
         names = set(due)
         self._reconciled_again_at = {ref: at for ref, at in self._reconciled_again_at.items() if ref in names}
 
-    def hurry(self, tenant_id: TenantId) -> None:
-        """Let the campaigns of a tenant be ready now, or when the work on them has ended."""
-        self._schedule.hurry(tenant_id)
-
     def look(self) -> None:
         """Begin work on the campaigns that are ready and not in progress."""
         self._begin(self._schedule.ready(time.monotonic()))
+
+    def look_soon(self, tenant_id: str) -> None:
+        """Look at every due campaign of the tenant immediately: what may be sent has changed."""
+        self._schedule.look_soon(tenant_id)
 
     @property
     def wait(self) -> float:
