@@ -60,6 +60,9 @@ ready = Gauge(
     registry=_OURS,
 )
 auto_aborts = Counter("rollwave_auto_aborts", "Campaigns aborted by their guardrail", registry=_OURS)
+guardrail_trips = Counter(
+    "rollwave_guardrail_trips", "Guardrails of policy documents that tripped", ["action"], registry=_OURS
+)
 tick_seconds = Histogram("rollwave_tick_seconds", "Duration of one look at one campaign", buckets=_FAST, registry=_OURS)
 
 

@@ -78,6 +78,9 @@ async def insert_tenants_with_equal_ids(connection: Connection) -> None:
             INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels) VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment) VALUES ('{tenant}', 7, 0, 1);
+            INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision)
+                VALUES ('{tenant}', 7, 1, 'failures', 1);
+            INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('{tenant}', 7, 1, 1);
             INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank) VALUES ('{tenant}', 7, 'a', 1);
             INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by) VALUES ('{tenant}', 'halt', 'halt', 'dev-1');
             INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, starts_at)

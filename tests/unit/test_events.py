@@ -29,6 +29,9 @@ from rollwave.domain.events import (
     Event,
     FinishedRestored,
     GivenUp,
+    GuardrailTripped,
+    SegmentQuarantined,
+    SegmentReleased,
     SendingResumed,
     SendingStopped,
     Unknown,
@@ -72,6 +75,46 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
         {"attempt": 1, "reason": "disk full", "cause": "reported", "final": False},
     ),
     (
+        AttemptFailed(1, "no boot", Reason.REPORTED, final=True, code="E_BOOT", device_id="gw-1"),
+        "attempt_failed",
+        {"attempt": 1, "reason": "no boot", "cause": "reported", "final": True, "code": "E_BOOT"},
+    ),
+    (
+        GuardrailTripped(
+            *(
+                25,
+                {"name": "failures", "threshold": 0.05},
+                0.36,
+                "quarantine",
+                9,
+                ["gw-1", "gw-2"],
+                "failures",
+            ),
+            alpha=0.01,
+            limit=0.14,
+            labels={"hardware_revision": "C"},
+        ),
+        "guardrail_tripped",
+        {
+            "of": 25,
+            "rule": {"name": "failures", "threshold": 0.05},
+            "value": 0.36,
+            "action": "quarantine",
+            "failed": 9,
+            "devices": ["gw-1", "gw-2"],
+            "guardrail": "failures",
+            "alpha": 0.01,
+            "limit": 0.14,
+            "labels": {"hardware_revision": "C"},
+        },
+    ),
+    (
+        SegmentQuarantined("too many", 3, "failures"),
+        "segment_quarantined",
+        {"reason": "too many", "segment": 3, "guardrail": "failures"},
+    ),
+    (SegmentReleased(3, "fixed"), "segment_released", {"segment": 3, "reason": "fixed"}),
+    (
         GivenUp(2, "out of time", Reason.OVERDUE, final=True, device_id="gw-1"),
         "given_up",
         {"attempt": 2, "reason": "out of time", "cause": "overdue", "final": True},
@@ -104,10 +147,10 @@ def test_every_event_has_its_stored_form_above() -> None:
 
 
 def test_fields_of_a_newer_version_are_kept() -> None:
-    detail = {"attempt": 1, "reason": "no", "cause": "reported", "final": True, "code": "DISK"}
+    detail = {"attempt": 1, "reason": "no", "cause": "reported", "final": True, "since": "boot"}
     event = read("attempt_failed", detail, "gw-1")
     assert isinstance(event, AttemptFailed)
-    assert event.more == {"code": "DISK"}
+    assert event.more == {"since": "boot"}
     assert event.to_detail() == detail
 
 

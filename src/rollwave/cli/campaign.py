@@ -12,6 +12,7 @@ from rollwave.cli.campaign_rules import print_preview, rules_of
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.firmware_choice import Row, find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, print_page, say
+from rollwave.cli.segments import release
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -303,6 +304,7 @@ def devices(
         "%": "progress_pct",
         "STARTED": "started_at",
         "COMPLETED": "completed_at",
+        "CODE": "error_code",
         "ERROR": "error_message",
     }
     print_page(answer, output, "devices", columns, empty="No such devices.")
@@ -310,6 +312,7 @@ def devices(
 
 app.command()(waiting)
 app.command()(explain)
+app.command()(release)
 
 
 @app.command()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from types import MappingProxyType, NoneType
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
@@ -230,6 +230,45 @@ class SendingResumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailTripped(Event):
+    """A guardrail of a policy document tripped: too many devices of the campaign, of a wave or of segments failed."""
+
+    word: ClassVar = "guardrail_tripped"
+    of: Annotated[int, Stored("devices among which `failed` were counted: the finished ones, or those sent to first")]
+    rule: Annotated[
+        dict[str, object], Stored("the guardrail's keys, as its document has them; `threshold` as a number")
+    ]
+    value: Annotated[float, Stored("share of them that failed", "0 to 1")]
+    action: Annotated[str, Stored("`abort`, `pause` or `quarantine`")]
+    failed: Annotated[int, Stored("devices that failed")]
+    devices: Annotated[list[str], Stored("some of the devices that failed, by id")]
+    guardrail: Annotated[str, Stored("its name")]
+    wave: Annotated[int | None, Stored("number of the wave that it judged, the first is 0")] = None
+    alpha: Annotated[float | None, Stored("chance of a false alarm, of the method `sequential`", "0 to 1")] = None
+    limit: Annotated[float | None, Stored("lower bound on the true share of failures, of that method", "0 to 1")] = None
+    labels: Annotated[dict[str, object] | None, Stored("labels of the devices that it judged")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentQuarantined(Event):
+    """A guardrail put a segment under quarantine: its devices are not sent to until an operator releases it."""
+
+    word: ClassVar = "segment_quarantined"
+    reason: Annotated[str, Stored("why, in words for people")]
+    segment: Annotated[int, Stored("number of the segment")]
+    guardrail: Annotated[str, Stored("name of the guardrail")]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReleased(Event):
+    """An operator released a segment from quarantine. The guardrail begins a new test for it."""
+
+    word: ClassVar = "segment_released"
+    segment: Annotated[int, Stored("number of the segment")]
+    reason: Annotated[str | None, Stored("why, in that person's words")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class CountersRepaired(Event):
     """The campaign's counters differed from its rows, because other SQL changed one of them."""
 
@@ -269,6 +308,7 @@ class DeviceFailure(Event):
     # An early version wrote neither of these.
     cause: Annotated[Reason | None, Stored(f"kind of failure: {', '.join(f'`{each}`' for each in Reason)}")] = None
     final: Annotated[bool | None, Stored("no other attempt follows: the device is `FAILED`")] = None
+    code: Annotated[str | None, Stored("the device's code for the failure, such as `E_BOOT`")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +345,9 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignPlaced,
                 SendingStopped,
                 SendingResumed,
+                GuardrailTripped,
+                SegmentQuarantined,
+                SegmentReleased,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )
@@ -348,8 +391,8 @@ def _is_stored(hint: Any) -> bool:
 
 def _column(name: str, hint: Any) -> Column:
     of, stored = get_args(hint)
-    kinds = get_args(of) or (of,)
-    return Column(name, stored.key or name, kinds[0], NoneType in kinds, stored)
+    kinds = get_args(of) if get_origin(of) is UnionType else (of,)
+    return Column(name, stored.key or name, get_origin(kinds[0]) or kinds[0], NoneType in kinds, stored)
 
 
 def _value(column: Column, value: object) -> object:

@@ -35,6 +35,8 @@ OWN: Mapping[str, str] = {
     "ota_campaign_policies": "SELECT INSERT",
     "ota_campaign_ranks": "SELECT INSERT DELETE",
     "ota_campaign_segments": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_test_buckets": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_tests": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_waves": "SELECT INSERT UPDATE DELETE",
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",

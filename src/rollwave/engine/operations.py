@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rollwave.domain.campaign import Action, CampaignStatus
-from rollwave.domain.events import CampaignCreated
+from rollwave.domain.campaign import FINAL, Action, CampaignStatus
+from rollwave.domain.events import CampaignCreated, SegmentReleased
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
-from rollwave.engine import placing, policies
+from rollwave.engine import guardrails, placing, policies
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.policies import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.errors import Conflict, InvalidInput
+from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, executions, labels, new_campaigns, targets
+from rollwave.store import guardrails as store_guardrails
 from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -220,6 +221,35 @@ async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor:
     return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor)
 
 
+async def release_segment(
+    pool: Pool, tenant_id: str, campaign_id: int, segment: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Release a segment from quarantine, so that its devices are sent to again. Returns the campaign's status.
+
+    The guardrails that put it there begin a new test for it. A segment that is not in quarantine stays as it is.
+
+    Raises:
+        NotFound: the tenant has no such campaign, or the campaign has no segment of this number.
+        Conflict: the campaign has ended.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if not await store_guardrails.has_segment(connection, campaign, segment):
+            raise NotFound(
+                f"campaign {campaign_id} has no segment {segment}", hint="List its segments to see their numbers."
+            )
+        if campaign.status in FINAL:
+            raise Conflict(
+                f"Cannot release segment {segment} of campaign {campaign_id}: it is {campaign.status}.",
+                hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
+            )
+        if await store_guardrails.release(connection, campaign, segment):
+            await guardrails.begin_released_anew(connection, campaign, segment)
+            released = SegmentReleased(segment, reason)
+            await events.append(connection, tenant_id, campaign.id, released, actor=actor)
+        return campaign.status
+
+
 async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
     """Stop sending until the campaign is started again. Reports still count.
 
@@ -275,6 +305,8 @@ async def _move(
     written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if action is Action.START and campaign.status is CampaignStatus.PAUSED:
+            await guardrails.begin_paused_anew(connection, campaign)
         status = await campaigns.move(
             connection,
             campaign,

@@ -118,7 +118,9 @@ def encode_report(
     progress: int | None = None,
     error: str | None = None,
     attempt: int | None = None,
+    *,
     code: str | None = None,
+    version: str | None = None,
 ) -> bytes:
     """The body of a report. Values that are None are left out; ``error`` is cut to 1 KB.
 
@@ -126,7 +128,7 @@ def encode_report(
     """
     if error is not None:
         error = "".join(each if each.isprintable() else " " for each in cut(error))
-    optional = {"progress": progress, "error": error, "attempt": attempt, "code": code}
+    optional = {"progress": progress, "error": error, "attempt": attempt, "code": code, "version": version}
     body = {"campaign_id": campaign_id, "status": status} | {
         key: value for key, value in optional.items() if value is not None
     }

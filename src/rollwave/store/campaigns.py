@@ -126,7 +126,10 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounters:
-    """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices."""
+    """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices.
+
+    ``policy_revision``: of the policy document that it follows; then the stored guardrail means nothing.
+    """
 
     campaign_id: CampaignId
     status: CampaignStatus
@@ -135,6 +138,7 @@ class CampaignCounters:
     sent: int
     threshold: float | None
     min_completed: int | None
+    policy_revision: int | None = None
 
 
 def _status(word: str) -> CampaignStatus:
@@ -276,6 +280,7 @@ def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
         row["sent"],
         row["abort_threshold"],
         row["abort_min_completed"],
+        row.get("policy_revision"),
     )
 
 

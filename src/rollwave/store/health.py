@@ -33,6 +33,8 @@ TENANT_TABLES = (
     "ota_campaign_policies",
     "ota_campaign_segments",
     "ota_campaign_cells",
+    "ota_campaign_tests",
+    "ota_campaign_test_buckets",
     "ota_campaign_ranks",
     "ota_quarantine",
     "rollwave_api_keys",

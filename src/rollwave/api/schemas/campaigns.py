@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
+from rollwave.api.schemas.guardrails import GuardrailStanding
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
@@ -203,6 +204,7 @@ class CampaignDetail(Campaign):
         examples=[{"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}],
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
+    guardrails: list[GuardrailStanding] = Field(description="Empty if it has none, or they cannot be read")
 
 
 class CampaignList(BaseModel):
@@ -233,6 +235,7 @@ class Execution(BaseModel):
     status: ExecutionStatus
     progress_pct: int | None
     error_message: str | None
+    error_code: str | None = Field(description="Code of the last failed attempt, as the device reported it")
     attempt: int = Field(description="Number of the current attempt; 0: never sent to")
     due_at: Moment | None = Field(description="Deadline: after it, the command is sent again, or the device is FAILED")
     started_at: Moment | None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
@@ -57,6 +58,7 @@ class _Applied:
     failures: list[Entry[AttemptFailed]]
     ended: list[Ended]
     seen: dict[DeviceId, Seen]
+    effects: Sequence[Effect]
 
 
 class OneTenant:
@@ -88,6 +90,7 @@ class OneTenant:
         failures: list[Entry[AttemptFailed]] = []
         placed: list[Ended] = []
         seen: dict[DeviceId, Seen] = {}
+        effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
@@ -99,6 +102,7 @@ class OneTenant:
                 failures += applied.failures
                 placed += applied.ended
                 seen |= applied.seen
+                effects.append(applied.effects)
             if seen:
                 await labels.record(connection, tenant_id, seen.values())
             await reach(Failpoint.REPORTS_APPLIED)
@@ -110,7 +114,8 @@ class OneTenant:
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:
-                halt = await stop.judge(connection, tenant_id, each)
+                trials = None if each.policy_revision is None else _trials(each.campaign_id, passes, effects)
+                halt = await stop.judge(connection, tenant_id, each, trials=trials)
                 stopped += [halt] if halt else []
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
@@ -154,7 +159,7 @@ class OneTenant:
             for (_, said), effect in zip(reports, effects, strict=True)
         )
         reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
-        return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported))
+        return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported), effects)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -181,12 +186,29 @@ def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[E
     ]
 
 
+def _trials(
+    campaign_id: CampaignId, passes: Iterable[Sequence[DeviceReport]], effects: Iterable[Sequence[Effect]]
+) -> list[Trial]:
+    """The devices of a campaign that these reports have ended."""
+    return [
+        Trial(
+            effect.place,
+            Failure(effect.reason or Reason.REPORTED, said.code) if effect.became is ExecutionStatus.FAILED else None,
+            read_failures(effect.failed_before),
+        )
+        for reports, of_reports in zip(passes, effects, strict=True)
+        for (_, said), effect in zip(reports, of_reports, strict=True)
+        if said.campaign_id == campaign_id and effect.became in TERMINAL
+    ]
+
+
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:
     failed = AttemptFailed(
         effect.attempt or 1,
         said.error or "the device gave no reason",
         effect.reason or Reason.REPORTED,
         final=not effect.retried,
+        code=said.code,
         device_id=device_id,
     )
     return Entry(said.campaign_id, failed, DEVICE)

@@ -43,6 +43,8 @@ UNION ALL SELECT 'ota_campaign_history' WHERE EXISTS (SELECT FROM ota_campaign_h
 UNION ALL SELECT 'ota_campaign_policies' WHERE EXISTS (SELECT FROM ota_campaign_policies)
 UNION ALL SELECT 'ota_campaign_segments' WHERE EXISTS (SELECT FROM ota_campaign_segments)
 UNION ALL SELECT 'ota_campaign_cells' WHERE EXISTS (SELECT FROM ota_campaign_cells)
+UNION ALL SELECT 'ota_campaign_tests' WHERE EXISTS (SELECT FROM ota_campaign_tests)
+UNION ALL SELECT 'ota_campaign_test_buckets' WHERE EXISTS (SELECT FROM ota_campaign_test_buckets)
 UNION ALL SELECT 'ota_campaign_ranks' WHERE EXISTS (SELECT FROM ota_campaign_ranks)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
