@@ -235,7 +235,7 @@ async def test_claims_are_released_when_the_status_query_fails(
     async def fails(_: CampaignRef) -> bool:
         nonlocal times
         times += 1
-        if times == asked:
+        if times == asked + 1:
             raise asyncpg.SerializationError("could not serialize access")
         return True
 

@@ -15,13 +15,26 @@ from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.admission import DueAgain, Waiting, admit, count_waiting, explain, may_go_at
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave
+from rollwave.domain.policy.brakes import Brake, BrakeKind
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts, Remaining
 from rollwave.domain.policy.gates import GateName, Pace, own, tokens_of
+from rollwave.domain.policy.rules import Guardrail, Policy, Wave
 from rollwave.domain.retry import RetryPolicy
 
 NOW = datetime(2027, 1, 11, 8, tzinfo=UTC)
 POLICY = Policy(Guardrail(0.1), 10, None, 60.0, 60.0, 600.0, RetryPolicy())
+HALT = Brake(BrakeKind.HALT, "halt", NOW - timedelta(hours=1), None, "key-1", "bricked devices")
+FREEZE = Brake(BrakeKind.FREEZE, "launch", NOW, NOW + timedelta(minutes=10), "key-1")
+
+
+def under(**schedule: object) -> Policy:
+    """A policy whose document has only this schedule."""
+    return replace(POLICY, document=PolicyDocument.model_validate({"schedule": schedule}))
+
+
+IGNORES = under(ignore_freezes=True)
+SCHEDULED = under(start=NOW.isoformat(), end=(NOW + timedelta(days=1)).isoformat())
 RUNS = Facts(now=NOW, status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, None))
 
 
@@ -34,6 +47,11 @@ RUNS = Facts(now=NOW, status=CampaignStatus.RUNNING, tick=10.0, wave=Wave(0, Non
         (POLICY, replace(RUNS, targeted=3), GateName.TARGETING, inf),
         (POLICY, replace(RUNS, counted=False), GateName.TARGETING, None),
         (POLICY, replace(RUNS, heard=False), GateName.LISTENER, None),
+        (POLICY, replace(RUNS, brakes=(HALT,)), GateName.HALTED, inf),
+        (POLICY, replace(RUNS, brakes=(FREEZE,)), GateName.FREEZE, 600.0),
+        (IGNORES, replace(RUNS, brakes=(HALT, FREEZE)), GateName.HALTED, inf),
+        (SCHEDULED, replace(RUNS, now=NOW - timedelta(minutes=1)), GateName.SCHEDULE, 60.0),
+        (SCHEDULED, replace(RUNS, now=NOW + timedelta(days=1)), GateName.SCHEDULE, inf),
         (POLICY, replace(RUNS, interval_age=4.0, interval_used=10), GateName.PACE, 6.0),
     ],
 )
@@ -123,7 +141,8 @@ def test_a_device_that_was_set_back_is_not_said_to_have_failed() -> None:
 def test_a_device_that_may_go_has_every_gate_open() -> None:
     checks = explain(admit(POLICY, RUNS), RUNS, NEW)
     assert [each.gate for each in checks] == [
-        GateName.STATUS, GateName.TARGETING, GateName.LISTENER, GateName.WAVE, GateName.IN_FLIGHT, GateName.PACE
+        GateName.STATUS, GateName.TARGETING, GateName.LISTENER, GateName.HALTED, GateName.FREEZE,
+        GateName.WAVE, GateName.IN_FLIGHT, GateName.PACE,
     ]  # fmt: skip
     assert may_go_at(checks, NOW) == NOW
 
@@ -257,8 +276,12 @@ SENT_TO = st.builds(
 )
 QUEUES = st.builds(lambda devices: Queue(tuple(devices)), st.lists(NEVER_SENT_TO | SENT_TO, max_size=30))
 POLICIES = st.builds(
-    lambda rate, cap: replace(POLICY, rate=rate, max_in_flight=cap), st.integers(1, 40), st.none() | st.integers(1, 20)
+    lambda rate, cap, document: replace(POLICY, rate=rate, max_in_flight=cap, document=document),
+    st.integers(1, 40),
+    st.none() | st.integers(1, 20),
+    st.sampled_from([None, None, IGNORES.document, SCHEDULED.document]),
 )
+BRAKES = st.sampled_from([()] * 20 + [(HALT,), (FREEZE,), (HALT, FREEZE)])
 FACTS = st.builds(
     Facts,
     now=st.just(NOW),
@@ -275,6 +298,7 @@ FACTS = st.builds(
     interval_age=st.none() | st.floats(-200, 200),
     interval_used=st.integers(0, 40),
     steps=st.integers(1, 20),
+    brakes=BRAKES,
 )
 
 

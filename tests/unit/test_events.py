@@ -17,22 +17,27 @@ from rollwave.domain.events import (
     AttemptFailed,
     CampaignAborted,
     CampaignAdopted,
+    CampaignCancelled,
     CampaignCompleted,
     CampaignCreated,
     CampaignPaused,
     CampaignRunning,
     CampaignTargeted,
     CountersRepaired,
+    DevicesRetried,
     Event,
     FinishedRestored,
     GivenUp,
     GuardrailTripped,
     SegmentQuarantined,
     SegmentReleased,
+    SendingResumed,
+    SendingStopped,
     Unknown,
     WaveOpened,
     read,
 )
+from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 S = CampaignStatus
@@ -47,8 +52,16 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
         {"from": "RUNNING", "to": "PAUSED", "reason": "paused by an operator"},
     ),
     (CampaignAborted(S.PAUSED, "no"), "aborted", {"from": "PAUSED", "to": "ABORTED", "reason": "no"}),
+    (CampaignCancelled(3, "no"), "cancelled", {"devices": 3, "reason": "no"}),
+    (DevicesRetried(3, Reason.NO_ANSWER), "retried", {"devices": 3, "cause": "no_answer"}),
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
+    (
+        SendingStopped(BrakeKind.FREEZE, "launch", "2027-01-12T00:00:00+00:00", "the launch"),
+        "sending_stopped",
+        {"kind": "freeze", "name": "launch", "until": "2027-01-12T00:00:00+00:00", "reason": "the launch"},
+    ),
+    (SendingResumed(BrakeKind.HALT, "halt"), "sending_resumed", {"kind": "halt", "name": "halt"}),
     (CountersRepaired(succeeded=5, failed=2), "counters_repaired", {"succeeded": 5, "failed": 2}),
     (
         CampaignAdopted(waiting=1, in_progress=2, succeeded=3, failed=4, skipped=5),

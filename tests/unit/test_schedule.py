@@ -53,3 +53,14 @@ def test_a_campaign_that_is_not_due_any_more_is_forgotten() -> None:
     known.update([])
     known.again(ONE, 5.0)
     assert (known.ready(now=99.0), known.all()) == ([], [])
+
+
+def test_a_tenant_whose_brakes_changed_is_looked_at_immediately() -> None:
+    south = CampaignRef(TenantId("south"), CampaignId(3), CampaignStatus.RUNNING)
+    known = schedule(ONE, TWO, south)
+    known.begin(TWO)
+    known.look_soon("north")
+    assert known.ready(now=0.0) == [ONE]
+    known.again(TWO, 10.0)
+    assert known.ready(now=0.0) == [TWO], "when the work on it has ended"
+    assert known.ready(now=10.0) == [south]

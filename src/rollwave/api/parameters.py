@@ -37,6 +37,13 @@ ImportNumber = Annotated[RowId, Path(description="Id of an import")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of rows per page")]
 RowCursor = Annotated[RowId | None, Query(description="`next_cursor` of the previous page")]
 TextCursor = Annotated[Cursor | None, Query(description="`next_cursor` of the previous page")]
+Select = Annotated[
+    str | None,
+    Query(
+        description="Only devices whose labels match this selector, such as `site == north and version < 2.0`",
+        examples=["site == north and not has(bench)"],
+    ),
+]
 DeviceType = Annotated[Text | None, Query(description="Only rows of this device type")]
 
 _MEANINGS: Mapping[int, str] = {

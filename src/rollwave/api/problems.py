@@ -126,7 +126,8 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 def _named(request: Request, error: RollwaveError) -> list[FieldError] | None:
     if not isinstance(error, InvalidInput) or not error.field:
         return None
-    location = "path" if error.field in request.path_params else "body"
+    places = (("path", request.path_params), ("query", request.query_params))
+    location = next((name for name, values in places if error.field in values), "body")
     return [FieldError(location=location, field=error.field, detail=_printable(error.fault))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -79,9 +79,20 @@ class Api:
             if cursor is None:
                 return
 
-    def post(self, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None) -> Any:
-        """Run an action, or create a resource. ``timeout`` is in seconds; default: that of the client."""
-        return _document(self._call("POST", path, body, timeout=timeout))
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run an action, or create a resource. A ``query`` value of None is left out.
+
+        ``timeout`` is in seconds; default: that of the client.
+        """
+        given = {key: value for key, value in (query or {}).items() if value is not None}
+        return _document(self._call("POST", path, body, query=given, timeout=timeout))
 
     def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
         """Create a resource. Returns it, and whether it is new."""

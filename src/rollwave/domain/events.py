@@ -14,6 +14,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
@@ -132,11 +133,30 @@ class CampaignAborted(CampaignMoved):
 
 
 @dataclass(frozen=True, slots=True)
+class CampaignCancelled(Event):
+    """The campaign was cancelled: it is aborted, and its devices in progress are told to stop."""
+
+    word: ClassVar = "cancelled"
+    devices: Annotated[int, Stored("devices that were in flight")]
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignCompleted(CampaignMoved):
     """Every device of the campaign is in a terminal state."""
 
     word: ClassVar = "completed"
     to: _To = field(default=CampaignStatus.COMPLETED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRetried(Event):
+    """An operator gave failed devices another attempt. For very many devices there is one event for each batch."""
+
+    word: ClassVar = "retried"
+    devices: Annotated[int, Stored("devices that get another attempt")]
+    cause: Annotated[Reason | None, Stored("only devices whose last attempt failed for this reason")] = None
+    code: Annotated[str | None, Stored("only devices whose last attempt failed with this code")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +240,26 @@ class SegmentReleased(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SendingStopped(Event):
+    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
+
+    word: ClassVar = "sending_stopped"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendingResumed(Event):
+    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
+
+    word: ClassVar = "sending_resumed"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+
+
+@dataclass(frozen=True, slots=True)
 class CountersRepaired(Event):
     """The campaign's counters differed from its rows, because other SQL changed one of them."""
 
@@ -286,7 +326,9 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignRunning,
                 CampaignPaused,
                 CampaignAborted,
+                CampaignCancelled,
                 CampaignCompleted,
+                DevicesRetried,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,
@@ -294,6 +336,8 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 GuardrailTripped,
                 SegmentQuarantined,
                 SegmentReleased,
+                SendingStopped,
+                SendingResumed,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )

@@ -42,6 +42,8 @@ OWN: Mapping[str, str] = {
     "rollwave_adopted_tables": "SELECT",
     "rollwave_api_keys": "SELECT INSERT UPDATE",
     "rollwave_device_fields": "SELECT INSERT UPDATE",
+    "rollwave_brake_history": "SELECT INSERT",
+    "rollwave_brakes": "SELECT INSERT DELETE",
     "rollwave_event_consumers": "SELECT INSERT UPDATE",
     "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
     "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",
@@ -59,6 +61,7 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
         *("tenant_id", "id", "status", "settled_at", "targeted_devices"),
         *("pending", "downloading", "installing", "policy_revision"),
     ),
+    (DUE, "SELECT", "rollwave_brakes"): ("tenant_id", "kind"),
     (ENGINE, "UPDATE", "ota_campaign_policies"): (
         *("progress_timeout", "answer_timeout", "device_timeout", "max_attempts", "retry_on"),
     ),
@@ -66,10 +69,8 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
 """Rights on single columns, by role, privilege and table."""
 
 DEFINERS = (
-    "rollwave_due_campaigns",
-    "rollwave_due_campaigns_2",
-    "rollwave_due_campaigns_3",
-    "rollwave_due_campaigns_4",
+    *("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3", "rollwave_due_campaigns_4"),
+    "rollwave_halted_tenants",
 )
 """Functions that run with the rights of ``rollwave_due``, their owner."""
 

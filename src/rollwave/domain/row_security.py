@@ -96,6 +96,8 @@ def _wanted(table: Table) -> Iterator[Policy]:
             yield Policy("rollwave_tenant_only", permissive=False, using=_CONFINED)
     if table.name == "ota_campaigns":
         yield Policy("rollwave_due", "SELECT", DUE, using=_DUE)
+    if table.name == "rollwave_brakes":
+        yield Policy("rollwave_due", "SELECT", DUE, using="kind = 'halt'")
 
 
 def policy_repairs(table: Table, found: Collection[Policy], *, force: bool = False) -> list[Repair]:

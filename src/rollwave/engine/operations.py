@@ -8,6 +8,7 @@ from rollwave.domain.campaign import FINAL, Action, CampaignStatus
 from rollwave.domain.events import CampaignCreated, SegmentReleased
 from rollwave.domain.ids import CampaignId
 from rollwave.engine import guardrails
+from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store import campaigns, events, executions, new_campaigns, targets
@@ -188,6 +189,23 @@ async def abort_campaign(
     """
     words = "aborted by an operator"
     return await _move(pool, tenant_id, campaign_id, Action.ABORT, actor=actor, words=words, reason=reason)
+
+
+async def cancel_campaign(
+    pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Abort the campaign, and let workers tell its devices in progress. Cancelling it again changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign has completed.
+        InvalidInput: the reason does not fit the column of the host's own table.
+    """
+    written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        words = "cancelled by an operator"
+        return await begin_cancel(connection, campaign, actor=actor, reason=reason or words, cut=not reason)
 
 
 async def _move(

@@ -14,11 +14,12 @@ import asyncpg
 from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import events, policies
+from rollwave.store import brakes, events, policies
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.moments import moment
 from rollwave.store.policies import InForce
@@ -104,6 +105,12 @@ class Campaign:
     """When the row was read, by the database's clock."""
     in_own_database: bool
     """Whether the installation belongs to this database. False: nothing may be sent."""
+    brakes: tuple[Brake, ...]
+    """The tenant's halt, and its freezes that are not over."""
+    stopped_by: tuple[str, ...]
+    """The labels of the brakes that stop the campaign, as far as history says so."""
+    deadlines_in: float
+    """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
 
     @property
     def survey(self) -> Survey | None:
@@ -187,6 +194,9 @@ def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
         status_reason=row["status_reason"],
         read_at=moment(row["read_at"]),
         in_own_database=row["in_own_database"],
+        brakes=brakes.read(row["brakes"]),
+        stopped_by=tuple(row["stopped_by"]),
+        deadlines_in=row["deadlines_in"] or 0.0,
     )
 
 
@@ -274,21 +284,40 @@ def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
     )
 
 
+async def wake(connection: Connection, tenant_id: str) -> None:
+    """Let workers look at every campaign of the tenant when this transaction has committed.
+
+    For changes after which devices may be sent to, while the status of their campaign stays the same.
+    """
+    await connection.execute(_sql["wake"], tenant_id)
+
+
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
     """Record that an ended campaign no longer needs the engine. Not applied: another worker did so first."""
     await connection.execute(_sql["mark_wound_down"], campaign.tenant_id, campaign.id)
 
 
-async def note_activity(connection: Connection, campaign: Campaign, change: Change, *, longest: float) -> None:
-    """Record a change of activity. ``longest``: seconds of the longest deadline. Needs the campaign's lock."""
+async def note_activity(
+    connection: Connection, campaign: Campaign, change: Change, *, longest: float, judge_in: float = 0.0
+) -> None:
+    """Record a change of activity. Needs the campaign's lock.
+
+    ``longest``: seconds of the longest deadline. ``judge_in``: seconds after a suspension in which no deadline is
+    judged.
+    """
     key = campaign.tenant_id, campaign.id
     match change:
         case Change.SUSPEND:
             await connection.execute(_sql[change.value], *key, UNSEEN_SECONDS)
         case Change.ACTIVATE:
-            await connection.execute(_sql[change.value], *key)
+            await connection.execute(_sql[change.value], *key, judge_in)
         case Change.NOTE:
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
+
+
+async def set_stopped_by(connection: Connection, campaign: Campaign, labels: Sequence[str]) -> None:
+    """Record the labels of the brakes that stop the campaign. Needs the campaign's lock."""
+    await connection.execute(_sql["set_stopped_by"], campaign.tenant_id, campaign.id, labels)
 
 
 async def insert_waves(connection: Connection, campaign: Campaign, waves: Sequence[Wave]) -> None:
@@ -308,10 +337,11 @@ async def open_wave(connection: Connection, campaign: Campaign, number: int) -> 
     return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
 
 
-async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
+async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:
     """Call ``wake`` at each wake-up, until cancelled. Returns immediately behind a pooler, which passes none on.
 
-    A lost or an extra wake-up does no harm, since workers also query once a second.
+    Its argument is the tenant of which every campaign is to be looked at, or empty: only those that changed their
+    status. A lost or an extra wake-up does no harm, since workers also query once a second.
 
     Raises:
         CONNECTION_TROUBLE: the connection was lost.
@@ -320,12 +350,12 @@ async def hear_wake_ups(pool: Pool, wake: Callable[[], None]) -> None:
         if not await is_direct(connection):
             return
 
-        def hear(*_: object) -> None:
-            wake()
+        def hear(_connection: object, _process: int, _channel: str, tenant_id: object) -> None:
+            wake(str(tenant_id))
 
         await connection.add_listener(CHANNEL, hear)
         try:
-            wake()  # wake-ups before this were missed
+            wake("")  # wake-ups before this were missed
             while True:
                 await asyncio.sleep(STILL_THERE_SECONDS)
                 await connection.execute("SELECT", timeout=STILL_THERE_SECONDS)

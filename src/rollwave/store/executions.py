@@ -111,6 +111,7 @@ class Doing:
     body: bytes
     attempt: int | None
     seconds_left: float | None
+    campaign_id: CampaignId | None
 
 
 async def claim(
@@ -245,7 +246,10 @@ async def skip_unsent(
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:
     """The present command of each device. Devices with nothing to do are left out."""
     rows = await connection.fetch(_sql["current"], tenant_id, device_ids)
-    return {row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"]) for row in rows}
+    return {
+        row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"], row["campaign_id"])
+        for row in rows
+    }
 
 
 def _columns(claimed: Sequence[Claimed]) -> tuple[list[str], list[int]]:

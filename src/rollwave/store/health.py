@@ -39,6 +39,8 @@ TENANT_TABLES = (
     "ota_quarantine",
     "rollwave_api_keys",
     "rollwave_device_fields",
+    "rollwave_brake_history",
+    "rollwave_brakes",
     "rollwave_event_consumers",
     "rollwave_group_imports",
     "rollwave_group_import_devices",

@@ -60,7 +60,7 @@ class Pending:
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
-    """One campaign with ``firmware_*``, ``waves``, ``guardrails`` and ``status_breakdown`` (every status).
+    """One campaign with ``firmware_*``, ``waves``, ``guardrails``, ``stopped_by`` and ``status_breakdown`` (every status).
 
     Raises:
         NotFound: this tenant has no such campaign.
@@ -79,7 +79,8 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     breakdown = {status.value: max(0, counted.get(status, 0)) for status in ExecutionStatus}
     ended = {"succeeded": breakdown["SUCCESS"], "failed": breakdown["FAILED"]}
     shown = {**with_moments(row), **ended}
-    return {**shown, "status_breakdown": breakdown, "waves": json.loads(row["waves"] or "[]")}
+    parts = {name: json.loads(row[name] or "[]") for name in ("waves", "stopped_by")}
+    return {**shown, "status_breakdown": breakdown, **parts}
 
 
 async def campaigns(

@@ -27,14 +27,18 @@ from rollwave.api.schemas.campaigns import (
     EventList,
     ExecutionList,
     Explanation,
+    RetriedDevices,
     Waiting,
 )
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
-from rollwave.engine import explain, operations
+from rollwave.domain.policy.document.fields import CODE_PATTERN
+from rollwave.domain.retry import Reason
+from rollwave.engine import explain, operations, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
+from rollwave.store.retries import Which
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
 
@@ -118,6 +122,38 @@ async def abort_campaign(
     reason = body.reason if body else None
     status = await operations.abort_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
     return CampaignState(id=campaign_id, status=status)
+
+
+@router.post("/{campaign_id}/cancel", summary="Cancel a campaign", responses=problems(404, 409))
+async def cancel_campaign(
+    pool: DbPool, grant: Operator, campaign_id: CampaignNumber, body: Abort | None = None
+) -> CampaignState:
+    """Abort a campaign, and tell its devices in progress to stop.
+
+    A device that can still stop reports FAILED with the code `CANCELLED`; another one carries on. Devices are told at
+    least once, at most 1,000 a second. An aborted campaign can be cancelled too; cancelling again changes nothing.
+    """
+    reason = body.reason if body else None
+    status = await operations.cancel_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
+    return CampaignState(id=campaign_id, status=status)
+
+
+@router.post("/{campaign_id}/retry", summary="Retry failed devices", responses=problems(404, 409))
+async def retry_campaign_devices(
+    pool: DbPool,
+    grant: Operator,
+    campaign_id: CampaignNumber,
+    reason: Annotated[Reason | None, Query(description="Only devices whose last attempt failed for this")] = None,
+    code: Annotated[
+        str | None, Query(pattern=CODE_PATTERN, description="Only devices whose last attempt failed with this code")
+    ] = None,
+) -> RetriedDevices:
+    """Give FAILED devices of a running or paused campaign one more attempt each, also above `max_attempts`.
+
+    Their device timeout begins again. A paused campaign stays paused, and sends the attempts when it is started.
+    """
+    done = await retry.retry_failed(pool, grant.tenant_id, campaign_id, actor=grant.key_id, which=Which(reason, code))
+    return RetriedDevices(id=campaign_id, status=done.status, devices=done.devices)
 
 
 @router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))

@@ -98,7 +98,7 @@ class CampaignIn(RequestModel):
 
 
 class Abort(RequestModel):
-    """A request to abort a campaign."""
+    """A request to abort or cancel a campaign."""
 
     reason: LongText | None = Field(None, examples=["battery drain seen in the lab"])
 
@@ -180,6 +180,12 @@ class CampaignState(BaseModel):
 
     id: int
     status: CampaignStatus
+
+
+class RetriedDevices(CampaignState):
+    """The result of giving failed devices another attempt."""
+
+    devices: int = Field(description="Number of devices that get another attempt")
 
 
 class Execution(BaseModel):

@@ -12,7 +12,7 @@ from datetime import datetime
 from math import inf
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.policy import gates
+from rollwave.domain.policy import gates, time_gates
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
@@ -54,13 +54,23 @@ class Admission:
         """Whether any command of this campaign may be sent, also one that was claimed before."""
         return all(each.open for each in self.of_campaign)
 
+    @property
+    def braked(self) -> bool:
+        """Whether a halt or a freeze stops the campaign, so that commands in a session's queue must not be sent."""
+        return any(each.gate in {GateName.HALTED, GateName.FREEZE} and not each.open for each in self.of_campaign)
+
 
 def admit(policy: Policy, facts: Facts) -> Admission:
     """Decide how many devices may be sent to now.
 
     Sending again uses a token, but no place in flight (the device already has one) and no place in the wave.
     """
-    of_campaign = gates.status(facts), gates.targeting(facts), gates.listener(facts)
+    of_campaign = (
+        gates.status(facts),
+        gates.targeting(facts),
+        gates.listener(facts),
+        *time_gates.stops(policy, facts),
+    )
     if policy.document is not None:
         return _under_document(policy.document, facts, of_campaign)
     left = gates.tokens_of(
@@ -110,7 +120,13 @@ def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: gates.Tok
         return left.more_in if not left.number else 0.0 if fresh else None
     runs = facts.status is CampaignStatus.RUNNING and facts.targeted is None
     pauses = facts.unreadable is not None and facts.in_own_database  # a worker does this immediately
-    return inf if not runs or pauses else None
+    if not runs or pauses:
+        return inf
+    closed = [each for each in of_campaign if not each.open]
+    if any(each.gate not in time_gates.OPEN_AT_A_TIME for each in closed):
+        return None
+    # What opens without a time, such as a halt that is lifted, wakes the workers.
+    return max(inf if each.until is None else (each.until - facts.now).total_seconds() for each in closed)
 
 
 def explain(admission: Admission, facts: Facts, device: DeviceFacts) -> list[Verdict]:

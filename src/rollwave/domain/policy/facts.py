@@ -86,6 +86,8 @@ class Facts:
     terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
     it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
     ``remaining`` is known only if a wave may have finished. ``queue``: under a policy document, if its devices are placed.
+    ``remaining`` is known only if a wave may have finished. ``brakes``: the tenant's halt, and its freezes that are not
+    over.
     """
 
     now: datetime

@@ -76,7 +76,7 @@ def placing_of(document: PolicyDocument) -> Placing:
 
 
 def _without_gate(wave: WaveRule) -> WaveRule:
-    return WaveRule(name=wave.name, size=wave.size, select=wave.select)
+    return wave.model_copy(update={"gate": None, "max_in_flight": None})
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ MAX_EDGES = 5_000
 MAX_CACHED = 20_000
 """Maximum number of answers that :class:`Openings` keeps."""
 
-_LONGEST_SET_BACK = timedelta(hours=0)
+_LONGEST_SET_BACK = timedelta(hours=26)
 """Longer than any clock was ever set back. An occurrence of a cron expression may lie so much later than its local
 time says, so occurrences are looked for from that much earlier on."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from rollwave import metrics
 from rollwave.domain.broker_refusal import TEXT, Refusal
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine import stop
 from rollwave.engine.dispatch.isolate import Isolation
+from rollwave.engine.dispatch.permission import admission_of
 from rollwave.engine.dispatch.session import Answers, Batch, CommandSession, publish_batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable
@@ -33,7 +35,7 @@ class Delivery:
         self._pool = pool
         self._command_session = command_session
         self._settings = settings
-        self._isolation = Isolation(command_session, timeout=settings.publish_timeout)
+        self._isolation = Isolation(command_session, timeout=settings.publish_timeout, braked=self._is_braked)
 
     async def publish(
         self, ref: CampaignRef, batch: Batch, handed_over: asyncio.Event, still_runs: Callable[[], Awaitable[bool]]
@@ -163,11 +165,17 @@ class Delivery:
             batch,
             backpressure=self._command_session.backpressure,
             timeout=self._seconds_left(batch),
+            braked=partial(self._is_braked, ref),
             handed_over=handed_over,
         )
         if answers.timed_out:
             await self._command_session.drop(session)
         return answers
+
+    async def _is_braked(self, ref: CampaignRef) -> bool:
+        """Whether a halt or a freeze stops the campaign now."""
+        async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+            return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).braked
 
     def _seconds_left(self, batch: Batch) -> float:
         return min(self._settings.publish_timeout, batch.lease_ends - time.monotonic())

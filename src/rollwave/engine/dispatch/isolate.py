@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -61,15 +62,23 @@ class Proof(enum.Enum):
 class Isolation:
     """Publishes the commands that lost sessions left unanswered."""
 
-    def __init__(self, command_session: CommandSession, *, timeout: float) -> None:
-        """``timeout``: maximum number of seconds for the broker to answer one part."""
+    def __init__(
+        self,
+        command_session: CommandSession,
+        *,
+        timeout: float,
+        braked: Callable[[CampaignRef], Awaitable[bool]],
+    ) -> None:
+        """``timeout``: maximum number of seconds for the broker to answer one part. ``braked``: a halt is in force."""
         self._command_session = command_session
         self._timeout = timeout
+        self._braked = braked
 
     async def run(self, ref: CampaignRef, batch: Batch, still_runs: Callable[[], Awaitable[bool]]) -> Answers:
         """Publish the batch before its lease ends, each part after a check that the campaign ``still_runs``."""
         found, rest, size = Answers(), deque(batch.commands), 1
-        async with _SeparateSession(self._command_session, ref, batch, self._timeout, still_runs) as separate:
+        braked = partial(self._braked, ref)
+        async with _SeparateSession(self._command_session, ref, batch, self._timeout, still_runs, braked) as separate:
             while rest and not separate.finished:
                 part = [rest.popleft() for _ in range(min(size, len(rest)))]
                 answers = await (separate.publish_alone(part[0]) if len(part) == 1 else separate.publish(part))
@@ -96,9 +105,11 @@ class _SeparateSession:
         batch: Batch,
         timeout: float,
         still_runs: Callable[[], Awaitable[bool]],
+        braked: Callable[[], Awaitable[bool]],
     ) -> None:
         self._command_session = command_session
         self._ref = ref
+        self._braked = braked
         seconds_left = batch.lease_ends - time.monotonic()
         self._batch = replace(batch, lease_ends=batch.lease_ends - min(RESERVED_SECONDS, seconds_left / 2))
         self._lease_ends = batch.lease_ends
@@ -165,6 +176,7 @@ class _SeparateSession:
             self._batch.only(commands),
             backpressure=self._command_session.backpressure,
             timeout=self._timeout,
+            braked=self._braked,
         )
         self._proven = self._proven or bool(answers.taken)
         if answers.timed_out:

@@ -18,16 +18,15 @@ from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
-from rollwave.domain.policy.admission import admit
 from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
+from rollwave.engine.dispatch.permission import admission_of
 from rollwave.engine.dispatch.session import Answers, Batch, CommandSession
-from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.errors import BrokerUnavailable
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, listeners
+from rollwave.store import counters
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.executions import Times
 
@@ -109,12 +108,9 @@ class Dispatch:
         return wait
 
     async def still_runs(self, ref: CampaignRef) -> bool:
-        """Whether more commands may be sent: the campaign has not been stopped, and a listener is subscribed."""
+        """Whether more commands may be sent: no gate is closed that applies to every command of the campaign."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
-            row = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
-            heard = await listeners.heard(connection, self._settings.listener_slots)
-        campaign = under_policy(row, self._settings)
-        return admit(campaign.policy, campaign.facts(self._settings, heard=heard)).sends
+            return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).sends
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
@@ -156,7 +152,6 @@ class Pipeline:
         self._unanswered = 0
         self._answered = asyncio.Event()
         self._nothing_taken = False
-        self._begun = False
         self.taken = 0
         """The number of commands that the broker has accepted so far."""
 
@@ -171,8 +166,8 @@ class Pipeline:
         try:
             may_go = await self._previous_handed_over()
             await self._previous_recorded()
-            # The first part was claimed just now, and the claim saw that the campaign runs.
-            may_go = may_go and (not parts or await self._may_publish(parts[0], claimed_now=not self._begun))
+            # Also for the first part: a halt may have been committed since the claim.
+            may_go = may_go and (not parts or await self._may_publish(parts[0]))
         except BaseException:
             await self._delivery.give_back(self._ref, batch.commands)
             raise
@@ -201,12 +196,12 @@ class Pipeline:
         while self._recording and (len(self._recording) > MAX_BATCHES_AWAITING_ANSWERS or self._recording[0].done()):
             await self._recording.popleft()
 
-    async def _may_publish(self, part: Batch, *, claimed_now: bool = False) -> bool:
-        """Wait for room. Returns whether the part may be sent. ``claimed_now``: its claim has checked the campaign."""
+    async def _may_publish(self, part: Batch) -> bool:
+        """Wait for room. Returns whether the part may be sent."""
         while self._unanswered + len(part.commands) > self._max_unanswered:
             self._answered.clear()
             await self._answered.wait()
-        return not self._nothing_taken and (claimed_now or await self._still_runs())
+        return not self._nothing_taken and await self._still_runs()
 
     async def _publish_parts(self, parts: Sequence[Batch]) -> bool:
         """Publish a batch whose first part may be sent. Returns False if the rest may not, and releases it."""
@@ -226,7 +221,6 @@ class Pipeline:
         return len(begun) == len(parts)
 
     async def _publish(self, part: Batch, handed_over: asyncio.Event) -> Answers:
-        self._begun = True
         self._unanswered += len(part.commands)
         try:
             answers = await self._delivery.publish(self._ref, part, handed_over, self._still_runs)

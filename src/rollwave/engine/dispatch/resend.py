@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import islice, takewhile
 from typing import TypeAlias
 
 from rollwave import metrics
-from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.engine.dispatch.permission import admission_of, unless_stopped
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.errors import BrokerUnavailable, MessageTooLarge
+from rollwave.errors import BrokerUnavailable, MessageTooLarge, NotFound
 from rollwave.log import get_logger
 from rollwave.log_once import Problems
 from rollwave.mqtt.broker import Broker
@@ -41,7 +43,7 @@ MAX_TRIES = 5
 STEPS_PER_SECOND = 10
 """Number of times per second at which answers are sent."""
 
-NOTHING = Doing(NOTHING_TO_DO, None, None)
+NOTHING = Doing(NOTHING_TO_DO, None, None, None)
 
 Question: TypeAlias = tuple[TenantId, DeviceId]
 """The device that asks."""
@@ -53,6 +55,7 @@ class Resender:
     def __init__(self, pool: Pool, settings: Settings, problems: Problems | None = None) -> None:
         """``problems``: those of the process, as for :class:`CommandSession`."""
         self._pool = pool
+        self._settings = settings
         self._publish_timeout = settings.publish_timeout
         self._answers_per_step = max(1, settings.answer_rate // STEPS_PER_SECOND)
         self._command_session = CommandSession(Broker.from_settings(settings), problems)
@@ -118,10 +121,52 @@ class Resender:
 
     async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> list[DeviceId]:
         """Returns the devices whose answer the broker accepted or refused, or that is too large for it."""
-        async with tenant_transaction(self._pool, tenant_id) as connection:
-            current = await executions.current(connection, tenant_id, device_ids)
+        current = await self._current(tenant_id, device_ids)
+        campaigns = {doing.campaign_id for doing in current.values()}
         receipts: dict[DeviceId, Receipt] = {}
         too_large: list[DeviceId] = []
+
+        async def publish() -> None:
+            await self._publish(session, tenant_id, device_ids, current, receipts, too_large)
+
+        async def braked() -> bool:
+            return len(await self._sending(tenant_id, campaigns)) < len(campaigns)
+
+        await unless_stopped(publish(), braked, session.abort)
+        done = [device_id for device_id, receipt in receipts.items() if receipt.taken or receipt.refused]
+        metrics.questions.labels("command").inc(sum(device_id in current for device_id in done))
+        metrics.questions.labels("nothing").inc(sum(device_id not in current for device_id in done))
+        return done + too_large
+
+    async def _current(self, tenant_id: TenantId, device_ids: list[DeviceId]) -> dict[DeviceId, Doing]:
+        """The present commands of the devices, as far as their campaigns may send commands again now."""
+        async with tenant_transaction(self._pool, tenant_id) as connection:
+            current = await executions.current(connection, tenant_id, device_ids)
+        sending = await self._sending(tenant_id, {doing.campaign_id for doing in current.values()})
+        return {device_id: doing for device_id, doing in current.items() if doing.campaign_id in sending}
+
+    async def _sending(self, tenant_id: TenantId, campaigns: Collection[CampaignId | None]) -> set[CampaignId | None]:
+        """Those of the campaigns of which commands may be sent now."""
+        found: set[CampaignId | None] = set()
+        if not campaigns:
+            return found
+        async with tenant_transaction(self._pool, tenant_id) as connection:
+            for each in campaigns:
+                with suppress(NotFound):  # deleted meanwhile
+                    if each is not None and (await admission_of(connection, self._settings, tenant_id, each)).sends:
+                        found.add(each)
+        return found
+
+    async def _publish(
+        self,
+        session: Session,
+        tenant_id: TenantId,
+        device_ids: list[DeviceId],
+        current: Mapping[DeviceId, Doing],
+        receipts: dict[DeviceId, Receipt],
+        too_large: list[DeviceId],
+    ) -> None:
+        """Publish the answers and wait for the broker's. Fills ``receipts`` and ``too_large``."""
         try:
             for device_id in device_ids:
                 doing = current.get(device_id, NOTHING)
@@ -140,7 +185,3 @@ class Resender:
             async with asyncio.timeout(self._publish_timeout):
                 for receipt in receipts.values():
                     await receipt.wait()
-        done = [device_id for device_id, receipt in receipts.items() if receipt.taken or receipt.refused]
-        metrics.questions.labels("command").inc(sum(device_id in current for device_id in done))
-        metrics.questions.labels("nothing").inc(sum(device_id not in current for device_id in done))
-        return done + too_large

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -14,6 +14,7 @@ from typing import Self
 from rollwave.breaker import Breaker
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine.backpressure import Backpressure
+from rollwave.engine.dispatch.permission import unless_stopped
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable, MessageTooLarge
 from rollwave.log import get_logger
@@ -78,7 +79,7 @@ class Answers:
     session_lost: bool = False
     """The session ended. The command that caused this may be among the unanswered ones."""
     timed_out: bool = False
-    """The broker did not answer in time."""
+    """The broker did not answer in time, or a halt or a freeze began meanwhile. The session must be aborted."""
     error: Exception | None = None
     """The error because of which the other commands were not sent. It is raised after the answers are recorded."""
 
@@ -194,15 +195,18 @@ async def publish_batch(
     *,
     backpressure: Backpressure,
     timeout: float,
+    braked: Callable[[], Awaitable[bool]],
     handed_over: asyncio.Event | None = None,
 ) -> Answers:
     """Publish the commands, set ``handed_over``, and wait for the broker's answers. Raises no error of the broker.
 
     Args:
         timeout: maximum number of seconds. After it the answers are ``timed_out``, and the caller aborts the session.
+        braked: asked while this takes long. If a halt or a freeze is in force, the session is aborted.
         handed_over: set when every command is in the session's queue.
     """
-    return await _Publishing(session, ref, batch, backpressure).run(timeout, handed_over)
+    publishing = _Publishing(session, ref, batch, backpressure)
+    return await unless_stopped(publishing.run(timeout, handed_over), braked, publishing.abandon)
 
 
 class _Publishing:
@@ -216,6 +220,12 @@ class _Publishing:
         self._receipts: list[tuple[Claimed, Receipt]] = []
         self._too_large: list[Claimed] = []
         self._problem = self._limit = ""
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """End the session with what waits in its queue."""
+        self._abandoned = True
+        self._session.abort()
 
     async def run(self, timeout: float, handed_over: asyncio.Event | None) -> Answers:
         timed_out = session_lost = False
@@ -231,6 +241,8 @@ class _Publishing:
             self._problem, session_lost = str(error), True
         except TimeoutError:
             self._problem, timed_out = f"the broker did not acknowledge within {timeout:.0f} s", True
+        if self._abandoned:
+            self._problem, timed_out = "a halt or a freeze began meanwhile", True
         return self._answers(session_lost=session_lost, timed_out=timed_out)
 
     async def _hand_over(self) -> None:

@@ -19,15 +19,17 @@ from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
+from rollwave.engine.ingest.seen import SeenDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, cells, counters, events, executions, overdue, quarantine
+from rollwave.store import campaigns, cells, counters, events, executions, labels, overdue, quarantine
 from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
+from rollwave.store.labels import Seen
 from rollwave.store.overdue import Postponed
 
 _log = get_logger("listener")
@@ -49,19 +51,29 @@ class TenantWritten:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """The changes of state, the attempts that failed, and the devices that ended under a policy document."""
+    """The changes of state, the attempts that failed, the devices that ended under a policy document, and what to store
+    about the devices themselves."""
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
     ended: list[Ended]
     effects: Sequence[Effect]
+    seen: dict[DeviceId, Seen]
 
 
 class OneTenant:
     """Writes the share of one tenant in a batch."""
 
-    def __init__(self, pool: Pool, settings: Settings, classifier: Classifier, unsent: ReportsOfUnsentDevices) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: Settings,
+        classifier: Classifier,
+        unsent: ReportsOfUnsentDevices,
+        seen: SeenDevices,
+    ) -> None:
         self._pool = pool
+        self._seen = seen
         self._settings = settings
         self._classifier = classifier
         self._unsent = unsent
@@ -78,6 +90,7 @@ class OneTenant:
         failures: list[Entry[AttemptFailed]] = []
         placed: list[Ended] = []
         effects: list[Sequence[Effect]] = []
+        seen: dict[DeviceId, Seen] = {}
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
@@ -89,6 +102,9 @@ class OneTenant:
                 failures += applied.failures
                 placed += applied.ended
                 effects.append(applied.effects)
+                seen |= applied.seen
+            if seen:
+                await labels.record(connection, tenant_id, seen.values())
             await reach(Failpoint.REPORTS_APPLIED)
             over = ended_in(moves)
             counted = await counters.count(
@@ -104,6 +120,7 @@ class OneTenant:
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
             await reach(Failpoint.REPORTS_WRITTEN)
+        self._seen.stored(tenant_id, seen)
         for halted in stopped:
             halted.announce()
         return TenantWritten(outcomes, settled_campaigns(tenant_id, ended, stopped))
@@ -141,7 +158,8 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return _Applied(moved, failures, _ended(reports, effects), effects)
+        reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
+        return _Applied(moved, failures, _ended(reports, effects), effects, self._seen.to_store(tenant_id, reported))
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]

@@ -20,6 +20,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import OneTenant, pauses
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
 from rollwave.engine.ingest.many_tenants import TENANTS_PER_TRANSACTION, ManyTenants
+from rollwave.engine.ingest.seen import SeenDevices
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
@@ -47,9 +48,10 @@ class Ingest:
         self._classifier = Classifier(on_question)
         self._errors = IngestErrors()
         unsent = ReportsOfUnsentDevices()
-        self._one_tenant = OneTenant(pool, settings, self._classifier, unsent)
+        seen = SeenDevices()
+        self._one_tenant = OneTenant(pool, settings, self._classifier, unsent, seen)
         self._many_tenants = ManyTenants(
-            pool, settings, self._classifier, unsent, tenants_per_transaction=tenants_per_transaction
+            pool, settings, self._classifier, unsent, seen, tenants_per_transaction=tenants_per_transaction
         )
         self._writing_lock = asyncio.Lock()
 
@@ -140,13 +142,16 @@ class Ingest:
     ) -> list[CampaignRef]:
         """Find the report whose value PostgreSQL refuses, by halving, so that it delays no other report.
 
-        That report is tried without its error message, since a host's column may be narrower. If it is still refused,
-        it is dropped.
+        That report is tried without the version that it names, then without its error message, since a host's column
+        may be narrower. If it is still refused, it is dropped.
         """
         if share.samples:  # they matter least
             return await self._persist(tenant_id, Share(share.reports), outcomes)
         if len(share.reports) == 1:
             [(device_id, said)] = share.reports
+            if said.version:
+                shorter = replace(said, version=None)
+                return await self._persist(tenant_id, Share([DeviceReport(device_id, shorter)]), outcomes)
             if said.error:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
                 return await self._persist(tenant_id, Share([DeviceReport(device_id, shorter)]), outcomes)

@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollwave.domain.campaign import CampaignStatus, Change
+from rollwave.domain.campaign import FINAL, CampaignStatus, Change
 from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, GivenUp
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
+from rollwave.domain.policy import time_gates
 from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.policy.rules import Policy
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
+from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, listeners, overdue
@@ -60,18 +62,36 @@ class _Judged:
     retry_in: float | None
 
 
-async def note_activity(connection: Connection, campaign: Campaign, policy: Policy, settings: Settings) -> bool:
+async def note_activity(connection: Connection, locked: CampaignUnderPolicy, settings: Settings) -> bool:
     """Record whether the campaign is active. Returns whether devices may be judged by their deadlines now.
 
-    Deadlines stand still while a campaign is suspended. A campaign that becomes active is judged at the next look.
+    Deadlines stand still while a campaign is suspended. A campaign that becomes active is judged at the next look;
+    after a halt, a freeze or any suspension of a campaign under a document, when its progress timeout has passed once,
+    so that every device has at least this time to report.
     """
-    number = settings.listener_slots
+    campaign, policy, number = locked.row, locked.policy, settings.listener_slots
     heard, listening = await listeners.heard(connection, number), await listeners.listening(connection, number)
-    active = heard and campaign.status is not CampaignStatus.PAUSED
+    active = heard and not _suspends(locked, settings)
     heard_for = listening.without_gap if listening else 0.0
     change = campaign.activity.change(active=active, heard_for=heard_for, tick=settings.tick_interval)
-    await campaigns.note_activity(connection, campaign, change, longest=policy.longest_deadline)
-    return active and change is not Change.ACTIVATE and _have_been_heard(listening, policy)
+    gives_time = bool(campaign.stopped_by) or policy.document is not None
+    judge_in = policy.progress_timeout if gives_time else 0.0
+    await campaigns.note_activity(connection, campaign, change, longest=policy.longest_deadline, judge_in=judge_in)
+    # Where the database's clock was set back, the time that is left is longer than it was ever set.
+    waits = 0 < campaign.deadlines_in <= policy.progress_timeout
+    may_judge = change is not Change.ACTIVATE and (not waits or campaign.status in FINAL)
+    return active and may_judge and _have_been_heard(listening, policy)
+
+
+def _suspends(locked: CampaignUnderPolicy, settings: Settings) -> bool:
+    """Whether the campaign's status, or what stops all of its commands, makes its deadlines stand still.
+
+    A campaign that is aborted sends nothing, and its last devices must end.
+    """
+    if locked.row.status is not CampaignStatus.RUNNING:
+        return locked.row.status is CampaignStatus.PAUSED
+    stops = time_gates.stops(locked.policy, locked.facts(settings, heard=True))
+    return any(not each.open for each in stops)
 
 
 def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:

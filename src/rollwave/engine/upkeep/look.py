@@ -18,6 +18,7 @@ from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep import deadlines, waves
+from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
 from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
@@ -118,7 +119,9 @@ class Upkeep:
                     connection, campaign.tenant_id, stop.counters_of(campaign), locked.unreadable
                 )
             )
-        deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
+        deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
+        if campaign.status is CampaignStatus.RUNNING:
+            await note_brakes(connection, locked)
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
@@ -207,7 +210,7 @@ class Upkeep:
         """
         # Nothing more is sent, so an unreadable policy does not pause the campaign.
         campaign, policy = locked.row, locked.policy
-        deadlines_run = await deadlines.note_activity(connection, campaign, policy, self._settings)
+        deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
         taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )

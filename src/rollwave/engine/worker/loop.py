@@ -125,8 +125,10 @@ class CampaignLoop:
                     _log.warning("ota_calls_not_heard", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
-    def _wake_up(self) -> None:
+    def _wake_up(self, tenant_id: str) -> None:
         self._moved = True
+        if tenant_id:
+            self._ticker.look_soon(tenant_id)
         self._wake.set()
 
 

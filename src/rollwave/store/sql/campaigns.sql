@@ -22,6 +22,11 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.segment_turn, c.placement::text AS placement, c.policy_revision, p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
        p.progress_timeout AS own_progress_timeout, p.answer_timeout AS own_answer_timeout,
        p.device_timeout AS own_device_timeout, p.max_attempts AS own_max_attempts, p.retry_on AS own_retry_on,
+       c.stopped_by, EXTRACT(epoch FROM c.deadlines_from - statement_timestamp())::float8 AS deadlines_in,
+       (SELECT jsonb_agg(jsonb_build_array(b.kind, b.name, EXTRACT(epoch FROM b.starts_at), EXTRACT(epoch FROM b.ends_at),
+                                           b.created_by, b.reason) ORDER BY b.kind DESC, b.starts_at, b.name)
+        FROM rollwave_brakes b
+        WHERE b.tenant_id = $1 AND (b.ends_at IS NULL OR b.ends_at > statement_timestamp()))::text AS brakes,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
@@ -58,6 +63,10 @@ WITH moved AS (
 )
 SELECT id, pg_notify('rollwave_due', '') FROM moved;
 
+-- name: wake
+-- The commit wakes the workers, which look at every campaign of the tenant.
+SELECT pg_notify('rollwave_due', $1::text);
+
 -- name: mark_wound_down
 -- The engine need not look at an ended campaign again: all devices of an aborted one are terminal, or a host's SQL ended it.
 UPDATE ota_campaigns SET settled_at = statement_timestamp()
@@ -83,9 +92,11 @@ SET active_since = NULL,
 WHERE c.tenant_id = $1 AND c.id = $2 AND (c.active_since IS NOT NULL OR c.active_at IS NULL);
 
 -- name: activate
--- Commands may be sent again: deadlines continue. For a campaign that was never active, no suspension is added.
+-- Commands may be sent again: deadlines continue, but none is judged in the next $3 seconds. For a campaign that was never active,
+-- no suspension is added.
 UPDATE ota_campaigns
-SET suspended_lately = suspended_lately
+SET deadlines_from = CASE WHEN $3 > 0 THEN statement_timestamp() + make_interval(secs => $3) END,
+    suspended_lately = suspended_lately
         + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
     suspended_for = suspended_for
         + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
@@ -102,6 +113,10 @@ SET active_since = LEAST(active_since, statement_timestamp()), active_at = state
     suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END,
     settled_at = NULL
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
+
+-- name: set_stopped_by
+-- Record what stops the campaign. Needs the campaign's lock.
+UPDATE ota_campaigns SET stopped_by = $3 WHERE tenant_id = $1 AND id = $2;
 
 -- name: insert_waves
 INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number, up_to, opened_at)

@@ -298,7 +298,8 @@ ORDER BY r.number;
 
 -- name: skip_unsent
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
--- since. A device that a worker is sending to now keeps its lease.
+-- since. A device that a worker is sending to now keeps its lease. The broker may have the command of a device whose lease has
+-- ended: if the campaign was cancelled, it is told first (cancels.claim).
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -307,6 +308,8 @@ WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
       AND due_at <= statement_timestamp()
+      AND (cancel_sent_at IS NOT NULL OR cancel_claimed_until <= statement_timestamp()
+           OR (SELECT cancelled_at IS NULL FROM ota_campaigns WHERE tenant_id = $1 AND id = $2))
     ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
 ), set_back AS (
     SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
@@ -339,7 +342,7 @@ SELECT count(*) FROM skipped;
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
 -- to the device now, or if its next attempt waits for its delay: then the next claim sends it.
-SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, c.command,
+SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, d.campaign_id, c.command,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c
 CROSS JOIN unnest($2::text[]) AS asking (device_id)

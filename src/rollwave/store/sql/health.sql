@@ -49,6 +49,8 @@ UNION ALL SELECT 'ota_campaign_ranks' WHERE EXISTS (SELECT FROM ota_campaign_ran
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
 UNION ALL SELECT 'rollwave_device_fields' WHERE EXISTS (SELECT FROM rollwave_device_fields)
+UNION ALL SELECT 'rollwave_brake_history' WHERE EXISTS (SELECT FROM rollwave_brake_history)
+UNION ALL SELECT 'rollwave_brakes' WHERE EXISTS (SELECT FROM rollwave_brakes)
 UNION ALL SELECT 'rollwave_event_consumers' WHERE EXISTS (SELECT FROM rollwave_event_consumers)
 UNION ALL SELECT 'rollwave_group_imports' WHERE EXISTS (SELECT FROM rollwave_group_imports)
 UNION ALL SELECT 'rollwave_group_import_devices' WHERE EXISTS (SELECT FROM rollwave_group_import_devices)

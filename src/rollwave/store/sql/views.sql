@@ -25,7 +25,17 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to,
                                             'opened_at', w.opened_at, 'passed_at', w.passed_at) ORDER BY w.number)::text
         FROM ota_campaign_waves w
-        WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint) AS waves
+        WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint) AS waves,
+       -- The brakes in force. One that the policy ignores does not stop the campaign.
+       (SELECT jsonb_agg(jsonb_build_object('kind', b.kind, 'name', b.name, 'since', b.starts_at, 'until', b.ends_at,
+                                            'by', b.created_by, 'reason', b.reason) ORDER BY b.kind DESC, b.starts_at, b.name)::text
+        FROM rollwave_brakes b
+        WHERE b.tenant_id = $1 AND c.status IN ('CREATED', 'RUNNING', 'PAUSED')
+          AND b.starts_at <= statement_timestamp() AND (b.ends_at IS NULL OR b.ends_at > statement_timestamp())
+          AND (b.kind = 'halt'
+               OR NOT EXISTS (SELECT FROM ota_campaign_policies p
+                              WHERE p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision
+                                AND p.document #>> '{schedule,ignore_freezes}' = 'true'))) AS stopped_by
 FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
 WHERE c.tenant_id = $1 AND c.id = $2::bigint;

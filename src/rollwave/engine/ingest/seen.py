@@ -1,0 +1,53 @@
+"""Which devices' times of the last report, and versions, are stored with a batch of reports: at most one an hour each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import DeviceId, TenantId
+from rollwave.domain.reports.parse import Report
+from rollwave.store.executions import Effect
+from rollwave.store.labels import FRESH_SECONDS, Seen
+
+MAX_DEVICES_REMEMBERED = 100_000
+"""Maximum number of devices of which it is remembered when they were stored. Of others, PostgreSQL is asked."""
+
+
+class SeenDevices:
+    """Remembers which devices were stored, so that most batches need no statement for it.
+
+    It uses the process's clock, and only to leave out a repetition.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[tuple[TenantId, DeviceId], tuple[float, str | None]] = {}
+        """When each device was stored, and the version that it had reported (None: it is not known here)."""
+
+    def to_store(
+        self, tenant_id: TenantId, reported: Iterable[tuple[DeviceId, Report, Effect]]
+    ) -> dict[DeviceId, Seen]:
+        """What to store of the devices that have ``reported``, by device. An unknown execution says nothing."""
+        found: dict[DeviceId, Seen] = {}
+        fresh_from = time.monotonic() - FRESH_SECONDS
+        for device_id, report, effect in reported:
+            if effect.was is None:
+                continue
+            stored_at, version = self._stored.get((tenant_id, device_id), (fresh_from, None))
+            says_another = report.version is not None and report.version != version
+            if effect.became is ExecutionStatus.SUCCESS:
+                found[device_id] = Seen(device_id, report.campaign_id, report.version)
+            elif device_id not in found and (stored_at <= fresh_from or says_another):
+                found[device_id] = Seen(device_id, version=report.version)
+        return found
+
+    def stored(self, tenant_id: TenantId, devices: Mapping[DeviceId, Seen]) -> None:
+        """Note that these devices were stored now."""
+        now = time.monotonic()
+        for device_id, seen in devices.items():
+            key = tenant_id, device_id
+            _, version = self._stored.pop(key, (0.0, None))  # the newest is last
+            self._stored[key] = now, seen.version if seen.version or seen.succeeded_in else version
+        while len(self._stored) > MAX_DEVICES_REMEMBERED:
+            del self._stored[next(iter(self._stored))]

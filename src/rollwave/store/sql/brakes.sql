@@ -1,0 +1,77 @@
+-- Each change of a brake writes its audit row, and wakes the workers at the commit: they look at every campaign of the tenant.
+
+-- name: halt_of
+SELECT EXTRACT(epoch FROM starts_at)::float8 AS since, created_by AS by, reason
+FROM rollwave_brakes WHERE tenant_id = $1 AND kind = 'halt' AND name = $2;
+
+-- name: halt
+-- Not applied: the tenant is halted already.
+WITH placed AS (
+    INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by, reason) VALUES ($1, 'halt', $2, $3, $4)
+    ON CONFLICT DO NOTHING
+    RETURNING kind, name, reason, starts_at
+), written AS (
+    INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, reason, starts_at)
+    SELECT $1, kind, name, 'set', $3, reason, starts_at FROM placed
+)
+SELECT pg_notify('rollwave_due', $1) FROM placed;
+
+-- name: lift
+-- Remove a brake. Not applied (0): there is none of this name.
+WITH gone AS (
+    DELETE FROM rollwave_brakes WHERE tenant_id = $1 AND kind = $2 AND name = $3
+    RETURNING kind, name, starts_at, ends_at
+), written AS (
+    INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, reason, starts_at, ends_at)
+    SELECT $1, kind, name, 'lifted', $4, $5, starts_at, LEAST(ends_at, statement_timestamp()) FROM gone
+)
+SELECT count(pg_notify('rollwave_due', $1)) FROM gone;
+
+-- name: freezes
+-- Ordered by name.
+SELECT name, EXTRACT(epoch FROM starts_at)::float8 AS starts_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at, reason,
+       EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by,
+       starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force
+FROM rollwave_brakes
+WHERE tenant_id = $1 AND kind = 'freeze' AND ($2::text IS NULL OR name > $2)
+ORDER BY name
+LIMIT $3;
+
+-- name: count_freezes
+SELECT count(*) FROM rollwave_brakes WHERE tenant_id = $1 AND kind = 'freeze';
+
+-- name: freezes_not_over
+-- The number of freezes that are not over, and whether the time $2 is over.
+SELECT count(*)::int AS not_over, to_timestamp($2) <= statement_timestamp() AS ended
+FROM rollwave_brakes WHERE tenant_id = $1 AND kind = 'freeze' AND ends_at > statement_timestamp();
+
+-- name: add_freeze
+-- Not applied: there is a freeze of this name.
+WITH placed AS (
+    INSERT INTO rollwave_brakes (tenant_id, kind, name, starts_at, ends_at, created_by, reason)
+    VALUES ($1, 'freeze', $2, to_timestamp($3), to_timestamp($4), $5, $6)
+    ON CONFLICT DO NOTHING
+    RETURNING *
+), written AS (
+    INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, reason, starts_at, ends_at)
+    SELECT $1, kind, name, 'set', $5, reason, starts_at, ends_at FROM placed
+)
+SELECT name, EXTRACT(epoch FROM starts_at)::float8 AS starts_at, EXTRACT(epoch FROM ends_at)::float8 AS ends_at, reason,
+       EXTRACT(epoch FROM created_at)::float8 AS created_at, created_by,
+       starts_at <= statement_timestamp() AND statement_timestamp() < ends_at AS in_force,
+       pg_notify('rollwave_due', $1)::text AS woken
+FROM placed;
+
+-- name: lifted_by
+SELECT CASE change WHEN 'lifted' THEN actor END
+FROM rollwave_brake_history
+WHERE tenant_id = $1 AND kind = $2 AND name = $3
+ORDER BY id DESC
+LIMIT 1;
+
+-- name: halted_tenants
+SELECT rollwave_halted_tenants();
+
+-- name: tenants
+-- As far as row-level security shows them to this login.
+SELECT DISTINCT tenant_id FROM tenants ORDER BY tenant_id;
