@@ -13,6 +13,7 @@
     ├── UnreadableRow         a value that a stored row holds breaks a rule of the contract
     ├── NotFound              no such row for this tenant
     └── Conflict              the row exists, but is not in a state that allows this
+        └── Outdated          the caller has seen an older version of it than the present one
 
 The message says what is wrong. ``hint`` says what to do next.
 """
@@ -88,3 +89,7 @@ class NotFound(RollwaveError):
 
 class Conflict(RollwaveError):
     """The row exists, but its state does not allow the request."""
+
+
+class Outdated(Conflict):
+    """The caller changes a version that is not the present one. The API answers 412."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import (
     EVENTS,
@@ -37,7 +38,6 @@ from rollwave.domain.events import (
     WaveOpened,
     read,
 )
-from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 S = CampaignStatus

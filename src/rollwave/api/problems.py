@@ -15,12 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from rollwave.api.fields import RULES
+from rollwave.domain.policy.document.problems import InvalidPolicy
 from rollwave.errors import (
     BrokerUnavailable,
     Conflict,
     DatabaseUnavailable,
     InvalidInput,
     NotFound,
+    Outdated,
     RollwaveError,
     SchemaMismatch,
 )
@@ -38,6 +40,7 @@ RETRY_AFTER = "5"
 _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    Outdated: HTTPStatus.PRECONDITION_FAILED,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     ValueRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -52,7 +55,9 @@ _SLUGS: Mapping[int, str] = {
     404: "not-found",
     405: "method-not-allowed",
     409: "conflict",
+    412: "outdated",
     413: "body-too-large",
+    415: "unsupported-media-type",
     422: "invalid-input",
     500: "internal-error",
     503: "unavailable",
@@ -124,6 +129,12 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 
 def _named(request: Request, error: RollwaveError) -> list[FieldError] | None:
+    if isinstance(error, InvalidPolicy):
+        in_body = "policy." if request.method == "POST" else ""  # elsewhere the body is the document
+        return [
+            FieldError(location="body", field=f"{in_body}{each.where}".rstrip("."), detail=_printable(each.placed))
+            for each in error.problems
+        ]
     if not isinstance(error, InvalidInput) or not error.field:
         return None
     places = (("path", request.path_params), ("query", request.query_params))

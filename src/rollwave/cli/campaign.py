@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rollwave.cli.campaign_rules import print_preview, rules_of
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.firmware_choice import Row, find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, print_page, say
@@ -25,7 +26,8 @@ RETRY_TIMEOUT_SECONDS = 600.0
 """Maximum time for a retry: a million devices take a minute or two."""
 
 AbortThreshold = Annotated[
-    float, typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.")
+    float | None,
+    typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.  [default: 0.1]"),
 ]
 AbortMinCompleted = Annotated[
     int | None, typer.Option(min=1, help="Minimum number of finished devices before it may abort itself.  [default: 1]")
@@ -34,6 +36,14 @@ CanaryPercent = Annotated[
     float | None, typer.Option(max=100, help="Size of the canary wave, in percent of the devices.  [default: 5]")
 ]
 ProgressTimeout = Annotated[float | None, typer.Option(help="Maximum seconds between two reports of a device.")]
+GivenStrategy = Annotated[
+    Strategy | None, typer.Option(help="canary: a few devices first, then the rest.  [default: linear]")
+]
+GivenPolicy = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|NAME", help="A policy, instead of the rules below: `rollwave policy` explains."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, create nothing, and print the policy.")]
 Wait = Annotated[
     bool | None, typer.Option("--wait/--no-wait", help="Wait until every device is targeted.  [default: on a terminal]")
 ]
@@ -44,15 +54,17 @@ def create(
     name: Annotated[str, typer.Argument(help="The campaign's name.")],
     firmware: Annotated[str, typer.Option(metavar="VERSION|id:ID", help="The version, or an id, such as id:2.")],
     group: Annotated[str, typer.Option(help="The device group to update.")],
-    strategy: Annotated[Strategy, typer.Option(help="canary: a few devices first, then the rest.")] = Strategy.LINEAR,
-    rate: Annotated[int, typer.Option(min=1, help="Maximum number of devices per tick.")] = 10,
-    abort_threshold: AbortThreshold = 0.1,
+    policy: GivenPolicy = None,
+    strategy: GivenStrategy = None,
+    rate: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices per tick.  [default: 10]")] = None,
+    abort_threshold: AbortThreshold = None,
     abort_min_completed: AbortMinCompleted = None,
     canary_percent: CanaryPercent = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices in progress.")] = None,
     progress_timeout: ProgressTimeout = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Maximum number of attempts per device.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start the campaign after creating it.")] = False,
+    dry_run: DryRun = False,
     wait: Wait = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait, but no longer than this, in seconds.")] = None,
     output: Output = Format.TABLE,
@@ -69,10 +81,8 @@ def create(
     the command, not the targeting. Exits with 3 if the campaign is ABORTED meanwhile, with
     4 after --timeout.
     """
-    body = {
-        "name": name,
-        "target_group_id": group,
-        "rollout_strategy": strategy.value,
+    rules = {
+        "rollout_strategy": strategy.value if strategy else None,
         "rollout_rate": rate,
         "abort_threshold": abort_threshold,
         "abort_min_completed": abort_min_completed,
@@ -81,10 +91,14 @@ def create(
         "progress_timeout": progress_timeout,
         "max_attempts": max_attempts,
     }
+    body = {"name": name, "target_group_id": group, **rules_of(policy, rules)}
     with connect(api_url, api_key) as api:
         chosen = find_firmware(api, firmware)
         body["firmware_version_id"] = chosen["id"]
-        made = api.post("/ota/campaigns", {key: value for key, value in body.items() if value is not None})
+        if dry_run:
+            print_preview(api.post("/ota/campaigns?dry_run=true", body), output)
+            return
+        made = api.post("/ota/campaigns", body)
         if start:
             made |= api.post(f"/ota/campaigns/{made['id']}/start")
         if wait is None:
@@ -159,12 +173,17 @@ def show(
         ("firmware", f"{snapshot.version} at {document.get('firmware_url')}"),
         ("group", document.get("target_group_id")),
         ("devices", counts(snapshot)),
-        ("pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"),
-        ("guardrail", guardrail(snapshot)),
+        *_rules_in_words(document, guardrail(snapshot)),
         ("started", moment(document.get("started_at"))),
         ("completed", moment(document.get("completed_at"))),
     ]
     _print_facts([(name, value) for name, value in facts if value])
+
+
+def _rules_in_words(document: Mapping[str, Any], guardrail: str) -> list[tuple[str, object]]:
+    if (revision := document.get("policy_revision")) is not None:
+        return [("policy", f"revision {revision}; `rollwave policy show {document['id']}` prints it")]
+    return [("pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"), ("guardrail", guardrail)]
 
 
 def _print_facts(facts: list[tuple[str, object]]) -> None:

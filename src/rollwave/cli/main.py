@@ -19,6 +19,7 @@ from rollwave.cli import (
     firmware,
     fleet,
     migrate,
+    policy,
     quarantine,
     serve,
 )
@@ -61,6 +62,7 @@ class InOrder(TyperGroup):
 _ORDER = (
     "demo",
     "campaign",
+    "policy",
     "firmware",
     "device-group",
     "migrate",
@@ -84,6 +86,9 @@ app = typer.Typer(
 app.command(rich_help_panel=_LOOK)(demo.demo)
 app.add_typer(
     campaign.app, name="campaign", help="Create, start, pause, abort and watch campaigns.", rich_help_panel=_OPERATE
+)
+app.add_typer(
+    policy.app, name="policy", help="Check, show, edit and store policies of campaigns.", rich_help_panel=_OPERATE
 )
 app.add_typer(firmware.app, name="firmware", help="Register and list firmware versions.", rich_help_panel=_OPERATE)
 app.add_typer(

@@ -47,7 +47,7 @@ class Outgoing:
 
     def encode(self) -> bytes:
         """The body on the wire."""
-        return encode_report(self.campaign_id, self.status, self.progress, self.error, self.attempt, self.code)
+        return encode_report(self.campaign_id, self.status, self.progress, self.error, self.attempt, code=self.code)
 
     def bodies(self) -> list[bytes]:
         """The body, then shorter ones for a broker with a small size limit. The last has only the required keys."""

@@ -13,8 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
@@ -160,6 +160,15 @@ class DevicesRetried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyEdited(Event):
+    """The policy of the campaign was replaced: the new revision is in force at the next claim."""
+
+    word: ClassVar = "policy_edited"
+    reason: Annotated[str | None, Stored("why, in words for people")]
+    revision: Annotated[int, Stored("number of the new revision")]
+
+
+@dataclass(frozen=True, slots=True)
 class WaveOpened(Event):
     """The devices of the next wave may be sent to."""
 
@@ -201,6 +210,26 @@ class CampaignPlaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SendingStopped(Event):
+    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
+
+    word: ClassVar = "sending_stopped"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendingResumed(Event):
+    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
+
+    word: ClassVar = "sending_resumed"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+
+
+@dataclass(frozen=True, slots=True)
 class GuardrailTripped(Event):
     """A guardrail of a policy document tripped: too many devices of the campaign, of a wave or of segments failed."""
 
@@ -237,26 +266,6 @@ class SegmentReleased(Event):
     word: ClassVar = "segment_released"
     segment: Annotated[int, Stored("number of the segment")]
     reason: Annotated[str | None, Stored("why, in that person's words")] = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendingStopped(Event):
-    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
-
-    word: ClassVar = "sending_stopped"
-    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
-    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
-    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
-    reason: Annotated[str | None, Stored("why, in words for people")] = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendingResumed(Event):
-    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
-
-    word: ClassVar = "sending_resumed"
-    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
-    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,15 +338,16 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignCancelled,
                 CampaignCompleted,
                 DevicesRetried,
+                PolicyEdited,
                 WaveOpened,
                 WaveChanged,
                 WavePromoted,
                 CampaignPlaced,
+                SendingStopped,
+                SendingResumed,
                 GuardrailTripped,
                 SegmentQuarantined,
                 SegmentReleased,
-                SendingStopped,
-                SendingResumed,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )

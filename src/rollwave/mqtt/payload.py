@@ -118,6 +118,7 @@ def encode_report(
     progress: int | None = None,
     error: str | None = None,
     attempt: int | None = None,
+    *,
     code: str | None = None,
     version: str | None = None,
 ) -> bytes:

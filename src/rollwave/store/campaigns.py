@@ -11,10 +11,10 @@ from typing import Any
 
 import asyncpg
 
+from rollwave.domain.brakes import Brake
 from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
 
 from rollwave.api.auth import Operator, Viewer
 from rollwave.api.parameters import (
@@ -17,6 +18,7 @@ from rollwave.api.parameters import (
     TextCursor,
     problems,
 )
+from rollwave.api.policy_body import DryRun, preview_fields
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.campaigns import (
     Abort,
@@ -30,10 +32,12 @@ from rollwave.api.schemas.campaigns import (
     RetriedDevices,
     Waiting,
 )
+from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.policy.document.fields import CODE_PATTERN
+from rollwave.domain.policy.document.problems import parse_data
 from rollwave.domain.retry import Reason
 from rollwave.engine import explain, operations, retry
 from rollwave.store import views
@@ -67,14 +71,22 @@ async def list_campaigns(
     )
 
 
-@router.post("", status_code=201, summary="Create a campaign", responses=problems(404, 409))
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a campaign",
+    response_model=CampaignDetail,
+    responses={**problems(404, 409), 200: {"model": PolicyPreview, "description": "The answer of a dry run"}},
+)
 async def create_campaign(
     pool: DbPool,
+    settings: ServerSettings,
     grant: Operator,
     body: CampaignIn,
     response: Response,
+    dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> CampaignDetail:
+) -> Any:
     """Create a campaign that brings the devices of a group to a firmware version. Nothing is sent until it is started.
 
     The devices of a group of more than 10,000 are targeted after the answer; `targeted_devices` shows the progress. The
@@ -83,12 +95,13 @@ async def create_campaign(
     With an `Idempotency-Key`, a repeated request answers with the same campaign. Another request with a used key is a
     conflict, and so is a group without members.
     """
+    new = NewCampaign(**body.model_dump(exclude={"policy"}))
+    policy = parse_data(body.policy) if isinstance(body.policy, dict) else body.policy
+    if dry_run:
+        preview = await operations.preview_campaign(pool, settings, grant.tenant_id, new, policy=policy)
+        return JSONResponse(preview_fields(preview))
     campaign_id = await operations.create_campaign(
-        pool,
-        grant.tenant_id,
-        NewCampaign(**body.model_dump()),
-        actor=grant.key_id,
-        idempotency_key=idempotency_key,
+        pool, grant.tenant_id, new, actor=grant.key_id, policy=policy, idempotency_key=idempotency_key
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
     return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))

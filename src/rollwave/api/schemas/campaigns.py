@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
 from rollwave.api.schemas.guardrails import GuardrailStanding
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.gates import GateName
 from rollwave.domain.retry import MAX_ATTEMPTS, Reason
 
@@ -20,6 +22,29 @@ MAX_PROGRESS_TIMEOUT = 31_536_000.0
 
 RetriedReason = Literal[Reason.NO_ANSWER, Reason.NO_PROGRESS, Reason.REPORTED, Reason.REJECTED]
 """The reasons that a campaign may retry. Exceeding the device timeout is always final."""
+
+
+GivenPolicy = Annotated[
+    str | dict[str, Any],
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN},
+                {"$ref": "#/components/schemas/Policy"},
+            ]
+        }
+    ),
+]
+"""The name of a policy, or a document, which the parser of policies checks."""
+
+FLAT_RULES = frozenset(
+    {
+        *("rollout_strategy", "rollout_rate", "abort_threshold", "abort_min_completed", "canary_percent"),
+        *("max_in_flight", "progress_timeout", "answer_timeout", "device_timeout", "max_attempts"),
+        *("retry_on", "retry_delay", "retry_delay_max"),
+    }
+)
+"""The rules of a campaign without a policy document."""
 
 
 class CampaignIn(RequestModel):
@@ -95,6 +120,18 @@ class CampaignIn(RequestModel):
     retry_delay_max: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None, description="Maximum pause before an attempt, in seconds; null: an hour"
     )
+    policy: GivenPolicy | None = Field(
+        None,
+        description="A policy document, or the name of a preset or of a stored policy, which is copied. It takes the "
+        "place of all rules above, none of which may be given with it",
+    )
+
+    @model_validator(mode="after")
+    def _policy_stands_alone(self) -> CampaignIn:
+        beside = sorted(self.model_fields_set & FLAT_RULES)
+        if self.policy is not None and beside:
+            raise PydanticCustomError("policy", "{text}", {"text": f"policy takes the place of {', '.join(beside)}"})
+        return self
 
 
 class Abort(RequestModel):
@@ -145,6 +182,9 @@ class Campaign(BaseModel):
     completed_at: Moment | None
     created_at: Moment | None
     created_by: str | None = Field(description="Id of the API key that created it")
+    policy_revision: int | None = Field(
+        description="Revision of the policy document that it follows, so that its flat rules mean nothing; null: none"
+    )
 
 
 class Wave(BaseModel):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from rollwave.domain.brakes import Brake
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.rules import Wave
 from rollwave.domain.policy.waves import WaveState
 

@@ -57,8 +57,8 @@ class _Applied:
     moves: Tally
     failures: list[Entry[AttemptFailed]]
     ended: list[Ended]
-    effects: Sequence[Effect]
     seen: dict[DeviceId, Seen]
+    effects: Sequence[Effect]
 
 
 class OneTenant:
@@ -89,8 +89,8 @@ class OneTenant:
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
         placed: list[Ended] = []
-        effects: list[Sequence[Effect]] = []
         seen: dict[DeviceId, Seen] = {}
+        effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
@@ -101,8 +101,8 @@ class OneTenant:
                 moves.update(applied.moves)
                 failures += applied.failures
                 placed += applied.ended
-                effects.append(applied.effects)
                 seen |= applied.seen
+                effects.append(applied.effects)
             if seen:
                 await labels.record(connection, tenant_id, seen.values())
             await reach(Failpoint.REPORTS_APPLIED)
@@ -159,7 +159,7 @@ class OneTenant:
             for (_, said), effect in zip(reports, effects, strict=True)
         )
         reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
-        return _Applied(moved, failures, _ended(reports, effects), effects, self._seen.to_store(tenant_id, reported))
+        return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported), effects)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
