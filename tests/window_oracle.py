@@ -64,7 +64,7 @@ class Oracle:
 
 
 def assert_agrees(
-    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, first: datetime, minutes: int, every: int = 30
+    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, first: datetime, minutes: int, every: int = 100
 ) -> None:
     """The function and the oracle agree in every minute, and the function says when the state changes.
 
@@ -133,8 +133,10 @@ def assert_agrees_around_changes(name: str, first_year: int, years: int, dice: r
     zone = ZoneInfo(name)
     found = changes(zone, first_year, years)
     for change in found:
-        length = dice.choice(["30m", "1h", "90m", "3h", "26h"])
-        windows = [window(cron=dice.choice(CRONS), duration=length, time_zone="device")]
+        cron = dice.choice(CRONS)
+        # A window without an end is slow to look at, and nothing changes in it.
+        length = dice.choice(["25m", "40m"] if cron == "0 * * * *" else ["30m", "1h", "90m", "3h", "20h"])
+        windows = [window(cron=cron, duration=length, time_zone="device")]
         first = (change - AROUND).replace(second=0)
         assert_agrees(windows, UTC, zone, first, int(2 * AROUND / MINUTE))
     return len(found)

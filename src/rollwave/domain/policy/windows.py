@@ -36,15 +36,11 @@ __all__ = [
 HORIZON_DAYS = 400
 """A cron expression must fire within so many days, and a change is looked for no further."""
 
-MAX_EDGES = 5_000
+MAX_EDGES = 2_000
 """Beginnings and ends of windows that are looked at for one answer: windows may touch each other for ever."""
 
 MAX_CACHED = 20_000
 """Maximum number of answers that :class:`Openings` keeps."""
-
-_LONGEST_SET_BACK = timedelta(hours=26)
-"""Longer than any clock was ever set back. An occurrence of a cron expression may lie so much later than its local
-time says, so occurrences are looked for from that much earlier on."""
 
 _BEGIN, _END = 1, -1
 """By how much the number of open windows changes where one begins, and where it ends."""
@@ -226,7 +222,7 @@ def _edges(window: Window, zone: tzinfo, at: datetime) -> Iterator[_Edge]:
     duration = timedelta(seconds=window.duration or 0) - cut
     horizon = at + timedelta(days=HORIZON_DAYS)
     ends: list[datetime] = []
-    for local in CronSim(window.cron, (at - duration - _LONGEST_SET_BACK).astimezone(zone)):
+    for local in CronSim(window.cron, (at - duration).astimezone(zone)):
         begins = local.astimezone(UTC)
         while ends and ends[0] <= begins:
             yield _Edge(heapq.heappop(ends), _END, window.kind)
