@@ -21,6 +21,7 @@ from tests.support import psql, rollwave
 pytestmark = pytest.mark.parametrize("postgres", ["embedded", "debian"], indirect=True)
 
 JSON_TYPES = {
+    "bigint",  # below 2^53, which every reader of JSON can represent
     "boolean",
     "double precision",
     "integer",

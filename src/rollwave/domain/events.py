@@ -171,6 +171,37 @@ class SendingResumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WaveChanged(Event):
+    """The gate of the present wave of a policy document changed its state."""
+
+    word: ClassVar = "wave_changed"
+    wave: Annotated[int, Stored("number of that wave, the first is 0")]
+    name: Annotated[str, Stored("name of that wave")]
+    state: Annotated[str, Stored("`open`, `soaking`, `awaiting_approval` or `failed`")]
+    lacking: Annotated[str | None, Stored("what the gate waits for, or why it failed, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class WavePromoted(Event):
+    """A person opened the gate of a wave."""
+
+    word: ClassVar = "wave_promoted"
+    wave: Annotated[int, Stored("number of that wave, the first is 0")]
+    name: Annotated[str, Stored("name of that wave")]
+    reason: Annotated[str | None, Stored("why, in that person's words")] = None
+    lacking: Annotated[str | None, Stored("what the gate still waited for, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignPlaced(Event):
+    """The devices of the campaign that were never sent to have their places by the policy document in force."""
+
+    word: ClassVar = "placed"
+    devices: Annotated[int, Stored("devices that wait for their first command")]
+    revision: Annotated[int, Stored("of the document")]
+
+
+@dataclass(frozen=True, slots=True)
 class CountersRepaired(Event):
     """The campaign's counters differed from its rows, because other SQL changed one of them."""
 
@@ -240,6 +271,9 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 WaveOpened,
                 SendingStopped,
                 SendingResumed,
+                WaveChanged,
+                WavePromoted,
+                CampaignPlaced,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )

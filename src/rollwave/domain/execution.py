@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 class ExecutionStatus(StrEnum):
@@ -73,3 +74,26 @@ RANK: Mapping[ExecutionStatus, int] = MappingProxyType(
 LEEWAY = 0.1
 """Share of the progress timeout. ``apply_reports`` extends the deadline by the timeout and this share of it. For this
 spare time after a stored report, repetitions may be dropped, and no deadline comes too early."""
+
+
+WAVE_BITS = 44
+"""The number of bits of ``ota_device_status.position`` that order the devices of one wave. The wave's number is above."""
+
+
+class Place(NamedTuple):
+    """Where a device stands in a campaign under a policy document.
+
+    ``segment``: from 1. ``wave``: from 0. ``dispatch_number``: of its first command among the campaign's, from 1;
+    None: it was never sent to.
+    """
+
+    segment: int
+    wave: int
+    dispatch_number: int | None
+
+    @classmethod
+    def read(cls, segment: int | None, position: int | None, dispatch_number: int | None) -> Place | None:
+        """Read the columns of a row. None: its campaign has flat columns, or the device is not placed yet."""
+        if not segment or position is None:
+            return None
+        return cls(segment, (position >> WAVE_BITS) - 1, dispatch_number)

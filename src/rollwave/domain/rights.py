@@ -33,13 +33,15 @@ OWN: Mapping[str, str] = {
     "ota_campaign_cells": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_history": "SELECT INSERT",
     "ota_campaign_policies": "SELECT INSERT",
+    "ota_campaign_ranks": "SELECT INSERT DELETE",
     "ota_campaign_segments": "SELECT INSERT UPDATE DELETE",
-    "ota_campaign_waves": "SELECT INSERT UPDATE",
+    "ota_campaign_waves": "SELECT INSERT UPDATE DELETE",
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",
     "rollwave_api_keys": "SELECT INSERT UPDATE",
     "rollwave_brake_history": "SELECT INSERT",
     "rollwave_brakes": "SELECT INSERT DELETE",
+    "rollwave_device_fields": "SELECT INSERT UPDATE",
     "rollwave_event_consumers": "SELECT INSERT UPDATE",
     "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
     "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",
@@ -65,7 +67,10 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
 """Rights on single columns, by role, privilege and table."""
 
 DEFINERS = (
-    *("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3", "rollwave_due_campaigns_4"),
+    "rollwave_due_campaigns",
+    "rollwave_due_campaigns_2",
+    "rollwave_due_campaigns_3",
+    "rollwave_due_campaigns_4",
     "rollwave_halted_tenants",
 )
 """Functions that run with the rights of ``rollwave_due``, their owner."""
@@ -73,7 +78,12 @@ DEFINERS = (
 FORGETTING = ("rollwave_forget_campaign", "rollwave_forget_import", "rollwave_forget_tenant")
 """Functions that triggers execute with the rights of their owner. No role may call them."""
 
-CALLED = (*DEFINERS, "ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here")
+CALLED = (
+    *DEFINERS,
+    *("ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here"),
+    *("rollwave_host_devices", "rollwave_host_labels", "rollwave_host_labels_of", "rollwave_labels"),
+    *("rollwave_labels_of", "rollwave_record_devices", "rollwave_version_key"),
+)
 """Functions that the engine calls."""
 
 FUNCTIONS = (*CALLED, *FORGETTING)

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
-from rollwave.domain.policy.rules import Guardrail, Policy, Wave, read_policy
 from rollwave.domain.policy.facts import Facts, Remaining
+from rollwave.domain.policy.pace import require_size
+from rollwave.domain.policy.rules import Guardrail, Policy, Wave, own_times, policy_of, read_policy
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow
 from rollwave.mqtt.payload import encode_command
 from rollwave.settings import Settings
-from rollwave.store import campaigns
+from rollwave.store import campaigns, policies
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 
@@ -81,8 +82,11 @@ async def lock_campaign(
     row = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
     found = under_policy(row, settings, devices=devices)
     goes_on = row.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED} and not row.being_targeted
-    if goes_on and not row.waves and found.waves and found.unreadable is None:
+    if goes_on and row.policy_revision is None and not row.waves and found.waves and found.unreadable is None:
         await campaigns.insert_waves(connection, row, found.waves)
+    if row.document is not None and row.own_times != own_times(row.document):
+        # A revision that a host wrote by hand: SQL that applies reports decides by these columns.
+        await policies.write_own_times(connection, row.tenant_id, row.id, row.policy_revision or 0, row.document)
     return found
 
 
@@ -92,7 +96,9 @@ def under_policy(row: Campaign, settings: Settings, *, devices: int | None = Non
     try:
         policy = _read(row, settings)
         planned = row.waves
-        if not planned and (devices or not policy.needs_a_count):
+        if policy.document is not None:
+            planned = tuple(Wave(number, None) for number in range(max(1, len(policy.document.waves))))
+        elif not planned and (devices or not policy.needs_a_count):
             planned = policy.plan(devices or 0)
     except UnreadableRow as error:
         return CampaignUnderPolicy(row, policy, row.waves, str(error))
@@ -112,9 +118,12 @@ def command_of(campaign: CampaignUnderPolicy) -> Command:
     row = campaign.row
     if campaign.unreadable is not None:
         return Command(unreadable=campaign.unreadable)
-    if row.command is not None:
-        return Command(row.command)
     try:
+        if campaign.policy.document is not None:
+            size = row.firmware_size
+            require_size(campaign.policy.document.pace, size if isinstance(size, int) else None)
+        if row.command is not None:
+            return Command(row.command)
         found = firmware.read(row.firmware_url, row.firmware_version, row.firmware_checksum, row.firmware_size)
     except UnreadableRow as error:
         return Command(unreadable=str(error))
@@ -125,6 +134,16 @@ def _read(row: Campaign, settings: Settings) -> Policy:
     def own(value: T | None, default: T) -> T:
         return default if value is None else value
 
+    if row.document_fault is not None:
+        raise UnreadableRow(row.document_fault)
+    if row.document is not None:
+        return policy_of(
+            row.document,
+            tenant_id=row.tenant_id,
+            progress_timeout=settings.progress_timeout,
+            device_timeout=settings.device_timeout,
+            max_attempts=settings.max_attempts,
+        )
     return read_policy(
         tenant_id=row.tenant_id,
         threshold=row.threshold,

@@ -98,6 +98,13 @@ async def judge(
         f"{counters.failed} of {finished} finished devices failed "
         f"({counters.failed / finished:.1%}, over {guardrail.threshold:.1%})"
     )
+    return await abort(connection, tenant_id, counters, reason)
+
+
+async def abort(connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str) -> Stopped | None:
+    """Abort a campaign by its own rules, and skip the first of its devices. None: it has ended already."""
+    if after(counters.status, Action.TRIP) is None:
+        return None
     await campaigns.move(connection, counters, Action.TRIP, tenant_id=tenant_id, actor=ENGINE, reason=reason)
     await executions.skip_unsent(
         connection,
@@ -107,6 +114,11 @@ async def judge(
         reason=SKIPPED_BECAUSE,
     )
     return Stopped(tenant_id, counters, CampaignStatus.ABORTED, reason)
+
+
+async def pause(connection: Connection, campaign: Campaign, reason: str) -> Stopped | None:
+    """Pause a campaign by its own rules. None: it does not run."""
+    return await pause_unreadable(connection, campaign.tenant_id, counters_of(campaign), reason)
 
 
 async def pause_unreadable(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -13,11 +15,14 @@ from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, Ca
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
 from rollwave.domain.policy.brakes import Brake
-from rollwave.domain.policy.rules import Wave
+from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import Survey
+from rollwave.domain.policy.rules import OwnTimes, Wave
 from rollwave.errors import Conflict, NotFound
-from rollwave.store import brakes, events
+from rollwave.store import brakes, events, policies
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.moments import moment
+from rollwave.store.policies import InForce
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
@@ -53,14 +58,28 @@ class Campaign:
     retry_on: tuple[str, ...] | None
     retry_delay: float | None
     retry_delay_max: float | None
+    policy_revision: int | None
+    """The revision of the policy document in force. None: the campaign follows the columns above."""
+    document: PolicyDocument | None
+    """That document. None: there is none, or it cannot be read."""
+    document_fault: str | None
+    """The reason for which the document in force cannot be read. None: it can, or there is none."""
+    own_times: OwnTimes | None
+    """The timeouts and retries stored beside the document in force. None: there is none."""
     succeeded: int
     failed: int
     sent: int
     wave: int
+    segment_turn: int
+    """The segment from which the last claim took devices, under a policy document."""
+    placement: Mapping[str, Any] | None
+    """How far the devices are placed by the policy document (:mod:`rollwave.store.placing`). None: all are."""
     pace_age: float | None
     """Seconds since the pace's interval began. None: no device has been claimed yet."""
     pace_used: int
     """Devices claimed in this interval."""
+    pace_carried: float
+    """The part of a device that was left over before it, under a policy document."""
     reconciled_age: float | None
     """Seconds since the last comparison of counters and rows. None: there was none."""
     counted: bool
@@ -94,6 +113,12 @@ class Campaign:
     """Seconds in which no deadline is judged. 0 or less: deadlines may be judged."""
 
     @property
+    def survey(self) -> Survey | None:
+        """The count of the devices to place. None: there is nothing to place, or they are not counted yet."""
+        stored = (self.placement or {}).get("survey")
+        return None if stored is None else Survey.from_json(stored)
+
+    @property
     def being_targeted(self) -> bool:
         """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL
@@ -117,7 +142,7 @@ def _status(word: str) -> CampaignStatus:
     return CampaignStatus(word) if word in CampaignStatus.__members__ else CampaignStatus.COMPLETED
 
 
-def _campaign(row: asyncpg.Record) -> Campaign:
+def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
     return Campaign(
         tenant_id=row["tenant_id"],
         id=row["id"],
@@ -135,12 +160,19 @@ def _campaign(row: asyncpg.Record) -> Campaign:
         retry_on=None if row["retry_on"] is None else tuple(row["retry_on"]),
         retry_delay=row["retry_delay"],
         retry_delay_max=row["retry_delay_max"],
+        policy_revision=row["policy_revision"],
+        document=in_force.document,
+        document_fault=in_force.fault,
+        own_times=policies.stored_times(row),
         succeeded=row["succeeded"] or 0,
         failed=row["failed"] or 0,
         sent=row["sent"],
         wave=row["wave"],
+        segment_turn=row["segment_turn"],
+        placement=json.loads(row["placement"]) if row["placement"] else None,
         pace_age=row["pace_age"],
         pace_used=row["pace_used"],
+        pace_carried=row["pace_carried"],
         reconciled_age=row["reconciled_age"],
         counted=row["counted"],
         counting=row["counting"],
@@ -180,7 +212,7 @@ async def get(connection: Connection, tenant_id: str, campaign_id: int) -> Campa
     row = await connection.fetchrow(_sql["get"], tenant_id, campaign_id)
     if row is None:
         raise missing(campaign_id)
-    return _campaign(row)
+    return _campaign(row, await policies.in_force(connection, row))
 
 
 def missing(campaign_id: int) -> NotFound:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.outcome import Tally
 from rollwave.store.campaigns import Campaign, CampaignCounters, campaign_counters, missing
@@ -116,7 +116,7 @@ class Adopted(NamedTuple):
     """A device that a host's earlier worker left in progress, with its state before and after the adoption.
 
     ``was`` is ``SKIPPED`` if the engine had skipped the device before the worker sent to it. ``failed_before``: the
-    failure of this attempt is already in history.
+    failure of this attempt is already in history. ``place``: of the device, under a policy document.
     """
 
     device_id: DeviceId
@@ -125,6 +125,7 @@ class Adopted(NamedTuple):
     attempt: int
     error: str
     failed_before: bool
+    place: Place | None
 
 
 async def adopt(
@@ -138,8 +139,11 @@ async def adopt(
     """
     rows = await connection.fetch(_sql["adopt"], campaign.tenant_id, campaign.id, progress_timeout, limit, skipped)
     return [
-        Adopted(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before)
-        for device_id, was, became, attempt, error, failed_before in rows
+        Adopted(
+            *(device_id, ExecutionStatus(was), ExecutionStatus(became), attempt, error or "", failed_before),
+            Place.read(*place),
+        )
+        for device_id, was, became, attempt, error, failed_before, *place in rows
     ]
 
 

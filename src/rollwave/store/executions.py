@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.domain.broker_refusal import LONGEST_REFUSAL_SECONDS, Refusal
-from rollwave.domain.execution import LEEWAY, ExecutionStatus
+from rollwave.domain.execution import LEEWAY, WAVE_BITS, ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.reports.parse import DeviceReport
 from rollwave.domain.retry import Reason
@@ -37,15 +37,33 @@ class Claimed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The devices that a statement claimed. ``skipped``: those that cannot be addressed."""
+    """The devices that a statement claimed. ``skipped``: those that cannot be addressed.
+
+    ``dispatched``: the places of those that get their first command, under a policy document.
+    """
 
     commands: tuple[Claimed, ...]
     skipped: int
+    dispatched: tuple[Place, ...] = ()
 
     @property
     def any(self) -> bool:
         """Whether it claimed or skipped any device."""
         return bool(self.commands or self.skipped)
+
+
+class Queue(NamedTuple):
+    """The segments from which a claim may take devices for their first command, each with its room, in their turn.
+
+    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of the
+    pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one.
+    """
+
+    rooms: Mapping[int, int]
+    up_to_wave: int
+    advance: float | None = None
+    age: float = 0.0
+    carried: float = 0.0
 
 
 class Effect(NamedTuple):
@@ -54,7 +72,7 @@ class Effect(NamedTuple):
     ``was`` and ``attempt``: the execution before it (None: no such row, or a status value that the engine does not
     know). ``became``: its state after it (None: the report changed nothing). ``reason``: the reason if it is a failure.
     ``retried``: the attempt failed and another one follows. ``progress_timeout``: the campaign's, in seconds (None: no
-    such row).
+    such row). ``place``: of the device, under a policy document.
     """
 
     was: ExecutionStatus | None
@@ -63,6 +81,7 @@ class Effect(NamedTuple):
     reason: Reason | None
     retried: bool
     progress_timeout: float | None
+    place: Place | None = None
 
     @property
     def applied(self) -> bool:
@@ -103,21 +122,28 @@ async def claim(
     device_timeout: float,
     opens_interval: bool,
     command: str,
+    queue: Queue | None = None,
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
     A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
     ``opens_interval``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
-    another transaction has locked are left out. Needs the campaign's lock.
+    another transaction has locked are left out. ``queue``: which devices may get their first command, under a policy
+    document; None: the campaign has flat columns. Needs the campaign's lock.
     """
+    placed = queue is not None
+    queue = queue or Queue({0: fresh}, -1)
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
+        *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
+        *(queue.advance, queue.age, queue.carried),
     )
-    commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect in rows if attempt)
-    return Claim(commands, skipped=len(rows) - len(commands))
+    commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
+    places = (Place.read(*columns) for _, _, _, *columns in rows) if placed else ()
+    return Claim(commands, len(rows) - len(commands), tuple(each for each in places if each is not None))
 
 
 async def mark_sent(
@@ -196,8 +222,11 @@ async def apply_reports(
             1 + LEEWAY,
         )
     return [
-        Effect(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout)
-        for was, became, attempt, reason, retried, progress_timeout in rows
+        Effect(
+            *(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout),
+            Place.read(*place) if place[0] else None,
+        )
+        for was, became, attempt, reason, retried, progress_timeout, *place in rows
     ]
 
 

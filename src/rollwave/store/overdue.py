@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import DeviceId
 from rollwave.domain.retry import Reason
 from rollwave.store.campaigns import Campaign
@@ -21,7 +21,7 @@ class Overdue:
     """An execution in progress whose deadline has passed. ``heard``: the device has reported in this attempt.
 
     ``failed_for``: the reason if the attempt has already failed and another one was to follow. ``finished``: it had
-    finished, and a host's worker has overwritten it.
+    finished, and a host's worker has overwritten it. ``place``: its place, under a policy document.
     """
 
     device_id: DeviceId
@@ -31,6 +31,7 @@ class Overdue:
     failed_for: Reason | None
     out_of_time: bool
     finished: bool = False
+    place: Place | None = None
 
 
 async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, progress_timeout: float) -> None:
@@ -59,8 +60,11 @@ async def lock_overdue(
         _sql["lock_overdue"], campaign.tenant_id, campaign.id, everyone, device_timeout, limit, extension
     )
     return [
-        Overdue(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished)
-        for device_id, status, attempt, heard, why, out_of_time, finished in rows
+        Overdue(
+            *(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished),
+            Place.read(*place),
+        )
+        for device_id, status, attempt, heard, why, out_of_time, finished, *place in rows
     ]
 
 

@@ -13,9 +13,14 @@ from math import inf
 
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import gates, time_gates
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.queue import Queue, quarantine, queue_of, wave_of
 from rollwave.domain.policy.rules import Policy
+
+NO_LIMIT = 2**31 - 1
+"""The number of commands where no gate limits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,10 @@ class Admission:
     opens_interval: bool
     look_again_in: float | None
     wave_finished: bool
-    left: gates.Tokens
+    left: gates.Tokens | None
     of_campaign: tuple[Verdict, ...]
     of_queue: tuple[Verdict, ...]
+    queue: Queue | None = None
 
     @property
     def closed(self) -> Sequence[Verdict]:
@@ -65,6 +71,8 @@ def admit(policy: Policy, facts: Facts) -> Admission:
         gates.listener(facts),
         *time_gates.stops(policy, facts),
     )
+    if policy.document is not None:
+        return _under_document(policy.document, facts, of_campaign)
     left = gates.tokens_of(
         gates.Pace(policy.rate, facts.tick, facts.steps), age=facts.interval_age, used=facts.interval_used
     )
@@ -84,8 +92,31 @@ def admit(policy: Policy, facts: Facts) -> Admission:
     )
 
 
-def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: gates.Tokens, fresh: int) -> float | None:
-    if all(each.open for each in of_campaign):
+def _under_document(document: PolicyDocument, facts: Facts, of_campaign: tuple[Verdict, ...]) -> Admission:
+    """Decide by a policy document. Sending again is limited by no number."""
+    sends = all(each.open for each in of_campaign)
+    queue = queue_of(document, facts, facts.queue) if facts.queue is not None else None
+    fresh = queue.fresh if sends and queue else 0
+    look_again_in: float | None = None
+    if not sends:
+        look_again_in = _look_again_in(facts, of_campaign, None, 0)
+    elif queue and not fresh and queue.opens_at is not None:
+        look_again_in = max(0.0, (queue.opens_at - facts.now).total_seconds())
+    return Admission(
+        NO_LIMIT if sends else 0,
+        fresh,
+        opens_interval=queue is not None and queue.step is not None and queue.step.opens,
+        look_again_in=look_again_in,
+        wave_finished=gates.finished_wave(facts),
+        left=None,
+        of_campaign=of_campaign,
+        of_queue=queue.limits if queue else (),
+        queue=queue,
+    )
+
+
+def _look_again_in(facts: Facts, of_campaign: Sequence[Verdict], left: gates.Tokens | None, fresh: int) -> float | None:
+    if left is not None and all(each.open for each in of_campaign):
         return left.more_in if not left.number else 0.0 if fresh else None
     runs = facts.status is CampaignStatus.RUNNING and facts.targeted is None
     pauses = facts.unreadable is not None and facts.in_own_database  # a worker does this immediately
@@ -109,22 +140,52 @@ def explain(admission: Admission, facts: Facts, device: DeviceFacts) -> list[Ver
         return [own]
     if own is not None and not own.open:
         return [*admission.of_campaign, own]
+    if admission.left is None:
+        return [*admission.of_campaign, *_of_queue(admission.queue, facts, device, own)]
     wave, in_flight, _ = admission.of_queue
-    the_pace = _pace(admission, facts, device)
+    the_pace = _pace(admission.of_queue[-1], admission.left, facts, device)
     if own is not None:
         return [*admission.of_campaign, the_pace, own]
     queue = (_behind(wave, device.ahead_fresh), _behind(in_flight, device.ahead_fresh), the_pace)
     return [*admission.of_campaign, *queue]
 
 
-def _pace(admission: Admission, facts: Facts, device: DeviceFacts) -> Verdict:
+def _of_queue(queue: Queue | None, facts: Facts, device: DeviceFacts, own: Verdict | None) -> list[Verdict]:
+    """The verdicts of a policy document for one device. ``own``: it was claimed before and may be sent to again."""
+    segment = device.segment
+    if queue is None or segment is None or facts.queue is None:
+        text = "the device is not placed yet"
+        return [Verdict(GateName.TARGETING, 0, text), *([own] if own else [])]
+    found = [queue.window_of(segment.time_zone)]
+    if own is None:
+        found += wave_of(facts.queue, later=segment.later)
+    if segment.quarantined:
+        found.append(quarantine())
+    if own is not None:
+        return [*found, own]
+    if not all(each.open for each in found):
+        return [*found, *queue.limits]
+    limits = list(queue.limits)
+    if device.ahead_fresh >= segment.room:  # the last gate that limits the number names those before it
+        last = max((number for number, each in enumerate(limits) if each.room is not None), default=len(limits) - 1)
+        limits[last] = _in_its_turn(limits[last], device)
+    return [*found, *limits]
+
+
+def _in_its_turn(verdict: Verdict, device: DeviceFacts) -> Verdict:
+    """The verdict for a device that is not among the next ones of its segment."""
+    ahead = device.ahead_fresh
+    text = f"{verdict.text}; {ahead:,}{'' if device.ahead_counted else ' or more'} devices of its segment go before it"
+    return replace(verdict, room=0, text=text, detail={**verdict.detail, "ahead": ahead})
+
+
+def _pace(verdict: Verdict, left: gates.Tokens, facts: Facts, device: DeviceFacts) -> Verdict:
     """The pace's verdict for one device. ``until`` assumes that every device before it is sent to without delay."""
-    verdict = admission.of_queue[-1]
     if not device.ahead_counted:
         return replace(_behind(verdict, device.ahead, at_least=True), until=None)
-    if device.ahead < admission.left.number:
+    if device.ahead < left.number:
         return verdict
-    return replace(_behind(verdict, device.ahead), until=facts.after(admission.left.turn_in(device.ahead)))
+    return replace(_behind(verdict, device.ahead), until=facts.after(left.turn_in(device.ahead)))
 
 
 def _behind(verdict: Verdict, ahead: int, *, at_least: bool = False) -> Verdict:
@@ -179,13 +240,15 @@ def count_waiting(
     stopped = next((each for each in admission.of_campaign if not each.open), None)
     if stopped is not None:
         return [Waiting(stopped, pending)]
-    wave, in_flight, the_pace = admission.of_queue
     left, of_their_own = pending, []
     for each in held.values():  # these numbers were read after ``pending``, and may be larger
         of_their_own.append(replace(each, devices=min(left, each.devices)))
         left -= of_their_own[-1].devices
     again = min(left, due.pending)
     left -= again
+    if admission.left is None:
+        return [*_waiting_in_queue(admission.queue, left, again), *of_their_own]
+    wave, in_flight, the_pace = admission.of_queue
     found = []
     for verdict in (wave, in_flight):
         passed = left if verdict.room is None else min(left, verdict.room)
@@ -195,6 +258,27 @@ def count_waiting(
     ahead = due.before_pending if again else due.devices
     found.append(Waiting(_in_line(the_pace, now, facts.after(admission.left.turn_in(ahead))), left + again))
     return [each for each in (*found, *of_their_own) if each.devices]
+
+
+def _waiting_in_queue(queue: Queue | None, left: int, again: int) -> list[Waiting]:
+    """Count ``left`` devices never sent to, and ``again`` that may be sent to again, by the gates of a document."""
+    if queue is None:
+        return [Waiting(Verdict(GateName.TARGETING, 0, "the devices are not placed yet"), left + again)]
+    found = []
+    for each in queue.held_back:  # counted before ``left`` was, and may be more
+        found.append(Waiting(each.verdict, min(left, each.devices)))
+        left -= found[-1].devices
+    for verdict in queue.limits[:-1]:
+        passed = left if verdict.room is None else min(left, verdict.room)
+        found.append(Waiting(verdict, left - passed))
+        left = passed
+    the_pace = queue.limits[-1]
+    now = again + (left if the_pace.room is None else min(left, the_pace.room))
+    detail = {**the_pace.detail, "may_go_now": now}
+    if now:
+        the_pace = replace(the_pace, text=f"{the_pace.text}; {now:,} may go now", detail=detail)
+    found.append(Waiting(the_pace, left + again))
+    return [each for each in found if each.devices]
 
 
 def _in_line(the_pace: Verdict, now: int, until: datetime) -> Verdict:

@@ -14,6 +14,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
 from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.rules import Wave
+from rollwave.domain.policy.waves import WaveState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,56 @@ class Remaining:
 
     waiting: bool
     unfinished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentGroup:
+    """The devices of segments that gates treat alike.
+
+    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in the
+    waves up to the present one; ``in_later_waves``: the same, in those after it.
+    """
+
+    time_zone: str | None
+    quarantined: bool
+    waiting: int
+    in_later_waves: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What the campaign's row says about its present step.
+
+    ``age``: seconds since the step began (None: nothing was claimed yet); ``used``: devices claimed in it;
+    ``carried``: the part of a device that was left over before it, from 0 to 1.
+    """
+
+    age: float | None
+    used: int = 0
+    carried: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """The facts about the queue of a campaign under a policy document.
+
+    ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
+    it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight. ``in_flight``:
+    the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the pace so far.
+    """
+
+    groups: tuple[SegmentGroup, ...]
+    wave: str
+    state: WaveState
+    number: int = 0
+    until: datetime | None = None
+    lacking: str = ""
+    wave_max_in_flight: int | None = None
+    wave_in_flight: int = 0
+    in_flight: int = 0
+    succeeded: int = 0
+    firmware_size: int | None = None
+    used: Used = Used(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +85,8 @@ class Facts:
     arrive. ``wave``: the present wave. ``sent``: number of devices sent to; ``in_flight``: number of those that are not
     terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
     it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
-    ``remaining`` is known only if a wave may have finished. ``brakes``: the tenant's halt, and its freezes that are not
-    over.
+    ``remaining`` is known only if a wave may have finished. ``queue``: under a policy document, if its devices are placed.
+    ``brakes``: the tenant's halt, and its freezes that are not over.
     """
 
     now: datetime
@@ -55,6 +106,7 @@ class Facts:
     steps: int = 1
     remaining: Remaining | None = None
     brakes: tuple[Brake, ...] = ()
+    queue: QueueFacts | None = None
 
     def after(self, seconds: float) -> datetime:
         """The time ``seconds`` from now, or the last one that a datetime can represent."""
@@ -65,6 +117,18 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentOfDevice:
+    """The segment of a device. ``later``: the device's wave is after the present one. ``room``: number of devices that
+    the next claim takes from the segment.
+    """
+
+    time_zone: str | None
+    quarantined: bool
+    later: bool
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceFacts:
     """The facts about one device of a campaign.
 
@@ -72,6 +136,7 @@ class DeviceFacts:
     ``addressable``: its id can be a level of a topic. ``out_of_time``: its device timeout is over. ``finished``: it has
     ended, and a host has overwritten its status. ``ahead``: number of devices that a claim takes before it;
     ``ahead_fresh``: how many of them were never sent to. ``ahead_counted`` False: there may be more of them.
+    ``segment``: under a policy document, if it is placed; ``ahead_fresh`` then counts devices of its segment.
     """
 
     status: ExecutionStatus
@@ -87,6 +152,7 @@ class DeviceFacts:
     ahead_fresh: int = 0
     ahead_counted: bool = True
     error: str | None = None
+    segment: SegmentOfDevice | None = None
 
     @property
     def fresh(self) -> bool:

@@ -1,7 +1,7 @@
-"""The policy of a campaign: guardrail, waves, rate, timeouts, retries. :func:`read_policy` is its only parser.
+"""The policy of a campaign: guardrail, waves, rate, timeouts, retries.
 
-The policy includes the guardrail, which decides when a campaign stops itself, and the waves, in which its devices are
-sent to. A value that cannot be read is an error here, and the engine pauses the campaign.
+:func:`read_policy` reads it from the flat columns of the campaign's row, :func:`policy_of` from a policy document. A
+value that cannot be read is an error here, and the engine pauses the campaign.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from enum import StrEnum
 
 from rollwave.domain.execution import LEEWAY
 from rollwave.domain.ids import ID_RULE, is_valid_id
-from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.retry import LONGEST_SECONDS, RetryPolicy
+from rollwave.domain.policy.document.model import MAX_COUNT, Deadlines, PaceRule, PolicyDocument, RetryRule
+from rollwave.domain.retry import LONGEST_SECONDS, SILENCE, RetryPolicy
 from rollwave.errors import UnreadableRow
+
+LONGEST_DELAY_SECONDS = 3600.0
+"""The longest delay between two attempts, where the policy does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +188,7 @@ def read_policy(
     Raises:
         UnreadableRow: a value is missing or out of range. The message names it.
     """
-    if not is_valid_id(tenant_id):
-        raise UnreadableRow(
-            "the tenant's id cannot be an MQTT topic level, so no device of it can be addressed: it has to be "
-            + ID_RULE
-        )
+    _require_addressable(tenant_id)
     if rate is None or rate < 1:
         raise UnreadableRow(f"rollout_rate {rate} is below 1", hint="Set it to devices per tick, then start again.")
     if max_in_flight is not None and max_in_flight < 1:
@@ -202,8 +201,8 @@ def read_policy(
     ):
         if not 0 < seconds <= LONGEST_SECONDS:
             raise UnreadableRow(f"{name} {seconds} is not over 0 seconds", hint="Set it to seconds, or to NULL.")
-    delay = progress_timeout / 30 if retry_delay is None else retry_delay
-    cap = 3600.0 if retry_delay_max is None else retry_delay_max
+    delay = _delay(progress_timeout) if retry_delay is None else retry_delay
+    cap = LONGEST_DELAY_SECONDS if retry_delay_max is None else retry_delay_max
     return Policy(
         Guardrail.read(threshold, min_completed),
         rate,
@@ -215,3 +214,73 @@ def read_policy(
         strategy,
         canary_percent,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTimes:
+    """What a policy document itself says about timeouts (seconds) and retries; None: the process's setting applies.
+
+    The engine stores these values beside the document, since SQL decides by them when it applies reports.
+    """
+
+    progress_timeout: float | None
+    answer_timeout: float | None
+    device_timeout: float | None
+    max_attempts: int | None
+    retry_on: tuple[str, ...] | None
+
+
+def own_times(document: PolicyDocument) -> OwnTimes:
+    """The timeouts and retries of a document. The start jitter is part of the answer timeout."""
+    deadlines, retry = document.deadlines or Deadlines(), document.retry or RetryRule()
+    jitter = (document.pace or PaceRule()).start_jitter or 0.0
+    answer = deadlines.progress if deadlines.answer is None else deadlines.answer
+    return OwnTimes(
+        deadlines.progress,
+        None if answer is None else answer + jitter,
+        deadlines.total,
+        retry.max_attempts,
+        None if retry.on is None else tuple(sorted(set(retry.on))),
+    )
+
+
+def policy_of(
+    document: PolicyDocument, *, tenant_id: str, progress_timeout: float, device_timeout: float, max_attempts: int
+) -> Policy:
+    """The rules of a campaign under a document. Timeouts (seconds) and attempts are the settings', used as defaults.
+
+    Raises:
+        UnreadableRow: no device of the tenant can be addressed.
+    """
+    _require_addressable(tenant_id)
+    own, retry, pace = own_times(document), document.retry or RetryRule(), document.pace or PaceRule()
+    progress = progress_timeout if own.progress_timeout is None else own.progress_timeout
+    answer = progress + (pace.start_jitter or 0.0) if own.answer_timeout is None else own.answer_timeout
+    return Policy(
+        Guardrail(1.0),
+        rate=MAX_COUNT,
+        max_in_flight=pace.max_in_flight,
+        progress_timeout=progress,
+        answer_timeout=answer,
+        device_timeout=device_timeout if own.device_timeout is None else own.device_timeout,
+        retry=RetryPolicy(
+            SILENCE if retry.on is None else frozenset(retry.on),
+            max_attempts if retry.max_attempts is None else retry.max_attempts,
+            _delay(progress) if retry.delay is None else retry.delay,
+            LONGEST_DELAY_SECONDS if retry.max_delay is None else retry.max_delay,
+        ),
+        document=document,
+    )
+
+
+def _require_addressable(tenant_id: str) -> None:
+    if not is_valid_id(tenant_id):
+        raise UnreadableRow(
+            "the tenant's id cannot be an MQTT topic level, so no device of it can be addressed: it has to be "
+            + ID_RULE
+        )
+
+
+def _delay(progress_timeout: float) -> float:
+    """Seconds before the second attempt, where the policy does not say."""
+    return progress_timeout / 30

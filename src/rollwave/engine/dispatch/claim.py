@@ -11,19 +11,21 @@ from typing import TypeAlias
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
-from rollwave.domain.policy.rules import Policy
 from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
-from rollwave.engine.locked_campaign import command_of, lock_campaign
+from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, lock_campaign
+from rollwave.engine.queue_facts import read_queue
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import counters, executions, listeners
+from rollwave.store import cells, counters, executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Claim, Times
+from rollwave.store.executions import Queue as ClaimQueue
 
 _log = get_logger("dispatcher")
 
@@ -64,7 +66,7 @@ class Claims:
             facts = locked.facts(self._settings, heard=False, steps=self._steps)
             facts = replace(facts, unreadable=command.unreadable)
             if gates.status(facts).open and gates.targeting(facts).open:
-                facts = await self._ask(connection, locked.policy, campaign, facts)
+                facts = await self._ask(connection, locked, facts)
             admission = admit(locked.policy, facts)
             if command.unreadable is not None and facts.in_own_database and facts.targeted is None:
                 counters = stop.counters_of(campaign)
@@ -85,9 +87,12 @@ class Claims:
             await reach(Failpoint.CLAIMED)
         return batch
 
-    async def _ask(self, connection: Connection, policy: Policy, campaign: Campaign, facts: Facts) -> Facts:
-        """Read whether listeners are subscribed and how many devices are in flight, if the row allows sending."""
+    async def _ask(self, connection: Connection, locked: CampaignUnderPolicy, facts: Facts) -> Facts:
+        """Read whether listeners are subscribed, and the queue, if the row allows sending."""
+        policy, campaign = locked.policy, locked.row
         heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
+        if heard and policy.document is not None and facts.unreadable is None:
+            return replace(facts, heard=True, queue=await read_queue(connection, locked, policy.document))
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)
         in_flight = await counters.in_flight(connection, campaign, up_to=policy.max_in_flight)
@@ -113,23 +118,43 @@ class Claims:
         due_in = await counters.next_due(connection, campaign)
         if admission.look_again_in is None or (due_in is not None and due_in <= 0):
             return SOON_SECONDS  # a place in flight, a gate or an overdue device may come first
-        return inf if due_in is None else due_in
+        of_queue = inf if admission.queue is None else admission.look_again_in
+        return of_queue if due_in is None else min(of_queue, due_in)
 
     async def _take(
         self, connection: Connection, campaign: Campaign, admission: Admission, body: str, device_timeout: float
     ) -> Claim:
         if not admission.tokens:
             return Claim((), 0)
+        fresh = min(admission.fresh, self._settings.claim_batch)
         return await executions.claim(
             connection,
             campaign,
             tokens=min(admission.tokens, self._settings.claim_batch),
-            fresh=min(admission.fresh, self._settings.claim_batch),
+            fresh=fresh,
+            queue=await self._queue(connection, campaign, admission, fresh),
             lease=self._settings.lease,
             device_timeout=device_timeout,
             opens_interval=admission.opens_interval,
             command=body,
         )
+
+    async def _queue(
+        self, connection: Connection, campaign: Campaign, admission: Admission, fresh: int
+    ) -> ClaimQueue | None:
+        """The segments to take ``fresh`` devices from, under a policy document."""
+        queue = admission.queue
+        if queue is None:
+            return None if campaign.policy_revision is None else ClaimQueue({}, -1)
+        rooms: dict[int, int] = {}
+        if fresh:
+            rooms = await cells.next_rooms(
+                connection, campaign, up_to_wave=campaign.wave, zones=queue.open_zones, devices=fresh
+            )
+        step = queue.step
+        if step is None:
+            return ClaimQueue(rooms, campaign.wave)
+        return ClaimQueue(rooms, campaign.wave, step.advance, step.age, step.carried)
 
 
 def _times(policy: Policy, campaign: Campaign) -> Times:

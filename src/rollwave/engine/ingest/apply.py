@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
@@ -22,8 +22,9 @@ from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, events, executions, overdue, quarantine
+from rollwave.store import campaigns, cells, counters, events, executions, overdue, quarantine
 from rollwave.store.campaigns import CampaignCounters
+from rollwave.store.cells import Ended
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.overdue import Postponed
@@ -47,10 +48,11 @@ class TenantWritten:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """The changes of state, and the attempts that failed."""
+    """The changes of state, the attempts that failed, and the devices that ended under a policy document."""
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
+    ended: list[Ended]
 
 
 class OneTenant:
@@ -72,6 +74,7 @@ class OneTenant:
         stopped: list[Stopped] = []
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
+        placed: list[Ended] = []
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
@@ -81,11 +84,13 @@ class OneTenant:
                 applied = await self._apply(connection, tenant_id, reports, outcomes)
                 moves.update(applied.moves)
                 failures += applied.failures
+                placed += applied.ended
             await reach(Failpoint.REPORTS_APPLIED)
             over = ended_in(moves)
             counted = await counters.count(
                 connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
+            await cells.end(connection, tenant_id, placed)
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:
@@ -131,7 +136,7 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return _Applied(moved, failures)
+        return _Applied(moved, failures, _ended(reports, effects))
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -148,6 +153,14 @@ class OneTenant:
                     delay = policy.retry.delay_of(each.event.attempt, luck=luck)
                     delays.append(Postponed(DeviceId(each.event.device_id), each.event.cause, delay))
             await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
+
+
+def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[Ended]:
+    return [
+        Ended(said.campaign_id, effect.place, effect.became)
+        for (_, said), effect in zip(reports, effects, strict=True)
+        if effect.place is not None and effect.became in TERMINAL
+    ]
 
 
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:

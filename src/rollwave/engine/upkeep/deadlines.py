@@ -22,8 +22,9 @@ from rollwave.engine import stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, events, listeners, overdue
+from rollwave.store import campaigns, cells, counters, events, listeners, overdue
 from rollwave.store.campaigns import Campaign
+from rollwave.store.cells import Ended
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
 from rollwave.store.overdue import Failed, Overdue, Postponed
@@ -139,6 +140,12 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
     for each in failed:
         tally.update({(campaign.id, each.device.status): -1, (campaign.id, ExecutionStatus.FAILED): 1})
     [moved] = await counters.count(connection, campaign.tenant_id, tally)
+    placed = [
+        Ended(campaign.id, each.device.place, ExecutionStatus.FAILED)
+        for each in failed
+        if each.device.place is not None
+    ]
+    await cells.end(connection, campaign.tenant_id, placed)
     return await stop.judge(connection, campaign.tenant_id, moved)
 
 

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
 from rollwave.domain.policy.admission import admit
-from rollwave.domain.policy.rules import Policy
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
+from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep import deadlines
+from rollwave.engine.upkeep import deadlines, waves
 from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
 from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, events
+from rollwave.store import campaigns, counters, events, placing
 from rollwave.store.campaigns import Campaign
 from rollwave.store.counters import Outlook
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -124,6 +125,9 @@ class Upkeep:
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
+        if policy.document is not None and await placing.any_unplaced(connection, campaign):
+            await placing.begin(connection, campaign)
+            return Look(being_targeted=True)
         if deadlines_run:
             swept = await deadlines.sweep(connection, campaign, policy, sends_on=True)
             if swept.stopped or swept.any_failed or swept.more:
@@ -151,8 +155,10 @@ class Upkeep:
         return None
 
     async def _pass_gate(self, connection: Connection, locked: CampaignUnderPolicy, verified: Outlook | None) -> Look:
-        campaign, wave = locked.row, locked.wave
+        campaign, wave, document = locked.row, locked.wave, locked.policy.document
         outlook = await counters.outlook(connection, campaign)
+        if document is not None and not outlook.finished:
+            return await self._judge_wave(connection, locked, document, outlook, verified)
         left = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
         finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=left)).wave_finished
         last = wave.number == locked.waves[-1].number
@@ -160,16 +166,34 @@ class Upkeep:
             return Look(idle_seconds=0.0 if outlook.waiting else max(0.0, outlook.due_in or 0.0))
         if outlook != verified:
             return Look(to_verify=outlook)
-        return await self._conclude(connection, campaign, outlook, wave.number)
+        return await self._conclude(connection, locked, outlook, wave.number)
 
-    async def _conclude(self, connection: Connection, campaign: Campaign, outlook: Outlook, wave: int) -> Look:
+    async def _judge_wave(
+        self,
+        connection: Connection,
+        locked: CampaignUnderPolicy,
+        document: PolicyDocument,
+        outlook: Outlook,
+        verified: Outlook | None,
+    ) -> Look:
+        judged = await waves.judge(connection, locked, document, verified=outlook == verified)
+        if judged.to_verify:
+            return Look(to_verify=outlook)
+        if judged.stopped or judged.moved:
+            return Look(judged.stopped)
+        return Look(idle_seconds=0.0 if outlook.waiting else max(0.0, outlook.due_in or 0.0))
+
+    async def _conclude(self, connection: Connection, locked: CampaignUnderPolicy, outlook: Outlook, wave: int) -> Look:
         """Stop or complete the campaign, or open its next wave. Its wave has ended, and its counters are verified."""
+        campaign = locked.row
         stopped = await stop.judge(
             connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=not outlook.finished
         )
         if stopped:
             return Look(stopped)
         if outlook.finished:
+            if locked.policy.document is not None:
+                await waves.judge(connection, locked, locked.policy.document, verified=True)
             await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):

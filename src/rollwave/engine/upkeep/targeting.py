@@ -6,22 +6,42 @@ under the campaign's lock. Until the last batch the campaign is *being targeted*
 
 Devices that are in the group throughout targeting are included exactly once. Devices that join or leave meanwhile may
 or may not be. An abort ends targeting.
+
+Under a policy document, each device also gets its wave, segment and position (:mod:`rollwave.engine.placing`). After an
+edit that changes these, the devices never sent to are placed anew, in batches too.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import ENGINE, CampaignTargeted
+from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
+from rollwave.engine import placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
+from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.log import get_logger
-from rollwave.store import events, targets
-from rollwave.store.database import Pool
-from rollwave.store.targets import MAX_DEVICES_PER_BATCH
+from rollwave.store import campaigns, events, targets
+from rollwave.store import placing as places
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.targets import MAX_DEVICES_PER_BATCH, Targeted
+from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _log = get_logger("targeting")
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: the next batch may follow."""
+
+    wait: float | None = None
+    targeted: Targeted | None = None
+    stopped: Stopped | None = None
 
 
 class Targeter:
@@ -52,29 +72,81 @@ class Targeter:
             campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
             if campaign is None:
                 return SOON_SECONDS  # another worker is targeting it
-            if not campaign.being_targeted:
-                return 0.0
-            batch = await targets.insert(
-                connection,
-                campaign.tenant_id,
-                campaign.id,
-                campaign.target_group_id or "",
-                campaign.firmware_device_type,
-                after=campaign.targeted_up_to or "",
-                limit=self._batch,
-            )
-            last = batch.devices < self._batch
-            total, seconds = await targets.advance(connection, campaign, batch, last=last)
-            if last:
-                targeted = CampaignTargeted(total, round(seconds, 1))
-                await events.append(connection, campaign.tenant_id, campaign.id, targeted, actor=ENGINE)
+            step = await self._step(connection, campaign)
             await reach(Failpoint.CAMPAIGN_WRITTEN)
-        if last:
+        if step is None:
+            await self._survey(ref)
+            return None
+        if step.stopped:
+            step.stopped.announce()
+        if step.targeted:
             _log.info(
                 "ota_campaign_targeted",
                 campaign_id=campaign.id,
                 tenant_id=campaign.tenant_id,
-                devices=total,
-                seconds=seconds,
+                devices=step.targeted.devices,
+                seconds=step.targeted.seconds,
             )
-        return 0.0 if last else None
+        return step.wait
+
+    async def _step(self, connection: Connection, campaign: Campaign) -> _Step | None:
+        """One batch of a locked campaign. None: its devices must be counted first."""
+        if not campaign.being_targeted:
+            return _Step(wait=0.0)
+        if campaign.policy_revision is None:
+            return await self._insert(connection, campaign)
+        if campaign.document is None:
+            reason = campaign.document_fault or "its policy cannot be read"
+            stopped = await stop.pause(connection, campaign, reason)
+            return _Step(SOON_SECONDS, stopped=stopped)
+        if campaign.survey is None:
+            return None
+        return await self._place(connection, campaign, campaign.document)
+
+    async def _insert(self, connection: Connection, campaign: Campaign) -> _Step:
+        batch = await targets.insert(
+            connection,
+            campaign.tenant_id,
+            campaign.id,
+            campaign.target_group_id or "",
+            campaign.firmware_device_type,
+            after=campaign.targeted_up_to or "",
+            limit=self._batch,
+        )
+        return await self._advance(connection, campaign, batch, last=batch.devices < self._batch)
+
+    async def _advance(self, connection: Connection, campaign: Campaign, batch: targets.Batch, *, last: bool) -> _Step:
+        targeted = await targets.advance(connection, campaign, batch, last=last)
+        if not last:
+            return _Step()
+        event = CampaignTargeted(targeted.devices, round(targeted.seconds, 1))
+        await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
+        return _Step(0.0, targeted)
+
+    async def _place(self, connection: Connection, campaign: Campaign, document: PolicyDocument) -> _Step:
+        """Place a batch by the campaign's document, after its devices were counted."""
+        found, of = campaign.survey, placing_of(document)
+        assert found is not None  # the caller checks this
+        batch = await placing.place_next(connection, campaign, document, found, limit=self._batch)
+        last = batch.devices < self._batch
+        if batch.segments > MAX_SEGMENTS:
+            stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
+            return _Step(SOON_SECONDS, stopped=stopped)
+        if last:
+            await placing.finish(connection, campaign.tenant_id, campaign.id, of, found)
+        if not placing.moves(campaign):
+            targeted = targets.Batch(batch.devices, batch.up_to, batch.pending, batch.skipped)
+            return await self._advance(connection, campaign, targeted, last=last)
+        await places.advance(connection, campaign, batch, last=last)
+        if last:
+            await placing.record_placed(connection, campaign, actor=ENGINE)
+        return _Step(0.0 if last else None)
+
+    async def _survey(self, ref: CampaignRef) -> None:
+        """Count the devices that an edit places anew. Their rows are read without the campaign's lock."""
+        async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+            campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+            if campaign.document is None or campaign.survey is not None:
+                return
+            found = await placing.survey_unsent(connection, campaign, campaign.document)
+            await places.store_survey(connection, campaign, found)

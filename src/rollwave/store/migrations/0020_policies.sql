@@ -3,7 +3,7 @@
 -- A campaign without a revision follows the flat columns of its row.
 ALTER TABLE ota_campaigns
     ADD COLUMN IF NOT EXISTS policy_revision integer,          -- the document in force; NULL: the flat columns
-    ADD COLUMN IF NOT EXISTS placed_for integer,               -- the revision by which its devices are placed; NULL: none yet
+    ADD COLUMN IF NOT EXISTS placement jsonb,                  -- how far its devices are placed by the document; NULL: all are
     ADD COLUMN IF NOT EXISTS segment_turn integer NOT NULL DEFAULT 0,         -- the last segment that a claim took from
     ADD COLUMN IF NOT EXISTS pace_carried double precision NOT NULL DEFAULT 0; -- devices that the pace allowed before and nobody took
 
@@ -75,10 +75,20 @@ CREATE TABLE ota_campaign_cells (
     PRIMARY KEY (tenant_id, campaign_id, wave, segment)
 ) WITH (fillfactor = 50);
 
+-- The order of the values of the label that orders a queue, while devices are placed.
+CREATE TABLE ota_campaign_ranks (
+    tenant_id text NOT NULL,
+    campaign_id bigint NOT NULL,
+    value text NOT NULL,
+    rank bigint NOT NULL,
+    PRIMARY KEY (tenant_id, campaign_id, value)
+);
+
 -- What a wave of a document is about. Waves of flat columns have up_to instead.
 ALTER TABLE ota_campaign_waves
     ADD COLUMN name text,
-    ADD COLUMN size integer,                     -- devices placed in it; NULL: none placed yet
+    ADD COLUMN size integer,                     -- devices placed in it; NULL: not placed yet
+    ADD COLUMN matched integer,                  -- devices that its selector fits; NULL: it has none
     ADD COLUMN state text,                       -- waiting, open, soaking, awaiting_approval, passed, failed
     ADD COLUMN since timestamptz,                -- of that state
     ADD COLUMN soak_from timestamptz,            -- when the soak began; NULL: its conditions do not hold
@@ -90,7 +100,8 @@ DO $$
 DECLARE
     of_table text;
 BEGIN
-    FOREACH of_table IN ARRAY ARRAY['ota_campaign_policies', 'rollwave_policies', 'ota_campaign_segments', 'ota_campaign_cells'] LOOP
+    FOREACH of_table IN ARRAY ARRAY['ota_campaign_policies', 'rollwave_policies', 'ota_campaign_segments', 'ota_campaign_cells',
+                                   'ota_campaign_ranks'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', of_table);
         -- They go with their campaign or tenant by a foreign key, or where a host made the table by the triggers below.
         IF of_table LIKE 'ota\_campaign\_%'
@@ -223,3 +234,94 @@ BEGIN
 END $$;
     $create$, current_schema());
 END $do$;
+
+-- As in 0015, but reports of campaigns under a document are answered as if there were no such execution: a transaction of their
+-- tenant's own applies them.
+CREATE OR REPLACE FUNCTION rollwave_apply_reports(
+    tenants text[], campaigns bigint[], devices text[], statuses text[], progresses integer[], errors text[],
+    attempts integer[], default_patience float8, default_in_all float8
+)
+RETURNS TABLE (number integer, was text, became text, attempt integer, patience float8)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    r record;
+    held record;
+    named text := '';
+    moment timestamptz := statement_timestamp();
+BEGIN
+    FOR r IN
+        SELECT u.*, ota_status_rank(u.status) AS rank
+        FROM unnest(tenants, campaigns, devices, statuses, progresses, errors, attempts)
+            WITH ORDINALITY AS u (tenant, campaign, device, status, progress, error, attempt, number)
+        ORDER BY u.tenant, u.campaign, u.device COLLATE "C"
+    LOOP
+        IF r.tenant <> named THEN
+            PERFORM set_config('app.tenant_id', r.tenant, true);
+            named := r.tenant;
+        END IF;
+        SELECT d.status, d.progress_pct, d.error_message, d.attempt, d.failed_attempt, d.failed_reason, d.started_at,
+               d.due_at, ota_status_rank(d.status) AS rank,
+               make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
+                                          THEN c.progress_timeout ELSE default_patience END) AS patience,
+               COALESCE(d.started_at, moment)
+                   + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
+                                                THEN c.device_timeout ELSE default_in_all END
+                                           + CASE WHEN d.started_at IS NULL THEN 0
+                                                  ELSE c.suspended_for - t.suspended_before END) AS last_moment,
+               t.suspended_before, d.completed_at
+        INTO held
+        FROM ota_device_status d
+        JOIN ota_campaigns c ON c.tenant_id = r.tenant AND c.id = r.campaign AND c.policy_revision IS NULL
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING')
+                        THEN c.suspended_for
+                             + CASE WHEN c.active_since IS NULL AND c.active_at IS NOT NULL
+                                    THEN GREATEST(0, EXTRACT(epoch FROM moment - c.active_at))::float8 ELSE 0 END
+                             - CASE WHEN isfinite(d.started_at)
+                                    THEN EXTRACT(epoch FROM moment - d.started_at)::float8 ELSE 0 END
+                        WHEN d.started_at IS NULL THEN c.suspended_for
+                        ELSE d.suspended_before END AS suspended_before
+        ) AS t
+        WHERE d.tenant_id = r.tenant AND d.campaign_id = r.campaign AND d.device_id = r.device
+        FOR UPDATE OF d;
+
+        number := r.number;
+        was := held.status;
+        attempt := held.attempt;
+        patience := EXTRACT(epoch FROM held.patience);
+        became := CASE
+            WHEN r.rank > 0 AND r.status <> 'FAILED'
+                AND (held.attempt > 0 OR held.status <> 'PENDING')
+                AND (held.completed_at IS NULL OR held.status = 'PENDING')
+                AND (r.attempt IS NULL OR r.attempt = held.attempt)
+                AND NOT (held.failed_attempt = held.attempt
+                         AND COALESCE(held.failed_reason, '') IN ('reported', 'rejected'))
+                AND (held.rank < r.rank
+                     OR held.status = r.status AND held.rank < 3
+                        AND (r.progress > held.progress_pct
+                             OR held.failed_attempt = held.attempt
+                             OR held.due_at < LEAST(moment + held.patience, held.last_moment)))
+            THEN r.status END;
+        IF became IS NOT NULL THEN
+            UPDATE ota_device_status d
+            SET status = became,
+                progress_pct = CASE WHEN was = became THEN GREATEST(r.progress, held.progress_pct)
+                                    ELSE COALESCE(r.progress, held.progress_pct) END,
+                error_message = CASE WHEN became = 'SUCCESS' THEN NULL
+                                     ELSE COALESCE(r.error, held.error_message) END,
+                attempt = GREATEST(held.attempt, 1),
+                sent_attempt = GREATEST(held.attempt, 1),
+                heard_attempt = GREATEST(held.attempt, 1),
+                failed_attempt = 0,
+                failed_reason = NULL,
+                started_at = COALESCE(held.started_at, moment),
+                suspended_before = held.suspended_before,
+                completed_at = CASE WHEN r.rank = 3 THEN moment END,
+                due_at = CASE WHEN r.rank < 3 THEN LEAST(moment + held.patience * 1.1, held.last_moment) END
+            WHERE d.tenant_id = r.tenant AND d.campaign_id = r.campaign AND d.device_id = r.device;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    PERFORM set_config('app.tenant_id', '', true);
+END $$;

@@ -9,11 +9,12 @@ SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigint FOR NO KEY UP
 
 -- name: get
 -- One campaign with its firmware and its waves, which are numbered from 0 without a gap. If in_own_database is false, the
--- installation belongs to another database, and nothing may be sent.
+-- installation belongs to another database, and nothing may be sent. row_version changes whenever the row of the policy's
+-- revision is written, and tells rows of different databases apart; NULL: there is no such row.
 SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        c.abort_threshold::text::float8 AS abort_threshold, c.abort_min_completed,
        c.canary_percent::float8 AS canary_percent, c.max_in_flight, c.progress_timeout, c.answer_timeout, c.device_timeout, c.max_attempts,
-       c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used,
+       c.retry_on, c.retry_delay, c.retry_delay_max, c.command, c.wave, c.sent, c.succeeded, c.failed, c.pace_used, c.pace_carried,
        c.target_group_id, c.targeted_devices, c.targeted_up_to, c.suspended_for, c.suspended_lately,
        EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
@@ -23,6 +24,9 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
                                            b.created_by, b.reason) ORDER BY b.kind DESC, b.starts_at, b.name)
         FROM rollwave_brakes b
         WHERE b.tenant_id = $1 AND (b.ends_at IS NULL OR b.ends_at > statement_timestamp()))::text AS brakes,
+       c.segment_turn, c.placement::text AS placement, c.policy_revision, p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
+       p.progress_timeout AS own_progress_timeout, p.answer_timeout AS own_answer_timeout,
+       p.device_timeout AS own_device_timeout, p.max_attempts AS own_max_attempts, p.retry_on AS own_retry_on,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
@@ -34,6 +38,7 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
                    WHERE i.bound_to IS NOT NULL AND i.bound_to IS DISTINCT FROM rollwave_here()) AS in_own_database
 FROM ota_campaigns c
 LEFT JOIN firmware_versions f ON f.tenant_id = c.tenant_id AND f.id = c.firmware_version_id
+LEFT JOIN ota_campaign_policies p ON p.tenant_id = c.tenant_id AND p.campaign_id = c.id AND p.revision = c.policy_revision
 WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: move

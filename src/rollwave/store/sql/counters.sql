@@ -104,7 +104,7 @@ FROM (SELECT *, ended AND NOT skipped AS finished, ended AND skipped AS sent_sin
 WHERE d.tenant_id = $1 AND d.ctid = locked.place
   AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
 RETURNING d.device_id, CASE WHEN locked.sent_since THEN 'SKIPPED' ELSE locked.status END AS was, d.status AS became, d.attempt,
-          d.error_message, locked.failed_before;
+          d.error_message, locked.failed_before, d.segment, d.position, d.dispatch_number;
 
 -- name: any_left_behind
 SELECT true FROM ota_device_status
@@ -121,7 +121,7 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint]) AND device_id = A
 -- What the campaign has left to do. Each subquery reads the head of one index; with EXISTS, PostgreSQL would drop its ORDER BY.
 SELECT (SELECT true FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-        ORDER BY id LIMIT 1) IS NOT NULL AS waiting,
+        ORDER BY segment, position, id LIMIT 1) IS NOT NULL AS waiting,
        (SELECT COALESCE(EXTRACT(epoch FROM due_at - statement_timestamp()), 0)::float8 FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2
           AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
@@ -163,6 +163,6 @@ SELECT CASE WHEN c.pending + c.downloading + c.installing + c.succeeded + c.fail
     SELECT count(*)::int FROM (
         SELECT FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-        ORDER BY id LIMIT 10000) AS waiting) END
+        ORDER BY segment, position, id LIMIT 10000) AS waiting) END
 FROM ota_campaigns c
 WHERE c.tenant_id = $1 AND c.id = $2;

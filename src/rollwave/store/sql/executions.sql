@@ -10,9 +10,11 @@
 -- First, devices that are due again: with the same attempt if the broker never acknowledged it; with the next attempt if the
 -- last one failed and the device timeout has not passed ($8 seconds plus all suspensions: retry.DeviceTime), or if the row was
 -- set back to PENDING by hand (its device timeout starts again). A device that had finished (counters.adopt) is not claimed.
--- Then, at most $4 devices that were never sent to, lowest id first. A device whose id cannot be addressed ($6) becomes SKIPPED.
--- Claimed devices count in the pace's interval; $9 begins a new interval. The first claim also stores the command ($10) and
--- sets started_at.
+-- Then, at most $4 devices that were never sent to: of each segment of $11 in turn as many as $12 says, in the order of their
+-- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
+-- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
+-- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
+-- started_at. $14: number the first commands, and change the cells.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -48,23 +50,36 @@ WITH again AS (
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
     RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
-), fresh AS (
-    SELECT ctid AS place, campaign_id, device_id, device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
-    FROM ota_device_status
-    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-    ORDER BY id
+), fresh AS MATERIALIZED (
+    SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
+    FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, campaign_id, device_id,
+               device_id COLLATE "C" !~ $6 AND length(device_id) <= 128 AS addressable
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
+          AND segment = open.segment AND position < $13::bigint
+        ORDER BY segment, position, id
+        LIMIT open.room
+        FOR UPDATE SKIP LOCKED
+    ) AS e
     LIMIT LEAST($4, $3 - (SELECT count(*) FROM again) - (SELECT count(*) FROM set_back))
-    FOR UPDATE SKIP LOCKED
+), numbered AS (
+    SELECT *, CASE WHEN $14 AND addressable
+                   THEN (SELECT sent FROM ota_campaigns WHERE tenant_id = $1 AND id = $2)
+                        + count(*) FILTER (WHERE addressable) OVER (ROWS UNBOUNDED PRECEDING) END AS dispatch_number
+    FROM fresh
 ), fresh_claimed AS (
     UPDATE ota_device_status d
     -- A host that set the device back may have left values in the columns after due_at.
     SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5),
-        progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL
-    FROM fresh AS locked
+        progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL,
+        dispatch_number = locked.dispatch_number
+    FROM numbered AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
       AND locked.addressable
-    RETURNING d.device_id, d.attempt
+    RETURNING d.device_id, d.attempt, d.segment, d.position, d.dispatch_number
 ), skipped AS (
     UPDATE ota_device_status d
     SET status = 'SKIPPED', error_message = ota_fitting($7), completed_at = statement_timestamp()
@@ -72,30 +87,47 @@ WITH again AS (
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
       AND NOT locked.addressable
-    RETURNING d.device_id, d.attempt
+    RETURNING d.device_id, d.attempt, d.segment, d.position
 ), counted AS (
     UPDATE ota_campaigns c
     SET pending = c.pending - moved.skipped, skipped = c.skipped + moved.skipped,
         downloading = c.downloading + moved.rewound, installing = c.installing - moved.rewound,
         sent = c.sent + moved.fresh,
-        pace_opened_at = CASE WHEN moved.any AND $9 THEN statement_timestamp() ELSE c.pace_opened_at END,
-        pace_used = CASE WHEN moved.any AND $9 THEN 0 ELSE c.pace_used END + moved.again + moved.fresh,
+        pace_opened_at = CASE WHEN moved.in_pace > 0 AND $9
+                              THEN COALESCE(c.pace_opened_at + make_interval(secs => $15::float8),
+                                            statement_timestamp() - make_interval(secs => $16::float8))
+                              ELSE c.pace_opened_at END,
+        pace_used = CASE WHEN moved.in_pace > 0 AND $9 THEN 0 ELSE c.pace_used END + moved.in_pace,
+        pace_carried = CASE WHEN moved.in_pace > 0 AND $9 THEN $17 ELSE c.pace_carried END,
+        segment_turn = CASE WHEN $14 THEN COALESCE((SELECT segment FROM fresh ORDER BY turn DESC LIMIT 1), c.segment_turn)
+                            ELSE c.segment_turn END,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
         started_at = CASE WHEN moved.any THEN COALESCE(c.started_at, statement_timestamp()) ELSE c.started_at END,
         -- A command is sent, so the campaign is active, even if no look has recorded that yet.
         active_at = CASE WHEN moved.any THEN COALESCE(c.active_at, statement_timestamp()) ELSE c.active_at END
-    FROM (SELECT *, again + fresh > 0 AS any
+    FROM (SELECT *, again + fresh > 0 AS any, CASE WHEN $14 THEN fresh ELSE again + fresh END AS in_pace
           FROM (SELECT (SELECT count(*) FROM skipped)::int AS skipped,
                        (SELECT count(*) FROM again_claimed WHERE was = 'INSTALLING')::int AS rewound,
                        (SELECT count(*) FROM again_claimed)::int AS again,
                        (SELECT count(*) FROM fresh_claimed)::int AS fresh) AS numbers) AS moved
     WHERE c.tenant_id = $1 AND c.id = $2 AND (moved.any OR moved.skipped > 0)
+), cells AS (
+    UPDATE ota_campaign_cells l
+    SET waiting = l.waiting - moved.sent - moved.skipped, in_flight = l.in_flight + moved.sent,
+        skipped = l.skipped + moved.skipped
+    FROM (SELECT segment, (position >> 44)::int - 1 AS wave, (sum(sent))::int AS sent, (sum(1 - sent))::int AS skipped
+          FROM (SELECT segment, position, 1 AS sent FROM fresh_claimed
+                UNION ALL SELECT segment, position, 0 FROM skipped) AS each
+          WHERE $14
+          GROUP BY 1, 2) AS moved
+    WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
 )
-SELECT device_id, attempt, suspect FROM again_claimed
+SELECT device_id, attempt, suspect, NULL::int AS segment, NULL::bigint AS position, NULL::int AS dispatch_number
+FROM again_claimed
 UNION ALL
-SELECT device_id, attempt, false FROM fresh_claimed
+SELECT device_id, attempt, false, segment, position, dispatch_number FROM fresh_claimed
 UNION ALL
-SELECT device_id, attempt, false FROM skipped;
+SELECT device_id, attempt, false, NULL, NULL, NULL FROM skipped;
 
 -- name: mark_sent
 -- Record that the broker acknowledged these commands. The device has $5 seconds for its first report, and $6 seconds in all,
@@ -172,32 +204,43 @@ WITH report AS MATERIALIZED (
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
+           d.segment, d.position, d.dispatch_number,
            -- Left by a host's earlier worker and not adopted yet (counters.adopt).
            d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
-        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before, due_at
+        SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before, due_at, segment,
+               position, dispatch_number
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
     ) AS d
 ), locked AS MATERIALIZED (
     SELECT d.number, d.reported, d.progress, d.error, d.reported_attempt, d.campaign_id, d.device_id, d.was, d.attempt,
+           d.segment, d.position, d.dispatch_number,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
-           make_interval(secs => CASE WHEN c.progress_timeout > 0 AND c.progress_timeout < 1e9
-                                      THEN c.progress_timeout ELSE $8 END) AS progress_timeout,
+           make_interval(secs => CASE WHEN own.progress_timeout > 0 AND own.progress_timeout < 1e9
+                                      THEN own.progress_timeout ELSE $8 END) AS progress_timeout,
            COALESCE(d.started_at, statement_timestamp())
-               + make_interval(secs => CASE WHEN c.device_timeout > 0 AND c.device_timeout < 1e9
-                                            THEN c.device_timeout ELSE $9 END
+               + make_interval(secs => CASE WHEN own.device_timeout > 0 AND own.device_timeout < 1e9
+                                            THEN own.device_timeout ELSE $9 END
                                        + CASE WHEN d.started_at IS NULL THEN 0
                                               ELSE c.suspended_for - t.suspended_before END) AS last_moment,
            t.suspended_before,
            COALESCE(d.reported = 'FAILED'
-               AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (c.retry_on)
-               AND GREATEST(d.attempt, 1) < COALESCE(c.max_attempts, $10)
+               AND CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END = ANY (own.retry_on)
+               AND GREATEST(d.attempt, 1) < COALESCE(own.max_attempts, $10)
                AND c.status IN ('RUNNING', 'PAUSED'), false) AS retried
     FROM found d
     JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = d.campaign_id
+    -- With a policy document, its revision has these values, and the campaign's own columns mean nothing.
+    LEFT JOIN ota_campaign_policies p ON p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN c.policy_revision IS NULL THEN c.progress_timeout ELSE p.progress_timeout END AS progress_timeout,
+               CASE WHEN c.policy_revision IS NULL THEN c.device_timeout ELSE p.device_timeout END AS device_timeout,
+               CASE WHEN c.policy_revision IS NULL THEN c.max_attempts ELSE p.max_attempts END AS max_attempts,
+               CASE WHEN c.policy_revision IS NULL THEN c.retry_on ELSE p.retry_on END AS retry_on
+    ) AS own
     CROSS JOIN LATERAL (
         SELECT CASE WHEN d.left_behind
                     THEN c.suspended_for
@@ -244,7 +287,8 @@ WITH report AS MATERIALIZED (
     RETURNING h.number, d.status AS became
 )
 SELECT h.was, m.became, h.attempt, h.reason,
-       m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout
+       m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout,
+       h.segment, h.position, h.dispatch_number
 FROM report r
 LEFT JOIN locked h USING (number)
 LEFT JOIN moved m USING (number)
@@ -254,16 +298,16 @@ ORDER BY r.number;
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
 -- since. A device that a worker is sending to now keeps its lease.
 WITH waiting AS (
-    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
-    ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+    ORDER BY segment, position, id LIMIT $3 FOR UPDATE SKIP LOCKED
 ), lapsed AS (
-    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
       AND due_at <= statement_timestamp()
     ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
 ), set_back AS (
-    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status
+    SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
     ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
 ), skipped AS (
@@ -272,12 +316,21 @@ WITH waiting AS (
     FROM (SELECT * FROM waiting UNION ALL SELECT * FROM lapsed UNION ALL SELECT * FROM set_back) AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
-    RETURNING d.device_id
+    RETURNING d.segment, d.position, locked.never_sent
 ), counted AS (
     UPDATE ota_campaigns c
     SET pending = c.pending - moved.devices, skipped = c.skipped + moved.devices
     FROM (SELECT count(*)::int AS devices FROM skipped) AS moved
     WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0
+    RETURNING c.id -- cells are changed after the campaign is locked
+), cells AS (
+    UPDATE ota_campaign_cells l
+    SET waiting = l.waiting - moved.waiting, in_flight = l.in_flight - moved.in_flight,
+        skipped = l.skipped + moved.waiting + moved.in_flight
+    FROM counted, (SELECT segment, (position >> 44)::int - 1 AS wave, (count(*) FILTER (WHERE never_sent))::int AS waiting,
+                          (count(*) FILTER (WHERE NOT never_sent))::int AS in_flight
+                   FROM skipped WHERE segment > 0 GROUP BY 1, 2) AS moved
+    WHERE l.tenant_id = $1 AND l.campaign_id = counted.id AND l.wave = moved.wave AND l.segment = moved.segment
 )
 SELECT count(*) FROM skipped;
 

@@ -91,7 +91,7 @@ WITH unfinished AS MATERIALIZED (
     (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
      FROM ota_device_status
      WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
-     ORDER BY id)
+     ORDER BY segment, position, id)
     UNION ALL
     (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
      FROM ota_device_status
@@ -160,8 +160,9 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
        (SELECT count(*)::int FROM (
             SELECT FROM ota_device_status
             WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
-              AND id < d.id AND d.status = 'PENDING' AND d.attempt = 0
-            ORDER BY id LIMIT $6) AS fresh) AS ahead_fresh,
+              AND segment = d.segment AND (segment, position, id) < (d.segment, d.position, d.id)
+              AND d.status = 'PENDING' AND d.attempt = 0
+            ORDER BY segment, position, id LIMIT $6) AS fresh) AS ahead_fresh, d.segment, d.position,
        (SELECT count(*)::int FROM (
             SELECT FROM ota_device_status o
             WHERE tenant_id = $1 AND campaign_id = $2::bigint

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from rollwave.domain.policy.document import checks
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.document.text import Format, Located, Path, Plain, Position, Unreadable, read
+from rollwave.domain.policy.document.text import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    TOO_DEEP,
+    Format,
+    Located,
+    Path,
+    Plain,
+    Position,
+    Unreadable,
+    read,
+)
 from rollwave.errors import InvalidInput
 
 MAX_PROBLEMS = 20
@@ -31,18 +45,23 @@ class Problem:
         text = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in self.path)
         return text.removeprefix(".")
 
+    @property
+    def said(self) -> str:
+        """What is wrong, without its position."""
+        named = f"{self.where}: " if self.path else ""
+        return f"{named}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
     def __str__(self) -> str:
         place = f"line {self.position.line}, column {self.position.column}: " if self.position else ""
-        named = f"{self.where}: " if self.path else ""
-        return f"{place}{named}{self.message}" + (f" ({self.hint})" if self.hint else "")
+        return place + self.said
 
 
 class InvalidPolicy(InvalidInput):
-    """A policy document breaks the format's rules. ``problems`` are all that were found, in the document's order."""
+    """A policy document breaks the format's rules. ``problems`` are those that were found, in the document's order."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         first, more = problems[0], len(problems) - 1
-        super().__init__(str(first) + (f", and {more} more" if more else ""), field="policy")
+        super().__init__(str(first) + (f" (and {more} more)" if more else ""), field="policy")
         self.problems = tuple(problems[:MAX_PROBLEMS])
 
 
@@ -59,58 +78,137 @@ def parse(text: str | bytes, form: Format) -> PolicyDocument:
     return validate(located)
 
 
+def parse_data(data: Plain) -> PolicyDocument:
+    """Read a document from the plain data that a caller's JSON has in one of its fields.
+
+    Raises:
+        InvalidPolicy: it is too large, or a key or a value breaks a rule.
+    """
+    try:
+        size = len(json.dumps(data, ensure_ascii=False).encode(errors="surrogatepass"))
+    except RecursionError as error:
+        raise InvalidPolicy([Problem((), TOO_DEEP)]) from error
+    if size > MAX_BYTES:
+        raise InvalidPolicy([Problem((), f"the document has {size:,} bytes, and at most {MAX_BYTES:,} are allowed")])
+    return validate(Located(data))
+
+
 def validate(document: Located) -> PolicyDocument:
-    """Check plain data.
+    """Check the data of a document. Its size is not checked.
 
     Raises:
         InvalidPolicy: a key or a value breaks a rule.
     """
-    try:
-        return PolicyDocument.model_validate(document.data)
-    except ValidationError as error:
-        found = [_problem(each, document) for each in error.errors(include_url=False)]
-        last = Position(10**9, 0)
-        found.sort(key=lambda each: ((each.position or last).line, (each.position or last).column))
-        raise InvalidPolicy(found) from error
+    found = list(_unstorable(document.data, ()))
+    problems = [Problem(path, message, hint, document.value(path)) for path, message, hint in found]
+    if not problems:
+        try:
+            valid = PolicyDocument.model_validate(document.data)
+        except ValidationError as error:
+            problems = [_problem(each, document) for each in _causes(error)]
+        else:
+            problems = [
+                Problem(each.path, each.message, each.hint, _place(document, each)) for each in checks.faults(valid)
+            ]
+            if not problems:
+                return valid
+    last = Position(10**9, 0)
+    problems.sort(key=lambda each: ((each.position or last).line, (each.position or last).column))
+    raise InvalidPolicy(problems)
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """The errors, without lists that are too short since their items are not valid."""
+    errors = error.errors(include_url=False)
+    around = {each["loc"][:-1] for each in errors}
+    return [each for each in errors if each["type"] != "too_short" or each["loc"] not in around]
+
+
+def _place(document: Located, fault: checks.Fault) -> Position | None:
+    return document.value(fault.path) if fault.place is None else document.within(fault.path, fault.place)
+
+
+_not_text = re.compile("[\x00\ud800-\udfff]")
+
+
+def _unstorable(data: Plain, path: Path) -> Iterator[tuple[Path, str, str]]:
+    """What no document may have, wherever it stands: (path, message, hint)."""
+    if len(path) > MAX_DEPTH:
+        yield path[:MAX_DEPTH], TOO_DEEP, ""
+    elif data is None and path:
+        yield path, "has no value", "leave the key out for its default"
+    elif isinstance(data, str) and _not_text.search(data):
+        yield path, "has a NUL character or half of a surrogate pair", ""
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            if _not_text.search(key):
+                yield path, "has a key with a NUL character or half of a surrogate pair", ""
+            else:
+                yield from _unstorable(value, (*path, key))
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _unstorable(value, (*path, number))
 
 
 def _problem(error: Any, document: Located) -> Problem:
-    path: Path = error["loc"]
-    message, hint = _said(error, document.data)
-    return Problem(path, message, hint, document.position(path))
+    context = error.get("ctx") or {}
+    path: Path = (*error["loc"], *context.get("at", ()))
+    message, hint = _SAID.get(error["type"], _as_pydantic_says)(error, context)
+    of_key = error["type"] == "extra_forbidden"
+    return Problem(path, message, hint, document.key(path) if of_key else document.value(path))
 
 
-def _said(error: Any, data: Plain) -> tuple[str, str]:
-    kind, context = error["type"], error.get("ctx") or {}
-    *around, key = error["loc"] or (None,)
-    match kind:
-        case "policy":
-            return context["text"], ""
-        case "extra_forbidden":
-            known = list(_keys_at(around))
-            meant = get_close_matches(str(key), known, n=1)
-            return "unknown key", f"did you mean {meant[0]}?" if meant else f"known are {', '.join(known)}"
-        case "missing":
-            return "is missing", ""
-        case "enum" | "literal_error":
-            known = [each.strip("' ") for each in context["expected"].replace(" or ", ", ").split(",")]
-            meant = get_close_matches(str(error["input"]), known, n=1)
-            return f"must be {context['expected'].replace(chr(39), '')}", f"did you mean {meant[0]}?" if meant else ""
-        case "string_pattern_mismatch":
-            return f"{error['input']!r} is not of the form {context['pattern']}", ""
-        case "too_long":
-            return f"has {context['actual_length']} items, and at most {context['max_length']} are allowed", ""
-        case "too_short":
-            return "needs at least one item", "leave the key out for its default"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be a mapping of keys to values", ""
-        case "tuple_type":
-            return "must be a list", ""
-        case "string_type":
-            return "must be text", ""
-        case "bool_type":
-            return "must be true or false", ""
+Said: TypeAlias = tuple[str, str]
+"""The message of a problem, and its hint."""
+
+
+def _unknown_key(error: Any, _context: Any) -> Said:
+    *around, key = error["loc"]
+    known = list(_keys_at(around))
+    meant = get_close_matches(str(key), known, n=1)
+    return "unknown key", f"did you mean {meant[0]}?" if meant else f"known are {', '.join(known)}"
+
+
+def _unknown_word(error: Any, context: Any) -> Said:
+    expected: str = context["expected"].replace("'", "")
+    meant = get_close_matches(str(error["input"]), expected.replace(" or ", ", ").split(", "), n=1)
+    return f"must be {expected}", f"did you mean {meant[0]}?" if meant else ""
+
+
+def _wrong_form(error: Any, context: Any) -> Said:
+    return f"{str(error['input'])[:80]!r} is not of the form {context['pattern']}", ""
+
+
+def _too_long(_error: Any, context: Any) -> Said:
+    return f"has {context['actual_length']} items, and at most {context['max_length']} are allowed", ""
+
+
+def _as_pydantic_says(error: Any, _context: Any) -> Said:
     return error["msg"][:1].lower() + error["msg"][1:], ""
+
+
+def _always(message: str, hint: str = "") -> Callable[[Any, Any], Said]:
+    return lambda _error, _context: (message, hint)
+
+
+_MAPPING, _LIST = _always("must be a mapping of keys to values"), _always("must be a list")
+_SAID: Mapping[str, Callable[[Any, Any], Said]] = {
+    "policy_value": lambda _, context: (context["text"], ""),
+    "policy_rule": lambda _, context: (context["text"], ""),
+    "extra_forbidden": _unknown_key,
+    "missing": _always("is missing"),
+    "enum": _unknown_word,
+    "string_pattern_mismatch": _wrong_form,
+    "too_long": _too_long,
+    "too_short": _always("needs at least one item", "leave the key out for its default"),
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "tuple_type": _LIST,
+    "string_type": _always("must be text"),
+    "bool_type": _always("must be true or false"),
+    "float_type": _always("must be a number"),
+}
 
 
 def _keys_at(path: Sequence[str | int]) -> Iterator[str]:

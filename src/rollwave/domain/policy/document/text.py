@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, Protocol, TypeAlias, cast
 
 import yaml
-from yaml.composer import Composer
 from yaml.parser import Parser
 from yaml.reader import Reader
-from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 10
+MAX_DIGITS = 30
+TOO_DEEP = f"the document is nested deeper than {MAX_DEPTH}"
+TOO_MANY_DIGITS = f"a number has more than {MAX_DIGITS} digits"
 
 Plain: TypeAlias = "Mapping[str, Plain] | Sequence[Plain] | str | int | float | bool | None"
 Path: TypeAlias = tuple[str | int, ...]
@@ -46,17 +47,34 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The ``data`` of a document, and the position of each of its keys (in a list: of each item) by its path."""
+    """The ``data`` of a document, and where its parts stand in the text. Empty where it did not come as text.
+
+    ``keys``: where each key of a mapping and each item of a list begins, by its path. ``values``: where each value
+    begins. ``verbatim``: the paths of texts that stand in the document as they are, so that each of their characters
+    has a known position; their ``values`` are then those of the first character.
+    """
 
     data: Plain
-    positions: Mapping[Path, Position] = field(default_factory=dict)
+    keys: Mapping[Path, Position] = field(default_factory=dict)
+    values: Mapping[Path, Position] = field(default_factory=dict)
+    verbatim: Collection[Path] = frozenset()
 
-    def position(self, path: Path) -> Position | None:
-        """The position of the value at ``path``, or of the nearest value around it; None: it is not known."""
-        for length in range(len(path), -1, -1):
-            if (found := self.positions.get(path[:length])) is not None:
-                return found
-        return None
+    def key(self, path: Path) -> Position | None:
+        """The position of the key at ``path``, or of the nearest one around it; None: it is not known."""
+        found = (self.keys.get(path[:length]) for length in range(len(path), -1, -1))
+        return next((each for each in found if each is not None), None)
+
+    def value(self, path: Path) -> Position | None:
+        """The position of the value at ``path``, or of the nearest key around it; None: it is not known."""
+        return self.values.get(path) or self.key(path)
+
+    def within(self, path: Path, place: Position) -> Position | None:
+        """The position of a place in the text at ``path``; of the text itself where its characters stand otherwise."""
+        begin = self.value(path)
+        if begin is None or path not in self.verbatim:
+            return begin
+        column = place.column + (begin.column - 1 if place.line == 1 else 0)
+        return Position(begin.line + place.line - 1, column)
 
 
 class Unreadable(Exception):
@@ -87,147 +105,193 @@ def read(text: str | bytes, form: Format) -> Located:
 
 def _read_json(text: str) -> Located:
     try:
-        data = json.loads(text, object_pairs_hook=_mapping, parse_constant=_no_constant, parse_float=_number)
+        data = json.loads(
+            text, object_pairs_hook=_mapping, parse_constant=_no_constant, parse_float=_float, parse_int=_int
+        )
     except json.JSONDecodeError as error:
         raise Unreadable(f"not JSON: {error.msg}", Position(error.lineno, error.colno)) from error
     except RecursionError as error:
-        raise Unreadable(f"the document is nested deeper than {MAX_DEPTH}") from error
+        raise Unreadable(TOO_DEEP) from error
     except ValueError as error:
-        raise Unreadable(str(error)) from error
-    _check_depth(data)
+        raise Unreadable(str(error), _place_of_duplicate(text)) from error
     try:
-        # JSON is YAML but for tabs between values, which are as wide as a blank here.
-        return Located(data, _read_yaml(text.replace("\t", " ")).positions)
-    except Unreadable:
+        return replace(_json_as_yaml(text), data=data)
+    except Unreadable as error:
+        if str(error) == TOO_DEEP:
+            raise
         return Located(data)
 
 
+def _json_as_yaml(text: str) -> Located:
+    """The positions of JSON. It is YAML but for tabs between values, which are as wide as a blank here."""
+    return _read_yaml(text.replace("\t", " "))
+
+
+def _place_of_duplicate(text: str) -> Position | None:
+    try:
+        _json_as_yaml(text)
+    except Unreadable as error:
+        return error.position
+    return None
+
+
 def _mapping(pairs: Sequence[tuple[str, Plain]]) -> Mapping[str, Plain]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)} is given twice")
+    found: dict[str, Plain] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key} is given twice")
+        found[key] = value
     return found
 
 
 def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a number of JSON")
+    raise ValueError(f"{word} is not a finite number")
 
 
-def _number(digits: str) -> float:
+def _float(digits: str) -> float:
     if not math.isfinite(number := float(digits)):
         raise ValueError(f"the number {digits[:20]} is too large")
     return number
 
 
-def _check_depth(data: Plain, path: Path = ()) -> None:
-    if len(path) > MAX_DEPTH:
-        raise Unreadable(f"the document is nested deeper than {MAX_DEPTH}", path=path)
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            _check_depth(value, (*path, key))
-    elif isinstance(data, list):
-        for number, value in enumerate(data):
-            _check_depth(value, (*path, number))
+def _int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(TOO_MANY_DIGITS)
+    return int(digits)
 
 
-class _Resolver(BaseResolver):
-    """The core schema of YAML 1.2, section 10.3.2."""
+_CORE_SCHEMA: Mapping[str, Callable[[str], Plain]] = {
+    r"|null|Null|NULL|~": lambda _: None,
+    r"true|True|TRUE": lambda _: True,
+    r"false|False|FALSE": lambda _: False,
+    r"[-+]?[0-9]+": _int,
+    r"0o[0-7]{1,30}": lambda text: int(text, 0),
+    r"0x[0-9a-fA-F]{1,30}": lambda text: int(text, 0),
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?": _float,
+    r"[-+]?(?:\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN": _no_constant,
+}
+"""What a plain scalar means by the core schema of YAML 1.2, section 10.3.2. Anything else is text."""
+CORE_PATTERNS = tuple(_CORE_SCHEMA)
+_core = [(re.compile(pattern), read) for pattern, read in _CORE_SCHEMA.items()]
 
 
-for _tag, _pattern in (
-    ("null", r"null|Null|NULL|~|"),
-    ("bool", r"true|True|TRUE|false|False|FALSE"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?(?:\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN",
-    ),
-):
-    _Resolver.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), None)
+class _Events(Protocol):
+    """The part of PyYAML's parser that is used here."""
+
+    def check_event(self) -> bool: ...
+    def get_event(self) -> yaml.Event: ...
 
 
-class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
+class _Parser(Reader, Scanner, Parser):
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
         Scanner.__init__(self)
         Parser.__init__(self)
-        Composer.__init__(self)
-        _Resolver.__init__(self)
-        self._depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise Unreadable("anchors and aliases are not allowed", _position(event.start_mark))
-        if getattr(event, "tag", None) is not None:
-            raise Unreadable("tags are not allowed", _position(event.start_mark))
-        if self._depth > MAX_DEPTH:
-            raise Unreadable(f"the document is nested deeper than {MAX_DEPTH}", _position(event.start_mark))
-        self._depth += 1
-        try:
-            return super().compose_node(parent, index)  # type: ignore[arg-type]
-        finally:
-            self._depth -= 1
 
 
-def _position(mark: yaml.Mark) -> Position:
-    return Position(mark.line + 1, mark.column + 1)
+def _events(text: str) -> Iterator[yaml.Event]:
+    parser = cast("_Events", _Parser(text))
+    while parser.check_event():
+        yield parser.get_event()
 
 
 def _read_yaml(text: str) -> Located:
     try:
-        loader = _Loader(text)
-        loader.get_event()  # the start of the stream
-        if loader.check_event(yaml.StreamEndEvent):
-            raise Unreadable("the document is empty")
-        node = loader.compose_document()
-        if not loader.check_event(yaml.StreamEndEvent):
-            raise Unreadable("there is a second document", _position(loader.peek_event().start_mark))
+        return _Composer(text).compose()
     except yaml.MarkedYAMLError as error:
         problem = " ".join(each for each in (error.context, error.problem) if each)
         mark = error.problem_mark or error.context_mark
         raise Unreadable(f"not YAML: {problem}", _position(mark) if mark else None) from error
     except yaml.reader.ReaderError as error:
-        raise Unreadable(f"not YAML: the character {error.character!r} is not allowed") from error
-    positions: dict[Path, Position] = {(): _position(node.start_mark)}
-    return Located(_plain(node, (), positions), positions)
+        before = text[: error.position]
+        place = Position(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise Unreadable(f"not YAML: the character U+{error.character:04X} is not allowed", place) from error
 
 
-def _plain(node: yaml.Node, path: Path, positions: dict[Path, Position]) -> Plain:
-    if isinstance(node, yaml.SequenceNode):
-        for number, item in enumerate(node.value):
-            positions[*path, number] = _position(item.start_mark)
-        return [_plain(item, (*path, number), positions) for number, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
+class _Composer:
+    """Makes plain data of the events of one document, and notes where each part begins."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._events = _events(text)
+        self._keys: dict[Path, Position] = {}
+        self._values: dict[Path, Position] = {}
+        self._verbatim: set[Path] = set()
+
+    def compose(self) -> Located:
+        next(self._events)  # the start of the stream
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            raise Unreadable("the document is empty")
+        data = self._value((), next(self._events))
+        next(self._events)  # the end of the document
+        if not isinstance(more := next(self._events), yaml.StreamEndEvent):
+            raise Unreadable("there is a second document", _position(_mark(more)))
+        return Located(data, self._keys, self._values, frozenset(self._verbatim))
+
+    def _value(self, path: Path, event: yaml.Event) -> Plain:
+        _refuse_extras(event)
+        place = self._values[path] = _position(_mark(event))
+        if len(path) > MAX_DEPTH:
+            raise Unreadable(TOO_DEEP, place)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(path)
+        assert isinstance(event, yaml.ScalarEvent)  # PyYAML's grammar has no other event here
+        return self._scalar(path, event)
+
+    def _mapping(self, path: Path) -> Plain:
         found: dict[str, Plain] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise Unreadable("a key must be text", _position(key.start_mark), path)
-            if key.value == "<<":
-                raise Unreadable("merge keys are not allowed", _position(key.start_mark), path)
-            if key.value in found:
-                raise Unreadable(f"the key {key.value} is given twice", _position(key.start_mark), path)
-            positions[*path, key.value] = _position(key.start_mark)
-            found[key.value] = _plain(value, (*path, key.value), positions)
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            _refuse_extras(event)
+            place = _position(_mark(event))
+            if not isinstance(event, yaml.ScalarEvent):
+                raise Unreadable("a key must be text", place, path)
+            key: str = event.value
+            if key == "<<":
+                raise Unreadable("merge keys are not allowed", place, path)
+            if key in found:
+                raise Unreadable(f"the key {key} is given twice", place, path)
+            self._keys[*path, key] = place
+            found[key] = self._value((*path, key), next(self._events))
         return found
-    return _scalar(node, path)
+
+    def _sequence(self, path: Path) -> Plain:
+        found: list[Plain] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            place = (*path, len(found))
+            self._keys[place] = _position(_mark(event))
+            found.append(self._value(place, event))
+        return found
+
+    def _scalar(self, path: Path, event: yaml.ScalarEvent) -> Plain:
+        text: str = event.value
+        mark = _mark(event)
+        begin = mark.index + (event.style in {"'", '"'})
+        if self._text.startswith(text, begin):
+            self._verbatim.add(path)
+            self._values[path] = Position(mark.line + 1, mark.column + 1 + begin - mark.index)
+        plain = event.style is None
+        read = next((read for pattern, read in _core if plain and pattern.fullmatch(text)), str)
+        try:
+            return read(text)
+        except ValueError as error:
+            raise Unreadable(str(error), _position(mark), path) from error
 
 
-def _scalar(node: yaml.Node, path: Path) -> Plain:
-    text: str = node.value
-    match node.tag.rpartition(":")[2]:
-        case "null":
-            return None
-        case "bool":
-            return text.lower() == "true"
-        case "int":
-            if len(text) > 30:
-                raise Unreadable("a number has more than 30 digits", _position(node.start_mark), path)
-            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-        case "float":
-            number = math.nan if text[-1:].isalpha() else float(text)  # .inf or .nan
-            if not math.isfinite(number):
-                raise Unreadable(f"{text} is not a finite number", _position(node.start_mark), path)
-            return number
-    return text
+def _refuse_extras(event: yaml.Event) -> None:
+    place = _position(_mark(event))
+    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+        raise Unreadable("anchors and aliases are not allowed", place)
+    if getattr(event, "tag", None) is not None:
+        raise Unreadable("tags are not allowed", place)
+
+
+def _mark(event: yaml.Event) -> yaml.Mark:
+    mark = event.start_mark
+    assert isinstance(mark, yaml.Mark)  # this parser gives every event one
+    return mark
+
+
+def _position(mark: yaml.Mark) -> Position:
+    return Position(mark.line + 1, mark.column + 1)

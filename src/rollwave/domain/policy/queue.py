@@ -1,0 +1,141 @@
+"""The queue of a campaign under a policy document: how many devices may get their first command now, and why not more.
+
+Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, so that a claim never steps
+over devices. The other gates limit a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from rollwave.domain.policy import pace, time_gates
+from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
+from rollwave.domain.policy.facts import Facts, QueueFacts
+from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.pace import Rate, Step
+from rollwave.domain.policy.waves import WaveState
+
+_NO_WINDOWS = Verdict(GateName.WINDOW, None, "the policy has no windows")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """The number of ``devices`` that a gate of their segment or wave keeps out of the queue."""
+
+    verdict: Verdict
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a document says about the devices that wait for their first command.
+
+    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number of
+    devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
+    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores.
+    """
+
+    windows: Mapping[str | None, Verdict]
+    ready: int
+    limits: tuple[Verdict, ...]
+    held_back: tuple[HeldBack, ...]
+    step: Step | None
+
+    @property
+    def open_zones(self) -> tuple[str | None, ...]:
+        """The time zones whose segments may be sent to now."""
+        return tuple(zone for zone, verdict in self.windows.items() if verdict.open)
+
+    def window_of(self, time_zone: str | None) -> Verdict:
+        """The verdict for devices of a time zone. One that no waiting device has gets that of devices without a zone."""
+        return self.windows.get(time_zone) or self.windows[None]
+
+    @property
+    def fresh(self) -> int:
+        """Number of devices that may get their first command now."""
+        return min([self.ready, *(each.room for each in self.limits if each.room is not None)])
+
+    @property
+    def opens_at(self) -> datetime | None:
+        """The earliest time at which a gate that is closed now opens; None: none of them has a time."""
+        closed = [each.verdict for each in self.held_back if each.devices]
+        closed += [each for each in self.limits if not each.open] if self.ready else []
+        return min((each.until for each in closed if each.until is not None), default=None)
+
+
+def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue:
+    """Judge the queue of a campaign.
+
+    Raises:
+        UnreadableRow: the pace limits bytes, and the firmware's size is unknown.
+    """
+    zones = {None, *(each.time_zone for each in queue.groups)}
+    windows = {zone: time_gates.window(document, zone, facts.now) or _NO_WINDOWS for zone in zones}
+    ready, held_back = 0, []
+    for group in queue.groups:
+        if not windows[group.time_zone].open:
+            held_back.append(HeldBack(windows[group.time_zone], group.waiting + group.in_later_waves))
+            continue
+        held_back.append(HeldBack(_next_wave(queue), group.in_later_waves))
+        if group.quarantined:
+            held_back.append(HeldBack(quarantine(), group.waiting))
+        else:
+            ready += group.waiting
+    limits, step = _limits(document.pace or PaceRule(), facts, queue)
+    return Queue(windows, ready, limits, _joined(held_back), step)
+
+
+def _next_wave(queue: QueueFacts) -> Verdict:
+    """The verdict for devices of waves after the present one."""
+    detail: dict[str, object] = {"wave": queue.wave, "state": queue.state}
+    if queue.state is WaveState.AWAITING_APPROVAL:
+        return Verdict(GateName.APPROVAL, 0, f"the gate of wave {queue.wave} awaits an approval", detail=detail)
+    text = f"wave {queue.wave} is not passed"
+    if queue.lacking:
+        text += f": {queue.lacking}"
+    return Verdict(GateName.WAVE, 0, text, queue.until, detail)
+
+
+def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
+    """The verdicts of the gates ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
+    if later:
+        closed = _next_wave(queue)
+        if closed.gate is GateName.WAVE:
+            return [closed]
+        return [Verdict(GateName.WAVE, None, f"wave {queue.wave} has all that its gate asks for"), closed]
+    return [Verdict(GateName.WAVE, None, f"the device's wave is open; the present one is {queue.wave}")]
+
+
+def quarantine() -> Verdict:
+    """The verdict for devices of a segment under quarantine."""
+    return Verdict(GateName.QUARANTINE, 0, "a guardrail has put the device's segment under quarantine")
+
+
+def _limits(rule: PaceRule, facts: Facts, queue: QueueFacts) -> tuple[tuple[Verdict, ...], Step | None]:
+    rate: Rate | None = pace.rate_of(rule, succeeded=queue.succeeded, size=queue.firmware_size)
+    step = None
+    if rate is not None:
+        step = pace.step_of(rate.per_minute, tick=facts.tick, steps=facts.steps, stored=queue.used)
+    in_flight = pace.in_flight(rule.max_in_flight, queue.in_flight)
+    if queue.wave_max_in_flight is not None:
+        of_wave = pace.in_flight(queue.wave_max_in_flight, queue.wave_in_flight)
+        if in_flight.room is None or (of_wave.room or 0) <= in_flight.room:
+            text = f"{of_wave.text.replace('are in flight', f'of wave {queue.wave} are in flight')}"
+            in_flight = replace(of_wave, text=text, detail={**of_wave.detail, "wave": queue.wave})
+    in_bytes = pace.bytes_(rule, facts, rate, step, size=queue.firmware_size, number=queue.in_flight)
+    return (in_flight, in_bytes, pace.pace(rule, facts, rate, step)), step
+
+
+def _joined(held_back: Iterable[HeldBack]) -> tuple[HeldBack, ...]:
+    """One entry for each verdict, in the order of the gates."""
+    joined: dict[tuple[GateName, str], HeldBack] = {}
+    for each in held_back:
+        key = each.verdict.gate, each.verdict.text
+        before = joined.get(key)
+        joined[key] = each if before is None else replace(each, devices=each.devices + before.devices)
+    order = list(GateName)
+    return tuple(
+        sorted((each for each in joined.values() if each.devices), key=lambda each: order.index(each.verdict.gate))
+    )

@@ -1,0 +1,86 @@
+"""Places the devices of a campaign under a policy document: into waves, segments and the order of their queue.
+
+The creation of a campaign places small groups; workers place large ones, and those whose places an edit has changed.
+"""
+
+from __future__ import annotations
+
+from rollwave.domain.events import CampaignPlaced
+from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placing_of
+from rollwave.errors import InvalidInput
+from rollwave.store import cells, events, labels, placing, waves
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.placing import Batch, Source
+
+
+async def survey_group(connection: Connection, source: Source, document: PolicyDocument) -> Survey:
+    """Count the devices of a group that a document would place.
+
+    Raises:
+        InvalidInput: they would make too many segments, or a selector is too broad.
+    """
+    found = await placing.survey(connection, source, placing_of(document))
+    if found.segments > MAX_SEGMENTS:
+        raise InvalidInput(too_many(found.segments), field="policy")
+    return found
+
+
+def too_many(segments: int) -> str:
+    """The error for labels that split a campaign into too many segments."""
+    return (
+        f"the labels that windows and guardrails mention split the devices into {segments:,} segments, "
+        f"and at most {MAX_SEGMENTS:,} are possible"
+    )
+
+
+async def survey_unsent(connection: Connection, campaign: Campaign, document: PolicyDocument) -> Survey:
+    """Count the devices of a campaign that were never sent to. Reads all of them, without the campaign's lock."""
+    source, sent = await source_of(connection, campaign), await _sent(connection, campaign, document)
+    return await placing.survey(connection, source, placing_of(document), sent=sent)
+
+
+async def place_next(
+    connection: Connection, campaign: Campaign, document: PolicyDocument, found: Survey, *, limit: int
+) -> Batch:
+    """Place the campaign's next devices. Needs the campaign's lock."""
+    source, of, after = await source_of(connection, campaign), placing_of(document), campaign.targeted_up_to or ""
+    if source.group_id is None:
+        return await placing.move(connection, source, of, found, after=after, limit=limit)
+    before = campaign.targeted_devices or 0
+    return await placing.insert(connection, source, of, found, after=after, limit=limit, before=before)
+
+
+async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId, of: Placing, found: Survey) -> None:
+    """Write the campaign's waves: all devices are placed. Needs the campaign's lock."""
+    await waves.write(connection, tenant_id, campaign_id, names=of.names, matched=found.matched)
+    await placing.finish(connection, tenant_id, campaign_id)
+
+
+async def record_placed(connection: Connection, campaign: Campaign, *, actor: str) -> None:
+    """Write to history that the devices have places by the document in force."""
+    waiting = sum(each.waiting for each in (await cells.counts(connection, campaign)).values())
+    placed = CampaignPlaced(waiting, campaign.policy_revision or 0)
+    await events.append(connection, campaign.tenant_id, campaign.id, placed, actor=actor)
+
+
+async def source_of(connection: Connection, campaign: Campaign) -> Source:
+    """The devices that are being placed: the members of the group, or those that the campaign never sent to."""
+    group_id = None if moves(campaign) else campaign.target_group_id or ""
+    of = await labels.source(connection)
+    return Source(campaign.tenant_id, campaign.id, group_id, campaign.firmware_device_type, of)
+
+
+def moves(campaign: Campaign) -> bool:
+    """Whether executions are being placed that exist, and not members of the group."""
+    return bool(campaign.placement and campaign.placement.get("moves"))
+
+
+async def _sent(connection: Connection, campaign: Campaign, document: PolicyDocument) -> list[int]:
+    counted = await cells.counts(connection, campaign)
+    return [
+        counted[number].size - counted[number].waiting if number in counted else 0
+        for number in range(max(1, len(document.waves)))
+    ]

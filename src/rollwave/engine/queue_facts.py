@@ -1,0 +1,78 @@
+"""Reads the present wave and the queue of a campaign under a policy document, for admission and for the wave's gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
+from rollwave.domain.policy.facts import QueueFacts, Used
+from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
+from rollwave.engine.locked_campaign import CampaignUnderPolicy
+from rollwave.store import cells, waves
+from rollwave.store.database import Connection
+from rollwave.store.waves import WaveRow
+
+
+@dataclass(frozen=True, slots=True)
+class PresentWave:
+    """The present wave of a campaign: its row, its rule (None: a document without waves), and what its gate says.
+
+    ``counts``: of each wave, by its number. ``last``: no wave follows it.
+    """
+
+    row: WaveRow
+    rule: WaveRule | None
+    counts: Mapping[int, WaveCounts]
+    decision: GateDecision
+    last: bool
+
+    @property
+    def devices(self) -> WaveCounts:
+        """The devices of this wave."""
+        return self.counts.get(self.row.number, WaveCounts())
+
+
+async def read_wave(
+    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument
+) -> PresentWave | None:
+    """Read the present wave. None: the campaign's devices are not placed yet."""
+    campaign = locked.row
+    rows = await waves.read(connection, campaign)
+    if not rows:
+        return None
+    counts = await cells.counts(connection, campaign)
+    row = rows[min(campaign.wave, len(rows) - 1)]
+    rule = document.waves[row.number] if row.number < len(document.waves) else None
+    decision = judge_gate(
+        rule.gate if rule else None,
+        counts.get(row.number, WaveCounts()),
+        row.soak,
+        failed_so_far=sum(each.failed for number, each in counts.items() if number <= row.number),
+        now=campaign.read_at,
+        promoted=row.promoted_by is not None,
+    )
+    return PresentWave(row, rule, counts, decision, last=row.number == rows[-1].number)
+
+
+async def read_queue(
+    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument
+) -> QueueFacts | None:
+    """Read the facts about the queue. None: the campaign's devices are not placed yet."""
+    campaign, wave = locked.row, await read_wave(connection, locked, document)
+    if wave is None:
+        return None
+    return QueueFacts(
+        groups=await cells.groups(connection, campaign, up_to_wave=wave.row.number),
+        wave=wave.row.name,
+        state=wave.decision.state,
+        number=wave.row.number,
+        until=wave.decision.until,
+        lacking=wave.decision.lacking,
+        wave_max_in_flight=wave.rule.max_in_flight if wave.rule else None,
+        wave_in_flight=wave.devices.in_flight,
+        in_flight=sum(each.in_flight for each in wave.counts.values()),
+        succeeded=campaign.succeeded,
+        firmware_size=campaign.firmware_size if isinstance(campaign.firmware_size, int) else None,
+        used=Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried),
+    )

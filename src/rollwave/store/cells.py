@@ -1,0 +1,75 @@
+"""Cells: how many devices of each wave and segment are in which state, for campaigns under a policy document.
+
+A cell changes in the transaction that changes its devices, after the campaign's row is locked, so that no two transactions
+wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rollwave.domain.execution import ExecutionStatus, Place
+from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.facts import SegmentGroup
+from rollwave.domain.policy.waves import WaveCounts
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.queries import load
+
+_sql = load("cells")
+
+
+class Ended(NamedTuple):
+    """A device that is ``SUCCESS`` or ``FAILED`` now, and was in flight before."""
+
+    campaign_id: CampaignId
+    place: Place
+    became: ExecutionStatus
+
+
+async def end(connection: Connection, tenant_id: str, ended: Iterable[Ended]) -> None:
+    """Move devices that were in flight to succeeded or failed. The campaigns' rows are locked."""
+    moved: Counter[tuple[CampaignId, int, int, bool]] = Counter()
+    for each in ended:
+        succeeded = each.became is ExecutionStatus.SUCCESS
+        moved[each.campaign_id, each.place.wave, each.place.segment, succeeded] += 1
+    keys = sorted({key[:3] for key in moved})
+    if keys:
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        succeeded_, failed = ([moved[*key, outcome] for key in keys] for outcome in (True, False))
+        await connection.execute(_sql["end"], tenant_id, *columns, succeeded_, failed)
+
+
+async def groups(connection: Connection, campaign: Campaign, *, up_to_wave: int) -> tuple[SegmentGroup, ...]:
+    """The campaign's devices that wait for their first command, in groups."""
+    rows = await connection.fetch(_sql["groups"], campaign.tenant_id, campaign.id, up_to_wave)
+    return tuple(SegmentGroup(*row) for row in rows)
+
+
+async def next_rooms(
+    connection: Connection,
+    campaign: Campaign,
+    *,
+    up_to_wave: int,
+    zones: Sequence[str | None] | None,
+    devices: int,
+) -> dict[int, int]:
+    """The segments to take ``devices`` from, in turn after the last claim's, each with the number of its devices.
+
+    ``zones``: only segments of these time zones; None: of every zone. Quarantined segments are left out.
+    """
+    named = None if zones is None else [each for each in zones if each is not None]
+    without = zones is None or None in zones
+    rows = await connection.fetch(
+        _sql["next_rooms"],
+        *(campaign.tenant_id, campaign.id, up_to_wave, campaign.segment_turn, named, without, devices),
+    )
+    return {row["segment"]: row["waiting"] for row in rows}
+
+
+async def counts(connection: Connection, campaign: Campaign) -> dict[int, WaveCounts]:
+    """The numbers of each wave's devices by state, by the wave's number."""
+    rows = await connection.fetch(_sql["counts"], campaign.tenant_id, campaign.id)
+    return {row["wave"]: WaveCounts(*row[1:]) for row in rows}

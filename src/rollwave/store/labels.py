@@ -1,0 +1,161 @@
+"""The labels of devices: from the registry, or from a host's view, and what devices report about themselves.
+
+A selector, a segment and an order by label are SQL over a row of labels (``store/selector_sql.py``). :func:`of_devices`
+gives these rows for a batch of devices, as a relation of the statement that targets them:
+
+    relation = await labels.of_devices(connection, tenant_id, device_ids)
+    chosen = compile_selector(selector, first_parameter=4)
+    f"SELECT l.device_id, {chosen.sql} FROM {relation.of_ids('$1', '$3')} AS l"
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import asyncpg
+
+from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.policy.windows import zone_of
+from rollwave.errors import RollwaveError
+from rollwave.store.database import Connection
+from rollwave.store.outage import is_away, refusing_values
+from rollwave.store.queries import load
+
+_sql = load("labels")
+
+VIEW = "rollwave_devices"
+"""The view in which a host that keeps its devices elsewhere shows them."""
+
+FRESH_SECONDS = 3600.0
+"""Seconds for which the stored time of a device's last report is good enough."""
+
+
+class LabelsUnavailable(RollwaveError):
+    """The host's view of its devices cannot be used. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the labels come from. ``of_host``: a host's view; otherwise the registry.
+
+    A relation has the columns ``device_id``, ``device_type``, ``version``, ``version_key``, ``time_zone``, ``last_seen``
+    and ``labels`` (the attributes, as jsonb). ``version_key`` is in the order of versions by its bytes.
+    """
+
+    of_host: bool
+
+    def of_ids(self, tenant: str, ids: str) -> str:
+        """The labels of these devices, a row for each, also for those that nobody registered.
+
+        ``tenant`` and ``ids`` are references to parameters such as ``$1``: text, and an array of text.
+        """
+        return f"{'rollwave_host_labels_of' if self.of_host else 'rollwave_labels_of'}({tenant}::text, {ids}::text[])"
+
+    def of_all(self, tenant: str) -> str:
+        """The labels of all devices of the tenant."""
+        return f"rollwave_host_labels({tenant}::text, NULL)" if self.of_host else f"rollwave_labels({tenant}::text)"
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """A host's view. ``taken``: the schema's owner owns it, so it is used. ``invoker``: row-level security holds in it."""
+
+    taken: bool
+    invoker: bool
+    owner: str
+
+
+async def host_view(connection: Connection) -> HostView | None:
+    """The view ``rollwave_devices`` in this schema; None: there is none."""
+    row = await connection.fetchrow(_sql["view"])
+    return HostView(**row) if row is not None else None
+
+
+async def source(connection: Connection) -> Source:
+    """Where the labels come from now."""
+    view = await host_view(connection)
+    return Source(of_host=view is not None and view.taken)
+
+
+async def of_devices(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> Source:
+    """Where the labels of these devices come from, after a host's view was checked for them.
+
+    Raises:
+        LabelsUnavailable: the host's view has a device twice or an unknown time zone, or cannot be read. The
+            transaction cannot continue in the last case.
+    """
+    found = await source(connection)
+    if found.of_host:
+        async with reading_view():
+            row = await connection.fetchrow(_sql["check_view"], tenant_id, device_ids)
+        assert row is not None  # no table, so one row
+        if row["twice"] is not None:
+            raise LabelsUnavailable(f"the host's view {VIEW} has the device {row['twice']} twice")
+        for zone in row["zones"]:
+            if zone_of(zone) is None:
+                raise LabelsUnavailable(f"the host's view {VIEW} has the time zone {zone!r}, which is unknown")
+    return found
+
+
+@asynccontextmanager
+async def reading_view() -> AsyncIterator[None]:
+    """Convert PostgreSQL's errors about the host's view, for statements that read it.
+
+    Raises:
+        LabelsUnavailable: the view cannot be read, or took too long. An outage stays what it is.
+    """
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if is_away(error):
+            raise
+        reason = "took too long" if isinstance(error, asyncpg.QueryCanceledError) else f"cannot be read: {error}"
+        raise LabelsUnavailable(f"the host's view {VIEW} {reason}") from error
+
+
+class Seen(NamedTuple):
+    """A device has reported. ``succeeded_in``: it now runs this campaign's firmware. ``version``: what it reported."""
+
+    device_id: DeviceId
+    succeeded_in: CampaignId | None = None
+    version: str | None = None
+
+
+class SeenOfTenant(NamedTuple):
+    """A device that has reported, and its tenant."""
+
+    tenant_id: TenantId
+    seen: Seen
+
+
+async def record(connection: Connection, tenant_id: str, seen: Iterable[Seen]) -> None:
+    """Store what devices reported about themselves. Each device at most once; after the executions, before campaigns.
+
+    Raises:
+        ValueRefused: PostgreSQL refuses a version.
+    """
+    rows = [*seen]
+    columns = ([each.device_id for each in rows], [each.succeeded_in for each in rows], [each.version for each in rows])
+    with refusing_values():
+        await connection.execute(_sql["record"], tenant_id, *columns, FRESH_SECONDS)
+
+
+async def record_of_many_tenants(connection: Connection, seen: Iterable[SeenOfTenant]) -> None:
+    """As :func:`record`, for devices of many tenants, in a transaction without a tenant.
+
+    Raises:
+        ValueRefused: PostgreSQL refuses a version.
+    """
+    rows = [*seen]
+    with refusing_values():
+        await connection.execute(
+            _sql["record_of_many_tenants"],
+            [tenant_id for tenant_id, _ in rows],
+            [each.device_id for _, each in rows],
+            [each.succeeded_in for _, each in rows],
+            [each.version for _, each in rows],
+            FRESH_SECONDS,
+        )

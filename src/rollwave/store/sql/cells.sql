@@ -1,0 +1,47 @@
+-- name: end
+-- Move devices of waves ($3) and segments ($4) of campaigns ($2) from in flight to succeeded ($5) and failed ($6). Not applied: the
+-- edit of the policy has removed the cell since, and the next comparison counts the device.
+UPDATE ota_campaign_cells l
+SET in_flight = l.in_flight - moved.succeeded - moved.failed,
+    succeeded = l.succeeded + moved.succeeded, failed = l.failed + moved.failed
+FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[])
+    AS moved (campaign_id, wave, segment, succeeded, failed)
+WHERE l.tenant_id = $1 AND l.campaign_id = moved.campaign_id AND l.wave = moved.wave AND l.segment = moved.segment;
+
+-- name: groups
+-- Devices that wait for their first command, by time zone and quarantine of their segments; those in waves after $3 apart.
+SELECT s.time_zone, s.quarantined_at IS NOT NULL AS quarantined,
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting,
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS in_later_waves
+FROM ota_campaign_segments s
+JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number
+WHERE s.tenant_id = $1 AND s.campaign_id = $2
+GROUP BY 1, 2
+ORDER BY 1 NULLS FIRST, 2;
+
+-- name: next_rooms
+-- Segments after $4, then from the first, with devices that wait in waves up to $3: as many segments as $7 devices need. Of the
+-- time zones $5 (NULL: every one) and, if $6, of none.
+SELECT segment, waiting
+FROM (SELECT segment, waiting, sum(waiting) OVER (ORDER BY segment <= $4, segment) - waiting AS before
+      FROM (SELECT l.segment, sum(l.waiting)::int AS waiting
+            FROM ota_campaign_cells l
+            JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= $3 AND l.waiting > 0
+              AND s.quarantined_at IS NULL
+              AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
+            GROUP BY l.segment) AS open) AS in_turn
+WHERE before < $7
+ORDER BY segment <= $4, segment;
+
+-- name: counts
+-- Devices by wave; those of quarantined segments that are not terminal apart.
+SELECT l.wave,
+       sum(l.waiting)::int AS waiting, sum(l.in_flight)::int AS in_flight, sum(l.succeeded)::int AS succeeded,
+       sum(l.failed)::int AS failed, sum(l.skipped)::int AS skipped,
+       COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE s.quarantined_at IS NOT NULL), 0)::int AS quarantined
+FROM ota_campaign_cells l
+JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+WHERE l.tenant_id = $1 AND l.campaign_id = $2
+GROUP BY l.wave
+ORDER BY l.wave;

@@ -1,0 +1,199 @@
+-- The braces stand for parts that depend on the policy document (store/placing.py). {source}: the devices to place. {labels}: the
+-- labels of all devices of the tenant; {labels_of_batch}: those of a batch. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
+-- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {wave}: the
+-- first wave that it fits. {rest}: the last wave, if the device fits it. Selectors have parameters after the listed ones.
+
+-- name: members
+SELECT device_id, row_number() OVER (ORDER BY device_id) AS ordinal
+FROM device_group_members WHERE tenant_id = $1 AND group_id = $3
+
+-- name: unsent
+SELECT device_id, id AS ordinal
+FROM ota_device_status WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND $3::text IS NULL
+
+-- name: targets
+SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
+FROM ({source}) AS t
+LEFT JOIN {labels} AS l ON l.device_id = t.device_id
+WHERE (l.device_type <> $4) IS NOT TRUE AND $2::bigint IS NOT NULL
+
+-- name: survey
+-- The devices that fit a wave, the number of segments that they make, and how many the selector of each wave fits.
+SELECT COALESCE(sum(devices), 0)::int AS targets, count(*)::int AS segments, ARRAY[{sums}]::int[] AS matched
+FROM (SELECT {segment} AS labels, count(*) AS devices, {counts}
+      FROM ({targets}) AS l
+      WHERE {fits}
+      GROUP BY 1) AS of_segment;
+
+-- name: bound
+-- The key of the $5th device that fits. No row: there are fewer.
+SELECT key FROM ({targets}) AS l WHERE {eligible} ORDER BY key, device_id OFFSET $5 - 1 LIMIT 1;
+
+-- name: bounds
+-- The keys of the devices with these numbers ($5) in the order of the queue.
+SELECT number, key
+FROM (SELECT key, row_number() OVER (ORDER BY key, device_id) AS number FROM ({targets}) AS l) AS numbered
+WHERE number = ANY ($5::bigint[])
+ORDER BY number;
+
+-- name: insert
+-- Insert an execution for each of the next $6 members of the group $3, after the device $5 (empty: from the first), and place it.
+-- $7: members before. $8: the key of the last device of each wave, $9: the size of each wave (NULL: all that match). A device of
+-- another type than the firmware's ($4), or that fits no wave, is SKIPPED.
+WITH batch AS (
+    SELECT device_id, $7::bigint + row_number() OVER (ORDER BY device_id) AS ordinal
+    FROM (SELECT device_id
+          FROM device_group_members
+          WHERE tenant_id = $1 AND group_id = $3 AND device_id >= $5 AND (device_id > $5 OR $5 = '')
+          ORDER BY device_id
+          LIMIT $6) AS next
+), {placed}, targeted AS (
+    INSERT INTO ota_device_status
+        (tenant_id, campaign_id, device_id, status, error_message, completed_at, segment, position)
+    SELECT $1, $2, p.device_id,
+           CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE 'PENDING' END,
+           CASE WHEN p.mismatch THEN ota_fitting('device type ' || p.device_type || ' does not match the firmware''s, ' || $4::text)
+                WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') END,
+           CASE WHEN p.wave IS NULL THEN statement_timestamp() END,
+           CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
+           CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END
+    FROM placed p
+    LEFT JOIN numbered n ON n.labels = p.segment
+    ORDER BY p.device_id
+    ON CONFLICT DO NOTHING
+    RETURNING status, segment, position
+), {cells}
+SELECT (SELECT count(*) FROM batch)::int AS devices,
+       (SELECT max(device_id) FROM batch) AS up_to,
+       (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
+       (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
+       (SELECT count(*) FROM numbered)::int AS segments
+FROM targeted;
+
+-- name: move
+-- Place those of the next $6 devices of the campaign, after the device $5, that were never sent to. The other parameters are as
+-- in insert; $3 and $7 are not used. Not applied: a host's SQL has changed the row since.
+WITH scanned AS (
+    SELECT ctid AS place, device_id, id, status, attempt
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND device_id > $5 AND $3::text IS NULL AND $7::bigint IS NOT NULL
+    ORDER BY device_id
+    LIMIT $6
+), batch AS (
+    SELECT place, device_id, id AS ordinal FROM scanned WHERE status = 'PENDING' AND attempt = 0
+), {placed}, targeted AS (
+    UPDATE ota_device_status d
+    SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
+        error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
+        completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
+        segment = CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
+        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END
+    FROM batch b
+    JOIN placed p ON p.device_id = b.device_id
+    LEFT JOIN numbered n ON n.labels = p.segment
+    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
+      AND d.status = 'PENDING' AND d.attempt = 0
+    RETURNING d.status, d.segment, d.position
+), {cells}
+SELECT (SELECT count(*) FROM scanned)::int AS devices,
+       (SELECT max(device_id) FROM scanned) AS up_to,
+       (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
+       (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
+       (SELECT count(*) FROM numbered)::int AS segments
+FROM targeted;
+
+-- name: placed
+-- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound.
+known AS MATERIALIZED (
+    SELECT l.device_id, l.key, l.device_type, COALESCE(l.device_type <> $4, false) AS mismatch,
+           {segment} AS segment, {time_zone} AS time_zone, {wave} AS wave, {rest} AS rest
+    FROM (SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
+          FROM batch AS t
+          LEFT JOIN {labels_of_batch} AS l ON l.device_id = t.device_id) AS l
+), taken AS (
+    SELECT wave, sum(waiting + in_flight + succeeded + failed + skipped) AS devices
+    FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2
+    GROUP BY wave
+), placed AS MATERIALIZED (
+    SELECT k.device_id, k.key, k.device_type, k.mismatch, k.segment, k.time_zone,
+           CASE WHEN k.mismatch THEN NULL
+                WHEN row_number() OVER (PARTITION BY k.mismatch, k.wave ORDER BY k.key, k.device_id)
+                     > ($9::int[])[k.wave + 1] - COALESCE(t.devices, 0) THEN k.rest
+                ELSE k.wave END AS wave
+    FROM known k
+    LEFT JOIN taken t ON t.wave = k.wave
+), new_segments AS (
+    INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, time_zone)
+    SELECT $1, $2,
+           (SELECT COALESCE(max(number), 0) FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2)
+           + row_number() OVER (ORDER BY segment), segment, time_zone
+    FROM (SELECT DISTINCT segment, time_zone FROM placed WHERE wave IS NOT NULL) AS wanted
+    WHERE NOT EXISTS (SELECT FROM ota_campaign_segments s
+                      WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.segment)
+    RETURNING number, labels
+), numbered AS MATERIALIZED (
+    SELECT number, labels FROM new_segments
+    UNION ALL
+    SELECT number, labels FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2
+)
+
+-- name: cells
+in_cells AS (
+    INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting)
+    SELECT $1, $2, (position >> 44)::int - 1, segment, count(*)::int
+    FROM targeted WHERE status = 'PENDING'
+    GROUP BY 3, 4
+    ON CONFLICT (tenant_id, campaign_id, wave, segment) DO UPDATE SET waiting = l.waiting + EXCLUDED.waiting
+)
+
+-- name: rank
+-- Number the values of a label in their order, for the order of a queue.
+INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank)
+SELECT $1, $2, value, row_number() OVER (ORDER BY {order_of_value})
+FROM (SELECT DISTINCT ON (value) value, l.*
+      FROM (SELECT {value} AS value, l.* FROM ({source}) AS t JOIN {labels} AS l ON l.device_id = t.device_id) AS l
+      WHERE value IS NOT NULL
+      ORDER BY value) AS l
+ON CONFLICT DO NOTHING;
+
+-- name: forget_ranks
+DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
+
+-- name: begin
+-- Begin to place the devices never sent to. Nothing is sent until all are placed. The campaign is locked.
+WITH emptied AS (
+    UPDATE ota_campaign_cells SET waiting = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
+)
+UPDATE ota_campaigns
+SET placement = jsonb_build_object('moves', true), targeted_devices = 0, targeted_up_to = NULL
+WHERE tenant_id = $1 AND id = $2;
+
+-- name: surveyed
+-- Store the survey that was made for the revision $4. Not applied: another worker has stored one, or the policy was edited since.
+UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('survey', $3::text::jsonb)
+WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4
+  AND targeted_devices IS NOT NULL AND placement ->> 'survey' IS NULL
+RETURNING id;
+
+-- name: advance
+-- Record that another $3 devices are placed, up to the device $4; $5: these were the last ones. $6 devices have become SKIPPED.
+-- The campaign is locked.
+UPDATE ota_campaigns
+SET targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
+    targeted_up_to = CASE WHEN $5 THEN NULL ELSE $4::text END,
+    total_devices = CASE WHEN $5 THEN GREATEST(total_devices, targeted_devices + $3) ELSE total_devices END,
+    placement = CASE WHEN $5 THEN NULL ELSE placement END,
+    pending = pending - $6, skipped = skipped + $6
+WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
+RETURNING total_devices;
+
+-- name: finish
+-- The devices of the group are placed. The campaign is locked.
+UPDATE ota_campaigns SET placement = NULL WHERE tenant_id = $1 AND id = $2;
+
+-- name: any_unplaced
+-- Whether other SQL has inserted devices that are not placed yet.
+SELECT true FROM ota_device_status
+WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
+ORDER BY segment, position, id
+LIMIT 1;

@@ -1,0 +1,89 @@
+"""Waves of campaigns under a policy document: their rows, and the state of their gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.waves import GateDecision, Soak, WaveState
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.moments import moment
+from rollwave.store.queries import load
+
+_sql = load("waves")
+
+
+@dataclass(frozen=True, slots=True)
+class WaveRow:
+    """A wave as it is stored.
+
+    ``matched``: number of devices that its selector fits (None: it has none). ``size``: devices placed in it (None: not
+    placed yet). ``state`` is that of the last look, since ``since``. ``promoted_by``: the id of the API key that opened
+    its gate.
+    """
+
+    number: int
+    name: str
+    size: int | None
+    matched: int | None
+    state: WaveState
+    since: datetime | None
+    soak: Soak | None
+    promoted_by: str | None
+
+
+async def read(connection: Connection, campaign: Campaign) -> list[WaveRow]:
+    """The waves of a campaign in their order. Empty: its devices are not placed yet."""
+    rows = await connection.fetch(_sql["read"], campaign.tenant_id, campaign.id)
+    return [
+        WaveRow(
+            row["number"],
+            row["name"],
+            row["size"],
+            row["matched"],
+            WaveState(row["state"]),
+            moment(row["since"]) if row["since"] is not None else None,
+            Soak(moment(row["soak_from"]), row["soak_failed"]) if row["soak_from"] is not None else None,
+            row["promoted_by"],
+        )
+        for row in rows
+    ]
+
+
+async def write(
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: CampaignId,
+    *,
+    names: Sequence[str],
+    matched: Sequence[int | None],
+) -> None:
+    """Write the waves of the document in force, with the sizes that their cells have. Needs the campaign's lock.
+
+    Waves of an earlier revision keep their state as long as their number stays; those beyond are removed.
+    """
+    await connection.execute(_sql["write"], tenant_id, campaign_id, names, matched)
+    await connection.execute(_sql["remove"], tenant_id, campaign_id, len(names))
+
+
+async def note(connection: Connection, campaign: Campaign, number: int, decision: GateDecision) -> None:
+    """Store what the gate of the wave ``number`` says. Needs the campaign's lock."""
+    soak = decision.soak
+    await connection.execute(
+        _sql["note"],
+        *(campaign.tenant_id, campaign.id, number, decision.state.value),
+        *((soak.since, soak.failed) if soak else (None, None)),
+    )
+
+
+async def promote(connection: Connection, campaign: Campaign, number: int, *, by: str) -> None:
+    """Record who opened the gate of the wave ``number``. Needs the campaign's lock."""
+    await connection.execute(_sql["promote"], campaign.tenant_id, campaign.id, number, by)
+
+
+async def open_next(connection: Connection, campaign: Campaign, number: int) -> bool:
+    """Mark the wave ``number`` as passed and the next one as open. False: another worker did so first."""
+    return await connection.fetchval(_sql["open_next"], campaign.tenant_id, campaign.id, number) is not None

@@ -1,0 +1,159 @@
+"""A campaign under a policy document, from rows inserted with psql to its end, over a real database and broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.mqtt.broker import Broker
+from rollwave.mqtt.client import Session
+from rollwave.mqtt.payload import encode_report
+from rollwave.mqtt.topics import status_topic
+from rollwave.store.database import Pool
+from tests.engine import UNUSED_VERSION, Connection, connect
+from tests.support import eventually
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch, broker: EmbeddedBroker) -> None:
+    monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
+    monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
+
+
+async def insert_campaign(
+    host: Connection, document: Mapping[str, Any], devices: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """Insert a campaign, its document and its devices by SQL. ``devices``: attributes by device id."""
+    await host.execute("INSERT INTO tenants (tenant_id) VALUES ('north') ON CONFLICT DO NOTHING")
+    firmware = await host.fetchval(
+        "INSERT INTO firmware_versions (tenant_id, version, file_url, file_size_bytes, checksum_sha256)"
+        f" SELECT $1::text, {UNUSED_VERSION}, 'https://files.invalid/fw.bin', 1000, '' RETURNING id",
+        "north",
+    )
+    campaign: int = await host.fetchval(
+        "INSERT INTO ota_campaigns (tenant_id, name, firmware_version_id, policy_revision)"
+        " VALUES ('north', 'spring', $1, 1) RETURNING id",
+        firmware,
+    )
+    await host.execute(
+        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)"
+        " VALUES ('north', $1, 1, $2::text::jsonb)",
+        *(campaign, json.dumps({"version": 1, **document})),
+    )
+    for device, attributes in devices.items():
+        await host.execute(
+            "INSERT INTO devices (tenant_id, device_id, attributes) VALUES ('north', $1, $2::text::jsonb)",
+            *(device, json.dumps(attributes)),
+        )
+        await host.execute(
+            "INSERT INTO ota_device_status (tenant_id, campaign_id, device_id) VALUES ('north', $1, $2)",
+            *(campaign, device),
+        )
+    await host.execute("UPDATE ota_campaigns SET status = 'RUNNING' WHERE id = $1", campaign)
+    return campaign
+
+
+@asynccontextmanager
+async def running(pool: Pool) -> AsyncIterator[None]:
+    """Run the engine, embedded as in a host."""
+    tasks = [
+        asyncio.create_task(worker_loop(run_ota_campaign_tick, pool, interval=0.2)),
+        asyncio.create_task(run_ota_status_listener(pool)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def devices(broker: EmbeddedBroker, failing: set[str] = frozenset()) -> AsyncIterator[list[str]]:  # type: ignore[assignment]
+    """Devices that report success, except those that fail. Yields the ids of those that got a command."""
+    received: list[str] = []
+    async with Session.connect(Broker.from_url(broker.url)) as session:
+        await session.subscribe("tenant/+/device/+/ota")
+
+        async def play() -> None:
+            async for message in session.messages():
+                _, tenant, _, device, _ = message.topic.split("/")
+                received.append(device)
+                campaign = json.loads(message.payload)["campaign_id"]
+                status = "FAILED" if device in failing else "SUCCESS"
+                receipt = await session.publish(status_topic(tenant, device), encode_report(campaign, status))
+                await receipt.acknowledged()
+
+        task = asyncio.create_task(play())
+        try:
+            yield received
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def status_of(host: Connection, campaign: int) -> str:
+    status: str = await host.fetchval("SELECT status FROM ota_campaigns WHERE id = $1", campaign)
+    return status
+
+
+async def waves_of(host: Connection, campaign: int) -> list[tuple[str, int, str]]:
+    rows = await host.fetch(
+        "SELECT name, size, state FROM ota_campaign_waves WHERE campaign_id = $1 ORDER BY number", campaign
+    )
+    return [tuple(row) for row in rows]
+
+
+FLEET = {f"dev-{n:02}": {"ring": "canary" if n % 5 == 0 else "prod", "site": f"s{n % 4}"} for n in range(20)}
+
+
+async def test_waves_by_selector_and_share_are_sent_one_after_the_other(
+    host: Connection, pool: Pool, broker: EmbeddedBroker
+) -> None:
+    document = {
+        "waves": [
+            {"name": "canary", "select": "ring == canary"},
+            {"name": "early", "size": "20%"},
+            {"name": "rest"},
+        ],
+    }
+    campaign = await insert_campaign(host, document, FLEET)
+    async with devices(broker) as received, running(pool):
+        await eventually(lambda: _is(host, campaign, "COMPLETED"), what="the campaign's end")
+    assert await waves_of(host, campaign) == [("canary", 4, "passed"), ("early", 4, "passed"), ("rest", 12, "passed")]
+    assert set(received[:4]) == {device for device, labels in FLEET.items() if labels["ring"] == "canary"}
+    assert len(received) == 20
+    cells = await host.fetch("SELECT * FROM ota_campaign_cells WHERE campaign_id = $1 ORDER BY wave", campaign)
+    assert [(row["waiting"], row["in_flight"], row["succeeded"]) for row in cells] == [(0, 0, 4), (0, 0, 4), (0, 0, 12)]
+
+
+async def test_a_gate_that_fails_pauses_the_campaign(host: Connection, pool: Pool, broker: EmbeddedBroker) -> None:
+    document = {
+        "order": "id",
+        "guardrails": [],
+        "waves": [{"name": "canary", "size": 5, "gate": {"success_rate": "90%"}}, {"name": "rest"}],
+    }
+    campaign = await insert_campaign(host, document, FLEET)
+    async with devices(broker, {"dev-03"}) as received, running(pool):
+        await eventually(lambda: _is(host, campaign, "PAUSED"), what="the pause")
+    assert sorted(received) == [f"dev-{n:02}" for n in range(5)]
+    reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+    assert reason == "the gate of wave canary failed: 4 of 5 finished devices succeeded (80.0%, under 90.0%)"
+    assert await waves_of(host, campaign) == [("canary", 5, "failed"), ("rest", 15, "waiting")]
+
+
+async def _is(host: Connection, campaign: int, status: str) -> bool:
+    return await status_of(host, campaign) == status
