@@ -12,6 +12,7 @@
     ├── InvalidInput          a value that the caller gave breaks a rule of the contract
     ├── UnreadableRow         a value that a stored row holds breaks a rule of the contract
     ├── NotFound              no such row for this tenant
+    ├── Forbidden             the caller's role does not allow this
     └── Conflict              the row exists, but is not in a state that allows this
 
 The message says what is wrong. ``hint`` says what to do next.
@@ -88,3 +89,7 @@ class NotFound(RollwaveError):
 
 class Conflict(RollwaveError):
     """The row exists, but its state does not allow the request."""
+
+
+class Forbidden(RollwaveError):
+    """The caller's role does not allow the request."""

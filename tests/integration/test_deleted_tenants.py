@@ -243,13 +243,14 @@ async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_datab
 async def undo_later_migrations(root: Connection) -> None:
     """Undo the migrations that need what migration 0015 created."""
     await root.execute("""
+        DROP FUNCTION rollwave_halted_tenants();
         DROP TABLE rollwave_event_consumers, ota_campaign_policies, ota_campaign_segments, ota_campaign_cells,
                    ota_campaign_ranks, rollwave_policies, rollwave_device_fields, rollwave_brakes, rollwave_brake_history;
         DROP INDEX ota_campaign_history_of_tenant;
         ALTER TABLE ota_campaign_waves DROP name, DROP size, DROP state, DROP since, DROP soak_from, DROP soak_failed,
                                        DROP promoted_at, DROP promoted_by;
         DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of, rollwave_host_devices,
-                      rollwave_host_labels, rollwave_host_labels_of, rollwave_record_devices, rollwave_halted_tenants;
+                      rollwave_host_labels, rollwave_host_labels_of, rollwave_record_devices;
         DELETE FROM rollwave_migrations WHERE version IN (19, 20, 21, 22);
     """)
 

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, ops_router
-from rollwave.api.routes import campaigns, firmware, imports, registry
+from rollwave.api.routes import brakes, campaigns, firmware, imports, registry
 from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
@@ -58,7 +58,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.settings = settings
     app.state.readiness = checks
     app.include_router(ops_router)
-    for each in (firmware, campaigns, registry, imports):
+    for each in (firmware, campaigns, brakes, registry, imports):
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)

@@ -19,6 +19,7 @@ from rollwave.errors import (
     BrokerUnavailable,
     Conflict,
     DatabaseUnavailable,
+    Forbidden,
     InvalidInput,
     NotFound,
     RollwaveError,
@@ -37,6 +38,7 @@ RETRY_AFTER = "5"
 
 _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
+    Forbidden: HTTPStatus.FORBIDDEN,
     Conflict: HTTPStatus.CONFLICT,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     ValueRefused: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
+from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.gates import GateName
@@ -163,6 +164,7 @@ class CampaignDetail(Campaign):
         examples=[{"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}],
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
+    stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
 
 
 class CampaignList(BaseModel):
