@@ -12,6 +12,7 @@
     ├── InvalidInput          a value that the caller gave breaks a rule of the contract
     ├── UnreadableRow         a value that a stored row holds breaks a rule of the contract
     ├── NotFound              no such row for this tenant
+    ├── Forbidden             the caller's role does not allow this
     └── Conflict              the row exists, but is not in a state that allows this
         └── Outdated          the caller has seen an older version of it than the present one
 

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
+from rollwave.api.schemas.brakes import StoppedBy
 from rollwave.api.schemas.guardrails import GuardrailStanding
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -215,6 +216,7 @@ class CampaignDetail(Campaign):
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
     guardrails: list[GuardrailStanding] = Field(description="Empty if it has none, or they cannot be read")
+    stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
 
 
 class CampaignList(BaseModel):
