@@ -158,11 +158,12 @@ async def test_only_waves_that_were_not_sent_to_may_change_and_nothing_once_the_
     pool: Pool, north: httpx2.AsyncClient
 ) -> None:
     path = await create(north)
-    other = {"waves": [{"name": "first", "size": 1}, {"name": "rest"}]}
+    first = {"name": "first", "size": 1}
+    other = {"waves": [first, {"name": "rest"}]}
     assert (await north.put(f"{path}/policy", json=other)).status_code == 200
     await pool.execute("UPDATE ota_campaigns SET sent = 1")
     assert_problem(await north.put(f"{path}/policy", json=TWO_WAVES), 409, "conflict")
-    other["waves"][1]["name"] = "last"
+    other = {"waves": [first, {"name": "last"}]}
     assert (await north.put(f"{path}/policy", json=other)).status_code == 200
     await north.post(f"{path}/abort")
     assert_problem(await north.put(f"{path}/policy", json=other), 409, "conflict")
