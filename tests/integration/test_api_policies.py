@@ -169,6 +169,14 @@ async def test_only_waves_that_were_not_sent_to_may_change_and_nothing_once_the_
     assert_problem(await north.put(f"{path}/policy", json=other), 409, "conflict")
 
 
+async def test_a_key_that_is_given_twice_is_refused_in_a_request_too(north: httpx2.AsyncClient) -> None:
+    body = json.dumps(await prepare_campaign_body(north) | {"policy": TWO_WAVES}).replace(
+        '"pace"', '"waves": [], "pace"'
+    )
+    answer = await north.post(CAMPAIGNS, content=body, headers={"Content-Type": "application/json"})
+    assert "the key waves is given twice" in assert_problem(answer, 422, "invalid-input")["detail"]
+
+
 async def test_a_dry_run_checks_everything_and_changes_nothing(north: httpx2.AsyncClient) -> None:
     body = await prepare_campaign_body(north)
     answer = await north.post(f"{CAMPAIGNS}?dry_run=true", json=body | {"policy": {"guardrails": []}})

@@ -274,5 +274,5 @@ def _check(campaign: CampaignUnderPolicy, document: PolicyDocument) -> None:
     require_firmware_size(document, row.firmware_size)
     _moves_devices(row, document)
     if row.document is not None:
-        began = row.wave if row.sent else None
+        began = row.wave if row.sent or row.wave else None
         check_edit(row.document, document, current_wave=began, command_is_frozen=row.command is not None)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rollwave.domain.policy.document import checks
 from rollwave.domain.policy.document.located import MAX_DEPTH, TOO_DEEP, Located, Path, Plain, Position, Unreadable
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.document.text import MAX_BYTES, Format, read, with_positions
+from rollwave.domain.policy.document.text import MAX_BYTES, Format, read, read_json, with_positions
 from rollwave.errors import InvalidInput
 
 MAX_PROBLEMS = 20
@@ -92,6 +92,20 @@ def parse_data(data: Plain) -> PolicyDocument:
     if size > MAX_BYTES:
         raise InvalidPolicy([Problem((), f"the document has {size:,} bytes, and at most {MAX_BYTES:,} are allowed")])
     return validate(Located(data))
+
+
+def parse_member(body: bytes, key: str) -> PolicyDocument:
+    """Read the document that a JSON object has under ``key``, whose own keys may not be given twice either.
+
+    Raises:
+        InvalidPolicy: the object has a key twice, or the document breaks a rule.
+    """
+    try:
+        data = read_json(body.decode("utf-8-sig")).data
+    except Unreadable as error:
+        raise InvalidPolicy([Problem(error.path, str(error), position=error.position)]) from error
+    assert isinstance(data, Mapping)  # the caller has read it before, as a request
+    return parse_data(data[key])
 
 
 def validate(document: Located) -> PolicyDocument:

@@ -46,10 +46,15 @@ def read(text: str | bytes, form: Format) -> Located:
         decoded = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Unreadable(f"byte {error.start + 1:,} is not UTF-8") from error
-    return _read_json(decoded) if form is Format.JSON else read_yaml(decoded)
+    return read_json(decoded) if form is Format.JSON else read_yaml(decoded)
 
 
-def _read_json(text: str) -> Located:
+def read_json(text: str) -> Located:
+    """Read JSON without its positions, of any size.
+
+    Raises:
+        Unreadable: it is not JSON, has a key twice, or a number that no policy can have.
+    """
     try:
         data = json.loads(
             text, object_pairs_hook=_mapping, parse_constant=refuse_constant, parse_float=read_float, parse_int=read_int
