@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from rollwave.domain.campaign import FINAL, CampaignRef, CampaignStatus
 from rollwave.domain.events import PolicyEdited
 from rollwave.domain.policy import flat
 from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.document.located import Located, Plain
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, Problem, parse, validate
-from rollwave.domain.policy.document.text import Format, Located, Plain
+from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.edits import check_edit
 from rollwave.domain.policy.exposure import exposed_devices
 from rollwave.domain.policy.placing import Order, placing_of
@@ -34,6 +36,7 @@ from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.placing import Source
 from rollwave.store.rejected_values import refusing
+from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 T = TypeVar("T")
 
@@ -280,14 +283,24 @@ async def preview_edit(pool: Pool, settings: Settings, tenant_id: str, campaign_
     Raises:
         NotFound, Outdated, InvalidInput, Conflict: as :func:`edit_policy`.
     """
+    campaign, document = await _read(pool, settings, tenant_id, campaign_id, edit)
+    _check(campaign, document)
+    row = campaign.row
+    async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+        of = await labels.source(connection)
+        source = Source(row.tenant_id, row.id, None, row.firmware_device_type, of)
+        return await preview(connection, settings, source, document)
+
+
+async def _read(
+    pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, edit: Edit
+) -> tuple[CampaignUnderPolicy, PolicyDocument]:
+    """The campaign, unlocked, and the document of an edit whose entity tag matches."""
     async with tenant_transaction(pool, tenant_id) as connection:
         campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
         edit.require_match(await _present(connection, settings, campaign))
-        document = parse(edit.text, edit.form)
-        _check(campaign, document)
-        row, of = campaign.row, await labels.source(connection)
-        source = Source(row.tenant_id, row.id, None, row.firmware_device_type, of)
-        return await preview(connection, settings, source, document)
+    # In a thread, and without a transaction: reading the largest documents takes half a second.
+    return campaign, await asyncio.to_thread(parse, edit.text, edit.form)
 
 
 async def edit_policy(
@@ -302,10 +315,7 @@ async def edit_policy(
         Conflict: the campaign has ended, a wave that was sent to would be gone, or the campaign was started with its
             flat columns.
     """
-    async with tenant_transaction(pool, tenant_id) as connection:
-        campaign = under_policy(await campaigns.get(connection, tenant_id, campaign_id), settings)
-        edit.require_match(await _present(connection, settings, campaign))
-    document = parse(edit.text, edit.form)  # without the lock: a large document takes a while
+    campaign, document = await _read(pool, settings, tenant_id, campaign_id, edit)
     async with refusing(pool), tenant_transaction(pool, tenant_id) as connection:
         ref = CampaignRef(campaign.row.tenant_id, campaign.row.id, campaign.row.status)
         campaign = await lock_campaign(connection, ref, settings)
@@ -358,5 +368,5 @@ def _check(campaign: CampaignUnderPolicy, document: PolicyDocument) -> None:
     require_firmware_size(document, row.firmware_size)
     _moves_devices(row, document)
     if row.document is not None:
-        began = row.wave if row.sent else None
+        began = row.wave if row.sent or row.wave else None
         check_edit(row.document, document, current_wave=began, command_is_frozen=row.command is not None)
