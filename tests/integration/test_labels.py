@@ -14,6 +14,7 @@ from rollwave.domain.policy.selector.text import parse
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store import labels, selected_devices
+from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.selector_sql import compile_selector, label_order, label_text
 from tests.api import assert_problem, calling
@@ -236,5 +237,5 @@ async def test_a_search_reads_the_devices_of_its_tenant_alone(pool: Pool, host: 
         assert "Seq Scan" not in plan
 
 
-async def explain(connection: Connection, sql: str, *values: object) -> str:
+async def explain(connection: Inside, sql: str, *values: object) -> str:
     return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {sql}", *values))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +124,19 @@ def test_an_error_says_where_and_what_was_expected(text: str, message: str) -> N
 )
 def test_the_limits_themselves_are_allowed(text: str) -> None:
     parse(text)
+
+
+def test_every_selector_on_the_reference_page_can_be_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "selectors.md").read_text("utf-8")
+    examples = re.findall(r"^\| `([^`]+)` \|", page.partition("## Examples")[2], re.MULTILINE)
+    rsql = re.findall(r"^\| (`.+`) \| (`.+`)", page.partition("## RSQL")[2].partition("## Examples")[0], re.MULTILINE)
+    pairs = [pair for row in rsql for pair in zip(*(re.findall("`([^`]+)`", each) for each in row), strict=False)]
+    assert len(examples) == 7
+    assert len(pairs) == 8
+    for text in examples:
+        parse(text)
+    for text, same in pairs[:-2]:
+        assert parse(text) == parse(same)
 
 
 def test_versions_are_in_the_order_of_semantic_versioning() -> None:
