@@ -177,12 +177,14 @@ async def test_a_sequential_guardrail_counts_in_buckets_of_dispatches_and_trips(
 
 
 async def test_a_success_trips_a_guardrail_that_waited_for_its_minimum(pool: Pool, host: Connection) -> None:
-    sent = await Sent.start(pool, host, SEQUENTIAL | {"min_finished": 7})
-    devices = await sent.send(7)
-    await sent.report(devices[:6], "FAILED")
+    sent = await Sent.start(pool, host, SEQUENTIAL | {"min_finished": 12})
+    devices = await sent.send(400)
+    await sent.report(devices[:11], "FAILED")
     assert await sent.status() == "RUNNING"
-    await sent.report(devices[6:], "SUCCESS")
+    await sent.report(devices[390:391], "SUCCESS")
     assert await sent.status() == "ABORTED"
+    [tripped] = await sent.events("guardrail_tripped")
+    assert (tripped["failed"], tripped["of"]) == (11, 25), "the first of many buckets has the evidence"
 
 
 async def test_one_hardware_revision_is_quarantined_and_the_rest_goes_on(pool: Pool, host: Connection) -> None:
