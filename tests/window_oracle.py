@@ -64,7 +64,7 @@ class Oracle:
 
 
 def assert_agrees(
-    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, first: datetime, minutes: int, every: int = 30
+    windows: Sequence[Window], default: tzinfo, device: tzinfo | None, first: datetime, minutes: int, every: int = 100
 ) -> None:
     """The function and the oracle agree in every minute, and the function says when the state changes.
 
@@ -94,13 +94,13 @@ CRONS = [
 
 
 def changes(zone: tzinfo, first_year: int, years: int) -> list[datetime]:
-    """The moments at which the zone's clock is changed, found day by day and then by halving."""
+    """The moments at which the zone's clock is changed, found by looking every third day and then by halving."""
     found = []
     day = datetime(first_year, 1, 1, tzinfo=UTC)
     last = datetime(first_year + years, 1, 1, tzinfo=UTC)
     offset = day.astimezone(zone).utcoffset()
     while day < last:
-        after = day + timedelta(days=1)
+        after = day + timedelta(days=3)
         if after.astimezone(zone).utcoffset() != offset:
             low, high = day, after
             while high - low > timedelta(seconds=1):
@@ -112,7 +112,7 @@ def changes(zone: tzinfo, first_year: int, years: int) -> list[datetime]:
     return found
 
 
-AROUND = timedelta(hours=5)
+AROUND = timedelta(hours=3)
 
 
 def by_changes(names: Sequence[str], first_year: int, years: int) -> dict[tuple[object, ...], list[str]]:
@@ -133,8 +133,10 @@ def assert_agrees_around_changes(name: str, first_year: int, years: int, dice: r
     zone = ZoneInfo(name)
     found = changes(zone, first_year, years)
     for change in found:
-        length = dice.choice(["30m", "1h", "90m", "3h", "26h"])
-        windows = [window(cron=dice.choice(CRONS), duration=length, time_zone="device")]
+        cron = dice.choice(CRONS)
+        # A window without an end is slow to look at, and nothing changes in it.
+        length = dice.choice(["25m", "40m"] if cron == "0 * * * *" else ["30m", "1h", "90m", "3h", "20h"])
+        windows = [window(cron=cron, duration=length, time_zone="device")]
         first = (change - AROUND).replace(second=0)
         assert_agrees(windows, UTC, zone, first, int(2 * AROUND / MINUTE))
     return len(found)

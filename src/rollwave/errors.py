@@ -12,6 +12,7 @@
     ├── InvalidInput          a value that the caller gave breaks a rule of the contract
     ├── UnreadableRow         a value that a stored row holds breaks a rule of the contract
     ├── NotFound              no such row for this tenant
+    ├── Forbidden             the caller's role does not allow this
     └── Conflict              the row exists, but is not in a state that allows this
         └── Outdated          the caller has seen an older version of it than the present one
 
@@ -93,3 +94,7 @@ class Conflict(RollwaveError):
 
 class Outdated(Conflict):
     """The caller changes a version that is not the present one. The API answers 412."""
+
+
+class Forbidden(RollwaveError):
+    """The caller is known, and may not do this. The API answers 403."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.policy.gates import GateName
 from rollwave.engine.dispatch.resend import Resender
 from rollwave.engine.dispatch.session import CommandSession
@@ -198,11 +199,11 @@ async def test_a_device_that_asks_gets_no_command_during_a_halt(
     try:
         async with collected(mosquitto) as received:
             await halt(pool)
-            resender.ask(TENANT, "dev-1")
+            resender.ask(TenantId(TENANT), DeviceId("dev-1"))
             await eventually(lambda: len(received) == 1, what="answered")
             assert received[0].payload == NOTHING_TO_DO
             await brakes.lift(pool, TENANT, actor="key-1")
-            resender.ask(TENANT, "dev-1")
+            resender.ask(TenantId(TENANT), DeviceId("dev-1"))
             await eventually(lambda: len(received) == 2, what="answered")
             assert received[1].payload != NOTHING_TO_DO
     finally:

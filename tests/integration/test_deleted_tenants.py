@@ -243,6 +243,7 @@ async def test_the_migration_deletes_rows_of_tenants_deleted_earlier(empty_datab
 async def undo_later_migrations(root: Connection) -> None:
     """Undo the migrations that need what migration 0015 created."""
     await root.execute("""
+        DROP FUNCTION rollwave_halted_tenants();
         DROP TABLE rollwave_event_consumers, ota_campaign_policies, ota_campaign_segments, ota_campaign_cells,
                    ota_campaign_ranks, ota_campaign_tests, ota_campaign_test_buckets, rollwave_policies,
                    rollwave_device_fields, rollwave_brakes, rollwave_brake_history;

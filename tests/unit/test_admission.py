@@ -276,10 +276,7 @@ SENT_TO = st.builds(
 )
 QUEUES = st.builds(lambda devices: Queue(tuple(devices)), st.lists(NEVER_SENT_TO | SENT_TO, max_size=30))
 POLICIES = st.builds(
-    lambda rate, cap, document: replace(POLICY, rate=rate, max_in_flight=cap, document=document),
-    st.integers(1, 40),
-    st.none() | st.integers(1, 20),
-    st.sampled_from([None, None, IGNORES.document, SCHEDULED.document]),
+    lambda rate, cap: replace(POLICY, rate=rate, max_in_flight=cap), st.integers(1, 40), st.none() | st.integers(1, 20)
 )
 BRAKES = st.sampled_from([()] * 20 + [(HALT,), (FREEZE,), (HALT, FREEZE)])
 FACTS = st.builds(

@@ -20,6 +20,7 @@ from rollwave.errors import (
     BrokerUnavailable,
     Conflict,
     DatabaseUnavailable,
+    Forbidden,
     InvalidInput,
     NotFound,
     Outdated,
@@ -38,6 +39,7 @@ RETRY_AFTER = "5"
 """Seconds after which a client should try again while the database is unavailable."""
 
 _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
+    Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Outdated: HTTPStatus.PRECONDITION_FAILED,

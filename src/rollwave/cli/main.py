@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from rollwave.cli import (
     apikey,
+    brakes,
     campaign,
     demo,
     device,
@@ -65,6 +66,8 @@ _ORDER = (
     "policy",
     "firmware",
     "device-group",
+    "halt",
+    "freeze",
     "migrate",
     "serve",
     "worker",
@@ -94,6 +97,8 @@ app.add_typer(firmware.app, name="firmware", help="Register and list firmware ve
 app.add_typer(
     device_group.app, name="device-group", help="Create and change groups of devices.", rich_help_panel=_OPERATE
 )
+app.command(rich_help_panel=_OPERATE)(brakes.halt)
+app.add_typer(brakes.freeze, name="freeze", help="Stop all sending from one time to another.", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_RUN)(migrate.migrate)
 app.command(rich_help_panel=_RUN)(serve.serve)
 app.command(rich_help_panel=_RUN)(serve.worker)

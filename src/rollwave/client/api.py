@@ -118,8 +118,11 @@ class Api:
     def put(self, path: str, body: dict[str, Any]) -> Any:
         return _document(self._call("PUT", path, body))
 
-    def delete(self, path: str) -> None:
-        self._call("DELETE", path)
+    def delete(self, path: str, **query: str | int | None) -> Any:
+        """Delete a resource. Returns the answer; None: it has none. A ``query`` value of None is left out."""
+        given = {key: value for key, value in query.items() if value is not None}
+        response = self._call("DELETE", path, query=given)
+        return None if response.status_code == HTTPStatus.NO_CONTENT else _document(response)
 
     def _call(
         self,

@@ -13,7 +13,8 @@ class Role(StrEnum):
     OPERATOR = "operator"
     """May register firmware and devices, and create, start, pause and abort campaigns."""
     APPROVER = "approver"
-    """May approve what an operator prepared. Nothing needs an approval yet, so it has the rights of an operator."""
+    """May approve what an operator prepared: open a gate that asks for an approval, and start a campaign that ignores
+    freezes."""
     ADMIN = "admin"
     """May do everything in its tenant."""
 

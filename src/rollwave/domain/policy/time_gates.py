@@ -15,6 +15,10 @@ OPEN_AT_A_TIME = frozenset({GateName.HALTED, GateName.FREEZE, GateName.SCHEDULE}
 """The gates that open at a known time, or when an operator opens them, which wakes the workers."""
 
 
+_openings = windows.Openings()
+"""Kept for the process: for each distinct zone, whether it is open and the next change are computed once."""
+
+
 def stops(policy: Policy, facts: Facts) -> tuple[Verdict, ...]:
     """The gates of time that apply to every command of a campaign, in the order in which they are asked.
 
@@ -78,21 +82,18 @@ def ignores_freezes(document: PolicyDocument | None) -> bool:
     return rule is not None and rule.ignore_freezes
 
 
-def window(
-    document: PolicyDocument | None, zone: str | None, now: datetime, opening: windows.Opening | None = None
-) -> Verdict | None:
+def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> Verdict | None:
     """The gate of the windows for devices of one time zone. None: the document has no windows.
 
     Args:
         zone: the IANA name of the devices' time zone; None, or a name that does not exist: they have none.
         now: any aware time.
-        opening: the answer of :class:`~rollwave.domain.policy.windows.Openings`, if it is known.
     """
     rule = _schedule_of(document)
     if rule is None or not rule.windows:
         return None
     default, device = windows.zone_of(rule.time_zone) or UTC, windows.zone_of(zone)
-    found = opening or windows.opening(rule.windows, default, device, now)
+    found = _openings.of(rule.windows, default, device, now)
     shown = windows.shown_zone(rule.windows, default, device)
     name = windows.zone_name(shown)
     detail: dict[str, object] = {"time_zone": name}
@@ -101,10 +102,9 @@ def window(
     until = "" if found.until is None else f" until {_local(found.until, shown, now)} in {name}"
     if found.open:
         return Verdict(GateName.WINDOW, None, f"inside the windows{until}", detail=detail)
-    denied = [each.name for each in windows.denying(rule.windows, default, device, now)]
     allowing = [each.name for each in rule.windows if each.kind is windows.WindowKind.ALLOW]
-    if denied:
-        text = f"window {denied[0]} denies sending"
+    if found.denied_by is not None:
+        text = f"window {found.denied_by} denies sending"
     else:
         text = f"outside window{'s' * (len(allowing) > 1)} {', '.join(allowing)}"
     return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)

@@ -7,8 +7,8 @@ allowed that is not denied. A window is a cron expression with a duration of ela
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import groupby
@@ -25,7 +25,6 @@ __all__ = [
     "Span",
     "WindowKind",
     "check_cron",
-    "denying",
     "next_openings",
     "opening",
     "shown_zone",
@@ -36,15 +35,11 @@ __all__ = [
 HORIZON_DAYS = 400
 """A cron expression must fire within so many days, and a change is looked for no further."""
 
-MAX_EDGES = 5_000
+MAX_EDGES = 2_000
 """Beginnings and ends of windows that are looked at for one answer: windows may touch each other for ever."""
 
-MAX_CACHED = 20_000
+MAX_KEPT = 20_000
 """Maximum number of answers that :class:`Openings` keeps."""
-
-_LONGEST_SET_BACK = timedelta(hours=26)
-"""Longer than any clock was ever set back. An occurrence of a cron expression may lie so much later than its local
-time says, so occurrences are looked for from that much earlier on."""
 
 _BEGIN, _END = 1, -1
 """By how much the number of open windows changes where one begins, and where it ends."""
@@ -52,10 +47,14 @@ _BEGIN, _END = 1, -1
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Whether devices may be sent to, and ``until`` when at least that stays so; None: for longer than the horizon."""
+    """Whether devices may be sent to, and ``until`` when at least that stays so; None: for longer than the horizon.
+
+    ``denied_by``: the name of a deny window that is in force.
+    """
 
     open: bool
     until: datetime | None
+    denied_by: str | None = field(default=None, compare=False)
 
 
 class Span(NamedTuple):
@@ -113,7 +112,8 @@ def opening(windows: Sequence[Window], default: tzinfo, device: tzinfo | None, a
     changes = _changes(windows, default, device, at)
     _, state = next(changes)
     change = next(changes, None)
-    return Opening(state, change[0] if change else None)
+    denied = [] if state else _denying(windows, default, device, at)
+    return Opening(state, change[0] if change else None, denied[0].name if denied else None)
 
 
 def next_openings(
@@ -132,16 +132,6 @@ def next_openings(
     return found
 
 
-def denying(windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime) -> list[Window]:
-    """The deny windows that are in force at a moment. Arguments as for :func:`opening`."""
-    at = at.astimezone(UTC)
-    return [
-        each
-        for each in windows
-        if each.kind is WindowKind.DENY and _begun_and_not_ended(_edges(each, _zone(each, default, device), at), at)
-    ]
-
-
 def shown_zone(windows: Sequence[Window], default: tzinfo, device: tzinfo | None) -> tzinfo:
     """The zone in which times of these windows are shown: the devices', if a window asks for it."""
     in_device_zone = [each for each in windows if each.time_zone == DEVICE_ZONE]
@@ -149,29 +139,40 @@ def shown_zone(windows: Sequence[Window], default: tzinfo, device: tzinfo | None
 
 
 class Openings:
-    """Answers of :func:`opening`, each computed once and kept until it changes.
+    """Answers of :func:`opening`, each computed once for a policy and a zone, and kept until it changes.
 
-    One object serves every campaign of a process.
+    One object serves every campaign of a process. A policy is known by its tuple of windows, which is read once for a
+    revision.
     """
 
-    def __init__(self, max_cached: int = MAX_CACHED) -> None:
-        self._max_cached = max_cached
-        self._kept: dict[tuple[Hashable, str | None], tuple[datetime, datetime, Opening]] = {}
-        """The answer by policy and zone, with the times from when and until when it holds."""
+    def __init__(self, max_kept: int = MAX_KEPT) -> None:
+        self._max_kept = max_kept
+        self._kept: dict[tuple[int, str, str | None], _Kept] = {}
 
-    def of(
-        self, policy: Hashable, windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime
-    ) -> Opening:
-        """The state of ``windows``. ``policy`` identifies them: it differs for each revision of a campaign's policy."""
-        key = policy, None if device is None else zone_name(device)
+    def of(self, windows: tuple[Window, ...], default: tzinfo, device: tzinfo | None, at: datetime) -> Opening:
+        """The state of ``windows``. Arguments as for :func:`opening`."""
+        key = id(windows), zone_name(default), None if device is None else zone_name(device)
         kept = self._kept.get(key)
-        if kept is not None and kept[0] <= at < kept[1]:
-            return kept[2]
+        if kept is not None and kept.since <= at < kept.until:
+            return kept.opening
         found = opening(windows, default, device, at)
-        if key not in self._kept and len(self._kept) >= self._max_cached:
+        until = found.until or at + timedelta(days=1)
+        if found.denied_by is not None:  # until another window denies, or it is closed for another reason
+            denies = [each for each in windows if each.kind is WindowKind.DENY]
+            until = min(until, opening(denies, default, device, at).until or until)
+        if key not in self._kept and len(self._kept) >= self._max_kept:
             del self._kept[next(iter(self._kept))]  # the oldest one; it is computed again if it is needed
-        self._kept[key] = at, found.until or at + timedelta(days=1), found
+        self._kept[key] = _Kept(windows, at, until, found)
         return found
+
+
+class _Kept(NamedTuple):
+    """An answer, and the times from when and until when it holds. ``windows`` keeps its id from being used again."""
+
+    windows: tuple[Window, ...]
+    since: datetime
+    until: datetime
+    opening: Opening
 
 
 def _changes(
@@ -226,7 +227,7 @@ def _edges(window: Window, zone: tzinfo, at: datetime) -> Iterator[_Edge]:
     duration = timedelta(seconds=window.duration or 0) - cut
     horizon = at + timedelta(days=HORIZON_DAYS)
     ends: list[datetime] = []
-    for local in CronSim(window.cron, (at - duration - _LONGEST_SET_BACK).astimezone(zone)):
+    for local in CronSim(window.cron, (at - duration).astimezone(zone)):
         begins = local.astimezone(UTC)
         while ends and ends[0] <= begins:
             yield _Edge(heapq.heappop(ends), _END, window.kind)
@@ -236,6 +237,13 @@ def _edges(window: Window, zone: tzinfo, at: datetime) -> Iterator[_Edge]:
         heapq.heappush(ends, begins + duration)
     for each in sorted(ends):
         yield _Edge(each, _END, window.kind)
+
+
+def _denying(windows: Sequence[Window], default: tzinfo, device: tzinfo | None, at: datetime) -> list[Window]:
+    """The deny windows that are in force at a moment."""
+    at = at.astimezone(UTC)
+    denies = [each for each in windows if each.kind is WindowKind.DENY]
+    return [each for each in denies if _begun_and_not_ended(_edges(each, _zone(each, default, device), at), at)]
 
 
 def _begun_and_not_ended(edges: Iterator[_Edge], at: datetime) -> bool:

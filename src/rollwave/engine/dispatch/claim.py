@@ -118,7 +118,9 @@ class Claims:
             return soon
         due_in = await counters.next_due(connection, campaign)
         if admission.look_again_in is None or (due_in is not None and due_in <= 0):
-            return SOON_SECONDS  # a place in flight, a gate or an overdue device may come first
+            # A place in flight, a gate or an overdue device may come first. The next step of a document's pace must not
+            # be missed meanwhile: its share would be lost.
+            return min(SOON_SECONDS, soon or SOON_SECONDS)
         of_queue = inf if admission.queue is None else admission.look_again_in
         return of_queue if due_in is None else min(of_queue, due_in)
 

@@ -1,0 +1,153 @@
+"""`rollwave halt` and `rollwave freeze`: stop all sending of a tenant, now or from one time to another."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.output import Column, Format, Limit, Output, moment, print_json, print_page, say
+from rollwave.domain.ids import in_path
+from rollwave.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rollwave.store.database import Pool
+
+freeze = typer.Typer(no_args_is_help=True)
+
+
+def halt(
+    reason: Annotated[str | None, typer.Option(help="Why. Needed to halt; it is shown wherever devices wait.")] = None,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift the halt: send again.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show whether sending is halted, and change nothing.")] = False,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Every tenant, on DATABASE_URL instead of the API. Needs BYPASSRLS.")
+    ] = False,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Stop all sending of the tenant within a second, or lift that again.
+
+    Campaigns keep their status, reports still count, and deadlines stand still.
+    Nothing ignores a halt, also no policy that ignores freezes. `rollwave campaign
+    waiting` then names the gate `halted`.
+
+        rollwave halt --reason "devices of 2.1.0 do not boot"
+        rollwave halt --lift --reason "2.1.0 is withdrawn"
+    """
+    if (lift and show) or (everyone and show):
+        raise typer.BadParameter("--show stands alone")
+    if not lift and not show and not reason:
+        raise InvalidInput("a halt needs a reason", hint='Add --reason "…"; or use --show, or --lift.')
+    if everyone:
+        _halt_everyone(reason, lift=lift)
+        return
+    with connect(api_url, api_key) as api:
+        if show:
+            answer = api.get("/ota/halt")
+        elif lift:
+            answer = api.delete("/ota/halt", reason=reason)
+        else:
+            answer = api.post("/ota/halt", {"reason": reason})
+    if output is Format.JSON:
+        print_json(answer)
+        return
+    say(_in_words(answer))
+
+
+def _in_words(state: Mapping[str, Any]) -> str:
+    if not state["halted"]:
+        return "sending is not halted"
+    return f"sending is halted since {moment(state['since'])} by {state['by']}: {state['reason']}"
+
+
+def _halt_everyone(reason: str | None, *, lift: bool) -> None:
+    from rollwave.cli.database import with_pool
+    from rollwave.store import brakes
+
+    actor = getpass.getuser()
+
+    async def of_each(pool: Pool) -> int:
+        tenants = await brakes.tenants(pool)
+        for tenant in tenants:
+            if lift:
+                await brakes.lift(pool, tenant, actor=actor, reason=reason)
+            else:
+                await brakes.halt(pool, tenant, actor=actor, reason=reason or "")
+        return len(tenants)
+
+    number = with_pool(of_each)
+    say(f"sending is {'not halted' if lift else 'halted'} for {number} tenant{'s' * (number != 1)}")
+
+
+def _time(text: str) -> str:
+    from rollwave.domain.policy.document.units import read_time
+
+    try:
+        read_time(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
+Start = Annotated[str, typer.Option(metavar="TIME", parser=_time, help="When it begins, in RFC 3339 with a zone.")]
+End = Annotated[str, typer.Option(metavar="TIME", parser=_time, help="When it ends, in RFC 3339 with a zone.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The freeze's name.")]
+
+
+@freeze.command()
+def add(
+    name: Name,
+    start: Start,
+    end: End,
+    reason: Annotated[str | None, typer.Option(help="Why. It is shown wherever devices wait.")] = None,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Send nothing from one time to another, in any campaign of the tenant.
+
+    A campaign whose policy has `ignore_freezes: true` is sent nevertheless.
+
+        rollwave freeze add year-end --start 2027-12-18T00:00:00Z --end 2028-01-07T00:00:00Z
+    """
+    body = {"name": name, "start": start, "end": end, "reason": reason}
+    with connect(api_url, api_key) as api:
+        made = api.post("/ota/freezes", {key: value for key, value in body.items() if value is not None})
+    if output is Format.JSON:
+        print_json(made)
+        return
+    say(f"freeze {made['name']}: from {moment(made['start'])} to {moment(made['end'])}")
+
+
+@freeze.command("list")
+def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+    """List the freezes, also those that are over."""
+    with connect(api_url, api_key) as api:
+        answer = api.get("/ota/freezes", limit=limit)
+    columns: dict[str, Column] = {
+        "NAME": "name",
+        "START": lambda row: moment(row["start"]),
+        "END": lambda row: moment(row["end"]),
+        "IN FORCE": lambda row: "yes" if row["in_force"] else "no",
+        "BY": "created_by",
+        "REASON": "reason",
+    }
+    print_page(answer, output, "freezes", columns, empty="No freezes.")
+
+
+@freeze.command()
+def remove(
+    name: Name,
+    reason: Annotated[str | None, typer.Option(help="Why, for the audit row.")] = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """End a freeze now, or delete one that has not begun or is over."""
+    with connect(api_url, api_key) as api:
+        api.delete(f"/ota/freezes/{in_path(name)}", reason=reason)
+    say(f"freeze {name} is removed")
