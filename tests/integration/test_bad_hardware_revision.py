@@ -87,7 +87,7 @@ async def test_a_bad_hardware_revision_is_quarantined_and_released(pool: Pool, b
         assert released.json() == {"id": shown["id"], "status": "RUNNING"}
 
         async def completed() -> bool:
-            return (await client.get(path)).json()["status"] == "COMPLETED"
+            return bool((await client.get(path)).json()["status"] == "COMPLETED")
 
         await eventually(completed, timeout=30, what="the end of the campaign")
         assert await breakdown() == {
