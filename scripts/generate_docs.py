@@ -82,7 +82,9 @@ def events_table() -> str:
 
 
 def _field(column: events.Column) -> str:
-    kind = {int: "integer", float: "number", bool: "boolean"}.get(column.kind, "text")
+    kind = {int: "integer", float: "number", bool: "boolean", list: "list of texts", dict: "object"}.get(
+        column.kind, "text"
+    )
     notes = [kind, *([column.stored.unit] if column.stored.unit else []), *(["optional"] if column.optional else [])]
     return f"`{column.key}` ({', '.join(notes)}): {column.stored.meaning}"
 

@@ -264,9 +264,10 @@ def incoming_report(
     tenant: str = TENANT,
     attempt: int | None = None,
     error: str | None = None,
+    code: str | None = None,
 ) -> Incoming:
     """A report as the listener receives it from the broker."""
-    body = encode_report(campaign, status, error=error, attempt=attempt)
+    body = encode_report(campaign, status, error=error, attempt=attempt, code=code)
     return Incoming(status_topic(tenant, device), body, retain=False, attempt=None, handle=cast("Any", None))
 
 

@@ -14,6 +14,7 @@
     ├── NotFound              no such row for this tenant
     ├── Forbidden             the caller's role does not allow this
     └── Conflict              the row exists, but is not in a state that allows this
+        └── Outdated          the caller has seen an older version of it than the present one
 
 The message says what is wrong. ``hint`` says what to do next.
 """
@@ -93,3 +94,7 @@ class Conflict(RollwaveError):
 
 class Forbidden(RollwaveError):
     """The caller's role does not allow the request."""
+
+
+class Outdated(Conflict):
+    """The caller changes a version that is not the present one. The API answers 412."""

@@ -19,6 +19,7 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 dispatched = Counter("rollwave_devices_dispatched", "Commands that the broker acknowledged", registry=_OURS)
+cancelled = Counter("rollwave_cancel_commands", "Cancel commands that the broker acknowledged", registry=_OURS)
 publish_failed = Counter(
     "rollwave_publish_failed",
     "Commands that the broker did not acknowledge; they are sent again",
@@ -59,6 +60,9 @@ ready = Gauge(
     registry=_OURS,
 )
 auto_aborts = Counter("rollwave_auto_aborts", "Campaigns aborted by their guardrail", registry=_OURS)
+guardrail_trips = Counter(
+    "rollwave_guardrail_trips", "Guardrails of policy documents that tripped", ["action"], registry=_OURS
+)
 tick_seconds = Histogram("rollwave_tick_seconds", "Duration of one look at one campaign", buckets=_FAST, registry=_OURS)
 
 

@@ -255,3 +255,8 @@ ENGINE = frozenset(Settings.model_fields) - Settings.tolerated_fields - {"api_ur
 def proxy_variables() -> Mapping[str, str]:
     """Proxy variables such as ``HTTP_PROXY`` and ``no_proxy``, by name, with the letter case of the environment."""
     return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
+
+def editor_command() -> str:
+    """The command of the person's editor: ``VISUAL``, else ``EDITOR``, else ``vi``."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"

@@ -25,6 +25,7 @@ COMMANDS = (
     ["device", "run"],
     *(["apikey", each] for each in ("create", "list", "revoke")),
     *(["quarantine", each] for each in ("list", "clear")),
+    *(["policy", each] for each in ("check", "schema", "show", "edit", "diff", "list", "store", "delete")),
     *(["firmware", each] for each in ("add", "list")),
     *(["device-group", each] for each in ("import", "put", "list", "show")),
     *(["campaign", each] for each in ("create", "list", "show", "start", "pause", "abort", "devices", "watch")),

@@ -15,7 +15,7 @@ from rollwave.device.download import Limits
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.mqtt.broker import Broker, Protocol
 from rollwave.mqtt.client import Session
-from rollwave.mqtt.payload import encode_command
+from rollwave.mqtt.payload import encode_cancel, encode_command
 from rollwave.mqtt.topics import command_topic
 from tests.artifact_server import ArtifactServer
 from tests.engine_side import TENANT, EngineSide, open_engine_side
@@ -252,4 +252,45 @@ async def test_two_devices_with_one_id_do_not_block_each_other_for_ever(
             await eventually(lambda: not device.connected)
         await eventually(lambda: device.connected)
         await engine_side.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])
+
+
+async def cancel(engine_side: EngineSide, campaign: int) -> None:
+    receipt = await engine_side.session.publish(command_topic(TENANT, DEVICE), encode_cancel(campaign))
+    await receipt.acknowledged()
+
+
+async def test_a_cancel_command_stops_a_download_and_removes_what_was_downloaded(
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    server.script.hold_at = len(CONTENT) // 2
+    async with agent(broker.url, tmp_path, install="false") as device:
+        await engine_side.command(DEVICE, 7, url, checksum, attempt=3)
+        part = tmp_path / "state" / "firmware.part"
+        await eventually(lambda: part.exists() and part.stat().st_size)
+        await cancel(engine_side, 8)
+        await cancel(engine_side, 7)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED"])
+        await eventually(lambda: not part.exists())
+        assert device.state.running is None
+        server.script.release.set()
+        await engine_side.command(DEVICE, 9, url, checksum)
+        await eventually(lambda: len(engine_side.outcomes(DEVICE)) == 2, what="it takes the next campaign")
+    report = next(each for each in engine_side.reports[DEVICE] if each["status"] == "FAILED")
+    assert (report["campaign_id"], report["attempt"], report["code"]) == (7, 3, "CANCELLED")
+    assert engine_side.reports[DEVICE][-1]["campaign_id"] == 9
+
+
+async def test_a_cancel_command_does_not_stop_an_installation(
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    gate = tmp_path / "gate"
+    wait = f"sh -c 'while [ ! -e {gate} ]; do sleep 0.02; done'"
+    async with agent(broker.url, tmp_path, install=wait):
+        await engine_side.command(DEVICE, 7, url, checksum)
+        await eventually(lambda: "INSTALLING" in engine_side.statuses(DEVICE))
+        await cancel(engine_side, 7)
+        gate.touch()
         await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])

@@ -16,6 +16,7 @@ from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.session import Batch, CommandSession
 from rollwave.engine.failpoints import Failpoint
 from rollwave.engine.operations import start_campaign
+from rollwave.engine.retry import retry_failed
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.engine.worker import tick
 from rollwave.engine.worker.loop import CampaignLoop
@@ -62,6 +63,23 @@ async def test_starting_a_campaign_wakes_the_workers(pool: Pool, host: Connectio
         assert await breakdown(host, campaign) == {"PENDING": 3}
         await start_campaign(pool, TENANT, campaign, actor="test")
         await eventually(lambda: sent(host, campaign, 1), timeout=20, what="the first of them sent")
+
+
+async def test_a_change_of_a_running_campaign_wakes_the_workers_too(
+    pool: Pool, host: Connection, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tick, "LONGEST_REST_SECONDS", HOUR)
+    campaign = await insert_campaign(host, 2, abort_threshold=1.0)
+    await mark_sent(host, campaign, ["dev-1", "dev-2"])
+    await host.execute("UPDATE ota_campaigns SET failed = 1, succeeded = 0, downloading = 1 WHERE id = $1", campaign)
+    await host.execute("UPDATE ota_device_status SET status = 'FAILED', due_at = NULL WHERE device_id = 'dev-2'")
+    async with loop_running(pool, broker, Settings(OTA_TICK_INTERVAL=HOUR), ask_every_seconds=HOUR):
+        await eventually(lambda: listens(host), what="listening for wake-ups")
+        looked_at = "SELECT active_at IS NOT NULL FROM ota_campaigns WHERE id = $1"
+        await eventually(lambda: host.fetchval(looked_at, campaign), what="looked at")
+        await retry_failed(pool, TENANT, campaign, actor="test")
+        sent_again = "SELECT sent_attempt = 2 FROM ota_device_status WHERE device_id = 'dev-2'"
+        await eventually(lambda: host.fetchval(sent_again), timeout=20, what="sent to again")
 
 
 async def test_a_stop_ends_a_loop_that_has_nothing_to_do(pool: Pool, host: Connection, broker: EmbeddedBroker) -> None:

@@ -78,10 +78,13 @@ async def insert_tenants_with_equal_ids(connection: Connection) -> None:
             INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels) VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment) VALUES ('{tenant}', 7, 0, 1);
+            INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision)
+                VALUES ('{tenant}', 7, 1, 'failures', 1);
+            INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('{tenant}', 7, 1, 1);
+            INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank) VALUES ('{tenant}', 7, 'a', 1);
             INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by) VALUES ('{tenant}', 'halt', 'halt', 'dev-1');
             INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, starts_at)
                 VALUES ('{tenant}', 'halt', 'halt', 'set', 'dev-1', now());
-            INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank) VALUES ('{tenant}', 7, 'a', 1);
             INSERT INTO rollwave_policies (tenant_id, name, document) VALUES ('{tenant}', 'dev-1', '{{}}');
         """)
 
@@ -157,8 +160,12 @@ async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> N
 
 
 async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Connection) -> None:
-    due_functions = ("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3",
-                     "rollwave_due_campaigns_4")
+    due_functions = (
+        "rollwave_due_campaigns",
+        "rollwave_due_campaigns_2",
+        "rollwave_due_campaigns_3",
+        "rollwave_due_campaigns_4",
+    )
     await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     async with as_pulse_app(host, None):

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollwave.domain.brakes import Brake, BrakeKind, of_label, thaws_at
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import time_gates
-from rollwave.domain.policy.brakes import Brake, BrakeKind, of_label, thaws_at
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.rules import Guardrail, Policy, Wave

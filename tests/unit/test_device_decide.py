@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.device.decide import REMEMBERED, Job, State, Verdict, advance, decide, delivered, finish
+from rollwave.device.decide import (
+    CANCELLED,
+    REMEMBERED,
+    Job,
+    State,
+    Verdict,
+    advance,
+    cancel,
+    decide,
+    delivered,
+    finish,
+)
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.mqtt.payload import Command
 
@@ -120,3 +131,33 @@ def test_each_attempt_is_run_once_and_none_after_success(
             ran.append(started.command.campaign_id)
     assert all(ran.count(campaign) <= 3 for campaign in ran)
     assert len(state.finished) == len({job.command.campaign_id for job in state.finished}) <= REMEMBERED
+
+
+def test_a_cancel_command_ends_a_download() -> None:
+    decision = cancel(decide(State(), command(7), 2).state, 7)
+    ended_job = Job(command(7), 2, FAILED, "the campaign was cancelled", code=CANCELLED)
+    assert (decision.verdict, decision.job) == (Verdict.CANCEL, ended_job)
+    assert decision.state == State(None, None, (ended_job,))
+    assert decide(decision.state, command(7), 2).verdict is Verdict.ANSWER, "a late repeat does not start it again"
+
+
+def test_a_cancel_command_for_the_running_job_starts_the_waiting_one() -> None:
+    waiting = decide(decide(State(), command(7), 1).state, command(8), 1).state
+    assert cancel(waiting, 7).state.running == Job(command(8), 1)
+
+
+def test_a_cancel_command_for_the_waiting_job_leaves_the_running_one() -> None:
+    waiting = decide(decide(State(), command(7), 1).state, command(8), 1).state
+    decision = cancel(waiting, 8)
+    assert (decision.state.running, decision.state.waiting) == (Job(command(7), 1), None)
+    assert decision.job is not None
+    assert (decision.job.command.campaign_id, decision.job.code) == (8, CANCELLED)
+
+
+@pytest.mark.parametrize("retained", [False, True])
+def test_a_device_that_installs_or_has_no_such_job_ignores_a_cancel_command(retained: bool) -> None:
+    downloading = decide(State(), command(7), 1).state
+    for state, campaign in ((advance(downloading, INSTALLING), 7), (downloading, 8), (State(), 7), (ended(FAILED), 7)):
+        decision = cancel(state, campaign, retained=retained)
+        assert (decision.verdict, decision.state) == (Verdict.IGNORE, state)
+    assert cancel(downloading, 7, retained=True).verdict is Verdict.IGNORE

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import (
     EVENTS,
@@ -17,22 +18,26 @@ from rollwave.domain.events import (
     AttemptFailed,
     CampaignAborted,
     CampaignAdopted,
+    CampaignCancelled,
     CampaignCompleted,
     CampaignCreated,
     CampaignPaused,
     CampaignRunning,
     CampaignTargeted,
     CountersRepaired,
+    DevicesRetried,
     Event,
     FinishedRestored,
     GivenUp,
+    GuardrailTripped,
+    SegmentQuarantined,
+    SegmentReleased,
     SendingResumed,
     SendingStopped,
     Unknown,
     WaveOpened,
     read,
 )
-from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 S = CampaignStatus
@@ -47,6 +52,8 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
         {"from": "RUNNING", "to": "PAUSED", "reason": "paused by an operator"},
     ),
     (CampaignAborted(S.PAUSED, "no"), "aborted", {"from": "PAUSED", "to": "ABORTED", "reason": "no"}),
+    (CampaignCancelled(3, "no"), "cancelled", {"devices": 3, "reason": "no"}),
+    (DevicesRetried(3, Reason.NO_ANSWER), "retried", {"devices": 3, "cause": "no_answer"}),
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
     (
@@ -67,6 +74,46 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
         "attempt_failed",
         {"attempt": 1, "reason": "disk full", "cause": "reported", "final": False},
     ),
+    (
+        AttemptFailed(1, "no boot", Reason.REPORTED, final=True, code="E_BOOT", device_id="gw-1"),
+        "attempt_failed",
+        {"attempt": 1, "reason": "no boot", "cause": "reported", "final": True, "code": "E_BOOT"},
+    ),
+    (
+        GuardrailTripped(
+            *(
+                25,
+                {"name": "failures", "threshold": 0.05},
+                0.36,
+                "quarantine",
+                9,
+                ["gw-1", "gw-2"],
+                "failures",
+            ),
+            alpha=0.01,
+            limit=0.14,
+            labels={"hardware_revision": "C"},
+        ),
+        "guardrail_tripped",
+        {
+            "of": 25,
+            "rule": {"name": "failures", "threshold": 0.05},
+            "value": 0.36,
+            "action": "quarantine",
+            "failed": 9,
+            "devices": ["gw-1", "gw-2"],
+            "guardrail": "failures",
+            "alpha": 0.01,
+            "limit": 0.14,
+            "labels": {"hardware_revision": "C"},
+        },
+    ),
+    (
+        SegmentQuarantined("too many", 3, "failures"),
+        "segment_quarantined",
+        {"reason": "too many", "segment": 3, "guardrail": "failures"},
+    ),
+    (SegmentReleased(3, "fixed"), "segment_released", {"segment": 3, "reason": "fixed"}),
     (
         GivenUp(2, "out of time", Reason.OVERDUE, final=True, device_id="gw-1"),
         "given_up",
@@ -100,10 +147,10 @@ def test_every_event_has_its_stored_form_above() -> None:
 
 
 def test_fields_of_a_newer_version_are_kept() -> None:
-    detail = {"attempt": 1, "reason": "no", "cause": "reported", "final": True, "code": "DISK"}
+    detail = {"attempt": 1, "reason": "no", "cause": "reported", "final": True, "since": "boot"}
     event = read("attempt_failed", detail, "gw-1")
     assert isinstance(event, AttemptFailed)
-    assert event.more == {"code": "DISK"}
+    assert event.more == {"since": "boot"}
     assert event.to_detail() == detail
 
 

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from rollwave.domain.ids import is_valid_id
 from rollwave.errors import ConfigurationError, InvalidInput
 from rollwave.mqtt.broker import Broker
-from rollwave.mqtt.payload import Command, decode_command, encode_command, encode_report
+from rollwave.mqtt.payload import (
+    Command,
+    decode_command,
+    encode_cancel,
+    encode_command,
+    encode_report,
+    read_cancel,
+)
 from rollwave.mqtt.topics import parse_status_topic, status_topic
 
 
@@ -203,3 +210,28 @@ def test_a_login_that_mqtt_cannot_encode_is_refused(login: dict[str, Any], named
 def test_logins_that_mqtt_can_encode_are_accepted() -> None:
     for login in ({"password": "b"}, {"username": "a", "password": "\x00", "protocol": "3.1.1"}, {"username": "ä"}):
         assert Broker.from_url("mqtt://h", **cast("dict[str, Any]", login)).host == "h"
+
+
+def test_the_body_of_a_cancel_command_has_two_keys() -> None:
+    assert encode_cancel(7) == b'{"action": "cancel", "campaign_id": 7}'
+    assert read_cancel(encode_cancel(7)) == 7
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(b"", b"[]", b"\xff", b'{"action": "cancel"}', b'{"action": "cancel", "campaign_id": true}'),
+        *(b'{"action": "none"}', b'{"action": "cancel", "campaign_id": "7"}', b"[" * 1000),
+        encode_command(7, "http://host/fw", "2.0", None),
+    ],
+)
+def test_other_messages_are_no_cancel_commands(payload: bytes) -> None:
+    assert read_cancel(payload) is None
+
+
+def test_the_seconds_within_which_a_device_begins_are_in_the_command() -> None:
+    body = encode_command(7, "http://host/fw", "2.0", None, start_within=600)
+    assert json.loads(body)["start_within"] == 600
+    assert decode_command(body).start_within == 600
+    for unreadable in (b"true", b"-1", b'"600"', b"1.5", b"null"):
+        assert decode_command(body.replace(b"600", unreadable)).start_within == 0

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.policy import pace
 from rollwave.domain.policy.document.model import PaceRule, Ramp
-from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.facts import Facts, Used
 from rollwave.domain.policy.gates import GateName
-from rollwave.domain.policy.pace import Rate, Step, Used, ramped, rate_of, step_of
+from rollwave.domain.policy.pace import Rate, Step, ramped, rate_of, step_of
 from rollwave.domain.policy.rules import Wave
 from rollwave.errors import Conflict, UnreadableRow
 
@@ -44,8 +44,8 @@ class Row:
         taken = min(step.number, wanted)
         if taken:
             if step.opens:
-                again = step.advance is None or self.opened is None
-                self.opened = now - step.age if again else self.opened + step.advance
+                anew = self.opened is None or step.advance is None
+                self.opened = now - step.age if anew else (self.opened or 0.0) + (step.advance or 0.0)
                 self.used, self.carried = 0, step.carried
             self.used += taken
             self.claims.append((now, taken))

@@ -11,7 +11,8 @@ from fastapi.routing import APIRoute
 from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, ops_router
-from rollwave.api.routes import brakes, campaigns, firmware, imports, registry
+from rollwave.api.policy_body import policy_schemas
+from rollwave.api.routes import brakes, campaigns, firmware, imports, policies, registry, segments
 from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
@@ -29,11 +30,12 @@ problem documents (RFC 9457).
 
 class _Api(Application):
     def openapi(self) -> dict[str, Any]:
-        """Generate the OpenAPI document once, and add the schema of the problem documents of all routes."""
+        """Generate the OpenAPI document once, with the schemas of the problems of all routes, and of policies."""
         if self.openapi_schema is None:
             document = super().openapi()
             problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             document["components"]["schemas"].update(problem.pop("$defs"), Problem=problem)
+            document["components"]["schemas"].update(policy_schemas())
         return self.openapi_schema or {}
 
 
@@ -58,7 +60,8 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.settings = settings
     app.state.readiness = checks
     app.include_router(ops_router)
-    for each in (firmware, campaigns, brakes, registry, imports):
+    app.include_router(policies.schemas, prefix=PREFIX)
+    for each in (firmware, campaigns, brakes, policies, segments, registry, imports):
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)

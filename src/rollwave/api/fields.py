@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from rollwave.api import artifact_url
 from rollwave.domain.ids import ID_PATTERN, ID_RULE, MAX_BIGINT, is_valid_id
+from rollwave.domain.policy.windows import zone_of
 
 MAX_DEPTH = 16
 """Maximum number of nested levels of objects and arrays in a device's attributes."""
@@ -54,6 +55,12 @@ def _identifier(text: str) -> str:
     if not is_valid_id(text):
         raise PydanticCustomError("identifier", f"Should be {ID_RULE}")
     return text
+
+
+def _time_zone(name: str) -> str:
+    if zone_of(name) is None:
+        raise PydanticCustomError("time_zone", "Should be the IANA name of a time zone, such as Europe/Zurich, or UTC")
+    return name
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +117,8 @@ ArtifactUrl = Annotated[
 """URL from which devices download an artifact. The server never downloads it."""
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 """64 hex digits, with or without the prefix ``sha256:``. An empty text means no checksum."""
+TimeZone = Annotated[str, AfterValidator(_time_zone), WithJsonSchema({"type": "string", "examples": ["Europe/Zurich"]})]
+"""An IANA name, such as ``Europe/Zurich``, or ``UTC``."""
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 """Any JSON object that the database can store."""
 Moment = Annotated[datetime, AfterValidator(_utc)]

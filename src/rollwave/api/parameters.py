@@ -37,6 +37,13 @@ ImportNumber = Annotated[RowId, Path(description="Id of an import")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of rows per page")]
 RowCursor = Annotated[RowId | None, Query(description="`next_cursor` of the previous page")]
 TextCursor = Annotated[Cursor | None, Query(description="`next_cursor` of the previous page")]
+Select = Annotated[
+    str | None,
+    Query(
+        description="Only devices whose labels match this selector, such as `site == north and version < 2.0`",
+        examples=["site == north and not has(bench)"],
+    ),
+]
 DeviceType = Annotated[Text | None, Query(description="Only rows of this device type")]
 
 _MEANINGS: Mapping[int, str] = {
@@ -44,7 +51,9 @@ _MEANINGS: Mapping[int, str] = {
     403: "The key's role does not allow this",
     404: "The tenant has no object with this id",
     409: "The object's state, or a table of the service that embeds Rollwave, does not allow this",
+    412: "The object is not the version that `If-Match` names",
     413: "The body is too large",
+    415: "The body has another media type than this route takes",
     422: "A value is not valid; `errors` says which",
     503: "The database is unavailable; try again after `Retry-After` seconds",
 }

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from rollwave.api.fields import RULES
+from rollwave.domain.policy.document.problems import InvalidPolicy
 from rollwave.errors import (
     BrokerUnavailable,
     Conflict,
@@ -22,6 +23,7 @@ from rollwave.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    Outdated,
     RollwaveError,
     SchemaMismatch,
 )
@@ -40,6 +42,7 @@ _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Forbidden: HTTPStatus.FORBIDDEN,
     Conflict: HTTPStatus.CONFLICT,
+    Outdated: HTTPStatus.PRECONDITION_FAILED,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     ValueRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -54,7 +57,9 @@ _SLUGS: Mapping[int, str] = {
     404: "not-found",
     405: "method-not-allowed",
     409: "conflict",
+    412: "outdated",
     413: "body-too-large",
+    415: "unsupported-media-type",
     422: "invalid-input",
     500: "internal-error",
     503: "unavailable",
@@ -126,9 +131,16 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 
 def _named(request: Request, error: RollwaveError) -> list[FieldError] | None:
+    if isinstance(error, InvalidPolicy):
+        in_body = "policy." if request.method == "POST" else ""  # elsewhere the body is the document
+        return [
+            FieldError(location="body", field=f"{in_body}{each.where}".rstrip("."), detail=_printable(each.placed))
+            for each in error.problems
+        ]
     if not isinstance(error, InvalidInput) or not error.field:
         return None
-    location = "path" if error.field in request.path_params else "body"
+    places = (("path", request.path_params), ("query", request.query_params))
+    location = next((name for name, values in places if error.field in values), "body")
     return [FieldError(location=location, field=error.field, detail=_printable(error.fault))]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, connect
-from rollwave.cli.output import Format, Limit, Output, moment, print_json, print_page, say
+from rollwave.cli.output import Column, Format, Limit, Output, moment, print_json, print_page, say
 from rollwave.domain.ids import in_path
 from rollwave.errors import InvalidInput
 
@@ -129,7 +129,7 @@ def list_(limit: Limit = 50, output: Output = Format.TABLE, api_url: ApiUrl = No
     """List the freezes, also those that are over."""
     with connect(api_url, api_key) as api:
         answer = api.get("/ota/freezes", limit=limit)
-    columns = {
+    columns: dict[str, Column] = {
         "NAME": "name",
         "START": lambda row: moment(row["start"]),
         "END": lambda row: moment(row["end"]),

@@ -8,19 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
+from rollwave.cli.campaign_rules import print_preview, rules_of
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.firmware_choice import Row, find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, print_page, say
+from rollwave.cli.segments import release
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.rules import Strategy
+from rollwave.domain.retry import Reason
 from rollwave.errors import InvalidInput, RollwaveError
 
 app = typer.Typer(no_args_is_help=True)
 
+RETRY_TIMEOUT_SECONDS = 600.0
+"""Maximum time for a retry: a million devices take a minute or two."""
+
 AbortThreshold = Annotated[
-    float, typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.")
+    float | None,
+    typer.Option(min=0, max=1, help="The campaign aborts itself above this share of failures.  [default: 0.1]"),
 ]
 AbortMinCompleted = Annotated[
     int | None, typer.Option(min=1, help="Minimum number of finished devices before it may abort itself.  [default: 1]")
@@ -29,6 +36,14 @@ CanaryPercent = Annotated[
     float | None, typer.Option(max=100, help="Size of the canary wave, in percent of the devices.  [default: 5]")
 ]
 ProgressTimeout = Annotated[float | None, typer.Option(help="Maximum seconds between two reports of a device.")]
+GivenStrategy = Annotated[
+    Strategy | None, typer.Option(help="canary: a few devices first, then the rest.  [default: linear]")
+]
+GivenPolicy = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|NAME", help="A policy, instead of the rules below: `rollwave policy` explains."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, create nothing, and print the policy.")]
 Wait = Annotated[
     bool | None, typer.Option("--wait/--no-wait", help="Wait until every device is targeted.  [default: on a terminal]")
 ]
@@ -39,15 +54,17 @@ def create(
     name: Annotated[str, typer.Argument(help="The campaign's name.")],
     firmware: Annotated[str, typer.Option(metavar="VERSION|id:ID", help="The version, or an id, such as id:2.")],
     group: Annotated[str, typer.Option(help="The device group to update.")],
-    strategy: Annotated[Strategy, typer.Option(help="canary: a few devices first, then the rest.")] = Strategy.LINEAR,
-    rate: Annotated[int, typer.Option(min=1, help="Maximum number of devices per tick.")] = 10,
-    abort_threshold: AbortThreshold = 0.1,
+    policy: GivenPolicy = None,
+    strategy: GivenStrategy = None,
+    rate: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices per tick.  [default: 10]")] = None,
+    abort_threshold: AbortThreshold = None,
     abort_min_completed: AbortMinCompleted = None,
     canary_percent: CanaryPercent = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Maximum number of devices in progress.")] = None,
     progress_timeout: ProgressTimeout = None,
     max_attempts: Annotated[int | None, typer.Option(min=1, help="Maximum number of attempts per device.")] = None,
     start: Annotated[bool, typer.Option("--start", help="Start the campaign after creating it.")] = False,
+    dry_run: DryRun = False,
     wait: Wait = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait, but no longer than this, in seconds.")] = None,
     output: Output = Format.TABLE,
@@ -64,10 +81,8 @@ def create(
     the command, not the targeting. Exits with 3 if the campaign is ABORTED meanwhile, with
     4 after --timeout.
     """
-    body = {
-        "name": name,
-        "target_group_id": group,
-        "rollout_strategy": strategy.value,
+    rules = {
+        "rollout_strategy": strategy.value if strategy else None,
         "rollout_rate": rate,
         "abort_threshold": abort_threshold,
         "abort_min_completed": abort_min_completed,
@@ -76,10 +91,14 @@ def create(
         "progress_timeout": progress_timeout,
         "max_attempts": max_attempts,
     }
+    body = {"name": name, "target_group_id": group, **rules_of(policy, rules)}
     with connect(api_url, api_key) as api:
         chosen = find_firmware(api, firmware)
         body["firmware_version_id"] = chosen["id"]
-        made = api.post("/ota/campaigns", {key: value for key, value in body.items() if value is not None})
+        if dry_run:
+            print_preview(api.post("/ota/campaigns?dry_run=true", body), output)
+            return
+        made = api.post("/ota/campaigns", body)
         if start:
             made |= api.post(f"/ota/campaigns/{made['id']}/start")
         if wait is None:
@@ -154,12 +173,17 @@ def show(
         ("firmware", f"{snapshot.version} at {document.get('firmware_url')}"),
         ("group", document.get("target_group_id")),
         ("devices", counts(snapshot)),
-        ("pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"),
-        ("guardrail", guardrail(snapshot)),
+        *_rules_in_words(document, guardrail(snapshot)),
         ("started", moment(document.get("started_at"))),
         ("completed", moment(document.get("completed_at"))),
     ]
     _print_facts([(name, value) for name, value in facts if value])
+
+
+def _rules_in_words(document: Mapping[str, Any], guardrail: str) -> list[tuple[str, object]]:
+    if (revision := document.get("policy_revision")) is not None:
+        return [("policy", f"revision {revision}; `rollwave policy show {document['id']}` prints it")]
+    return [("pace", f"{document['rollout_strategy']}, {document['rollout_rate']} a tick"), ("guardrail", guardrail)]
 
 
 def _print_facts(facts: list[tuple[str, object]]) -> None:
@@ -196,22 +220,69 @@ def abort(
 
     Devices that were never sent to become SKIPPED. This cannot be undone.
     """
-    if not yes and not _confirmed(campaign_id):
+    if not yes and not _confirmed(campaign_id, "abort"):
         raise RollwaveError("nothing was changed")
     _order(campaign_id, "abort", api_url, api_key)
 
 
-def _confirmed(campaign_id: int) -> bool:
+@app.command()
+def cancel(
+    campaign_id: CampaignArgument,
+    reason: Annotated[str | None, typer.Option(help="Reason, which the campaign and its history show.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Abort a campaign, and tell its devices in progress to stop.
+
+    A device that can still stop reports FAILED with the code CANCELLED. A device that already installs the firmware
+    carries on. This cannot be undone.
+
+    For example:
+
+        rollwave campaign cancel 7 --reason 'battery drain seen in the lab'
+    """
+    if not yes and not _confirmed(campaign_id, "cancel"):
+        raise RollwaveError("nothing was changed")
+    _order(campaign_id, "cancel", api_url, api_key, {"reason": reason} if reason else None)
+
+
+@app.command()
+def retry(
+    campaign_id: CampaignArgument,
+    reason: Annotated[Reason | None, typer.Option(help="Only devices whose last attempt failed for this.")] = None,
+    code: Annotated[str | None, typer.Option(help="Only devices that reported this code with their failure.")] = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Give failed devices one more attempt each, also above the maximum number of attempts.
+
+    The campaign must be running or paused. A paused campaign sends the attempts when it is started.
+
+    For example:
+
+        rollwave campaign retry 7 --reason no_answer
+    """
+    query = {"reason": reason.value if reason else None, "code": code}
+    with connect(api_url, api_key) as api:
+        answer = api.post(f"/ota/campaigns/{campaign_id}/retry", query=query, timeout=RETRY_TIMEOUT_SECONDS)
+    say(f"{answer['devices']:,} devices of campaign {answer['id']} get another attempt; it is {answer['status']}")
+
+
+def _confirmed(campaign_id: int, action: str) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInput(
-            "an abort cannot be undone, and there is no terminal to ask for confirmation", hint="Add --yes to confirm."
+            f"the command {action} cannot be undone, and there is no terminal to ask for confirmation",
+            hint="Add --yes to confirm.",
         )
-    return typer.confirm(f"Abort campaign {campaign_id}? This cannot be undone.", err=True)
+    return typer.confirm(f"{action.capitalize()} campaign {campaign_id}? This cannot be undone.", err=True)
 
 
-def _order(campaign_id: int, action: str, api_url: str | None, api_key: str | None) -> None:
+def _order(
+    campaign_id: int, action: str, api_url: str | None, api_key: str | None, body: dict[str, Any] | None = None
+) -> None:
     with connect(api_url, api_key) as api:
-        answer = api.post(f"/ota/campaigns/{campaign_id}/{action}")
+        answer = api.post(f"/ota/campaigns/{campaign_id}/{action}", body)
     say(f"campaign {answer['id']} is {answer['status']}")
 
 
@@ -233,6 +304,7 @@ def devices(
         "%": "progress_pct",
         "STARTED": "started_at",
         "COMPLETED": "completed_at",
+        "CODE": "error_code",
         "ERROR": "error_message",
     }
     print_page(answer, output, "devices", columns, empty="No such devices.")
@@ -240,6 +312,7 @@ def devices(
 
 app.command()(waiting)
 app.command()(explain)
+app.command()(release)
 
 
 @app.command()

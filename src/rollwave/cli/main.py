@@ -20,6 +20,7 @@ from rollwave.cli import (
     firmware,
     fleet,
     migrate,
+    policy,
     quarantine,
     serve,
 )
@@ -62,6 +63,7 @@ class InOrder(TyperGroup):
 _ORDER = (
     "demo",
     "campaign",
+    "policy",
     "firmware",
     "device-group",
     "halt",
@@ -87,6 +89,9 @@ app = typer.Typer(
 app.command(rich_help_panel=_LOOK)(demo.demo)
 app.add_typer(
     campaign.app, name="campaign", help="Create, start, pause, abort and watch campaigns.", rich_help_panel=_OPERATE
+)
+app.add_typer(
+    policy.app, name="policy", help="Check, show, edit and store policies of campaigns.", rich_help_panel=_OPERATE
 )
 app.add_typer(firmware.app, name="firmware", help="Register and list firmware versions.", rich_help_panel=_OPERATE)
 app.add_typer(

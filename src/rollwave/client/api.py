@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ from rollwave.errors import (
     Conflict,
     InvalidInput,
     NotFound,
+    Outdated,
     RollwaveError,
 )
 
@@ -25,6 +26,7 @@ _ERRORS: dict[int, type[RollwaveError]] = {
     HTTPStatus.FORBIDDEN: ConfigurationError,
     HTTPStatus.NOT_FOUND: NotFound,
     HTTPStatus.CONFLICT: Conflict,
+    HTTPStatus.PRECONDITION_FAILED: Outdated,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidInput,
     HTTPStatus.UNPROCESSABLE_ENTITY: InvalidInput,
 }
@@ -69,6 +71,20 @@ class Api:
         given = {key: value for key, value in query.items() if value is not None}
         return _document(self._call("GET", path, query=given))
 
+    def get_text(self, path: str, **query: str | int | None) -> tuple[str, str | None]:
+        """Read a resource as text, and its entity tag; a ``query`` value of None is left out."""
+        given = {key: value for key, value in query.items() if value is not None}
+        response = self._call("GET", path, query=given)
+        return response.text, response.headers.get("ETag")
+
+    def put_text(
+        self, path: str, text: bytes, media_type: str, *, if_match: str | None = None, **query: str | None
+    ) -> Any:
+        """Replace a resource by a text of ``media_type``. ``if_match``: the entity tag that it must have now."""
+        headers = {"Content-Type": media_type} | ({} if if_match is None else {"If-Match": if_match})
+        given: dict[str, str | int] = {key: value for key, value in query.items() if value is not None}
+        return _document(self._call("PUT", path, query=given, content=text, headers=headers))
+
     def pages(self, path: str, key: str, **query: str | int | None) -> Iterator[Any]:
         """Every row of a list, over all pages. ``key`` is the name of the list in the answer."""
         cursor = None
@@ -79,9 +95,20 @@ class Api:
             if cursor is None:
                 return
 
-    def post(self, path: str, body: dict[str, Any] | None = None, *, timeout: float | None = None) -> Any:
-        """Run an action, or create a resource. ``timeout`` is in seconds; default: that of the client."""
-        return _document(self._call("POST", path, body, timeout=timeout))
+    def post(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        query: Mapping[str, str | int | None] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run an action, or create a resource. A ``query`` value of None is left out.
+
+        ``timeout`` is in seconds; default: that of the client.
+        """
+        given = {key: value for key, value in (query or {}).items() if value is not None}
+        return _document(self._call("POST", path, body, query=given, timeout=timeout))
 
     def create(self, path: str, body: dict[str, Any]) -> tuple[Any, bool]:
         """Create a resource. Returns it, and whether it is new."""
@@ -105,9 +132,19 @@ class Api:
         query: dict[str, str | int] | None = None,
         *,
         timeout: float | None = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
     ) -> httpx2.Response:
         try:
-            response = self._http.request(method, path, json=body, params=query, timeout=timeout or self._http.timeout)
+            response = self._http.request(
+                method,
+                path,
+                json=body,
+                params=query,
+                content=content,
+                headers=headers,
+                timeout=timeout or self._http.timeout,
+            )
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(error) from error
         except UnicodeEncodeError as error:

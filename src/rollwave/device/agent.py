@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -19,17 +20,22 @@ from rollwave.device.expected import DownloadFailed, ExpectedArtifact
 from rollwave.device.install import Installer
 from rollwave.device.memory import Memory, StateNotSaved
 from rollwave.device.outbox import Outbox, Outgoing
+from rollwave.device.partial import Partial
 from rollwave.device.progress import Throttle
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import InvalidInput, RollwaveError
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
-from rollwave.mqtt.payload import NOTHING_TO_DO, Command, decode_command
+from rollwave.mqtt.payload import NOTHING_TO_DO, Command, decode_command, read_cancel
 from rollwave.mqtt.topics import ask_topic, command_topic, status_topic
+from rollwave.tasks import end
 
 REPEAT_REPORT_SECONDS = 60.0
 """Time after which the last report is repeated during a long download or installation, in seconds."""
+
+STOP_SECONDS = 15.0
+"""Maximum time for a job to end when the agent is stopped, in seconds."""
 
 _REDIRECTS = 5
 _log = get_logger("device")
@@ -72,6 +78,10 @@ class Agent:
         self._answer: asyncio.Future[bool] | None = None
         """The engine's answer to a question: whether the running job is still wanted. None: no question is open."""
         self._saved = True
+        self._resumed = self.state.running
+        """The job that was running when the agent was stopped before. Its delay (``start_within``) is over."""
+        self._running: asyncio.Task[None] | None = None
+        """The task of the running job."""
 
     async def run(self) -> NoReturn:
         """Run until cancelled. The next run with the same directory resumes an interrupted job."""
@@ -124,6 +134,10 @@ class Agent:
         if incoming.payload == NOTHING_TO_DO:
             self._answered(wanted=False)
             return
+        cancelled = read_cancel(incoming.payload)
+        if cancelled is not None:
+            self._cancel(cancelled, retained=incoming.retain)
+            return
         try:
             command = decode_command(incoming.payload)
         except InvalidInput as error:
@@ -146,6 +160,19 @@ class Agent:
             case Verdict.ANSWER if decision.job:
                 self._outbox.put(Outgoing.of(decision.job))
 
+    def _cancel(self, campaign_id: int, *, retained: bool) -> None:
+        before = self.state.running
+        decision = rules.cancel(self.state, campaign_id, retained=retained)
+        _log.info(
+            "device_cancel", campaign_id=campaign_id, verdict=decision.verdict.value, reason=decision.reason or None
+        )
+        if decision.verdict is not Verdict.CANCEL or decision.job is None:
+            return
+        self._remember(decision.state)
+        self._outbox.put(Outgoing.of(decision.job))
+        if self.state.running is not before and self._running is not None:
+            self._running.cancel()
+
     def _answered(self, *, wanted: bool) -> None:
         if self._answer and not self._answer.done():
             self._answer.set_result(wanted)
@@ -154,12 +181,34 @@ class Agent:
         while True:
             await self._work.wait()
             while self.state.running:
-                await self._run_job(self.state.running)
+                await self._run_until_cancelled(self.state.running)
             self._work.clear()
+
+    async def _run_until_cancelled(self, job: Job) -> None:
+        """Run a job to its end. If a cancel command ends it before, delete what it has downloaded."""
+        self._running = asyncio.create_task(self._run_job(job))
+        try:
+            await asyncio.wait({self._running})
+        finally:
+            await end(self._running, within=STOP_SECONDS)  # when the agent itself is cancelled
+        if not self._running.cancelled():
+            self._running.result()
+        if self._is_cancelled(job):
+            with suppress(OSError):
+                Partial(self._memory.artifact).discard()
+        self._running = None
+
+    def _is_cancelled(self, job: Job) -> bool:
+        return any(
+            each.code == rules.CANCELLED and each.command.campaign_id == job.command.campaign_id
+            for each in self.state.finished[:1]
+        )
 
     async def _run_job(self, job: Job) -> None:
         error = None
         try:
+            if job is not self._resumed:
+                await asyncio.sleep(random.uniform(0.0, job.command.start_within))  # noqa: S311  spreads load only
             if job.status is not ExecutionStatus.INSTALLING or not await self._is_fetched(job.command):
                 await self._download()
             self._advance(ExecutionStatus.INSTALLING)
@@ -169,6 +218,8 @@ class Agent:
         except Exception as failure:  # noqa: BLE001  otherwise the agent would crash at each start, without a report
             _log.exception("device_job_broken", campaign_id=job.command.campaign_id)
             error = f"error in the agent: {type(failure).__name__}: {failure}"
+        if self._is_cancelled(job):  # in the moment in which it failed
+            return
         outcome = ExecutionStatus.FAILED if error else ExecutionStatus.SUCCESS
         self._remember(rules.finish(self.state, outcome, error))
         finished = self.state.finished[0]

@@ -15,6 +15,9 @@ from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.reports.parse import cut
 from rollwave.mqtt.payload import Command
 
+CANCELLED = "CANCELLED"
+"""The code of an attempt that a cancel command stopped."""
+
 REMEMBERED = 16
 """Number of finished campaigns that a device remembers. A repeated command of one is answered, and not run."""
 
@@ -29,6 +32,8 @@ class Job:
     error: str | None = None
     delivered: bool = False
     """Whether the broker has acknowledged the report of the outcome."""
+    code: str | None = None
+    """A code for the reason of the failure, for programs to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Verdict(StrEnum):
     """Run it after the running job, unless a command of another campaign replaces it before."""
     ANSWER = "answer"
     """Do not run it; report the current status of ``job``."""
+    CANCEL = "cancel"
+    """Stop ``job``, and report that."""
     IGNORE = "ignore"
     """Do not run it, and do not report. ``reason`` says why."""
 
@@ -83,6 +90,29 @@ def decide(state: State, command: Command, attempt: int | None = None, *, retain
     if known and not _runs_again(known, attempt):
         return _repeat_of_finished(state, known, attempt)
     return _take(state, Job(command, attempt))
+
+
+def cancel(state: State, campaign_id: int, *, retained: bool = False) -> Decision:
+    """Decide what to do with a cancel command.
+
+    A job that waits or downloads ends with FAILED and the code :data:`CANCELLED`: it is the decision's ``job``. One
+    that installs carries on.
+    """
+    if retained:
+        return Decision(Verdict.IGNORE, state, reason="retained: the command was sent before this device subscribed")
+    if state.waiting and state.waiting.command.campaign_id == campaign_id:
+        job = _cancelled(state.waiting)
+        return Decision(Verdict.CANCEL, replace(state, waiting=None, finished=_remember(state.finished, job)), job)
+    if state.running is None or state.running.command.campaign_id != campaign_id:
+        return Decision(Verdict.IGNORE, state, reason="no job of this campaign")
+    if state.running.status is not ExecutionStatus.DOWNLOADING:
+        return Decision(Verdict.IGNORE, state, state.running, reason="it installs already")
+    job = _cancelled(state.running)
+    return Decision(Verdict.CANCEL, State(state.waiting, None, _remember(state.finished, job)), job)
+
+
+def _cancelled(job: Job) -> Job:
+    return replace(job, status=ExecutionStatus.FAILED, error="the campaign was cancelled", code=CANCELLED)
 
 
 def advance(state: State, status: ExecutionStatus) -> State:

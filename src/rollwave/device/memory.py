@@ -127,9 +127,12 @@ def _job(document: object) -> Job | None:
             "status": str(status),
             "error": str() | None as error,
             "delivered": bool(delivered),
+            **more,
         }:
+            code = more.get("code")
+            code = code if isinstance(code, str) else None
             with contextlib.suppress(ValueError, InvalidInput):
-                return Job(read_command(command), attempt, ExecutionStatus(status), error, delivered)
+                return Job(read_command(command), attempt, ExecutionStatus(status), error, delivered, code)
     if document is not None:
         _log.warning("device_state_unreadable", reason="a job was written by another version")
     return None

@@ -33,11 +33,12 @@ class Outgoing:
     status: ExecutionStatus
     progress: int | None = None
     error: str | None = None
+    code: str | None = None
 
     @classmethod
     def of(cls, job: Job, progress: int | None = None) -> Outgoing:
         """The report of the current status of ``job``."""
-        return cls(job.command.campaign_id, job.attempt, job.status, progress, job.error)
+        return cls(job.command.campaign_id, job.attempt, job.status, progress, job.error, job.code)
 
     @property
     def final(self) -> bool:
@@ -46,7 +47,7 @@ class Outgoing:
 
     def encode(self) -> bytes:
         """The body on the wire."""
-        return encode_report(self.campaign_id, self.status, self.progress, self.error, self.attempt)
+        return encode_report(self.campaign_id, self.status, self.progress, self.error, self.attempt, code=self.code)
 
     def bodies(self) -> list[bytes]:
         """The body, then shorter ones for a broker with a small size limit. The last has only the required keys."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from types import MappingProxyType, NoneType
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.policy.brakes import BrakeKind
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
@@ -133,11 +133,39 @@ class CampaignAborted(CampaignMoved):
 
 
 @dataclass(frozen=True, slots=True)
+class CampaignCancelled(Event):
+    """The campaign was cancelled: it is aborted, and its devices in progress are told to stop."""
+
+    word: ClassVar = "cancelled"
+    devices: Annotated[int, Stored("devices that were in flight")]
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignCompleted(CampaignMoved):
     """Every device of the campaign is in a terminal state."""
 
     word: ClassVar = "completed"
     to: _To = field(default=CampaignStatus.COMPLETED, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesRetried(Event):
+    """An operator gave failed devices another attempt. For very many devices there is one event for each batch."""
+
+    word: ClassVar = "retried"
+    devices: Annotated[int, Stored("devices that get another attempt")]
+    cause: Annotated[Reason | None, Stored("only devices whose last attempt failed for this reason")] = None
+    code: Annotated[str | None, Stored("only devices whose last attempt failed with this code")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEdited(Event):
+    """The policy of the campaign was replaced: the new revision is in force at the next claim."""
+
+    word: ClassVar = "policy_edited"
+    reason: Annotated[str | None, Stored("why, in words for people")]
+    revision: Annotated[int, Stored("number of the new revision")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,26 +176,6 @@ class WaveOpened(Event):
     wave: Annotated[int, Stored("number of that wave, the first is 0")]
     succeeded: Annotated[int, Stored("devices of the campaign that had succeeded")]
     failed: Annotated[int, Stored("devices of the campaign that had failed")]
-
-
-@dataclass(frozen=True, slots=True)
-class SendingStopped(Event):
-    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
-
-    word: ClassVar = "sending_stopped"
-    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
-    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
-    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
-    reason: Annotated[str | None, Stored("why, in words for people")] = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendingResumed(Event):
-    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
-
-    word: ClassVar = "sending_resumed"
-    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
-    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,65 @@ class CampaignPlaced(Event):
     word: ClassVar = "placed"
     devices: Annotated[int, Stored("devices that wait for their first command")]
     revision: Annotated[int, Stored("of the document")]
+
+
+@dataclass(frozen=True, slots=True)
+class SendingStopped(Event):
+    """A halt or a freeze of the tenant stops the campaign, which keeps its status. The actor set the brake."""
+
+    word: ClassVar = "sending_stopped"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+    until: Annotated[str | None, Stored("when the freeze ends, in RFC 3339; of a halt: null")] = None
+    reason: Annotated[str | None, Stored("why, in words for people")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendingResumed(Event):
+    """A halt or a freeze no longer stops the campaign. The actor lifted it; `engine`: the freeze has ended."""
+
+    word: ClassVar = "sending_resumed"
+    kind: Annotated[BrakeKind, Stored("`halt` or `freeze`")]
+    name: Annotated[str, Stored("name of the freeze; of a halt: `halt`")]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailTripped(Event):
+    """A guardrail of a policy document tripped: too many devices of the campaign, of a wave or of segments failed."""
+
+    word: ClassVar = "guardrail_tripped"
+    of: Annotated[int, Stored("devices among which `failed` were counted: the finished ones, or those sent to first")]
+    rule: Annotated[
+        dict[str, object], Stored("the guardrail's keys, as its document has them; `threshold` as a number")
+    ]
+    value: Annotated[float, Stored("share of them that failed", "0 to 1")]
+    action: Annotated[str, Stored("`abort`, `pause` or `quarantine`")]
+    failed: Annotated[int, Stored("devices that failed")]
+    devices: Annotated[list[str], Stored("some of the devices that failed, by id")]
+    guardrail: Annotated[str, Stored("its name")]
+    wave: Annotated[int | None, Stored("number of the wave that it judged, the first is 0")] = None
+    alpha: Annotated[float | None, Stored("chance of a false alarm, of the method `sequential`", "0 to 1")] = None
+    limit: Annotated[float | None, Stored("lower bound on the true share of failures, of that method", "0 to 1")] = None
+    labels: Annotated[dict[str, object] | None, Stored("labels of the devices that it judged")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentQuarantined(Event):
+    """A guardrail put a segment under quarantine: its devices are not sent to until an operator releases it."""
+
+    word: ClassVar = "segment_quarantined"
+    reason: Annotated[str, Stored("why, in words for people")]
+    segment: Annotated[int, Stored("number of the segment")]
+    guardrail: Annotated[str, Stored("name of the guardrail")]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReleased(Event):
+    """An operator released a segment from quarantine. The guardrail begins a new test for it."""
+
+    word: ClassVar = "segment_released"
+    segment: Annotated[int, Stored("number of the segment")]
+    reason: Annotated[str | None, Stored("why, in that person's words")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +308,7 @@ class DeviceFailure(Event):
     # An early version wrote neither of these.
     cause: Annotated[Reason | None, Stored(f"kind of failure: {', '.join(f'`{each}`' for each in Reason)}")] = None
     final: Annotated[bool | None, Stored("no other attempt follows: the device is `FAILED`")] = None
+    code: Annotated[str | None, Stored("the device's code for the failure, such as `E_BOOT`")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,13 +335,19 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 CampaignRunning,
                 CampaignPaused,
                 CampaignAborted,
+                CampaignCancelled,
                 CampaignCompleted,
+                DevicesRetried,
+                PolicyEdited,
                 WaveOpened,
-                SendingStopped,
-                SendingResumed,
                 WaveChanged,
                 WavePromoted,
                 CampaignPlaced,
+                SendingStopped,
+                SendingResumed,
+                GuardrailTripped,
+                SegmentQuarantined,
+                SegmentReleased,
             ),
             *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
         )
@@ -317,8 +391,8 @@ def _is_stored(hint: Any) -> bool:
 
 def _column(name: str, hint: Any) -> Column:
     of, stored = get_args(hint)
-    kinds = get_args(of) or (of,)
-    return Column(name, stored.key or name, kinds[0], NoneType in kinds, stored)
+    kinds = get_args(of) if get_origin(of) is UnionType else (of,)
+    return Column(name, stored.key or name, get_origin(kinds[0]) or kinds[0], NoneType in kinds, stored)
 
 
 def _value(column: Column, value: object) -> object:

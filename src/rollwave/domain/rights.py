@@ -35,13 +35,15 @@ OWN: Mapping[str, str] = {
     "ota_campaign_policies": "SELECT INSERT",
     "ota_campaign_ranks": "SELECT INSERT DELETE",
     "ota_campaign_segments": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_test_buckets": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_tests": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_waves": "SELECT INSERT UPDATE DELETE",
     "ota_quarantine": "SELECT INSERT DELETE",
     "rollwave_adopted_tables": "SELECT",
     "rollwave_api_keys": "SELECT INSERT UPDATE",
+    "rollwave_device_fields": "SELECT INSERT UPDATE",
     "rollwave_brake_history": "SELECT INSERT",
     "rollwave_brakes": "SELECT INSERT DELETE",
-    "rollwave_device_fields": "SELECT INSERT UPDATE",
     "rollwave_event_consumers": "SELECT INSERT UPDATE",
     "rollwave_group_import_devices": "SELECT INSERT UPDATE DELETE",
     "rollwave_group_imports": "SELECT INSERT UPDATE DELETE",
@@ -67,10 +69,7 @@ COLUMNS: Mapping[tuple[str, str, str], Sequence[str]] = {
 """Rights on single columns, by role, privilege and table."""
 
 DEFINERS = (
-    "rollwave_due_campaigns",
-    "rollwave_due_campaigns_2",
-    "rollwave_due_campaigns_3",
-    "rollwave_due_campaigns_4",
+    *("rollwave_due_campaigns", "rollwave_due_campaigns_2", "rollwave_due_campaigns_3", "rollwave_due_campaigns_4"),
     "rollwave_halted_tenants",
 )
 """Functions that run with the rights of ``rollwave_due``, their owner."""

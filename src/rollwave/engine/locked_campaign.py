@@ -11,7 +11,7 @@ from typing import TypeVar
 from rollwave.domain import firmware
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.domain.policy.facts import Facts, Remaining
-from rollwave.domain.policy.pace import require_size
+from rollwave.domain.policy.pace import require_size, start_within
 from rollwave.domain.policy.rules import Guardrail, Policy, Wave, own_times, policy_of, read_policy
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import UnreadableRow
@@ -127,7 +127,10 @@ def command_of(campaign: CampaignUnderPolicy) -> Command:
         found = firmware.read(row.firmware_url, row.firmware_version, row.firmware_checksum, row.firmware_size)
     except UnreadableRow as error:
         return Command(unreadable=str(error))
-    return Command(encode_command(row.id, found.url, found.version, found.checksum, found.size).decode())
+    rule = campaign.policy.document.pace if campaign.policy.document is not None else None
+    jitter = None if rule is None else start_within(rule)
+    body = encode_command(row.id, found.url, found.version, found.checksum, found.size, start_within=jitter)
+    return Command(body.decode())
 
 
 def _read(row: Campaign, settings: Settings) -> Policy:

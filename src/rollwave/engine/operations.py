@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rollwave.domain.campaign import Action, CampaignStatus
-from rollwave.domain.events import CampaignCreated
+from rollwave.domain.campaign import FINAL, Action, CampaignStatus
+from rollwave.domain.events import CampaignCreated, SegmentReleased
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.placing import placing_of
+from rollwave.domain.role import Role
+from rollwave.engine import guardrails, placing, policies
+from rollwave.engine.approval import require_approver
+from rollwave.engine.cancel import begin_cancel
+from rollwave.engine.policies import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.errors import Conflict, InvalidInput
-from rollwave.store import campaigns, events, executions, new_campaigns, targets
+from rollwave.errors import Conflict, Forbidden, InvalidInput, NotFound
+from rollwave.settings import Settings
+from rollwave.store import campaigns, events, executions, labels, new_campaigns, targets
+from rollwave.store import guardrails as store_guardrails
+from rollwave.store import placing as places
+from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import EarlierRequest, NewCampaign
+from rollwave.store.placing import Source
 from rollwave.store.rejected_values import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
@@ -23,16 +35,19 @@ async def create_campaign(
     new: NewCampaign,
     *,
     actor: str,
+    policy: PolicyDocument | str | None = None,
     idempotency_key: str | None = None,
     first_batch: int = MAX_DEVICES_PER_BATCH,
 ) -> CampaignId:
     """Create a campaign and target its first ``first_batch`` devices, in one transaction. Returns its id.
 
-    Workers target the other devices (:mod:`rollwave.engine.upkeep.targeting`).
+    Workers target the other devices (:mod:`rollwave.engine.upkeep.targeting`). ``policy``: the document that the
+    campaign follows, or the name of a preset or of a stored policy, which is copied; None: the rules of ``new``.
 
     Raises:
         NotFound: the tenant has no such firmware or group.
-        InvalidInput: a value does not fit a column of the host's own table.
+        InvalidInput: a value does not fit a column of the host's own table; there is no policy of this name; the
+            policy limits bytes, and the size of the firmware is not known.
         Conflict: no device to send to, the idempotency key was used for another request, or the host's own table
             refuses the campaign.
     """
@@ -51,7 +66,13 @@ async def create_campaign(
             tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection,
         ):
             return await _insert(
-                connection, tenant_id, new, actor=actor, idempotency_key=idempotency_key, first_batch=first_batch
+                connection,
+                tenant_id,
+                new,
+                policy,
+                actor=actor,
+                idempotency_key=idempotency_key,
+                first_batch=first_batch,
             )
     except Conflict:
         # A request with the same idempotency key may have committed in between, and a host's unique key refused ours.
@@ -59,12 +80,12 @@ async def create_campaign(
             async with tenant_transaction(pool, tenant_id) as connection:
                 earlier = await new_campaigns.earlier_request(connection, tenant_id, idempotency_key)
             if earlier is not None:
-                return _same_request(earlier, new)
+                return _same_request(earlier, new.digest(policy))
         raise
     except InvalidInput as error:
         if error.field == "firmware_version_id":  # the firmware may have been deleted in between
             async with tenant_transaction(pool, tenant_id) as connection:
-                await new_campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+                await new_campaigns.chosen_firmware(connection, tenant_id, new.firmware_version_id)
         raise
 
 
@@ -72,6 +93,7 @@ async def _insert(
     connection: Connection,
     tenant_id: str,
     new: NewCampaign,
+    policy: PolicyDocument | str | None,
     *,
     actor: str,
     idempotency_key: str | None,
@@ -80,14 +102,32 @@ async def _insert(
     if idempotency_key is not None:
         earlier = await new_campaigns.earlier_request(connection, tenant_id, idempotency_key)
         if earlier is not None:
-            return _same_request(earlier, new)
-    device_type = await new_campaigns.firmware_device_type(connection, tenant_id, new.firmware_version_id)
+            return _same_request(earlier, new.digest(policy))
+    firmware = await new_campaigns.chosen_firmware(connection, tenant_id, new.firmware_version_id)
     await new_campaigns.require_group(connection, tenant_id, new.target_group_id)
-    campaign_id = await new_campaigns.insert(connection, tenant_id, new, created_by=actor)
+    document = None
+    if policy is None:
+        campaign_id = await new_campaigns.insert(connection, tenant_id, new, created_by=actor)
+    else:
+        document = await policies.given(connection, tenant_id, policy)
+        policies.require_firmware_size(document, firmware.size)
+        campaign_id = await new_campaigns.insert(connection, tenant_id, new, created_by=actor, policy_revision=1)
+        await revisions.insert(connection, tenant_id, campaign_id, document, number=1, actor=actor)
     if idempotency_key is not None:
-        await new_campaigns.keep_key(connection, tenant_id, idempotency_key, new.digest(), campaign_id)
+        await new_campaigns.keep_key(connection, tenant_id, idempotency_key, new.digest(policy), campaign_id)
+    if document is not None:
+        group_id, of = new.target_group_id, await labels.source(connection)
+        source = Source(tenant_id, campaign_id, group_id, firmware.device_type, of)
+        await _place_first(connection, source, document, first_batch=first_batch, actor=actor)
+        return campaign_id
     await _target_first(
-        connection, tenant_id, campaign_id, new.target_group_id, device_type, first_batch=first_batch, actor=actor
+        connection,
+        tenant_id,
+        campaign_id,
+        new.target_group_id,
+        firmware.device_type,
+        first_batch=first_batch,
+        actor=actor,
     )
     return campaign_id
 
@@ -110,29 +150,111 @@ async def _target_first(
         and await targets.fits_another(connection, tenant_id, group_id, device_type, after=first.up_to or "")
     )
     if not fits:
-        raise Conflict(
-            f"group {group_id} has no device that this firmware fits",
-            hint="Add devices to the group, or choose firmware of their device type.",
-        )
+        raise _no_device(group_id)
     members = await targets.count_members(connection, tenant_id, group_id) if there_may_be_more else first.devices
     await targets.begin(connection, tenant_id, campaign_id, first, members=max(members, first.devices))
     await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
 
 
-def _same_request(earlier: EarlierRequest, new: NewCampaign) -> CampaignId:
-    if earlier.digest != new.digest():
+async def _place_first(
+    connection: Connection, source: Source, document: PolicyDocument, *, first_batch: int, actor: str
+) -> None:
+    """Target and place the campaign's first devices. All devices of the group are counted before."""
+    tenant_id, campaign_id, group_id = source.tenant_id, source.campaign_id, source.group_id or ""
+    found = await placing.survey_group(connection, source, document)
+    if not found.targets:
+        raise _no_device(group_id)
+    of = placing_of(document)
+    batch = await places.insert(connection, source, of, found, after="", limit=first_batch, before=0)
+    members = batch.devices
+    if batch.devices == first_batch:
+        members = max(members, await targets.count_members(connection, tenant_id, group_id))
+    first = targets.Batch(batch.devices, batch.up_to, batch.pending, batch.skipped)
+    await targets.begin(connection, tenant_id, campaign_id, first, members=members)
+    if members == batch.devices:
+        await placing.finish(connection, tenant_id, campaign_id, of, found)
+    else:
+        await places.store_survey(connection, tenant_id, campaign_id, found, revision=1)
+    await events.append(connection, tenant_id, campaign_id, CampaignCreated(members), actor=actor)
+
+
+def _no_device(group_id: str) -> Conflict:
+    return Conflict(
+        f"group {group_id} has no device that this firmware fits",
+        hint="Add devices to the group, or choose firmware of their device type.",
+    )
+
+
+def _same_request(earlier: EarlierRequest, digest: str) -> CampaignId:
+    if earlier.digest != digest:
         raise Conflict("this idempotency key was used for another request", hint="Use a new key for a new campaign.")
     return earlier.campaign_id
 
 
-async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
+async def preview_campaign(
+    pool: Pool, settings: Settings, tenant_id: str, new: NewCampaign, *, policy: PolicyDocument | str | None = None
+) -> PolicyPreview:
+    """Check a campaign as :func:`create_campaign` does, and create nothing.
+
+    Raises:
+        NotFound: the tenant has no such firmware or group.
+        InvalidInput: there is no policy of this name, or it limits bytes and the size of the firmware is not known.
+        Conflict: no device to send to.
+    """
+    async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+        firmware = await new_campaigns.chosen_firmware(connection, tenant_id, new.firmware_version_id)
+        await new_campaigns.require_group(connection, tenant_id, new.target_group_id)
+        if not await targets.fits_another(connection, tenant_id, new.target_group_id, firmware.device_type, after=""):
+            raise _no_device(new.target_group_id)
+        if policy is None:
+            return policies.preview_flat(new, tenant_id, settings)
+        document = await policies.given(connection, tenant_id, policy)
+        policies.require_firmware_size(document, firmware.size)
+    return policies.preview(document)
+
+
+async def start_campaign(
+    pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, role: Role = Role.OPERATOR
+) -> CampaignStatus:
     """Run a campaign that is CREATED or PAUSED. Starting it again changes nothing.
+
+    ``role``: the actor's. A campaign whose policy ignores freezes is started by an approver.
 
     Raises:
         NotFound: the tenant has no such campaign.
         Conflict: the campaign has ended.
+        Forbidden: its policy ignores freezes, and the actor is no approver.
     """
-    return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor)
+    return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor, role=role)
+
+
+async def release_segment(
+    pool: Pool, tenant_id: str, campaign_id: int, segment: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Release a segment from quarantine, so that its devices are sent to again. Returns the campaign's status.
+
+    The guardrails that put it there begin a new test for it. A segment that is not in quarantine stays as it is.
+
+    Raises:
+        NotFound: the tenant has no such campaign, or the campaign has no segment of this number.
+        Conflict: the campaign has ended.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if not await store_guardrails.has_segment(connection, campaign, segment):
+            raise NotFound(
+                f"campaign {campaign_id} has no segment {segment}", hint="List its segments to see their numbers."
+            )
+        if campaign.status in FINAL:
+            raise Conflict(
+                f"Cannot release segment {segment} of campaign {campaign_id}: it is {campaign.status}.",
+                hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
+            )
+        if await store_guardrails.release(connection, campaign, segment):
+            await guardrails.begin_released_anew(connection, campaign, segment)
+            released = SegmentReleased(segment, reason)
+            await events.append(connection, tenant_id, campaign.id, released, actor=actor)
+        return campaign.status
 
 
 async def pause_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
@@ -159,6 +281,23 @@ async def abort_campaign(
     return await _move(pool, tenant_id, campaign_id, Action.ABORT, actor=actor, words=words, reason=reason)
 
 
+async def cancel_campaign(
+    pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, reason: str | None = None
+) -> CampaignStatus:
+    """Abort the campaign, and let workers tell its devices in progress. Cancelling it again changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign has completed.
+        InvalidInput: the reason does not fit the column of the host's own table.
+    """
+    written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
+    async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
+        campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        words = "cancelled by an operator"
+        return await begin_cancel(connection, campaign, actor=actor, reason=reason or words, cut=not reason)
+
+
 async def _move(
     pool: Pool,
     tenant_id: str,
@@ -168,11 +307,16 @@ async def _move(
     actor: str,
     words: str | None = None,
     reason: str | None = None,
+    role: Role = Role.OPERATOR,
 ) -> CampaignStatus:
     """Change the status. ``reason``: the operator's; ``words``: the engine's, used if the operator gave none."""
     written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if action is Action.START and campaign.status in {CampaignStatus.CREATED, CampaignStatus.PAUSED}:
+            require_approver(campaign.document, role)
+        if action is Action.START and campaign.status is CampaignStatus.PAUSED:
+            await guardrails.begin_paused_anew(connection, campaign)
         status = await campaigns.move(
             connection,
             campaign,

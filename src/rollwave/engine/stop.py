@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rollwave import metrics
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus, after
 from rollwave.domain.events import ENGINE
+from rollwave.domain.policy.document.model import TripAction
+from rollwave.domain.policy.guardrail import Trial, Trip
 from rollwave.domain.policy.rules import Guardrail
+from rollwave.engine import guardrails
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.timing import TURN_SECONDS
 from rollwave.errors import Conflict, UnreadableRow
@@ -32,12 +36,17 @@ SKIPPED_BECAUSE = "campaign aborted before its turn"
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A campaign that a transaction stopped. Call :meth:`announce` after the commit."""
+    """A campaign that a transaction stopped. Call :meth:`announce` after the commit.
+
+    ``trips``: the guardrails of a policy document that tripped. If they only put segments under quarantine, ``to`` is
+    the status that the campaign had.
+    """
 
     tenant_id: str
     counters: CampaignCounters
     to: CampaignStatus
     reason: str
+    trips: tuple[Trip, ...] = ()
 
     def announce(self) -> None:
         """Log and count the stop. Call this after the commit only."""
@@ -46,6 +55,11 @@ class Stopped:
             "tenant_id": self.tenant_id,
             "reason": self.reason,
         }
+        for trip in self.trips:
+            metrics.guardrail_trips.labels(trip.action.value).inc()
+            _log.warning("ota_guardrail_tripped", guardrail=trip.rule.name, action=trip.action.value, **fields)
+        if self.to is self.counters.status:
+            return
         if self.to is CampaignStatus.PAUSED:
             paused = Conflict(f"campaign {self.counters.campaign_id} is paused: {self.reason}", hint=_PAUSED_HINT)
             report(_log, "ota_campaign_held", paused, **fields)
@@ -59,7 +73,7 @@ class Stopped:
             level=logging.WARNING,
             failed=self.counters.failed,
             succeeded=self.counters.succeeded,
-            threshold=self.counters.threshold,
+            threshold=next((float(each.rule.threshold) for each in self.trips), self.counters.threshold),
             **fields,
         )
 
@@ -75,14 +89,24 @@ def may_stop(counters: CampaignCounters) -> bool:
 
 
 async def judge(
-    connection: Connection, tenant_id: str, counters: CampaignCounters, *, at_gate: bool = False
+    connection: Connection,
+    tenant_id: str,
+    counters: CampaignCounters,
+    *,
+    trials: Sequence[Trial] | None = None,
+    at_gate: bool = False,
 ) -> Stopped | None:
     """Stop the campaign in this transaction if its guardrail trips or cannot be read. None: it continues.
 
-    A campaign whose counters are still a host's is not judged by them, but when it is adopted.
+    ``trials``: the devices that this transaction has ended, which the guardrails of a policy document count. None: no
+    device ended, and all guardrails are judged on their numbers. A campaign with flat columns is judged by its
+    counters; while these are still a host's, it is not judged, but when it is adopted.
     """
     if after(counters.status, Action.TRIP) is None:
         return None
+    if counters.policy_revision is not None:
+        campaign = await campaigns.get(connection, tenant_id, counters.campaign_id)
+        return await _judge_document(connection, campaign, counters, trials, at_gate=at_gate)
     try:
         guardrail = Guardrail.read(counters.threshold, counters.min_completed)
     except UnreadableRow as error:
@@ -99,6 +123,36 @@ async def judge(
         f"({counters.failed / finished:.1%}, over {guardrail.threshold:.1%})"
     )
     return await abort(connection, tenant_id, counters, reason)
+
+
+async def _judge_document(
+    connection: Connection,
+    campaign: Campaign,
+    counters: CampaignCounters,
+    trials: Sequence[Trial] | None,
+    *,
+    at_gate: bool,
+) -> Stopped | None:
+    """Judge the guardrails of a policy document, and act: quarantine segments, then abort or pause the campaign."""
+    if campaign.document is None:
+        reason = campaign.document_fault or "the policy document cannot be read"
+        return await pause_unreadable(connection, campaign.tenant_id, counters, reason)
+    if trials is None:
+        tripped = await guardrails.judge_all(connection, campaign, at_gate=at_gate)
+    else:
+        tripped = await guardrails.ended(connection, campaign, trials)
+    if not tripped:
+        return None
+    for each in tripped:
+        await guardrails.record(connection, campaign, each)
+    trips = tuple(each.trip for each in tripped)
+    trips = tuple(sorted(trips, key=lambda each: list(TripAction).index(each.action)))  # an abort comes first
+    stopped: Stopped | None = None
+    if trips[0].action is TripAction.ABORT:
+        stopped = await abort(connection, campaign.tenant_id, counters, trips[0].text)
+    elif trips[0].action is TripAction.PAUSE:
+        stopped = await pause_unreadable(connection, campaign.tenant_id, counters, trips[0].text)
+    return replace(stopped or Stopped(campaign.tenant_id, counters, counters.status, trips[0].text), trips=trips)
 
 
 async def abort(connection: Connection, tenant_id: str, counters: CampaignCounters, reason: str) -> Stopped | None:
@@ -162,4 +216,5 @@ def counters_of(campaign: Campaign) -> CampaignCounters:
         campaign.sent,
         campaign.threshold,
         campaign.min_completed,
+        campaign.policy_revision,
     )

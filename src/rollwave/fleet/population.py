@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,16 +55,17 @@ class Population:
         self._ledger = ledger
         self._send = send
         self._states: dict[str, State] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._downloads = asyncio.Semaphore(_MAX_DOWNLOADS_IN_PARALLEL)
         # No proxy from the environment: a simulation downloads from a local server.
         self._client = httpx2.AsyncClient(timeout=30.0, follow_redirects=True, trust_env=False)
 
     async def aclose(self) -> None:
         """Stop all devices."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
 
     def take(self, device_id: str, command: Command, attempt: int | None, *, retained: bool) -> None:
@@ -77,17 +79,33 @@ class Population:
             self._ledger.duplicates += 1
             self._answer(device_id, decision)
 
+    def cancel(self, device_id: str, campaign_id: int, *, retained: bool) -> None:
+        """Handle a cancel command for ``device_id``."""
+        self._ledger.cancels[device_id] += 1
+        before = self._states.get(device_id, State())
+        decision = rules.cancel(before, campaign_id, retained=retained)
+        if decision.verdict is not Verdict.CANCEL:
+            return
+        self._states[device_id] = decision.state
+        self._answer(device_id, decision)
+        if decision.state.running is not before.running:
+            if (task := self._tasks.pop(device_id, None)) is not None:
+                task.cancel()
+            if decision.state.running:
+                self._begin(device_id)
+
     def _answer(self, device_id: str, decision: Decision) -> None:
         if decision.job:
             self._report(device_id, Outgoing.of(decision.job))
 
     def _begin(self, device_id: str) -> None:
         task = asyncio.create_task(self._work(device_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._tasks[device_id] = task
+        task.add_done_callback(partial(self._ended, device_id))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, device_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(device_id) is task:
+            del self._tasks[device_id]
         if not task.cancelled() and (error := task.exception()):
             _log.error("fleet_device_broken", exc_info=error)
 
@@ -98,6 +116,9 @@ class Population:
     async def _run(self, device_id: str, job: Job) -> None:
         device = self._profile(device_id)
         reports: list[Outgoing] = []
+        if job.command.start_within:
+            chosen = random.Random(f"{self._plan.seed}:{device_id}")  # noqa: S311  repeatable, as its faults are
+            await asyncio.sleep(chosen.uniform(0.0, job.command.start_within))
         async for step in job_steps(
             self._fault(device_id, job.command, device),
             partial(self._fetch, job.command),

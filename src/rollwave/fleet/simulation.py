@@ -23,7 +23,7 @@ from rollwave.fleet.uplink import DeviceReport, Uplink
 from rollwave.log import get_logger
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Incoming, Session
-from rollwave.mqtt.payload import decode_command
+from rollwave.mqtt.payload import decode_command, read_cancel
 from rollwave.mqtt.topics import command_topic
 
 _log = get_logger("fleet")
@@ -65,6 +65,11 @@ class Fleet:
         return self._ledger.received
 
     @property
+    def cancels(self) -> Mapping[str, int]:
+        """Cancel commands received, by device."""
+        return self._ledger.cancels
+
+    @property
     def outcomes(self) -> Mapping[int, Mapping[str, ExecutionStatus]]:
         """Outcomes that the broker has acknowledged, by campaign and device."""
         return self._ledger.outcomes
@@ -102,6 +107,10 @@ class Fleet:
             self._subscribed.clear()
 
     def _deliver(self, device_id: str, incoming: Incoming) -> None:
+        cancelled = read_cancel(incoming.payload)
+        if cancelled is not None:
+            self._population.cancel(device_id, cancelled, retained=incoming.retain)
+            return
         try:
             command = decode_command(incoming.payload)
         except InvalidInput as error:

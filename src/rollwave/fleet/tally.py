@@ -34,6 +34,7 @@ class Ledger:
     """The counters behind the tally, updated while the fleet runs."""
 
     received: Counter[str] = field(default_factory=Counter)
+    cancels: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     downloads: int = 0
     bytes: int = 0

@@ -11,6 +11,9 @@ from rollwave.errors import InvalidInput
 NOTHING_TO_DO = b'{"action": "none"}'
 """The body of the answer to a device that asks what to do and has nothing to do."""
 
+MAX_CANCEL_BYTES = 1024
+"""Maximum size of a message that is read as a cancel command."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -24,12 +27,23 @@ class Command:
     action: str = "update"
     size: int | None = None
     """Size of the firmware in bytes; None: not known."""
+    start_within: int = 0
+    """The device begins after a random time of at most this many seconds, so that not all begin at the same moment."""
 
 
 def encode_command(
-    campaign_id: int, firmware_url: str, version: str, checksum: str | None, size: int | None = None
+    campaign_id: int,
+    firmware_url: str,
+    version: str,
+    checksum: str | None,
+    size: int | None = None,
+    *,
+    start_within: int | None = None,
 ) -> bytes:
-    """The body of a command. It depends only on the campaign: every device and attempt gets the same bytes."""
+    """The body of a command. It depends only on the campaign: every device and attempt gets the same bytes.
+
+    ``start_within``: seconds; None: the devices begin at once.
+    """
     body: dict[str, object] = {
         "campaign_id": campaign_id,
         "firmware_url": firmware_url,
@@ -39,7 +53,28 @@ def encode_command(
     }
     if size is not None:
         body["size"] = size
+    if start_within is not None:
+        body["start_within"] = start_within
     return json.dumps(body, ensure_ascii=False).encode()
+
+
+def encode_cancel(campaign_id: int) -> bytes:
+    """The body of a cancel command: the device is to stop its update of this campaign if it still can."""
+    return json.dumps({"action": "cancel", "campaign_id": campaign_id}).encode()
+
+
+def read_cancel(payload: bytes) -> int | None:
+    """The campaign that a cancel command is about; None: the message is no cancel command."""
+    if len(payload) > MAX_CANCEL_BYTES:
+        return None
+    try:
+        body = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    match body:
+        case {"action": "cancel", "campaign_id": int(campaign_id)} if not isinstance(campaign_id, bool):
+            return campaign_id
+    return None
 
 
 def decode_command(payload: bytes) -> Command:
@@ -62,7 +97,7 @@ def read_command(body: object) -> Command:
     """
     if not isinstance(body, dict):
         raise InvalidInput("not a command: not a JSON object")
-    size = body.get("size")
+    size, start_within = body.get("size"), body.get("start_within")
     match body:
         case {
             "campaign_id": int(campaign_id),
@@ -72,7 +107,8 @@ def read_command(body: object) -> Command:
             "action": str(action),
         } if not isinstance(campaign_id, bool):
             size = size if type(size) is int and size > 0 else None
-            return Command(campaign_id, url, version, checksum, action, size)
+            start_within = start_within if type(start_within) is int and start_within > 0 else 0
+            return Command(campaign_id, url, version, checksum, action, size, start_within)
     raise InvalidInput("not a command: a key is missing, or has the wrong type")
 
 
@@ -82,6 +118,9 @@ def encode_report(
     progress: int | None = None,
     error: str | None = None,
     attempt: int | None = None,
+    *,
+    code: str | None = None,
+    version: str | None = None,
 ) -> bytes:
     """The body of a report. Values that are None are left out; ``error`` is cut to 1 KB.
 
@@ -89,7 +128,7 @@ def encode_report(
     """
     if error is not None:
         error = "".join(each if each.isprintable() else " " for each in cut(error))
-    optional = {"progress": progress, "error": error, "attempt": attempt}
+    optional = {"progress": progress, "error": error, "attempt": attempt, "code": code, "version": version}
     body = {"campaign_id": campaign_id, "status": status} | {
         key: value for key, value in optional.items() if value is not None
     }

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from rollwave.domain.policy.brakes import HALT_NAME, MAX_FREEZES, Brake, BrakeKind
+from rollwave.domain.brakes import HALT_NAME, MAX_FREEZES, Brake, BrakeKind
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.store import health
 from rollwave.store.database import Connection, Pool, system_transaction, tenant_transaction

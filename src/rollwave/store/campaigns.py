@@ -11,10 +11,10 @@ from typing import Any
 
 import asyncpg
 
+from rollwave.domain.brakes import Brake
 from rollwave.domain.campaign import FINAL, UNSEEN_SECONDS, Action, Activity, CampaignRef, CampaignStatus, Change, after
 from rollwave.domain.events import MOVES
 from rollwave.domain.ids import CampaignId, TenantId
-from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import Survey
 from rollwave.domain.policy.rules import OwnTimes, Wave
@@ -126,7 +126,10 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounters:
-    """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices."""
+    """The counters of one campaign after a change, and its stored guardrail: a share, and a number of devices.
+
+    ``policy_revision``: of the policy document that it follows; then the stored guardrail means nothing.
+    """
 
     campaign_id: CampaignId
     status: CampaignStatus
@@ -135,6 +138,7 @@ class CampaignCounters:
     sent: int
     threshold: float | None
     min_completed: int | None
+    policy_revision: int | None = None
 
 
 def _status(word: str) -> CampaignStatus:
@@ -276,7 +280,16 @@ def campaign_counters(row: asyncpg.Record) -> CampaignCounters:
         row["sent"],
         row["abort_threshold"],
         row["abort_min_completed"],
+        row.get("policy_revision"),
     )
+
+
+async def wake(connection: Connection, tenant_id: str) -> None:
+    """Let workers look at every campaign of the tenant when this transaction has committed.
+
+    For changes after which devices may be sent to, while the status of their campaign stays the same.
+    """
+    await connection.execute(_sql["wake"], tenant_id)
 
 
 async def mark_wound_down(connection: Connection, campaign: Campaign) -> None:
@@ -322,11 +335,6 @@ async def pass_gate(connection: Connection, campaign: Campaign, number: int) -> 
 async def open_wave(connection: Connection, campaign: Campaign, number: int) -> bool:
     """Make ``number`` the present wave. False: another worker did so first."""
     return await connection.fetchval(_sql["open_wave"], campaign.tenant_id, campaign.id, number) is not None
-
-
-async def wake(connection: Connection, tenant_id: str) -> None:
-    """Wake the workers when this transaction commits: they look at every campaign of the tenant immediately."""
-    await connection.execute(_sql["wake"], CHANNEL, tenant_id)
 
 
 async def hear_wake_ups(pool: Pool, wake: Callable[[str], None]) -> None:

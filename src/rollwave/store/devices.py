@@ -39,10 +39,31 @@ class Description:
     attributes: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What the registry stores of a device beside the table ``devices``, which a host may have made.
+
+    Attributes:
+        time_zone: an IANA name; None: not known.
+        version: of its firmware; None: not known.
+        keeps_version: a version that is stored stays, for example one that the device has reported.
+    """
+
+    time_zone: str | None = None
+    version: str | None = None
+    keeps_version: bool = True
+
+
 async def put_device(
-    pool: Pool, tenant_id: str, device_id: str, *, device_type: str | None, attributes: dict[str, Any]
+    pool: Pool,
+    tenant_id: str,
+    device_id: str,
+    *,
+    device_type: str | None,
+    attributes: dict[str, Any],
+    fields_beside: Fields = Fields(),
 ) -> Document:
-    """Register a device, or replace its type and attributes.
+    """Register a device, or replace its type, attributes and fields.
 
     Raises:
         InvalidInput: a value does not fit a column of the host's own table.
@@ -54,8 +75,19 @@ async def put_device(
         row = await connection.fetchrow(_sql["update_device"], *values)
         if row is None:
             row = await connection.fetchrow(_sql["insert_device"], *values)
+        beside = await _put_fields(connection, tenant_id, device_id, fields_beside)
     assert row is not None  # an upsert returns its row
-    return _device(with_moments(row))
+    return device(with_moments({**row, **beside}))
+
+
+async def _put_fields(connection: Connection, tenant_id: str, device_id: str, given: Fields) -> dict[str, Any]:
+    if given.time_zone is None and given.version is None:  # most devices have no row, and need none
+        row = await connection.fetchrow(_sql["empty_fields"], tenant_id, device_id, not given.keeps_version)
+    else:
+        row = await connection.fetchrow(
+            _sql["put_fields"], tenant_id, device_id, given.time_zone, given.version, not given.keeps_version
+        )
+    return dict(row) if row is not None else {"time_zone": None, "version": None, "last_seen_at": None}
 
 
 async def get_device(pool: Pool, tenant_id: str, device_id: str) -> Document:
@@ -68,7 +100,13 @@ async def get_device(pool: Pool, tenant_id: str, device_id: str) -> Document:
         row = await connection.fetchrow(_sql["get_device"], tenant_id, device_id)
     if row is None:
         raise NotFound(f"no device {device_id}", hint="List the devices to see their ids.")
-    return _device(with_moments(row))
+    return device(with_moments(row))
+
+
+async def devices_of(connection: Connection, tenant_id: str, device_ids: Sequence[str]) -> list[Document]:
+    """These devices, ordered by id."""
+    rows = await connection.fetch(_sql["devices_of"], tenant_id, device_ids)
+    return [device(with_moments(row)) for row in rows]
 
 
 async def find_devices(
@@ -79,7 +117,7 @@ async def find_devices(
         records = await connection.fetch(_sql["devices"], tenant_id, device_type, cursor, limit + 1)
         total = await connection.fetchval(_sql["count_devices"], tenant_id, device_type)
     found = page(records, total, limit=limit, key="device_id")
-    return Page([_device(row) for row in found.rows], found.total, found.next_cursor)
+    return Page([device(row) for row in found.rows], found.total, found.next_cursor)
 
 
 async def put_group(
@@ -193,5 +231,6 @@ async def changed(connection: Connection, sql: str, *values: Any) -> int:
     return int(tag.rpartition(" ")[2])
 
 
-def _device(row: Document) -> Document:
-    return {**row, "attributes": json.loads(row["attributes"])}
+def device(row: Document) -> Document:
+    """A device from a row with its attributes as text."""
+    return {**row, "attributes": json.loads(row["attributes"]), "last_seen": row["last_seen_at"]}

@@ -72,7 +72,8 @@ class Effect(NamedTuple):
     ``was`` and ``attempt``: the execution before it (None: no such row, or a status value that the engine does not
     know). ``became``: its state after it (None: the report changed nothing). ``reason``: the reason if it is a failure.
     ``retried``: the attempt failed and another one follows. ``progress_timeout``: the campaign's, in seconds (None: no
-    such row). ``place``: of the device, under a policy document.
+    such row). ``place``: of the device, under a policy document. ``failed_before``: its failures that a retry by an
+    operator followed.
     """
 
     was: ExecutionStatus | None
@@ -82,6 +83,7 @@ class Effect(NamedTuple):
     retried: bool
     progress_timeout: float | None
     place: Place | None = None
+    failed_before: Sequence[str] = ()
 
     @property
     def applied(self) -> bool:
@@ -220,13 +222,15 @@ async def apply_reports(
             times.device_timeout,
             max_attempts,
             1 + LEEWAY,
+            [report.code for _, report in reports],
         )
     return [
         Effect(
             *(STATUS.get(was), STATUS.get(became), attempt, _REASON.get(reason), retried, progress_timeout),
             Place.read(*place) if place[0] else None,
+            failed_before or (),
         )
-        for was, became, attempt, reason, retried, progress_timeout, *place in rows
+        for was, became, attempt, reason, retried, progress_timeout, *place, failed_before in rows
     ]
 
 

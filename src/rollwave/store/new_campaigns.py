@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 from rollwave.domain.ids import CampaignId
+from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.errors import NotFound
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -20,6 +22,7 @@ class NewCampaign:
     """A campaign to create. Times are seconds. None: the engine's setting.
 
     ``abort_threshold`` is a share from 0 to 1, ``canary_percent`` a percentage, ``rollout_rate`` devices per tick.
+    Under a policy document, the rules among them mean nothing.
     """
 
     name: str
@@ -39,22 +42,31 @@ class NewCampaign:
     retry_delay: float | None = None
     retry_delay_max: float | None = None
 
-    def digest(self) -> str:
-        """SHA-256 of the values, in hex: equal for equal requests."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+    def digest(self, policy: PolicyDocument | str | None = None) -> str:
+        """SHA-256 of the values, in hex: equal for equal requests. ``policy``: a document, or the name of one."""
+        values = asdict(self)
+        if policy is not None:
+            values["policy"] = policy if isinstance(policy, str) else to_data(policy)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-async def firmware_device_type(connection: Connection, tenant_id: str, firmware_id: int) -> str | None:
-    """The device type that a firmware version is for; None: every type.
+class ChosenFirmware(NamedTuple):
+    """The device type that a firmware version is for (None: every type), and its size in bytes (None: unknown)."""
+
+    device_type: str | None
+    size: int | None
+
+
+async def chosen_firmware(connection: Connection, tenant_id: str, firmware_id: int) -> ChosenFirmware:
+    """The firmware of a campaign to create.
 
     Raises:
         NotFound: this tenant has no such firmware.
     """
-    row = await connection.fetchrow(_sql["firmware_device_type"], tenant_id, firmware_id)
+    row = await connection.fetchrow(_sql["chosen_firmware"], tenant_id, firmware_id)
     if row is None:
         raise NotFound(f"no firmware {firmware_id}", hint="List the firmware versions to see their ids.")
-    device_type: str | None = row["device_type"]
-    return device_type
+    return ChosenFirmware(row["device_type"], row["file_size_bytes"])
 
 
 async def require_group(connection: Connection, tenant_id: str, group_id: str) -> None:
@@ -67,10 +79,15 @@ async def require_group(connection: Connection, tenant_id: str, group_id: str) -
         raise NotFound(f"no device group {group_id}", hint="Make it first: PUT /customer/device-groups/{group_id}.")
 
 
-async def insert(connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str) -> CampaignId:
-    """Insert a campaign with status CREATED. Returns its id. The statement has its parameters in the fields' order."""
+async def insert(
+    connection: Connection, tenant_id: str, new: NewCampaign, *, created_by: str, policy_revision: int | None = None
+) -> CampaignId:
+    """Insert a campaign with status CREATED. Returns its id. The statement has its parameters in the fields' order.
+
+    ``policy_revision``: the revision of the policy document that it follows; None: its flat columns.
+    """
     values = (getattr(new, each.name) for each in fields(new))
-    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by)
+    campaign_id: CampaignId = await connection.fetchval(_sql["insert"], tenant_id, *values, created_by, policy_revision)
     return campaign_id
 
 

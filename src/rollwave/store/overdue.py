@@ -22,6 +22,8 @@ class Overdue:
 
     ``failed_for``: the reason if the attempt has already failed and another one was to follow. ``finished``: it had
     finished, and a host's worker has overwritten it. ``place``: its place, under a policy document.
+    ``code``: of its last failed attempt, if the device reported one. ``failed_before``: its failures that a retry by an
+    operator followed.
     """
 
     device_id: DeviceId
@@ -32,6 +34,8 @@ class Overdue:
     out_of_time: bool
     finished: bool = False
     place: Place | None = None
+    code: str | None = None
+    failed_before: Sequence[str] = ()
 
 
 async def bring_forward(connection: Connection, campaign: Campaign, *, longest: float, progress_timeout: float) -> None:
@@ -63,8 +67,10 @@ async def lock_overdue(
         Overdue(
             *(device_id, ExecutionStatus(status), attempt, heard, Reason(why) if why else None, out_of_time, finished),
             Place.read(*place),
+            code,
+            failed_before or (),
         )
-        for device_id, status, attempt, heard, why, out_of_time, finished, *place in rows
+        for device_id, status, attempt, heard, why, out_of_time, finished, *place, code, failed_before in rows
     ]
 
 

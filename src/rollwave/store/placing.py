@@ -273,10 +273,12 @@ async def begin(connection: Connection, campaign: Campaign) -> None:
     await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id)
 
 
-async def store_survey(connection: Connection, campaign: Campaign, found: Survey) -> None:
+async def store_survey(
+    connection: Connection, tenant_id: str, campaign_id: CampaignId, found: Survey, *, revision: int | None
+) -> None:
     """Store the survey with the campaign. Not applied: another worker has stored one, or the policy was edited since."""
     survey = json.dumps(found.to_json())
-    await connection.execute(_sql["surveyed"], campaign.tenant_id, campaign.id, survey, campaign.policy_revision)
+    await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision)
 
 
 async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> int | None:

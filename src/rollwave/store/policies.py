@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from dataclasses import astuple, dataclass
+from datetime import datetime
 
 import asyncpg
 
+from rollwave.domain.policy.document.emit import to_data
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, validate
-from rollwave.domain.policy.document.text import Located
+from rollwave.domain.policy.document.text import Located, Plain
 from rollwave.domain.policy.rules import OwnTimes, own_times
+from rollwave.errors import NotFound
 from rollwave.store.database import Connection
+from rollwave.store.moments import moment
 from rollwave.store.queries import load
 
 _sql = load("policies")
@@ -71,6 +75,62 @@ def stored_times(row: asyncpg.Record) -> OwnTimes | None:
         row["own_max_attempts"],
         None if retry_on is None else tuple(retry_on),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision of a campaign's policy. ``data``: its document as it is stored, which a host may have written."""
+
+    number: int
+    data: Plain
+    by: str | None
+    at: datetime
+    reason: str | None
+
+
+async def revision(connection: Connection, tenant_id: str, campaign_id: int, number: int) -> Revision:
+    """Read one revision.
+
+    Raises:
+        NotFound: the campaign has no such revision.
+    """
+    row = await connection.fetchrow(_sql["revision"], tenant_id, campaign_id, number)
+    if row is None:
+        raise NotFound(f"campaign {campaign_id} has no revision {number} of its policy")
+    data = json.loads(row["document"])
+    return Revision(row["revision"], data, row["created_by"], moment(row["created_at"]), row["reason"])
+
+
+async def insert(
+    connection: Connection,
+    tenant_id: str,
+    campaign_id: int,
+    document: PolicyDocument,
+    *,
+    number: int,
+    actor: str,
+    reason: str | None = None,
+) -> None:
+    """Insert a revision. The campaign follows it once its row has this number."""
+    # JSON without escapes: PostgreSQL reads an escape only if the database's encoding has the character.
+    text = json.dumps(to_data(document), ensure_ascii=False)
+    times = astuple(own_times(document))
+    await connection.execute(_sql["insert"], tenant_id, campaign_id, number, text, actor, reason, *times)
+
+
+async def last_revision(connection: Connection, tenant_id: str, campaign_id: int) -> int:
+    """The number of the campaign's last revision, which need not be in force; 0: there is none."""
+    return await connection.fetchval(_sql["last_revision"], tenant_id, campaign_id) or 0
+
+
+async def put_in_force(
+    connection: Connection, tenant_id: str, campaign_id: int, number: int, *, before: int | None
+) -> bool:
+    """Let the campaign follow revision ``number``, and wake the workers. Needs the campaign's lock.
+
+    ``before``: the revision in force until now; None: the flat columns. False: another one is, or the campaign ended.
+    """
+    return await connection.fetchval(_sql["put_in_force"], tenant_id, campaign_id, number, before) is not None
 
 
 async def write_own_times(

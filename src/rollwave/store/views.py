@@ -21,6 +21,7 @@ from rollwave.store.executions import STATUS
 from rollwave.store.moments import Document, with_moments
 from rollwave.store.page import Page, page
 from rollwave.store.queries import load
+from rollwave.store.standings import standings
 
 _sql = load("views")
 
@@ -59,13 +60,14 @@ class Pending:
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
-    """One campaign with ``firmware_*``, ``waves``, ``stopped_by`` and ``status_breakdown`` (every status, also with 0 devices).
+    """One campaign with ``firmware_*``, ``waves``, ``guardrails``, ``stopped_by`` and ``status_breakdown`` (every status).
 
     Raises:
         NotFound: this tenant has no such campaign.
     """
     async with tenant_transaction(pool, tenant_id) as connection:
-        return await _campaign(connection, tenant_id, campaign_id)
+        shown = await _campaign(connection, tenant_id, campaign_id)
+        return shown | {"guardrails": await standings(connection, tenant_id, campaign_id)}
 
 
 async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) -> Document:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
 
 from rollwave.api.auth import Operator, Viewer
 from rollwave.api.parameters import (
@@ -17,6 +18,7 @@ from rollwave.api.parameters import (
     TextCursor,
     problems,
 )
+from rollwave.api.policy_body import DryRun, preview_fields
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.campaigns import (
     Abort,
@@ -27,14 +29,20 @@ from rollwave.api.schemas.campaigns import (
     EventList,
     ExecutionList,
     Explanation,
+    RetriedDevices,
     Waiting,
 )
+from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
-from rollwave.engine import explain, operations
+from rollwave.domain.policy.document.fields import CODE_PATTERN
+from rollwave.domain.policy.document.problems import parse_data
+from rollwave.domain.retry import Reason
+from rollwave.engine import explain, operations, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
+from rollwave.store.retries import Which
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
 
@@ -63,14 +71,22 @@ async def list_campaigns(
     )
 
 
-@router.post("", status_code=201, summary="Create a campaign", responses=problems(404, 409))
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a campaign",
+    response_model=CampaignDetail,
+    responses={**problems(404, 409), 200: {"model": PolicyPreview, "description": "The answer of a dry run"}},
+)
 async def create_campaign(
     pool: DbPool,
+    settings: ServerSettings,
     grant: Operator,
     body: CampaignIn,
     response: Response,
+    dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
-) -> CampaignDetail:
+) -> Any:
     """Create a campaign that brings the devices of a group to a firmware version. Nothing is sent until it is started.
 
     The devices of a group of more than 10,000 are targeted after the answer; `targeted_devices` shows the progress. The
@@ -79,12 +95,13 @@ async def create_campaign(
     With an `Idempotency-Key`, a repeated request answers with the same campaign. Another request with a used key is a
     conflict, and so is a group without members.
     """
+    new = NewCampaign(**body.model_dump(exclude={"policy"}))
+    policy = parse_data(body.policy) if isinstance(body.policy, dict) else body.policy
+    if dry_run:
+        preview = await operations.preview_campaign(pool, settings, grant.tenant_id, new, policy=policy)
+        return JSONResponse(preview_fields(preview))
     campaign_id = await operations.create_campaign(
-        pool,
-        grant.tenant_id,
-        NewCampaign(**body.model_dump()),
-        actor=grant.key_id,
-        idempotency_key=idempotency_key,
+        pool, grant.tenant_id, new, actor=grant.key_id, policy=policy, idempotency_key=idempotency_key
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"
     return CampaignDetail.model_validate(await views.campaign(pool, grant.tenant_id, campaign_id))
@@ -98,8 +115,11 @@ async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber)
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
 async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Start sending, or continue after a pause. Starting a running campaign changes nothing."""
-    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    """Start sending, or continue after a pause. Starting a running campaign changes nothing.
+
+    A campaign whose policy ignores freezes takes an approver.
+    """
+    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, role=grant.role)
     return CampaignState(id=campaign_id, status=status)
 
 
@@ -118,6 +138,38 @@ async def abort_campaign(
     reason = body.reason if body else None
     status = await operations.abort_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
     return CampaignState(id=campaign_id, status=status)
+
+
+@router.post("/{campaign_id}/cancel", summary="Cancel a campaign", responses=problems(404, 409))
+async def cancel_campaign(
+    pool: DbPool, grant: Operator, campaign_id: CampaignNumber, body: Abort | None = None
+) -> CampaignState:
+    """Abort a campaign, and tell its devices in progress to stop.
+
+    A device that can still stop reports FAILED with the code `CANCELLED`; another one carries on. Devices are told at
+    least once, at most 1,000 a second. An aborted campaign can be cancelled too; cancelling again changes nothing.
+    """
+    reason = body.reason if body else None
+    status = await operations.cancel_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, reason=reason)
+    return CampaignState(id=campaign_id, status=status)
+
+
+@router.post("/{campaign_id}/retry", summary="Retry failed devices", responses=problems(404, 409))
+async def retry_campaign_devices(
+    pool: DbPool,
+    grant: Operator,
+    campaign_id: CampaignNumber,
+    reason: Annotated[Reason | None, Query(description="Only devices whose last attempt failed for this")] = None,
+    code: Annotated[
+        str | None, Query(pattern=CODE_PATTERN, description="Only devices whose last attempt failed with this code")
+    ] = None,
+) -> RetriedDevices:
+    """Give FAILED devices of a running or paused campaign one more attempt each, also above `max_attempts`.
+
+    Their device timeout begins again. A paused campaign stays paused, and sends the attempts when it is started.
+    """
+    done = await retry.retry_failed(pool, grant.tenant_id, campaign_id, actor=grant.key_id, which=Which(reason, code))
+    return RetriedDevices(id=campaign_id, status=done.status, devices=done.devices)
 
 
 @router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from rollwave.api.auth import Operator, Viewer
-from rollwave.api.parameters import DbPool, DeviceName, DeviceType, GroupName, Limit, TextCursor, problems
+from rollwave.api.parameters import DbPool, DeviceName, DeviceType, GroupName, Limit, Select, TextCursor, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.registry import (
     Device,
@@ -20,21 +20,31 @@ from rollwave.api.schemas.registry import (
     GroupList,
     MemberIn,
 )
-from rollwave.store import devices
+from rollwave.store import devices, selected_devices
 
 router = APIRouter(prefix="/customer", tags=["registry"], route_class=CustomerRoute)
 
 
-@router.get("/devices", summary="List devices", responses=problems())
+@router.get("/devices", summary="List devices", responses=problems(409))
 async def list_devices(
     pool: DbPool,
     grant: Viewer,
     device_type: DeviceType = None,
+    select: Select = None,
     limit: Limit = 100,
     cursor: TextCursor = None,
 ) -> DeviceList:
-    """The tenant's devices, ordered by id."""
-    found = await devices.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
+    """The tenant's devices, ordered by id.
+
+    A selector that takes longer than 5 seconds is answered with 422. If the service that embeds Rollwave keeps the
+    devices in a view `rollwave_devices`, `select` reads that view, as campaigns do.
+    """
+    if select is None:
+        found = await devices.find_devices(pool, grant.tenant_id, device_type=device_type, limit=limit, cursor=cursor)
+    else:
+        found = await selected_devices.find(
+            pool, grant.tenant_id, select, device_type=device_type, limit=limit, cursor=cursor
+        )
     return DeviceList.model_validate({"devices": found.rows, "total": found.total, "next_cursor": found.next_cursor})
 
 
@@ -46,10 +56,18 @@ async def get_device(pool: DbPool, grant: Viewer, device_id: DeviceName) -> Devi
 
 @router.put("/devices/{device_id}", summary="Register a device", responses=problems(409))
 async def put_device(pool: DbPool, grant: Operator, device_id: DeviceName, body: DeviceIn | None = None) -> Device:
-    """Register a device, or replace its type and attributes."""
+    """Register a device, or replace its type, attributes and fields.
+
+    `version` is also what the device reports, or has updated to with success; left out, it stays.
+    """
     given = body or DeviceIn()
     row = await devices.put_device(
-        pool, grant.tenant_id, device_id, device_type=given.device_type, attributes=given.attributes
+        pool,
+        grant.tenant_id,
+        device_id,
+        device_type=given.device_type,
+        attributes=given.attributes,
+        fields_beside=devices.Fields(given.time_zone, given.version, "version" not in given.model_fields_set),
     )
     return Device.model_validate(row)
 

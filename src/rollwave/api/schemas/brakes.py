@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from rollwave.api.fields import LongText, Moment
 from rollwave.api.schemas import RequestModel
-from rollwave.domain.policy.brakes import BrakeKind
+from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.policy.document.fields import Time
 
 FreezeName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

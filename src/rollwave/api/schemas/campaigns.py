@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from rollwave.api.fields import MAX_JSON_INTEGER, WHOLE, Finite, LongText, Moment, Text
 from rollwave.api.schemas import RequestModel
 from rollwave.api.schemas.brakes import StoppedBy
+from rollwave.api.schemas.guardrails import GuardrailStanding
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.gates import GateName
 from rollwave.domain.retry import MAX_ATTEMPTS, Reason
 
@@ -20,6 +23,29 @@ MAX_PROGRESS_TIMEOUT = 31_536_000.0
 
 RetriedReason = Literal[Reason.NO_ANSWER, Reason.NO_PROGRESS, Reason.REPORTED, Reason.REJECTED]
 """The reasons that a campaign may retry. Exceeding the device timeout is always final."""
+
+
+GivenPolicy = Annotated[
+    str | dict[str, Any],
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN},
+                {"$ref": "#/components/schemas/Policy"},
+            ]
+        }
+    ),
+]
+"""The name of a policy, or a document, which the parser of policies checks."""
+
+FLAT_RULES = frozenset(
+    {
+        *("rollout_strategy", "rollout_rate", "abort_threshold", "abort_min_completed", "canary_percent"),
+        *("max_in_flight", "progress_timeout", "answer_timeout", "device_timeout", "max_attempts"),
+        *("retry_on", "retry_delay", "retry_delay_max"),
+    }
+)
+"""The rules of a campaign without a policy document."""
 
 
 class CampaignIn(RequestModel):
@@ -95,10 +121,22 @@ class CampaignIn(RequestModel):
     retry_delay_max: Annotated[float, Field(ge=0, le=MAX_PROGRESS_TIMEOUT, allow_inf_nan=False)] | None = Field(
         None, description="Maximum pause before an attempt, in seconds; null: an hour"
     )
+    policy: GivenPolicy | None = Field(
+        None,
+        description="A policy document, or the name of a preset or of a stored policy, which is copied. It takes the "
+        "place of all rules above, none of which may be given with it",
+    )
+
+    @model_validator(mode="after")
+    def _policy_stands_alone(self) -> CampaignIn:
+        beside = sorted(self.model_fields_set & FLAT_RULES)
+        if self.policy is not None and beside:
+            raise PydanticCustomError("policy", "{text}", {"text": f"policy takes the place of {', '.join(beside)}"})
+        return self
 
 
 class Abort(RequestModel):
-    """A request to abort a campaign."""
+    """A request to abort or cancel a campaign."""
 
     reason: LongText | None = Field(None, examples=["battery drain seen in the lab"])
 
@@ -145,6 +183,9 @@ class Campaign(BaseModel):
     completed_at: Moment | None
     created_at: Moment | None
     created_by: str | None = Field(description="Id of the API key that created it")
+    policy_revision: int | None = Field(
+        description="Revision of the policy document that it follows, so that its flat rules mean nothing; null: none"
+    )
 
 
 class Wave(BaseModel):
@@ -165,6 +206,7 @@ class CampaignDetail(Campaign):
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
     stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
+    guardrails: list[GuardrailStanding] = Field(description="Empty if it has none, or they cannot be read")
 
 
 class CampaignList(BaseModel):
@@ -182,6 +224,12 @@ class CampaignState(BaseModel):
     status: CampaignStatus
 
 
+class RetriedDevices(CampaignState):
+    """The result of giving failed devices another attempt."""
+
+    devices: int = Field(description="Number of devices that get another attempt")
+
+
 class Execution(BaseModel):
     """One device in one campaign."""
 
@@ -189,6 +237,7 @@ class Execution(BaseModel):
     status: ExecutionStatus
     progress_pct: int | None
     error_message: str | None
+    error_code: str | None = Field(description="Code of the last failed attempt, as the device reported it")
     attempt: int = Field(description="Number of the current attempt; 0: never sent to")
     due_at: Moment | None = Field(description="Deadline: after it, the command is sent again, or the device is FAILED")
     started_at: Moment | None

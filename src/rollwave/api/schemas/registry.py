@@ -6,22 +6,36 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rollwave.api.fields import Attributes, Identifier, Moment, Word
+from rollwave.api.fields import Attributes, Identifier, Moment, TimeZone, Word
 from rollwave.api.schemas import RequestModel
 
 MAX_GROUP = 100_000
 MAX_PART = 10_000
 
 
-class DeviceIn(RequestModel):
+class DescribedDevice(RequestModel):
     """The type and attributes of a device. They replace the stored ones: a missing key is deleted."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"device_type": "gateway", "attributes": {"site": "north"}}]}
+    device_type: Word | None = None
+    attributes: Attributes = Field(
+        default_factory=dict,
+        description="Any JSON object. Its keys are labels; `time_zone` and `version` stand in for fields that are empty",
     )
 
-    device_type: Word | None = None
-    attributes: Attributes = Field(default_factory=dict, description="Any JSON object")
+
+class DeviceIn(DescribedDevice):
+    """The type, attributes and fields of a device. They replace the stored ones: a missing key is deleted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"device_type": "gateway", "attributes": {"site": "north"}, "time_zone": "Europe/Zurich"}]
+        }
+    )
+
+    time_zone: TimeZone | None = None
+    version: Word | None = Field(
+        None, description="Version of the firmware that the device runs. Left out: the stored version stays"
+    )
 
 
 class Device(BaseModel):
@@ -30,6 +44,9 @@ class Device(BaseModel):
     device_id: str
     device_type: str | None
     attributes: dict[str, Any]
+    time_zone: str | None
+    version: str | None = Field(description="The last one given, reported, or updated to with success")
+    last_seen: Moment | None = Field(description="Of its last report; up to an hour old while it reports")
     created_at: Moment | None
 
 
@@ -41,7 +58,7 @@ class DeviceList(BaseModel):
     next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")
 
 
-class MemberIn(DeviceIn):
+class MemberIn(DescribedDevice):
     """A member of a group, with its type and attributes."""
 
     model_config = ConfigDict(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from rollwave.domain.brakes import Brake
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
-from rollwave.domain.policy.brakes import Brake
 from rollwave.domain.policy.rules import Wave
 from rollwave.domain.policy.waves import WaveState
 
@@ -86,7 +86,8 @@ class Facts:
     terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
     it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
     ``remaining`` is known only if a wave may have finished. ``queue``: under a policy document, if its devices are placed.
-    ``brakes``: the tenant's halt, and its freezes that are not over.
+    ``remaining`` is known only if a wave may have finished. ``brakes``: the tenant's halt, and its freezes that are not
+    over.
     """
 
     now: datetime

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, tzinfo
 
-from rollwave.domain.policy import brakes, windows
+from rollwave.domain import brakes
+from rollwave.domain.policy import windows
 from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.gates import GateName, Verdict

@@ -19,6 +19,9 @@ from rollwave.domain.ids import MAX_BIGINT, CampaignId, DeviceId
 MAX_PAYLOAD = 64 * 1024
 MAX_ERROR = 1024
 MAX_ATTEMPT = 32_767
+MAX_VERSION = 128
+"""Maximum length of a version in characters."""
+
 MAX_NUMBER = 32
 """Maximum length of a string that is read as a number."""
 
@@ -28,13 +31,18 @@ SHORT, REMEMBERED = 128, 8192
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A device's report. ``progress`` is 0 to 100 or None; ``error`` is at most 1 KB or None."""
+    """A device's report. ``progress`` is 0 to 100 or None; ``error`` is at most 1 KB or None.
+
+    ``code``: the kind of a failure, 1 to 64 of ``A-Z 0-9 _``. ``version``: what the device runs, as it says.
+    """
 
     campaign_id: CampaignId
     status: ExecutionStatus
     progress: int | None = None
     error: str | None = None
     attempt: int | None = None
+    code: str | None = None
+    version: str | None = None
 
 
 class DeviceReport(NamedTuple):
@@ -88,7 +96,16 @@ def _read(document: dict[str, Any]) -> Report | Rejected:
     attempt = document.get("attempt")
     if attempt is not None and (type(attempt) is not int or not 0 < attempt <= MAX_ATTEMPT):
         attempt = _attempt(attempt)
-    return Report(CampaignId(campaign_id), status, progress, _error(document.get("error")), attempt)
+    code, version = document.get("code"), document.get("version")
+    return Report(
+        CampaignId(campaign_id),
+        status,
+        progress,
+        _error(document.get("error")),
+        attempt,
+        None if code is None else _code(code),
+        None if version is None else _version(version),
+    )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,6 +159,21 @@ def _number(value: object) -> int | float | None:
 
 # float() accepts more: "nan", "1_000", digits of other scripts.
 _a_number = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
+
+
+def _code(value: object) -> str | None:
+    return value if isinstance(value, str) and _a_code.fullmatch(value) else None
+
+
+_a_code = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
+
+
+def _version(value: object) -> str | None:
+    """The version, without surrounding blanks. None: it is empty, too long, or has a character that cannot be seen."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    return text if 0 < len(text) <= MAX_VERSION and text.isprintable() else None
 
 
 def _error(value: object) -> str | None:

@@ -13,7 +13,7 @@ from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.rules import Policy
-from rollwave.engine import stop
+from rollwave.engine import guardrails, stop
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, lock_campaign
@@ -75,6 +75,7 @@ class Claims:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
                 claim = await self._take(connection, campaign, admission, command.body, locked.policy.device_timeout)
+                await guardrails.drawn(connection, campaign, claim.dispatched)
                 retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, admission)
                 times = _times(locked.policy, campaign)
                 batch = Batch(

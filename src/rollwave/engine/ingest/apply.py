@@ -5,28 +5,31 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import FINAL, CampaignRef
 from rollwave.domain.events import DEVICE, AttemptFailed, Entry
 from rollwave.domain.execution import TERMINAL, ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
+from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
+from rollwave.engine.ingest.seen import SeenDevices
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.settings import Settings
-from rollwave.store import campaigns, cells, counters, events, executions, overdue, quarantine
+from rollwave.store import campaigns, cells, counters, events, executions, labels, overdue, quarantine
 from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
+from rollwave.store.labels import Seen
 from rollwave.store.overdue import Postponed
 
 _log = get_logger("listener")
@@ -48,18 +51,29 @@ class TenantWritten:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """The changes of state, the attempts that failed, and the devices that ended under a policy document."""
+    """The changes of state, the attempts that failed, the devices that ended under a policy document, and what to store
+    about the devices themselves."""
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
     ended: list[Ended]
+    seen: dict[DeviceId, Seen]
+    effects: Sequence[Effect]
 
 
 class OneTenant:
     """Writes the share of one tenant in a batch."""
 
-    def __init__(self, pool: Pool, settings: Settings, classifier: Classifier, unsent: ReportsOfUnsentDevices) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        settings: Settings,
+        classifier: Classifier,
+        unsent: ReportsOfUnsentDevices,
+        seen: SeenDevices,
+    ) -> None:
         self._pool = pool
+        self._seen = seen
         self._settings = settings
         self._classifier = classifier
         self._unsent = unsent
@@ -75,6 +89,8 @@ class OneTenant:
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
         placed: list[Ended] = []
+        seen: dict[DeviceId, Seen] = {}
+        effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
         outcomes[Outcome.COALESCED] = len(share.reports) - sum(len(each) for each in passes)
         async with tenant_transaction(
@@ -85,6 +101,10 @@ class OneTenant:
                 moves.update(applied.moves)
                 failures += applied.failures
                 placed += applied.ended
+                seen |= applied.seen
+                effects.append(applied.effects)
+            if seen:
+                await labels.record(connection, tenant_id, seen.values())
             await reach(Failpoint.REPORTS_APPLIED)
             over = ended_in(moves)
             counted = await counters.count(
@@ -94,11 +114,13 @@ class OneTenant:
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:
-                halt = await stop.judge(connection, tenant_id, each)
+                trials = None if each.policy_revision is None else _trials(each.campaign_id, passes, effects)
+                halt = await stop.judge(connection, tenant_id, each, trials=trials)
                 stopped += [halt] if halt else []
             if share.samples:
                 await quarantine.keep(connection, tenant_id, share.samples)
             await reach(Failpoint.REPORTS_WRITTEN)
+        self._seen.stored(tenant_id, seen)
         for halted in stopped:
             halted.announce()
         return TenantWritten(outcomes, settled_campaigns(tenant_id, ended, stopped))
@@ -136,7 +158,8 @@ class OneTenant:
             Move(said.campaign_id, effect.was, effect.became)
             for (_, said), effect in zip(reports, effects, strict=True)
         )
-        return _Applied(moved, failures, _ended(reports, effects))
+        reported = ((device_id, said, effect) for (device_id, said), effect in zip(reports, effects, strict=True))
+        return _Applied(moved, failures, _ended(reports, effects), self._seen.to_store(tenant_id, reported), effects)
 
     async def _postpone(
         self, connection: Connection, tenant_id: TenantId, retried: Sequence[Entry[AttemptFailed]]
@@ -163,12 +186,29 @@ def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[E
     ]
 
 
+def _trials(
+    campaign_id: CampaignId, passes: Iterable[Sequence[DeviceReport]], effects: Iterable[Sequence[Effect]]
+) -> list[Trial]:
+    """The devices of a campaign that these reports have ended."""
+    return [
+        Trial(
+            effect.place,
+            Failure(effect.reason or Reason.REPORTED, said.code) if effect.became is ExecutionStatus.FAILED else None,
+            read_failures(effect.failed_before),
+        )
+        for reports, of_reports in zip(passes, effects, strict=True)
+        for (_, said), effect in zip(reports, of_reports, strict=True)
+        if said.campaign_id == campaign_id and effect.became in TERMINAL
+    ]
+
+
 def _failed_attempt(device_id: DeviceId, said: Report, effect: Effect) -> Entry[AttemptFailed]:
     failed = AttemptFailed(
         effect.attempt or 1,
         said.error or "the device gave no reason",
         effect.reason or Reason.REPORTED,
         final=not effect.retried,
+        code=said.code,
         device_id=device_id,
     )
     return Entry(said.campaign_id, failed, DEVICE)

@@ -20,6 +20,7 @@ from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import OneTenant, pauses
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
 from rollwave.engine.ingest.many_tenants import TENANTS_PER_TRANSACTION, ManyTenants
+from rollwave.engine.ingest.seen import SeenDevices
 from rollwave.log import get_logger
 from rollwave.mqtt.client import Incoming
 from rollwave.settings import Settings
@@ -47,9 +48,10 @@ class Ingest:
         self._classifier = Classifier(on_question)
         self._errors = IngestErrors()
         unsent = ReportsOfUnsentDevices()
-        self._one_tenant = OneTenant(pool, settings, self._classifier, unsent)
+        seen = SeenDevices()
+        self._one_tenant = OneTenant(pool, settings, self._classifier, unsent, seen)
         self._many_tenants = ManyTenants(
-            pool, settings, self._classifier, unsent, tenants_per_transaction=tenants_per_transaction
+            pool, settings, self._classifier, unsent, seen, tenants_per_transaction=tenants_per_transaction
         )
         self._writing_lock = asyncio.Lock()
 

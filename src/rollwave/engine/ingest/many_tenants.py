@@ -14,21 +14,23 @@ from dataclasses import dataclass, field
 
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import TenantId
+from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.reports.outcome import Move, Outcome, ended_in, one_per_execution, outcome_of, tally_of
-from rollwave.domain.reports.parse import DeviceReport
+from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.apply import pauses, settled_campaigns, times_of
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
+from rollwave.engine.ingest.seen import SeenDevices
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
-from rollwave.store import many_tenants
+from rollwave.store import labels, many_tenants
 from rollwave.store.campaigns import CampaignCounters
 from rollwave.store.database import Connection, Pool, named
 from rollwave.store.executions import Effect
+from rollwave.store.labels import Seen, SeenOfTenant
 from rollwave.store.many_tenants import TenantReport
 from rollwave.store.outage import ValueRefused, is_away, is_outage
 
@@ -77,6 +79,7 @@ class ManyTenants:
         settings: Settings,
         classifier: Classifier,
         unsent: ReportsOfUnsentDevices,
+        seen: SeenDevices,
         *,
         tenants_per_transaction: int = TENANTS_PER_TRANSACTION,
     ) -> None:
@@ -86,6 +89,7 @@ class ManyTenants:
         self._times = times_of(settings)
         self._classifier = classifier
         self._unsent = unsent
+        self._seen = seen
 
     async def write(self, shares: Mapping[TenantId, Share]) -> Written:
         """Commit the small and plain shares, and try again while the database is unavailable. The others are left."""
@@ -134,6 +138,10 @@ class ManyTenants:
         async with many_tenants.transaction(self._pool) as connection:
             effects = await many_tenants.apply_reports(connection, reports, self._times)
             noted = self._note(reports, effects, began)
+            seen = self._seen_of(reports, effects)
+            if seen:
+                each_seen = [SeenOfTenant(tenant_id, each) for tenant_id, of in seen.items() for each in of.values()]
+                await labels.record_of_many_tenants(connection, each_seen)
             tallies = {tenant_id: tally_of(each) for tenant_id, each in noted.moves.items()}
             ended = {tenant_id: ended_in(tally) for tenant_id, tally in tallies.items()}
             counted: dict[TenantId, list[CampaignCounters]] = defaultdict(list)
@@ -142,11 +150,23 @@ class ManyTenants:
                     counted[tenant_id].append(counters)
             stopped = await _judge(connection, counted)
             await reach(Failpoint.REPORTS_WRITTEN)
+        for tenant_id, devices in seen.items():
+            self._seen.stored(tenant_id, devices)
         for halt in stopped:
             halt.announce()
         written.outcomes.update(noted.outcomes)
         written.settled += [ref for each in counted.items() for ref in settled_campaigns(*each, stopped)]
         written.leave(noted.not_found)
+
+    def _seen_of(
+        self, reports: Iterable[TenantReport], effects: Iterable[Effect]
+    ) -> dict[TenantId, dict[DeviceId, Seen]]:
+        """What to store about the devices of each tenant. A tenant of which nothing is stored is left out."""
+        reported: defaultdict[TenantId, list[tuple[DeviceId, Report, Effect]]] = defaultdict(list)
+        for (tenant_id, device_id, report), effect in zip(reports, effects, strict=True):
+            reported[tenant_id].append((device_id, report, effect))
+        found = {tenant_id: self._seen.to_store(tenant_id, each) for tenant_id, each in reported.items()}
+        return {tenant_id: each for tenant_id, each in found.items() if each}
 
     def _note(self, reports: Iterable[TenantReport], effects: Iterable[Effect], began: float) -> _Noted:
         noted = _Noted()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rollwave.domain import brakes as rules
+from rollwave.domain.brakes import Brake, BrakeKind
 from rollwave.domain.events import ENGINE, SendingResumed, SendingStopped
-from rollwave.domain.policy import brakes as rules
-from rollwave.domain.policy.brakes import Brake, BrakeKind
 from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import brakes, campaigns, events

@@ -15,6 +15,7 @@ from rollwave.domain.events import ENGINE, AttemptFailed, DeviceFailure, Entry, 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, is_valid_id
 from rollwave.domain.policy import time_gates
+from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.policy.rules import Policy
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
@@ -146,7 +147,11 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
         if each.device.place is not None
     ]
     await cells.end(connection, campaign.tenant_id, placed)
-    return await stop.judge(connection, campaign.tenant_id, moved)
+    trials = [
+        Trial(each.device.place, Failure(each.reason, each.device.code), read_failures(each.device.failed_before))
+        for each in failed
+    ]
+    return await stop.judge(connection, campaign.tenant_id, moved, trials=trials)
 
 
 def _judge(device: Overdue, policy: Policy, *, sends_on: bool) -> _Judged:
@@ -162,7 +167,9 @@ def _failed_attempt(campaign_id: CampaignId, judged: _Judged) -> Entry[DeviceFai
     device = judged.device
     kind = AttemptFailed if device.failed_for is None else GivenUp
     final = judged.retry_in is None
-    failed = kind(device.attempt, judged.message, judged.reason, final=final, device_id=device.device_id)
+    failed = kind(
+        device.attempt, judged.message, judged.reason, final=final, code=device.code, device_id=device.device_id
+    )
     return Entry(campaign_id, failed, ENGINE)
 
 

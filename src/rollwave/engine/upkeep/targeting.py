@@ -149,4 +149,5 @@ class Targeter:
             if campaign.document is None or campaign.survey is not None:
                 return
             found = await placing.survey_unsent(connection, campaign, campaign.document)
-            await places.store_survey(connection, campaign, found)
+            revision = campaign.policy_revision
+            await places.store_survey(connection, campaign.tenant_id, campaign.id, found, revision=revision)

@@ -13,6 +13,7 @@ from math import inf
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef, CampaignStatus
 from rollwave.engine import identity
+from rollwave.engine.dispatch.cancel import Cancels
 from rollwave.engine.dispatch.pipeline import Dispatch
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint, reach
@@ -155,6 +156,7 @@ class Ticker:
         self._dispatch = Dispatch(
             pool, command_session, settings, self._counters.count, stopping, steps=steps, turn_seconds=turns.seconds
         )
+        self._cancels = Cancels(pool, command_session, settings, stopping, turn_seconds=turns.seconds)
         self._schedule = Schedule()
         self._work = KeyedTasks(self._work_on, in_parallel=turns.in_parallel)
         self._reconciling = KeyedTasks(self._reconcile, in_parallel=MAX_RECONCILED_IN_PARALLEL)
@@ -237,9 +239,12 @@ class Ticker:
 
     async def _do(self, ref: CampaignRef) -> float:
         """Do what the campaign needs now, for one turn. Returns the seconds until its next look."""
+        tell_in = inf
         try:
-            if ref.status is CampaignStatus.ABORTED and not await self._skip_rest(ref):
-                return 0.0
+            if ref.status is CampaignStatus.ABORTED:
+                tell_in = await self._cancels.tell(ref)
+                if not await self._skip_rest(ref):
+                    return 0.0
             look = await self._upkeep.look_after(ref)
             if look.being_targeted:
                 wait = await self._targeter.target(ref)
@@ -253,7 +258,7 @@ class Ticker:
         except Exception as error:  # noqa: BLE001  one campaign's error stops nothing else
             self._log_failure("ota_campaign_error", ref, error)
             return SOON_SECONDS
-        return wait
+        return min(wait, tell_in)
 
     async def _reconcile(self, ref: CampaignRef) -> None:
         wait = SOON_SECONDS

@@ -19,14 +19,14 @@ SELECT c.tenant_id, c.id, c.status, c.rollout_strategy, c.rollout_rate,
        EXTRACT(epoch FROM statement_timestamp() - c.active_since)::float8 AS active_for,
        EXTRACT(epoch FROM statement_timestamp() - c.active_at)::float8 AS seen_ago,
        c.status_reason, EXTRACT(epoch FROM statement_timestamp())::float8 AS read_at,
+       c.segment_turn, c.placement::text AS placement, c.policy_revision, p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
+       p.progress_timeout AS own_progress_timeout, p.answer_timeout AS own_answer_timeout,
+       p.device_timeout AS own_device_timeout, p.max_attempts AS own_max_attempts, p.retry_on AS own_retry_on,
        c.stopped_by, EXTRACT(epoch FROM c.deadlines_from - statement_timestamp())::float8 AS deadlines_in,
        (SELECT jsonb_agg(jsonb_build_array(b.kind, b.name, EXTRACT(epoch FROM b.starts_at), EXTRACT(epoch FROM b.ends_at),
                                            b.created_by, b.reason) ORDER BY b.kind DESC, b.starts_at, b.name)
         FROM rollwave_brakes b
         WHERE b.tenant_id = $1 AND (b.ends_at IS NULL OR b.ends_at > statement_timestamp()))::text AS brakes,
-       c.segment_turn, c.placement::text AS placement, c.policy_revision, p.ctid::text || ' ' || EXTRACT(epoch FROM p.created_at)::text AS row_version,
-       p.progress_timeout AS own_progress_timeout, p.answer_timeout AS own_answer_timeout,
-       p.device_timeout AS own_device_timeout, p.max_attempts AS own_max_attempts, p.retry_on AS own_retry_on,
        ARRAY(SELECT w.up_to FROM ota_campaign_waves w
              WHERE w.tenant_id = $1 AND w.campaign_id = $2 ORDER BY w.number) AS waves,
        f.file_url, f.version, f.checksum_sha256, f.file_size_bytes::bigint AS file_size_bytes, f.device_type,
@@ -62,6 +62,10 @@ WITH moved AS (
     RETURNING id
 )
 SELECT id, pg_notify('rollwave_due', '') FROM moved;
+
+-- name: wake
+-- The commit wakes the workers, which look at every campaign of the tenant.
+SELECT pg_notify('rollwave_due', $1::text);
 
 -- name: mark_wound_down
 -- The engine need not look at an ended campaign again: all devices of an aborted one are terminal, or a host's SQL ended it.
@@ -109,9 +113,6 @@ SET active_since = LEAST(active_since, statement_timestamp()), active_at = state
     suspended_lately = CASE WHEN $3 THEN 0 ELSE suspended_lately END,
     settled_at = NULL
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
-
--- name: wake
-SELECT pg_notify($1, $2);
 
 -- name: set_stopped_by
 -- Record what stops the campaign. Needs the campaign's lock.

@@ -16,7 +16,7 @@ SET succeeded = COALESCE(c.succeeded, 0) + t.succeeded, failed = COALESCE(c.fail
 FROM tally t JOIN locked h ON h.id = t.campaign_id
 WHERE c.tenant_id = $1 AND c.id = t.campaign_id
 RETURNING c.id, c.status, c.succeeded, c.failed, c.sent, c.abort_threshold::text::float8 AS abort_threshold,
-          c.abort_min_completed;
+          c.abort_min_completed, c.policy_revision;
 
 -- name: compare
 -- The counters and the numbers of rows, in one snapshot. The engine changes both in the same transactions, so a difference

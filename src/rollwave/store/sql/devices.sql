@@ -11,17 +11,50 @@ ON CONFLICT (tenant_id, device_id) DO UPDATE
 SET device_type = EXCLUDED.device_type, attributes = EXCLUDED.attributes
 RETURNING device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at;
 
+-- name: put_fields
+-- Set the time zone $3 and the version $4. If $5 is false, a version that is stored stays.
+INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, time_zone, version)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, device_id) DO UPDATE
+SET time_zone = EXCLUDED.time_zone, version = CASE WHEN $5 THEN EXCLUDED.version ELSE f.version END
+RETURNING f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at;
+
+-- name: empty_fields
+-- Empty the time zone and, if $3 is true, the version. Not applied: nothing is stored of this device.
+UPDATE rollwave_device_fields f
+SET time_zone = NULL, version = CASE WHEN $3 THEN NULL ELSE f.version END
+WHERE f.tenant_id = $1 AND f.device_id = $2
+RETURNING f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at;
+
 -- name: get_device
-SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at
-FROM devices WHERE tenant_id = $1 AND device_id = $2;
+SELECT d.device_id, d.device_type, d.attributes::text AS attributes, EXTRACT(epoch FROM d.created_at)::float8 AS created_at,
+       f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at
+FROM devices d
+LEFT JOIN rollwave_device_fields f ON f.tenant_id = $1 AND f.device_id = d.device_id
+WHERE d.tenant_id = $1 AND d.device_id = $2;
 
 -- name: devices
 -- device_type::text: a host's column may be an enumeration. It has no index.
-SELECT device_id, device_type, attributes::text AS attributes, EXTRACT(epoch FROM created_at)::float8 AS created_at
-FROM devices
-WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2) AND ($3::text IS NULL OR device_id > $3)
-ORDER BY device_id
-LIMIT $4;
+SELECT d.device_id, d.device_type, d.attributes::text AS attributes, EXTRACT(epoch FROM d.created_at)::float8 AS created_at,
+       f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at
+FROM (
+    SELECT device_id, device_type, attributes, created_at
+    FROM devices
+    WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2) AND ($3::text IS NULL OR device_id > $3)
+    ORDER BY device_id
+    LIMIT $4
+) AS d
+LEFT JOIN rollwave_device_fields f ON f.tenant_id = $1 AND f.device_id = d.device_id
+ORDER BY d.device_id;
+
+-- name: devices_of
+-- The devices $2.
+SELECT d.device_id, d.device_type, d.attributes::text AS attributes, EXTRACT(epoch FROM d.created_at)::float8 AS created_at,
+       f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at
+FROM devices d
+LEFT JOIN rollwave_device_fields f ON f.tenant_id = $1 AND f.device_id = d.device_id
+WHERE d.tenant_id = $1 AND d.device_id = ANY ($2::text[])
+ORDER BY d.device_id;
 
 -- name: count_devices
 SELECT count(*) FROM devices WHERE tenant_id = $1 AND ($2::text IS NULL OR device_type::text = $2);

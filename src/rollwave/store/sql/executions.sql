@@ -43,6 +43,7 @@ WITH again AS (
         status = CASE d.status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE d.status END,
         progress_pct = 0,
         error_message = NULL,
+        error_code = NULL,
         started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
         completed_at = NULL,
         due_at = statement_timestamp() + make_interval(secs => $5)
@@ -73,7 +74,7 @@ WITH again AS (
     UPDATE ota_device_status d
     -- A host that set the device back may have left values in the columns after due_at.
     SET attempt = 1, due_at = statement_timestamp() + make_interval(secs => $5),
-        progress_pct = 0, error_message = NULL, started_at = NULL, completed_at = NULL,
+        progress_pct = 0, error_message = NULL, error_code = NULL, started_at = NULL, completed_at = NULL,
         dispatch_number = locked.dispatch_number
     FROM numbered AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
@@ -199,25 +200,25 @@ WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
 -- finished (counters.adopt). The device timeout of a device that a host's earlier worker left in progress begins now.
 -- Returns one row per report: the execution before it (NULL: no such execution of this tenant), and the effect of the report.
 WITH report AS MATERIALIZED (
-    SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::int[])
-        WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, number)
+    SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::int[], $12::text[])
+        WITH ORDINALITY AS r (campaign_id, device_id, status, progress, error, attempt, code, number)
 ), found AS MATERIALIZED (
-    SELECT r.number, r.status AS reported, r.progress, r.error, r.attempt AS reported_attempt,
+    SELECT r.number, r.status AS reported, r.progress, r.error, r.code, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
-           d.segment, d.position, d.dispatch_number,
+           d.segment, d.position, d.dispatch_number, d.failed_before,
            -- Left by a host's earlier worker and not adopted yet (counters.adopt).
            d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
         SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before, due_at, segment,
-               position, dispatch_number
+               position, dispatch_number, failed_before
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
     ) AS d
 ), locked AS MATERIALIZED (
-    SELECT d.number, d.reported, d.progress, d.error, d.reported_attempt, d.campaign_id, d.device_id, d.was, d.attempt,
-           d.segment, d.position, d.dispatch_number,
+    SELECT d.number, d.reported, d.progress, d.error, d.code, d.reported_attempt, d.campaign_id, d.device_id, d.was,
+           d.attempt, d.segment, d.position, d.dispatch_number, d.failed_before,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
            make_interval(secs => CASE WHEN own.progress_timeout > 0 AND own.progress_timeout < 1e9
                                       THEN own.progress_timeout ELSE $8 END) AS progress_timeout,
@@ -263,6 +264,7 @@ WITH report AS MATERIALIZED (
         heard_attempt = GREATEST(d.attempt, 1),
         failed_attempt = CASE WHEN h.reported = 'FAILED' THEN GREATEST(d.attempt, 1) ELSE 0 END,
         failed_reason = CASE WHEN h.reported = 'FAILED' THEN h.reason END,
+        error_code = CASE WHEN h.reported = 'FAILED' THEN h.code END,
         -- The device has the command, whatever the broker answered.
         refusals = 0,
         refused_for = NULL,
@@ -288,7 +290,7 @@ WITH report AS MATERIALIZED (
 )
 SELECT h.was, m.became, h.attempt, h.reason,
        m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout,
-       h.segment, h.position, h.dispatch_number
+       h.segment, h.position, h.dispatch_number, h.failed_before
 FROM report r
 LEFT JOIN locked h USING (number)
 LEFT JOIN moved m USING (number)
@@ -296,7 +298,8 @@ ORDER BY r.number;
 
 -- name: skip_unsent
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
--- since. A device that a worker is sending to now keeps its lease.
+-- since. A device that a worker is sending to now keeps its lease. The broker may have the command of a device whose lease has
+-- ended: if the campaign was cancelled, it is told first (cancels.claim).
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -305,6 +308,8 @@ WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0
       AND due_at <= statement_timestamp()
+      AND (cancel_sent_at IS NOT NULL OR cancel_claimed_until <= statement_timestamp()
+           OR (SELECT cancelled_at IS NULL FROM ota_campaigns WHERE tenant_id = $1 AND id = $2))
     ORDER BY due_at NULLS FIRST LIMIT $3 FOR UPDATE SKIP LOCKED
 ), set_back AS (
     SELECT ctid AS place, campaign_id, device_id, false AS never_sent FROM ota_device_status

@@ -1,5 +1,5 @@
--- name: firmware_device_type
-SELECT device_type FROM firmware_versions WHERE tenant_id = $1 AND id = $2::bigint;
+-- name: chosen_firmware
+SELECT device_type, file_size_bytes::bigint AS file_size_bytes FROM firmware_versions WHERE tenant_id = $1 AND id = $2::bigint;
 
 -- name: group_exists
 SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2);
@@ -8,8 +8,8 @@ SELECT EXISTS (SELECT FROM device_groups WHERE tenant_id = $1 AND group_id = $2)
 INSERT INTO ota_campaigns
     (tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold,
      abort_min_completed, canary_percent, max_in_flight, progress_timeout, answer_timeout, device_timeout,
-     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'CREATED')
+     max_attempts, retry_on, retry_delay, retry_delay_max, created_by, policy_revision, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7::float8, $8, $9::float8, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 'CREATED')
 RETURNING id;
 
 -- name: earlier_request

@@ -7,3 +7,29 @@ SELECT document::text AS document FROM ota_campaign_policies WHERE tenant_id = $
 UPDATE ota_campaign_policies
 SET progress_timeout = $4, answer_timeout = $5, device_timeout = $6, max_attempts = $7, retry_on = $8
 WHERE tenant_id = $1 AND campaign_id = $2 AND revision = $3;
+
+-- name: revision
+SELECT revision, document::text AS document, created_by, reason, EXTRACT(epoch FROM created_at)::float8 AS created_at
+FROM ota_campaign_policies
+WHERE tenant_id = $1 AND campaign_id = $2 AND revision = $3;
+
+-- name: last_revision
+SELECT max(revision) FROM ota_campaign_policies WHERE tenant_id = $1 AND campaign_id = $2;
+
+-- name: insert
+INSERT INTO ota_campaign_policies
+    (tenant_id, campaign_id, revision, document, created_by, reason,
+     progress_timeout, answer_timeout, device_timeout, max_attempts, retry_on)
+VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: put_in_force
+-- Needs the campaign's lock. Its commit wakes the workers (store/campaigns.py).
+-- Not applied: the campaign follows another revision than $4 (NULL: its flat columns), or has ended: a host's SQL did so
+-- within this transaction's own statements, which its lock prevents.
+WITH changed AS (
+    UPDATE ota_campaigns SET policy_revision = $3
+    WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4::int
+      AND status NOT IN ('COMPLETED', 'ABORTED')
+    RETURNING id
+)
+SELECT id, pg_notify('rollwave_due', '') FROM changed;

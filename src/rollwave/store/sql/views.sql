@@ -6,7 +6,7 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
        c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
        EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
-       EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by,
+       EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
        -- Otherwise its rows are counted: the campaign is not counted yet, or it has ended, so its counters are no longer compared
@@ -48,7 +48,7 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
        c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
        EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
-       EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by,
+       EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type
 FROM ota_campaigns c
@@ -65,7 +65,7 @@ SELECT EXISTS (SELECT FROM ota_campaigns WHERE tenant_id = $1 AND id = $2::bigin
 
 -- name: devices
 -- Ordered by device id, along the primary key.
-SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
+SELECT device_id, status, progress_pct, error_message, error_code, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
        EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM ota_device_status
@@ -76,7 +76,7 @@ LIMIT $5;
 
 -- name: devices_looked_for
 -- Devices in a state that has its own partial index. The condition repeats the index's, so that a generic plan can use it.
-SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
+SELECT device_id, status, progress_pct, error_message, error_code, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
        EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM ota_device_status
@@ -88,18 +88,18 @@ LIMIT $5;
 -- name: devices_unfinished
 -- For a campaign with few unfinished devices: reads all of them along the indexes of the two queues, then filters.
 WITH unfinished AS MATERIALIZED (
-    (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+    (SELECT device_id, status, progress_pct, error_message, error_code, attempt, due_at, started_at, completed_at, created_at
      FROM ota_device_status
      WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
      ORDER BY segment, position, id)
     UNION ALL
-    (SELECT device_id, status, progress_pct, error_message, attempt, due_at, started_at, completed_at, created_at
+    (SELECT device_id, status, progress_pct, error_message, error_code, attempt, due_at, started_at, completed_at, created_at
      FROM ota_device_status
      WHERE tenant_id = $1 AND campaign_id = $2::bigint
        AND (status IN ('DOWNLOADING', 'INSTALLING') OR (status = 'PENDING' AND attempt > 0))
      ORDER BY due_at NULLS FIRST)
 )
-SELECT device_id, status, progress_pct, error_message, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
+SELECT device_id, status, progress_pct, error_message, error_code, attempt, EXTRACT(epoch FROM due_at)::float8 AS due_at,
        EXTRACT(epoch FROM started_at)::float8 AS started_at, EXTRACT(epoch FROM completed_at)::float8 AS completed_at,
        EXTRACT(epoch FROM created_at)::float8 AS created_at
 FROM unfinished

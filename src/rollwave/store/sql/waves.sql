@@ -44,4 +44,4 @@ WITH moved AS (
     FROM moved
     WHERE w.tenant_id = $1 AND w.campaign_id = moved.id AND w.number IN ($3, $3 + 1)
 )
-SELECT id, pg_notify('rollwave_due', '') FROM moved;
+SELECT id, pg_notify('rollwave_due', $1) FROM moved;

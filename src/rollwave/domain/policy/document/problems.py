@@ -46,14 +46,20 @@ class Problem:
         return text.removeprefix(".")
 
     @property
-    def said(self) -> str:
-        """What is wrong, without its position."""
-        named = f"{self.where}: " if self.path else ""
-        return f"{named}{self.message}" + (f" ({self.hint})" if self.hint else "")
+    def placed(self) -> str:
+        """Its position, if that is known, and what is wrong, without the path."""
+        return self._place + self._said
+
+    @property
+    def _place(self) -> str:
+        return f"line {self.position.line}, column {self.position.column}: " if self.position else ""
+
+    @property
+    def _said(self) -> str:
+        return self.message + (f" ({self.hint})" if self.hint else "")
 
     def __str__(self) -> str:
-        place = f"line {self.position.line}, column {self.position.column}: " if self.position else ""
-        return place + self.said
+        return self._place + (f"{self.where}: " if self.path else "") + self._said
 
 
 class InvalidPolicy(InvalidInput):

@@ -34,7 +34,10 @@ class _Generator(GenerateJsonSchema):
 
 
 @cache
-def json_schema() -> dict[str, Any]:
-    """The schema, in the dialect of 2020-12. Rules between keys are not part of it."""
-    found = PolicyDocument.model_json_schema(by_alias=True, schema_generator=_Generator)
+def json_schema(ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+    """The schema, in the dialect of 2020-12. Rules between keys are not part of it.
+
+    ``ref_template``: where other documents have the definitions of its parts.
+    """
+    found = PolicyDocument.model_json_schema(by_alias=True, ref_template=ref_template, schema_generator=_Generator)
     return {"$schema": DIALECT, **found, "title": "Rollwave policy"}

@@ -1,0 +1,71 @@
+"""A policy document as the body of a request or a response: JSON, or YAML by its Content-Type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request, Response
+from starlette.exceptions import HTTPException
+
+from rollwave.domain.policy.document.emit import to_yaml
+from rollwave.domain.policy.document.schema import json_schema
+from rollwave.domain.policy.document.text import Format
+from rollwave.engine.policies import PolicyPreview
+
+YAML_TYPE = "application/yaml"
+"""The media type of YAML (RFC 9512)."""
+
+_FORMATS: Mapping[str, Format] = {
+    "": Format.JSON,
+    "application/json": Format.JSON,
+    **dict.fromkeys((YAML_TYPE, "application/x-yaml", "text/yaml", "text/x-yaml"), Format.YAML),
+}
+
+REQUEST: Mapping[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The document, as JSON or YAML",
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Policy"}},
+            YAML_TYPE: {"schema": {"type": "string"}},
+        },
+    }
+}
+"""The OpenAPI description of a request whose body is a document."""
+
+AS_YAML: Mapping[str, Any] = {YAML_TYPE: {"schema": {"type": "string"}}}
+"""The OpenAPI description of a response as YAML."""
+
+Shape = Annotated[Literal["json", "yaml"], Query(alias="format", description="`yaml`: the document alone, as YAML")]
+DryRun = Annotated[bool, Query(description="Check everything and change nothing")]
+
+
+def form_of(request: Request) -> Format:
+    """The format of the body.
+
+    Raises:
+        HTTPException: 415 if it is neither JSON nor YAML.
+    """
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in _FORMATS:
+        raise HTTPException(415, f"a policy is application/json or {YAML_TYPE}, and not {media_type[:100]}")
+    return _FORMATS[media_type]
+
+
+def yaml_response(data: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """The data as YAML."""
+    return Response(to_yaml(data), media_type=YAML_TYPE, headers=dict(headers or {}))
+
+
+def preview_fields(preview: PolicyPreview) -> dict[str, Any]:
+    """The fields of the answer to a dry run."""
+    return {"policy": preview.data, "flat": preview.flat, "warnings": list(preview.warnings)}
+
+
+def policy_schemas() -> dict[str, Any]:
+    """The schema of a document and its parts for OpenAPI, by the names that are referred to."""
+    found = dict(json_schema("#/components/schemas/Policy.{model}"))
+    found.pop("$schema")
+    parts: dict[str, Any] = found.pop("$defs")
+    return {"Policy": found, **{f"Policy.{name}": part for name, part in parts.items()}}

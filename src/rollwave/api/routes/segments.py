@@ -1,0 +1,38 @@
+"""Segments of a campaign: the devices that windows and guardrails treat alike."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from rollwave.api.auth import Operator
+from rollwave.api.parameters import CampaignNumber, DbPool, problems
+from rollwave.api.route import CustomerRoute
+from rollwave.api.schemas.campaigns import CampaignState
+from rollwave.api.schemas.guardrails import Release
+from rollwave.domain.policy.document.model import MAX_COUNT
+from rollwave.engine import operations
+
+router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
+
+SegmentNumber = Annotated[int, Path(ge=1, le=MAX_COUNT, description="Number of the segment, from 1")]
+
+
+@router.post(
+    "/{campaign_id}/segments/{number}/release",
+    summary="Release a segment from quarantine",
+    responses=problems(404, 409),
+)
+async def release_segment(
+    pool: DbPool, grant: Operator, campaign_id: CampaignNumber, number: SegmentNumber, body: Release | None = None
+) -> CampaignState:
+    """Send to the segment's devices again. The guardrails that put it under quarantine begin a new test for it.
+
+    Releasing a segment that is not in quarantine changes nothing.
+    """
+    reason = body.reason if body else None
+    status = await operations.release_segment(
+        pool, grant.tenant_id, campaign_id, number, actor=grant.key_id, reason=reason
+    )
+    return CampaignState(id=campaign_id, status=status)

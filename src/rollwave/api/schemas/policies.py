@@ -1,0 +1,55 @@
+"""Policies in responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rollwave.api.fields import Moment
+
+Document = dict[str, Any]
+"""A policy document."""
+
+
+class PolicyInForce(BaseModel):
+    """The policy of a campaign."""
+
+    policy: Document = Field(description="The document: docs/reference/policy.md explains each key")
+    flat: bool = Field(description="The campaign follows its flat columns, shown here as a document")
+    revision: int | None = Field(description="Number of the revision, from 1; null: flat")
+    by: str | None = Field(description="Id of the API key that wrote it; null: flat, or written by other SQL")
+    at: Moment | None = Field(description="When it was written; null: flat")
+    reason: str | None = Field(description="Why it was edited")
+
+
+class PolicyPreview(BaseModel):
+    """The answer of a dry run."""
+
+    policy: Document = Field(description="The document as it would be stored")
+    flat: bool = Field(description="The campaign would follow its flat columns")
+    warnings: list[str] = Field(description="What the policy allows that you may not have meant")
+
+
+class StoredPolicyName(BaseModel):
+    """A policy that the tenant has stored."""
+
+    name: str
+    changed_at: Moment | None
+    changed_by: str | None = Field(description="Id of the API key that stored it")
+
+
+class StoredPolicy(StoredPolicyName):
+    """A policy with a name: a preset, or stored by the tenant."""
+
+    preset: bool = Field(description="Every tenant has it, and it cannot be changed")
+    policy: Document = Field(description="The document")
+
+
+class StoredPolicyList(BaseModel):
+    """One page of the tenant's policies, ordered by name."""
+
+    policies: list[StoredPolicyName]
+    presets: list[str] = Field(description="Names of the presets, which are not among `policies`")
+    total: int = Field(description="Stored policies, over all pages")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null: this is the last one")

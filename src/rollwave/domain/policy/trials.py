@@ -1,0 +1,89 @@
+"""The numbers of a guardrail's test: devices in the order in which they were sent to, in buckets of that order.
+
+Each device that a test covers is one trial. A campaign numbers its devices from 1 as it sends to them, and a bucket is
+a range of these numbers: so one number per device serves every test, also one that covers only some of the devices.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from rollwave.domain.policy.sequential import Prefix
+
+BUCKETS_WANTED = 40
+NARROWEST_BUCKET, WIDEST_BUCKET = 25, 1000
+"""Minimum and maximum number of devices of a bucket that is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The devices of a test from dispatch number ``first`` up to the next bucket.
+
+    ``dispatched``: how many of them were sent to; ``finished``: how many of these have finished for good; ``failed``:
+    how many of those count as failures.
+    """
+
+    first: int
+    dispatched: int = 0
+    finished: int = 0
+    failed: int = 0
+
+
+def width(dispatched: int) -> int:
+    """The number of devices of the bucket that begins after ``dispatched`` devices of the test."""
+    return max(NARROWEST_BUCKET, min(WIDEST_BUCKET, dispatched // BUCKETS_WANTED))
+
+
+def draw(last: Bucket | None, dispatched: int, numbers: Iterable[int]) -> list[Bucket]:
+    """Put devices with these dispatch ``numbers`` into the ``last`` bucket, and into new ones when it is full.
+
+    ``dispatched``: number of the test's devices before these. Returns the buckets that changed or are new.
+    """
+    changed: list[Bucket] = []
+    room = 0 if last is None else width(dispatched - last.dispatched) - last.dispatched
+    for number in sorted(numbers):
+        # A repair may have lowered the count of devices sent to: then a number is drawn again.
+        if last is None or (room <= 0 and number > last.first):
+            last, room = Bucket(number), width(dispatched)
+            changed.append(last)
+        elif not changed:
+            changed.append(last)
+        last = changed[-1] = replace(last, dispatched=last.dispatched + 1)
+        dispatched, room = dispatched + 1, room - 1
+    return changed
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A device with a dispatch ``number`` has ``finished`` (it had not before), or now counts as ``failed``."""
+
+    number: int
+    finished: bool
+    failed: bool
+
+
+def end(buckets: Sequence[Bucket], ended: Iterable[Ended]) -> dict[int, Bucket]:
+    """Count devices that ended in their buckets, ordered by number. Returns those that changed, by their index."""
+    starts = [each.first for each in buckets]
+    changed: dict[int, Bucket] = {}
+    for each in ended:
+        index = bisect_right(starts, each.number) - 1
+        if index >= 0:  # otherwise it was sent to before these buckets
+            was = changed.get(index, buckets[index])
+            changed[index] = replace(was, finished=was.finished + each.finished, failed=was.failed + each.failed)
+    return changed
+
+
+def prefixes(before: Prefix, buckets: Iterable[Bucket]) -> list[Prefix]:
+    """The devices up to the end of each bucket. ``before``: the devices of the buckets before these."""
+    found = []
+    for each in buckets:
+        before = Prefix(
+            before.sent + each.dispatched,
+            before.failed + each.failed,
+            before.in_flight + max(0, each.dispatched - each.finished),
+        )
+        found.append(before)
+    return found

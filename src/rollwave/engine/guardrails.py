@@ -1,0 +1,287 @@
+"""Keeps the numbers of a campaign's guardrails, and judges them. Acting on a trip is :mod:`rollwave.engine.stop`'s.
+
+For campaigns under a policy document. All functions need the campaign's lock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rollwave.domain.events import ENGINE, GuardrailTripped, SegmentQuarantined
+from rollwave.domain.execution import Place
+from rollwave.domain.policy import guardrail, trials
+from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope, TripAction
+from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
+from rollwave.domain.policy.trials import Ended, prefixes
+from rollwave.domain.retry import Reason
+from rollwave.store import events
+from rollwave.store import guardrails as store
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Counted, Group, LastBucket, Test, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Tripped:
+    """A guardrail that has just tripped, with the number of its test."""
+
+    test: int
+    trip: Trip
+
+
+async def drawn(connection: Connection, campaign: Campaign, places: Sequence[Place]) -> None:
+    """Number devices that are sent their first command, for the guardrails that judge devices in that order.
+
+    ``places``: those of a claim. They have dispatch numbers.
+    """
+    rules = {each.name: each for each in _rules(campaign) if each.method is Method.SEQUENTIAL}
+    if not rules or not places:
+        return
+    groups = await _Groups.of(connection, campaign, rules.values(), places)
+    numbers: dict[Group, list[int]] = defaultdict(list)
+    for rule in rules.values():
+        for place in places:
+            group = groups.find(rule, place)
+            if group is not None and place.dispatch_number is not None:
+                numbers[group].append(place.dispatch_number)
+    found = await store.find_last(connection, campaign, list(numbers))
+    if missing := [each for each in numbers if each not in found]:
+        begun = await store.begin(connection, campaign, missing, rules)
+        found |= {group: LastBucket(test.number) for group, test in begun.items()}
+    changed = {}
+    for group, of_group in numbers.items():
+        last = found[group]
+        changed[last.test] = trials.draw(last.bucket, last.dispatched, of_group), len(of_group)
+    await store.draw(connection, campaign, changed)
+
+
+@dataclass(slots=True)
+class _Change:
+    """What devices that ended add to one test. ``numbered``: those that have a dispatch number."""
+
+    numbered: list[Ended] = field(default_factory=list)
+    finished: int = 0
+    failed: int = 0
+
+    def add(self, number: int | None, *, finished: bool, failed: bool) -> None:
+        if number is not None:
+            self.numbered.append(Ended(number, finished, failed))
+        else:
+            self.finished, self.failed = self.finished + finished, self.failed + failed
+
+
+async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence[Trial]) -> list[Tripped]:
+    """Count devices that are ``SUCCESS`` or ``FAILED`` for good now, and judge the tests whose numbers changed.
+
+    Returns those that trip. Whoever acts on them records them with :func:`record`.
+    """
+    rules = {each.name: each for each in _rules(campaign)}
+    places = [each.place for each in of_devices if each.place is not None]
+    groups = await _Groups.of(connection, campaign, rules.values(), places)
+    changes: dict[Group, _Change] = defaultdict(_Change)
+    for rule in rules.values():
+        for each in of_devices:
+            finished, failed = guardrail.is_new(each), guardrail.fails_anew(rule, each)
+            group = groups.find(rule, each.place)
+            if group is not None and (finished or failed):
+                number = None if each.place is None else each.place.dispatch_number
+                changes[group].add(number, finished=finished, failed=failed)
+    if not changes:
+        return []
+    found = await store.find(connection, campaign, [_wanted(rules[g.guardrail], g, c) for g, c in changes.items()])
+    if missing := [each for each in changes if each not in found]:
+        found |= await store.begin(connection, campaign, missing, rules)
+    counted = {group: _count(rules[group.guardrail], found[group], change) for group, change in changes.items()}
+    await store.count(connection, campaign, list(counted.values()))
+    judged = (_judge(rules[group.guardrail], group, each) for group, each in counted.items())
+    return [each for each in judged if each is not None]
+
+
+def _wanted(rule: GuardrailRule, group: Group, change: _Change) -> Wanted:
+    numbers = [each.number for each in change.numbered]
+    if rule.method is not Method.SEQUENTIAL or not numbers:
+        return Wanted(group, 0, -1, judged=False, whole_below=0)
+    any_failed = any(each.failed for each in change.numbered)
+    return Wanted(group, min(numbers), max(numbers), any_failed, guardrail.min_finished(rule))
+
+
+def _count(rule: GuardrailRule, test: Test, change: _Change) -> Counted:
+    """Only devices that were sent to after the test began count."""
+    covered = [each for each in change.numbered if each.number > test.began_after]
+    if rule.method is Method.SEQUENTIAL:  # a device without a number has no place in the order
+        changed = trials.end(test.buckets, covered)
+        buckets = [changed.get(index, each) for index, each in enumerate(test.buckets)]
+        finished, failed = sum(each.finished for each in covered), sum(each.failed for each in covered)
+        return Counted(replace(test, buckets=buckets), finished, failed, [changed[index] for index in sorted(changed)])
+    return Counted(
+        test,
+        change.finished + sum(each.finished for each in covered),
+        change.failed + sum(each.failed for each in covered),
+    )
+
+
+def _judge(rule: GuardrailRule, group: Group, counted: Counted) -> Tripped | None:
+    """Judge a test after its numbers changed. A success can trip it only if it reaches the minimum of finished ones."""
+    test = counted.test
+    finished, failed = test.finished + counted.finished, test.failed + counted.failed
+    reaches_minimum = test.finished < guardrail.min_finished(rule) <= finished
+    if test.tripped or not (counted.failed or reaches_minimum):
+        return None
+    first = 0 if reaches_minimum else min((each.first for each in counted.buckets), default=0)
+    place = next((index for index, each in enumerate(test.buckets) if each.first >= first), 0)
+    found = guardrail.judge(rule, Numbers(finished, failed, test.groups, prefixes(test.before, test.buckets)[place:]))
+    return None if found is None else Tripped(test.number, _of_group(found, group))
+
+
+async def judge_all(connection: Connection, campaign: Campaign, *, at_gate: bool) -> list[Tripped]:
+    """Judge every test that has not tripped, after counters were compared with rows, or at the gate of a wave.
+
+    ``at_gate``: a ratio trips for any number of finished devices. Of guardrails of waves, the present wave's is judged.
+    """
+    rules = {each.name: each for each in _rules(campaign)}
+    await _match_counters(connection, campaign, rules)
+    names = [each.name for each in rules.values() if not at_gate or each.method is Method.RATIO]
+    tripped = []
+    for each in await store.in_force(connection, campaign, names):
+        rule = rules[each.group.guardrail]
+        if at_gate and rule.scope is Scope.WAVE and each.group.wave != campaign.wave:
+            continue
+        found = guardrail.judge(rule, each.numbers, at_gate=at_gate)
+        if found is not None:
+            tripped.append(Tripped(each.number, _of_group(found, each.group)))
+    return tripped
+
+
+async def _match_counters(connection: Connection, campaign: Campaign, rules: Mapping[str, GuardrailRule]) -> None:
+    names = [
+        each.name
+        for each in rules.values()
+        if each.method is Method.RATIO
+        and each.scope is Scope.CAMPAIGN
+        and each.codes is None
+        and set(each.count) == set(Reason)
+    ]
+    groups = [Group(each) for each in names]
+    if not names or not campaign.succeeded + campaign.failed:
+        return
+    found = await store.find(connection, campaign, [Wanted(each, 0, -1, False, 0) for each in groups])
+    if missing := [each for each in groups if each not in found]:
+        await store.begin(connection, campaign, missing, rules)
+    await store.match_counters(connection, campaign, names)
+
+
+async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -> None:
+    """Store a trip with its evidence, and put segments under quarantine if the guardrail says so.
+
+    The evidence is the rule, the numbers, the limit, and some of the failed devices.
+    """
+    trip = tripped.trip
+    event = GuardrailTripped(
+        trip.of,
+        rule_text(trip.rule),
+        trip.value,
+        trip.action.value,
+        trip.failed,
+        await store.failed_devices(connection, campaign, tripped.test, trip),
+        trip.rule.name,
+        wave=trip.wave,
+        alpha=trip.alpha,
+        limit=trip.limit,
+        labels=None if trip.labels is None else dict(trip.labels),
+    )
+    await store.trip(connection, campaign, tripped.test, event.to_detail())
+    await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
+    if trip.action is not TripAction.QUARANTINE:
+        return
+    for number in await store.quarantine(connection, campaign, trip.labels or {}, trip.text):
+        quarantined = SegmentQuarantined(trip.text, number, trip.rule.name)
+        await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
+
+
+def rule_text(rule: GuardrailRule) -> dict[str, object]:
+    """A guardrail's keys as its document has them, with the defaults that the rule itself has."""
+    shown = rule.model_dump(mode="python", exclude={"threshold"}, exclude_none=True)
+    return {**{key: _plain(value) for key, value in shown.items()}, "threshold": float(rule.threshold)}
+
+
+def _plain(value: object) -> object:
+    return [str(each) for each in value] if isinstance(value, tuple) else value
+
+
+async def begin_paused_anew(connection: Connection, campaign: Campaign) -> None:
+    """Begin new tests for the guardrails that tripped and pause the campaign, since an operator has started it."""
+    await _begin_anew(connection, campaign, [each.name for each in _rules(campaign) if each.action is TripAction.PAUSE])
+
+
+async def begin_released_anew(connection: Connection, campaign: Campaign, segment: int) -> None:
+    """Begin new tests for the guardrails that put this segment under quarantine, since an operator has released it."""
+    names = [each.name for each in _rules(campaign) if each.action is TripAction.QUARANTINE]
+    await _begin_anew(connection, campaign, names, segment)
+
+
+async def _begin_anew(
+    connection: Connection, campaign: Campaign, names: Sequence[str], segment: int | None = None
+) -> None:
+    tests = await store.tripped(connection, campaign, names, segment=segment) if names else []
+    if tests:
+        await store.begin_anew(connection, campaign, tests)
+
+
+async def replace_document(
+    connection: Connection, campaign: Campaign, old: PolicyDocument | None, new: PolicyDocument, *, revision: int
+) -> None:
+    """Begin new tests for the guardrails that an edit of the document changes. ``revision``: the new one.
+
+    ``old`` None: the campaign followed its flat columns, or its document cannot be read.
+    """
+    anew = guardrail.changed_rules(old, new)
+    kept = [each.name for each in guardrail.rules_of(new) if each.name not in anew]
+    await store.replace_rules(connection, campaign, kept=kept, anew=anew, revision=revision)
+
+
+def _rules(campaign: Campaign) -> tuple[GuardrailRule, ...]:
+    return () if campaign.document is None else guardrail.rules_of(campaign.document)
+
+
+class _Groups:
+    """The groups of devices by the rules. Reads the labels of their segments, if a rule asks for any."""
+
+    def __init__(self, labels: Mapping[int, Mapping[str, object]]) -> None:
+        self._labels = labels
+        self._known: dict[tuple[str, int, int], Group | None] = {}
+
+    @classmethod
+    async def of(
+        cls, connection: Connection, campaign: Campaign, rules: Iterable[GuardrailRule], places: Sequence[Place]
+    ) -> _Groups:
+        if not places or all(each.scope is not Scope.SEGMENT for each in rules):
+            return cls({})
+        return cls(await store.labels_of(connection, campaign, {each.segment for each in places}))
+
+    def find(self, rule: GuardrailRule, place: Place | None) -> Group | None:
+        """The group of a device. None: the device has no place, so that only guardrails of the campaign count it."""
+        if rule.scope is Scope.CAMPAIGN:
+            return Group(rule.name)
+        if place is None:
+            return None
+        key = rule.name, place.wave, place.segment
+        if key not in self._known:
+            self._known[key] = self._make(rule, place)
+        return self._known[key]
+
+    def _make(self, rule: GuardrailRule, place: Place) -> Group | None:
+        if rule.scope is Scope.WAVE:
+            return Group(rule.name, wave=place.wave)
+        labels = self._labels.get(place.segment)
+        if labels is None:
+            return None
+        return Group(rule.name, labels=store.labels_text({key: labels.get(key) for key in rule.per or ()}))
+
+
+def _of_group(trip: Trip, group: Group) -> Trip:
+    wave = None if group.wave == NO_WAVE else group.wave
+    labels = None if group.labels == NO_LABELS else json.loads(group.labels)
+    return replace(trip, wave=wave, labels=labels)

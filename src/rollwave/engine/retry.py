@@ -1,0 +1,89 @@
+"""Gives failed devices another attempt, on an operator's request: in batches, so that no lock is held for long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.events import DevicesRetried
+from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.reports.outcome import Tally
+from rollwave.errors import Conflict
+from rollwave.store import campaigns, counters, events, retries
+from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.retries import Which
+
+MAX_DEVICES_PER_BATCH = 2000
+"""Maximum number of devices that one transaction gives another attempt."""
+
+EVERY = Which()
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The campaign's status, and the number of devices that get another attempt."""
+
+    status: CampaignStatus
+    devices: int
+
+
+async def retry_failed(
+    pool: Pool,
+    tenant_id: str,
+    campaign_id: int,
+    *,
+    actor: str,
+    which: Which = EVERY,
+    per_batch: int = MAX_DEVICES_PER_BATCH,
+) -> Retried:
+    """Give failed devices of a campaign one more attempt each, also above ``max_attempts``.
+
+    Their device timeout begins again. A paused campaign stays paused. Devices that fail meanwhile may be left out.
+
+    Raises:
+        NotFound: the tenant has no such campaign.
+        Conflict: the campaign was never started, or has ended. Batches that were committed before are not undone.
+    """
+    async with tenant_transaction(pool, tenant_id) as connection:
+        status = _require_running((await campaigns.get(connection, tenant_id, campaign_id)).status, campaign_id)
+    number, after = 0, ""
+    while True:
+        async with tenant_transaction(pool, tenant_id, generic_plans=True) as connection:
+            devices = await retries.failed(connection, tenant_id, campaign_id, which, after=after, limit=per_batch)
+            if devices:
+                done = await _retry(connection, tenant_id, campaign_id, which, devices, actor=actor)
+                status, number = done.status, number + done.devices
+        if len(devices) < per_batch:
+            return Retried(status, number)
+        after = devices[-1]
+
+
+async def _retry(
+    connection: Connection, tenant_id: str, campaign_id: int, which: Which, devices: list[DeviceId], *, actor: str
+) -> Retried:
+    """Retry one batch: the devices' rows, then the campaign's counters, which locks its row, then the cells."""
+    moved = await retries.again(connection, tenant_id, campaign_id, which, devices)
+    number = sum(each.devices for each in moved)
+    campaign = CampaignId(campaign_id)
+    tally: Tally = Counter()
+    tally[campaign, ExecutionStatus.FAILED] -= number
+    tally[campaign, ExecutionStatus.DOWNLOADING] += number
+    [counted] = await counters.count(connection, tenant_id, tally, also=[campaign])
+    _require_running(counted.status, campaign_id)  # its lock is held now
+    await retries.move_cells(connection, tenant_id, campaign_id, moved)
+    if number:
+        retried = DevicesRetried(number, which.reason, which.code)
+        await events.append(connection, tenant_id, campaign_id, retried, actor=actor)
+        await campaigns.wake(connection, tenant_id)
+    return Retried(counted.status, number)
+
+
+def _require_running(status: CampaignStatus, campaign_id: int) -> CampaignStatus:
+    if status not in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
+        raise Conflict(
+            f"Cannot retry devices of campaign {campaign_id}: it is {status}.",
+            hint="Only a RUNNING or PAUSED campaign sends further attempts; create a new campaign to go on.",
+        )
+    return status

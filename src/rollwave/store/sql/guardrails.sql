@@ -1,0 +1,220 @@
+-- The tests of guardrails, and their buckets. All of these statements need the campaign's lock, but page.
+
+-- name: labels
+-- The labels of segments.
+SELECT number, labels::text AS labels FROM ota_campaign_segments
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);
+
+-- name: find
+-- Tests by guardrail ($3), wave ($4) and labels ($5), with their buckets from the one that has dispatch number $6 on: all of
+-- them if $8, or if fewer than $9 devices have finished (then from the first one); otherwise up to number $7. before_…: the sums
+-- over the buckets before these, if they are judged. place: the number of the row in the arrays.
+SELECT w.place::int, t.number, t.began_after, t.of_groups, t.finished, t.failed, t.tripped_at IS NOT NULL AS tripped,
+       b.firsts, b.sent, b.ended, b.failures, b.before_sent, b.before_ended, b.before_failures
+FROM unnest($3::text[], $4::int[], $5::text[], $6::int[], $7::int[], $8::bool[], $9::int[])
+    WITH ORDINALITY AS w (guardrail, wave, labels, lowest, highest, judged, whole_below, place)
+JOIN ota_campaign_tests t ON t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = w.guardrail AND t.wave = w.wave
+                             AND md5(t.labels::text) = md5(w.labels::jsonb::text)
+CROSS JOIN LATERAL (
+    SELECT w.judged OR t.finished < w.whole_below AS all_after,
+           CASE WHEN t.finished >= w.whole_below THEN (
+               SELECT first FROM ota_campaign_test_buckets
+               WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number AND first <= w.lowest
+               ORDER BY first DESC LIMIT 1) END AS start
+) AS s
+CROSS JOIN LATERAL (
+    SELECT array_agg(first ORDER BY first) FILTER (WHERE first >= COALESCE(s.start, 0)) AS firsts,
+           array_agg(dispatched ORDER BY first) FILTER (WHERE first >= COALESCE(s.start, 0)) AS sent,
+           array_agg(finished ORDER BY first) FILTER (WHERE first >= COALESCE(s.start, 0)) AS ended,
+           array_agg(failed ORDER BY first) FILTER (WHERE first >= COALESCE(s.start, 0)) AS failures,
+           COALESCE(sum(dispatched) FILTER (WHERE first < s.start), 0)::int AS before_sent,
+           COALESCE(sum(finished) FILTER (WHERE first < s.start), 0)::int AS before_ended,
+           COALESCE(sum(failed) FILTER (WHERE first < s.start), 0)::int AS before_failures
+    FROM ota_campaign_test_buckets
+    WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
+      AND (s.all_after OR first BETWEEN COALESCE(s.start, 0) AND w.highest)
+) AS b;
+
+-- name: last_buckets
+-- Tests as in find, each with its last bucket.
+SELECT w.place::int, t.number, t.dispatched, b.first, b.dispatched AS last_dispatched, b.finished, b.failed
+FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS w (guardrail, wave, labels, place)
+JOIN ota_campaign_tests t ON t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = w.guardrail AND t.wave = w.wave
+                             AND md5(t.labels::text) = md5(w.labels::jsonb::text)
+LEFT JOIN LATERAL (
+    SELECT first, dispatched, finished, failed FROM ota_campaign_test_buckets
+    WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
+    ORDER BY first DESC LIMIT 1
+) AS b ON true;
+
+-- name: begin
+-- Begin tests ($3, $4, $5 as in find). Each counts from the device on that the guardrail's first row says. The number of groups
+-- of a guardrail ($7) with labels ($8: the keys, as JSON) is counted once for each revision ($6) of the document.
+INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, wave, labels, revision, began_after, of_groups)
+SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, n.wave, n.labels::jsonb, $6,
+       COALESCE(head.began_after, 0), COALESCE(known.groups, 1)
+FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS n (guardrail, wave, labels, place)
+CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WHERE tenant_id = $1 AND campaign_id = $2) AS last
+LEFT JOIN ota_campaign_tests head
+    ON head.tenant_id = $1 AND head.campaign_id = $2 AND head.guardrail = n.guardrail AND head.wave = -1
+       AND md5(head.labels::text) = md5('{}')
+LEFT JOIN (
+    SELECT g.guardrail, COALESCE(
+        (SELECT t.of_groups FROM ota_campaign_tests t
+         WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = g.guardrail AND t.revision = $6 AND t.labels <> '{}'
+         ORDER BY t.number DESC LIMIT 1),
+        (SELECT GREATEST(1, count(DISTINCT (SELECT jsonb_object_agg(k.key, s.labels -> k.key)
+                                            FROM jsonb_array_elements_text(g.per::jsonb) AS k (key))))::int
+         FROM ota_campaign_segments s
+         WHERE s.tenant_id = $1 AND s.campaign_id = $2)) AS groups
+    FROM unnest($7::text[], $8::text[]) AS g (guardrail, per)
+) AS known ON known.guardrail = n.guardrail
+RETURNING number, began_after, of_groups;
+
+-- name: draw
+-- Store the new numbers of devices in buckets ($3 to $5: test, first, dispatched), and add those of tests ($6, $7).
+WITH stored AS (
+    INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first, dispatched)
+    SELECT $1, $2, b.test, b.first, b.dispatched FROM unnest($3::int[], $4::int[], $5::int[]) AS b (test, first, dispatched)
+    ON CONFLICT (tenant_id, campaign_id, test, first) DO UPDATE SET dispatched = EXCLUDED.dispatched
+)
+UPDATE ota_campaign_tests t SET dispatched = t.dispatched + d.dispatched
+FROM unnest($6::int[], $7::int[]) AS d (number, dispatched)
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = d.number;
+
+-- name: count
+-- Store the new numbers of buckets ($3 to $6: test, first, finished, failed), and add those of tests ($7 to $9).
+WITH stored AS (
+    UPDATE ota_campaign_test_buckets t SET finished = b.finished, failed = b.failed
+    FROM unnest($3::int[], $4::int[], $5::int[], $6::int[]) AS b (test, first, finished, failed)
+    WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.test = b.test AND t.first = b.first
+)
+UPDATE ota_campaign_tests t SET finished = t.finished + d.finished, failed = t.failed + d.failed
+FROM unnest($7::int[], $8::int[], $9::int[]) AS d (number, finished, failed)
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = d.number;
+
+-- name: match_counters
+-- Tests of guardrails ($3) that count every failure of the whole campaign have at least the numbers of its counters, which
+-- include rows that other SQL changed. Not a test that began when devices had been sent to.
+UPDATE ota_campaign_tests t
+SET finished = GREATEST(t.finished, c.succeeded + c.failed), failed = GREATEST(t.failed, c.failed)
+FROM ota_campaigns c
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = ANY ($3::text[]) AND t.wave = -1 AND t.began_after = 0
+  AND c.tenant_id = $1 AND c.id = $2
+  AND (t.finished < c.succeeded + c.failed OR t.failed < c.failed);
+
+-- name: in_force
+-- The tests of guardrails ($3) that have not tripped, with all of their buckets.
+SELECT t.number, t.guardrail, t.wave, t.labels::text AS labels, t.of_groups, t.finished, t.failed,
+       b.firsts, b.sent, b.ended, b.failures
+FROM ota_campaign_tests t
+CROSS JOIN LATERAL (
+    SELECT array_agg(first ORDER BY first) AS firsts, array_agg(dispatched ORDER BY first) AS sent,
+           array_agg(finished ORDER BY first) AS ended, array_agg(failed ORDER BY first) AS failures
+    FROM ota_campaign_test_buckets
+    WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
+) AS b
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = ANY ($3::text[]) AND t.tripped_at IS NULL AND t.finished > 0
+ORDER BY t.number;
+
+-- name: trip
+-- Not applied: the test has tripped before.
+UPDATE ota_campaign_tests SET tripped_at = statement_timestamp(), evidence = $4::text::jsonb
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 AND tripped_at IS NULL
+RETURNING number;
+
+-- name: failed_devices
+-- Up to $8 devices of test $3 that failed for one of the reasons $4 and with one of the codes $5 (NULL: any), by id.
+-- $6: of this wave; NULL: of every wave. $7: of segments with these labels. The condition on status repeats the index's.
+SELECT d.device_id
+FROM ota_device_status d
+WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.status IN ('FAILED', 'SKIPPED', 'INSTALLING') AND d.status = 'FAILED'
+  AND COALESCE(d.dispatch_number > (SELECT began_after FROM ota_campaign_tests
+                                    WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3), true)
+  AND d.failed_reason = ANY ($4::text[]) AND ($5::text[] IS NULL OR d.error_code = ANY ($5))
+  AND ($6::int IS NULL OR (d.position >> 44)::int - 1 = $6)
+  AND ($7::text = '{}' OR d.segment = ANY (ARRAY(
+      SELECT s.number FROM ota_campaign_segments s
+      WHERE s.tenant_id = $1 AND s.campaign_id = $2
+        AND $7::jsonb = (SELECT jsonb_object_agg(k, s.labels -> k) FROM jsonb_object_keys($7::jsonb) AS k))))
+ORDER BY d.device_id
+LIMIT $8;
+
+-- name: quarantine
+-- Quarantine the segments with labels $3. Not those that are in quarantine already.
+UPDATE ota_campaign_segments s SET quarantined_at = statement_timestamp(), quarantined_because = $4
+WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.quarantined_at IS NULL
+  AND $3::text::jsonb = (SELECT jsonb_object_agg(k, s.labels -> k) FROM jsonb_object_keys($3::text::jsonb) AS k)
+RETURNING s.number;
+
+-- name: release
+-- Not applied: the segment is not in quarantine. The commit wakes the workers (store/campaigns.py).
+WITH released AS (
+    UPDATE ota_campaign_segments SET quarantined_at = NULL, quarantined_because = NULL
+    WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 AND quarantined_at IS NOT NULL
+    RETURNING number
+)
+SELECT number, pg_notify('rollwave_due', '') FROM released;
+
+-- name: segment_exists
+SELECT EXISTS (SELECT FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3);
+
+-- name: tripped
+-- The tests of guardrails ($3) that have tripped; $4: only those whose labels the segment has (NULL: all).
+SELECT t.number FROM ota_campaign_tests t
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = ANY ($3::text[]) AND t.tripped_at IS NOT NULL
+  AND ($4::int IS NULL OR t.labels = (
+      SELECT jsonb_object_agg(k, s.labels -> k)
+      FROM ota_campaign_segments s, jsonb_object_keys(t.labels) AS k
+      WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = $4))
+ORDER BY t.number;
+
+-- name: begin_anew
+-- Let tests ($3) begin anew: they cover the devices that are sent to from now on.
+WITH emptied AS (
+    DELETE FROM ota_campaign_test_buckets WHERE tenant_id = $1 AND campaign_id = $2 AND test = ANY ($3::int[])
+)
+UPDATE ota_campaign_tests t
+SET generation = t.generation + 1, revision = COALESCE(c.policy_revision, t.revision), began_at = statement_timestamp(),
+    began_after = c.sent, dispatched = 0, finished = 0, failed = 0, tripped_at = NULL, evidence = NULL
+FROM ota_campaigns c
+WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = ANY ($3::int[]) AND c.tenant_id = $1 AND c.id = $2;
+
+-- name: forget
+-- Delete all tests of the guardrails that are not in $3.
+WITH gone AS (
+    DELETE FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = $2 AND NOT guardrail = ANY ($3::text[])
+    RETURNING number
+)
+DELETE FROM ota_campaign_test_buckets
+WHERE tenant_id = $1 AND campaign_id = $2 AND test = ANY (ARRAY(SELECT number FROM gone));
+
+-- name: insert_first_rows
+-- The first rows of guardrails ($3) whose tests cover the devices that are sent to from now on. $4: the revision.
+INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision, began_after)
+SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, $4, c.sent
+FROM unnest($3::text[]) WITH ORDINALITY AS n (guardrail, place)
+CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WHERE tenant_id = $1 AND campaign_id = $2) AS last
+JOIN ota_campaigns c ON c.tenant_id = $1 AND c.id = $2;
+
+-- name: page
+-- For people: the tests of guardrails ($3), at most $4 of each: those that have tripped, then those with the largest share of
+-- failures. Read without the campaign's lock.
+SELECT t.number, t.guardrail, t.wave, t.labels::text AS labels, t.of_groups, t.finished, t.failed,
+       EXTRACT(epoch FROM t.tripped_at)::float8 AS tripped_at, t.evidence::text AS evidence,
+       b.firsts, b.sent, b.ended, b.failures
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY guardrail ORDER BY tripped_at IS NULL, wave DESC,
+                                 failed::float8 / GREATEST(dispatched, finished, 1) DESC, number) AS place
+    FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = $2 AND guardrail = ANY ($3::text[])
+) AS t
+CROSS JOIN LATERAL (
+    SELECT array_agg(first ORDER BY first) AS firsts, array_agg(dispatched ORDER BY first) AS sent,
+           array_agg(finished ORDER BY first) AS ended, array_agg(failed ORDER BY first) AS failures
+    FROM ota_campaign_test_buckets
+    WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
+) AS b
+WHERE t.place <= $4
+ORDER BY t.number;

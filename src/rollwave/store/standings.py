@@ -1,0 +1,109 @@
+"""How far the guardrails of a campaign are from tripping, for people. Reads without the campaign's lock."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rollwave.domain.policy import guardrail
+from rollwave.domain.policy.document.model import GuardrailRule, Method, Scope
+from rollwave.domain.policy.guardrail import Numbers, Standing, standing
+from rollwave.domain.policy.rules import Guardrail
+from rollwave.errors import UnreadableRow
+from rollwave.store import campaigns, guardrails
+from rollwave.store.campaigns import Campaign
+from rollwave.store.database import Connection
+from rollwave.store.guardrails import NO_LABELS, NO_WAVE, Shown
+from rollwave.store.moments import Document, moment
+
+MAX_GROUPS_READ = 20
+"""Maximum number of groups of a guardrail that are read, those with the largest share of failures first."""
+
+
+async def standings(connection: Connection, tenant_id: str, campaign_id: int) -> list[Document]:
+    """The guardrails of a campaign in their order, each with the group of devices that is closest to tripping.
+
+    Empty if the campaign has none, or if they cannot be read.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    campaign = await campaigns.get(connection, tenant_id, campaign_id)
+    if campaign.document is None:
+        return [] if campaign.document_fault is not None else _of_columns(campaign)
+    rules = guardrail.rules_of(campaign.document)
+    names = [each.name for each in rules]
+    tests = defaultdict(list)
+    for each in await guardrails.page(connection, tenant_id, campaign_id, names, limit=MAX_GROUPS_READ):
+        tests[each.test.group.guardrail].append(each)
+    return [_shown(each, _of_scope(each, tests[each.name])) for each in rules]
+
+
+def _of_columns(campaign: Campaign) -> list[Document]:
+    """The guardrail of a campaign with flat columns, by its counters."""
+    try:
+        flat = Guardrail.read(campaign.threshold, campaign.min_completed)
+    except UnreadableRow:
+        return []
+    rule = guardrail.flat_rule(flat.threshold, flat.min_completed)
+    found = standing(rule, Numbers(campaign.succeeded + campaign.failed, campaign.failed))
+    tripped = flat.trips(campaign.succeeded, campaign.failed)
+    return [_entry(rule, found) | {"threshold": flat.threshold, "tripped": tripped}]
+
+
+def _of_scope(rule: GuardrailRule, tests: Sequence[Shown]) -> list[Shown]:
+    """The tests that judge devices: of a wave's guardrail the last wave's, and those that have tripped."""
+    if rule.scope is Scope.SEGMENT:
+        return [each for each in tests if each.test.group.labels != NO_LABELS]
+    if rule.scope is Scope.WAVE:
+        last = max((each.test.group.wave for each in tests), default=NO_WAVE)
+        return [
+            each
+            for each in tests
+            if each.test.group.wave > NO_WAVE and (each.tripped_at or each.test.group.wave == last)
+        ]
+    return list(tests)
+
+
+def _shown(rule: GuardrailRule, tests: Sequence[Shown]) -> Document:
+    if not tests:
+        return _entry(rule, standing(rule, Numbers(0, 0)))
+    standing_of = {each.test.number: standing(rule, each.test.numbers) for each in tests}
+    closest = max(
+        tests, key=lambda each: (each.tripped_at is not None, *_closeness(rule, standing_of[each.test.number]))
+    )
+    group, found = closest.test.group, standing_of[closest.test.number]
+    tripped = closest.tripped_at is not None
+    if tripped:
+        found = Standing(found.value, found.limit, 0)
+    return _entry(rule, found) | {
+        "tripped": tripped,
+        "tripped_at": None if closest.tripped_at is None else moment(closest.tripped_at),
+        "evidence": closest.evidence,
+        "wave": None if group.wave == NO_WAVE else group.wave,
+        "labels": None if group.labels == NO_LABELS else json.loads(group.labels),
+    }
+
+
+def _closeness(rule: GuardrailRule, found: Standing) -> tuple[float, float]:
+    share = found.value if rule.method is Method.RATIO else found.limit or 0.0
+    return share, -(found.trips_after or 0)
+
+
+def _entry(rule: GuardrailRule, found: Standing) -> Document:
+    return {
+        "name": rule.name,
+        "scope": rule.scope.value,
+        "method": rule.method.value,
+        "action": rule.action.value,
+        "value": found.value,
+        "limit": found.limit,
+        "threshold": float(rule.threshold),
+        "trips_after": found.trips_after,
+        "tripped": False,
+        "tripped_at": None,
+        "evidence": None,
+        "wave": None,
+        "labels": None,
+    }

@@ -1,0 +1,95 @@
+"""`rollwave policy`: checking a file without a server, and a campaign's policy over the API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rollwave.embedded.broker import EmbeddedBroker
+from tests.installation import Installation, installed
+from tests.support import rollwave
+
+POLICY = """\
+waves:
+- name: canary
+  size: 5%
+- name: rest
+pace:
+  per_minute: 600
+"""
+
+
+@pytest.fixture
+async def north(database: str, broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Installation]:
+    async with installed(database, broker.url, tmp_path / "serve.log") as installation:
+        yield installation
+
+
+def test_a_valid_policy_is_accepted_with_warnings_and_without_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    done = rollwave("policy", "check", str(file))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file} is valid\n", "")
+    file = tmp_path / "policy.json"
+    file.write_text('{"guardrails": []}')
+    done = rollwave("policy", "check", str(file))
+    assert done.returncode == 0
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["warning", "warning"]
+    assert json.loads(rollwave("policy", "schema").stdout)["title"] == "Rollwave policy"
+
+
+def test_each_problem_is_shown_in_its_line_with_a_suggestion(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("waves:\n- {name: canary, sizze: 10}\n- {name: rest}\npace: {per_minute: 0}\n")
+    done = rollwave("policy", "check", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"{file}:2:18: waves[0].sizze: unknown key",
+        "  2 | - {name: canary, sizze: 10}",
+        "    |                  ^",
+        "    did you mean size?",
+        f"{file}:4:20: pace.per_minute: must be a whole number from 1 to 2,147,483,647",
+        "  4 | pace: {per_minute: 0}",
+        "    |                    ^",
+        f"error: {file} has 2 problems",
+        "hint: docs/reference/policy.md explains each key.",
+    ]
+    assert rollwave("policy", "check", str(tmp_path / "none.yaml")).stderr.startswith("error: ")
+
+
+async def test_a_campaigns_policy_is_created_shown_edited_and_compared(north: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    (tmp_path / "devices.csv").write_text("device_id\ndev-1\n")
+    north.do("device-group", "import", "all", str(tmp_path / "devices.csv"))
+    north.do("firmware", "add", "http://files.example/fw.bin", "--version", "2.0")
+    create = ["campaign", "create", "spring", "--firmware", "2.0", "--group", "all"]
+    assert north.do(*create, "--policy", str(file), "--dry-run") == POLICY
+    north.do(*create, "--policy", str(file))
+    north.do("policy", "store", "night", str(file))
+    assert north.do("policy", "show", "1") == north.do("policy", "show", "night") == POLICY
+    assert "night" in north.do("policy", "list")
+    assert "revision 1" in north.do("campaign", "show", "1")
+    refused = rollwave(*create, "--policy", "night", "--rate", "5", env=north.env)
+    assert refused.returncode == 1
+    assert "--policy takes the place of every other rule" in refused.stderr
+
+    edit = ["policy", "edit", "1", "--reason", "more", "--yes"]
+    unchanged = rollwave(*edit, env=north.env | {"EDITOR": "true"})
+    assert (unchanged.returncode, unchanged.stdout) == (0, "nothing was changed\n")
+    edited = rollwave(*edit, env=north.env | {"EDITOR": "sed -i s/600/700/"})
+    assert edited.stdout.splitlines()[-3:] == [
+        "-  per_minute: 600",
+        "+  per_minute: 700",
+        "campaign 1 follows revision 2 of its policy",
+    ]
+    invalid = rollwave(*edit, env=north.env | {"EDITOR": "sed -i s/pace/pase/"})
+    assert invalid.returncode == 1
+    assert "did you mean pace?" in invalid.stderr
+    assert north.do("policy", "diff", "1").splitlines()[:2] == ["--- revision 1", "+++ revision 2"]
+    assert north.do("policy", "diff", "1", "--revision", "2") == "revision 2 and revision 2 do not differ\n"
+    assert north.do("policy", "show", "1", "--revision", "1") == POLICY
+    north.do("policy", "delete", "night")

@@ -1,0 +1,103 @@
+"""Edits that keep the waves that were sent to, presets, warnings, and flat columns shown as a document."""
+
+from __future__ import annotations
+
+import pytest
+
+from rollwave.domain.policy import flat
+from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.document.problems import parse, parse_data
+from rollwave.domain.policy.document.text import Format
+from rollwave.domain.policy.edits import check_edit
+from rollwave.domain.policy.presets import PRESETS, preset
+from rollwave.domain.policy.rules import Guardrail, Policy
+from rollwave.domain.policy.warnings import warnings
+from rollwave.domain.retry import RetryPolicy
+from rollwave.errors import Conflict
+
+
+def document(text: str) -> PolicyDocument:
+    return parse(text, Format.YAML)
+
+
+def with_waves(names: str) -> PolicyDocument:
+    *first, last = names.split()
+    return parse_data({"waves": [*({"name": name, "size": 1} for name in first), {"name": last}]})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "current", "accepted"),
+    [
+        ("a b c", "a b c", 2, True),
+        ("a b c", "a b x c", 1, True),
+        ("a b c", "a b", 1, True),
+        ("a b c", "a b", 2, False),
+        ("a b c", "b a c", 1, False),
+        ("a b c", "x a b c", 0, False),
+        ("a b c", "x y", 0, False),
+        ("a b c", "x y", None, True),
+        ("a b c", "a x", 0, True),
+    ],
+)
+def test_waves_that_passed_and_the_current_one_stay_in_order(
+    old: str, new: str, current: int | None, accepted: bool
+) -> None:
+    def edit() -> None:
+        check_edit(with_waves(old), with_waves(new), current_wave=current, command_is_frozen=False)
+
+    if accepted:
+        edit()
+    else:
+        with pytest.raises(Conflict, match="the waves must begin with a"):
+            edit()
+
+
+def test_a_campaign_without_waves_has_one_that_is_called_all() -> None:
+    check_edit(document("{}"), with_waves("all rest"), current_wave=0, command_is_frozen=False)
+    with pytest.raises(Conflict, match="the waves must begin with all"):
+        check_edit(document("{}"), with_waves("a rest"), current_wave=0, command_is_frozen=False)
+
+
+def test_the_start_jitter_cannot_change_once_the_command_is_frozen() -> None:
+    old, new = document("pace: {start_jitter: 1m}"), document("pace: {start_jitter: 2m}")
+    check_edit(old, new, current_wave=None, command_is_frozen=False)
+    check_edit(old, old, current_wave=None, command_is_frozen=True)
+    with pytest.raises(Conflict, match="start_jitter is part of the command"):
+        check_edit(old, new, current_wave=None, command_is_frozen=True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_read_and_has_a_pace_and_a_guardrail(name: str) -> None:
+    found = preset(name)
+    assert found is not None
+    assert found.guardrails
+    ignores = bool(found.schedule and found.schedule.ignore_freezes)
+    assert ignores is (name == "emergency")
+    assert len(list(warnings(found))) == ignores
+
+
+def test_warnings_name_what_has_no_limit() -> None:
+    assert list(warnings(document("guardrails: []"))) == [
+        "pace sets no limit: every device that may go is sent to at once",
+        "guardrails is empty: failures never stop the campaign",
+    ]
+    assert list(warnings(document("pace: {per_minute: 1}"))) == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "waves"),
+    [
+        ("linear", []),
+        ("canary", [{"name": "canary", "size": "12.5%", "gate": {"min_finished": "100%"}}, {"name": "rest"}]),
+    ],
+)
+def test_flat_columns_are_shown_as_a_document(strategy: str, waves: list[object]) -> None:
+    policy = Policy(Guardrail(0.1, 3), 10, 7, 1800.0, 90.0, 86_400.0, RetryPolicy(), strategy, 12.5)
+    shown = flat.as_document(policy, tick=10)
+    assert shown.get("waves", []) == waves
+    assert shown["pace"] == {"per_minute": 60, "max_in_flight": 7}
+    assert shown["guardrails"][0].items() >= {"threshold": "10%", "min_finished": 3, "action": "abort"}.items()
+    assert shown["deadlines"] == {"answer": "90s", "progress": "30m", "total": "1d"}
+    assert to_data(parse_data(shown)) == shown
+    assert flat.as_document(policy, tick=7)["pace"]["per_minute"] == 85.714285714
