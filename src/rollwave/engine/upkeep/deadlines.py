@@ -28,7 +28,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
-from rollwave.store.overdue import Failed, Overdue, Postponed
+from rollwave.store.overdue import ClosedSegment, Failed, Overdue, Postponed
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Maximum number of devices judged in one look."""
@@ -103,22 +103,42 @@ def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
     return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
 
 
-async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, sends_on: bool) -> Swept:
+async def sweep(
+    connection: Connection,
+    campaign: Campaign,
+    policy: Policy,
+    *,
+    sends_on: bool,
+    closed: Sequence[ClosedSegment] = (),
+) -> Swept:
     """Judge the devices that are overdue.
 
     Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
+    ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt, and have
+    their progress timeout left when the segment opens.
     """
+    held = 0
+    if sends_on:
+        held = await overdue.hold(
+            connection,
+            campaign,
+            closed,
+            progress_timeout=policy.progress_timeout,
+            device_timeout=policy.device_timeout,
+            limit=MAX_OVERDUE_PER_LOOK,
+        )
     late = await overdue.lock_overdue(
         connection,
         campaign,
         everyone=not sends_on,
         device_timeout=policy.device_timeout,
         extension=campaign.activity.extension(policy.longest_deadline),
+        closed=closed,
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in late if each.finished]:
         await counters.leave(connection, campaign, finished)
-    more = len(late) == MAX_OVERDUE_PER_LOOK or bool(finished)
+    more = MAX_OVERDUE_PER_LOOK in {len(late), held} or bool(finished)
     judged = [_judge(each, policy, sends_on=sends_on) for each in late if not each.finished]
     again = [
         Postponed(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None
