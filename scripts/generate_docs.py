@@ -1,5 +1,5 @@
 """Write the generated parts of the documentation: state diagrams from the transition tables, settings, metrics
-and events from the code that has them, lowest versions from pyproject.toml.
+events and the keys of policies from the code that has them, lowest versions from pyproject.toml.
 
 python -m scripts.generate_docs          rewrite them
 python -m scripts.generate_docs --check  exit 1 if one is stale
@@ -22,6 +22,7 @@ from bench.report import RESULTS, Report
 from rollwave import metrics
 from rollwave.domain import campaign, events, execution
 from rollwave.settings import Settings
+from scripts import policy_reference
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -130,6 +131,7 @@ GENERATED = {
     "reference/events.md": {"events": events_table},
     "reference/settings.md": {"settings": settings_table},
     "reference/observability.md": {"metrics": metrics_table},
+    "reference/policy.md": policy_reference.tables(),
     "reference/performance.md": {"measured": measured_table},
     "reference/capacity.md": {"needs": capacity_needs, "inputs": capacity_inputs},
 }

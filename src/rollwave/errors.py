@@ -92,9 +92,9 @@ class Conflict(RollwaveError):
     """The row exists, but its state does not allow the request."""
 
 
-class Forbidden(RollwaveError):
-    """The caller's role does not allow the request."""
-
-
 class Outdated(Conflict):
     """The caller changes a version that is not the present one. The API answers 412."""
+
+
+class Forbidden(RollwaveError):
+    """The caller is known, and may not do this. The API answers 403."""

@@ -101,8 +101,10 @@ async def test_devices_in_progress_are_told_and_the_others_are_skipped(
     assert {each.payload for each in cancels} == {body(campaign)}
     assert len({each.topic for each in cancels}) == len(cancels) == 20, "each once, since each was acknowledged"
     assert not any(each.retain for each in cancels)
-    reasons = await host.fetch("SELECT DISTINCT error_message FROM ota_device_status WHERE status = 'FAILED'")
-    assert [row[0] for row in reasons] == ["the campaign was cancelled"]
+    reasons = await host.fetch(
+        "SELECT DISTINCT error_message, error_code FROM ota_device_status WHERE status = 'FAILED'"
+    )
+    assert [tuple(row) for row in reasons] == [("the campaign was cancelled", "CANCELLED")]
     assert [(each["event"], each["detail"]) for each in found if each["device_id"] is None] == [
         ("aborted", {"from": "RUNNING", "to": "ABORTED", "reason": "battery drain"}),
         ("cancelled", {"devices": 20, "reason": "battery drain"}),

@@ -98,6 +98,8 @@ async def test_an_overdue_device_of_a_closed_segment_neither_fails_nor_is_retrie
     async def sweep(closed: Sequence[ClosedSegment], *, sends_on: bool = True) -> None:
         async with tenant_transaction(pool, TENANT, queues=True) as connection:
             locked = await campaigns.lock(connection, TENANT, campaign)
+            if sends_on:
+                await deadlines.hold(connection, locked, POLICY, closed)
             await deadlines.sweep(connection, locked, POLICY, sends_on=sends_on, closed=closed)
 
     await sweep([ClosedSegment(1, 1800.0)])

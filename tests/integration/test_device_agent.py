@@ -294,3 +294,28 @@ async def test_a_cancel_command_does_not_stop_an_installation(
         await cancel(engine_side, 7)
         gate.touch()
         await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])
+
+
+async def test_a_device_begins_within_the_time_of_its_command_and_a_restart_ends_the_wait(
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    body = encode_command(7, url, "2.0.0", checksum, start_within=10**9)
+    async with agent(broker.url, tmp_path) as device:
+        await (await engine_side.session.publish(command_topic(TENANT, DEVICE), body, attempt=1)).acknowledged()
+        await eventually(lambda: device.state.running)
+        assert not server.requests
+    async with agent(broker.url, tmp_path):
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["SUCCESS"])
+
+
+async def test_a_device_that_waits_to_begin_can_be_cancelled(
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer, tmp_path: Path
+) -> None:
+    url, checksum = server.put(CONTENT)
+    body = encode_command(7, url, "2.0.0", checksum, start_within=10**9)
+    async with agent(broker.url, tmp_path):
+        await (await engine_side.session.publish(command_topic(TENANT, DEVICE), body, attempt=1)).acknowledged()
+        await cancel(engine_side, 7)
+        await eventually(lambda: engine_side.outcomes(DEVICE) == ["FAILED"])
+    assert not server.requests

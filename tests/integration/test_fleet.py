@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from rollwave.fleet import Fault, FaultRates, Fleet, FleetPlan, Stage
 from rollwave.fleet.faults import profile
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
-from rollwave.mqtt.payload import Command, encode_command
+from rollwave.mqtt.payload import Command, encode_cancel, encode_command
 from rollwave.mqtt.topics import command_topic
 from tests.artifact_server import ArtifactServer
 from tests.engine_side import TENANT, EngineSide, open_engine_side
@@ -183,3 +184,28 @@ async def test_a_fleet_can_be_closed_while_the_broker_is_unavailable(broker: Emb
         await simulated.ready
         broker.stop()
         await eventually(lambda: not simulated.connected)
+
+
+async def test_devices_that_wait_to_begin_can_be_cancelled_and_take_the_next_campaign(
+    broker: EmbeddedBroker, engine_side: EngineSide, server: ArtifactServer
+) -> None:
+    url, checksum = server.put(CONTENT)
+    async with fleet(broker, FleetPlan(TENANT, IDS)) as simulated:
+        await simulated.ready
+        for body in (
+            encode_command(7, url, "2.0.0", checksum, start_within=10**9),
+            encode_command(8, url, "2.0.1", checksum),
+            encode_cancel(7),
+        ):
+            for device in IDS:
+                await engine_side.session.publish(command_topic(TENANT, device), body, attempt=1)
+        await eventually(lambda: all(len(engine_side.outcomes(device)) == 2 for device in IDS))
+    assert all(engine_side.outcomes(device) == ["FAILED", "SUCCESS"] for device in IDS)
+    assert all(each["campaign_id"] == 7 for each in _failures(engine_side))
+    assert all(each["code"] == "CANCELLED" for each in _failures(engine_side))
+    assert simulated.cancels == dict.fromkeys(IDS, 1)
+    assert simulated.tally.downloads == len(IDS)
+
+
+def _failures(engine_side: EngineSide) -> list[dict[str, Any]]:
+    return [each for reports in engine_side.reports.values() for each in reports if each["status"] == "FAILED"]

@@ -12,6 +12,7 @@ import pytest
 from rollwave.domain.execution import WAVE_BITS, Place
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.engine import guardrails, operations, stop
+from rollwave.engine.retry import retry_failed
 from rollwave.errors import Conflict, NotFound
 from rollwave.store import campaigns
 from rollwave.store.database import Pool, tenant_transaction
@@ -271,11 +272,8 @@ async def test_a_device_that_an_operator_retries_is_one_trial(pool: Pool, host: 
     )
     devices = await sent.send(4)
     await sent.report(devices[:3], "FAILED", code="E_DISK")
-    await host.execute(
-        "UPDATE ota_device_status SET status = 'DOWNLOADING', attempt = 2, sent_attempt = 2, completed_at = NULL,"
-        " failed_before = failed_before || (failed_reason || ':' || error_code) WHERE status = 'FAILED'"
-    )
-    await host.execute("UPDATE ota_campaigns SET failed = 0, downloading = 4")
+    assert (await retry_failed(pool, TENANT, sent.id, actor="key")).devices == 3
+    await host.execute("UPDATE ota_device_status SET attempt = 2, sent_attempt = 2")  # as the next claim does
     await sent.report(devices[:1], "SUCCESS")
     await sent.report(devices[1:2], "FAILED", code="E_BOOT")
     await sent.report(devices[2:3], "FAILED", code="E_DISK")

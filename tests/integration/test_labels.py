@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -132,6 +133,24 @@ async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_upda
     rows = await host.fetch("SELECT version, last_seen > now() - interval '1 minute' FROM rollwave_device_fields"
                             " WHERE device_id = 'dev-1'")  # fmt: skip
     assert [tuple(row) for row in rows] == [("2.0", True)] * len(tenants)
+
+
+async def test_a_version_that_a_device_reports_is_stored_at_once_and_counts_before_the_firmwares(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await insert_campaign(host, 1, pending=1)
+    await host.execute("UPDATE firmware_versions SET version = '2.0'; UPDATE ota_device_status SET attempt = 1")
+    ingest = Ingest(pool, Settings())
+    for status, version, expected in (
+        ("DOWNLOADING", None, None),
+        ("DOWNLOADING", "1.0", "1.0"),
+        ("INSTALLING", "1.1", "1.1"),
+        ("SUCCESS", "2.0-field", "2.0-field"),
+    ):
+        report = json.loads(incoming_report("dev-1", campaign, status).payload) | {"progress": 50 if version else 10}
+        body = json.dumps(report | ({"version": version} if version else {})).encode()
+        await ingest.take_in([replace(incoming_report("dev-1", campaign, status), payload=body)])
+        assert await host.fetchval("SELECT version FROM rollwave_device_fields") == expected
 
 
 async def test_a_hosts_view_is_read_in_place_of_the_registry(north: httpx2.AsyncClient, host: Connection) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from rollwave import run_ota_campaign_tick, run_ota_status_listener, worker_loop
+from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
+from rollwave.engine import explain
+from rollwave.engine.promote import promote_wave
 from rollwave.mqtt.broker import Broker
 from rollwave.mqtt.client import Session
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.settings import Settings
 from rollwave.store.database import Pool
 from tests.engine import UNUSED_VERSION, Connection, connect
 from tests.support import eventually
@@ -105,6 +109,25 @@ async def devices(broker: EmbeddedBroker, failing: set[str] = frozenset()) -> As
             await asyncio.gather(task, return_exceptions=True)
 
 
+@asynccontextmanager
+async def silent_devices(broker: EmbeddedBroker) -> AsyncIterator[list[str]]:
+    """Devices that never report. Yields the ids of those that got a command."""
+    received: list[str] = []
+    async with Session.connect(Broker.from_url(broker.url)) as session:
+        await session.subscribe("tenant/+/device/+/ota")
+
+        async def listen() -> None:
+            async for message in session.messages():
+                received.append(message.topic.split("/")[3])
+
+        task = asyncio.create_task(listen())
+        try:
+            yield received
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
 async def status_of(host: Connection, campaign: int) -> str:
     status: str = await host.fetchval("SELECT status FROM ota_campaigns WHERE id = $1", campaign)
     return status
@@ -157,3 +180,27 @@ async def test_a_gate_that_fails_pauses_the_campaign(host: Connection, pool: Poo
 
 async def _is(host: Connection, campaign: int, status: str) -> bool:
     return await status_of(host, campaign) == status
+
+
+async def test_what_devices_of_a_document_wait_for_is_named(
+    host: Connection, pool: Pool, broker: EmbeddedBroker
+) -> None:
+    document = {"order": "id", "waves": [{"name": "canary", "size": 5, "max_in_flight": 2}, {"name": "rest"}]}
+    campaign = await insert_campaign(host, document, FLEET)
+    async with silent_devices(broker) as received, running(pool):
+        await eventually(lambda: len(received) == 2, what="two commands")
+        await eventually(lambda: _count(host, campaign, "DOWNLOADING", 2), what="the acknowledgements recorded")
+        found = await explain.waiting_devices(pool, Settings(), "north", campaign)
+        assert [(each.verdict.gate, each.devices) for each in found.waiting] == [("wave", 15), ("in_flight", 3)]
+        assert found.waiting[1].verdict.text == "2 devices of wave canary are in flight, of 2 at most"
+        for device, closed in (("dev-02", ["in_flight"]), ("dev-05", ["wave"])):
+            one = await explain.explain_device(pool, Settings(), "north", campaign, device)
+            assert (one.may_go_now, [each.gate for each in one.checks if not each.open][:1]) == (False, closed)
+            assert one.wave == ("canary" if device == "dev-02" else "rest")
+        await promote_wave(pool, Settings(), "north", campaign, "canary", actor="key", role=Role.OPERATOR)
+        await eventually(lambda: len(received) == 20, what="all commands")
+
+
+async def _count(host: Connection, campaign: int, status: str, number: int) -> bool:
+    query = "SELECT count(*) FROM ota_device_status WHERE campaign_id = $1 AND status = $2"
+    return bool(await host.fetchval(query, campaign, status) == number)

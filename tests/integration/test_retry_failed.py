@@ -120,6 +120,8 @@ async def test_a_paused_campaign_stays_paused_and_its_cells_follow(pool: Pool, h
     assert await breakdown(host, campaign) == {"DOWNLOADING": 6}
     row = await device_row(host, campaign, "dev-3")
     assert (row["attempt"], row["started_at"], row["completed_at"]) == (1, None, None), "its time begins again"
+    assert row["failed_before"] == ["reported:"]
+    assert (await device_row(host, campaign, "dev-2"))["failed_before"] == ["reported:E_BOOT"]
     async with calling(pool) as client:
         said = (await client.get(f"/ota/campaigns/{campaign}/devices/dev-3/explain")).json()
     assert [each["gate"] for each in said["checks"] if not each["open"]][0] == "status"

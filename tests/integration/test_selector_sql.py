@@ -43,6 +43,7 @@ VERSIONS = st.one_of(
     ),
     st.text("0129.-+avrc!#\x01\x02 é\n", max_size=8),
     st.text("01", min_size=18, max_size=26),
+    st.text("1.", min_size=195, max_size=205),
 )
 NUMBERS = st.one_of(
     st.integers(-3, 3).map(Decimal),

@@ -30,6 +30,7 @@ from rollwave.domain.events import (
     FinishedRestored,
     GivenUp,
     GuardrailTripped,
+    PolicyEdited,
     SegmentQuarantined,
     SegmentReleased,
     SendingResumed,
@@ -55,6 +56,7 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
     (CampaignCancelled(3, "no"), "cancelled", {"devices": 3, "reason": "no"}),
     (DevicesRetried(3, Reason.NO_ANSWER), "retried", {"devices": 3, "cause": "no_answer"}),
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
+    (PolicyEdited("larger canary", 2), "policy_edited", {"reason": "larger canary", "revision": 2}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
     (
         SendingStopped(BrakeKind.FREEZE, "launch", "2027-01-12T00:00:00+00:00", "the launch"),

@@ -50,10 +50,10 @@ HEALTHY = [Step(S.DOWNLOADING, 0), Step(S.INSTALLING), Step(S.SUCCESS, 100)]
     [
         (None, HEALTHY),
         (Fault(Stage.COMMAND, silent=True), []),
-        (Fault(Stage.COMMAND, "no"), [Step(S.FAILED, error="no")]),
-        (Fault(Stage.DOWNLOAD, "no"), [HEALTHY[0], Step(S.FAILED, error="no")]),
+        (Fault(Stage.COMMAND, "no"), [Step(S.FAILED, error="no", code="E_REFUSED")]),
+        (Fault(Stage.DOWNLOAD, "no"), [HEALTHY[0], Step(S.FAILED, error="no", code="E_DOWNLOAD")]),
         (Fault(Stage.DOWNLOAD, silent=True), HEALTHY[:1]),
-        (Fault(Stage.INSTALL, "no"), [*HEALTHY[:2], Step(S.FAILED, error="no")]),
+        (Fault(Stage.INSTALL, "no", code="E_X"), [*HEALTHY[:2], Step(S.FAILED, error="no", code="E_X")]),
         (Fault(Stage.INSTALL, silent=True), HEALTHY[:2]),
     ],
 )
@@ -65,7 +65,8 @@ async def test_a_download_that_fails_is_reported_with_its_reason() -> None:
     async def fetch() -> None:
         raise DownloadFailed("HTTP 404")
 
-    assert [step async for step in job_steps(None, fetch, _nothing)][-1] == Step(S.FAILED, error="HTTP 404")
+    last = [step async for step in job_steps(None, fetch, _nothing)][-1]
+    assert last == Step(S.FAILED, error="HTTP 404", code="E_DOWNLOAD")
 
 
 async def _nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rollwave.domain.policy import flat
-from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.document.emit import to_data, to_yaml
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import parse, parse_data
 from rollwave.domain.policy.document.text import Format
@@ -100,4 +100,5 @@ def test_flat_columns_are_shown_as_a_document(strategy: str, waves: list[object]
     assert shown["guardrails"][0].items() >= {"threshold": "10%", "min_finished": 3, "action": "abort"}.items()
     assert shown["deadlines"] == {"answer": "90s", "progress": "30m", "total": "1d"}
     assert to_data(parse_data(shown)) == shown
+    assert parse(to_yaml(shown), Format.YAML) == parse_data(shown)
     assert flat.as_document(policy, tick=7)["pace"]["per_minute"] == 85.714285714

@@ -139,6 +139,30 @@ def test_an_unreadable_attempt_counts_as_missing_and_the_status_is_kept(attempt:
     assert report.attempt is None or type(report.attempt) is int
 
 
+@pytest.mark.parametrize(
+    ("code", "read"),
+    [
+        *(("E_BOOT", "E_BOOT"), ("7", "7"), ("A" * 64, "A" * 64), ("A" * 65, None), ("", None), ("e_boot", None)),
+        *(("E BOOT", None), ("E_BOOT\n", None), ("\u00c9", None), (7, None), (["E_BOOT"], None), (None, None)),
+    ],
+)
+def test_an_unreadable_code_counts_as_missing_and_the_status_is_kept(code: object, read: str | None) -> None:
+    assert parse(body(status="FAILED", code=code)) == Report(CampaignId(7), ExecutionStatus.FAILED, code=read)
+
+
+@pytest.mark.parametrize(
+    ("version", "read"),
+    [
+        *(("2.1.0", "2.1.0"), (" 2.1.0 ", "2.1.0"), ("2.1.0-rc.1+gef12", "2.1.0-rc.1+gef12"), ("版", "版")),
+        *(("v" * 128, "v" * 128), ("v" * 129, None), ("", None), (" ", None), ("2\x001", None), ("\ud83d", None)),
+        *((2.1, None), (["2.1"], None), (None, None)),
+    ],
+)
+def test_an_unreadable_version_counts_as_missing_and_the_status_is_kept(version: object, read: str | None) -> None:
+    report = parse(body(status="SUCCESS", version=version))
+    assert report == Report(CampaignId(7), ExecutionStatus.SUCCESS, 100, version=read)
+
+
 OPTIONAL = ("progress", "error", "attempt", "code", "version", "more")
 
 

@@ -61,7 +61,7 @@ def create_app(pool: Pool, settings: Settings, *, readiness: Readiness | None = 
     app.state.readiness = checks
     app.include_router(ops_router)
     app.include_router(policies.schemas, prefix=PREFIX)
-    for each in (firmware, campaigns, brakes, policies, segments, registry, imports):
+    for each in (firmware, campaigns, policies, segments, brakes, registry, imports):
         app.include_router(each.router, prefix=PREFIX)
         app.include_router(each.router, include_in_schema=False)  # as older hosts call them
     problems.install(app)

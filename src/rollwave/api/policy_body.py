@@ -28,13 +28,13 @@ REQUEST: Mapping[str, Any] = {
         "description": "The document, as JSON or YAML",
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/Policy"}},
-            YAML_TYPE: {"schema": {"type": "string"}},
+            YAML_TYPE: {"schema": {"$ref": "#/components/schemas/Policy"}},
         },
     }
 }
 """The OpenAPI description of a request whose body is a document."""
 
-AS_YAML: Mapping[str, Any] = {YAML_TYPE: {"schema": {"type": "string"}}}
+AS_YAML: Mapping[str, Any] = {YAML_TYPE: {"schema": {"type": "object"}}}
 """The OpenAPI description of a response as YAML."""
 
 Shape = Annotated[Literal["json", "yaml"], Query(alias="format", description="`yaml`: the document alone, as YAML")]

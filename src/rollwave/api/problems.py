@@ -39,8 +39,8 @@ RETRY_AFTER = "5"
 """Seconds after which a client should try again while the database is unavailable."""
 
 _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
-    NotFound: HTTPStatus.NOT_FOUND,
     Forbidden: HTTPStatus.FORBIDDEN,
+    NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Outdated: HTTPStatus.PRECONDITION_FAILED,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -12,7 +12,7 @@ from rollwave.cli.campaign_rules import print_preview, rules_of
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
 from rollwave.cli.firmware_choice import Row, find_firmware, in_words
 from rollwave.cli.output import Format, Limit, Output, console, moment, print_json, print_page, say
-from rollwave.cli.segments import release
+from rollwave.cli.segments import promote, release, segments
 from rollwave.cli.waiting import explain, waiting
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -312,6 +312,8 @@ def devices(
 
 app.command()(waiting)
 app.command()(explain)
+app.command()(promote)
+app.command()(segments)
 app.command()(release)
 
 

@@ -1,25 +1,58 @@
-"""``rollwave device``: the reference device agent."""
+"""``rollwave device``: the reference device agent, and the list of the registered devices."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rollwave.cli.client import ApiKey, ApiUrl, connect
+from rollwave.cli.output import Column, Format, Limit, Output, moment, print_page
 from rollwave.cli.wire_options import Device, Tenant, Url, broker_at
 
 if TYPE_CHECKING:
     from rollwave.device.agent import AgentPlan
     from rollwave.mqtt.broker import Broker
 
-app = typer.Typer(help="Run the reference device agent.", no_args_is_help=True)
+app = typer.Typer(help="Run the reference device agent; list devices.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Run the reference device agent."""
+@app.command("list")
+def list_(
+    select: Annotated[
+        str | None,
+        typer.Option(help="A selector, such as 'site == north and version < 2.0': only devices that match."),
+    ] = None,
+    device_type: Annotated[str | None, typer.Option(help="Only devices of this type.")] = None,
+    limit: Limit = 50,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List the registered devices, by id.
+
+    A selector compares labels: a device's attributes, and device_id, device_type,
+    version, time_zone and last_seen. The waves of a policy use the same selectors.
+
+        rollwave device list --select 'site in (north, south) and last_seen < -7d'
+
+    Operators: == != < <= > >= in (...) not in (...) has(KEY) like 'abc*', joined
+    by and, or, not and brackets. All of them: docs/reference/selectors.md
+    """
+    with connect(api_url, api_key) as api:
+        answer = api.get("/devices", select=select, device_type=device_type, limit=limit)
+    columns: dict[str, Column] = {
+        "DEVICE": "device_id",
+        "TYPE": "device_type",
+        "VERSION": "version",
+        "TIME ZONE": "time_zone",
+        "LAST SEEN": lambda row: moment(row.get("last_seen")),
+        "ATTRIBUTES": lambda row: json.dumps(row["attributes"], ensure_ascii=False) if row["attributes"] else "",
+    }
+    print_page(answer, output, "devices", columns, empty="No device matches." if select else "No devices yet.")
 
 
 @app.command()

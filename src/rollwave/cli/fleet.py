@@ -50,6 +50,9 @@ def fleet(
     seed: Annotated[int, typer.Option(help="Seed that decides which devices have which fault.")] = 1,
     fail: Annotated[float, typer.Option(min=0, max=1, help="Share of devices that report FAILED, 0 to 1.")] = 0.0,
     fail_stage: Annotated[FailStage, typer.Option(help="Step at which they fail.")] = FailStage.INSTALL,
+    fail_code: Annotated[
+        str, typer.Option(help="Code that they report, such as E_BOOT.  [default: the step's]", show_default=False)
+    ] = "",
     mute: Annotated[float, typer.Option(min=0, max=1, help="Share of devices that never answer a command.")] = 0.0,
     duplicate: Annotated[
         float, typer.Option(min=0, max=1, help="Share of devices that send every report twice.")
@@ -92,7 +95,7 @@ def fleet(
         tenant_id=tenant,
         device_ids=_ids(prefix, devices),
         seed=seed,
-        faults=FaultRates(fail, Stage(fail_stage.value), mute, duplicate, reorder, slow),
+        faults=FaultRates(fail, Stage(fail_stage.value), mute, duplicate, reorder, slow, fail_code),
         download=download,
         step_delay=step_delay,
         connections=connections,

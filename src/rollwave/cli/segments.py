@@ -1,4 +1,4 @@
-"""``rollwave campaign release``: sends to a segment again that a guardrail put under quarantine."""
+"""``rollwave campaign segments`` and ``release``: groups of devices, and their quarantine by a guardrail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,56 @@ from typing import Annotated
 import typer
 
 from rollwave.cli.client import ApiKey, ApiUrl, CampaignArgument, connect
-from rollwave.cli.output import say
+from rollwave.cli.output import Column, Format, Limit, Output, print_page, say
+from rollwave.domain.ids import in_path
+
+
+def segments(
+    campaign_id: CampaignArgument,
+    limit: Limit = 50,
+    output: Output = Format.TABLE,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List the segments of a campaign, with their devices by state.
+
+    A segment is the devices with the same values of the labels that the policy's windows
+    and guardrails mention, such as hardware_revision. A campaign without a policy document
+    has none.
+    """
+    with connect(api_url, api_key) as api:
+        answer = api.get(f"/ota/campaigns/{campaign_id}/segments", limit=limit)
+    columns: dict[str, Column] = {
+        "SEGMENT": "number",
+        "LABELS": lambda row: ", ".join(f"{key}={value}" for key, value in row["labels"].items()) or "all devices",
+        "WAITING": "waiting",
+        "IN FLIGHT": "in_flight",
+        "SUCCEEDED": "succeeded",
+        "FAILED": "failed",
+        "QUARANTINE": lambda row: (row["quarantined"] or {}).get("reason") or "",
+    }
+    print_page(answer, output, "segments", columns, empty="The campaign has no segments.")
+
+
+def promote(
+    campaign_id: CampaignArgument,
+    wave: Annotated[str, typer.Argument(metavar="WAVE", help="The name of the present wave.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the campaign's history.")] = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Open the gate of the present wave now, whatever it still waits for.
+
+    The next wave is sent to at once; a paused campaign stays paused. If the gate asks for
+    an approval, the key needs the role approver, and must not be the one that created the
+    campaign or edited its policy last.
+    """
+    with connect(api_url, api_key) as api:
+        answer = api.post(
+            f"/ota/campaigns/{campaign_id}/waves/{in_path(wave)}/promote",
+            None if reason is None else {"reason": reason},
+        )
+    say(f"wave {wave} of campaign {answer['id']} is passed; the campaign is {answer['status']}")
 
 
 def release(

@@ -13,6 +13,7 @@ from typing import NoReturn
 import httpx2
 
 from rollwave.device import decide as rules
+from rollwave.device.codes import AGENT, code_of
 from rollwave.device.connection import keep_connected, run_until_first
 from rollwave.device.decide import Job, Verdict, decide
 from rollwave.device.download import DownloadRefused, Limits, fetch, matches
@@ -205,7 +206,7 @@ class Agent:
         )
 
     async def _run_job(self, job: Job) -> None:
-        error = None
+        error = code = None
         try:
             if job is not self._resumed:
                 await asyncio.sleep(random.uniform(0.0, job.command.start_within))  # noqa: S311  spreads load only
@@ -214,14 +215,14 @@ class Agent:
             self._advance(ExecutionStatus.INSTALLING)
             await self._installer.install(self._memory.artifact, job.command)
         except (RollwaveError, OSError, ValueError) as failure:
-            error = str(failure) or type(failure).__name__
+            error, code = str(failure) or type(failure).__name__, code_of(failure)
         except Exception as failure:  # noqa: BLE001  otherwise the agent would crash at each start, without a report
             _log.exception("device_job_broken", campaign_id=job.command.campaign_id)
-            error = f"error in the agent: {type(failure).__name__}: {failure}"
+            error, code = f"error in the agent: {type(failure).__name__}: {failure}", AGENT
         if self._is_cancelled(job):  # in the moment in which it failed
             return
         outcome = ExecutionStatus.FAILED if error else ExecutionStatus.SUCCESS
-        self._remember(rules.finish(self.state, outcome, error))
+        self._remember(rules.finish(self.state, outcome, error, code))
         finished = self.state.finished[0]
         _log.info("device_finished", campaign_id=job.command.campaign_id, outcome=outcome.value, reason=finished.error)
         self._outbox.put(Outgoing.of(finished))

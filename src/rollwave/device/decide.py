@@ -121,10 +121,10 @@ def advance(state: State, status: ExecutionStatus) -> State:
     return replace(state, running=replace(state.running, status=status))
 
 
-def finish(state: State, status: ExecutionStatus, error: str | None = None) -> State:
+def finish(state: State, status: ExecutionStatus, error: str | None = None, code: str | None = None) -> State:
     """The state after the running job has ended. The waiting job, if any, becomes the running one."""
     assert state.running
-    job = replace(state.running, status=status, error=None if error is None else cut(error))
+    job = replace(state.running, status=status, error=None if error is None else cut(error), code=code)
     return State(running=state.waiting, finished=_remember(state.finished, job))
 
 

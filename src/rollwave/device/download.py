@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from rollwave.device import codes
 from rollwave.device.backoff import delays
 from rollwave.device.expected import DownloadFailed, ExpectedArtifact, NotAsExpected
 from rollwave.device.partial import Partial
@@ -32,6 +33,12 @@ _log = get_logger("device")
 
 class DownloadRefused(DownloadFailed):
     """The server refuses this URL (HTTP 401, 403, 404 or 410), for example because a signed URL has expired."""
+
+
+class NotWritten(DownloadFailed):
+    """The artifact cannot be written to the disk."""
+
+    code = codes.DISK
 
 
 class _Interrupted(Exception):
@@ -91,7 +98,7 @@ async def fetch(
         raise DownloadFailed(f"download not complete after {limits.seconds:g} s") from None
     except OSError as error:
         _discard(partial)  # frees the space: the disk may be full
-        raise DownloadFailed(f"cannot write the download: {error.strerror or error}") from error
+        raise NotWritten(f"cannot write the download: {error.strerror or error}") from error
 
 
 def matches(expected: ExpectedArtifact, artifact: Path) -> bool:

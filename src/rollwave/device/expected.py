@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from rollwave.device import codes
 from rollwave.errors import RollwaveError
 from rollwave.mqtt.payload import Command
 
@@ -15,9 +16,19 @@ _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 class DownloadFailed(RollwaveError):
     """The artifact cannot be downloaded, or is not the expected one. The message is sent in the device's report."""
 
+    code = codes.DOWNLOAD
+
 
 class NotAsExpected(DownloadFailed):
     """The content is not the expected one."""
+
+    code = codes.CONTENT
+
+
+class ChecksumMismatch(NotAsExpected):
+    """The content has another checksum than expected."""
+
+    code = codes.CHECKSUM
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +75,15 @@ class ExpectedArtifact:
         """Check the complete content by its size in bytes and its SHA-256 ``digest``.
 
         Raises:
-            NotAsExpected: it is empty, or has another size or checksum than expected.
+            NotAsExpected: it is empty, or has another size than expected.
+            ChecksumMismatch: it has another checksum.
         """
         if size == 0:
             raise NotAsExpected("cannot download: received 0 bytes")
         if self.size is not None and size != self.size:
             raise NotAsExpected(f"size mismatch: expected {self.size} bytes, got {size}")
         if self.checksum and digest != self.checksum:
-            raise NotAsExpected(f"checksum mismatch: expected {self.checksum[:64]}, got {digest}")
+            raise ChecksumMismatch(f"checksum mismatch: expected {self.checksum[:64]}, got {digest}")
 
     @property
     def _is_page(self) -> bool:

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+from rollwave.device import codes
 from rollwave.errors import ConfigurationError, RollwaveError
 from rollwave.mqtt.payload import Command
 
@@ -26,6 +27,8 @@ _STOP_SECONDS = 5.0
 
 class InstallFailed(RollwaveError):
     """The install command failed, or did not end in time. The message is sent in the device's report."""
+
+    code = codes.INSTALL
 
 
 class Installer:

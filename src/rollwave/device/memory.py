@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rollwave.device import codes
 from rollwave.device.decide import Job, State
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.errors import ConfigurationError, InvalidInput, RollwaveError
@@ -30,6 +31,8 @@ _log = get_logger("device")
 
 class StateNotSaved(RollwaveError):
     """The state cannot be written. The message is sent in the device's report."""
+
+    code = codes.DISK
 
 
 class Memory:

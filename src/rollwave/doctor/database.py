@@ -12,6 +12,7 @@ from rollwave.settings import Settings
 from rollwave.store import health
 from rollwave.store.database import Pool, create_pool, direct_pool
 from rollwave.store.health import TenantTable
+from rollwave.store.labels import VIEW
 from rollwave.store.migrate import migrations
 from rollwave.store.url import DIRECT, remarks
 
@@ -61,6 +62,7 @@ async def _examine(pool: Pool, settings: Settings) -> list[Finding]:
         await attempt("rights", _rights(pool), _MIGRATE),
         await attempt("row-level security", _row_level_security(pool)),
         await attempt("identity", _identity(pool)),
+        await attempt("labels", _labels(pool), "Correct the view, and GRANT SELECT on it and its tables TO pulse_app."),
         due,
         *([await attempt("status values", _words(pool), _MIGRATE)] if due.state is State.OK else []),
         await attempt("listeners", _listeners(pool, settings)),
@@ -185,6 +187,27 @@ async def _identity(pool: Pool) -> Finding:
     if found.standing is Standing.NEW:
         return ok("identity", "the first worker binds the installation to this database")
     return ok("identity", f"installation {found.name} belongs to this database")
+
+
+async def _labels(pool: Pool) -> Finding:
+    view = await health.host_view(pool)
+    if view is None:
+        return ok("labels", "they come from the registry of devices")
+    if not view.taken:
+        return warning(
+            "labels",
+            f"{VIEW} is not used, so labels come from the registry: it is no view, or its owner {view.owner} is not "
+            "the owner of the schema",
+            f"ALTER VIEW {VIEW} OWNER TO the owner of the schema.",
+        )
+    if not view.invoker:
+        return warning(
+            "labels",
+            f"the view {VIEW} reads its tables with the rights of {view.owner}, so row-level security does not "
+            "separate the tenants in it",
+            f"ALTER VIEW {VIEW} SET (security_invoker = on)",
+        )
+    return ok("labels", f"they come from the host's view {VIEW}")
 
 
 async def _due(pool: Pool) -> Finding:

@@ -8,13 +8,15 @@ from datetime import datetime
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy import gates, rules
-from rollwave.domain.policy.admission import Waiting, admit, count_waiting, explain, may_go_at
+from rollwave.domain.policy.admission import Admission, Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
+from rollwave.domain.policy.placing import EVERYTHING
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, under_policy
+from rollwave.engine.queue_facts import read_queue
 from rollwave.engine.timing import steps_of
 from rollwave.settings import Settings
-from rollwave.store import campaigns, counters, listeners, views
+from rollwave.store import campaigns, cells, counters, listeners, views
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import Document
 from rollwave.store.views import MOST_COUNTED, Pending
@@ -103,7 +105,9 @@ async def explain_device(
             connection, tenant_id, campaign_id, device_id, device_timeout=_device_timeout(campaign)
         )
         history = await views.device_events(connection, tenant_id, campaign_id, device_id)
-    checks = explain(admit(campaign.policy, facts), facts, device)
+        admission = admit(campaign.policy, facts)
+        device = await _with_room(connection, campaign, admission, device, settings)
+    checks = explain(admission, facts, device)
     return Explanation(
         status=device.status,
         attempt=device.attempt,
@@ -115,7 +119,35 @@ async def explain_device(
     )
 
 
+async def _with_room(
+    connection: Connection,
+    campaign: CampaignUnderPolicy,
+    admission: Admission,
+    device: DeviceFacts,
+    settings: Settings,
+) -> DeviceFacts:
+    """Add the number of devices that the next claim takes from the device's segment, under a policy document."""
+    fresh = min(admission.fresh, settings.claim_batch)
+    if device.segment is None or admission.queue is None or not fresh:
+        return device
+    rooms = await cells.next_rooms(
+        connection, campaign.row, up_to_wave=campaign.row.wave, zones=admission.queue.open_zones, devices=fresh
+    )
+    before = 0  # a claim fills itself from one segment after the other
+    for number, waiting in rooms.items():
+        if number == device.segment.number:
+            return replace(device, segment=replace(device.segment, room=min(waiting, fresh - before)))
+        before += waiting
+    return device
+
+
 def _wave(campaign: CampaignUnderPolicy, device: DeviceFacts) -> str | None:
+    document = campaign.policy.document
+    if document is not None:
+        if device.segment is None:
+            return None
+        number = device.segment.wave
+        return document.waves[number].name if number < len(document.waves) else EVERYTHING.name
     if not campaign.waves:
         return None
     if not device.fresh:  # the position of a device that was sent to is not stored
@@ -132,9 +164,12 @@ def _device_timeout(campaign: CampaignUnderPolicy) -> float:
 
 async def _facts(connection: Connection, campaign: CampaignUnderPolicy, settings: Settings) -> Facts:
     heard = await listeners.heard(connection, settings.listener_slots)
-    in_flight = 0
-    if campaign.policy.max_in_flight is not None:
+    document, in_flight = campaign.policy.document, 0
+    if document is None and campaign.policy.max_in_flight is not None:
         in_flight = await counters.in_flight(connection, campaign.row, up_to=campaign.policy.max_in_flight)
     steps = steps_of(settings.tick_interval)
     facts = campaign.facts(settings, heard=heard, in_flight=in_flight, steps=steps)
-    return replace(facts, unreadable=command_of(campaign).unreadable)
+    facts = replace(facts, unreadable=command_of(campaign).unreadable)
+    if document is None or facts.unreadable is not None or facts.targeted is not None:
+        return facts
+    return replace(facts, queue=await read_queue(connection, campaign, document))

@@ -17,7 +17,7 @@ from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyD
 from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
 from rollwave.domain.policy.trials import Ended, prefixes
 from rollwave.domain.retry import Reason
-from rollwave.store import events
+from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
@@ -196,7 +196,7 @@ async def record(connection: Connection, campaign: Campaign, tripped: Tripped) -
     await events.append(connection, campaign.tenant_id, campaign.id, event, actor=ENGINE)
     if trip.action is not TripAction.QUARANTINE:
         return
-    for number in await store.quarantine(connection, campaign, trip.labels or {}, trip.text):
+    for number in await segment_quarantine.quarantine(connection, campaign, trip.labels or {}, trip.text):
         quarantined = SegmentQuarantined(trip.text, number, trip.rule.name)
         await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
 
@@ -228,6 +228,14 @@ async def _begin_anew(
     tests = await store.tripped(connection, campaign, names, segment=segment) if names else []
     if tests:
         await store.begin_anew(connection, campaign, tests)
+
+
+async def quarantine_new_segments(connection: Connection, campaign: Campaign) -> None:
+    """Keep devices under quarantine that an edit of the document has placed in new segments."""
+    names = [each.name for each in _rules(campaign) if each.action is TripAction.QUARANTINE]
+    for segment, reason, name in await segment_quarantine.quarantine_new(connection, campaign, names) if names else ():
+        quarantined = SegmentQuarantined(reason, segment, name)
+        await events.append(connection, campaign.tenant_id, campaign.id, quarantined, actor=ENGINE)
 
 
 async def replace_document(

@@ -17,8 +17,7 @@ from rollwave.engine.policies import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, Forbidden, InvalidInput, NotFound
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, executions, labels, new_campaigns, targets
-from rollwave.store import guardrails as store_guardrails
+from rollwave.store import campaigns, events, executions, labels, new_campaigns, segment_quarantine, targets
 from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -241,7 +240,7 @@ async def release_segment(
     """
     async with tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
-        if not await store_guardrails.has_segment(connection, campaign, segment):
+        if not await segment_quarantine.exists(connection, campaign, segment):
             raise NotFound(
                 f"campaign {campaign_id} has no segment {segment}", hint="List its segments to see their numbers."
             )
@@ -250,7 +249,7 @@ async def release_segment(
                 f"Cannot release segment {segment} of campaign {campaign_id}: it is {campaign.status}.",
                 hint="COMPLETED and ABORTED are final; create a new campaign to go on.",
             )
-        if await store_guardrails.release(connection, campaign, segment):
+        if await segment_quarantine.release(connection, campaign, segment):
             await guardrails.begin_released_anew(connection, campaign, segment)
             released = SegmentReleased(segment, reason)
             await events.append(connection, tenant_id, campaign.id, released, actor=actor)

@@ -22,6 +22,7 @@ from rollwave.domain.policy.rules import read_policy as read_policy_columns
 from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.domain.policy.warnings import warnings
 from rollwave.domain.role import Role
+from rollwave.engine import guardrails
 from rollwave.engine.approval import require_approver
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign, under_policy
 from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated, UnreadableRow
@@ -239,6 +240,7 @@ async def edit_policy(
         before = campaign.row.policy_revision
         if not await policies.put_in_force(connection, tenant_id, campaign_id, number, before=before):
             raise Conflict(f"campaign {campaign_id} changed meanwhile", hint="Look at it again, then repeat.")
+        await guardrails.replace_document(connection, campaign.row, campaign.row.document, document, revision=number)
         if _moves_devices(campaign.row, document):
             await placing.begin(connection, campaign.row)
         await campaigns.wake(connection, tenant_id)

@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rollwave.device import codes
+
 _DRAWS = struct.Struct(">6Q")
 
 
@@ -18,6 +20,8 @@ class Stage(StrEnum):
     INSTALL = "install"
 
 
+_CODES = {Stage.COMMAND: "E_REFUSED", Stage.DOWNLOAD: codes.DOWNLOAD, Stage.INSTALL: "E_BOOT"}
+
 _REASONS = {
     Stage.COMMAND: "command refused",
     Stage.DOWNLOAD: "download interrupted: connection reset",
@@ -27,23 +31,32 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A job ends at ``stage``: with FAILED and ``reason``, or without any further report if ``silent``."""
+    """A job ends at ``stage``: with FAILED, ``reason`` and ``code``, or without any further report if ``silent``.
+
+    An empty reason or code: that of the stage.
+    """
 
     stage: Stage = Stage.INSTALL
     reason: str = ""
     silent: bool = False
+    code: str = ""
 
     @property
     def message(self) -> str:
         """The error message that the device reports."""
         return self.reason or _REASONS[self.stage]
 
+    @property
+    def reported_code(self) -> str:
+        """The code that the device reports."""
+        return self.code or _CODES[self.stage]
+
 
 @dataclass(frozen=True, slots=True)
 class FaultRates:
     """The share of devices with each kind of fault, 0 to 1.
 
-    ``fail``: report FAILED at ``fail_stage``. ``mute``: never answer a command. ``duplicate``: send every report
+    ``fail``: report FAILED at ``fail_stage``, with ``fail_code`` (empty: the stage's). ``mute``: never answer a command. ``duplicate``: send every report
     twice. ``reorder``: send the reports of a job in reverse order. ``slow``: take ten times as long.
     """
 
@@ -53,6 +66,7 @@ class FaultRates:
     duplicate: float = 0.0
     reorder: float = 0.0
     slow: float = 0.0
+    fail_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,7 @@ def profile(seed: int, device_id: str, rates: FaultRates) -> Profile:
     if mute < rates.mute:
         fault = Fault(Stage.COMMAND, silent=True)
     elif fail < rates.fail:
-        fault = Fault(rates.fail_stage)
+        fault = Fault(rates.fail_stage, code=rates.fail_code)
     return Profile(
         fault,
         duplicate=duplicate < rates.duplicate,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from rollwave.device.codes import code_of
 from rollwave.device.expected import DownloadFailed
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.fleet.faults import Fault, Stage
@@ -12,11 +13,12 @@ from rollwave.fleet.faults import Fault, Stage
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A status that the device reaches, with the progress (0 to 100) or the error message, if any."""
+    """A status that the device reaches, with the progress (0 to 100), or with the error message and its code."""
 
     status: ExecutionStatus
     progress: int | None = None
     error: str | None = None
+    code: str | None = None
 
 
 async def job_steps(
@@ -36,7 +38,7 @@ async def job_steps(
     try:
         await fetch()
     except DownloadFailed as error:
-        yield Step(ExecutionStatus.FAILED, error=str(error))
+        yield Step(ExecutionStatus.FAILED, error=str(error), code=code_of(error))
         return
     yield Step(ExecutionStatus.INSTALLING)
     await pause()
@@ -48,4 +50,4 @@ async def job_steps(
 
 
 def _end(fault: Fault) -> list[Step]:
-    return [] if fault.silent else [Step(ExecutionStatus.FAILED, error=fault.message)]
+    return [] if fault.silent else [Step(ExecutionStatus.FAILED, error=fault.message, code=fault.reported_code)]

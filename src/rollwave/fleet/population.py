@@ -137,7 +137,7 @@ class Population:
     def _advance(self, device_id: str, step: Step) -> Outgoing:
         state = self._states[device_id]
         if step.status in TERMINAL:
-            state = rules.finish(state, step.status, step.error)
+            state = rules.finish(state, step.status, step.error, step.code)
             job: Job | None = state.finished[0]
         else:
             state = rules.advance(state, step.status)

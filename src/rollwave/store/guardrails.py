@@ -217,24 +217,6 @@ async def failed_devices(connection: Connection, campaign: Campaign, test: int, 
     return [row["device_id"] for row in rows]
 
 
-async def quarantine(
-    connection: Connection, campaign: Campaign, labels: Mapping[str, object], reason: str
-) -> list[int]:
-    """Quarantine the segments with these labels. Returns their numbers, without those in quarantine already."""
-    rows = await connection.fetch(_sql["quarantine"], campaign.tenant_id, campaign.id, labels_text(labels), reason)
-    return sorted(row["number"] for row in rows)
-
-
-async def release(connection: Connection, campaign: Campaign, segment: int) -> bool:
-    """Release a segment. False: it is not in quarantine."""
-    return await connection.fetchval(_sql["release"], campaign.tenant_id, campaign.id, segment) is not None
-
-
-async def has_segment(connection: Connection, campaign: Campaign, segment: int) -> bool:
-    """Whether the campaign has a segment of this number."""
-    return bool(await connection.fetchval(_sql["segment_exists"], campaign.tenant_id, campaign.id, segment))
-
-
 async def tripped(
     connection: Connection, campaign: Campaign, names: Sequence[str], *, segment: int | None = None
 ) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollwave.errors import DatabaseUnavailable
-from rollwave.store import identity, rights, status_values
+from rollwave.store import identity, labels, rights, status_values
 from rollwave.store.connecting import unavailable
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.identity import Installation
@@ -188,6 +188,19 @@ async def unknown_words(pool: Pool) -> dict[str, int]:
     """Status values in unfinished campaigns that are not in the contract, with the number of devices."""
     with _explained():
         return await status_values.unknown(pool)
+
+
+async def host_view(pool: Pool) -> labels.HostView | None:
+    """The view in which a host shows its devices; None: there is none, and labels come from the registry.
+
+    Raises:
+        LabelsUnavailable: it is used, and cannot be read.
+    """
+    async with _as_engine(pool) as connection:
+        view = await labels.host_view(connection)
+        if view is not None and view.taken:
+            await labels.try_view(connection)
+    return view
 
 
 async def slots_alive(pool: Pool, slots: int) -> list[int]:

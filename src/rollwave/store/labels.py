@@ -100,6 +100,16 @@ async def of_devices(connection: Connection, tenant_id: str, device_ids: Sequenc
     return found
 
 
+async def try_view(connection: Connection) -> None:
+    """Read the host's view without rows.
+
+    Raises:
+        LabelsUnavailable: it cannot be read, or lacks a column.
+    """
+    async with reading_view():
+        await connection.fetchval(_sql["try_view"])
+
+
 @asynccontextmanager
 async def reading_view() -> AsyncIterator[None]:
     """Convert PostgreSQL's errors about the host's view, for statements that read it.

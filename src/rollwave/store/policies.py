@@ -138,3 +138,9 @@ async def write_own_times(
 ) -> None:
     """Store a document's timeouts and retries beside it. Needs the campaign's lock."""
     await connection.execute(_sql["write_own_times"], tenant_id, campaign_id, revision, *astuple(own_times(document)))
+
+
+async def authors(connection: Connection, tenant_id: str, campaign_id: int) -> set[str]:
+    """The ids of the API keys that created the campaign, and that wrote the revision in force."""
+    rows = await connection.fetch(_sql["authors"], tenant_id, campaign_id)
+    return {row["author"] for row in rows}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.execution import ExecutionStatus
+from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE
 from rollwave.domain.policy.admission import DueAgain
-from rollwave.domain.policy.facts import DeviceFacts
+from rollwave.domain.policy.facts import DeviceFacts, SegmentOfDevice
+from rollwave.domain.policy.rules import Wave, wave_name
+from rollwave.domain.policy.waves import WaveState
 from rollwave.domain.retry import DeviceTime
 from rollwave.errors import NotFound
 from rollwave.store.database import IN_TURN, Connection, Pool, tenant_transaction
@@ -80,7 +82,35 @@ async def _campaign(connection: Connection, tenant_id: str, campaign_id: int) ->
     ended = {"succeeded": breakdown["SUCCESS"], "failed": breakdown["FAILED"]}
     shown = {**with_moments(row), **ended}
     parts = {name: json.loads(row[name] or "[]") for name in ("waves", "stopped_by")}
+    if shown["policy_revision"] is None:
+        parts["waves"] = _flat_waves(shown, parts["waves"])
     return {**shown, "status_breakdown": breakdown, **parts}
+
+
+def _flat_waves(campaign: Document, waves: Sequence[Document]) -> list[Document]:
+    """The waves of a campaign with flat columns, shown as those of a policy document.
+
+    Devices are counted for the campaign as a whole, so what each wave had is known only if there is one.
+    """
+    plan = [Wave(each["number"], each["up_to"]) for each in waves]
+    before, shown = 0, []
+    for wave, each in zip(plan, waves, strict=True):
+        size = max(0, (campaign["total_devices"] if wave.up_to is None else wave.up_to) - before)
+        passed = each["passed_at"] is not None or campaign["status"] == CampaignStatus.COMPLETED
+        is_open = wave.number == campaign["wave"]
+        state = WaveState.PASSED if passed else WaveState.OPEN if is_open else WaveState.WAITING
+        counts = {
+            "name": wave_name(wave.number, plan),
+            "size": size,
+            "sent": min(size, max(0, campaign["sent"] - before)),
+            "succeeded": campaign["succeeded"] if len(plan) == 1 else None,
+            "failed": campaign["failed"] if len(plan) == 1 else None,
+            "state": state.value,
+            "since": each["passed_at"] if passed else each["opened_at"],
+        }
+        shown.append({**each, **counts})
+        before += size
+    return shown
 
 
 async def campaigns(
@@ -211,7 +241,15 @@ async def device(
         ahead_fresh=row["ahead_fresh"],
         ahead_counted=max(row["ahead_fresh"], row["ahead_again"]) < MOST_COUNTED,
         error=row["error_message"],
+        segment=_segment(row),
     )
+
+
+def _segment(row: asyncpg.Record) -> SegmentOfDevice | None:
+    place = Place.read(row["segment"], row["position"], None)
+    if place is None:
+        return None
+    return SegmentOfDevice(place.segment, place.wave, row["time_zone"], row["quarantined"])
 
 
 async def device_events(connection: Connection, tenant_id: str, campaign_id: int, device_id: str) -> list[Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
 
 from rollwave.api.auth import Operator, Viewer
@@ -29,6 +29,7 @@ from rollwave.api.schemas.campaigns import (
     EventList,
     ExecutionList,
     Explanation,
+    Promotion,
     RetriedDevices,
     Waiting,
 )
@@ -36,15 +37,17 @@ from rollwave.api.schemas.policies import PolicyPreview
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
-from rollwave.domain.policy.document.fields import CODE_PATTERN
+from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse_data
 from rollwave.domain.retry import Reason
-from rollwave.engine import explain, operations, retry
+from rollwave.engine import explain, operations, promote, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.retries import Which
 
 router = APIRouter(prefix="/customer/ota/campaigns", tags=["campaigns"], route_class=CustomerRoute)
+
+WaveName = Annotated[str, Path(max_length=MAX_NAME, pattern=NAME_PATTERN, description="Name of the wave")]
 
 IdempotencyKey = Annotated[
     str | None,
@@ -170,6 +173,33 @@ async def retry_campaign_devices(
     """
     done = await retry.retry_failed(pool, grant.tenant_id, campaign_id, actor=grant.key_id, which=Which(reason, code))
     return RetriedDevices(id=campaign_id, status=done.status, devices=done.devices)
+
+
+@router.post("/{campaign_id}/waves/{name}/promote", summary="Open a wave's gate", responses=problems(404, 409))
+async def promote_wave(
+    pool: DbPool,
+    settings: ServerSettings,
+    grant: Operator,
+    campaign_id: CampaignNumber,
+    name: WaveName,
+    body: Promotion | None = None,
+) -> CampaignState:
+    """Open the gate of the present wave now, whatever it still waits for. A paused campaign stays paused.
+
+    A gate that asks for an approval takes the role approver, and another key than the one that created the campaign or
+    edited its policy last. Promoting the same wave again changes nothing.
+    """
+    status = await promote.promote_wave(
+        pool,
+        settings,
+        grant.tenant_id,
+        campaign_id,
+        name,
+        actor=grant.key_id,
+        role=grant.role,
+        reason=body.reason if body else None,
+    )
+    return CampaignState(id=campaign_id, status=status)
 
 
 @router.get("/{campaign_id}/devices", summary="List a campaign's devices", responses=problems(404))

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from rollwave.api.auth import Operator, Viewer
-from rollwave.api.fields import LongText, RowId
+from rollwave.api.fields import LongText
 from rollwave.api.parameters import CampaignNumber, DbPool, Limit, ServerSettings, TextCursor, problems
 from rollwave.api.policy_body import AS_YAML, REQUEST, DryRun, Shape, form_of, preview_fields, yaml_response
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.policies import PolicyInForce, PolicyPreview, StoredPolicy, StoredPolicyList
 from rollwave.domain.policy.document.emit import to_data
-from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
+from rollwave.domain.policy.document.fields import MAX_COUNT, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse
 from rollwave.domain.policy.document.schema import json_schema
 from rollwave.domain.policy.presets import PRESETS
@@ -46,7 +46,9 @@ async def get_campaign_policy(
     campaign_id: CampaignNumber,
     response: Response,
     shape: Shape = "json",
-    revision: Annotated[RowId | None, Query(description="A revision; otherwise the one in force")] = None,
+    revision: Annotated[
+        int | None, Query(ge=1, le=MAX_COUNT, description="A revision; otherwise the one in force")
+    ] = None,
 ) -> Any:
     """The document that the campaign follows. Without one, its flat columns are shown as a document."""
     found = await policies.read_policy(pool, settings, grant.tenant_id, campaign_id, revision=revision)

@@ -15,6 +15,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.document.fields import MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.gates import GateName
+from rollwave.domain.policy.waves import WaveState
 from rollwave.domain.retry import MAX_ATTEMPTS, Reason
 
 MAX_RATE = 1_000_000
@@ -191,8 +192,17 @@ class Campaign(BaseModel):
 class Wave(BaseModel):
     """A part of the campaign's devices. When it has passed, the next wave opens."""
 
-    number: int
-    up_to: int | None = Field(description="Number of devices in this wave and all earlier ones; null: all devices")
+    name: str
+    number: int = Field(description="The first is 0")
+    size: int = Field(description="Number of its devices")
+    sent: int = Field(description="Number of its devices that were sent to")
+    succeeded: int | None = Field(description="null: not counted for each wave, as the campaign has no policy document")
+    failed: int | None = Field(description="null: not counted for each wave, as the campaign has no policy document")
+    state: WaveState
+    since: Moment | None = Field(description="When it came into this state")
+    up_to: int | None = Field(
+        description="Without a policy document: number of devices in this wave and all earlier ones; null: all devices"
+    )
     opened_at: Moment | None
     passed_at: Moment | None
 
@@ -205,8 +215,8 @@ class CampaignDetail(Campaign):
         examples=[{"PENDING": 90, "DOWNLOADING": 4, "INSTALLING": 1, "SUCCESS": 5, "FAILED": 0, "SKIPPED": 0}],
     )
     waves: list[Wave] = Field(description="Empty until the campaign is first started")
-    stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
     guardrails: list[GuardrailStanding] = Field(description="Empty if it has none, or they cannot be read")
+    stopped_by: list[StoppedBy] = Field(description="The halt and the freezes of the tenant that stop it now")
 
 
 class CampaignList(BaseModel):
@@ -222,6 +232,12 @@ class CampaignState(BaseModel):
 
     id: int
     status: CampaignStatus
+
+
+class Promotion(RequestModel):
+    """A request to open the gate of a wave."""
+
+    reason: LongText | None = Field(None, examples=["the failures are of one faulty cable"])
 
 
 class RetriedDevices(CampaignState):

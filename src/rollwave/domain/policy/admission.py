@@ -158,7 +158,7 @@ def _of_queue(queue: Queue | None, facts: Facts, device: DeviceFacts, own: Verdi
         return [Verdict(GateName.TARGETING, 0, text), *([own] if own else [])]
     found = [queue.window_of(segment.time_zone)]
     if own is None:
-        found += wave_of(facts.queue, later=segment.later)
+        found += wave_of(facts.queue, later=segment.wave > facts.queue.number)
     if segment.quarantined:
         found.append(quarantine())
     if own is not None:

@@ -119,14 +119,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class SegmentOfDevice:
-    """The segment of a device. ``later``: the device's wave is after the present one. ``room``: number of devices that
-    the next claim takes from the segment.
-    """
+    """The ``number`` of a device's segment and ``wave``. ``room``: number of devices that the next claim takes from it."""
 
+    number: int
+    wave: int
     time_zone: str | None
     quarantined: bool
-    later: bool
-    room: int
+    room: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def as_document(policy: Policy, *, tick: float) -> dict[str, Any]:
         "pace": pace,
         "guardrails": [guardrail],
         "retry": {
-            "on": sorted(policy.retry.on),
+            "on": sorted(each.value for each in policy.retry.on),
             "max_attempts": policy.retry.max_attempts,
             "delay": write_duration(policy.retry.delay),
             "max_delay": write_duration(policy.retry.max_delay),

@@ -19,7 +19,7 @@ from rollwave.domain.retry import Reason
 from rollwave.engine import stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
-from rollwave.engine.ingest.seen import SeenDevices
+from rollwave.engine.ingest.seen import SeenDevices, add_seen
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import Stopped
 from rollwave.log import get_logger
@@ -51,8 +51,15 @@ class TenantWritten:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """The changes of state, the attempts that failed, the devices that ended under a policy document, and what to store
-    about the devices themselves."""
+    """What the reports have changed.
+
+    Attributes:
+        moves: the changes of state.
+        failures: the attempts that failed.
+        ended: the devices that ended under a policy document.
+        seen: what to store about the devices themselves.
+        effects: the effect of each report.
+    """
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
@@ -101,7 +108,7 @@ class OneTenant:
                 moves.update(applied.moves)
                 failures += applied.failures
                 placed += applied.ended
-                seen |= applied.seen
+                add_seen(seen, applied.seen)
                 effects.append(applied.effects)
             if seen:
                 await labels.record(connection, tenant_id, seen.values())

@@ -142,13 +142,16 @@ class Ingest:
     ) -> list[CampaignRef]:
         """Find the report whose value PostgreSQL refuses, by halving, so that it delays no other report.
 
-        That report is tried without its error message, since a host's column may be narrower. If it is still refused,
-        it is dropped.
+        That report is tried without its version, which may have characters that the database's encoding lacks, and
+        without its error message, since a host's column may be narrower. If it is still refused, it is dropped.
         """
         if share.samples:  # they matter least
             return await self._persist(tenant_id, Share(share.reports), outcomes)
         if len(share.reports) == 1:
             [(device_id, said)] = share.reports
+            if said.version is not None:  # it must not cost the status
+                plain = replace(said, version=None)
+                return await self._persist(tenant_id, Share([DeviceReport(device_id, plain)]), outcomes)
             if said.error:
                 shorter = replace(said, error=said.error[: len(said.error) // 2] or None)
                 return await self._persist(tenant_id, Share([DeviceReport(device_id, shorter)]), outcomes)

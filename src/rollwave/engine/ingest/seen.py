@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import DeviceId, TenantId
@@ -15,6 +16,13 @@ MAX_DEVICES_REMEMBERED = 100_000
 """Maximum number of devices of which it is remembered when they were stored. Of others, PostgreSQL is asked."""
 
 
+def add_seen(seen: dict[DeviceId, Seen], more: Mapping[DeviceId, Seen]) -> None:
+    """Add what later reports of the same batch say. What an earlier report says of the version stays, unless they do."""
+    for device_id, each in more.items():
+        before = seen.get(device_id, each)
+        seen[device_id] = Seen(device_id, each.succeeded_in or before.succeeded_in, each.version or before.version)
+
+
 class SeenDevices:
     """Remembers which devices were stored, so that most batches need no statement for it.
 
@@ -22,7 +30,7 @@ class SeenDevices:
     """
 
     def __init__(self) -> None:
-        self._stored_at: dict[tuple[TenantId, DeviceId], float] = {}
+        self._stored: dict[tuple[TenantId, DeviceId], _Stored] = {}
 
     def to_store(
         self, tenant_id: TenantId, reported: Iterable[tuple[DeviceId, Report, Effect]]
@@ -33,18 +41,27 @@ class SeenDevices:
         for device_id, report, effect in reported:
             if effect.was is None:
                 continue
-            if effect.became is ExecutionStatus.SUCCESS:
-                found[device_id] = Seen(device_id, report.campaign_id)
-            elif device_id not in found and self._stored_at.get((tenant_id, device_id), fresh_from) <= fresh_from:
-                found[device_id] = Seen(device_id)
+            stored = self._stored.get((tenant_id, device_id))
+            succeeded_in = report.campaign_id if effect.became is ExecutionStatus.SUCCESS else None
+            stale = stored is None or stored.at <= fresh_from
+            if stale or succeeded_in is not None or (report.version not in {None, stored.version if stored else None}):
+                add_seen(found, {device_id: Seen(device_id, succeeded_in, report.version)})
         return found
 
-    def stored(self, tenant_id: TenantId, devices: Iterable[DeviceId]) -> None:
+    def stored(self, tenant_id: TenantId, seen: Mapping[DeviceId, Seen]) -> None:
         """Note that these devices were stored now."""
         now = time.monotonic()
-        for device_id in devices:
+        for device_id, each in seen.items():
             key = tenant_id, device_id
-            self._stored_at.pop(key, None)  # the newest is last
-            self._stored_at[key] = now
-        while len(self._stored_at) > MAX_DEVICES_REMEMBERED:
-            del self._stored_at[next(iter(self._stored_at))]
+            before = self._stored.pop(key, None)  # the newest is last
+            version = each.version or (before.version if before and each.succeeded_in is None else None)
+            self._stored[key] = _Stored(now, version)
+        while len(self._stored) > MAX_DEVICES_REMEMBERED:
+            del self._stored[next(iter(self._stored))]
+
+
+class _Stored(NamedTuple):
+    """When a device was stored, by this process's clock, and the version that it reported. None: not known here."""
+
+    at: float
+    version: str | None

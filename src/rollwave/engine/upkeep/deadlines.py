@@ -103,6 +103,23 @@ def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
     return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
 
 
+async def hold(connection: Connection, campaign: Campaign, policy: Policy, closed: Sequence[ClosedSegment]) -> bool:
+    """Hold devices of closed segments that are due: their clocks stand, and they leave the head of the queue.
+
+    Each has its progress timeout left when its segment opens. Returns whether there may be more of them. Needs the
+    campaign's lock.
+    """
+    held = await overdue.hold(
+        connection,
+        campaign,
+        closed,
+        progress_timeout=policy.progress_timeout,
+        device_timeout=policy.device_timeout,
+        limit=MAX_OVERDUE_PER_LOOK,
+    )
+    return held == MAX_OVERDUE_PER_LOOK
+
+
 async def sweep(
     connection: Connection,
     campaign: Campaign,
@@ -114,19 +131,9 @@ async def sweep(
     """Judge the devices that are overdue.
 
     Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
-    ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt, and have
-    their progress timeout left when the segment opens.
+    ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
+    (:func:`hold`).
     """
-    held = 0
-    if sends_on:
-        held = await overdue.hold(
-            connection,
-            campaign,
-            closed,
-            progress_timeout=policy.progress_timeout,
-            device_timeout=policy.device_timeout,
-            limit=MAX_OVERDUE_PER_LOOK,
-        )
     late = await overdue.lock_overdue(
         connection,
         campaign,
@@ -138,7 +145,7 @@ async def sweep(
     )
     if finished := [each.device_id for each in late if each.finished]:
         await counters.leave(connection, campaign, finished)
-    more = MAX_OVERDUE_PER_LOOK in {len(late), held} or bool(finished)
+    more = len(late) == MAX_OVERDUE_PER_LOOK or bool(finished)
     judged = [_judge(each, policy, sends_on=sends_on) for each in late if not each.finished]
     again = [
         Postponed(each.device.device_id, each.reason, each.retry_in) for each in judged if each.retry_in is not None

@@ -13,6 +13,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
+from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
@@ -133,8 +134,11 @@ class Upkeep:
         if policy.document is not None and await placing.any_unplaced(connection, campaign):
             await placing.begin(connection, campaign)
             return Look(being_targeted=True)
+        closed = await closed_segments(connection, locked)
+        if await deadlines.hold(connection, campaign, policy, closed):
+            return Look(more=True)
         if deadlines_run:
-            swept = await deadlines.sweep(connection, campaign, policy, sends_on=True)
+            swept = await deadlines.sweep(connection, campaign, policy, sends_on=True, closed=closed)
             if swept.stopped or swept.any_failed or swept.more:
                 return Look(swept.stopped, more=swept.more)  # the next look judges the rest on the new counters
         return await self._pass_gate(connection, locked, verified)

@@ -20,7 +20,7 @@ from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.events import ENGINE, CampaignTargeted
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, placing_of
-from rollwave.engine import placing, stop
+from rollwave.engine import guardrails, placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
@@ -139,6 +139,7 @@ class Targeter:
             return await self._advance(connection, campaign, targeted, last=last)
         await places.advance(connection, campaign, batch, last=last)
         if last:
+            await guardrails.quarantine_new_segments(connection, campaign)
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 

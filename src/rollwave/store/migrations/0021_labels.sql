@@ -3,25 +3,46 @@
 -- An order for text, as Semantic Versioning has it: the same rule as domain/policy/selector/versions.py, as text that is compared
 -- byte by byte. In the release, a word (!) comes before the end (#), and the end before a number (its digits, to 20 places).
 CREATE FUNCTION rollwave_version_key(version text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
-    bare text := regexp_replace(version, E'^[vV](?=[0-9])|\\+.*', '', 'g');
-    dash integer := strpos(bare, '-');
-    release text := CASE dash WHEN 0 THEN bare ELSE left(bare, dash - 1) END;
-    extra text := CASE dash WHEN 0 THEN '' ELSE substr(bare, dash + 1) END;
+    release text := left(version, 200);
+    extra text := '';
+    dash integer;
+    part text;
+    key text := '';
 BEGIN
-    release := regexp_replace(release, E'[.\x01-\x20]+', '.', 'g');
-    release := regexp_replace(release, E'(\\.0+)+$', '');
-    release := regexp_replace(release, E'[^0-9.]+', E'!\\&\x01', 'g');
-    release := regexp_replace(release, '[0-9]+', E'00000000000000000000\\&', 'g');
-    release := replace(regexp_replace(release, '0*([0-9]{20,})', E'\\1\x01', 'g'), '.', '');
+    IF version IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF release ~ '[^0-9.]' THEN
+        release := regexp_replace(release, E'^[vV](?=[0-9])|\\+.*', '', 'g');
+        dash := strpos(release, '-');
+        IF dash > 0 THEN
+            extra := substr(release, dash + 1);
+            release := left(release, dash - 1);
+        END IF;
+        release := regexp_replace(release, E'[.\x01-\x20]+', '.', 'g');
+    END IF;
+    IF right(release, 1) = '0' THEN
+        release := regexp_replace(release, E'(\\.+0+)+$', '');
+    END IF;
+    FOREACH part IN ARRAY string_to_array(regexp_replace(release, '[^0-9.]+', E'.!\\&.', 'g'), '.') LOOP
+        CONTINUE WHEN part = '';
+        key := key || CASE left(part, 1) WHEN '!' THEN part
+                                         ELSE lpad(ltrim(part, '0'), GREATEST(20, length(ltrim(part, '0'))), '0') END || E'\x01';
+    END LOOP;
+    key := key || '#';
     extra := btrim(regexp_replace(extra, E'[.\x01-\x20]+', '.', 'g'), '.');
     IF extra = '' THEN
-        RETURN release || '#2';
+        RETURN key || '2';
     END IF;
-    extra := regexp_replace(extra, E'(^|\\.)([0-9]+)(?=\\.|$)', E'\\1\x0200000000000000000000\\2', 'g');
-    extra := regexp_replace(extra, E'\x020*([0-9]{20,})', E'\x02\\1', 'g');
-    RETURN release || '#1' || replace(extra, '.', E'\x01') || E'\x01';
+    key := key || '1';
+    FOREACH part IN ARRAY string_to_array(extra, '.') LOOP
+        key := key || CASE WHEN part ~ '^[0-9]+$'
+                           THEN E'\x02' || lpad(ltrim(part, '0'), GREATEST(20, length(ltrim(part, '0'))), '0')
+                           ELSE part END || E'\x01';
+    END LOOP;
+    RETURN key;
 END $$;
 
 -- Fields of the registry that a host's table devices does not have, and what devices report about themselves.

@@ -140,25 +140,6 @@ WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.status IN ('FAILED', 'SKIPPE
 ORDER BY d.device_id
 LIMIT $8;
 
--- name: quarantine
--- Quarantine the segments with labels $3. Not those that are in quarantine already.
-UPDATE ota_campaign_segments s SET quarantined_at = statement_timestamp(), quarantined_because = $4
-WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.quarantined_at IS NULL
-  AND $3::text::jsonb = (SELECT jsonb_object_agg(k, s.labels -> k) FROM jsonb_object_keys($3::text::jsonb) AS k)
-RETURNING s.number;
-
--- name: release
--- Not applied: the segment is not in quarantine. The commit wakes the workers (store/campaigns.py).
-WITH released AS (
-    UPDATE ota_campaign_segments SET quarantined_at = NULL, quarantined_because = NULL
-    WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3 AND quarantined_at IS NOT NULL
-    RETURNING number
-)
-SELECT number, pg_notify('rollwave_due', '') FROM released;
-
--- name: segment_exists
-SELECT EXISTS (SELECT FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3);
-
 -- name: tripped
 -- The tests of guardrails ($3) that have tripped; $4: only those whose labels the segment has (NULL: all).
 SELECT t.number FROM ota_campaign_tests t

@@ -4,14 +4,18 @@
 -- The view rollwave_devices that a host may have made in this schema. taken: the schema's owner owns it. In a schema of
 -- pg_database_owner, the owner is the database's. invoker: it reads its tables with the rights of the role that asks.
 SELECT c.relkind::text = 'v' AND (c.relowner = n.nspowner OR (r.rolname = 'pg_database_owner' AND c.relowner = d.datdba)) AS taken,
-       COALESCE('security_invoker=true' = ANY (c.reloptions) OR 'security_invoker=on' = ANY (c.reloptions)
-                OR 'security_invoker=1' = ANY (c.reloptions) OR 'security_invoker=yes' = ANY (c.reloptions), false) AS invoker,
+       COALESCE((SELECT o.option_value::boolean FROM pg_options_to_table(c.reloptions) AS o
+                 WHERE o.option_name = 'security_invoker'), false) AS invoker,
        pg_get_userbyid(c.relowner)::text AS owner
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_roles r ON r.oid = n.nspowner
 JOIN pg_database d ON d.datname = current_database()
 WHERE n.nspname = current_schema() AND c.relname = 'rollwave_devices' AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
+
+-- name: try_view
+-- Whether the host's view can be read and has its columns: an error says why not. There is no row without a tenant.
+SELECT count(*) FROM rollwave_host_devices('', ARRAY[]::text[]);
 
 -- name: check_view
 -- What the host's view says about the devices $2: one that it has twice, and the time zones.

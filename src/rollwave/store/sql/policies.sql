@@ -33,3 +33,10 @@ WITH changed AS (
     RETURNING id
 )
 SELECT id, pg_notify('rollwave_due', '') FROM changed;
+
+-- name: authors
+SELECT c.created_by AS author FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2 AND c.created_by IS NOT NULL
+UNION
+SELECT p.created_by FROM ota_campaigns c
+JOIN ota_campaign_policies p ON p.tenant_id = $1 AND p.campaign_id = c.id AND p.revision = c.policy_revision
+WHERE c.tenant_id = $1 AND c.id = $2 AND p.created_by IS NOT NULL;

@@ -28,6 +28,10 @@ WITH locked AS (
         -- A host may have written the failure of a device that the engine has never sent to.
         attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), failed_attempt = GREATEST(attempt, 1),
         failed_reason = COALESCE(failed_reason, 'reported'),
+        -- Guardrails of a document have counted the device, and must not count it again (guardrail.read_failures).
+        failed_before = CASE WHEN segment > 0 THEN ARRAY(
+            SELECT DISTINCT f FROM unnest(failed_before || (COALESCE(failed_reason, 'reported') || ':' || COALESCE(error_code, '')))
+                AS t (f)) END,
         started_at = NULL, completed_at = NULL, due_at = statement_timestamp(), refusals = 0, refused_for = NULL
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
       AND device_id = ANY (ARRAY(SELECT device_id FROM locked))

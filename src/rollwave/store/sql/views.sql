@@ -22,9 +22,15 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
                         FROM ota_device_status d
                         WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint
                         GROUP BY d.status) AS tally) END::text AS status_breakdown,
-       (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to,
-                                            'opened_at', w.opened_at, 'passed_at', w.passed_at) ORDER BY w.number)::text
+       (SELECT jsonb_agg(jsonb_build_object('number', w.number, 'up_to', w.up_to, 'name', w.name, 'size', w.size,
+                                            'sent', l.sent, 'succeeded', l.succeeded, 'failed', l.failed, 'state', w.state,
+                                            'since', w.since, 'opened_at', w.opened_at, 'passed_at', w.passed_at)
+                         ORDER BY w.number)::text
         FROM ota_campaign_waves w
+        LEFT JOIN LATERAL (
+            SELECT COALESCE(sum(in_flight + succeeded + failed), 0)::int AS sent, COALESCE(sum(succeeded), 0)::int AS succeeded,
+                   COALESCE(sum(failed), 0)::int AS failed
+            FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2::bigint AND wave = w.number) AS l ON w.name IS NOT NULL
         WHERE w.tenant_id = $1 AND w.campaign_id = $2::bigint) AS waves,
        -- The brakes in force. One that the policy ignores does not stop the campaign.
        (SELECT jsonb_agg(jsonb_build_object('kind', b.kind, 'name', b.name, 'since', b.starts_at, 'until', b.ends_at,
@@ -162,7 +168,8 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
             WHERE tenant_id = $1 AND campaign_id = $2::bigint AND status = 'PENDING' AND attempt = 0
               AND segment = d.segment AND (segment, position, id) < (d.segment, d.position, d.id)
               AND d.status = 'PENDING' AND d.attempt = 0
-            ORDER BY segment, position, id LIMIT $6) AS fresh) AS ahead_fresh, d.segment, d.position,
+            ORDER BY segment, position, id LIMIT $6) AS fresh) AS ahead_fresh,
+       d.segment, d.position, s.time_zone, s.quarantined_at IS NOT NULL AS quarantined,
        (SELECT count(*)::int FROM (
             SELECT FROM ota_device_status o
             WHERE tenant_id = $1 AND campaign_id = $2::bigint
@@ -183,6 +190,7 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
               AND (d.status = 'PENDING' AND d.attempt = 0 OR d.due_at IS NULL AND o.ctid < d.ctid)
             ORDER BY due_at NULLS FIRST LIMIT $6) AS set_back) AS ahead_again
 FROM ota_device_status d
+LEFT JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2::bigint AND s.number = d.segment
 WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
 
 -- name: events_of_device

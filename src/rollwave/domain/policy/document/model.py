@@ -197,7 +197,8 @@ class RetryRule(Rule):
     """Which failed attempts are followed by another one, and when."""
 
     on: Annotated[tuple[Annotated[Reason, Lax], ...], Lax, *ONCE] | None = Field(
-        None, description="Failure classes that are retried; `[]`: none. Default: `no_answer` and `no_progress`."
+        None,
+        description="Failure classes that are retried; `[]`: none. `overdue` is final. Default: both silences.",
     )
     max_attempts: Attempts | None = Field(None, description="Maximum number of attempts. Default: `OTA_MAX_ATTEMPTS`.")
     delay: Duration | None = Field(
@@ -258,9 +259,9 @@ class PolicyDocument(Rule):
         None,
         description="Limits on failures; `[]`: none. Default: abort when over 10 % of finished devices failed.",
     )
-    retry: RetryRule | None = Field(None, description="Which failed attempts are repeated.")
-    deadlines: Deadlines | None = Field(None, description="How long a device may take.")
-    schedule: ScheduleRule | None = Field(None, description="When devices may be sent to at all.")
+    retry: RetryRule | None = Field(None, description="Which failed attempts are repeated. Default: the settings'.")
+    deadlines: Deadlines | None = Field(None, description="How long a device may take. Default: the settings'.")
+    schedule: ScheduleRule | None = Field(None, description="When devices may be sent to at all. Default: always.")
 
     @model_validator(mode="after")
     def _agrees(self) -> PolicyDocument:

@@ -11,6 +11,9 @@ import re
 from functools import lru_cache
 from typing import TypeAlias
 
+MAX_CHARACTERS = 200
+"""Characters after these do not count."""
+
 NUMBER_DIGITS = 20
 """Numbers of more digits are compared as text."""
 
@@ -25,7 +28,7 @@ _ZEROS = re.compile(r"(\.0+)+\Z")
 @lru_cache(maxsize=1024)
 def version_key(version: str) -> VersionKey:
     """A key: versions are in the order of their keys, and equal if their keys are."""
-    release, _, extra = _IGNORED.sub("", version).partition("-")
+    release, _, extra = _IGNORED.sub("", version[:MAX_CHARACTERS]).partition("-")
     release = _ZEROS.sub("", _SEPARATORS.sub(".", release))
     tokens = [
         (_NUMBER, _number(each)) if each[0] in "0123456789" else (_WORD, each)

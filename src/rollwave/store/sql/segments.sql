@@ -1,0 +1,16 @@
+-- name: count
+-- The number of segments. No row: there is no such campaign.
+SELECT (SELECT count(*) FROM ota_campaign_segments s WHERE s.tenant_id = $1 AND s.campaign_id = c.id)
+FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2::bigint;
+
+-- name: page
+SELECT s.number, s.labels::text AS labels, COALESCE(sum(l.waiting), 0)::int AS waiting,
+       COALESCE(sum(l.in_flight), 0)::int AS in_flight, COALESCE(sum(l.succeeded), 0)::int AS succeeded,
+       COALESCE(sum(l.failed), 0)::int AS failed,
+       EXTRACT(epoch FROM s.quarantined_at)::float8 AS quarantined_at, s.quarantined_because
+FROM (SELECT * FROM ota_campaign_segments
+      WHERE tenant_id = $1 AND campaign_id = $2::bigint AND number > $3
+      ORDER BY number LIMIT $4) AS s
+LEFT JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = $2::bigint AND l.segment = s.number
+GROUP BY s.number, s.labels, s.quarantined_at, s.quarantined_because
+ORDER BY s.number;
