@@ -120,6 +120,9 @@ async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_upda
     assert [tuple(row) for row in rows] == [
         (tenant, *row) for tenant in tenants for row in (("dev-1", None, True), ("dev-2", "2.0", True))
     ]
+    assert await host.fetchval(
+        "SELECT bool_and(version_key IS NOT DISTINCT FROM rollwave_version_key(version)) FROM rollwave_device_fields"
+    )
     # Within an hour, another report changes nothing: neither in this process nor in one that has just started.
     before = await host.fetch("SELECT xmin::text, * FROM rollwave_device_fields ORDER BY 2, 3")
     for each in (ingest, Ingest(pool, Settings())):
