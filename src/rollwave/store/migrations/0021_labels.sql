@@ -26,12 +26,18 @@ BEGIN
     IF right(release, 1) = '0' THEN
         release := regexp_replace(release, E'(\\.+0+)+$', '');
     END IF;
-    FOREACH part IN ARRAY string_to_array(regexp_replace(release, '[^0-9.]+', E'.!\\&.', 'g'), '.') LOOP
+    IF release ~ '[^0-9.]' THEN
+        release := regexp_replace(release, '[^0-9.]+', E'.!\\&.', 'g');
+    END IF;
+    FOREACH part IN ARRAY string_to_array(release, '.') LOOP
         CONTINUE WHEN part = '';
         key := key || CASE left(part, 1) WHEN '!' THEN part
                                          ELSE lpad(ltrim(part, '0'), GREATEST(20, length(ltrim(part, '0'))), '0') END || E'\x01';
     END LOOP;
     key := key || '#';
+    IF extra = '' THEN
+        RETURN key || '2';
+    END IF;
     extra := btrim(regexp_replace(extra, E'[.\x01-\x20]+', '.', 'g'), '.');
     IF extra = '' THEN
         RETURN key || '2';
