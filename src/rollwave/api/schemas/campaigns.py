@@ -32,12 +32,12 @@ GivenPolicy = Annotated[
         {
             "anyOf": [
                 {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN},
-                {"$ref": "#/components/schemas/Policy"},
+                {"type": "object"},
             ]
         }
     ),
 ]
-"""The name of a policy, or a document, which the parser of policies checks."""
+"""The name of a policy, or a document, which the parser of policies checks. OpenAPI refers to its schema."""
 
 FLAT_RULES = frozenset(
     {
