@@ -15,7 +15,7 @@ from rollwave.engine.approval import require_approver
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.policies import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
-from rollwave.errors import Conflict, Forbidden, InvalidInput, NotFound
+from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, executions, labels, new_campaigns, segment_quarantine, targets
 from rollwave.store import placing as places
@@ -206,10 +206,13 @@ async def preview_campaign(
         if not await targets.fits_another(connection, tenant_id, new.target_group_id, firmware.device_type, after=""):
             raise _no_device(new.target_group_id)
         if policy is None:
-            return policies.preview_flat(new, tenant_id, settings)
+            devices = await targets.count_members(connection, tenant_id, new.target_group_id)
+            return policies.preview_flat(new, tenant_id, settings, devices=devices)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
-    return policies.preview(document)
+        of = await labels.source(connection)
+        source = Source(tenant_id, CampaignId(0), new.target_group_id, firmware.device_type, of)
+        return await policies.preview(connection, settings, source, document)
 
 
 async def start_campaign(
