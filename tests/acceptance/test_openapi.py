@@ -23,7 +23,7 @@ include-operation-id = "{operation}"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 412, 422, "5xx"]
 checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 415, 422, 428, 429, "5xx"]
 """
-BEYOND = ("create_campaign", "put_campaign_policy", "put_policy", "list_devices", "put_device")
+BEYOND = ("create_campaign", "put_campaign_policy", "put_policy", "list_devices", "put_device", "add_freeze")
 
 
 async def test_the_server_behaves_as_its_openapi_document_says(

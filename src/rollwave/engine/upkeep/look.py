@@ -46,9 +46,9 @@ class Look:
     """The result of one look at a campaign.
 
     ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its
-    counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's devices are not taken over
-    yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by a host. ``idle_seconds``:
-    seconds for which there is nothing to send.
+    counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's
+    devices are not taken over yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by
+    a host. ``idle_seconds``: seconds for which there is nothing to send.
     """
 
     stopped: Stopped | None = None
