@@ -27,12 +27,9 @@ _NAME_NO_TENANT = {
         "imports.insert",
         "imports.add_devices",
     ),
-<<<<<<< HEAD
     # They call functions that name it.
     *("labels.check_view", "labels.record_of_many_tenants"),
-=======
     *("brakes.halt", "brakes.add_freeze"),
->>>>>>> e49c3698ac5a96dd90344f98caec66a6bc1701da
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),
     *("rejected_values.firmware_versions", "rejected_values.ota_campaigns", "rejected_values.ota_device_status"),
