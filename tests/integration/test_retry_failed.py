@@ -101,8 +101,11 @@ async def test_failed_devices_get_one_attempt_above_the_maximum(
         await wait_until_ended(host, campaign)
         assert await campaign_row(host, campaign) == ("COMPLETED", 4, 0)
         assert (await device_row(host, campaign, "dev-2"))["attempt"] == 2
-        found = [each for each in (await client.get(f"{path}/events")).json()["events"] if each["event"] == "retried"]
-        assert [each["detail"] for each in found] == [{"devices": 3, "cause": "rejected"}]
+        found = [each for each in (await client.get(f"{path}/events")).json()["events"] if "retried" in each["event"]]
+        assert [(each["event"], each["device_id"], each["detail"]) for each in found] == [
+            ("devices_retried", None, {"devices": 3, "cause": "rejected"}),
+            *(("retried", f"dev-{number}", {"attempt": 1}) for number in (2, 3, 4)),
+        ]
         problem = assert_problem(await client.post(f"{path}/retry"), 409, "conflict")
         assert problem["detail"] == f"Cannot retry devices of campaign {campaign}: it is COMPLETED."
 
