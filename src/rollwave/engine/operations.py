@@ -204,10 +204,13 @@ async def preview_campaign(
         if not await targets.fits_another(connection, tenant_id, new.target_group_id, firmware.device_type, after=""):
             raise _no_device(new.target_group_id)
         if policy is None:
-            return policies.preview_flat(new, tenant_id, settings)
+            devices = await targets.count_members(connection, tenant_id, new.target_group_id)
+            return policies.preview_flat(new, tenant_id, settings, devices=devices)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
-    return policies.preview(document)
+        of = await labels.source(connection)
+        source = Source(tenant_id, CampaignId(0), new.target_group_id, firmware.device_type, of)
+        return await policies.preview(connection, settings, source, document)
 
 
 async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -118,7 +119,7 @@ async def get_policy(pool: DbPool, grant: Viewer, name: PolicyName, shape: Shape
 @router.put("/policies/{name}", summary="Store a policy", openapi_extra=dict(REQUEST), responses=problems(409, 415))
 async def put_policy(pool: DbPool, grant: Operator, name: PolicyName, request: Request) -> StoredPolicy:
     """Store a policy under a name, or replace it. Campaigns that were created with it keep their own copy."""
-    document = parse(await request.body(), form_of(request))
+    document = await asyncio.to_thread(parse, await request.body(), form_of(request))
     return _stored(await stored_policies.put(pool, grant.tenant_id, name, document, actor=grant.key_id))
 
 
