@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from rollwave import metrics
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.events import DeviceRetried, DevicesRetried, Entry, Event
 from rollwave.domain.execution import ExecutionStatus
@@ -55,6 +56,7 @@ async def retry_failed(
             if devices:
                 done = await _retry(connection, tenant_id, campaign_id, which, devices, actor=actor)
                 status, number = done.status, number + done.devices
+        metrics.retried.inc(done.devices if devices else 0)
         if len(devices) < per_batch:
             return Retried(status, number)
         after = devices[-1]
