@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from rollwave.domain.execution import WAVE_BITS, Place
-from rollwave.domain.policy.document.model import PolicyDocument
+from rollwave.domain.policy.document.text import Format
 from rollwave.engine import guardrails, operations, stop
+from rollwave.engine.policies import Edit, edit_policy
 from rollwave.engine.retry import retry_failed
 from rollwave.errors import Conflict, NotFound
+from rollwave.settings import Settings
 from rollwave.store import campaigns
 from rollwave.store.database import Pool, tenant_transaction
 from tests.engine import TENANT, Connection, connect, incoming_report, insert_campaign
@@ -175,12 +177,14 @@ async def test_a_sequential_guardrail_counts_in_buckets_of_dispatches_and_trips(
 
 
 async def test_a_success_trips_a_guardrail_that_waited_for_its_minimum(pool: Pool, host: Connection) -> None:
-    sent = await Sent.start(pool, host, SEQUENTIAL | {"min_finished": 7})
-    devices = await sent.send(7)
-    await sent.report(devices[:6], "FAILED")
+    sent = await Sent.start(pool, host, SEQUENTIAL | {"min_finished": 12})
+    devices = await sent.send(400)
+    await sent.report(devices[:11], "FAILED")
     assert await sent.status() == "RUNNING"
-    await sent.report(devices[6:], "SUCCESS")
+    await sent.report(devices[390:391], "SUCCESS")
     assert await sent.status() == "ABORTED"
+    [tripped] = await sent.events("guardrail_tripped")
+    assert (tripped["failed"], tripped["of"]) == (11, 25), "the first of many buckets has the evidence"
 
 
 async def test_one_hardware_revision_is_quarantined_and_the_rest_goes_on(pool: Pool, host: Connection) -> None:
@@ -282,21 +286,30 @@ async def test_a_device_that_an_operator_retries_is_one_trial(pool: Pool, host: 
 
 async def test_an_edit_begins_the_tests_of_changed_guardrails_anew(pool: Pool, host: Connection) -> None:
     kept, changed = {"name": "kept", "threshold": "90%"}, BY_REVISION | {"name": "changed"}
-    sent = await Sent.start(
-        pool, host, kept, changed, {"name": "gone", "threshold": "90%"}, segments=[{"revision": "C"}]
-    )
+    gone = {"name": "gone", "threshold": "90%"}
+    sent = await Sent.start(pool, host, kept, changed, gone, segments=[{"revision": "C"}])
     old = await sent.send(30)
     await sent.report(old[:2], "SUCCESS")
-    documents = [
-        PolicyDocument.model_validate({"guardrails": rules})
-        for rules in ([kept, changed, {"name": "gone", "threshold": "90%"}], [changed | {"alpha": 0.05}, kept])
-    ]
-    await follow(host, sent.id, {"guardrails": [changed | {"alpha": 0.05}, kept]}, revision=2)
-    async with tenant_transaction(pool, TENANT) as connection:
-        campaign = await campaigns.lock(connection, TENANT, sent.id)
-        await guardrails.replace_document(connection, campaign, *documents, revision=2)
+    document = {"guardrails": [changed | {"alpha": 0.05}, kept]}
+    edit = Edit(json.dumps(document).encode(), Format.JSON)
+    await edit_policy(pool, Settings(), TENANT, sent.id, edit, actor="key")
     assert [each[:2] + each[3:] for each in await sent.tests()] == [("kept", -1, 2, 0), ("changed", -1, 0, 0)]
     await sent.report(old[2:20], "FAILED")
     assert await sent.quarantined() == []
     await sent.report((await sent.send(30))[:12], "FAILED")
     assert await sent.quarantined() == [1]
+
+
+async def test_devices_under_quarantine_stay_there_in_the_new_segments_of_an_edit(pool: Pool, host: Connection) -> None:
+    sent = await Sent.start(pool, host, BY_REVISION, segments=[{"revision": "B"}, {"revision": "C"}])
+    await sent.report((await sent.send(30, segment=2))[:12], "FAILED")
+    for number, revision in ((3, "B"), (4, "C")):
+        await host.execute(
+            "INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels)"
+            " VALUES ($1, $2, $3, jsonb_build_object('revision', $4::text, 'zone', 'a'))",
+            *(TENANT, sent.id, number, revision),
+        )
+    async with tenant_transaction(pool, TENANT) as connection:
+        await guardrails.quarantine_new_segments(connection, await campaigns.lock(connection, TENANT, sent.id))
+    assert await sent.quarantined() == [2, 4]
+    assert (await sent.events("segment_quarantined"))[-1]["segment"] == 4

@@ -27,6 +27,17 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
+TRIPPED: dict[str, Any] = {
+    "of": 25,
+    "rule": {},
+    "value": 0.36,
+    "action": "quarantine",
+    "failed": 9,
+    "devices": [],
+    "guardrail": "boots",
+}
+
+
 def drawn(causes: Counter[str], **changes: object) -> str:
     document = DOCUMENT | changes
     snapshot = Snapshot.read(document)
@@ -70,6 +81,31 @@ def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], senten
     assert guardrail(Snapshot.read(DOCUMENT | changes)) == sentence
 
 
+def standing(**changes: object) -> dict[str, object]:
+    found: dict[str, object] = {"name": "boots", "action": "pause", "value": 0.04, "limit": 0.013, "threshold": 0.05}
+    return found | {"trips_after": 4, "tripped": False} | changes
+
+
+@pytest.mark.parametrize(
+    ("guardrails", "sentence"),
+    [
+        ([], "no guardrail"),
+        ([standing()], "boots: 4 % failed, at least 1.3 %, trips above 5 %: 4 more failures"),
+        (
+            [standing(), standing(name="all", method="ratio", limit=None, trips_after=1)],
+            "all: 4 % failed, trips above 5 %: 1 more failure",
+        ),
+        ([standing(limit=None, value=0.5, threshold=1.0, trips_after=None)], "boots: 50 % failed, trips above 100 %"),
+        ([standing(tripped=True), standing(name="all", limit=0.04)], "boots has tripped (pause)"),
+    ],
+)
+def test_the_guardrail_of_a_document_that_is_closest_is_shown(
+    guardrails: list[dict[str, object]], sentence: str
+) -> None:
+    assert guardrail(Snapshot.read(DOCUMENT | {"policy_revision": 1, "guardrails": guardrails})) == sentence
+    assert sentence[:20] in drawn(Counter(), policy_revision=1, guardrails=guardrails)
+
+
 @pytest.mark.parametrize(
     ("event", "device_id", "detail", "sentence"),
     [
@@ -103,6 +139,25 @@ def test_the_guardrail_is_shown_as_a_sentence(changes: dict[str, object], senten
             {"attempt": 1, "cause": "overdue", "final": True, "reason": "out of time"},
             "gw-1 is given up: out of time",
         ),
+        (
+            "guardrail_tripped",
+            None,
+            {**TRIPPED, "labels": {"revision": "C"}},
+            "guardrail boots trips for revision C: 9 of 25 devices failed (36.0%); quarantine",
+        ),
+        (
+            "guardrail_tripped",
+            None,
+            {**TRIPPED, "wave": 0},
+            "guardrail boots trips for wave 1: 9 of 25 devices failed (36.0%); quarantine",
+        ),
+        (
+            "segment_quarantined",
+            None,
+            {"segment": 2, "reason": "too many", "guardrail": "boots"},
+            "segment 2 is under quarantine: too many",
+        ),
+        ("segment_released", None, {"segment": 2}, "segment 2 is released"),
         ("moved_house", "gw-1", {"to": "north"}, "gw-1 moved house: to north"),
     ],
 )
@@ -114,7 +169,10 @@ def test_events_are_shown_as_sentences(
 
 def test_an_event_of_another_version_is_shown_with_all_its_fields() -> None:
     detail = {"attempt": 1, "cause": "reported", "code": "DISK", "final": True, "reason": "disk full"}
-    assert read("attempt_failed", "gw-1", detail).sentence == "gw-1 failed: disk full (code DISK)"
+    assert read("attempt_failed", "gw-1", detail).sentence == "gw-1 failed: disk full (DISK)"
+    assert read("attempt_failed", "gw-1", detail | {"since": "boot"}).sentence == (
+        "gw-1 failed: disk full (DISK) (since boot)"
+    )
     assert read("wave_opened", None, {"wave": "canary"}).sentence == "wave opened: wave canary"
 
 

@@ -16,6 +16,9 @@ from rollwave.domain.events import (
     CampaignMoved,
     CampaignRunning,
     GivenUp,
+    GuardrailTripped,
+    SegmentQuarantined,
+    SegmentReleased,
     Unknown,
     WaveOpened,
 )
@@ -70,8 +73,14 @@ def _sentence(event: events.Event) -> str:
             text = f"{event.to}{_after_colon(event.reason)}"
         case WaveOpened():
             text = f"wave {event.wave + 1} opens: {event.succeeded} succeeded, {event.failed} failed"
+        case GuardrailTripped():
+            text = _trip(event)
+        case SegmentQuarantined() | SegmentReleased():
+            state = "under quarantine" if isinstance(event, SegmentQuarantined) else "released"
+            text = f"segment {event.segment} is {state}{_after_colon(event.reason)}"
         case AttemptFailed():
-            text = f"{event.device_id} failed{_after_colon(event.message)}"
+            code = f" ({event.code})" if event.code else ""
+            text = f"{event.device_id} failed{_after_colon(event.message)}{code}"
         case GivenUp():
             text = f"{event.device_id} is given up{_after_colon(event.message)}"
         case _:
@@ -79,6 +88,14 @@ def _sentence(event: events.Event) -> str:
             word = event.event if isinstance(event, Unknown) else event.word
             return f"{about}{word.replace('_', ' ')}{_after_colon(_list(event.to_detail()))}"
     return f"{text} ({_list(event.more)})" if event.more else text
+
+
+def _trip(event: GuardrailTripped) -> str:
+    group = f" for {_list(event.labels)}" if event.labels else ""
+    if event.wave is not None:
+        group = f" for wave {event.wave + 1}"
+    share = f"{event.failed} of {event.of} devices failed ({event.value:.1%})"
+    return f"guardrail {event.guardrail} trips{group}: {share}; {event.action}"
 
 
 def _after_colon(text: str | None) -> str:

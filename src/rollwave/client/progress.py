@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rollwave.domain.campaign import FINAL, CampaignStatus
@@ -14,8 +14,39 @@ from rollwave.domain.policy.rules import Guardrail
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailStanding:
+    """How far a guardrail of a policy document is from tripping. Shares are 0 to 1.
+
+    ``limit``: lower bound on the true share of failures; None: the guardrail compares the ``value`` itself.
+    """
+
+    name: str
+    action: str
+    value: float
+    limit: float | None
+    threshold: float
+    trips_after: int | None
+    tripped: bool
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> GuardrailStanding:
+        """Read an element of ``guardrails``."""
+        return cls(*(entry[each.name] for each in fields(cls)))
+
+    @property
+    def used(self) -> float:
+        """How near it is: 1 when it trips."""
+        if self.tripped:
+            return 1.0
+        return min(1.0, (self.value if self.limit is None else self.limit) / max(self.threshold, 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One campaign at one moment. ``by_state`` counts its devices and names every state."""
+    """One campaign at one moment. ``by_state`` counts its devices and names every state.
+
+    ``guardrails``: those of its policy document; None: it follows the flat columns, and ``threshold`` is its guardrail.
+    """
 
     id: int
     name: str
@@ -29,6 +60,7 @@ class Snapshot:
     reason: str
     wanted: int
     targeted: int | None
+    guardrails: tuple[GuardrailStanding, ...] | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Snapshot:
@@ -48,6 +80,9 @@ class Snapshot:
             reason=document.get("status_reason") or "",
             wanted=document.get("total_devices") or 0,
             targeted=document.get("targeted_devices"),
+            guardrails=None
+            if document.get("policy_revision") is None
+            else tuple(GuardrailStanding.read(each) for each in document.get("guardrails") or ()),
         )
 
     @property

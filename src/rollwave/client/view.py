@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollwave.client.follow import Look
-from rollwave.client.progress import Meter, Snapshot, targeting
+from rollwave.client.progress import GuardrailStanding, Meter, Snapshot, targeting
 from rollwave.client.text import duration, visible
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
@@ -104,7 +104,10 @@ def pace(snapshot: Snapshot, meter: Meter) -> Text:
 
 def _guardrail(snapshot: Snapshot) -> RenderableType:
     # The bar is full when the guardrail trips.
-    used = min(1.0, snapshot.failure_rate / max(snapshot.threshold or 0.0, 1e-9))
+    if snapshot.guardrails is None:
+        used = min(1.0, snapshot.failure_rate / max(snapshot.threshold or 0.0, 1e-9))
+    else:
+        used = max((each.used for each in snapshot.guardrails), default=0.0)
     style = "red" if used >= 1 else "yellow" if used >= 1 / 2 else "green"
     row = Table.grid(expand=True, padding=(0, 2, 0, 0))
     row.add_column()
@@ -116,7 +119,10 @@ def _guardrail(snapshot: Snapshot) -> RenderableType:
 
 
 def guardrail(snapshot: Snapshot) -> str:
-    """How close the guardrail is to tripping, in words."""
+    """How close the guardrail is to tripping, in words. Of several guardrails, the one that is closest."""
+    if snapshot.guardrails is not None:
+        closest = max(snapshot.guardrails, key=lambda each: each.used, default=None)
+        return "no guardrail" if closest is None else _standing(closest)
     if snapshot.threshold is None:
         return "the threshold is missing: the campaign is paused"
     rate = f"{_percent(snapshot.failure_rate)} failed, trips above {_percent(snapshot.threshold)}"
@@ -124,6 +130,15 @@ def guardrail(snapshot: Snapshot) -> str:
     if snapshot.over or left is None:
         return rate
     return f"{rate}: {left} more failure{'s' * (left != 1)} in a row"
+
+
+def _standing(rail: GuardrailStanding) -> str:
+    if rail.tripped:
+        return f"{rail.name} has tripped ({rail.action})"
+    least = "" if rail.limit is None else f", at least {_percent(rail.limit)}"
+    text = f"{rail.name}: {_percent(rail.value)} failed{least}, trips above {_percent(rail.threshold)}"
+    left = rail.trips_after
+    return text if left is None else f"{text}: {left} more failure{'s' * (left != 1)}"
 
 
 def _percent(share: float) -> str:

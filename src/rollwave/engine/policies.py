@@ -23,9 +23,12 @@ from rollwave.domain.policy.exposure import exposed_devices
 from rollwave.domain.policy.placing import Order, placing_of
 from rollwave.domain.policy.rules import policy_of, wave_name
 from rollwave.domain.policy.rules import read_policy as read_policy_columns
+from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.domain.policy.warnings import warnings
 from rollwave.domain.policy.windows import Span, next_openings, zone_of
+from rollwave.domain.role import Role
 from rollwave.engine import guardrails, placing
+from rollwave.engine.approval import require_approver
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign, under_policy
 from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated, UnreadableRow
 from rollwave.settings import Settings
@@ -304,11 +307,19 @@ async def _read(
 
 
 async def edit_policy(
-    pool: Pool, settings: Settings, tenant_id: str, campaign_id: int, edit: Edit, *, actor: str
+    pool: Pool,
+    settings: Settings,
+    tenant_id: str,
+    campaign_id: int,
+    edit: Edit,
+    *,
+    actor: str,
+    role: Role = Role.OPERATOR,
 ) -> PolicyInForce:
-    """Replace a campaign's policy by a new revision, which is in force at the next claim.
+    """Replace a campaign's policy by a new revision, which is in force at the next claim. ``role``: the actor's.
 
     Raises:
+        Forbidden: the campaign is running, the document ignores freezes, and the actor is no approver.
         NotFound: the tenant has no such campaign.
         Outdated: the policy is not one that the author knows.
         InvalidInput: the document breaks a rule.
@@ -321,6 +332,8 @@ async def edit_policy(
         campaign = await lock_campaign(connection, ref, settings)
         edit.require_match(await _present(connection, settings, campaign))
         _check(campaign, document)
+        if campaign.row.status is CampaignStatus.RUNNING and not ignores_freezes(campaign.row.document):
+            require_approver(document, role)
         number = await policies.last_revision(connection, tenant_id, campaign_id) + 1
         await policies.insert(
             connection, tenant_id, campaign_id, document, number=number, actor=actor, reason=edit.reason

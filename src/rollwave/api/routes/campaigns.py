@@ -119,8 +119,11 @@ async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber)
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
 async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Start sending, or continue after a pause. Starting a running campaign changes nothing."""
-    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    """Start sending, or continue after a pause. Starting a running campaign changes nothing.
+
+    A campaign whose policy ignores freezes takes an approver.
+    """
+    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, role=grant.role)
     return CampaignState(id=campaign_id, status=status)
 
 

@@ -79,13 +79,15 @@ async def put_campaign_policy(
     """Replace the document by a new revision, which is in force at the next claim.
 
     Waves are matched by name: those that have passed, and the current one, must stay, in order. A campaign with flat
-    columns can take a document until it is started.
+    columns can take a document until it is started. To let a running campaign ignore freezes takes an approver.
     """
     edit = policies.Edit(await request.body(), form_of(request), reason, if_match)
     if dry_run:
         preview = await policies.preview_edit(pool, settings, grant.tenant_id, campaign_id, edit)
         return PolicyPreview.model_validate(preview_fields(preview))
-    found = await policies.edit_policy(pool, settings, grant.tenant_id, campaign_id, edit, actor=grant.key_id)
+    found = await policies.edit_policy(
+        pool, settings, grant.tenant_id, campaign_id, edit, actor=grant.key_id, role=grant.role
+    )
     response.headers["ETag"] = found.etag
     return _in_force(found)
 
