@@ -127,7 +127,7 @@ async def test_a_paused_campaign_stays_paused_and_its_cells_follow(pool: Pool, h
     assert (await device_row(host, campaign, "dev-2"))["failed_before"] == ["reported:E_BOOT"]
     async with calling(pool) as client:
         said = (await client.get(f"/ota/campaigns/{campaign}/devices/dev-3/explain")).json()
-    assert [each["gate"] for each in said["checks"] if not each["open"]][0] == "status"
+    assert next(each["gate"] for each in said["checks"] if not each["open"]) == "status"
     assert said["checks"][-1]["gate"] == "backoff"
 
 

@@ -53,10 +53,11 @@ async def retry_failed(
     while True:
         async with tenant_transaction(pool, tenant_id, generic_plans=True) as connection:
             devices = await retries.failed(connection, tenant_id, campaign_id, which, after=after, limit=per_batch)
+            done = Retried(status, 0)
             if devices:
                 done = await _retry(connection, tenant_id, campaign_id, which, devices, actor=actor)
-                status, number = done.status, number + done.devices
-        metrics.retried.inc(done.devices if devices else 0)
+        status, number = done.status, number + done.devices
+        metrics.retried.inc(done.devices)
         if len(devices) < per_batch:
             return Retried(status, number)
         after = devices[-1]
