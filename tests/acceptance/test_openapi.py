@@ -16,7 +16,8 @@ CONFIG = """
 [generation]
 allow-x00 = false
 """
-# Rules between the keys of a policy, the grammar of selectors, the names of time zones, and an entity tag that is not the present one, which is checked before the body.
+# Rules that JSON Schema cannot express: between the keys of a policy, the grammar of selectors, the names of time
+# zones, and an entity tag that is not the present one, which is checked before the body.
 BEYOND_THE_SCHEMA = """
 [[operations]]
 include-operation-id = "{operation}"
