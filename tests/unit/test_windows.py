@@ -200,3 +200,17 @@ def test_random_windows_agree_with_the_oracle(
     windows: Sequence[Window], default: tzinfo, device: tzinfo | None
 ) -> None:
     assert_agrees(windows, default, device, datetime(2027, 3, 27, 12, tzinfo=UTC), 36 * 60, every=500)
+
+
+@pytest.mark.parametrize("device", [None, ZoneInfo("Asia/Tokyo")])
+def test_how_long_windows_have_been_open(device: ZoneInfo | None) -> None:
+    """Asked at times in and out of order, each answer is that of looking at every minute before."""
+    windows, cache = (NIGHT, YEAR_END), Openings()
+    first = datetime(2027, 12, 16, tzinfo=UTC)
+    states = [opening(windows, UTC, device, first + each * MINUTE).open for each in range(3 * 24 * 60)]
+    minutes = [*range(120, len(states), 7), 500, 200, 3000]
+    for minute in minutes:
+        for for_minutes in (0, 5, 30, 120):
+            expected = all(states[minute - for_minutes : minute + 1])
+            at = first + minute * MINUTE
+            assert cache.open_since(windows, UTC, device, at, 60 * for_minutes) is expected, (minute, for_minutes)

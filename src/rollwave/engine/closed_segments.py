@@ -29,6 +29,21 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
     return found
 
 
+async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
+    """The segments whose window has not been open for the progress timeout yet. Needs the campaign's lock.
+
+    Their devices could not be sent to again in a part of that time, so their deadlines do not end before it has passed.
+    """
+    document, now, seconds = locked.policy.document, locked.row.read_at, locked.policy.progress_timeout
+    if document is None or document.schedule is None or not document.schedule.windows:
+        return []
+    return [
+        ClosedSegment(each.number, 0.0)
+        for each in await cells.in_flight_segments(connection, locked.row)
+        if not time_gates.open_since(document, each.time_zone, now, seconds)
+    ]
+
+
 def _can_close(document: PolicyDocument) -> bool:
     """Whether the policy has windows, or a guardrail that puts segments under quarantine."""
     windows = document.schedule is not None and bool(document.schedule.windows)

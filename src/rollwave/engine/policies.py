@@ -32,7 +32,7 @@ from rollwave.engine.approval import require_approver
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign, under_policy
 from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated, UnreadableRow
 from rollwave.settings import Settings
-from rollwave.store import campaigns, events, labels, policies, stored_policies
+from rollwave.store import campaigns, events, labels, moments, policies, stored_policies
 from rollwave.store import placing as places
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -131,7 +131,7 @@ async def preview(
         warnings=told,
         waves=waves,
         segments=found.segments,
-        openings=next_openings_of(document),
+        openings=next_openings_of(document, await moments.now(connection)),
         exposed=exposed_devices(
             policy,
             first_wave=first,
@@ -141,12 +141,12 @@ async def preview(
     )
 
 
-def next_openings_of(document: PolicyDocument) -> list[Span]:
-    """The next five openings of the document's windows, for devices without a time zone."""
+def next_openings_of(document: PolicyDocument, at: datetime) -> list[Span]:
+    """The next five openings of the document's windows after a moment, for devices without a time zone."""
     schedule = document.schedule
     if schedule is None or not schedule.windows:
         return []
-    return next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, datetime.now(UTC))
+    return next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, at)
 
 
 def preview_flat(new: NewCampaign, tenant_id: str, settings: Settings, *, devices: int) -> PolicyPreview:

@@ -110,6 +110,18 @@ def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> 
     return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)
 
 
+def open_since(document: PolicyDocument, zone: str | None, now: datetime, seconds: float) -> bool:
+    """Whether the windows are open for devices of one time zone, and have been for this time.
+
+    Arguments as for :func:`window`. A document without windows is always open.
+    """
+    rule = _schedule_of(document)
+    if rule is None or not rule.windows:
+        return True
+    default, device = windows.zone_of(rule.time_zone) or UTC, windows.zone_of(zone)
+    return _openings.open_since(rule.windows, default, device, now, seconds)
+
+
 def _schedule_of(document: PolicyDocument | None) -> ScheduleRule | None:
     return None if document is None else document.schedule
 
