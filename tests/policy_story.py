@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,9 @@ from tests.support import eventually
 
 TENANT = "north"
 TICK_SECONDS = 0.2
+
+Fields = Mapping[str, Mapping[str, object] | None]
+"""Devices, and with which fields they are registered; None: they are not."""
 
 MUTE = Fault(Stage.COMMAND, silent=True)
 """The device never answers."""
@@ -176,14 +179,11 @@ class World:
         answer = await self.client.put(path, json=body)
         assert answer.status_code == 200, answer.text
 
-    async def register(self, devices: Mapping[str, Mapping[str, object]]) -> None:
-        """Register devices with these fields, and put them all into the group ``all``."""
+    async def register(self, devices: Fields) -> None:
+        """Register devices with these fields, and put them all into the group ``all``. None: only that."""
         for device, fields in devices.items():
-            await self.put(f"/devices/{device}", fields)
-        await self.group(devices)
-
-    async def group(self, devices: Iterable[str]) -> None:
-        """Make these devices the group ``all``. They need not be registered."""
+            if fields is not None:
+                await self.put(f"/devices/{device}", fields)
         await self.put("/device-groups/all", {"device_ids": sorted(devices)})
 
     async def create(self, policy: object, *, size: int | None = 1000, dry_run: bool = False) -> httpx2.Response:
@@ -236,10 +236,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(
-    database: str, broker: str, clock: Clock, devices: Mapping[str, Mapping[str, object]]
-) -> AsyncIterator[World]:
-    """Run an installation with these devices, which are registered and in the group ``all``."""
+async def world(database: str, broker: str, clock: Clock, devices: Fields) -> AsyncIterator[World]:
+    """Run an installation with these devices, which are in the group ``all``."""
     settings = Settings(MQTT_BROKER_URL=broker, OTA_TICK_INTERVAL=TICK_SECONDS)
     async with create_pool(database) as pool, calling(pool, TENANT, settings=settings) as client:
         here = World(pool, client, clock, settings)

@@ -101,6 +101,16 @@ async def test_an_edit_places_devices_never_sent_to_anew(here: World) -> None:
     assert len(await campaign.history("placed")) == 1
 
 
+async def test_a_queue_is_ordered_by_a_label(here: World) -> None:
+    """Numbers go by their size; devices without the label are last."""
+    await here.put("/devices/dev-03", {"attributes": {"line": 100}})
+    await here.put("/devices/dev-04", {"attributes": {}})
+    campaign = await here.started({"order": "label:line", "pace": {"max_in_flight": 1}})
+    await campaign.is_("COMPLETED")
+    rest = [f"dev-{number:02}" for number in range(12) if number not in {3, 4}]
+    assert list(here.fleet.received) == [*rest, "dev-03", "dev-04"]
+
+
 async def test_a_document_that_other_sql_made_unreadable_holds_the_campaign(here: World) -> None:
     here.fault = lambda _: HANGS
     campaign = await here.started({"pace": {"max_in_flight": 1}, "deadlines": {"progress": "1d"}})
@@ -131,7 +141,7 @@ async def test_flat_rules_are_shown_as_a_document_and_stand_alone(here: World) -
     policy = shown["policy"]
     assert policy["order"] == "id"
     assert policy["pace"]["per_minute"] == 5 * 60 / 0.2
-    assert [each.get("size") for each in policy["waves"]] == [2, None]
+    assert [each.get("size") for each in policy["waves"]] == ["10%", None]
     assert policy["guardrails"][0]["threshold"] == "20%"
 
 
