@@ -19,7 +19,7 @@ _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
     *("access.insert", "new_campaigns.insert", "firmware.insert", "events.append", "events.advance"),
-    *("access.register", "new_campaigns.keep_key"),
+    *("access.register", "new_campaigns.keep_key", "devices.put_fields"),
     *(
         "devices.insert_device",
         "devices.insert_group",
@@ -27,6 +27,8 @@ _NAME_NO_TENANT = {
         "imports.insert",
         "imports.add_devices",
     ),
+    # They call functions that name it.
+    *("labels.check_view", "labels.record_of_many_tenants"),
     *("brakes.halt", "brakes.add_freeze"),
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),

@@ -176,6 +176,7 @@ def show(
         *_rules_in_words(document, guardrail(snapshot)),
         ("started", moment(document.get("started_at"))),
         ("completed", moment(document.get("completed_at"))),
+        ("cancelled", moment(document.get("cancelled_at"))),
     ]
     _print_facts([(name, value) for name, value in facts if value])
 

@@ -44,6 +44,8 @@ WITH again AS (
     SET attempt = CASE WHEN d.attempt > d.sent_attempt THEN d.attempt ELSE d.attempt + 1 END,
         status = CASE d.status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE d.status END,
         progress_pct = 0,
+        cancel_claimed_until = NULL, -- a host's SQL may have started a cancelled campaign again
+        cancel_sent_at = NULL,
         error_message = NULL,
         error_code = NULL,
         started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
