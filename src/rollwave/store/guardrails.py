@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 import asyncpg
@@ -153,7 +154,7 @@ async def begin(
     rows = await connection.fetch(
         _sql["begin"],
         *(campaign.tenant_id, campaign.id, *_columns(groups)),
-        *(campaign.policy_revision or 0, labelled, keys),
+        *(campaign.policy_revision or 0, labelled, keys, [each.labels for each in groups]),
     )
     return {
         group: Test(row["number"], row["began_after"], row["of_groups"])
@@ -267,7 +268,11 @@ async def page(
 
 
 def _columns(groups: Sequence[Group]) -> tuple[list[str], list[int], list[str]]:
-    return [each.guardrail for each in groups], [each.wave for each in groups], [each.labels for each in groups]
+    return [each.guardrail for each in groups], [each.wave for each in groups], [_key(each.labels) for each in groups]
+
+
+def _key(labels: str) -> str:
+    return "" if labels == NO_LABELS else sha256(labels.encode()).hexdigest()[:32]
 
 
 def _group(row: asyncpg.Record) -> Group:

@@ -6,15 +6,15 @@ SELECT number, labels::text AS labels FROM ota_campaign_segments
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);
 
 -- name: find
--- Tests by guardrail ($3), wave ($4) and labels ($5), with their buckets from the one that has dispatch number $6 on: all of
+-- Tests by guardrail ($3), wave ($4) and the key of their labels ($5), with their buckets from the one that has dispatch number $6 on: all of
 -- them if $8, or if fewer than $9 devices have finished (then from the first one); otherwise up to number $7. before_…: the sums
 -- over the buckets before these, if they are judged. place: the number of the row in the arrays.
 SELECT w.place::int, t.number, t.began_after, t.of_groups, t.finished, t.failed, t.tripped_at IS NOT NULL AS tripped,
        b.firsts, b.sent, b.ended, b.failures, b.before_sent, b.before_ended, b.before_failures
 FROM unnest($3::text[], $4::int[], $5::text[], $6::int[], $7::int[], $8::bool[], $9::int[])
-    WITH ORDINALITY AS w (guardrail, wave, labels, lowest, highest, judged, whole_below, place)
+    WITH ORDINALITY AS w (guardrail, wave, labels_key, lowest, highest, judged, whole_below, place)
 JOIN ota_campaign_tests t ON t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = w.guardrail AND t.wave = w.wave
-                             AND md5(t.labels::text) = md5(w.labels::jsonb::text)
+                             AND t.labels_key = w.labels_key
 CROSS JOIN LATERAL (
     SELECT w.judged OR t.finished < w.whole_below AS all_after,
            CASE WHEN t.finished >= w.whole_below THEN (
@@ -38,9 +38,9 @@ CROSS JOIN LATERAL (
 -- name: last_buckets
 -- Tests as in find, each with its last bucket.
 SELECT w.place::int, t.number, t.dispatched, b.first, b.dispatched AS last_dispatched, b.finished, b.failed
-FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS w (guardrail, wave, labels, place)
+FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS w (guardrail, wave, labels_key, place)
 JOIN ota_campaign_tests t ON t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = w.guardrail AND t.wave = w.wave
-                             AND md5(t.labels::text) = md5(w.labels::jsonb::text)
+                             AND t.labels_key = w.labels_key
 LEFT JOIN LATERAL (
     SELECT first, dispatched, finished, failed FROM ota_campaign_test_buckets
     WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
@@ -48,20 +48,21 @@ LEFT JOIN LATERAL (
 ) AS b ON true;
 
 -- name: begin
--- Begin tests ($3, $4, $5 as in find). Each counts from the device on that the guardrail's first row says. The number of groups
+-- Begin tests ($3, $4, $5 as in find; $9: their labels, as JSON). Each counts from the device on that the guardrail's first row says. The number of groups
 -- of a guardrail ($7) with labels ($8: the keys, as JSON) is counted once for each revision ($6) of the document.
-INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, wave, labels, revision, began_after, of_groups)
-SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, n.wave, n.labels::jsonb, $6,
+INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, wave, labels_key, labels, revision, began_after,
+                                of_groups)
+SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, n.wave, n.labels_key, n.labels::jsonb, $6,
        COALESCE(head.began_after, 0), COALESCE(known.groups, 1)
-FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS n (guardrail, wave, labels, place)
+FROM unnest($3::text[], $4::int[], $5::text[], $9::text[]) WITH ORDINALITY AS n (guardrail, wave, labels_key, labels, place)
 CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WHERE tenant_id = $1 AND campaign_id = $2) AS last
 LEFT JOIN ota_campaign_tests head
     ON head.tenant_id = $1 AND head.campaign_id = $2 AND head.guardrail = n.guardrail AND head.wave = -1
-       AND md5(head.labels::text) = md5('{}')
+       AND head.labels_key = ''
 LEFT JOIN (
     SELECT g.guardrail, COALESCE(
         (SELECT t.of_groups FROM ota_campaign_tests t
-         WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = g.guardrail AND t.revision = $6 AND t.labels <> '{}'
+         WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = g.guardrail AND t.revision = $6 AND t.labels_key <> ''
          ORDER BY t.number DESC LIMIT 1),
         (SELECT GREATEST(1, count(DISTINCT (SELECT jsonb_object_agg(k.key, s.labels -> k.key)
                                             FROM jsonb_array_elements_text(g.per::jsonb) AS k (key))))::int
