@@ -149,12 +149,12 @@ async def begin(
     connection: Connection, campaign: Campaign, groups: Sequence[Group], rules: Mapping[str, GuardrailRule]
 ) -> dict[Group, Test]:
     """Begin the tests of groups that have none. ``rules``: the guardrails, by name."""
-    labelled = sorted({each.guardrail for each in groups if rules[each.guardrail].per})
-    keys = [json.dumps(rules[each].per) for each in labelled]
+    names = sorted({each.guardrail for each in groups})
+    keys = [None if rules[each].per is None else json.dumps(rules[each].per) for each in names]
     rows = await connection.fetch(
         _sql["begin"],
         *(campaign.tenant_id, campaign.id, *_columns(groups)),
-        *(campaign.policy_revision or 0, labelled, keys, [each.labels for each in groups]),
+        *(campaign.policy_revision or 0, names, keys, [each.labels for each in groups]),
     )
     return {
         group: Test(row["number"], row["began_after"], row["of_groups"])
