@@ -179,7 +179,7 @@ async def count(connection: Connection, campaign: Campaign, counted: Sequence[Co
     await connection.execute(
         _sql["count"],
         *(campaign.tenant_id, campaign.id),
-        *([test for test, _ in buckets], [each.first for _, each in buckets]),
+        *([test for test, _ in buckets], [each.first for _, each in buckets], [each.dispatched for _, each in buckets]),
         *([each.finished for _, each in buckets], [each.failed for _, each in buckets]),
         *([each.test.number for each in counted], [each.finished for each in counted]),
         [each.failed for each in counted],

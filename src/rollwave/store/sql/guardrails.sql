@@ -1,5 +1,5 @@
 -- The tests of guardrails, and their buckets. All of these statements need the campaign's lock, but page. Rows are found by key
--- through LATERAL with a LIMIT, and updated by position (ctid): a join could read all tests of the campaign for each row.
+-- through LATERAL with a LIMIT, and updated by arrays of keys: a join could read all tests of the campaign for each row.
 
 -- name: labels
 -- The labels of segments.
@@ -58,8 +58,9 @@ LEFT JOIN LATERAL (
 ) AS b ON true;
 
 -- name: begin
--- Begin tests ($3, $4, $5 as in find; $9: their labels, as JSON). Each counts from the device on that the guardrail's first row says. The number of groups
--- of a guardrail ($7) with labels ($8: their keys, as JSON; NULL: none) is counted once for each revision ($6) of the document.
+-- Begin tests ($3, $4, $5 as in find; $9: their labels, as JSON). Each counts from the device on that the guardrail's first row
+-- says. The number of groups of a guardrail ($7) with labels ($8: their keys, as JSON; NULL: none) is counted once for each
+-- revision ($6) of the document.
 WITH known AS MATERIALIZED (
     SELECT g.guardrail, (
         SELECT began_after FROM ota_campaign_tests
@@ -90,29 +91,22 @@ WITH stored AS (
     SELECT $1, $2, b.test, b.first, b.dispatched FROM unnest($3::int[], $4::int[], $5::int[]) AS b (test, first, dispatched)
     ON CONFLICT (tenant_id, campaign_id, test, first) DO UPDATE SET dispatched = EXCLUDED.dispatched
 )
-UPDATE ota_campaign_tests t SET dispatched = t.dispatched + d.dispatched
-FROM (SELECT d.dispatched, k.place
-      FROM unnest($6::int[], $7::int[]) AS d (number, dispatched)
-      CROSS JOIN LATERAL (SELECT ctid AS place FROM ota_campaign_tests
-                          WHERE tenant_id = $1 AND campaign_id = $2 AND number = d.number LIMIT 1) AS k) AS d
-WHERE t.tenant_id = $1 AND t.ctid = d.place;
+UPDATE ota_campaign_tests SET dispatched = dispatched + ($7::int[])[array_position($6::int[], number)]
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($6::int[]);
 
 -- name: count
--- Store the new numbers of buckets ($3 to $6: test, first, finished, failed), and add those of tests ($7 to $9).
+-- Store the new numbers of buckets ($3 to $7: test, first, dispatched, finished, failed), which exist, and add those of tests
+-- ($8 to $10).
 WITH stored AS (
-    UPDATE ota_campaign_test_buckets t SET finished = b.finished, failed = b.failed
-    FROM (SELECT b.finished, b.failed, k.place
-          FROM unnest($3::int[], $4::int[], $5::int[], $6::int[]) AS b (test, first, finished, failed)
-          CROSS JOIN LATERAL (SELECT ctid AS place FROM ota_campaign_test_buckets
-                              WHERE tenant_id = $1 AND campaign_id = $2 AND test = b.test AND first = b.first LIMIT 1) AS k) AS b
-    WHERE t.tenant_id = $1 AND t.ctid = b.place
+    INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first, dispatched, finished, failed)
+    SELECT $1, $2, b.*
+    FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[]) AS b (test, first, dispatched, finished, failed)
+    ON CONFLICT (tenant_id, campaign_id, test, first) DO UPDATE SET finished = EXCLUDED.finished, failed = EXCLUDED.failed
 )
-UPDATE ota_campaign_tests t SET finished = t.finished + d.finished, failed = t.failed + d.failed
-FROM (SELECT d.finished, d.failed, k.place
-      FROM unnest($7::int[], $8::int[], $9::int[]) AS d (number, finished, failed)
-      CROSS JOIN LATERAL (SELECT ctid AS place FROM ota_campaign_tests
-                          WHERE tenant_id = $1 AND campaign_id = $2 AND number = d.number LIMIT 1) AS k) AS d
-WHERE t.tenant_id = $1 AND t.ctid = d.place;
+UPDATE ota_campaign_tests
+SET finished = finished + ($9::int[])[array_position($8::int[], number)],
+    failed = failed + ($10::int[])[array_position($8::int[], number)]
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($8::int[]);
 
 -- name: match_counters
 -- Tests of guardrails ($3) that count every failure of the whole campaign have at least the numbers of its counters, which
