@@ -53,6 +53,7 @@ broker_dropped = Gauge(
 )
 broker_dropped.set(float("nan"))
 campaigns = Gauge("rollwave_campaigns", "Campaigns that need work by the engine, by status", ["status"], registry=_OURS)
+halted_tenants = Gauge("rollwave_halted_tenants", "Tenants of which all sending is halted", registry=_OURS)
 ready = Gauge(
     "rollwave_ready",
     "1 if the check of /readyz is ok, otherwise 0; checks that depend on a failed one may be missing",

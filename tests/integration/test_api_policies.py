@@ -158,14 +158,23 @@ async def test_only_waves_that_were_not_sent_to_may_change_and_nothing_once_the_
     pool: Pool, north: httpx2.AsyncClient
 ) -> None:
     path = await create(north)
-    other = {"waves": [{"name": "first", "size": 1}, {"name": "rest"}]}
+    first = {"name": "first", "size": 1}
+    other = {"waves": [first, {"name": "rest"}]}
     assert (await north.put(f"{path}/policy", json=other)).status_code == 200
     await pool.execute("UPDATE ota_campaigns SET sent = 1")
     assert_problem(await north.put(f"{path}/policy", json=TWO_WAVES), 409, "conflict")
-    other["waves"][1]["name"] = "last"
+    other = {"waves": [first, {"name": "last"}]}
     assert (await north.put(f"{path}/policy", json=other)).status_code == 200
     await north.post(f"{path}/abort")
     assert_problem(await north.put(f"{path}/policy", json=other), 409, "conflict")
+
+
+async def test_a_key_that_is_given_twice_is_refused_in_a_request_too(north: httpx2.AsyncClient) -> None:
+    body = json.dumps(await prepare_campaign_body(north) | {"policy": TWO_WAVES}).replace(
+        '"pace"', '"waves": [], "pace"'
+    )
+    answer = await north.post(CAMPAIGNS, content=body, headers={"Content-Type": "application/json"})
+    assert "the key waves is given twice" in assert_problem(answer, 422, "invalid-input")["detail"]
 
 
 async def test_a_dry_run_checks_everything_and_changes_nothing(north: httpx2.AsyncClient) -> None:

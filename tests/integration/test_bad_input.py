@@ -452,8 +452,20 @@ async def test_rules_that_cannot_be_read_pause_the_campaign(
                 await wait_until_ended(host, campaign)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE ota_campaigns SET abort_threshold = 'NaN'",
+        """
+            INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)
+            SELECT tenant_id, id, 1, '{"wavs": []}' FROM ota_campaigns;
+            UPDATE ota_campaigns SET policy_revision = 1
+        """,
+    ],
+    ids=["column", "document"],
+)
 async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
-    database: str, broker: EmbeddedBroker, tmp_path: Path
+    database: str, broker: EmbeddedBroker, tmp_path: Path, change: str
 ) -> None:
     async with (
         connect(database) as host,
@@ -462,7 +474,7 @@ async def test_a_rule_that_becomes_unreadable_pauses_the_running_campaign(
     ):
         campaign = await insert_campaign(host, 20, rollout_rate=4)
         await eventually(lambda: len(fleet.commands) >= 4, what="some commands are sent")
-        await host.execute("UPDATE ota_campaigns SET abort_threshold = 'NaN'")
+        await host.execute(change)
 
         async def is_now(*row: object) -> bool:
             return (await campaign_row(host, campaign)) == row

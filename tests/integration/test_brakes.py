@@ -231,14 +231,10 @@ async def test_a_halt_after_the_claim_stops_also_the_first_half_batch(
     assert await host.fetchval(leases) == 0, "what was claimed is released"
 
 
-SLOW = "max_inflight_messages 20\n"
-"""Twenty commands go at a time, as with the default of Mosquitto; the others wait in the session's queue."""
-
-
 async def test_a_halt_stops_commands_that_wait_in_the_sessions_queue_within_a_second(
     pool: Pool, host: Connection, database: str, tmp_path: Path, mosquitto: Mosquitto
 ) -> None:
-    """A worker sends a batch of 1,000 through a link on which each answer takes 0.1 s, so it would take five seconds."""
+    """A worker sends batches of 1,000 through a link on which each packet takes 0.05 s, so a batch takes long."""
     campaign = await insert_campaign(host, 3000, rollout_rate=3000)
     async with proxy(mosquitto.url) as link, devices(mosquitto.url) as fleet:
         link.delay = 0.05

@@ -14,6 +14,7 @@ from rollwave.domain.policy.selector.text import parse
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store import labels, selected_devices
+from rollwave.store.database import Connection as Inside
 from rollwave.store.database import Pool, tenant_transaction
 from rollwave.store.selector_sql import compile_selector, label_order, label_text
 from tests.api import assert_problem, calling
@@ -166,16 +167,19 @@ async def test_a_hosts_view_is_read_in_place_of_the_registry(north: httpx2.Async
     assert await found(north, "site == x") == ["registered"], "it does not belong to the schema's owner"
 
 
+RENAMED = "ALTER TABLE things RENAME tenant TO t; ALTER VIEW rollwave_devices RENAME tenant_id TO t"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ("INSERT INTO things VALUES ('north', 'a')", "has the device a twice"),
-        ("UPDATE things SET zone = 'Mars/Olympus' WHERE name = 'b'", "has the time zone 'Mars/Olympus', which is unknown"),
-        ("UPDATE things SET extra = '{\"time_zone\": \"x\"}', zone = NULL", "has the time zone 'x', which is unknown"),
+        ("UPDATE things SET zone = 'Mars' WHERE name = 'b'", "has the time zone 'Mars', which is unknown"),
+        ('UPDATE things SET extra = \'{"time_zone": "x"}\', zone = NULL', "has the time zone 'x', which is unknown"),
         ("REVOKE SELECT ON things FROM pulse_app", "cannot be read: permission denied for table things"),
-        ("ALTER TABLE things RENAME tenant TO t; ALTER VIEW rollwave_devices RENAME tenant_id TO t", "cannot be read: column"),
+        (RENAMED, "cannot be read: column v.tenant_id does not exist"),
     ],
-)  # fmt: skip
+)
 async def test_a_hosts_view_that_cannot_be_used_says_why(
     pool: Pool, host: Connection, north: httpx2.AsyncClient, change: str, reason: str
 ) -> None:
@@ -236,5 +240,5 @@ async def test_a_search_reads_the_devices_of_its_tenant_alone(pool: Pool, host: 
         assert "Seq Scan" not in plan
 
 
-async def explain(connection: Connection, sql: str, *values: object) -> str:
+async def explain(connection: Inside, sql: str, *values: object) -> str:
     return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {sql}", *values))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from rollwave.domain.policy.document.located import Position
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, parse, parse_data
-from rollwave.domain.policy.document.text import Format, Position
+from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.document.units import Share
 
 HERE = Path(__file__).parent
@@ -93,7 +94,7 @@ def test_lists_have_limits(text: str, most: int) -> None:
         "guardrails: [{codes: %s}]": "E_%d",
         "guardrails: [{scope: segment, per: %s}]": "label%d",
     }[text]
-    assert document(text.replace("%s", many(item, most)))
+    document(text.replace("%s", many(item, most)))
     assert f"has {most + 1} items, and at most {most} are allowed" in said(text.replace("%s", many(item, most + 1)))
 
 
@@ -103,6 +104,15 @@ def test_every_problem_is_named_in_the_order_of_the_text() -> None:
     assert [each.position for each in caught.value.problems] == [Position(1, 20), Position(2, 1), Position(3, 23)]
     assert str(caught.value).endswith("(and 2 more)")
     assert caught.value.field == "policy"
+
+
+def test_json_is_checked_by_the_same_rules_with_positions() -> None:
+    with pytest.raises(InvalidPolicy) as caught:
+        parse('\ufeff{\n\t"pace": {"per_minute":\t0}}'.encode(), Format.JSON)
+    assert str(caught.value.problems[0]).startswith("line 2, column 25: pace.per_minute: must be")
+    with pytest.raises(InvalidPolicy, match="the document is nested deeper than 10"):
+        parse('{"a": ' + "[" * 12 + "]" * 12 + "}", Format.JSON)
+    assert parse('{"pace": {"per_minute": 5}}', Format.JSON) == document("pace: {per_minute: 5}")
 
 
 def test_data_without_a_text_is_checked_by_the_same_rules() -> None:

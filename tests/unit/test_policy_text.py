@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollwave.domain.policy.document.text import Format, Position, Unreadable, read
+from rollwave.domain.policy.document.located import Position, Unreadable
+from rollwave.domain.policy.document.text import Format, read
 
 YAML, JSON = Format.YAML, Format.JSON
 
@@ -45,9 +46,9 @@ YAML, JSON = Format.YAML, Format.JSON
     ],
 )
 def test_a_scalar_is_read_by_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
-    (found,) = read(f"- {text}\n", YAML).data  # type: ignore[misc, union-attr]
-    assert found == value
-    assert type(found) is type(value)
+    data = read(f"- {text}\n", YAML).data
+    assert isinstance(data, list)
+    assert [(each, type(each)) for each in data] == [(value, type(value))]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,6 @@ def test_text_that_is_not_utf_8_is_refused(form: Format) -> None:
         ('{"a": 1e999}', Position(1, 7), "the number 1e999 is too large"),
         ('{"a": ' + "9" * 31 + "}", Position(1, 7), "a number has more than 30 digits"),
         ("[" * 30_000, None, "the document is nested deeper than 10"),
-        ("[" * 12 + "]" * 12, Position(1, 12), "the document is nested deeper than 10"),
     ],
 )
 def test_what_is_not_json_is_refused(text: str, position: Position | None, said: str) -> None:

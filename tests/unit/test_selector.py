@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -124,12 +126,26 @@ def test_the_limits_themselves_are_allowed(text: str) -> None:
     parse(text)
 
 
+def test_every_selector_on_the_reference_page_can_be_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "selectors.md").read_text("utf-8")
+    examples = re.findall(r"^\| `([^`]+)` \|", page.partition("## Examples")[2], re.MULTILINE)
+    rsql = re.findall(r"^\| (`.+`) \| (`.+`)", page.partition("## RSQL")[2].partition("## Examples")[0], re.MULTILINE)
+    pairs = [pair for row in rsql for pair in zip(*(re.findall("`([^`]+)`", each) for each in row), strict=False)]
+    assert len(examples) == 7
+    assert len(pairs) == 9
+    for text in examples:
+        parse(text)
+    for text, same in pairs[:-1]:  # the last one says what cannot be written
+        assert parse(text) == parse(same)
+
+
 def test_versions_are_in_the_order_of_semantic_versioning() -> None:
     in_order = [
         *("rc", "", "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2"),
         *("1.0.0-beta.11", "1.0.0-rc.1", "1.0.0", "1.0.1", "1.2rc1", "1.2", "1.2.1", "1.9", "1.10", "2024-05-01"),
         *("2024-06-01", "2025-01-01", str(10**19)),
     ]
-    assert sorted(in_order[::-1], key=version_key) == in_order
+    shuffled = [*in_order[1::2], *in_order[::2]]
+    assert sorted(shuffled, key=version_key) == in_order
     for same in (("1.0", "v1.0.0"), ("1.2+build.5", "1.2"), ("01.02", "1.2"), ("1.0.0-rc.01", "1-rc.1")):
         assert version_key(same[0]) == version_key(same[1])

@@ -125,6 +125,7 @@ def test_a_cron_expression_must_fire_within_400_days(expression: str, fault: str
 class Counted(tuple[Window, ...]):
     """Counts how often the windows are read."""
 
+    __slots__ = ()
     asked = 0
 
     def __iter__(self) -> Iterator[Window]:

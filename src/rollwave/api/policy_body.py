@@ -60,7 +60,15 @@ def yaml_response(data: Any, headers: Mapping[str, str] | None = None) -> Respon
 
 def preview_fields(preview: PolicyPreview) -> dict[str, Any]:
     """The fields of the answer to a dry run."""
-    return {"policy": preview.data, "flat": preview.flat, "warnings": list(preview.warnings)}
+    return {
+        "policy": preview.data,
+        "flat": preview.flat,
+        "warnings": list(preview.warnings),
+        "waves": [{"name": each.name, "devices": each.devices} for each in preview.waves],
+        "segments": preview.segments,
+        "next_openings": [{"start": each.start, "end": each.end} for each in preview.openings],
+        "exposed_devices": preview.exposed,
+    }
 
 
 def policy_schemas() -> dict[str, Any]:

@@ -9,7 +9,9 @@ from rollwave.domain.events import CampaignCreated, SegmentReleased
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
+from rollwave.domain.role import Role
 from rollwave.engine import guardrails, placing, policies
+from rollwave.engine.approval import require_approver
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.policies import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
@@ -204,20 +206,28 @@ async def preview_campaign(
         if not await targets.fits_another(connection, tenant_id, new.target_group_id, firmware.device_type, after=""):
             raise _no_device(new.target_group_id)
         if policy is None:
-            return policies.preview_flat(new, tenant_id, settings)
+            devices = await targets.count_members(connection, tenant_id, new.target_group_id)
+            return policies.preview_flat(new, tenant_id, settings, devices=devices)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
-    return policies.preview(document)
+        of = await labels.source(connection)
+        source = Source(tenant_id, CampaignId(0), new.target_group_id, firmware.device_type, of)
+        return await policies.preview(connection, settings, source, document)
 
 
-async def start_campaign(pool: Pool, tenant_id: str, campaign_id: int, *, actor: str) -> CampaignStatus:
+async def start_campaign(
+    pool: Pool, tenant_id: str, campaign_id: int, *, actor: str, role: Role = Role.OPERATOR
+) -> CampaignStatus:
     """Run a campaign that is CREATED or PAUSED. Starting it again changes nothing.
+
+    ``role``: the actor's. A campaign whose policy ignores freezes is started by an approver.
 
     Raises:
         NotFound: the tenant has no such campaign.
         Conflict: the campaign has ended.
+        Forbidden: its policy ignores freezes, and the actor is no approver.
     """
-    return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor)
+    return await _move(pool, tenant_id, campaign_id, Action.START, actor=actor, role=role)
 
 
 async def release_segment(
@@ -299,11 +309,14 @@ async def _move(
     actor: str,
     words: str | None = None,
     reason: str | None = None,
+    role: Role = Role.OPERATOR,
 ) -> CampaignStatus:
     """Change the status. ``reason``: the operator's; ``words``: the engine's, used if the operator gave none."""
     written = [Written("ota_campaigns", "status_reason", [reason], "reason")]
     async with refusing(pool, written), tenant_transaction(pool, tenant_id) as connection:
         campaign = await campaigns.lock(connection, tenant_id, campaign_id)
+        if action is Action.START and campaign.status in {CampaignStatus.CREATED, CampaignStatus.PAUSED}:
+            require_approver(campaign.document, role)
         if action is Action.START and campaign.status is CampaignStatus.PAUSED:
             await guardrails.begin_paused_anew(connection, campaign)
         status = await campaigns.move(

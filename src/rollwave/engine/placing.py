@@ -22,7 +22,12 @@ async def survey_group(connection: Connection, source: Source, document: PolicyD
     Raises:
         InvalidInput: they would make too many segments, or a selector is too broad.
     """
-    found = await placing.survey(connection, source, placing_of(document))
+    return await count(connection, source, placing_of(document))
+
+
+async def count(connection: Connection, source: Source, of: Placing) -> Survey:
+    """As :func:`survey_group`, for devices of any source, and what of a document decides where they stand."""
+    found = await placing.survey(connection, source, of)
     if found.segments > MAX_SEGMENTS:
         raise InvalidInput(too_many(found.segments), field="policy")
     return found

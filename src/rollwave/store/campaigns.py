@@ -315,6 +315,14 @@ async def note_activity(
             await connection.execute(_sql[change.value], *key, campaign.activity.extension(longest) == 0)
 
 
+async def give_time(connection: Connection, campaign: Campaign, seconds: float) -> None:
+    """Let no deadline be judged for so many seconds: devices may be sent to again that could not before.
+
+    Needs the campaign's lock.
+    """
+    await connection.execute(_sql["give_time"], campaign.tenant_id, campaign.id, seconds)
+
+
 async def set_stopped_by(connection: Connection, campaign: Campaign, labels: Sequence[str]) -> None:
     """Record the labels of the brakes that stop the campaign. Needs the campaign's lock."""
     await connection.execute(_sql["set_stopped_by"], campaign.tenant_id, campaign.id, labels)

@@ -73,3 +73,17 @@ async def counts(connection: Connection, campaign: Campaign) -> dict[int, WaveCo
     """The numbers of each wave's devices by state, by the wave's number."""
     rows = await connection.fetch(_sql["counts"], campaign.tenant_id, campaign.id)
     return {row["wave"]: WaveCounts(*row[1:]) for row in rows}
+
+
+class SegmentInFlight(NamedTuple):
+    """A segment with devices in flight. ``time_zone``: as their label has it; None: no window asks for it."""
+
+    number: int
+    time_zone: str | None
+    quarantined: bool
+
+
+async def in_flight_segments(connection: Connection, campaign: Campaign) -> list[SegmentInFlight]:
+    """The segments of which devices are in flight, by number."""
+    rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id)
+    return [SegmentInFlight(*row) for row in rows]

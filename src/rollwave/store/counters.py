@@ -6,6 +6,7 @@ overwrote are taken over before the first count, and whenever one is seen later.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -31,21 +32,35 @@ such a campaign by the sign, all with the same expression (a test compares them)
 """
 
 
+class CellDifference(NamedTuple):
+    """The numbers to add to one cell, so that it agrees with its rows."""
+
+    wave: int
+    segment: int
+    waiting: int
+    in_flight: int
+    succeeded: int
+    failed: int
+    skipped: int
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Counters and counts over the rows, in one snapshot, by column name. A counter is None if it is not counted yet.
 
-    ``compared_before``: time of the last comparison, in seconds since 1970; None: there was none.
+    ``compared_before``: time of the last comparison, in seconds since 1970; None: there was none. ``cells``: the
+    numbers to add to cells whose rows differ, under a policy document.
     """
 
     counters: Mapping[str, int | None]
     rows: Mapping[str, int]
     compared_before: float | None
+    cells: Sequence[CellDifference] = ()
 
     @property
     def agree(self) -> bool:
         """Whether there is nothing to repair."""
-        return self.counters == self.rows
+        return self.counters == self.rows and not self.cells
 
     @property
     def drifted(self) -> bool:
@@ -89,6 +104,7 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
         {name: row[name] for name in COUNTERS},
         {name: row[f"rows_{name}"] for name in COUNTERS},
         row["compared_at"],
+        tuple(CellDifference(*each) for each in json.loads(row["cells"] or "[]")),
     )
 
 
@@ -108,8 +124,14 @@ async def date_reconciliation(connection: Connection, campaign: Campaign) -> Non
 async def repair(connection: Connection, campaign: Campaign, found: Comparison) -> bool:
     """Add the difference to the counters. False: they were compared or repaired since. Needs the campaign's lock."""
     missed = [found.missed[name] for name in COUNTERS]
-    applied = await connection.fetchval(_sql["repair"], campaign.tenant_id, campaign.id, found.compared_before, *missed)
-    return applied is not None
+    key = campaign.tenant_id, campaign.id
+    applied = await connection.fetchval(_sql["repair"], *key, found.compared_before, *missed)
+    if applied is None:
+        return False
+    if found.cells:
+        columns = [list(column) for column in zip(*sorted(found.cells), strict=True)]
+        await connection.execute(_sql["repair_cells"], *key, *columns)
+    return True
 
 
 class Adopted(NamedTuple):

@@ -112,6 +112,7 @@ class Doing:
     attempt: int | None
     seconds_left: float | None
     campaign_id: CampaignId | None
+    segment: int = 0
 
 
 async def claim(
@@ -125,13 +126,15 @@ async def claim(
     opens_interval: bool,
     command: str,
     queue: Queue | None = None,
+    closed: Sequence[int] = (),
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
     A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
     ``opens_interval``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
     another transaction has locked are left out. ``queue``: which devices may get their first command, under a policy
-    document; None: the campaign has flat columns. Needs the campaign's lock.
+    document; None: the campaign has flat columns. ``closed``: segments whose devices are not sent to again. Needs the
+    campaign's lock.
     """
     placed = queue is not None
     queue = queue or Queue({0: fresh}, -1)
@@ -141,7 +144,7 @@ async def claim(
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
         *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
-        *(queue.advance, queue.age, queue.carried),
+        *(queue.advance, queue.age, queue.carried, closed),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
     places = (Place.read(*columns) for _, _, _, *columns in rows) if placed else ()
@@ -247,7 +250,9 @@ async def current(connection: Connection, tenant_id: str, device_ids: Sequence[D
     """The present command of each device. Devices with nothing to do are left out."""
     rows = await connection.fetch(_sql["current"], tenant_id, device_ids)
     return {
-        row["device_id"]: Doing(row["command"].encode(), row["attempt"], row["seconds_left"], row["campaign_id"])
+        row["device_id"]: Doing(
+            row["command"].encode(), row["attempt"], row["seconds_left"], row["campaign_id"], row["segment"]
+        )
         for row in rows
     }
 

@@ -41,8 +41,8 @@ class LabelsUnavailable(RollwaveError):
 class Source:
     """Where the labels come from. ``of_host``: a host's view; otherwise the registry.
 
-    A relation has the columns ``device_id``, ``device_type``, ``version``, ``version_key``, ``time_zone``, ``last_seen``
-    and ``labels`` (the attributes, as jsonb). ``version_key`` is in the order of versions by its bytes.
+    A relation has the columns ``device_id``, ``device_type``, ``version``, ``version_key``, ``time_zone``,
+    ``last_seen`` and ``labels`` (the attributes, as jsonb). ``version_key`` is in the order of versions by its bytes.
     """
 
     of_host: bool
@@ -61,7 +61,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host's view. ``taken``: the schema's owner owns it, so it is used. ``invoker``: row-level security holds in it."""
+    """A host's view.
+
+    ``taken``: the schema's owner owns it, so it is used. ``invoker``: row-level security holds in it.
+    """
 
     taken: bool
     invoker: bool

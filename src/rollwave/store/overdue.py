@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import DeviceId
-from rollwave.domain.retry import Reason
+from rollwave.domain.retry import HELD_SECONDS, MAX_HELD_SECONDS, Reason
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -53,15 +53,24 @@ async def lock_overdue(
     everyone: bool,
     device_timeout: float,
     extension: float = 0.0,
+    closed: Sequence[ClosedSegment] = (),
     limit: int,
 ) -> list[Overdue]:
     """Lock executions whose deadline has passed. ``everyone``: also those that wait for another attempt.
 
-    ``extension``: seconds by which deadlines are extended beyond ``due_at``.
+    ``extension``: seconds by which deadlines are extended beyond ``due_at``. ``closed``: segments whose devices are left
+    out, unless ``everyone`` is meant.
     """
     device_timeout += campaign.activity.suspended_for
     rows = await connection.fetch(
-        _sql["lock_overdue"], campaign.tenant_id, campaign.id, everyone, device_timeout, limit, extension
+        _sql["lock_overdue"],
+        campaign.tenant_id,
+        campaign.id,
+        everyone,
+        device_timeout,
+        limit,
+        extension,
+        [each.number for each in closed],
     )
     return [
         Overdue(
@@ -72,6 +81,43 @@ async def lock_overdue(
         )
         for device_id, status, attempt, heard, why, out_of_time, finished, *place, code, failed_before in rows
     ]
+
+
+class ClosedSegment(NamedTuple):
+    """The number of a segment that may not be sent to now. ``opens_in``: seconds until it may; None: unknown."""
+
+    number: int
+    opens_in: float | None
+
+
+async def hold(
+    connection: Connection,
+    campaign: Campaign,
+    closed: Sequence[ClosedSegment],
+    *,
+    progress_timeout: float,
+    device_timeout: float,
+    limit: int,
+) -> int:
+    """Hold up to ``limit`` devices of closed segments that are due (:func:`rollwave.domain.retry.hold`).
+
+    Returns their number. Needs the campaign's lock. Not applied: another transaction has locked the row.
+    """
+    if not closed:
+        return 0
+    held: int = await connection.fetchval(
+        _sql["hold"],
+        campaign.tenant_id,
+        campaign.id,
+        [each.number for each in closed],
+        [each.opens_in for each in closed],
+        progress_timeout,
+        device_timeout + campaign.activity.suspended_for,
+        MAX_HELD_SECONDS,
+        limit,
+        HELD_SECONDS,
+    )
+    return held
 
 
 class Postponed(NamedTuple):

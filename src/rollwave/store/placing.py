@@ -90,6 +90,20 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
     return Survey(total, row["segments"], matched, bounds, sizes)
 
 
+async def count_waves(connection: Connection, source: Source, placing: Placing, found: Survey) -> dict[int, int]:
+    """The number of devices that each wave would have, by its number."""
+    parts = _Parts(placing, source, first_parameter=6, bounds="$5")
+    statement = parts.fill("count_waves", targets=parts.fill("targets"))
+    async with labels.reading_view():
+        rows = await connection.fetch(
+            statement,
+            *(source.tenant_id, source.campaign_id, source.group_id, source.device_type, list(found.bounds)),
+            *parts.parameters,
+            timeout=SCAN_TIMEOUT_SECONDS,
+        )
+    return {row["wave"]: row["devices"] for row in rows}
+
+
 async def _rank(connection: Connection, source: Source, placing: Placing) -> None:
     """Number the values of the label that orders the queue."""
     await connection.execute(_sql["forget_ranks"], source.tenant_id, source.campaign_id)
@@ -173,8 +187,10 @@ class _Parts:
     A part takes its parameters when it is first used, so that a statement has no parameter that it does not use.
     """
 
-    def __init__(self, placing: Placing, source: Source, *, first_parameter: int) -> None:
+    def __init__(self, placing: Placing, source: Source, *, first_parameter: int, bounds: str = "$8") -> None:
+        """``bounds``: the parameter that has the order key of the last device of each wave."""
         self.parameters: list[str] = []
+        self._bounds = bounds
         self._placing = placing
         self._source = source
         self._first = first_parameter
@@ -239,7 +255,7 @@ class _Parts:
         return self._of(f"fits {number}", lambda: f"({self._add(compile_selector(of, self._next))})")
 
     def _case(self, number: int) -> str:
-        bound = f"COALESCE(($8::bigint[])[{number + 1}], {LAST_KEY})"
+        bound = f"COALESCE(({self._bounds}::bigint[])[{number + 1}], {LAST_KEY})"
         return f"WHEN {self._fit(number)} AND l.key <= {bound} THEN {number}"
 
     def _segment(self) -> str:

@@ -10,9 +10,9 @@ from datetime import datetime
 import asyncpg
 
 from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.document.located import Located, Plain
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, validate
-from rollwave.domain.policy.document.text import Located, Plain
 from rollwave.domain.policy.rules import OwnTimes, own_times
 from rollwave.errors import NotFound
 from rollwave.store.database import Connection
@@ -126,7 +126,7 @@ async def last_revision(connection: Connection, tenant_id: str, campaign_id: int
 async def put_in_force(
     connection: Connection, tenant_id: str, campaign_id: int, number: int, *, before: int | None
 ) -> bool:
-    """Let the campaign follow revision ``number``, and wake the workers. Needs the campaign's lock.
+    """Let the campaign follow revision ``number``. Needs the campaign's lock.
 
     ``before``: the revision in force until now; None: the flat columns. False: another one is, or the campaign ended.
     """

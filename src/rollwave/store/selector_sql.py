@@ -7,7 +7,7 @@ comparison does not accept counts as absent. ``domain/policy/selector/evaluate.p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -59,7 +59,7 @@ def label_text(key: str, first_parameter: int) -> Fragment:
 
 
 def label_order(key: str, first_parameter: int) -> Fragment:
-    """What to ORDER BY so that rows ``l`` stand in the order of a label: numbers, then texts, then devices without it."""
+    """What to ORDER BY for the order of a label of the rows ``l``: numbers, then texts, then devices without it."""
     parameters = _Parameters(first_parameter)
     if key == VERSION:
         sql = 'l.version_key COLLATE "C"'
@@ -95,14 +95,20 @@ def _condition(selector: Selector, parameters: _Parameters) -> str:
             return f"NOT ({_condition(selector.part, parameters)})"
         case Has():
             return _has(selector.key, parameters)
-        case Like():
-            return f"COALESCE({_like(selector, parameters)}, false)"
-        case OneOf():
-            tests = (_compares(selector.key, Operator.EQ, each, parameters) for each in selector.values)
-            return f"COALESCE({' OR '.join(tests)}, false)"
         case Compare(operator=Operator.NE):
-            return f"COALESCE(NOT ({_compares(selector.key, Operator.EQ, selector.value, parameters)}), true)"
-    return f"COALESCE({_compares(selector.key, selector.operator, selector.value, parameters)}, false)"
+            return f"NOT {_condition(replace(selector, operator=Operator.EQ), parameters)}"
+    return f"COALESCE({_test(selector, parameters)}, false)"
+
+
+def _test(comparison: Like | OneOf | Compare, parameters: _Parameters) -> str:
+    """NULL where the label is absent."""
+    match comparison:
+        case Like():
+            return _like(comparison, parameters)
+        case OneOf():
+            key, values = comparison.key, comparison.values
+            return " OR ".join(_compares(key, Operator.EQ, each, parameters) for each in values)
+    return _compares(comparison.key, comparison.operator, comparison.value, parameters)
 
 
 def _joined(parts: Sequence[Selector], word: str, parameters: _Parameters) -> str:
@@ -124,7 +130,6 @@ def _like(like: Like, parameters: _Parameters) -> str:
 
 
 def _compares(key: str, operator: Operator, value: Value, parameters: _Parameters) -> str:
-    """NULL where the label is absent."""
     sign = "=" if operator is Operator.EQ else operator
     match value:
         case datetime():

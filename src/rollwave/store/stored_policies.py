@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rollwave.domain.policy.document.emit import to_data
+from rollwave.domain.policy.document.located import Located
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, validate
-from rollwave.domain.policy.document.text import Located
 from rollwave.domain.policy.presets import PRESETS, preset
 from rollwave.errors import Conflict, NotFound
 from rollwave.store.database import Connection, Pool, tenant_transaction

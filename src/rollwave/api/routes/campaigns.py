@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from rollwave.api.auth import Operator, Viewer
@@ -38,7 +38,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
-from rollwave.domain.policy.document.problems import parse_data
+from rollwave.domain.policy.document.problems import parse_member
 from rollwave.domain.retry import Reason
 from rollwave.engine import explain, operations, promote, retry
 from rollwave.store import views
@@ -86,6 +86,7 @@ async def create_campaign(
     settings: ServerSettings,
     grant: Operator,
     body: CampaignIn,
+    request: Request,
     response: Response,
     dry_run: DryRun = False,
     idempotency_key: IdempotencyKey = None,
@@ -99,7 +100,7 @@ async def create_campaign(
     conflict, and so is a group without members.
     """
     new = NewCampaign(**body.model_dump(exclude={"policy"}))
-    policy = parse_data(body.policy) if isinstance(body.policy, dict) else body.policy
+    policy = parse_member(await request.body(), "policy") if isinstance(body.policy, dict) else body.policy
     if dry_run:
         preview = await operations.preview_campaign(pool, settings, grant.tenant_id, new, policy=policy)
         return JSONResponse(preview_fields(preview))
@@ -118,8 +119,11 @@ async def get_campaign(pool: DbPool, grant: Viewer, campaign_id: CampaignNumber)
 
 @router.post("/{campaign_id}/start", summary="Start or resume a campaign", responses=problems(404, 409))
 async def start_campaign(pool: DbPool, grant: Operator, campaign_id: CampaignNumber) -> CampaignState:
-    """Start sending, or continue after a pause. Starting a running campaign changes nothing."""
-    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id)
+    """Start sending, or continue after a pause. Starting a running campaign changes nothing.
+
+    A campaign whose policy ignores freezes takes an approver.
+    """
+    status = await operations.start_campaign(pool, grant.tenant_id, campaign_id, actor=grant.key_id, role=grant.role)
     return CampaignState(id=campaign_id, status=status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -78,13 +79,15 @@ async def put_campaign_policy(
     """Replace the document by a new revision, which is in force at the next claim.
 
     Waves are matched by name: those that have passed, and the current one, must stay, in order. A campaign with flat
-    columns can take a document until it is started.
+    columns can take a document until it is started. To let a running campaign ignore freezes takes an approver.
     """
     edit = policies.Edit(await request.body(), form_of(request), reason, if_match)
     if dry_run:
         preview = await policies.preview_edit(pool, settings, grant.tenant_id, campaign_id, edit)
         return PolicyPreview.model_validate(preview_fields(preview))
-    found = await policies.edit_policy(pool, settings, grant.tenant_id, campaign_id, edit, actor=grant.key_id)
+    found = await policies.edit_policy(
+        pool, settings, grant.tenant_id, campaign_id, edit, actor=grant.key_id, role=grant.role
+    )
     response.headers["ETag"] = found.etag
     return _in_force(found)
 
@@ -118,7 +121,7 @@ async def get_policy(pool: DbPool, grant: Viewer, name: PolicyName, shape: Shape
 @router.put("/policies/{name}", summary="Store a policy", openapi_extra=dict(REQUEST), responses=problems(409, 415))
 async def put_policy(pool: DbPool, grant: Operator, name: PolicyName, request: Request) -> StoredPolicy:
     """Store a policy under a name, or replace it. Campaigns that were created with it keep their own copy."""
-    document = parse(await request.body(), form_of(request))
+    document = await asyncio.to_thread(parse, await request.body(), form_of(request))
     return _stored(await stored_policies.put(pool, grant.tenant_id, name, document, actor=grant.key_id))
 
 

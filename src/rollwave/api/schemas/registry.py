@@ -19,7 +19,7 @@ class DescribedDevice(RequestModel):
     device_type: Word | None = None
     attributes: Attributes = Field(
         default_factory=dict,
-        description="Any JSON object. Its keys are labels; `time_zone` and `version` stand in for fields that are empty",
+        description="Any JSON object. Its keys are labels; `time_zone` and `version` stand in for empty fields",
     )
 
 

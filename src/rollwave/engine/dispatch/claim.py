@@ -14,6 +14,7 @@ from rollwave.domain.policy.admission import Admission, admit
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import guardrails, stop
+from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, lock_campaign
@@ -74,7 +75,7 @@ class Claims:
             elif gates.status(facts).open and facts.targeted is None and not facts.counted:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
-                claim = await self._take(connection, campaign, admission, command.body, locked.policy.device_timeout)
+                claim = await self._take(connection, locked, admission, command.body)
                 await guardrails.drawn(connection, campaign, claim.dispatched)
                 retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, admission)
                 times = _times(locked.policy, campaign)
@@ -125,8 +126,9 @@ class Claims:
         return of_queue if due_in is None else min(of_queue, due_in)
 
     async def _take(
-        self, connection: Connection, campaign: Campaign, admission: Admission, body: str, device_timeout: float
+        self, connection: Connection, locked: CampaignUnderPolicy, admission: Admission, body: str
     ) -> Claim:
+        campaign, device_timeout = locked.row, locked.policy.device_timeout
         if not admission.tokens:
             return Claim((), 0)
         fresh = min(admission.fresh, self._settings.claim_batch)
@@ -140,6 +142,7 @@ class Claims:
             device_timeout=device_timeout,
             opens_interval=admission.opens_interval,
             command=body,
+            closed=[each.number for each in await closed_segments(connection, locked)],
         )
 
     async def _queue(

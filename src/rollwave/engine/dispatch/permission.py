@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from rollwave.domain.policy.admission import Admission, admit
-from rollwave.engine.locked_campaign import under_policy
+from rollwave.engine.closed_segments import closed_segments
+from rollwave.engine.locked_campaign import CampaignUnderPolicy, under_policy
 from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
 from rollwave.store.database import Connection
@@ -25,10 +26,31 @@ async def admission_of(connection: Connection, settings: Settings, tenant_id: st
     Raises:
         NotFound: this tenant has no such campaign.
     """
+    admission, _ = await _read(connection, settings, tenant_id, campaign_id)
+    return admission
+
+
+async def closed_to(
+    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
+) -> Collection[int] | None:
+    """The segments of a campaign whose devices may not be sent to again now; None: no device of it may.
+
+    Raises:
+        NotFound: this tenant has no such campaign.
+    """
+    admission, campaign = await _read(connection, settings, tenant_id, campaign_id)
+    if not admission.sends:
+        return None
+    return {each.number for each in await closed_segments(connection, campaign)}
+
+
+async def _read(
+    connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
+) -> tuple[Admission, CampaignUnderPolicy]:
     row = await campaigns.get(connection, tenant_id, campaign_id)
     heard = await listeners.heard(connection, settings.listener_slots)
     campaign = under_policy(row, settings)
-    return admit(campaign.policy, campaign.facts(settings, heard=heard))
+    return admit(campaign.policy, campaign.facts(settings, heard=heard)), campaign
 
 
 async def unless_stopped(

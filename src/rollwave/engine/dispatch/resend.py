@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from rollwave import metrics
 from rollwave.domain.ids import CampaignId, DeviceId, TenantId
-from rollwave.engine.dispatch.permission import admission_of, unless_stopped
+from rollwave.engine.dispatch.permission import closed_to, unless_stopped
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.errors import BrokerUnavailable, MessageTooLarge, NotFound
@@ -122,17 +122,16 @@ class Resender:
     async def _answer(self, session: Session, tenant_id: TenantId, device_ids: list[DeviceId]) -> list[DeviceId]:
         """Returns the devices whose answer the broker accepted or refused, or that is too large for it."""
         current = await self._current(tenant_id, device_ids)
-        campaigns = {doing.campaign_id for doing in current.values()}
         receipts: dict[DeviceId, Receipt] = {}
         too_large: list[DeviceId] = []
 
         async def publish() -> None:
             await self._publish(session, tenant_id, device_ids, current, receipts, too_large)
 
-        async def braked() -> bool:
-            return len(await self._sending(tenant_id, campaigns)) < len(campaigns)
+        async def stopped() -> bool:
+            return len(await self._permitted(tenant_id, current)) < len(current)
 
-        await unless_stopped(publish(), braked, session.abort)
+        await unless_stopped(publish(), stopped, session.abort)
         done = [device_id for device_id, receipt in receipts.items() if receipt.taken or receipt.refused]
         metrics.questions.labels("command").inc(sum(device_id in current for device_id in done))
         metrics.questions.labels("nothing").inc(sum(device_id not in current for device_id in done))
@@ -142,20 +141,18 @@ class Resender:
         """The present commands of the devices, as far as their campaigns may send commands again now."""
         async with tenant_transaction(self._pool, tenant_id) as connection:
             current = await executions.current(connection, tenant_id, device_ids)
-        sending = await self._sending(tenant_id, {doing.campaign_id for doing in current.values()})
-        return {device_id: doing for device_id, doing in current.items() if doing.campaign_id in sending}
+        return await self._permitted(tenant_id, current)
 
-    async def _sending(self, tenant_id: TenantId, campaigns: Collection[CampaignId | None]) -> set[CampaignId | None]:
-        """Those of the campaigns of which commands may be sent now."""
-        found: set[CampaignId | None] = set()
-        if not campaigns:
-            return found
-        async with tenant_transaction(self._pool, tenant_id) as connection:
-            for each in campaigns:
-                with suppress(NotFound):  # deleted meanwhile
-                    if each is not None and (await admission_of(connection, self._settings, tenant_id, each)).sends:
-                        found.add(each)
-        return found
+    async def _permitted(self, tenant_id: TenantId, current: Mapping[DeviceId, Doing]) -> dict[DeviceId, Doing]:
+        """Those of the commands that may be sent again now, by the gates of their campaigns and segments."""
+        closed: dict[CampaignId, Collection[int] | None] = {}
+        if current:
+            async with tenant_transaction(self._pool, tenant_id) as connection:
+                for each in {doing.campaign_id for doing in current.values()}:
+                    with suppress(NotFound):  # deleted meanwhile
+                        if each is not None:
+                            closed[each] = await closed_to(connection, self._settings, tenant_id, each)
+        return {device_id: doing for device_id, doing in current.items() if _is_open(doing, closed)}
 
     async def _publish(
         self,
@@ -185,3 +182,9 @@ class Resender:
             async with asyncio.timeout(self._publish_timeout):
                 for receipt in receipts.values():
                     await receipt.wait()
+
+
+def _is_open(doing: Doing, closed: Mapping[CampaignId, Collection[int] | None]) -> bool:
+    """Whether the command may be sent. ``closed``: the closed segments of each campaign; None: all are."""
+    segments = None if doing.campaign_id is None else closed.get(doing.campaign_id)
+    return segments is not None and doing.segment not in segments

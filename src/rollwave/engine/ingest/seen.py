@@ -1,4 +1,4 @@
-"""Which devices' times of the last report, and versions, are stored with a batch of reports: at most one an hour each."""
+"""Chooses the devices whose last report and version are stored with a batch: each at most once an hour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_DEVICES_REMEMBERED = 100_000
 
 
 def add_seen(seen: dict[DeviceId, Seen], more: Mapping[DeviceId, Seen]) -> None:
-    """Add what later reports of the same batch say. What an earlier report says of the version stays, unless they do."""
+    """Add what later reports of the same batch say. A version of an earlier report stays if they have none."""
     for device_id, each in more.items():
         before = seen.get(device_id, each)
         seen[device_id] = Seen(device_id, each.succeeded_in or before.succeeded_in, each.version or before.version)

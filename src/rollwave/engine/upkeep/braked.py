@@ -7,8 +7,11 @@ from rollwave.domain.brakes import Brake, BrakeKind
 from rollwave.domain.events import ENGINE, SendingResumed, SendingStopped
 from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
+from rollwave.log import get_logger
 from rollwave.store import brakes, campaigns, events
 from rollwave.store.database import Connection
+
+_log = get_logger("upkeep")
 
 
 async def note_brakes(connection: Connection, locked: CampaignUnderPolicy) -> None:
@@ -33,6 +36,9 @@ async def note_brakes(connection: Connection, locked: CampaignUnderPolicy) -> No
             stopped = SendingStopped(brake.kind, brake.name, until, brake.reason)
             await events.append(connection, *key, stopped, actor=brake.by)
     await campaigns.set_stopped_by(connection, campaign, list(stopping))
+    _log.info(
+        "ota_campaign_brakes_changed", campaign_id=campaign.id, tenant_id=campaign.tenant_id, stopped_by=list(stopping)
+    )
 
 
 def _stopping(locked: CampaignUnderPolicy) -> list[Brake]:

@@ -24,7 +24,7 @@ from rollwave.domain.events import (
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
 from rollwave.domain.reports.outcome import Tally
-from rollwave.domain.retry import Reason
+from rollwave.domain.retry import MAX_HELD_SECONDS, Reason
 from rollwave.engine import stop
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import SKIPPED_BECAUSE, Stopped
@@ -72,7 +72,8 @@ class Counters:
                 return every - age
             await counters.date_reconciliation(connection, campaign)
             policy = under_policy(campaign, self._settings).policy
-            longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait)
+            held = 0.0 if policy.document is None else MAX_HELD_SECONDS
+            longest = max(self._settings.lease, LONGEST_REFUSAL_SECONDS, policy.longest_wait + held)
             await overdue.bring_forward(
                 connection, campaign, longest=CLOCK_SET_BACK_MARGIN * longest, progress_timeout=policy.progress_timeout
             )

@@ -28,7 +28,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
-from rollwave.store.overdue import Failed, Overdue, Postponed
+from rollwave.store.overdue import ClosedSegment, Failed, Overdue, Postponed
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Maximum number of devices judged in one look."""
@@ -103,10 +103,36 @@ def _have_been_heard(heard: Listening | None, policy: Policy) -> bool:
     return heard is not None and heard.without_gap >= longest and heard.subscribed >= min(longest, CATCH_UP_SECONDS)
 
 
-async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, sends_on: bool) -> Swept:
+async def hold(connection: Connection, campaign: Campaign, policy: Policy, closed: Sequence[ClosedSegment]) -> bool:
+    """Hold devices of closed segments that are due: their clocks stand, and they leave the head of the queue.
+
+    Each has its progress timeout left when its segment opens. Returns whether there may be more of them. Needs the
+    campaign's lock.
+    """
+    held = await overdue.hold(
+        connection,
+        campaign,
+        closed,
+        progress_timeout=policy.progress_timeout,
+        device_timeout=policy.device_timeout,
+        limit=MAX_OVERDUE_PER_LOOK,
+    )
+    return held == MAX_OVERDUE_PER_LOOK
+
+
+async def sweep(
+    connection: Connection,
+    campaign: Campaign,
+    policy: Policy,
+    *,
+    sends_on: bool,
+    closed: Sequence[ClosedSegment] = (),
+) -> Swept:
     """Judge the devices that are overdue.
 
     Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
+    ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
+    (:func:`hold`).
     """
     late = await overdue.lock_overdue(
         connection,
@@ -114,6 +140,7 @@ async def sweep(connection: Connection, campaign: Campaign, policy: Policy, *, s
         everyone=not sends_on,
         device_timeout=policy.device_timeout,
         extension=campaign.activity.extension(policy.longest_deadline),
+        closed=closed,
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in late if each.finished]:

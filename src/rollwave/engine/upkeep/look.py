@@ -13,11 +13,12 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
+from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep import deadlines, waves
+from rollwave.engine.upkeep import deadlines, schedule, waves
 from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
 from rollwave.keyed_tasks import KeyedTasks
@@ -44,7 +45,7 @@ GIVE_UP_SECONDS = 5.0
 class Look:
     """The result of one look at a campaign.
 
-    ``stopped`` or ``completed``: this look did that. ``to_verify``: it may complete once its counters are verified.
+    ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its counters are verified.
     ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's devices are not taken over
     yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by a host. ``idle_seconds``:
     seconds for which there is nothing to send.
@@ -52,6 +53,7 @@ class Look:
 
     stopped: Stopped | None = None
     completed: bool = False
+    schedule_ended: bool = False
     to_verify: Outlook | None = None
     being_targeted: bool = False
     to_count: bool = False
@@ -99,6 +101,8 @@ class Upkeep:
             await reach(Failpoint.CAMPAIGN_WRITTEN)
         if look.stopped:
             look.stopped.announce()
+        if look.schedule_ended:
+            _log.info("ota_campaign_schedule_ended", campaign_id=campaign.id, tenant_id=campaign.tenant_id)
         if look.completed:
             _log.info(
                 "ota_campaign_completed",
@@ -119,6 +123,8 @@ class Upkeep:
                     connection, campaign.tenant_id, stop.counters_of(campaign), locked.unreadable
                 )
             )
+        if await schedule.end_if_over(connection, locked):
+            return Look(schedule_ended=True)
         deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
         if campaign.status is CampaignStatus.RUNNING:
             await note_brakes(connection, locked)
@@ -128,8 +134,11 @@ class Upkeep:
         if policy.document is not None and await placing.any_unplaced(connection, campaign):
             await placing.begin(connection, campaign)
             return Look(being_targeted=True)
+        closed = await closed_segments(connection, locked)
+        if await deadlines.hold(connection, campaign, policy, closed):
+            return Look(more=True)
         if deadlines_run:
-            swept = await deadlines.sweep(connection, campaign, policy, sends_on=True)
+            swept = await deadlines.sweep(connection, campaign, policy, sends_on=True, closed=closed)
             if swept.stopped or swept.any_failed or swept.more:
                 return Look(swept.stopped, more=swept.more)  # the next look judges the rest on the new counters
         return await self._pass_gate(connection, locked, verified)

@@ -26,7 +26,7 @@ from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger, trace
 from rollwave.log_once import LogOnce
 from rollwave.settings import Settings
-from rollwave.store import campaigns
+from rollwave.store import brakes, campaigns
 from rollwave.store.database import Pool
 from rollwave.store.outage import is_away
 
@@ -180,6 +180,7 @@ class Ticker:
         for status in CampaignStatus:
             metrics.campaigns.labels(status.value).set(by_status[status])
         if not quietly:
+            metrics.halted_tenants.set(await brakes.halted_tenants(self._pool))
             _log.info("ota_tick_start", running_campaigns=by_status[CampaignStatus.RUNNING])
         self._schedule.update(due)
         names = set(due)

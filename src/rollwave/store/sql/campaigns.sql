@@ -114,6 +114,10 @@ SET active_since = LEAST(active_since, statement_timestamp()), active_at = state
     settled_at = NULL
 WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
 
+-- name: give_time
+UPDATE ota_campaigns SET deadlines_from = GREATEST(deadlines_from, statement_timestamp() + make_interval(secs => $3))
+WHERE tenant_id = $1 AND id = $2;
+
 -- name: set_stopped_by
 -- Record what stops the campaign. Needs the campaign's lock.
 UPDATE ota_campaigns SET stopped_by = $3 WHERE tenant_id = $1 AND id = $2;

@@ -14,7 +14,7 @@
 -- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
--- started_at. $14: number the first commands, and change the cells.
+-- started_at. Devices of closed segments ($18) are not sent to again (overdue.hold). $14: number the first commands, and change the cells.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -26,6 +26,7 @@ WITH again AS (
            OR failed_attempt = attempt
               AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
+      AND segment <> ALL ($18::int[])
     ORDER BY due_at NULLS FIRST
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -34,6 +35,7 @@ WITH again AS (
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
+      AND segment <> ALL ($18::int[])
     ORDER BY due_at NULLS FIRST
     LIMIT $3 - (SELECT count(*) FROM again)
     FOR UPDATE SKIP LOCKED
@@ -342,12 +344,12 @@ SELECT count(*) FROM skipped;
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
 -- to the device now, or if its next attempt waits for its delay: then the next claim sends it.
-SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, d.campaign_id, c.command,
+SELECT DISTINCT ON (d.device_id) d.device_id, d.attempt, d.campaign_id, d.segment, c.command,
        GREATEST(1, EXTRACT(epoch FROM d.due_at - statement_timestamp()))::float8 AS seconds_left
 FROM ota_campaigns c
 CROSS JOIN unnest($2::text[]) AS asking (device_id)
 CROSS JOIN LATERAL (
-    SELECT campaign_id, device_id, status, attempt, sent_attempt, failed_attempt, due_at
+    SELECT campaign_id, device_id, segment, status, attempt, sent_attempt, failed_attempt, due_at
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = c.id AND device_id = asking.device_id
     OFFSET 0 -- otherwise PostgreSQL may read the whole queue of open devices

@@ -36,6 +36,13 @@ FROM (SELECT key, row_number() OVER (ORDER BY key, device_id) AS number FROM ({t
 WHERE number = ANY ($5::bigint[])
 ORDER BY number;
 
+-- name: count_waves
+-- The number of devices of each wave. $5: the key of the last device of each.
+SELECT wave, count(*)::int AS devices
+FROM (SELECT {wave} AS wave FROM ({targets}) AS l WHERE {fits}) AS placed
+WHERE wave IS NOT NULL
+GROUP BY wave;
+
 -- name: insert
 -- Insert an execution for each of the next $6 members of the group $3, after the device $5 (empty: from the first), and place it.
 -- $7: members before. $8: the key of the last device of each wave, $9: the size of each wave (NULL: all that match). A device of
@@ -165,7 +172,8 @@ WITH emptied AS (
     UPDATE ota_campaign_cells SET waiting = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
 )
 UPDATE ota_campaigns
-SET placement = jsonb_build_object('moves', true), targeted_devices = 0, targeted_up_to = NULL
+SET placement = jsonb_build_object('moves', true), targeted_devices = 0, targeted_up_to = NULL,
+    reconciled_at = clock_timestamp() -- a comparison that began before must not repair the cells
 WHERE tenant_id = $1 AND id = $2;
 
 -- name: surveyed

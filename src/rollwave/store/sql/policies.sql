@@ -23,16 +23,13 @@ INSERT INTO ota_campaign_policies
 VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: put_in_force
--- Needs the campaign's lock. Its commit wakes the workers (store/campaigns.py).
--- Not applied: the campaign follows another revision than $4 (NULL: its flat columns), or has ended: a host's SQL did so
--- within this transaction's own statements, which its lock prevents.
-WITH changed AS (
-    UPDATE ota_campaigns SET policy_revision = $3
-    WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4::int
-      AND status NOT IN ('COMPLETED', 'ABORTED')
-    RETURNING id
-)
-SELECT id, pg_notify('rollwave_due', '') FROM changed;
+-- Needs the campaign's lock.
+-- Not applied: the campaign follows another revision than $4 (NULL: its flat columns), or has ended, which cannot be under
+-- the lock unless a host's trigger did it.
+UPDATE ota_campaigns SET policy_revision = $3
+WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4::int
+  AND status NOT IN ('COMPLETED', 'ABORTED')
+RETURNING id;
 
 -- name: authors
 SELECT c.created_by AS author FROM ota_campaigns c WHERE c.tenant_id = $1 AND c.id = $2 AND c.created_by IS NOT NULL

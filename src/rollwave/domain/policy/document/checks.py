@@ -9,8 +9,8 @@ from functools import cache
 from zoneinfo import available_timezones
 
 from rollwave.domain.policy import windows
+from rollwave.domain.policy.document.located import Path, Position
 from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule
-from rollwave.domain.policy.document.text import Path, Position
 from rollwave.domain.policy.selector import text as selector
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from rollwave.domain.policy.document.located import Plain
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.document.text import CORE_PATTERNS, Plain
+from rollwave.domain.policy.document.yaml_text import CORE_PATTERNS
 
 
 def to_data(document: PolicyDocument) -> dict[str, Any]:

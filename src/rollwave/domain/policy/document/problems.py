@@ -12,19 +12,9 @@ from typing import Any, TypeAlias, get_args
 from pydantic import BaseModel, ValidationError
 
 from rollwave.domain.policy.document import checks
+from rollwave.domain.policy.document.located import MAX_DEPTH, TOO_DEEP, Located, Path, Plain, Position, Unreadable
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.document.text import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    TOO_DEEP,
-    Format,
-    Located,
-    Path,
-    Plain,
-    Position,
-    Unreadable,
-    read,
-)
+from rollwave.domain.policy.document.text import MAX_BYTES, Format, read, read_json, with_positions
 from rollwave.errors import InvalidInput
 
 MAX_PROBLEMS = 20
@@ -81,7 +71,12 @@ def parse(text: str | bytes, form: Format) -> PolicyDocument:
         located = read(text, form)
     except Unreadable as error:
         raise InvalidPolicy([Problem(error.path, str(error), position=error.position)]) from error
-    return validate(located)
+    try:
+        return validate(located)
+    except InvalidPolicy:
+        if form is Format.YAML:
+            raise
+    return validate(with_positions(located, text))  # which takes much longer than reading JSON
 
 
 def parse_data(data: Plain) -> PolicyDocument:
@@ -97,6 +92,20 @@ def parse_data(data: Plain) -> PolicyDocument:
     if size > MAX_BYTES:
         raise InvalidPolicy([Problem((), f"the document has {size:,} bytes, and at most {MAX_BYTES:,} are allowed")])
     return validate(Located(data))
+
+
+def parse_member(body: bytes, key: str) -> PolicyDocument:
+    """Read the document that a JSON object has under ``key``, whose own keys may not be given twice either.
+
+    Raises:
+        InvalidPolicy: the object has a key twice, or the document breaks a rule.
+    """
+    try:
+        data = read_json(body.decode("utf-8-sig")).data
+    except Unreadable as error:
+        raise InvalidPolicy([Problem(error.path, str(error), position=error.position)]) from error
+    assert isinstance(data, Mapping)  # the caller has read it before, as a request
+    return parse_data(data[key])
 
 
 def validate(document: Located) -> PolicyDocument:

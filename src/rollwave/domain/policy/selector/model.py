@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TypeAlias
 
-from rollwave.domain.policy.document.text import Position
+from rollwave.domain.policy.document.located import Position
 
 DEVICE_ID, DEVICE_TYPE, VERSION, TIME_ZONE, LAST_SEEN = "device_id", "device_type", "version", "time_zone", "last_seen"
 BUILT_IN = (DEVICE_ID, DEVICE_TYPE, VERSION, TIME_ZONE, LAST_SEEN)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
-from rollwave.domain.policy.document.text import Position
+from rollwave.domain.policy.document.located import Position
 from rollwave.domain.policy.document.units import read_time
 from rollwave.domain.policy.selector.model import (
     DEVICE_ID,

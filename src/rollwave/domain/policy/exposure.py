@@ -1,0 +1,45 @@
+"""How many devices are exposed at most before a guardrail can act: what a dry run tells an operator."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from rollwave.domain.policy.document.model import GuardrailRule, PaceRule, Scope
+from rollwave.domain.policy.guardrail import min_finished, rules_of
+from rollwave.domain.policy.rules import Policy
+
+
+def exposed_devices(policy: Policy, *, first_wave: int, max_in_flight: int | None, segments: int) -> int | None:
+    """The most devices that are sent to before a guardrail can act, if every one of them fails. None: there is none.
+
+    A guardrail acts when enough devices have failed for good, which takes a silent device all of its attempts. Until
+    then, the first wave, the cap on devices in flight and the pace bound the number. Of guardrails of segments, each
+    segment may expose as many.
+
+    Args:
+        first_wave: number of devices of the first wave.
+        max_in_flight: the cap of that wave or of the campaign, whichever is lower.
+    """
+    document = policy.document
+    rules = rules_of(document) if document is not None else ()
+    exposed = [
+        _exposed(each, policy, max_in_flight) * (segments if each.scope is Scope.SEGMENT else 1) for each in rules
+    ]
+    return min([first_wave, *exposed]) if exposed else None
+
+
+def _exposed(rule: GuardrailRule, policy: Policy, max_in_flight: int | None) -> int:
+    needed = min_finished(rule)
+    bounds: list[int] = []
+    if max_in_flight is not None:
+        bounds.append(needed - 1 + max_in_flight)
+    pace = (policy.document.pace if policy.document else None) or PaceRule()
+    if pace.per_minute is not None:
+        bounds.append(needed + ceil(pace.per_minute / 60 * _longest_failure(policy)))
+    return min(bounds, default=2**31 - 1)
+
+
+def _longest_failure(policy: Policy) -> float:
+    """Seconds until a silent device has failed for good."""
+    attempts = policy.retry.max_attempts
+    return min(policy.device_timeout, attempts * policy.longest_silence + (attempts - 1) * policy.retry.max_delay)
