@@ -29,11 +29,19 @@ _NAME_NO_TENANT = {
     ),
     # They call functions that name it.
     *("labels.check_view", "labels.record_of_many_tenants"),
+    *("brakes.halt", "brakes.add_freeze"),
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),
     *("rejected_values.firmware_versions", "rejected_values.ota_campaigns", "rejected_values.ota_device_status"),
     # Statements across tenants by design, and the doctor's questions about the tables.
-    *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
+    *(
+        "campaigns.due",
+        "quarantine.tenants",
+        "brakes.tenants",
+        "health.tables",
+        "health.seen_without_tenant",
+        "access.are_a_hosts",
+    ),
     # Which transactions write events, of any tenant.
     "events.writers",
 }

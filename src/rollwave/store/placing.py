@@ -297,6 +297,14 @@ async def store_survey(
     await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision)
 
 
+async def store_fault(connection: Connection, campaign: Campaign, reason: str) -> bool:
+    """Store why the devices cannot be placed. False: the same is stored already, or all are placed.
+
+    Needs the campaign's lock.
+    """
+    return await connection.fetchval(_sql["store_fault"], campaign.tenant_id, campaign.id, reason) is not None
+
+
 async def advance(connection: Connection, campaign: Campaign, batch: Batch, *, last: bool) -> int | None:
     """Record that a batch was placed anew. Returns the campaign's devices. Needs the campaign's lock."""
     total: int | None = await connection.fetchval(
