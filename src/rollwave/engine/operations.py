@@ -23,7 +23,7 @@ from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import EarlierRequest, NewCampaign
-from rollwave.store.placing import Source
+from rollwave.store.placing_statements import Source
 from rollwave.store.rejected_values import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
