@@ -1,6 +1,7 @@
-"""Places a campaign's devices by its policy document: counts them first, then gives each its wave, segment and position.
+"""Places a campaign's devices by its policy document: counts them, then gives each its wave, segment and position.
 
-The statements are made from the parts in ``placing.sql``, since selectors and labels differ from one document to another.
+The statements are made from the parts in ``placing.sql``, since selectors and labels differ from one document to
+another.
 """
 
 from __future__ import annotations
@@ -279,9 +280,7 @@ class _Parts:
             case Order.ID:
                 return f"(t.ordinal & {LAST_KEY})"
             case Order.LABEL:
-                ranks = "ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2"
-                value = self._of("value", self._makers["value"])
-                return f"COALESCE((SELECT r.rank FROM {ranks} AND r.value = {value}), {LAST_KEY})"
+                return self.fill("rank_of", last_key=str(LAST_KEY))
 
 
 async def begin(connection: Connection, campaign: Campaign) -> None:
@@ -292,7 +291,7 @@ async def begin(connection: Connection, campaign: Campaign) -> None:
 async def store_survey(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, found: Survey, *, revision: int | None
 ) -> None:
-    """Store the survey with the campaign. Not applied: another worker has stored one, or the policy was edited since."""
+    """Store the survey. Not applied: another worker has stored one, or the policy was edited since."""
     survey = json.dumps(found.to_json())
     await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision)
 
