@@ -21,7 +21,7 @@ from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.edits import check_edit
 from rollwave.domain.policy.exposure import exposed_devices
 from rollwave.domain.policy.placing import Order, placing_of
-from rollwave.domain.policy.rules import policy_of, wave_name
+from rollwave.domain.policy.rules import own_times, policy_of, wave_name
 from rollwave.domain.policy.rules import read_policy as read_policy_columns
 from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.domain.policy.warnings import warnings
@@ -344,6 +344,8 @@ async def edit_policy(
         await guardrails.replace_document(connection, campaign.row, campaign.row.document, document, revision=number)
         if _moves_devices(campaign.row, document):
             await places.begin(connection, campaign.row)
+        progress_timeout = own_times(document).progress_timeout or settings.progress_timeout
+        await campaigns.give_time(connection, campaign.row, progress_timeout)  # it may open windows
         await campaigns.wake(connection, tenant_id)
         await events.append(connection, tenant_id, campaign_id, PolicyEdited(edit.reason, number), actor=actor)
     return await read_policy(pool, settings, tenant_id, campaign_id, revision=number)

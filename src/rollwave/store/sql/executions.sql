@@ -54,7 +54,7 @@ WITH again AS (
     FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
-    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
+    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect, d.segment
 ), fresh AS MATERIALIZED (
     SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
     FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
@@ -127,7 +127,7 @@ WITH again AS (
           GROUP BY 1, 2) AS moved
     WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
 )
-SELECT device_id, attempt, suspect, NULL::int AS segment, NULL::bigint AS position, NULL::int AS dispatch_number
+SELECT device_id, attempt, suspect, segment, NULL::bigint AS position, NULL::int AS dispatch_number
 FROM again_claimed
 UNION ALL
 SELECT device_id, attempt, false, segment, position, dispatch_number FROM fresh_claimed
