@@ -1,7 +1,7 @@
 """The queue of a campaign under a policy document: how many devices may get their first command now, and why not more.
 
-Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, so that a claim never steps
-over devices. The other gates limit a number.
+Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, so that a claim never
+steps over devices. The other gates limit a number.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class HeldBack:
 class Queue:
     """What a document says about the devices that wait for their first command.
 
-    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number of
-    devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
+    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number
+    of devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
     ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores.
     """
 
@@ -49,7 +49,7 @@ class Queue:
         return tuple(zone for zone, verdict in self.windows.items() if verdict.open)
 
     def window_of(self, time_zone: str | None) -> Verdict:
-        """The verdict for devices of a time zone. One that no waiting device has gets that of devices without a zone."""
+        """The verdict for devices of a time zone. A zone of no waiting device has that of devices without one."""
         return self.windows.get(time_zone) or self.windows[None]
 
     @property
@@ -99,7 +99,7 @@ def _next_wave(queue: QueueFacts) -> Verdict:
 
 
 def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
-    """The verdicts of the gates ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
+    """The verdicts of ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
     if later:
         closed = _next_wave(queue)
         if closed.gate is GateName.WAVE:
