@@ -15,12 +15,16 @@ from pathlib import Path
 
 from rollwave.cli.main import run
 from rollwave.engine.failpoints import arm
+from rollwave.engine.upkeep.targeting import Targeter
 from tests.chaos.injected_faults import ArmedFault, InjectedFault
 from tests.support import environment, eventually
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.chaos.preloaded"])
 
+
+PLACED_AT_ONCE = 7
+"""Devices that a worker places by a policy document in one transaction, so that workers die between two of them."""
 
 NO_DATABASE = "error: PostgreSQL cannot be reached"
 
@@ -34,6 +38,7 @@ def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) ->
     wanted = environment(**settings)
     os.environ.clear()
     os.environ.update(wanted)
+    Targeter.__init__.__kwdefaults__["batch"] = PLACED_AT_ONCE
     if fault is not None:
         arm(ArmedFault(fault))
     sys.argv = ["rollwave", "worker"]
