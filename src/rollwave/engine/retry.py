@@ -10,6 +10,7 @@ from rollwave.domain.events import DevicesRetried
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId
 from rollwave.domain.reports.outcome import Tally
+from rollwave.engine import budgets
 from rollwave.errors import Conflict
 from rollwave.store import campaigns, counters, events, retries
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -73,6 +74,7 @@ async def _retry(
     [counted] = await counters.count(connection, tenant_id, tally, also=[campaign])
     _require_running(counted.status, campaign_id)  # its lock is held now
     await retries.move_cells(connection, tenant_id, campaign_id, moved)
+    await budgets.retried(connection, tenant_id, campaign, moved)
     if number:
         retried = DevicesRetried(number, which.reason, which.code)
         await events.append(connection, tenant_id, campaign_id, retried, actor=actor)

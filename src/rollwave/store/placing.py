@@ -150,6 +150,22 @@ async def insert(
     return await _place(connection, "insert", source, placing, found, after=after, limit=limit, before=before)
 
 
+async def label_sent(
+    connection: Connection, source: Source, placing: Placing, *, after: str, limit: int
+) -> tuple[int, str | None]:
+    """Give those of the next ``limit`` devices that were sent to, or failed, the values of the budgets' labels.
+
+    Takes no other lock than those of their rows. Returns the number of devices that were read, and the last of them.
+    """
+    parts = _Parts(placing, source, first_parameter=5)
+    async with labels.reading_view():
+        row = await connection.fetchrow(
+            parts.fill("label_sent"), source.tenant_id, source.campaign_id, after, limit, *parts.parameters
+        )
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return row["devices"], row["up_to"]
+
+
 async def move(
     connection: Connection, source: Source, placing: Placing, found: Survey, *, after: str, limit: int
 ) -> Batch:
@@ -225,6 +241,7 @@ class _Parts:
             "key": self._key,
             "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
             "segment": self._segment,
+            "budget_values": self._budget_values,
             "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
             "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
             "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
@@ -270,6 +287,13 @@ class _Parts:
             name = self._add(Fragment(f"${self._next}::text", (key,)))
             pairs.append(f"{name}, {self._add(label_text(key, self._next))}")
         return f"jsonb_build_object({', '.join(pairs)})"
+
+    def _budget_values(self) -> str:
+        """The values of the budgets' labels. A long one stands for itself with its beginning and a hash."""
+        if not self._placing.budgets:
+            return "NULL::text[]"
+        values = (self._add(label_text(key, self._next)) for key, _ in self._placing.budgets)
+        return f"ARRAY[{', '.join(f'rollwave_budget_value({each})' for each in values)}]"
 
     def _key(self) -> str:
         """The order key of a device: a number of 44 bits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,11 +22,15 @@ class Which(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A number of devices of one wave and segment. Segment 0: the campaign follows flat columns."""
+    """A number of devices of one wave and segment. Segment 0: the campaign follows flat columns.
+
+    ``budget_values``: the value that each of them has for each budget of the document (None: no such label).
+    """
 
     segment: int
     wave: int
     devices: int
+    budget_values: Sequence[str | None] = ()
 
 
 async def failed(
@@ -44,12 +49,15 @@ async def again(
     Not applied to a device that is no longer one of ``which``.
     """
     rows = await connection.fetch(_sql["again"], tenant_id, campaign_id, devices, *which)
-    return [Moved(row["segment"], row["wave"], row["devices"]) for row in rows]
+    return [Moved(row["segment"], row["wave"], row["devices"], row["budget_values"] or ()) for row in rows]
 
 
 async def move_cells(connection: Connection, tenant_id: str, campaign_id: int, moved: Sequence[Moved]) -> None:
     """Count these devices as in flight in their waves and segments. Needs the campaign's lock."""
-    placed = sorted((each.wave, each.segment, each.devices) for each in moved if each.segment)
+    counted: Counter[tuple[int, int]] = Counter()
+    for each in moved:
+        counted[each.wave, each.segment] += each.devices
+    placed = sorted((wave, segment, devices) for (wave, segment), devices in counted.items() if segment)
     if placed:
         columns = [list(column) for column in zip(*placed, strict=True)]
         await connection.execute(_sql["cells"], tenant_id, campaign_id, *columns)

@@ -11,7 +11,7 @@ LIMIT $6;
 
 -- name: again
 -- Give each of these devices another attempt, which the next claim may take: as after a failed attempt that the policy retries.
--- The device timeout begins with its next command. Returns how many devices of each wave and segment it gave one.
+-- The device timeout begins with its next command. Returns how many devices of each wave, segment and budget_values it gave one.
 -- Not applied: the device is not FAILED any more, or for another reason ($4) or with another code ($5).
 WITH locked AS (
     SELECT d.device_id
@@ -29,15 +29,15 @@ WITH locked AS (
         attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), failed_attempt = GREATEST(attempt, 1),
         failed_reason = COALESCE(failed_reason, 'reported'),
         -- Guardrails of a document have counted the device, and must not count it again (guardrail.read_failures).
-        failed_before = CASE WHEN segment > 0 THEN ARRAY(
+        failed_before = CASE WHEN segment <> 0 THEN ARRAY(
             SELECT DISTINCT f FROM unnest(failed_before || (COALESCE(failed_reason, 'reported') || ':' || COALESCE(error_code, '')))
                 AS t (f)) END,
         started_at = NULL, completed_at = NULL, due_at = statement_timestamp(), refusals = 0, refused_for = NULL
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
       AND device_id = ANY (ARRAY(SELECT device_id FROM locked))
-    RETURNING segment, position
+    RETURNING abs(segment) AS segment, position, budget_values
 )
-SELECT segment, (position >> 44)::int - 1 AS wave, count(*)::int AS devices FROM again GROUP BY 1, 2;
+SELECT segment, (position >> 44)::int - 1 AS wave, budget_values, count(*)::int AS devices FROM again GROUP BY 1, 2, 3;
 
 -- name: cells
 -- These devices of waves ($3) and segments ($4) are in flight again. Not applied: an edit of the policy has removed the cell.
