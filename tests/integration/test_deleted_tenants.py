@@ -278,7 +278,7 @@ async def test_an_upgraded_installation_deletes_the_rows_of_deleted_tenants(data
             "it belongs to the engine, and is not of earlier versions"
         )
         foreign_keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confdeltype"
-        assert await root.fetchval(f"{foreign_keys} = 'c'") == 16
+        assert await root.fetchval(f"{foreign_keys} = 'c'") == 26
         assert await root.fetchval(f"{foreign_keys} <> 'c'") == 1, "from a campaign to its firmware"
         await root.execute("DELETE FROM tenants WHERE tenant_id = 'north'")
         assert await kept(root, "north") == {}
