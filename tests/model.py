@@ -115,6 +115,7 @@ class Model:
     lately: int = 0
     events: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counting = self.counted
@@ -150,6 +151,18 @@ class Model:
                 self.active_since, self.active_at = None, self.now
         self.events.append(status.lower())
 
+    def retry(self) -> None:
+        """Give each failed device one more attempt."""
+        failed = [each for each in self.devices if each.status == "FAILED" and each.sendable]
+        for each in failed:
+            each.attempt, each.acknowledged = max(1, each.attempt), True
+            each.status, each.failed = "DOWNLOADING", each.failed or "reported"
+            each.started, each.due = None, self.now
+            self.retried.append(each.name)
+        self.failed -= len(failed)
+        if failed:
+            self.events.append("devices_retried")
+
     # Dispatch.
 
     def due_again(self) -> set[str]:
@@ -162,7 +175,9 @@ class Model:
                 each.open
                 and each.due is not None
                 and each.due <= self.now
-                and (each.status == "PENDING" or not each.acknowledged or (each.failed and not self._out_of_time(each)))
+                and (
+                    each.status == "PENDING" or not each.acknowledged or (each.failed and not self._ended_by_time(each))
+                )
             )
         }
 
@@ -427,7 +442,7 @@ class Model:
         ended = 0
         for each in self.devices:
             silent = each.status in MOVING and each.due is not None and each.due <= self.now - self._extension()
-            if silent and each.failed and (everyone or self._out_of_time(each)):
+            if silent and each.failed and (everyone or self._ended_by_time(each)):
                 cause = "overdue" if self._out_of_time(each) else each.failed
                 self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))
                 each.failed = cause  # A device that is set back by hand after its timeout may report again.
@@ -443,6 +458,10 @@ class Model:
         began = device.due if device.started is None else device.started
         suspended = self.suspended_for - device.suspended_before
         return began is not None and began + self.timing.in_all + suspended <= self.now
+
+    def _ended_by_time(self, device: Device) -> bool:
+        """Whether the device's time is over. That of a device that an operator retries begins with its next command."""
+        return device.started is not None and self._out_of_time(device)
 
     def _silence(self, device: Device) -> str:
         if self._out_of_time(device):

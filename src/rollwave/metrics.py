@@ -20,6 +20,7 @@ _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 dispatched = Counter("rollwave_devices_dispatched", "Commands that the broker acknowledged", registry=_OURS)
 cancelled = Counter("rollwave_cancel_commands", "Cancel commands that the broker acknowledged", registry=_OURS)
+retried = Counter("rollwave_devices_retried", "Failed devices that operators gave another attempt", registry=_OURS)
 publish_failed = Counter(
     "rollwave_publish_failed",
     "Commands that the broker did not acknowledge; they are sent again",

@@ -16,14 +16,15 @@ CONFIG = """
 [generation]
 allow-x00 = false
 """
-# Rules between the keys of a policy, the grammar of selectors, the names of time zones, and an entity tag that is not the present one, which is checked before the body.
+# Rules between the keys of a policy or a freeze, times that do not exist, the grammar of selectors, the names of time
+# zones, and an entity tag that is not the present one, which is checked before the body.
 BEYOND_THE_SCHEMA = """
 [[operations]]
 include-operation-id = "{operation}"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 412, 422, "5xx"]
 checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 415, 422, 428, 429, "5xx"]
 """
-BEYOND = ("create_campaign", "put_campaign_policy", "put_policy", "list_devices", "put_device")
+BEYOND = ("create_campaign", "put_campaign_policy", "put_policy", "list_devices", "put_device", "add_freeze")
 
 
 async def test_the_server_behaves_as_its_openapi_document_says(
@@ -41,7 +42,7 @@ async def test_the_server_behaves_as_its_openapi_document_says(
         await prepare(client)
         status, output = await schemathesis(url, key, tmp_path)
         assert status == 0, output
-        assert "Tested: 34" in output
+        assert "Tested: 45" in output
         assert "✅ Stateful" in output, "some requests used ids from earlier responses"
         assert "Traceback" not in server.output()
 

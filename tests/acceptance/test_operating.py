@@ -67,6 +67,19 @@ async def test_a_campaign_on_a_group_imported_from_a_file_completes(north: Insta
     assert psql(north.database, "SELECT DISTINCT attributes FROM devices") == '{"rev": "B"}'
 
 
+async def test_devices_are_listed_by_a_selector_over_their_labels(north: Installation, tmp_path: Path) -> None:
+    table = tmp_path / "devices.csv"
+    table.write_text("device_id,device_type,site,version\na,pump,north,1.10\nb,pump,north,1.9\nc,valve,south,2.0\n")
+    north.do("device-group", "import", "all", str(table))
+    found = north.do("device", "list", "--select", "site == north; version > 1.9")
+    assert [line.split()[:2] for line in found.splitlines()] == [["DEVICE", "TYPE"], ["a", "pump"]]
+    rows = json.loads(north.do("device", "list", "--device-type", "valve", "-o", "json"))["devices"]
+    assert [row["device_id"] for row in rows] == ["c"]
+    wrong = north.run("device", "list", "--select", "site == north and")
+    assert wrong.returncode == 1
+    assert "line 1, column 18: the end is not expected here; expected: '(', a key, has, not" in wrong.stderr
+
+
 async def test_waiting_and_explain_say_which_gate_devices_wait_for_and_until_when(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.events import AttemptFailed, CampaignMoved, DeviceFailure, Unknown, read
+from rollwave.domain.events import AttemptFailed, CampaignMoved, DeviceFailure, DeviceRetried, Unknown, read
 from rollwave.domain.retry import SILENCE, Reason
 from rollwave.engine.operations import abort_campaign, pause_campaign, start_campaign
+from rollwave.engine.retry import retry_failed
 from rollwave.errors import Conflict
 from rollwave.mqtt.payload import encode_report
 from rollwave.store.database import Pool
@@ -47,6 +48,8 @@ async def replayed(host: Connection, campaign: int) -> tuple[CampaignStatus, dic
             assert event.device_id not in failed, f"{event.device_id} failed for good before"
             if event.final:
                 failed[event.device_id] = event.attempt, event.cause
+        elif isinstance(event, DeviceRetried):
+            assert failed.pop(event.device_id)[0] == event.attempt, f"{event.device_id}: retried, and had not failed"
         elif isinstance(event, CampaignMoved):
             assert event.was is status, f"{row['event']} from {event.was}, it was {status}"
             status = event.to
@@ -84,12 +87,13 @@ def unpredictable_answers(dice: random.Random) -> Any:
 
 
 async def operate_at_random(pool: Pool, host: Connection, campaigns: Sequence[int], dice: random.Random) -> None:
-    """Start and pause campaigns at random. Now and then, make a rule unreadable for a moment."""
+    """Start, pause and retry campaigns at random. Now and then, make a rule unreadable for a moment."""
+    actions: list[Callable[..., Awaitable[object]]] = [start_campaign, pause_campaign, retry_failed]
     never_retries = campaigns[2]  # While a rule is unreadable, the campaign's own delay between attempts is not used.
     for _ in range(40):
         with suppress(Conflict):
             campaign = dice.choice(campaigns)
-            await dice.choice([start_campaign, pause_campaign])(pool, TENANT, campaign, actor="operator")
+            await dice.choice(actions)(pool, TENANT, campaign, actor="operator")
         if dice.random() < 0.1:
             await host.execute("UPDATE ota_campaigns SET max_in_flight = 0 WHERE id = $1", never_retries)
         await asyncio.sleep(dice.uniform(0, 0.1))

@@ -189,7 +189,15 @@ async def test_a_dry_run_checks_everything_and_changes_nothing(north: httpx2.Asy
 
     path = await create(north)
     answer = await north.put(f"{path}/policy?dry_run=true", json={"pace": {"per_minute": 7}})
-    assert answer.json() == {"policy": {"pace": {"per_minute": 7}}, "flat": False, "warnings": []}
+    assert answer.json() == {
+        "policy": {"pace": {"per_minute": 7}},
+        "flat": False,
+        "warnings": [],
+        "waves": [{"name": "all", "devices": 3}],
+        "segments": 1,
+        "next_openings": [],
+        "exposed_devices": 3,
+    }
     assert_problem(await north.put(f"{path}/policy?dry_run=true", json={"x": 1}), 422, "invalid-input")
     headers = {"If-Match": '"2"'}
     assert_problem(await north.put(f"{path}/policy?dry_run=true", json={"x": 1}, headers=headers), 412, "outdated")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.ids import DeviceId, TenantId
 from rollwave.domain.policy.gates import GateName
 from rollwave.engine.dispatch.resend import Resender
@@ -219,9 +220,9 @@ async def test_a_halt_after_the_claim_stops_also_the_first_half_batch(
         dispatch = make_dispatch(pool, session, Settings(ROLLWAVE_CLAIM_BATCH=10))
         asked = dispatch.still_runs
 
-        async def halted_first(ref: object) -> bool:
+        async def halted_first(ref: CampaignRef) -> bool:
             await halt(pool)
-            return await asked(campaign_ref(campaign))
+            return await asked(ref)
 
         dispatching = make_dispatch(pool, session, Settings(ROLLWAVE_CLAIM_BATCH=10), still_runs=halted_first)
         await dispatching.dispatch(campaign_ref(campaign))

@@ -134,7 +134,9 @@ async def test_one_device_of_each_site_at_a_time(host: Connection, pool: Pool, b
         for device_id in list(devices.working):
             await devices.report(device_id)
         await eventually(lambda: _is_over(host, campaign), what="the end")
-    most = [max(Counter(sites[each] for each in group if sites[each]).values(), default=0) for group in devices.together]
+    most = [
+        max(Counter(sites[each] for each in group if sites[each]).values(), default=0) for group in devices.together
+    ]
     assert max(most) == 1, "never two of one site"
     assert devices.received.index("dev-2") < devices.received.index("dev-6"), "the order of the queue holds"
     await require_right_numbers(host, campaign)

@@ -92,6 +92,7 @@ async def test_devices_in_progress_are_told_and_the_others_are_skipped(
                 assert (answer.status_code, answer.json()) == (200, {"id": campaign, "status": "ABORTED"})
             await wait_until_ended(host, campaign, "ABORTED")
             found = (await client.get(f"{path}/events")).json()["events"]
+            assert (await client.get(path)).json()["cancelled_at"]
         async with Session.connect(Broker.from_url(broker.url)) as session:
             await ask(session, "dev-1")
             await eventually(lambda: messages[-1].payload == NOTHING_TO_DO, what="it has nothing to do")

@@ -117,8 +117,8 @@ def _largest_of(field: str, schema: dict[str, Any]) -> Any:
     kind: dict[str, Any] = next((each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"), {})
     if field == "file_url":
         return "https://files.invalid/".ljust(kind["maxLength"], "x")
-    if field in {"firmware_version_id", "target_group_id"} or "enum" in kind:
-        return None  # An id that does not exist is not found.
+    if field in {"firmware_version_id", "target_group_id", "policy"} or "enum" in kind:
+        return None  # An id or a name that does not exist is not found.
     return "x" * kind["maxLength"] if "maxLength" in kind else kind.get("maximum")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from rollwave.doctor.database import examine_database
+from rollwave.doctor.finding import State
 from rollwave.domain.policy.selector.text import parse
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
@@ -120,6 +122,9 @@ async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_upda
     assert [tuple(row) for row in rows] == [
         (tenant, *row) for tenant in tenants for row in (("dev-1", None, True), ("dev-2", "2.0", True))
     ]
+    assert await host.fetchval(
+        "SELECT bool_and(version_key IS NOT DISTINCT FROM rollwave_version_key(version)) FROM rollwave_device_fields"
+    )
     # Within an hour, another report changes nothing: neither in this process nor in one that has just started.
     before = await host.fetch("SELECT xmin::text, * FROM rollwave_device_fields ORDER BY 2, 3")
     for each in (ingest, Ingest(pool, Settings())):
@@ -190,6 +195,28 @@ async def test_a_hosts_view_that_cannot_be_used_says_why(
             await labels.of_devices(connection, "north", ["a", "b", "c"])
     if "cannot" in reason:
         assert reason in assert_problem(await north.get("/devices?select=has(x)"), 409, "conflict")["detail"]
+
+
+async def test_the_doctor_checks_a_hosts_view(database: str, host: Connection) -> None:
+    async def finding() -> tuple[State, str]:
+        found = await examine_database(Settings(database_url=database))
+        return next((each.state, each.text) for each in found if each.check == "labels")
+
+    assert await finding() == (State.OK, "they come from the registry of devices")
+    await host.execute(VIEW)
+    assert await finding() == (State.OK, "they come from the host's view rollwave_devices")
+    await host.execute("ALTER VIEW rollwave_devices SET (security_invoker = off)")
+    state, text = await finding()
+    assert state is State.WARNING
+    assert "with the rights of postgres" in text
+    await host.execute("REVOKE SELECT ON rollwave_devices FROM pulse_app")
+    state, text = await finding()
+    assert state is State.PROBLEM
+    assert "permission denied for view rollwave_devices" in text
+    await host.execute("CREATE ROLE other_owner; ALTER VIEW rollwave_devices OWNER TO other_owner")
+    state, text = await finding()
+    assert state is State.WARNING
+    assert "its owner other_owner is not the owner of the schema" in text
 
 
 async def test_values_and_order_of_a_label(pool: Pool, host: Connection) -> None:

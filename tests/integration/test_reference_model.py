@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import groupby
 from typing import Any, TypeVar
 
 import pytest
@@ -31,6 +32,7 @@ from rollwave.engine.dispatch.claim import Claims
 from rollwave.engine.dispatch.delivery import Delivery
 from rollwave.engine.dispatch.session import Answers, CommandSession
 from rollwave.engine.ingest.commit import Ingest
+from rollwave.engine.retry import retry_failed
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.look import Upkeep
@@ -409,6 +411,19 @@ class Campaign(RuleBasedStateMachine):
         self.model.reconcile_and_judge()
         self.uncounted.clear()
 
+    @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") and "FAILED" in self.states())
+    @rule()
+    def operator_retries(self) -> None:
+        self.world.run(retry_failed(self.world.pool, TENANT, self.campaign, actor="test", per_batch=2))
+        before = len(self.model.retried)
+        self.model.retry()
+        for name in self.model.retried[before:]:
+            self.known.pop(name, None)
+            self.extra_attempts.add(name)
+
+    def states(self) -> set[str]:
+        return {each.status for each in self.model.devices}
+
     # Rules: a host's own SQL.
 
     @precondition(lambda self: self.model.status in ("RUNNING", "PAUSED") and any(self.over()))
@@ -534,12 +549,15 @@ class Campaign(RuleBasedStateMachine):
         assert status != "FAILED" or name in self.extra_attempts or row["failed_reason"]
 
     def check_history(self, history: list[Any]) -> None:
+        # A retry of several batches has one event for each.
         events = [each["event"] for each in history if each["device_id"] is None]
-        assert events == self.model.events
+        assert [each for each, _ in groupby(events)] == [each for each, _ in groupby(self.model.events)]
+        retried = [each["device_id"] for each in history if each["event"] == "retried"]
+        assert sorted(retried) == sorted(self.model.retried)
         failures = [
             (each["device_id"], each["actor"], each["event"], json.loads(each["detail"]))
             for each in history
-            if each["device_id"] is not None
+            if each["device_id"] is not None and each["event"] != "retried"
         ]
         found = [
             Failure(device, detail["attempt"], detail["cause"], actor, detail["final"], event)

@@ -101,8 +101,11 @@ async def test_failed_devices_get_one_attempt_above_the_maximum(
         await wait_until_ended(host, campaign)
         assert await campaign_row(host, campaign) == ("COMPLETED", 4, 0)
         assert (await device_row(host, campaign, "dev-2"))["attempt"] == 2
-        found = [each for each in (await client.get(f"{path}/events")).json()["events"] if each["event"] == "retried"]
-        assert [each["detail"] for each in found] == [{"devices": 3, "cause": "rejected"}]
+        found = [each for each in (await client.get(f"{path}/events")).json()["events"] if "retried" in each["event"]]
+        assert [(each["event"], each["device_id"], each["detail"]) for each in found] == [
+            ("devices_retried", None, {"devices": 3, "cause": "rejected"}),
+            *(("retried", f"dev-{number}", {"attempt": 1}) for number in (2, 3, 4)),
+        ]
         problem = assert_problem(await client.post(f"{path}/retry"), 409, "conflict")
         assert problem["detail"] == f"Cannot retry devices of campaign {campaign}: it is COMPLETED."
 
@@ -124,7 +127,7 @@ async def test_a_paused_campaign_stays_paused_and_its_cells_follow(pool: Pool, h
     assert (await device_row(host, campaign, "dev-2"))["failed_before"] == ["reported:E_BOOT"]
     async with calling(pool) as client:
         said = (await client.get(f"/ota/campaigns/{campaign}/devices/dev-3/explain")).json()
-    assert [each["gate"] for each in said["checks"] if not each["open"]][0] == "status"
+    assert next(each["gate"] for each in said["checks"] if not each["open"]) == "status"
     assert said["checks"][-1]["gate"] == "backoff"
 
 

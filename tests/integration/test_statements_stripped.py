@@ -19,7 +19,7 @@ _OF_A_TENANT = re.compile(r"(\w+\.)?tenant_id = (\$1(::text)?|\w+\.tenant_id)")
 _NAME_NO_TENANT = {
     # They name it as a value, which row-level security compares: see test_row_level_security.
     *("access.insert", "new_campaigns.insert", "firmware.insert", "events.append", "events.advance"),
-    *("access.register", "new_campaigns.keep_key"),
+    *("access.register", "new_campaigns.keep_key", "devices.put_fields"),
     *(
         "devices.insert_device",
         "devices.insert_group",
@@ -27,11 +27,21 @@ _NAME_NO_TENANT = {
         "imports.insert",
         "imports.add_devices",
     ),
+    # They call functions that name it.
+    *("labels.check_view", "labels.record_of_many_tenants"),
+    *("brakes.halt", "brakes.add_freeze"),
     # They read no row, but the types of the table's columns.
     *("rejected_values.devices", "rejected_values.device_groups", "rejected_values.device_group_members"),
     *("rejected_values.firmware_versions", "rejected_values.ota_campaigns", "rejected_values.ota_device_status"),
     # Statements across tenants by design, and the doctor's questions about the tables.
-    *("campaigns.due", "quarantine.tenants", "health.tables", "health.seen_without_tenant", "access.are_a_hosts"),
+    *(
+        "campaigns.due",
+        "quarantine.tenants",
+        "brakes.tenants",
+        "health.tables",
+        "health.seen_without_tenant",
+        "access.are_a_hosts",
+    ),
     # Which transactions write events, of any tenant.
     "events.writers",
 }

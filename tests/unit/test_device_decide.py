@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollwave.device.codes import CANCELLED
 from rollwave.device.decide import (
-    CANCELLED,
     REMEMBERED,
     Job,
     State,

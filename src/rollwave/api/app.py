@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from rollwave.api import problems
 from rollwave.api.application import Application
 from rollwave.api.ops import Readiness, ops_router
-from rollwave.api.policy_body import policy_schemas
+from rollwave.api.policy_body import describe_policies
 from rollwave.api.routes import brakes, campaigns, firmware, imports, policies, registry, segments
 from rollwave.engine.worker.readiness import database
 from rollwave.settings import Settings
@@ -35,7 +35,7 @@ class _Api(Application):
             document = super().openapi()
             problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             document["components"]["schemas"].update(problem.pop("$defs"), Problem=problem)
-            document["components"]["schemas"].update(policy_schemas())
+            describe_policies(document["components"]["schemas"])
         return self.openapi_schema or {}
 
 

@@ -71,9 +71,11 @@ def preview_fields(preview: PolicyPreview) -> dict[str, Any]:
     }
 
 
-def policy_schemas() -> dict[str, Any]:
-    """The schema of a document and its parts for OpenAPI, by the names that are referred to."""
+def describe_policies(schemas: dict[str, Any]) -> None:
+    """Add the schema of a document and its parts to OpenAPI, and refer to it where a request has a document."""
     found = dict(json_schema("#/components/schemas/Policy.{model}"))
     found.pop("$schema")
     parts: dict[str, Any] = found.pop("$defs")
-    return {"Policy": found, **{f"Policy.{name}": part for name, part in parts.items()}}
+    schemas.update({"Policy": found, **{f"Policy.{name}": part for name, part in parts.items()}})
+    given = schemas["CampaignIn"]["properties"]["policy"]["anyOf"]
+    given[given.index({"type": "object"})] = {"$ref": "#/components/schemas/Policy"}

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
-
-import httpx2
 
 from rollwave.device import decide as rules
 from rollwave.device.codes import AGENT, code_of
 from rollwave.device.connection import keep_connected, run_until_first
 from rollwave.device.decide import Job, Verdict, decide
-from rollwave.device.download import DownloadRefused, Limits, fetch, matches
-from rollwave.device.expected import DownloadFailed, ExpectedArtifact
+from rollwave.device.download import DownloadRefused, Limits, fetch, http_client, matches
+from rollwave.device.expected import ExpectedArtifact
 from rollwave.device.install import Installer
 from rollwave.device.memory import Memory, StateNotSaved
 from rollwave.device.outbox import Outbox, Outgoing
@@ -38,7 +35,6 @@ REPEAT_REPORT_SECONDS = 60.0
 STOP_SECONDS = 15.0
 """Maximum time for a job to end when the agent is stopped, in seconds."""
 
-_REDIRECTS = 5
 _log = get_logger("device")
 
 
@@ -80,7 +76,7 @@ class Agent:
         """The engine's answer to a question: whether the running job is still wanted. None: no question is open."""
         self._saved = True
         self._resumed = self.state.running
-        """The job that was running when the agent was stopped before. Its delay (``start_within``) is over."""
+        """The job that an earlier run had begun: it does not wait (``start_within``) again."""
         self._running: asyncio.Task[None] | None = None
         """The task of the running job."""
 
@@ -162,11 +158,8 @@ class Agent:
                 self._outbox.put(Outgoing.of(decision.job))
 
     def _cancel(self, campaign_id: int, *, retained: bool) -> None:
-        before = self.state.running
-        decision = rules.cancel(self.state, campaign_id, retained=retained)
-        _log.info(
-            "device_cancel", campaign_id=campaign_id, verdict=decision.verdict.value, reason=decision.reason or None
-        )
+        before, decision = self.state.running, rules.cancel(self.state, campaign_id, retained=retained)
+        _log.info("device_cancel", campaign_id=campaign_id, verdict=decision.verdict.value, reason=decision.reason)
         if decision.verdict is not Verdict.CANCEL or decision.job is None:
             return
         self._remember(decision.state)
@@ -194,16 +187,10 @@ class Agent:
             await end(self._running, within=STOP_SECONDS)  # when the agent itself is cancelled
         if not self._running.cancelled():
             self._running.result()
-        if self._is_cancelled(job):
+        if rules.was_cancelled(self.state, job):
             with suppress(OSError):
                 Partial(self._memory.artifact).discard()
         self._running = None
-
-    def _is_cancelled(self, job: Job) -> bool:
-        return any(
-            each.code == rules.CANCELLED and each.command.campaign_id == job.command.campaign_id
-            for each in self.state.finished[:1]
-        )
 
     async def _run_job(self, job: Job) -> None:
         error = code = None
@@ -219,7 +206,7 @@ class Agent:
         except Exception as failure:  # noqa: BLE001  otherwise the agent would crash at each start, without a report
             _log.exception("device_job_broken", campaign_id=job.command.campaign_id)
             error, code = f"error in the agent: {type(failure).__name__}: {failure}", AGENT
-        if self._is_cancelled(job):  # in the moment in which it failed
+        if rules.was_cancelled(self.state, job):  # in the moment in which it failed
             return
         outcome = ExecutionStatus.FAILED if error else ExecutionStatus.SUCCESS
         self._remember(rules.finish(self.state, outcome, error, code))
@@ -255,7 +242,7 @@ class Agent:
                 self._outbox.put(Outgoing.of(self.state.running, percent))
 
         expected = ExpectedArtifact.of(self.state.running.command)
-        async with _http_client() as client:
+        async with http_client() as client:
             await fetch(client, expected, self._memory.artifact, limits=self._plan.limits, on_progress=report)
 
     async def _is_wanted(self) -> bool:
@@ -309,18 +296,3 @@ class Agent:
                 raise
         else:
             self._saved = True
-
-
-@asynccontextmanager
-async def _http_client() -> AsyncIterator[httpx2.AsyncClient]:
-    """An HTTP client that uses the proxies and certificates of the environment.
-
-    Raises:
-        DownloadFailed: the environment names a proxy or certificate that cannot be used.
-    """
-    try:
-        client = httpx2.AsyncClient(max_redirects=_REDIRECTS, timeout=30.0)
-    except (ValueError, OSError, ImportError) as error:
-        raise DownloadFailed(f"cannot download: invalid proxy or certificates in the environment: {error}") from error
-    async with client:
-        yield client

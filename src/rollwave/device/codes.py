@@ -12,6 +12,8 @@ DISK = "E_DISK"
 """A file cannot be written."""
 INSTALL = "E_INSTALL"
 """The install command failed, or did not end in time."""
+CANCELLED = "CANCELLED"
+"""A cancel command stopped the update."""
 AGENT = "E_AGENT"
 """Any other error."""
 

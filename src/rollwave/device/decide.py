@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from rollwave.device.codes import CANCELLED
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.reports.parse import cut
 from rollwave.mqtt.payload import Command
-
-CANCELLED = "CANCELLED"
-"""The code of an attempt that a cancel command stopped."""
 
 REMEMBERED = 16
 """Number of finished campaigns that a device remembers. A repeated command of one is answered, and not run."""
@@ -95,7 +93,7 @@ def decide(state: State, command: Command, attempt: int | None = None, *, retain
 def cancel(state: State, campaign_id: int, *, retained: bool = False) -> Decision:
     """Decide what to do with a cancel command.
 
-    A job that waits or downloads ends with FAILED and the code :data:`CANCELLED`: it is the decision's ``job``. One
+    A job that waits or downloads ends with FAILED and the code ``CANCELLED``: it is the decision's ``job``. One
     that installs carries on.
     """
     if retained:
@@ -109,6 +107,11 @@ def cancel(state: State, campaign_id: int, *, retained: bool = False) -> Decisio
         return Decision(Verdict.IGNORE, state, state.running, reason="it installs already")
     job = _cancelled(state.running)
     return Decision(Verdict.CANCEL, State(state.waiting, None, _remember(state.finished, job)), job)
+
+
+def was_cancelled(state: State, job: Job) -> bool:
+    """Whether a cancel command has ended this job: it is the last one that finished."""
+    return any(each.code == CANCELLED and _same_campaign(each, job.command) for each in state.finished[:1])
 
 
 def _cancelled(job: Job) -> Job:

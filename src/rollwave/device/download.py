@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -20,6 +21,7 @@ from rollwave.device.expected import DownloadFailed, ExpectedArtifact, NotAsExpe
 from rollwave.device.partial import Partial
 from rollwave.log import get_logger
 
+_REDIRECTS = 5
 _TRY_LATER = frozenset({408, 425, 429})
 _REFUSALS = frozenset({401, 403, 404, 410})
 _LENGTH = re.compile(r"\d{1,18}")
@@ -99,6 +101,21 @@ async def fetch(
     except OSError as error:
         _discard(partial)  # frees the space: the disk may be full
         raise NotWritten(f"cannot write the download: {error.strerror or error}") from error
+
+
+@asynccontextmanager
+async def http_client() -> AsyncIterator[httpx2.AsyncClient]:
+    """An HTTP client that uses the proxies and certificates of the environment.
+
+    Raises:
+        DownloadFailed: the environment names a proxy or certificate that cannot be used.
+    """
+    try:
+        client = httpx2.AsyncClient(max_redirects=_REDIRECTS, timeout=30.0)
+    except (ValueError, OSError, ImportError) as error:
+        raise DownloadFailed(f"cannot download: invalid proxy or certificates in the environment: {error}") from error
+    async with client:
+        yield client
 
 
 def matches(expected: ExpectedArtifact, artifact: Path) -> bool:

@@ -153,7 +153,7 @@ class CampaignCompleted(CampaignMoved):
 class DevicesRetried(Event):
     """An operator gave failed devices another attempt. For very many devices there is one event for each batch."""
 
-    word: ClassVar = "retried"
+    word: ClassVar = "devices_retried"
     devices: Annotated[int, Stored("devices that get another attempt")]
     cause: Annotated[Reason | None, Stored("only devices whose last attempt failed for this reason")] = None
     code: Annotated[str | None, Stored("only devices whose last attempt failed with this code")] = None
@@ -325,6 +325,15 @@ class GivenUp(DeviceFailure):
     word: ClassVar = "given_up"
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceRetried(Event):
+    """An operator gave a failed device another attempt: it is no longer `FAILED`."""
+
+    word: ClassVar = "retried"
+    device_id: str = field(kw_only=True)
+    attempt: Annotated[int, Stored("number of the attempt that had failed")]
+
+
 EVENTS: Mapping[str, type[Event]] = MappingProxyType(
     {
         each.word: each
@@ -349,7 +358,7 @@ EVENTS: Mapping[str, type[Event]] = MappingProxyType(
                 SegmentQuarantined,
                 SegmentReleased,
             ),
-            *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp),
+            *(CountersRepaired, CampaignAdopted, FinishedRestored, AttemptFailed, GivenUp, DeviceRetried),
         )
     }
 )

@@ -1,6 +1,7 @@
 """One device in one campaign: its states, and the causes that change them.
 
-Within an attempt, an execution only moves forward. A new attempt starts at ``DOWNLOADING``. Terminal states are final.
+Within an attempt, an execution only moves forward. A new attempt starts at ``DOWNLOADING``. Terminal states are final,
+unless an operator gives a failed device another attempt.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Cause(StrEnum):
     ACKNOWLEDGED = "broker acknowledged the command"
     REPORTED = "device reported"
     RETRIED = "device failed, the policy tries again"
+    RETRIED_BY_OPERATOR = "operator retries the device"
     SILENT = "device silent, attempts left"
     EXHAUSTED = "device silent, no attempt left"
     STOPPED = "campaign aborted"
@@ -56,6 +58,7 @@ TRANSITIONS: Mapping[tuple[ExecutionStatus, Cause], frozenset[ExecutionStatus]] 
         (_S.DOWNLOADING, _C.EXHAUSTED): frozenset({_S.FAILED}),
         (_S.INSTALLING, _C.REPORTED): frozenset({_S.SUCCESS, _S.FAILED}),
         (_S.INSTALLING, _C.RETRIED): frozenset({_S.DOWNLOADING}),
+        (_S.FAILED, _C.RETRIED_BY_OPERATOR): frozenset({_S.DOWNLOADING}),
         (_S.INSTALLING, _C.SILENT): frozenset({_S.DOWNLOADING}),
         (_S.INSTALLING, _C.EXHAUSTED): frozenset({_S.FAILED}),
     }

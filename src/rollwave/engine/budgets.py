@@ -75,13 +75,10 @@ async def ended(connection: Connection, tenant_id: str, devices: Iterable[Ended]
 
 
 async def retried(
-    connection: Connection, tenant_id: str, campaign_id: CampaignId, moved: Iterable[retries.Moved]
+    connection: Connection, tenant_id: str, campaign_id: CampaignId, devices: Iterable[retries.Retried]
 ) -> None:
     """Count devices that an operator has put in flight again. A budget limits first commands only."""
-    keys: Counter[Key] = Counter()
-    for each in moved:
-        keys.update(dict.fromkeys(keys_of(each.budget_values), each.devices))
-    if keys:
+    if keys := Counter(key for each in devices for key in keys_of(each.budget_values)):
         await change(connection, await campaigns.get(connection, tenant_id, campaign_id), keys)
 
 

@@ -13,10 +13,12 @@ from rollwave.store.overdue import ClosedSegment
 async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
     """The closed segments with devices in flight, and when each opens. Needs the campaign's lock.
 
-    Reads nothing if the policy can close none.
+    Reads little if the policy can close none.
     """
     document, now = locked.policy.document, locked.row.read_at
-    if document is None or not _can_close(document):
+    if document is None:
+        return []
+    if not _can_close(document) and not await cells.any_quarantined(connection, locked.row):
         return []
     found = []
     for each in await cells.in_flight_segments(connection, locked.row):
@@ -30,6 +32,6 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
 
 
 def _can_close(document: PolicyDocument) -> bool:
-    """Whether the policy has windows, or a guardrail that puts segments under quarantine."""
+    """Whether the policy has windows, or a guardrail that puts segments under quarantine. One before an edit may have."""
     windows = document.schedule is not None and bool(document.schedule.windows)
     return windows or any(each.action is TripAction.QUARANTINE for each in document.guardrails or ())

@@ -13,7 +13,8 @@ from rollwave.errors import InvalidInput
 from rollwave.store import budgets, cells, events, labels, placing, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.placing import Batch, Source
+from rollwave.store.placing import Batch
+from rollwave.store.placing_statements import Source
 
 
 async def survey_group(connection: Connection, source: Source, document: PolicyDocument) -> Survey:

@@ -20,8 +20,8 @@ from rollwave.domain.policy.document.problems import InvalidPolicy, Problem, par
 from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.edits import check_edit
 from rollwave.domain.policy.exposure import exposed_devices
-from rollwave.domain.policy.placing import Order, placing_of
-from rollwave.domain.policy.rules import policy_of, wave_name
+from rollwave.domain.policy.placing import Order, Placing, placing_of
+from rollwave.domain.policy.rules import own_times, policy_of, wave_name
 from rollwave.domain.policy.rules import read_policy as read_policy_columns
 from rollwave.domain.policy.time_gates import ignores_freezes
 from rollwave.domain.policy.warnings import warnings
@@ -37,7 +37,7 @@ from rollwave.store import placing as places
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import NewCampaign
-from rollwave.store.placing import Source
+from rollwave.store.placing_statements import Source
 from rollwave.store.rejected_values import refusing
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
@@ -102,8 +102,7 @@ async def preview(
     Raises:
         InvalidInput: they would make too many segments.
     """
-    # The order within a wave changes no count, and to order by a label takes writing.
-    of = replace(placing_of(document), order=Order.HASH, order_by=None)
+    of = _any_order(document)
     found = await placing.count(connection, source, of)
     counted = await places.count_waves(connection, source, of, found)
     waves = [WavePreview(name, counted.get(number, 0)) for number, name in enumerate(of.names)]
@@ -290,9 +289,17 @@ async def preview_edit(pool: Pool, settings: Settings, tenant_id: str, campaign_
     _check(campaign, document)
     row = campaign.row
     async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
-        of = await labels.source(connection)
-        source = Source(row.tenant_id, row.id, None, row.firmware_device_type, of)
-        return await preview(connection, settings, source, document)
+        return await preview(connection, settings, await _source(connection, row), document)
+
+
+async def _source(connection: Connection, row: Campaign) -> Source:
+    """The devices that an edit of the campaign's policy would place."""
+    return Source(row.tenant_id, row.id, None, row.firmware_device_type, await labels.source(connection))
+
+
+def _any_order(document: PolicyDocument) -> Placing:
+    """Where devices stand, but for the order within a wave: that changes no count, and a label's takes writing."""
+    return replace(placing_of(document), order=Order.HASH, order_by=None)
 
 
 async def _read(
@@ -322,11 +329,16 @@ async def edit_policy(
         Forbidden: the campaign is running, the document ignores freezes, and the actor is no approver.
         NotFound: the tenant has no such campaign.
         Outdated: the policy is not one that the author knows.
-        InvalidInput: the document breaks a rule.
+        InvalidInput: the document breaks a rule, or splits the devices into too many segments.
         Conflict: the campaign has ended, a wave that was sent to would be gone, or the campaign was started with its
             flat columns.
     """
     campaign, document = await _read(pool, settings, tenant_id, campaign_id, edit)
+    _check(campaign, document)
+    if placing_of(document).splits and _moves_devices(campaign.row, document):
+        async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+            source = await _source(connection, campaign.row)
+            await placing.count(connection, source, _any_order(document))
     async with refusing(pool), tenant_transaction(pool, tenant_id) as connection:
         ref = CampaignRef(campaign.row.tenant_id, campaign.row.id, campaign.row.status)
         campaign = await lock_campaign(connection, ref, settings)
@@ -344,6 +356,8 @@ async def edit_policy(
         await guardrails.replace_document(connection, campaign.row, campaign.row.document, document, revision=number)
         if _moves_devices(campaign.row, document):
             await places.begin(connection, campaign.row)
+        progress_timeout = own_times(document).progress_timeout or settings.progress_timeout
+        await campaigns.give_time(connection, campaign.row, progress_timeout)  # it may open windows
         await campaigns.wake(connection, tenant_id)
         await events.append(connection, tenant_id, campaign_id, PolicyEdited(edit.reason, number), actor=actor)
     return await read_policy(pool, settings, tenant_id, campaign_id, revision=number)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from rollwave import metrics
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.events import DevicesRetried
+from rollwave.domain.events import DeviceRetried, DevicesRetried, Entry, Event
 from rollwave.domain.execution import ExecutionStatus
-from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.ids import CampaignId, DeviceId, is_valid_id
 from rollwave.domain.reports.outcome import Tally
 from rollwave.engine import budgets
 from rollwave.errors import Conflict
@@ -53,9 +54,11 @@ async def retry_failed(
     while True:
         async with tenant_transaction(pool, tenant_id, generic_plans=True) as connection:
             devices = await retries.failed(connection, tenant_id, campaign_id, which, after=after, limit=per_batch)
+            done = Retried(status, 0)
             if devices:
                 done = await _retry(connection, tenant_id, campaign_id, which, devices, actor=actor)
-                status, number = done.status, number + done.devices
+        status, number = done.status, number + done.devices
+        metrics.retried.inc(done.devices)
         if len(devices) < per_batch:
             return Retried(status, number)
         after = devices[-1]
@@ -65,19 +68,21 @@ async def _retry(
     connection: Connection, tenant_id: str, campaign_id: int, which: Which, devices: list[DeviceId], *, actor: str
 ) -> Retried:
     """Retry one batch: the devices' rows, then the campaign's counters, which locks its row, then the cells."""
-    moved = await retries.again(connection, tenant_id, campaign_id, which, devices)
-    number = sum(each.devices for each in moved)
+    sendable = [each for each in devices if is_valid_id(each)]  # a host may have written the others
+    again = await retries.again(connection, tenant_id, campaign_id, which, sendable)
+    number = len(again)
     campaign = CampaignId(campaign_id)
     tally: Tally = Counter()
     tally[campaign, ExecutionStatus.FAILED] -= number
     tally[campaign, ExecutionStatus.DOWNLOADING] += number
     [counted] = await counters.count(connection, tenant_id, tally, also=[campaign])
     _require_running(counted.status, campaign_id)  # its lock is held now
-    await retries.move_cells(connection, tenant_id, campaign_id, moved)
-    await budgets.retried(connection, tenant_id, campaign, moved)
+    await retries.move_cells(connection, tenant_id, campaign_id, again)
+    await budgets.retried(connection, tenant_id, campaign, again)
     if number:
-        retried = DevicesRetried(number, which.reason, which.code)
-        await events.append(connection, tenant_id, campaign_id, retried, actor=actor)
+        written: list[Event] = [DevicesRetried(number, which.reason, which.code)]
+        written += [DeviceRetried(each.attempt, device_id=each.device_id) for each in again]
+        await events.append_all(connection, tenant_id, [Entry(campaign_id, each, actor) for each in written])
         await campaigns.wake(connection, tenant_id)
     return Retried(counted.status, number)
 

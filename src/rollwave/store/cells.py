@@ -87,3 +87,8 @@ async def in_flight_segments(connection: Connection, campaign: Campaign) -> list
     """The segments of which devices are in flight, by number."""
     rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id)
     return [SegmentInFlight(*row) for row in rows]
+
+
+async def any_quarantined(connection: Connection, campaign: Campaign) -> bool:
+    """Whether a segment of the campaign is under quarantine."""
+    return await connection.fetchval(_sql["any_quarantined"], campaign.tenant_id, campaign.id) is not None

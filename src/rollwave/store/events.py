@@ -43,6 +43,11 @@ async def append(connection: Connection, tenant_id: str, campaign_id: int, event
     await _append(connection, tenant_id, [Entry(campaign_id, event, actor)])
 
 
+async def append_all(connection: Connection, tenant_id: str, entries: Sequence[Entry[Event]]) -> None:
+    """Write events in this transaction, in this order. Locks the rows of their campaigns."""
+    await _append(connection, tenant_id, entries)
+
+
 async def append_failed_attempts(
     connection: Connection, tenant_id: str, failures: Sequence[Entry[DeviceFailure]]
 ) -> None:

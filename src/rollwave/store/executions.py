@@ -39,12 +39,13 @@ class Claimed(NamedTuple):
 class Claim:
     """The devices that a statement claimed. ``skipped``: those that cannot be addressed.
 
-    ``dispatched``: the places of those that get their first command, under a policy document.
+    ``dispatched``: the places of those that get their first command, under a policy document; ``segments``: of all.
     """
 
     commands: tuple[Claimed, ...]
     skipped: int
     dispatched: tuple[Place, ...] = ()
+    segments: frozenset[int] = frozenset()
 
     @property
     def any(self) -> bool:
@@ -149,8 +150,12 @@ async def claim(
         *(queue.advance, queue.age, queue.carried, closed, queue.only),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
-    places = (Place.read(*columns) for _, _, _, *columns in rows) if placed else ()
-    return Claim(commands, len(rows) - len(commands), tuple(each for each in places if each is not None))
+    if not placed:
+        return Claim(commands, len(rows) - len(commands))
+    places = (Place.read(*columns) for _, _, _, *columns in rows)
+    dispatched = tuple(each for each in places if each is not None)
+    segments = frozenset(row["segment"] for row in rows if row["attempt"] and row["segment"])
+    return Claim(commands, len(rows) - len(commands), dispatched, segments)
 
 
 async def mark_sent(

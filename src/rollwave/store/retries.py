@@ -21,16 +21,17 @@ class Which(NamedTuple):
     code: str | None = None
 
 
-class Moved(NamedTuple):
-    """A number of devices of one wave and segment. Segment 0: the campaign follows flat columns.
+class Retried(NamedTuple):
+    """A device that gets another attempt, and the attempt that had failed. Segment 0: under flat columns.
 
-    ``budget_values``: the value that each of them has for each budget of the document (None: no such label).
+    ``budget_values``: its value for each budget of the document (None: it does not have the label); None: no budgets.
     """
 
+    device_id: DeviceId
+    attempt: int
     segment: int
     wave: int
-    devices: int
-    budget_values: Sequence[str | None] = ()
+    budget_values: Sequence[str | None] | None = None
 
 
 async def failed(
@@ -43,21 +44,20 @@ async def failed(
 
 async def again(
     connection: Connection, tenant_id: str, campaign_id: int, which: Which, devices: Sequence[DeviceId]
-) -> list[Moved]:
+) -> list[Retried]:
     """Let these devices be sent another attempt. Locks their rows in the order in which reports lock them.
 
     Not applied to a device that is no longer one of ``which``.
     """
     rows = await connection.fetch(_sql["again"], tenant_id, campaign_id, devices, *which)
-    return [Moved(row["segment"], row["wave"], row["devices"], row["budget_values"] or ()) for row in rows]
+    return [Retried(*row) for row in rows]
 
 
-async def move_cells(connection: Connection, tenant_id: str, campaign_id: int, moved: Sequence[Moved]) -> None:
+async def move_cells(connection: Connection, tenant_id: str, campaign_id: int, devices: Sequence[Retried]) -> None:
     """Count these devices as in flight in their waves and segments. Needs the campaign's lock."""
-    counted: Counter[tuple[int, int]] = Counter()
-    for each in moved:
-        counted[each.wave, each.segment] += each.devices
-    placed = sorted((wave, segment, devices) for (wave, segment), devices in counted.items() if segment)
+    placed = Counter((each.wave, each.segment) for each in devices if each.segment)
     if placed:
-        columns = [list(column) for column in zip(*placed, strict=True)]
-        await connection.execute(_sql["cells"], tenant_id, campaign_id, *columns)
+        cells = sorted(placed)
+        waves, segments = [wave for wave, _ in cells], [segment for _, segment in cells]
+        numbers = [placed[each] for each in cells]
+        await connection.execute(_sql["cells"], tenant_id, campaign_id, waves, segments, numbers)

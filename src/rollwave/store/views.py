@@ -63,7 +63,7 @@ class Pending:
 
 
 async def campaign(pool: Pool, tenant_id: str, campaign_id: int) -> Document:
-    """One campaign with ``firmware_*``, ``waves``, ``guardrails``, ``stopped_by`` and ``status_breakdown`` (every status).
+    """One campaign with ``firmware_*``, ``waves``, ``guardrails``, ``stopped_by``, ``status_breakdown`` (every status).
 
     Raises:
         NotFound: this tenant has no such campaign.

@@ -32,12 +32,12 @@ GivenPolicy = Annotated[
         {
             "anyOf": [
                 {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN},
-                {"$ref": "#/components/schemas/Policy"},
+                {"type": "object"},
             ]
         }
     ),
 ]
-"""The name of a policy, or a document, which the parser of policies checks."""
+"""The name of a policy, or a document, which the parser of policies checks. OpenAPI refers to its schema."""
 
 FLAT_RULES = frozenset(
     {
@@ -182,6 +182,9 @@ class Campaign(BaseModel):
     wave: int = Field(description="Number of the wave that may be sent to now")
     started_at: Moment | None
     completed_at: Moment | None
+    cancelled_at: Moment | None = Field(
+        description="Since when its devices are told to stop; null: it was not cancelled"
+    )
     created_at: Moment | None
     created_by: str | None = Field(description="Id of the API key that created it")
     policy_revision: int | None = Field(

@@ -83,8 +83,8 @@ class Facts:
     """The facts about one campaign.
 
     ``unreadable``: the reason for which its policy or firmware cannot be read (None: both can). ``in_own_database``:
-    the installation belongs to this database. ``targeted``: number of devices targeted so far (None: all are).
-    ``counted``: its counters are right and its waves are planned. ``heard``: a listener is subscribed, so reports
+    the installation belongs to this database. ``targeted``: number of devices targeted so far (None: all are);
+    ``targeting_fault``: the reason for which that cannot go on. ``counted``: its counters are right and its waves are planned. ``heard``: a listener is subscribed, so reports
     arrive. ``wave``: the present wave. ``sent``: number of devices sent to; ``in_flight``: number of those that are not
     terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
     it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
@@ -101,6 +101,7 @@ class Facts:
     unreadable: str | None = None
     in_own_database: bool = True
     targeted: int | None = None
+    targeting_fault: str | None = None
     counted: bool = True
     heard: bool = True
     sent: int = 0

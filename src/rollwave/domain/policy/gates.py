@@ -113,7 +113,10 @@ def targeting(facts: Facts) -> Verdict:
     """Open if every device of the campaign is targeted and counted."""
     if facts.targeted is not None:
         text = f"{facts.targeted:,} devices are targeted so far, and nothing is sent before all are"
-        return Verdict(GateName.TARGETING, 0, text, detail={"targeted_devices": facts.targeted})
+        detail: dict[str, object] = {"targeted_devices": facts.targeted}
+        if facts.targeting_fault:
+            text, detail["reason"] = f"{text}; it cannot go on: {facts.targeting_fault}", facts.targeting_fault
+        return Verdict(GateName.TARGETING, 0, text, detail=detail)
     if not facts.counted:
         return Verdict(GateName.TARGETING, 0, "the campaign's devices are being counted")
     return Verdict(GateName.TARGETING, None, "every device is targeted")

@@ -56,6 +56,11 @@ class Placing:
         """The name of each wave."""
         return tuple(each.name for each in self.waves)
 
+    @property
+    def splits(self) -> bool:
+        """Whether devices may be in more than one segment."""
+        return bool(self.labels) or self.zoned
+
     def sizes(self, targets: int) -> tuple[int | None, ...]:
         """The number of devices of each wave, with shares of ``targets``; None: all that match."""
         return tuple(each.size.of(targets) if isinstance(each.size, Share) else each.size for each in self.waves)

@@ -82,7 +82,9 @@ class Claims:
                 retry_in = 0.0 if claim.any or again else await self._retry_in(connection, campaign, admission)
                 times = _times(locked.policy, campaign)
                 batch = Batch(
-                    claim.commands, command.body.encode(), times, lease_ends, claim.skipped, retry_in=retry_in
+                    *(claim.commands, command.body.encode(), times, lease_ends, claim.skipped),
+                    retry_in=retry_in,
+                    segments=claim.segments,
                 )
                 await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:

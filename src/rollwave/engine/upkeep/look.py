@@ -45,10 +45,10 @@ GIVE_UP_SECONDS = 5.0
 class Look:
     """The result of one look at a campaign.
 
-    ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its counters are verified.
-    ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's devices are not taken over
-    yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by a host. ``idle_seconds``:
-    seconds for which there is nothing to send.
+    ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its
+    counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's
+    devices are not taken over yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by
+    a host. ``idle_seconds``: seconds for which there is nothing to send.
     """
 
     stopped: Stopped | None = None
@@ -134,14 +134,27 @@ class Upkeep:
         if policy.document is not None and await placing.any_unplaced(connection, campaign):
             await placing.begin(connection, campaign)
             return Look(being_targeted=True)
+        judged = await self._judge_deadlines(connection, locked, deadlines_run=deadlines_run)
+        return judged or await self._pass_gate(connection, locked, verified)
+
+    async def _judge_deadlines(
+        self, connection: Connection, locked: CampaignUnderPolicy, *, deadlines_run: bool
+    ) -> Look | None:
+        """Hold devices of closed segments, and judge those that are overdue. None: the look goes on.
+
+        While the campaign is suspended, the clocks of all devices stand already.
+        """
+        campaign, policy = locked.row, locked.policy
         closed = await closed_segments(connection, locked)
-        if await deadlines.hold(connection, campaign, policy, closed):
+        suspended = campaign.activity.active_for is None
+        if not suspended and await deadlines.hold(connection, campaign, policy, closed):
             return Look(more=True)
-        if deadlines_run:
-            swept = await deadlines.sweep(connection, campaign, policy, sends_on=True, closed=closed)
-            if swept.stopped or swept.any_failed or swept.more:
-                return Look(swept.stopped, more=swept.more)  # the next look judges the rest on the new counters
-        return await self._pass_gate(connection, locked, verified)
+        if not deadlines_run:
+            return None
+        swept = await deadlines.sweep(connection, campaign, policy, sends_on=True, closed=closed)
+        if swept.stopped or swept.any_failed or swept.more:
+            return Look(swept.stopped, more=swept.more)  # the next look judges the rest on the new counters
+        return None
 
     async def _take_over(
         self, connection: Connection, campaign: Campaign, policy: Policy, *, counted: bool

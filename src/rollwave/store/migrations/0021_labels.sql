@@ -26,12 +26,18 @@ BEGIN
     IF right(release, 1) = '0' THEN
         release := regexp_replace(release, E'(\\.+0+)+$', '');
     END IF;
-    FOREACH part IN ARRAY string_to_array(regexp_replace(release, '[^0-9.]+', E'.!\\&.', 'g'), '.') LOOP
+    IF release ~ '[^0-9.]' THEN
+        release := regexp_replace(release, '[^0-9.]+', E'.!\\&.', 'g');
+    END IF;
+    FOREACH part IN ARRAY string_to_array(release, '.') LOOP
         CONTINUE WHEN part = '';
         key := key || CASE left(part, 1) WHEN '!' THEN part
                                          ELSE lpad(ltrim(part, '0'), GREATEST(20, length(ltrim(part, '0'))), '0') END || E'\x01';
     END LOOP;
     key := key || '#';
+    IF extra = '' THEN
+        RETURN key || '2';
+    END IF;
     extra := btrim(regexp_replace(extra, E'[.\x01-\x20]+', '.', 'g'), '.');
     IF extra = '' THEN
         RETURN key || '2';
@@ -51,7 +57,7 @@ CREATE TABLE rollwave_device_fields (
     device_id text NOT NULL,
     time_zone text,         -- an IANA name
     version text,           -- the last one given, reported, or updated to with success
-    version_key text COLLATE "C" GENERATED ALWAYS AS (rollwave_version_key(version)) STORED,
+    version_key text COLLATE "C",  -- rollwave_version_key(version); not generated, which would double the time of a report
     last_seen timestamptz,  -- of its last report; at most an hour old while it reports
     PRIMARY KEY (tenant_id, device_id)
 ) WITH (fillfactor = 80);
@@ -73,7 +79,8 @@ RETURNS TABLE (device_id text, device_type text, version text, version_key text,
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT d.device_id::text, d.device_type::text,
            COALESCE(NULLIF(f.version, ''), a.version),
-           CASE WHEN f.version <> '' THEN f.version_key ELSE rollwave_version_key(a.version) END,
+           CASE WHEN f.version <> '' THEN COALESCE(f.version_key, rollwave_version_key(f.version))
+                ELSE rollwave_version_key(a.version) END,
            COALESCE(NULLIF(f.time_zone, ''), a.time_zone),
            f.last_seen, d.attributes::jsonb
     FROM devices d
@@ -144,6 +151,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     t record;
     named text := '';
+    keyed text;
+    key text;
 BEGIN
     FOR t IN
         SELECT u.*
@@ -159,16 +168,21 @@ BEGIN
                           JOIN firmware_versions w ON w.tenant_id = c.tenant_id AND w.id = c.firmware_version_id
                           WHERE c.tenant_id = t.tenant AND c.id = t.campaign);
         END IF;
+        IF t.version IS DISTINCT FROM keyed THEN
+            keyed := t.version;
+            key := rollwave_version_key(keyed);
+        END IF;
         -- Not applied: the row is as it should be, and not older than it may be.
-        INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, version, last_seen)
-        SELECT t.tenant, t.device, t.version, statement_timestamp()
+        INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, version, version_key, last_seen)
+        SELECT t.tenant, t.device, t.version, key, statement_timestamp()
         WHERE NOT EXISTS (
             SELECT FROM rollwave_device_fields k
             WHERE k.tenant_id = t.tenant AND k.device_id = t.device
               AND k.last_seen > statement_timestamp() - make_interval(secs => fresh_seconds)
               AND (t.version IS NULL OR k.version = t.version))
         ON CONFLICT (tenant_id, device_id) DO UPDATE
-        SET version = COALESCE(EXCLUDED.version, f.version), last_seen = EXCLUDED.last_seen;
+        SET version = COALESCE(EXCLUDED.version, f.version), last_seen = EXCLUDED.last_seen,
+            version_key = CASE WHEN EXCLUDED.version IS NULL THEN f.version_key ELSE EXCLUDED.version_key END;
     END LOOP;
     PERFORM set_config('app.tenant_id', '', true);
 END $$;

@@ -102,6 +102,7 @@ SET deadlines_from = CASE WHEN $3 > 0 THEN statement_timestamp() + make_interval
         + GREATEST(0, EXTRACT(epoch FROM statement_timestamp() - COALESCE(active_at, statement_timestamp()))),
     active_since = statement_timestamp(),
     active_at = statement_timestamp(),
+    cancelled_at = CASE WHEN status = 'ABORTED' THEN cancelled_at END,
     settled_at = NULL -- a host's SQL may start it again
 WHERE tenant_id = $1 AND id = $2;
 

@@ -55,3 +55,6 @@ WHERE s.tenant_id = $1 AND s.campaign_id = $2
   AND EXISTS (SELECT FROM ota_campaign_cells l
               WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number AND l.in_flight > 0)
 ORDER BY s.number;
+
+-- name: any_quarantined
+SELECT true FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND quarantined_at IS NOT NULL LIMIT 1;

@@ -13,16 +13,18 @@ RETURNING device_id, device_type, attributes::text AS attributes, EXTRACT(epoch 
 
 -- name: put_fields
 -- Set the time zone $3 and the version $4. If $5 is false, a version that is stored stays.
-INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, time_zone, version)
-VALUES ($1, $2, $3, $4)
+INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, time_zone, version, version_key)
+VALUES ($1, $2, $3, $4, rollwave_version_key($4))
 ON CONFLICT (tenant_id, device_id) DO UPDATE
-SET time_zone = EXCLUDED.time_zone, version = CASE WHEN $5 THEN EXCLUDED.version ELSE f.version END
+SET time_zone = EXCLUDED.time_zone, version = CASE WHEN $5 THEN EXCLUDED.version ELSE f.version END,
+    version_key = CASE WHEN $5 THEN EXCLUDED.version_key ELSE f.version_key END
 RETURNING f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at;
 
 -- name: empty_fields
 -- Empty the time zone and, if $3 is true, the version. Not applied: nothing is stored of this device.
 UPDATE rollwave_device_fields f
-SET time_zone = NULL, version = CASE WHEN $3 THEN NULL ELSE f.version END
+SET time_zone = NULL, version = CASE WHEN $3 THEN NULL ELSE f.version END,
+    version_key = CASE WHEN $3 THEN NULL ELSE f.version_key END
 WHERE f.tenant_id = $1 AND f.device_id = $2
 RETURNING f.time_zone, f.version, EXTRACT(epoch FROM f.last_seen)::float8 AS last_seen_at;
 

@@ -45,6 +45,8 @@ WITH again AS (
     SET attempt = CASE WHEN d.attempt > d.sent_attempt THEN d.attempt ELSE d.attempt + 1 END,
         status = CASE d.status WHEN 'INSTALLING' THEN 'DOWNLOADING' ELSE d.status END,
         progress_pct = 0,
+        cancel_claimed_until = NULL, -- a host's SQL may have started a cancelled campaign again
+        cancel_sent_at = NULL,
         error_message = NULL,
         error_code = NULL,
         started_at = CASE WHEN d.status <> 'PENDING' OR d.attempt > d.sent_attempt THEN d.started_at END,
@@ -53,7 +55,7 @@ WITH again AS (
     FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
-    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
+    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect, d.segment
 ), fresh AS MATERIALIZED (
     SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
     FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
@@ -127,7 +129,7 @@ WITH again AS (
           GROUP BY 1, 2) AS moved
     WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
 )
-SELECT device_id, attempt, suspect, NULL::int AS segment, NULL::bigint AS position, NULL::int AS dispatch_number,
+SELECT device_id, attempt, suspect, segment, NULL::bigint AS position, NULL::int AS dispatch_number,
        NULL::text[] AS budget_values
 FROM again_claimed
 UNION ALL

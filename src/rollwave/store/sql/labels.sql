@@ -26,24 +26,28 @@ SELECT (SELECT h.device_id FROM rollwave_host_devices($1, $2::text[]) AS h GROUP
 -- The devices $2 have reported now. One that succeeded in the campaign $3 runs the version of its firmware, unless it has
 -- reported its version ($4) itself. Rows are locked in the order of devices. Not applied: the row says the same, and its time is
 -- less than $5 seconds old.
-WITH said AS (
-    SELECT u.device_id, COALESCE(u.version, (
-        SELECT w.version::text FROM ota_campaigns c
-        JOIN firmware_versions w ON w.tenant_id = $1 AND w.id = c.firmware_version_id
-        WHERE c.tenant_id = $1 AND c.id = u.campaign_id)) AS version
+WITH firmware AS MATERIALIZED (
+    SELECT c.id AS campaign_id, w.version::text AS version, rollwave_version_key(w.version::text) AS version_key
+    FROM ota_campaigns c
+    JOIN firmware_versions w ON w.tenant_id = $1 AND w.id = c.firmware_version_id
+    WHERE c.tenant_id = $1 AND c.id = ANY (ARRAY(SELECT DISTINCT unnest($3::bigint[])))
+), said AS MATERIALIZED (
+    SELECT u.device_id, COALESCE(u.version, w.version) AS version,
+           CASE WHEN u.version IS NULL THEN w.version_key ELSE rollwave_version_key(u.version) END AS version_key
     FROM unnest($2::text[], $3::bigint[], $4::text[]) AS u (device_id, campaign_id, version)
+    LEFT JOIN firmware w ON w.campaign_id = u.campaign_id
 )
-INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, version, last_seen)
-SELECT $1::text, s.device_id, s.version, statement_timestamp()
+INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, version, version_key, last_seen)
+SELECT $1::text, s.device_id, s.version, s.version_key, statement_timestamp()
 FROM said s
-WHERE NOT EXISTS (
-    SELECT FROM rollwave_device_fields k
-    WHERE k.tenant_id = $1 AND k.device_id = s.device_id
-      AND k.last_seen > statement_timestamp() - make_interval(secs => $5)
-      AND (s.version IS NULL OR k.version = s.version))
+LEFT JOIN LATERAL (
+    SELECT k.version, k.last_seen FROM rollwave_device_fields k WHERE k.tenant_id = $1 AND k.device_id = s.device_id OFFSET 0
+) AS k ON true
+WHERE (k.last_seen > statement_timestamp() - make_interval(secs => $5) AND (s.version IS NULL OR k.version = s.version)) IS NOT TRUE
 ORDER BY s.device_id COLLATE "C"
 ON CONFLICT (tenant_id, device_id) DO UPDATE
-SET version = COALESCE(EXCLUDED.version, f.version), last_seen = EXCLUDED.last_seen;
+SET version = COALESCE(EXCLUDED.version, f.version), last_seen = EXCLUDED.last_seen,
+    version_key = CASE WHEN EXCLUDED.version IS NULL THEN f.version_key ELSE EXCLUDED.version_key END;
 
 -- name: record_of_many_tenants
 -- A function of the schema that does the same for devices of many tenants.

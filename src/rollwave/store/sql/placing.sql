@@ -190,7 +190,7 @@ in_cells AS (
 -- Number the values of a label in their order, for the order of a queue.
 INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank)
 SELECT $1, $2, value, row_number() OVER (ORDER BY {order_of_value})
-FROM (SELECT DISTINCT ON (value) value, l.*
+FROM (SELECT DISTINCT ON (value) l.*
       FROM (SELECT {value} AS value, l.* FROM ({source}) AS t JOIN {labels} AS l ON l.device_id = t.device_id) AS l
       WHERE value IS NOT NULL
       ORDER BY value) AS l
@@ -218,6 +218,12 @@ WHERE tenant_id = $1 AND id = $2 AND policy_revision IS NOT DISTINCT FROM $4
   AND targeted_devices IS NOT NULL AND placement ->> 'survey' IS NULL
 RETURNING id;
 
+-- name: store_fault
+-- Store why the devices cannot be placed. Not applied: they are placed, or the same reason is stored.
+UPDATE ota_campaigns SET placement = COALESCE(placement, '{}') || jsonb_build_object('fault', $3::text)
+WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL AND placement ->> 'fault' IS DISTINCT FROM $3::text
+RETURNING id;
+
 -- name: advance
 -- Record that another $3 devices are placed, up to the device $4; $5: these were the last ones. $6 devices have become SKIPPED.
 -- The campaign is locked.
@@ -225,7 +231,7 @@ UPDATE ota_campaigns
 SET targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
     targeted_up_to = CASE WHEN $5 THEN NULL ELSE $4::text END,
     total_devices = CASE WHEN $5 THEN GREATEST(total_devices, targeted_devices + $3) ELSE total_devices END,
-    placement = CASE WHEN $5 THEN NULL ELSE placement END,
+    placement = CASE WHEN $5 THEN NULL ELSE placement - 'fault' END,
     pending = pending - $6, skipped = skipped + $6
 WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
 RETURNING total_devices;

@@ -11,7 +11,7 @@ LIMIT $6;
 
 -- name: again
 -- Give each of these devices another attempt, which the next claim may take: as after a failed attempt that the policy retries.
--- The device timeout begins with its next command. Returns how many devices of each wave, segment and budget_values it gave one.
+-- The device timeout begins with its next command. Returns the devices that it gave one.
 -- Not applied: the device is not FAILED any more, or for another reason ($4) or with another code ($5).
 WITH locked AS (
     SELECT d.device_id
@@ -35,9 +35,9 @@ WITH locked AS (
         started_at = NULL, completed_at = NULL, due_at = statement_timestamp(), refusals = 0, refused_for = NULL
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
       AND device_id = ANY (ARRAY(SELECT device_id FROM locked))
-    RETURNING abs(segment) AS segment, position, budget_values
+    RETURNING device_id, attempt, abs(segment) AS segment, position, budget_values
 )
-SELECT segment, (position >> 44)::int - 1 AS wave, budget_values, count(*)::int AS devices FROM again GROUP BY 1, 2, 3;
+SELECT device_id, attempt, segment, (position >> 44)::int - 1 AS wave, budget_values FROM again ORDER BY device_id;
 
 -- name: cells
 -- These devices of waves ($3) and segments ($4) are in flight again. Not applied: an edit of the policy has removed the cell.

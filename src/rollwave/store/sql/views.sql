@@ -6,6 +6,7 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
        c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
        EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM c.cancelled_at)::float8 AS cancelled_at,
        EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type,
@@ -54,6 +55,7 @@ SELECT c.id, c.tenant_id, c.name, c.firmware_version_id, c.target_group_id, c.ro
        c.answer_timeout, c.device_timeout, c.max_attempts, c.retry_on, c.retry_delay, c.retry_delay_max,
        c.status, c.status_reason, c.total_devices, c.targeted_devices, c.sent, c.succeeded, c.failed, c.wave,
        EXTRACT(epoch FROM c.started_at)::float8 AS started_at, EXTRACT(epoch FROM c.completed_at)::float8 AS completed_at,
+       EXTRACT(epoch FROM c.cancelled_at)::float8 AS cancelled_at,
        EXTRACT(epoch FROM c.created_at)::float8 AS created_at, c.created_by, c.policy_revision,
        f.version AS firmware_version, f.file_url AS firmware_url, f.checksum_sha256 AS firmware_checksum,
        f.device_type AS firmware_device_type

@@ -21,12 +21,12 @@ class _Generator(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        found = super().default_schema(schema)
         default = schema.get("default")
-        if not default and default is not False:
-            found.pop("default", None)  # described in words
-        elif isinstance(default, Share):
+        found = self.generate_inner(schema["schema"]) if isinstance(default, Share) else super().default_schema(schema)
+        if isinstance(default, Share):
             found["default"] = write_share(default)
+        elif not default and default is not False:
+            found.pop("default", None)  # described in words
         return found
 
     def get_title_from_name(self, name: str) -> str:
