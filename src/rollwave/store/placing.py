@@ -136,6 +136,22 @@ async def insert(
     return await _place(connection, "insert", source, placing, found, after=after, limit=limit, before=before)
 
 
+async def label_sent(
+    connection: Connection, source: Source, placing: Placing, *, after: str, limit: int
+) -> tuple[int, str | None]:
+    """Give those of the next ``limit`` devices that were sent to, or failed, the values of the budgets' labels.
+
+    Takes no other lock than those of their rows. Returns the number of devices that were read, and the last of them.
+    """
+    parts = Parts(placing, source, first_parameter=5)
+    async with _reading(source):
+        row = await connection.fetchrow(
+            parts.fill("label_sent"), source.tenant_id, source.campaign_id, after, limit, *parts.parameters
+        )
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return row["devices"], row["up_to"]
+
+
 async def move(
     connection: Connection, source: Source, placing: Placing, found: Survey, *, after: str, limit: int
 ) -> Batch:

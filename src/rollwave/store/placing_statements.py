@@ -83,6 +83,7 @@ class Parts:
             "key": self._key,
             "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
             "segment": self._segment,
+            "budget_values": self._budget_values,
             "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
             "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
             "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
@@ -128,6 +129,13 @@ class Parts:
             name = self._add(Fragment(f"${self._next}::text", (key,)))
             pairs.append(f"{name}, {self._add(label_text(key, self._next))}")
         return f"jsonb_build_object({', '.join(pairs)})"
+
+    def _budget_values(self) -> str:
+        """The values of the budgets' labels. A long one stands for itself with its beginning and a hash."""
+        if not self._placing.budgets:
+            return "NULL::text[]"
+        values = (self._add(label_text(key, self._next)) for key, _ in self._placing.budgets)
+        return f"ARRAY[{', '.join(f'rollwave_budget_value({each})' for each in values)}]"
 
     def _key(self) -> str:
         """The order key of a device: a number of 44 bits."""

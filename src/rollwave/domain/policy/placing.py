@@ -35,7 +35,8 @@ class Placing:
     """What of a document decides where devices stand. An edit that changes it places all devices never sent to anew.
 
     ``labels``: the keys whose values make a segment. ``zoned``: devices of different time zones are in different
-    segments. ``order_by``: the key of the label, for ``Order.LABEL``.
+    segments. ``order_by``: the key of the label, for ``Order.LABEL``. ``budgets``: the label and the maximum of each:
+    with a larger maximum, devices that it holds return to the queue.
     """
 
     waves: tuple[WaveRule, ...]
@@ -43,6 +44,7 @@ class Placing:
     order_by: str | None
     labels: tuple[str, ...]
     zoned: bool
+    budgets: tuple[tuple[str, int], ...] = ()
 
     @property
     def selects(self) -> tuple[str | None, ...]:
@@ -77,6 +79,7 @@ def placing_of(document: PolicyDocument) -> Placing:
         label or None,
         tuple(sorted(per)),
         zoned,
+        tuple((each.per, each.max_in_flight) for each in document.budgets),
     )
 
 
