@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from asyncpg.connection import LoggedQuery
@@ -58,17 +57,13 @@ async def statements(connection: Connection, tenant_id: str, campaign_id: int, g
             sent: list[LoggedQuery] = []
             with connection.query_logger(sent.append):
                 await _place(connection, Source(tenant_id, CampaignId(campaign_id), group, "pump", _REGISTRY), document)
-            for each in _with_arguments(sent):
+            for each in (each for each in sent if each.args and each.args[0] == tenant_id):
                 name = f"{'unsent devices' if group is None else 'group'} by document {number}, {len(found)}"
                 found.setdefault(each.query, Statement(name, each.query, each.args))
     return [*found.values()]
 
 
 _REGISTRY = labels.Source(of_host=False)
-
-
-def _with_arguments(sent: list[LoggedQuery]) -> Iterator[LoggedQuery]:
-    return (each for each in sent if each.args)
 
 
 async def _place(connection: Connection, source: Source, document: object) -> None:

@@ -59,6 +59,8 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "firmware.of_version": {2: "unused", 3: None},
     "imports.finish": {3: "{}"},
     "guardrails.begin": {8: ['["ring"]', None], 9: ["{}", "{}"]},
+    "guardrails.draw": {4: [1, 2]},
+    "guardrails.count": {4: [1, 2]},
     "imports.lock": {3: "all"},
     "quarantine.keep": {4: ["00", "00"]},
     "views.devices": {3: None},
