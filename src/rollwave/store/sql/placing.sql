@@ -157,7 +157,7 @@ in_cells AS (
 -- Number the values of a label in their order, for the order of a queue.
 INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank)
 SELECT $1, $2, value, row_number() OVER (ORDER BY {order_of_value})
-FROM (SELECT DISTINCT ON (value) value, l.*
+FROM (SELECT DISTINCT ON (value) *
       FROM (SELECT {value} AS value, l.* FROM ({source}) AS t JOIN {labels} AS l ON l.device_id = t.device_id) AS l
       WHERE value IS NOT NULL
       ORDER BY value) AS l
