@@ -15,7 +15,7 @@ from rollwave.engine.operations import cancel_campaign, release_segment, start_c
 from rollwave.engine.policies import Edit, edit_policy
 from rollwave.engine.promote import promote_wave
 from rollwave.engine.retry import retry_failed
-from rollwave.errors import Conflict, DatabaseUnavailable, Forbidden, NotFound
+from rollwave.errors import Conflict, DatabaseUnavailable, Forbidden, InvalidInput, NotFound
 from rollwave.settings import Settings
 from rollwave.store import brakes
 from rollwave.store.database import Pool, create_pool
@@ -26,8 +26,8 @@ from tests.engine import connect
 ACTOR, REASON = "operator", "drawn by lot"
 BRAKED_SECONDS = 1.0
 FINAL = {"COMPLETED", "ABORTED"}
-REFUSALS = (Conflict, Forbidden, NotFound)
-"""Answers to what an operator asked for too early or too late."""
+REFUSALS = (Conflict, Forbidden, NotFound, InvalidInput)
+"""Answers to what an operator asked for too early or too late, such as a freeze that is over."""
 
 
 class Operators:

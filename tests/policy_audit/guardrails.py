@@ -85,8 +85,8 @@ def _fails(rule: Json, device: Row) -> bool:
 
 
 def _buckets(rule: Json, devices: Sequence[Row], buckets: Sequence[Row], name: str) -> Iterator[str]:
-    ends = [each["first"] for each in buckets[1:]] + [2**31]
-    for each, end in zip(buckets, ends, strict=True):
+    ends = [*(each["first"] for each in buckets[1:]), 2**31]
+    for each, end in zip(buckets, ends, strict=False):
         inside = [d for d in devices if each["first"] <= d["dispatch_number"] < end]
         rows = len(inside), sum(map(_finished, inside)), sum(_fails(rule, d) for d in inside)
         if (each["dispatched"], each["finished"], each["failed"]) != rows:
