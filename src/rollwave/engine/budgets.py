@@ -24,6 +24,12 @@ MAX_ROUNDS = 4
 """Maximum number of batches of candidates that one claim looks at, so that it does not lock the campaign for long."""
 
 
+async def return_owed(connection: Connection, campaign: Campaign) -> None:
+    """Return devices to the queue that were locked when their turn came."""
+    if owed := await store.take_owed(connection, campaign):
+        await store.return_to_queue(connection, campaign, owed)
+
+
 async def choose(
     connection: Connection,
     campaign: Campaign,
@@ -38,8 +44,6 @@ async def choose(
     ``rooms``: reads the open segments with the number of devices in the queue of each. ``look``: number of candidates in
     each round. Returns the choice, and whether the next claim may find more.
     """
-    if owed := await store.take_owed(connection, campaign):
-        await store.return_to_queue(connection, campaign, owed)
     choice, changed = Choice(caps_of(document), devices), False
     for _ in range(MAX_ROUNDS):
         ids = {each.device_id for each in choice.accepted}

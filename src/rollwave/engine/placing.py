@@ -55,12 +55,8 @@ async def label_sent(
 
     Returns the last device of the batch. None: all are done.
     """
-    of = placing_of(document)
-    if not of.budgets:
-        return None
-    devices, up_to = await placing.label_sent(
-        connection, await source_of(connection, campaign), of, after=after, limit=limit
-    )
+    source, of = await source_of(connection, campaign), placing_of(document)
+    devices, up_to = await placing.label_sent(connection, source, of, after=after, limit=limit)
     return up_to if devices == limit else None
 
 

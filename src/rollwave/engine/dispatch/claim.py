@@ -98,6 +98,8 @@ class Claims:
         policy, campaign = locked.policy, locked.row
         heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
         if heard and policy.document is not None and facts.unreadable is None:
+            if policy.document.budgets:
+                await budgets.return_owed(connection, campaign)
             return replace(facts, heard=True, queue=await read_queue(connection, locked, policy.document))
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)

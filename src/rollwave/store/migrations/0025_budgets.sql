@@ -17,6 +17,7 @@ CREATE TABLE ota_campaign_budget_values (
     owed integer NOT NULL DEFAULT 0,                   -- devices that were locked when they should have returned to the queue
     PRIMARY KEY (tenant_id, campaign_id, budget, value)
 ) WITH (fillfactor = 50);
+CREATE INDEX ota_campaign_budget_values_owed ON ota_campaign_budget_values (tenant_id, campaign_id) WHERE owed > 0;
 
 -- The devices that a value of a budget holds, in the order in which they return to the queue.
 CREATE TABLE ota_campaign_budget_held (
