@@ -51,6 +51,7 @@ async def test_the_same_devices_are_listed_and_placed(here: World) -> None:
         found = {each["device_id"] for each in listed.json()["devices"]}
         assert found == expected, selector
         previewed = await here.create({"waves": [{"name": "some", "select": selector}, {"name": "rest"}]}, dry_run=True)
+        assert previewed.status_code == 200, (selector, previewed.text)
         assert previewed.json()["waves"][0]["devices"] == len(expected), (selector, previewed.text)
     problem = assert_problem(await here.create({"waves": [{"select": "site = = north"}, {}]}), 422, "invalid-input")
     assert "column 8" in str(problem), problem

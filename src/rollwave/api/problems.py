@@ -28,6 +28,7 @@ from rollwave.errors import (
     SchemaMismatch,
 )
 from rollwave.log import get_logger
+from rollwave.store.labels import LabelsUnavailable
 from rollwave.store.outage import FOREIGN_TEXT, ValueRefused
 
 _log = get_logger("api")
@@ -42,6 +43,7 @@ _STATUS: Mapping[type[RollwaveError], HTTPStatus] = {
     Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    LabelsUnavailable: HTTPStatus.CONFLICT,
     Outdated: HTTPStatus.PRECONDITION_FAILED,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     ValueRefused: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -7,16 +7,18 @@ from rollwave.domain.policy.document.model import PolicyDocument, TripAction
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells
 from rollwave.store.database import Connection
-from rollwave.store.overdue import ClosedSegment
+from rollwave.store.overdue import ClosedSegment, OpenedSegment
 
 
 async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
     """The closed segments with devices in flight, and when each opens. Needs the campaign's lock.
 
-    Reads nothing if the policy can close none.
+    Reads little if the policy can close none.
     """
     document, now = locked.policy.document, locked.row.read_at
-    if document is None or not _can_close(document):
+    if document is None:
+        return []
+    if not _can_close(document) and not await cells.any_quarantined(connection, locked.row):
         return []
     found = []
     for each in await cells.in_flight_segments(connection, locked.row):
@@ -29,22 +31,17 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
     return found
 
 
-async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
-    """The segments whose window has not been open for the progress timeout yet. Needs the campaign's lock.
-
-    Their devices could not be sent to again in a part of that time, so their deadlines do not end before it has passed.
-    """
+async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[OpenedSegment]:
+    """The segments with devices in flight whose window opened less than a progress timeout ago. Needs the campaign's lock."""
     document, now, seconds = locked.policy.document, locked.row.read_at, locked.policy.progress_timeout
     if document is None or document.schedule is None or not document.schedule.windows:
         return []
-    return [
-        ClosedSegment(each.number, 0.0)
-        for each in await cells.in_flight_segments(connection, locked.row)
-        if not time_gates.open_since(document, each.time_zone, now, seconds)
-    ]
+    of_segments = await cells.in_flight_segments(connection, locked.row)
+    opened = ((each.number, time_gates.opened_within(document, each.time_zone, now, seconds)) for each in of_segments)
+    return [OpenedSegment(number, at) for number, at in opened if at is not None]
 
 
 def _can_close(document: PolicyDocument) -> bool:
-    """Whether the policy has windows, or a guardrail that puts segments under quarantine."""
+    """Whether the policy has windows, or a guardrail that quarantines segments. One before an edit may have had."""
     windows = document.schedule is not None and bool(document.schedule.windows)
     return windows or any(each.action is TripAction.QUARANTINE for each in document.guardrails or ())

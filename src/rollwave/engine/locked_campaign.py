@@ -57,6 +57,7 @@ class CampaignUnderPolicy:
             unreadable=self.unreadable,
             in_own_database=row.in_own_database,
             targeted=row.targeted_devices if row.being_targeted else None,
+            targeting_fault=row.placing_fault,
             counted=row.counted and bool(self.waves),
             heard=heard,
             sent=row.sent,

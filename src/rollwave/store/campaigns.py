@@ -119,6 +119,12 @@ class Campaign:
         return None if stored is None else Survey.from_json(stored)
 
     @property
+    def placing_fault(self) -> str | None:
+        """The reason for which its devices cannot be placed now. None: there is none."""
+        fault: str | None = (self.placement or {}).get("fault")
+        return fault
+
+    @property
     def being_targeted(self) -> bool:
         """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL

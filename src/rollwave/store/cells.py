@@ -1,7 +1,7 @@
 """Cells: how many devices of each wave and segment are in which state, for campaigns under a policy document.
 
-A cell changes in the transaction that changes its devices, after the campaign's row is locked, so that no two transactions
-wait for each other.
+A cell changes in the transaction that changes its devices, after the campaign's row is locked, so that no two
+transactions wait for each other.
 """
 
 from __future__ import annotations
@@ -87,3 +87,8 @@ async def in_flight_segments(connection: Connection, campaign: Campaign) -> list
     """The segments of which devices are in flight, by number."""
     rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id)
     return [SegmentInFlight(*row) for row in rows]
+
+
+async def any_quarantined(connection: Connection, campaign: Campaign) -> bool:
+    """Whether a segment of the campaign is under quarantine."""
+    return await connection.fetchval(_sql["any_quarantined"], campaign.tenant_id, campaign.id) is not None

@@ -45,6 +45,9 @@ class GateName(StrEnum):
     """The present wave has all that its gate asks for but the approval of a person. Applies to first commands only."""
     QUARANTINE = "quarantine"
     """A guardrail has put the segment of the device under quarantine, until an operator releases it."""
+    BUDGET = "budget"
+    """As many devices as a budget allows are in flight with the device's value of a label. Applies to first commands
+    only."""
     IN_FLIGHT = "in_flight"
     """The maximum number of devices is in flight. Applies to first commands only."""
     BYTES = "bytes"
@@ -110,7 +113,10 @@ def targeting(facts: Facts) -> Verdict:
     """Open if every device of the campaign is targeted and counted."""
     if facts.targeted is not None:
         text = f"{facts.targeted:,} devices are targeted so far, and nothing is sent before all are"
-        return Verdict(GateName.TARGETING, 0, text, detail={"targeted_devices": facts.targeted})
+        detail: dict[str, object] = {"targeted_devices": facts.targeted}
+        if facts.targeting_fault:
+            text, detail["reason"] = f"{text}; it cannot go on: {facts.targeting_fault}", facts.targeting_fault
+        return Verdict(GateName.TARGETING, 0, text, detail=detail)
     if not facts.counted:
         return Verdict(GateName.TARGETING, 0, "the campaign's devices are being counted")
     return Verdict(GateName.TARGETING, None, "every device is targeted")

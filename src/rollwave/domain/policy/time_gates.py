@@ -110,16 +110,16 @@ def window(document: PolicyDocument | None, zone: str | None, now: datetime) -> 
     return Verdict(GateName.WINDOW, 0, text + until, found.until, detail)
 
 
-def open_since(document: PolicyDocument, zone: str | None, now: datetime, seconds: float) -> bool:
-    """Whether the windows are open for devices of one time zone, and have been for this time.
+def opened_within(document: PolicyDocument, zone: str | None, now: datetime, seconds: float) -> datetime | None:
+    """When the windows that are open for devices of one time zone opened, if that is less than ``seconds`` ago.
 
-    Arguments as for :func:`window`. A document without windows is always open.
+    Arguments as for :func:`window`.
     """
     rule = _schedule_of(document)
     if rule is None or not rule.windows:
-        return True
+        return None
     default, device = windows.zone_of(rule.time_zone) or UTC, windows.zone_of(zone)
-    return _openings.open_since(rule.windows, default, device, now, seconds)
+    return _openings.opened_within(rule.windows, default, device, now, seconds)
 
 
 def _schedule_of(document: PolicyDocument | None) -> ScheduleRule | None:

@@ -165,18 +165,18 @@ class Openings:
         self._kept[key] = _Kept(windows, at, until, found)
         return found
 
-    def open_since(
+    def opened_within(
         self, windows: tuple[Window, ...], default: tzinfo, device: tzinfo | None, at: datetime, seconds: float
-    ) -> bool:
-        """Whether the windows are open, and have been for this time. Other arguments as for :func:`opening`."""
+    ) -> datetime | None:
+        """When the windows that are open opened, if that is less than ``seconds`` ago. Arguments as for :func:`opening`."""
         if not self.of(windows, default, device, at).open:
-            return False
+            return None
         key = id(windows), zone_name(default), None if device is None else zone_name(device)
         kept, since = self._kept[key], at - timedelta(seconds=seconds)
         if kept.begins is None or (kept.begins > since and not kept.begins_exactly):
             begins = _begins(windows, default, device, since, at)
             kept = self._kept[key] = kept._replace(begins=begins, begins_exactly=begins > since)
-        return kept.begins is not None and kept.begins <= since
+        return kept.begins if kept.begins is not None and kept.begins > since else None
 
 
 class _Kept(NamedTuple):
@@ -197,8 +197,8 @@ def _begins(
     windows: Sequence[Window], default: tzinfo, device: tzinfo | None, since: datetime, at: datetime
 ) -> datetime:
     """When the windows that are open at a moment opened, or ``since`` if they have been open since then."""
-    changes = [when for when, is_open in takewhile(lambda each: each[0] <= at, _changes(windows, default, device, since)) if is_open]
-    return changes[-1] if changes else at
+    until_then = takewhile(lambda change: change[0] <= at, _changes(windows, default, device, since))
+    return max((when for when, is_open in until_then if is_open), default=at)
 
 
 def _changes(

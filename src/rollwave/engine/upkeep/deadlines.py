@@ -19,7 +19,7 @@ from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.policy.rules import Policy
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
-from rollwave.engine import stop
+from rollwave.engine import budgets, stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
@@ -28,7 +28,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
-from rollwave.store.overdue import ClosedSegment, Failed, Overdue, Postponed
+from rollwave.store.overdue import ClosedSegment, Failed, OpenedSegment, Overdue, Postponed
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Maximum number of devices judged in one look."""
@@ -120,6 +120,25 @@ async def hold(connection: Connection, campaign: Campaign, policy: Policy, close
     return held == MAX_OVERDUE_PER_LOOK
 
 
+async def give_time(
+    connection: Connection, campaign: Campaign, policy: Policy, opened: Sequence[OpenedSegment]
+) -> bool:
+    """Give devices whose deadline was set before their window opened the progress timeout from then on, if they are due.
+
+    They could not be sent to again meanwhile. Returns whether there may be more of them. Needs the campaign's lock.
+    """
+    given = await overdue.give_time(
+        connection,
+        campaign,
+        opened,
+        answer_timeout=policy.answer_timeout,
+        progress_timeout=policy.progress_timeout,
+        device_timeout=policy.device_timeout,
+        limit=MAX_OVERDUE_PER_LOOK,
+    )
+    return given == MAX_OVERDUE_PER_LOOK
+
+
 async def sweep(
     connection: Connection,
     campaign: Campaign,
@@ -174,6 +193,7 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
         if each.device.place is not None
     ]
     await cells.end(connection, campaign.tenant_id, placed)
+    await budgets.ended(connection, campaign.tenant_id, placed)
     trials = [
         Trial(each.device.place, Failure(each.reason, each.device.code), read_failures(each.device.failed_before))
         for each in failed

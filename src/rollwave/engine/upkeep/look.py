@@ -146,10 +146,10 @@ class Upkeep:
         """
         campaign, policy = locked.row, locked.policy
         closed = await closed_segments(connection, locked)
-        shut = {each.number for each in closed}
-        closed += [each for each in await just_opened_segments(connection, locked) if each.number not in shut]
         suspended = campaign.activity.active_for is None
         if not suspended and await deadlines.hold(connection, campaign, policy, closed):
+            return Look(more=True)
+        if await deadlines.give_time(connection, campaign, policy, await just_opened_segments(connection, locked)):
             return Look(more=True)
         if not deadlines_run:
             return None

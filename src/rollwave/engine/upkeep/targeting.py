@@ -24,20 +24,24 @@ from rollwave.engine import guardrails, placing, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
-from rollwave.log import get_logger
+from rollwave.log import get_logger, report
 from rollwave.store import campaigns, events, targets
 from rollwave.store import placing as places
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
+from rollwave.store.labels import LabelsUnavailable
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH, Targeted
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _log = get_logger("targeting")
 
+HELD_SECONDS = 10.0
+"""Seconds until devices are placed again whose labels could not be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: the next batch may follow."""
+    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: a batch may follow."""
 
     wait: float | None = None
     targeted: Targeted | None = None
@@ -61,6 +65,9 @@ class Targeter:
                 wait = await self._target_batch(ref)
             except targets.DeviceLocked:
                 wait = SOON_SECONDS
+            except LabelsUnavailable as error:
+                await self._hold(ref, error)
+                wait = HELD_SECONDS
         return wait or 0.0
 
     async def _target_batch(self, ref: CampaignRef) -> float | None:
@@ -88,6 +95,14 @@ class Targeter:
                 seconds=step.targeted.seconds,
             )
         return step.wait
+
+    async def _hold(self, ref: CampaignRef, error: LabelsUnavailable) -> None:
+        """Store why the devices cannot be placed, which *waiting* shows, and log it once."""
+        async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+            campaign = await campaigns.lock(connection, ref.tenant_id, ref.campaign_id)
+            is_new = await places.store_fault(connection, campaign, str(error))
+        if is_new:
+            report(_log, "ota_targeting_held", error, campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)
 
     async def _step(self, connection: Connection, campaign: Campaign) -> _Step | None:
         """One batch of a locked campaign. None: its devices must be counted first."""
@@ -143,8 +158,20 @@ class Targeter:
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 
+    async def _label_sent(self, ref: CampaignRef) -> None:
+        """Give the devices that the campaign has sent to the values of its budgets' labels, in batches."""
+        after: str | None = ""
+        while after is not None:
+            async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+                campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+                if campaign.document is None or campaign.survey is not None or not campaign.sent:
+                    return
+                document = campaign.document
+                after = await placing.label_sent(connection, campaign, document, after=after, limit=self._batch)
+
     async def _survey(self, ref: CampaignRef) -> None:
         """Count the devices that an edit places anew. Their rows are read without the campaign's lock."""
+        await self._label_sent(ref)
         async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             if campaign.document is None or campaign.survey is not None:
