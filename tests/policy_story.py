@@ -49,7 +49,8 @@ class Campaign:
 
     async def read(self) -> dict[str, Any]:
         """The campaign's page."""
-        return await self.get("")
+        page: dict[str, Any] = await self.get("")
+        return page
 
     async def get(self, path: str) -> Any:
         """Anything under the campaign."""
@@ -190,7 +191,9 @@ class World:
         """Create a campaign over the group ``all``. ``size``: bytes of its firmware."""
         number = (await self.client.get("/firmware")).json()["total"]
         firmware = {"version": f"2.{number}", "file_url": "https://files.example/fw.bin", "checksum_sha256": "ab" * 32}
-        answer = await self.client.post("/firmware", json=firmware | ({} if size is None else {"file_size_bytes": size}))
+        answer = await self.client.post(
+            "/firmware", json=firmware | ({} if size is None else {"file_size_bytes": size})
+        )
         body = {"name": "spring", "firmware_version_id": answer.json()["id"], "target_group_id": "all"}
         query = "?dry_run=true" if dry_run else ""
         return await self.client.post(f"{CAMPAIGNS}{query}", json=body | {"policy": policy})

@@ -10,10 +10,10 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.fleet.faults import Fault, Stage
 from tests.api import assert_problem
 from tests.moved_clock import Clock
-from tests.policy_story import HANGS, MUTE, World, world
+from tests.policy_story import HANGS, MUTE, Fields, World, world
 from tests.support import eventually
 
-DEVICES = {
+DEVICES: Fields = {
     "a-1": {"attributes": {"site": "north", "floor": 2}, "version": "1.9.0", "device_type": "pump"},
     "a-2": {"attributes": {"site": "north", "floor": 10}, "version": "1.10.0", "device_type": "pump"},
     "a-3": {"attributes": {"site": "south", "version": "3.0"}, "time_zone": "Asia/Tokyo"},
@@ -25,7 +25,7 @@ STRANGER = "zz-stranger"
 
 @pytest.fixture
 async def here(moved_database: str, broker: EmbeddedBroker, clock: Clock) -> AsyncIterator[World]:
-    async with world(moved_database, broker.url, clock, DEVICES | {STRANGER: None}) as here:
+    async with world(moved_database, broker.url, clock, {**DEVICES, STRANGER: None}) as here:
         yield here
 
 
@@ -131,7 +131,7 @@ async def test_retry_gives_one_attempt_above_the_maximum_and_keeps_the_dispatch_
     assert_problem(await campaign.do("retry"), 409, "conflict")
     campaign = await here.started(policy | {"waves": [{"select": "has(site)", "gate": {"approval": True}}, {}]})
     await campaign.counted(SUCCESS=1, FAILED=3, PENDING=2)
-    numbers = dict(await here.pool.fetch("SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = 2"))
+    numbers = await dispatch_numbers(here, 2)
     faults.clear()
     assert (await campaign.do("retry?code=E_BOOT")).json()["devices"] == 1
     assert (await campaign.do("retry?reason=no_answer")).json()["devices"] == 1
@@ -139,5 +139,9 @@ async def test_retry_gives_one_attempt_above_the_maximum_and_keeps_the_dispatch_
     await campaign.counted(SUCCESS=4, PENDING=2)
     rows = (await campaign.get("/devices?status=SUCCESS"))["devices"]
     assert {each["device_id"]: each["attempt"] for each in rows} == {"a-1": 2, "a-2": 2, "a-3": 1, "b-2": 2}
-    again = dict(await here.pool.fetch("SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = 2"))
-    assert again == numbers
+    assert await dispatch_numbers(here, 2) == numbers
+
+
+async def dispatch_numbers(here: World, campaign: int) -> dict[str, int]:
+    query = "SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = $1"
+    return {row["device_id"]: row["dispatch_number"] for row in await here.pool.fetch(query, campaign)}

@@ -36,7 +36,9 @@ async def test_each_edit_is_a_revision_and_if_match_guards_it(here: World) -> No
     assert (edited.status_code, edited.json()["revision"], edited.headers["ETag"]) == (200, 2, '"2"'), edited.text
     assert (edited.json()["reason"], edited.json()["by"]) == ("faster", (await campaign.read())["created_by"])
     # Stale, and checked before the document is.
-    stale = await here.client.put(f"{campaign.path}/policy", content="{", headers={"If-Match": '"1"', "Content-Type": "application/json"})
+    stale = await here.client.put(
+        f"{campaign.path}/policy", content="{", headers={"If-Match": '"1"', "Content-Type": "application/json"}
+    )
     assert_problem(stale, 412, "outdated")
     wrong = await here.client.put(
         f"{campaign.path}/policy", content="pace:\n  per_minutes: 5\n", headers={"Content-Type": "application/yaml"}
@@ -87,7 +89,9 @@ async def test_an_edit_places_devices_never_sent_to_anew(here: World) -> None:
     """The canary grows while it is sent to; then the order is turned round by a label."""
     here.fault = lambda _: HANGS
     policy = {"pace": {"max_in_flight": 3}, "deadlines": {"progress": "1d"}, "guardrails": []}
-    campaign = await here.started(policy | {"waves": [{"name": "canary", "select": "ring == canary"}, {"name": "rest"}]})
+    campaign = await here.started(
+        policy | {"waves": [{"name": "canary", "select": "ring == canary"}, {"name": "rest"}]}
+    )
     await here.sends(3)
     wider = [{"name": "canary", "select": "ring == canary or line > 9"}, {"name": "rest", "select": "line != 8"}]
     edited = await campaign.edit({**policy, "pace": {"max_in_flight": 4}, "order": "label:line", "waves": wider})

@@ -11,10 +11,10 @@ from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.api import assert_problem
 from tests.moved_clock import Clock
-from tests.policy_story import HANGS, MUTE, Campaign, World, world
+from tests.policy_story import HANGS, MUTE, Campaign, Fields, World, world
 
 ZONES = {"dev-ber": "Europe/Berlin", "dev-tok": "Asia/Tokyo", "dev-nyc": "America/New_York", "dev-none": None}
-DEVICES = {device: {} if zone is None else {"time_zone": zone} for device, zone in ZONES.items()}
+DEVICES: Fields = {device: {} if zone is None else {"time_zone": zone} for device, zone in ZONES.items()}
 HALT, FREEZES = "/ota/halt", "/ota/freezes"
 
 
@@ -28,7 +28,9 @@ async def here(moved_database: str, broker: EmbeddedBroker, clock: Clock) -> Asy
 async def test_windows_open_in_each_devices_zone_and_close_before_the_cutoff(here: World) -> None:
     """At night, from 02:00 to 04:00 where the device is. The last twenty minutes begin nothing new."""
     night = {"kind": "allow", "cron": "0 2 * * *", "duration": "2h", "cutoff": "20m", "time_zone": "device"}
-    campaign = await here.started({"order": "id", "schedule": {"time_zone": "UTC", "windows": [{"name": "night", **night}]}})
+    campaign = await here.started(
+        {"order": "id", "schedule": {"time_zone": "UTC", "windows": [{"name": "night", **night}]}}
+    )
     entries = await campaign.waits(window=4)
     assert entries["window"]["until"] == "2027-01-11T17:00:00Z", "Tokyo is first"
     one = await campaign.explains("dev-tok")
@@ -116,7 +118,8 @@ async def test_the_end_also_stops_a_paused_campaign_and_leaves_devices_alone(her
     shown = await campaign.is_("ABORTED")
     assert shown["cancelled_at"] is None
     await campaign.counted(SKIPPED=3, DOWNLOADING=1)
-    await here.report(*here.sent, 1, "SUCCESS")
+    [device] = here.sent
+    await here.report(device, 1, "SUCCESS")
     await campaign.counted(SKIPPED=3, SUCCESS=1)
 
 
