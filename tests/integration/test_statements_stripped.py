@@ -42,6 +42,7 @@ _NAME_NO_TENANT = {
         "campaigns.due",
         "quarantine.tenants",
         "brakes.tenants",
+        "brakes.confined",
         "health.tables",
         "health.seen_without_tenant",
         "access.are_a_hosts",
