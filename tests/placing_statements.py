@@ -11,7 +11,7 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
 from rollwave.store import labels, placing
-from rollwave.store.placing import Source
+from rollwave.store.placing_statements import Source
 from tests.engine import Connection
 
 DOCUMENTS = (

@@ -246,13 +246,13 @@ async def undo_later_migrations(root: Connection) -> None:
         DROP FUNCTION rollwave_halted_tenants();
         DROP TABLE rollwave_event_consumers, ota_campaign_policies, ota_campaign_segments, ota_campaign_cells,
                    ota_campaign_ranks, ota_campaign_tests, ota_campaign_test_buckets, rollwave_policies,
-                   rollwave_device_fields, rollwave_brakes, rollwave_brake_history;
+                   rollwave_device_fields, rollwave_brakes, rollwave_brake_history, ota_campaign_budget_values,
+                   ota_campaign_budget_held;
         DROP INDEX ota_campaign_history_of_tenant;
         ALTER TABLE ota_campaign_waves DROP name, DROP size, DROP state, DROP since, DROP soak_from, DROP soak_failed,
                                        DROP promoted_at, DROP promoted_by, DROP matched;
-        DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of,
-        rollwave_host_devices,
-                      rollwave_host_labels, rollwave_host_labels_of, rollwave_record_devices;
+        DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of, rollwave_host_devices,
+                      rollwave_host_labels, rollwave_host_labels_of, rollwave_record_devices, rollwave_budget_value;
         DELETE FROM rollwave_migrations WHERE version >= 19;
     """)
 

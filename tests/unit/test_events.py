@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.event import Event
 from rollwave.domain.events import (
     EVENTS,
     MOVES,
@@ -28,7 +29,6 @@ from rollwave.domain.events import (
     CountersRepaired,
     DeviceRetried,
     DevicesRetried,
-    Event,
     FinishedRestored,
     GivenUp,
     GuardrailTripped,

@@ -56,8 +56,9 @@ class Claim:
 class Queue(NamedTuple):
     """The segments from which a claim may take devices for their first command, each with its room, in their turn.
 
-    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
-    the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one.
+    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of the
+    pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that the
+    policy's budgets allow; None: it has none.
     """
 
     rooms: Mapping[int, int]
@@ -65,6 +66,7 @@ class Queue(NamedTuple):
     advance: float | None = None
     age: float = 0.0
     carried: float = 0.0
+    only: Sequence[str] | None = None
 
 
 class Effect(NamedTuple):
@@ -145,7 +147,7 @@ async def claim(
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
         *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
-        *(queue.advance, queue.age, queue.carried, closed),
+        *(queue.advance, queue.age, queue.carried, closed, queue.only),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
     if not placed:

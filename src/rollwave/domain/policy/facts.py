@@ -13,6 +13,7 @@ from rollwave.domain.brakes import Brake
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.rules import Wave
 from rollwave.domain.policy.waves import WaveState
 
@@ -29,14 +30,16 @@ class Remaining:
 class SegmentGroup:
     """The devices of segments that gates treat alike.
 
-    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in
-    the waves up to the present one; ``in_later_waves``: the same, in those after it.
+    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in the
+    waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those ``waiting`` a
+    budget holds.
     """
 
     time_zone: str | None
     quarantined: bool
     waiting: int
     in_later_waves: int
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +124,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class SegmentOfDevice:
-    """The ``number`` of a device's segment and ``wave``. ``room``: the devices that the next claim takes from it."""
+    """The ``number`` of a device's segment and ``wave``. ``room``: number of devices that the next claim takes from it.
+
+    ``budgets``: those that count the device. ``held``: one of them holds it.
+    """
 
     number: int
     wave: int
     time_zone: str | None
     quarantined: bool
     room: int = 0
+    budgets: tuple[BudgetOfDevice, ...] = ()
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The queue of a campaign under a policy document: how many devices may get their first command now, and why not more.
 
-Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, so that a claim never
-steps over devices. The other gates limit a number.
+Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, and devices that a budget
+holds are not in the queue, so that a claim never steps over devices. The other gates limit a number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from rollwave.domain.policy import pace, time_gates
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
-from rollwave.domain.policy.facts import Facts, QueueFacts
+from rollwave.domain.policy.facts import Facts, QueueFacts, SegmentOfDevice
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.pace import Rate, Step
 from rollwave.domain.policy.waves import WaveState
@@ -32,9 +32,10 @@ class HeldBack:
 class Queue:
     """What a document says about the devices that wait for their first command.
 
-    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number
-    of devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
-    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores.
+    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number of
+    devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
+    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores. ``document``: what
+    it was judged by.
     """
 
     windows: Mapping[str | None, Verdict]
@@ -42,6 +43,7 @@ class Queue:
     limits: tuple[Verdict, ...]
     held_back: tuple[HeldBack, ...]
     step: Step | None
+    document: PolicyDocument
 
     @property
     def open_zones(self) -> tuple[str | None, ...]:
@@ -82,9 +84,10 @@ def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue
         if group.quarantined:
             held_back.append(HeldBack(quarantine(), group.waiting))
         else:
-            ready += group.waiting
+            ready += group.waiting - group.held
+            held_back.append(HeldBack(budget(document), group.held))
     limits, step = _limits(document.pace or PaceRule(), facts, queue)
-    return Queue(windows, ready, limits, _joined(held_back), step)
+    return Queue(windows, ready, limits, _joined(held_back), step, document)
 
 
 def _next_wave(queue: QueueFacts) -> Verdict:
@@ -111,6 +114,38 @@ def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
 def quarantine() -> Verdict:
     """The verdict for devices of a segment under quarantine."""
     return Verdict(GateName.QUARANTINE, 0, "a guardrail has put the device's segment under quarantine")
+
+
+def budget(document: PolicyDocument) -> Verdict:
+    """The verdict for devices that budgets hold."""
+    rules = [{"name": each.name, "per": each.per, "max_in_flight": each.max_in_flight} for each in document.budgets]
+    limits = " or ".join(f"{each.max_in_flight:,} with the same {each.per} ({each.name})" for each in document.budgets)
+    text = f"as many devices are in flight as the policy's budgets allow: {limits}"
+    return Verdict(GateName.BUDGET, 0, text, detail={"budgets": rules})
+
+
+def budget_of(document: PolicyDocument, segment: SegmentOfDevice) -> Verdict | None:
+    """The verdict for one device: of its first budget without room, or else of its first. None: no budget counts it."""
+    if not segment.budgets:
+        return None
+    pairs = [(each, document.budgets[each.number - 1]) for each in segment.budgets]
+    found, rule = next((pair for pair in pairs if pair[0].in_flight >= pair[1].max_in_flight), pairs[0])
+    detail: dict[str, object] = {
+        "budget": rule.name,
+        "label": rule.per,
+        "value": found.value,
+        "in_flight": found.in_flight,
+        "max_in_flight": rule.max_in_flight,
+    }
+    are = "device is" if found.in_flight == 1 else "devices are"
+    text = f"{found.in_flight:,} {are} in flight with {rule.per} {found.value}, and budget {rule.name} allows "
+    text += f"{rule.max_in_flight:,}"
+    room = max(0, rule.max_in_flight - found.in_flight)
+    if segment.held and room:
+        return Verdict(
+            GateName.BUDGET, 0, f"{text}; other devices with {rule.per} {found.value} go before it", detail=detail
+        )
+    return Verdict(GateName.BUDGET, room, text, detail=detail)
 
 
 def _limits(rule: PaceRule, facts: Facts, queue: QueueFacts) -> tuple[tuple[Verdict, ...], Step | None]:
