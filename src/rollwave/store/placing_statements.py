@@ -1,4 +1,4 @@
-"""Makes the statements of ``placing.sql`` for one policy document: its selectors, labels and order are parts of them."""
+"""Makes the statements of ``placing.sql`` for one policy document: its selectors, labels and order are parts."""
 
 from __future__ import annotations
 
