@@ -77,7 +77,8 @@ async def change(host: Connection, dice: random.Random, campaign: int, revision:
     """Put the campaign into a state that it may be in between two claims."""
     await host.executemany(CHANGE_DEVICE, [any_row(dice, device) for device in DEVICES])
     await host.execute(
-        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ($1, $2, $3, $4::text::jsonb)",
+        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)"
+        " VALUES ($1, $2, $3, $4::text::jsonb)",
         *(TENANT, campaign, revision, json.dumps(document(dice, datetime.now(UTC)))),
     )
     await host.execute(
