@@ -25,7 +25,13 @@ from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 _sql = load("placing")
 
 LAST_KEY = (1 << WAVE_BITS) - 1
-"""The order key of devices without the label that orders the queue."""
+"""The largest order key."""
+
+BITS_BEHIND_RANK = 20
+"""Bits of an order key after the rank of the value of the label that orders the queue."""
+
+LAST_RANK = (1 << (WAVE_BITS - BITS_BEHIND_RANK)) - 1
+"""The rank of devices without that label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +281,20 @@ class _Parts:
         """The order key of a device: a number of 44 bits."""
         match self._placing.order:
             case Order.HASH:
-                return "('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 11))::bit(44)::bigint"
+                return _hash(WAVE_BITS)
             case Order.ID:
                 return f"(t.ordinal & {LAST_KEY})"
             case Order.LABEL:
                 ranks = "ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2"
                 value = self._of("value", self._makers["value"])
-                return f"COALESCE((SELECT r.rank FROM {ranks} AND r.value = {value}), {LAST_KEY})"
+                rank = f"LEAST(COALESCE((SELECT r.rank FROM {ranks} AND r.value = {value}), {LAST_RANK}), {LAST_RANK})"
+                # Devices with the same value have different keys, since a wave ends at a key.
+                return f"({rank} << {BITS_BEHIND_RANK}) + {_hash(BITS_BEHIND_RANK)}"
+
+
+def _hash(bits: int) -> str:
+    """A number of so many bits, which are a multiple of 4, from the ids of campaign and device."""
+    return f"('x' || substr(md5($2::bigint || ':' || t.device_id), 1, {bits // 4}))::bit({bits})::bigint"
 
 
 async def begin(connection: Connection, campaign: Campaign) -> None:
