@@ -12,8 +12,9 @@ from tests.chaos.injected_faults import Effect, InjectedFault
 from tests.chaos.play import Verdict, play
 from tests.chaos.schedule import Plan, Schedule, draw
 
-SEEDS = (2, 7014, 8004, 8005, 8013, 8037)
-"""Seeds that have found errors, and others. Add a seed that fails. `make chaos` draws more."""
+SEEDS = (2, 7014, 8005, 20001, 30013, 30109)
+"""Seeds that have found errors, and others; the last three have policy documents. Add a seed that fails. `make chaos`
+draws more."""
 
 LANES = 3
 
