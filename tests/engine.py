@@ -369,6 +369,8 @@ class Devices:
             body = json.loads(message.payload)
             if "campaign_id" not in body:
                 continue  # The answer to a device's question: there is nothing to do.
+            if body.get("action") == "cancel":
+                continue  # These devices carry on.
             campaign = body["campaign_id"]
             command = Command(tenant, device, campaign, message.attempt, message.payload, time.monotonic())
             self.commands.append(command)

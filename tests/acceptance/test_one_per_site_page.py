@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -55,4 +56,4 @@ async def test_the_page_can_be_followed(north: Installation, tmp_path: Path) -> 
     async with devices(north.broker, succeeds) as working:
         for each in silent.commands:
             working.report(each.device, each.campaign, "SUCCESS")
-        assert "COMPLETED  4 SUCCESS" in run(north, watch, tmp_path)
+        assert "COMPLETED  4 SUCCESS" in await asyncio.to_thread(run, north, watch, tmp_path)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from tests.chaos.fresh_databases import fresh_databases
 from tests.chaos.play import Verdict, play
-from tests.chaos.schedule import draw
+from tests.chaos.schedule import DOCUMENTS_FROM, draw
 
 EVERY = 25
 """Number of schedules between two lines of progress."""
@@ -56,6 +56,7 @@ class Tour:
         played = [each.schedule for each in self.verdicts]
         troubles = Counter(trouble.value for schedule in played for trouble, _ in schedule.troubles)
         troubles += Counter(trouble.fault.value for schedule in played for trouble in schedule.link)
+        troubles += Counter(act.value for schedule in played for act in schedule.acts)
         troubles["long pause"] = sum(schedule.long_pause for schedule in played)
         troubles["programming error"] = sum(
             fault is not None and fault.is_programming_error for schedule in played for fault in schedule.faults
@@ -78,14 +79,16 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, help="play so many, however long it takes")
     parser.add_argument("--from-seed", type=int, help="count seeds up from here (default: a random one)")
     parser.add_argument("--seed", type=int, help="play this one alone")
+    parser.add_argument("--documents", action="store_true", help="only schedules with campaigns under policy documents")
     parser.add_argument("--lanes", type=int, default=3, help="played at the same time (default: 3)")
     wanted = parser.parse_args()
     first = wanted.from_seed if wanted.from_seed is not None else random.randrange(10**6)
-    seeds: Iterator[int] = itertools.count(first)
+    first, step = (max(first, DOCUMENTS_FROM) | 1, 2) if wanted.documents else (first, 1)
+    seeds: Iterator[int] = itertools.count(first, step)
     if wanted.seed is not None:
         seeds = iter([wanted.seed])
     elif wanted.schedules is not None:
-        seeds = iter(range(first, first + wanted.schedules))
+        seeds = itertools.islice(seeds, wanted.schedules)
     tour = Tour(seeds, time.monotonic() + (wanted.seconds if wanted.schedules is None else float("inf")))
 
     async def lanes() -> None:

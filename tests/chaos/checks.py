@@ -42,23 +42,31 @@ async def ended(host: Connection, campaign: int, plan: Plan, *, within: float) -
 
 
 async def differences(host: Connection, fleet: Devices, campaigns: Mapping[int, Plan], *, forgetful: bool) -> list[str]:
-    """Rows whose status differs from the first final status that their device reported.
+    """Rows whose status differs from the first final status that their device reported, in that attempt if it says so.
 
     Two kinds of device are left out: one skipped after a stop, and one of a stopped campaign whose command or report
     the broker has lost.
     """
-    first_outcomes: dict[tuple[str, str, int], str] = {}
+    first_outcomes: dict[tuple[str, str, int, int | None], str] = {}
+    by_attempt: set[int] = set()
     for topic, payload in fleet.accepted:
         source = parse_status_topic(topic)
         report = json.loads(payload) if source else {}
         if source and report["status"] in ("SUCCESS", "FAILED"):
-            first_outcomes.setdefault((*source, report["campaign_id"]), report["status"])
+            attempt = report.get("attempt")
+            by_attempt |= {report["campaign_id"]} if attempt is not None else set()
+            first_outcomes.setdefault((*source, report["campaign_id"], attempt), report["status"])
     rows = await host.fetch("SELECT * FROM ota_device_status")
     differing = Counter(
         (
             f"{row['status']} ({row['error_message']})",
             row["status"],
-            first_outcomes.get((row["tenant_id"], row["device_id"], row["campaign_id"])),
+            first_outcomes.get(
+                (
+                    *(row["tenant_id"], row["device_id"], row["campaign_id"]),
+                    row["attempt"] if row["campaign_id"] in by_attempt else None,
+                )
+            ),
         )
         for row in rows
         if row["status"] != "SKIPPED"

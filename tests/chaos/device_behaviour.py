@@ -18,18 +18,23 @@ def final_status(device: str) -> str:
 
 @dataclass
 class DeviceBehaviour:
-    """How devices answer. Unless ``forgetful``, a device answers each campaign once."""
+    """How devices answer. Unless ``forgetful``, a device answers each campaign once.
+
+    In campaigns with ``attempts`` it answers each attempt once, and its reports name the attempt.
+    """
 
     dice: random.Random
     forgetful: bool
     bad: frozenset[int] = frozenset()
-    answered: set[tuple[str, str, int]] = field(default_factory=set)
+    attempts: frozenset[int] = frozenset()
+    answered: set[tuple[str, str, int, int | None]] = field(default_factory=set)
     _held: list[tuple[str, bytes]] | None = None
     """Reports held back until :meth:`send_held_reports`. None: reports are sent immediately."""
 
     def answer(self, command: Command) -> Sequence[bytes]:
         """The reports of a device to a command."""
-        key = command.tenant, command.device, command.campaign
+        attempt = command.attempt if command.campaign in self.attempts else None
+        key = command.tenant, command.device, command.campaign, attempt
         if self.forgetful and self.dice.random() < 0.1:
             return ()
         if not self.forgetful and key in self.answered:
@@ -38,7 +43,7 @@ class DeviceBehaviour:
         last = "FAILED" if command.campaign in self.bad else final_status(command.device)
         words = ["DOWNLOADING", "INSTALLING"] * self.dice.randint(0, 2) + [last] * self.dice.randint(1, 3)
         self.dice.shuffle(words)
-        reports = [encode_report(command.campaign, word) for word in words]
+        reports = [encode_report(command.campaign, word, attempt=attempt) for word in words]
         if self._held is None:
             return reports
         self._held += [(status_topic(command.tenant, command.device), each) for each in reports]

@@ -13,6 +13,7 @@ from pathlib import Path
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.store.migrate import migrate
 from tests.engine import connect
+from tests.policy_audit.claims import record_claims
 
 
 @dataclass
@@ -49,7 +50,10 @@ async def fresh_databases() -> AsyncIterator[FreshDatabases]:
         await asyncio.to_thread(server.__enter__)
         async with connect(server.url) as connection:
             await connection.execute("CREATE DATABASE ready")
-        await migrate(server.url.replace("@/postgres?", "@/ready?"))
+        ready = server.url.replace("@/postgres?", "@/ready?")
+        await migrate(ready)
+        async with connect(ready) as connection:
+            await record_claims(connection)
         yield FreshDatabases(server, folder)
     finally:
         await asyncio.to_thread(server.__exit__, None, None, None)

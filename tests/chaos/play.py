@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,19 +21,23 @@ from rollwave.tasks import failure_of
 from tests.auditor import auditing
 from tests.chaos import checks
 from tests.chaos.device_behaviour import DeviceBehaviour, question
+from tests.chaos.documents import draw_document, insert_document
 from tests.chaos.fresh_databases import FreshDatabases
+from tests.chaos.injected_faults import Effect
 from tests.chaos.link import Link
+from tests.chaos.operators import Operators, letting_end
 from tests.chaos.readers import asking, reading
 from tests.chaos.schedule import DEADLINE, LONG_PAUSE, TIMEOUT, Plan, Schedule, Trouble
 from tests.chaos.silence import watching
 from tests.chaos.workers import Workers, running_workers
 from tests.engine import Connection, Devices, connect, devices, insert_campaign
+from tests.policy_audit.auditor import PolicyAuditor
 from tests.proxy import Proxy, proxy
 from tests.servers import Mosquitto
 from tests.support import end, eventually
 
-LEASE = 1.0
-SETTINGS = {"OTA_TICK_INTERVAL": "0.1", "ROLLWAVE_LEASE": str(LEASE), "ROLLWAVE_PUBLISH_TIMEOUT": "1"}
+LEASE, TICK = 1.0, 0.1
+SETTINGS = {"OTA_TICK_INTERVAL": str(TICK), "ROLLWAVE_LEASE": str(LEASE), "ROLLWAVE_PUBLISH_TIMEOUT": "1"}
 LEASE_OF_A_SEARCH = 5.0
 """Lease used when isolation has to find a device over which the broker ends the connection.
 
@@ -45,6 +50,9 @@ PAUSED_TIMEOUTS = {"OTA_PROGRESS_TIMEOUT": "1.5", "OTA_MAX_ATTEMPTS": "50"}
 
 ASK_EVERY = 0.5
 """Seconds between two questions of devices about what to do."""
+
+STOPPED_SECONDS = 2.5
+"""More seconds than a worker is stopped for."""
 
 MAX_SECONDS = 60.0
 """Seconds within which a campaign must end."""
@@ -103,6 +111,7 @@ class _Run:
         self.dice = random.Random(self.schedule.seed)
         self.behaviour = DeviceBehaviour(self.dice, self.schedule.forgetful)
         self.campaigns: dict[int, Plan] = {}
+        self.operators: dict[int, Operators] = {}
 
     async def play(self) -> None:
         schedule = self.schedule
@@ -113,7 +122,8 @@ class _Run:
             settings |= {"ROLLWAVE_LEASE": str(lease), "ROLLWAVE_PUBLISH_TIMEOUT": str(lease)}
         async with AsyncExitStack() as stack:
             fleet = await stack.enter_async_context(devices(self.mosquitto.url, self.behaviour.answer, "fleet"))
-            auditor = await stack.enter_async_context(auditing(self.database, rest=0.02))
+            policies = PolicyAuditor(tick=TICK, grace=STOPPED_SECONDS if self._stops_workers() else 0.5)
+            auditor = await stack.enter_async_context(auditing(self.database, rest=0.02, policies=policies))
             async with connect(self.database) as host:
                 for plan in schedule.plans:
                     await self._begin(host, plan)
@@ -132,8 +142,10 @@ class _Run:
                     running_workers(settings, self.folder, schedule.workers, schedule.faults)
                 )
                 beside.append(asyncio.create_task(self._replace_ended(workers)))
-                await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet), obstructing)
-                await self._check(fleet, workers)
+                acting = [self._operate(each, fleet) for each in self.operators.values()]
+                await asyncio.gather(self._trouble(workers, fleet), self._abort(fleet), obstructing, *acting)
+                async with letting_end(list(self.operators.values())):
+                    await self._check(fleet, workers)
                 async with connect(self.database) as host:
                     for reader in readers:
                         self.verdict.problems += await reader.differences(host)
@@ -153,6 +165,9 @@ class _Run:
                 self.verdict.events = sum(len(reader.seen) for reader in readers)
 
     async def _begin(self, host: Connection, plan: Plan) -> None:
+        if plan.documented:
+            await self._begin_documented(host, plan)
+            return
         deadlines: dict[str, object] = {"progress_timeout": DEADLINE, "device_timeout": TIMEOUT}
         campaign = await insert_campaign(
             host,
@@ -168,6 +183,31 @@ class _Run:
         self.campaigns[campaign] = plan
         if plan.all_bad:
             self.behaviour.bad |= {campaign}
+
+    async def _begin_documented(self, host: Connection, plan: Plan) -> None:
+        dice = random.Random(f"{self.schedule.seed} {plan.tenant}")
+        loses = self.schedule.forgetful
+        document = draw_document(dice, datetime.now(UTC), all_bad=plan.all_bad, loses=loses)
+        campaign = await insert_campaign(host, plan.devices, tenant=plan.tenant, policy_revision=1)
+        await insert_document(host, plan.tenant, campaign, document)
+        self.campaigns[campaign] = plan
+        self.operators[campaign] = Operators(self.database, plan.tenant, campaign, document, dice)
+        if not loses:
+            self.behaviour.attempts |= {campaign}
+        if plan.all_bad:
+            self.behaviour.bad |= {campaign}
+
+    def _stops_workers(self) -> bool:
+        """Whether a worker may be stopped between reading a gate and its claim."""
+        faults = [each for each in self.schedule.faults if each is not None]
+        return any(trouble is Trouble.STOP for trouble, _ in self.schedule.troubles) or any(
+            each.effect in {Effect.FREEZE, Effect.PAUSE} for each in faults
+        )
+
+    async def _operate(self, operators: Operators, fleet: Devices) -> None:
+        for act in self.schedule.acts:
+            await _wait_for_more_commands(fleet)
+            await operators.act(act, loses=self.schedule.forgetful)
 
     async def _replace_ended(self, workers: Workers) -> None:
         while True:
@@ -266,6 +306,10 @@ class _Run:
     async def _abort(self, fleet: Devices) -> None:
         for campaign, plan in self.campaigns.items():
             if plan.ends == "ABORTED" and not plan.all_bad:
+                if campaign in self.operators:
+                    await _wait_for_more_commands(fleet)
+                    await self.operators[campaign].cancel()
+                    continue
                 enough = min(self.schedule.abort_after, plan.devices // 2)
                 await eventually(lambda: len(fleet.commands_of(campaign, plan.tenant)) >= enough, timeout=MAX_SECONDS)  # noqa: B023
                 await eventually(lambda: self._aborted(campaign), timeout=MAX_SECONDS)  # noqa: B023

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from rollwave.engine.failpoints import Failpoint
 from rollwave.mqtt.topics import command_topic
+from tests.chaos.documents import Act
 from tests.chaos.injected_faults import PROGRAMMING_ERRORS, Effect, InjectedFault
 from tests.chaos.link import OF_A_TOPIC, LinkFault, LinkTrouble
 
@@ -50,6 +51,8 @@ class Plan:
     ends: str
     """``COMPLETED``, or ``ABORTED``: by its guardrail if ``all_bad``, otherwise by an operator."""
     all_bad: bool
+    documented: bool = False
+    """Whether it follows a policy document, drawn when it begins, and not the flat columns above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Schedule:
     """Faults between workers and broker. Empty: workers connect to the broker directly."""
     long_pause: bool = False
     """Whether an operator pauses the campaigns for longer than any device timeout."""
+    acts: tuple[Act, ...] = ()
+    """What operators do to the campaigns under a document, one after the other."""
 
     @property
     def forgetful(self) -> bool:
@@ -78,11 +83,32 @@ class Schedule:
     def __str__(self) -> str:
         troubles = [trouble.value for trouble, _ in self.troubles] + [str(fault) for fault in self.faults if fault]
         troubles += [str(each) for each in self.link] + ["long pause"] * self.long_pause
+        troubles += [each.value for each in self.acts] + ["a document"] * any(each.documented for each in self.plans)
         return f"seed {self.seed}: {', '.join(troubles) or 'no trouble'}"
 
 
+DOCUMENTS_FROM = 10_000
+"""The lowest seed that may draw policy documents."""
+
+
 def draw(seed: int) -> Schedule:
-    """The schedule of a seed."""
+    """The schedule of a seed. From ``DOCUMENTS_FROM`` on, campaigns of odd seeds follow policy documents."""
+    flat = _draw_flat(seed)
+    return _with_documents(flat) if seed >= DOCUMENTS_FROM and seed % 2 else flat
+
+
+def _with_documents(flat: Schedule) -> Schedule:
+    """The same faults, but for those that choose devices by their place in the queue. The last tenant may stay flat."""
+    dice = random.Random(f"documents {flat.seed}")
+    mixed = len(flat.plans) > 1 and dice.random() < 0.3
+    plans = tuple(replace(each, documented=not mixed or number == 0) for number, each in enumerate(flat.plans))
+    link = tuple(each for each in flat.link if not each.topics)
+    acts = [act for act in Act if not (act is Act.RETRY and flat.forgetful)]
+    chosen = tuple(dice.choice(acts) for _ in range(dice.randint(1, 5)))
+    return replace(flat, plans=plans, link=link, acts=chosen, long_pause=False)
+
+
+def _draw_flat(seed: int) -> Schedule:
     dice = random.Random(seed)
     plans = tuple(_plan(dice, tenant) for tenant in ("north", "south")[: dice.randint(1, 2)])
     faults = [_fault(dice) for _ in range(dice.randint(1, 3))]

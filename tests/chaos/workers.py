@@ -15,12 +15,20 @@ from pathlib import Path
 
 from rollwave.cli.main import run
 from rollwave.engine.failpoints import arm
+from rollwave.engine.upkeep.targeting import Targeter
+from rollwave.store import overdue
 from tests.chaos.injected_faults import ArmedFault, InjectedFault
 from tests.support import environment, eventually
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.chaos.preloaded"])
 
+
+PLACED_AT_ONCE = 7
+"""Devices that a worker places by a policy document in one transaction, so that workers die between two of them."""
+
+HELD_SECONDS = 1.0
+"""How long a device of a closed segment is held before it is looked at again: an hour is too long for a schedule."""
 
 NO_DATABASE = "error: PostgreSQL cannot be reached"
 
@@ -34,6 +42,8 @@ def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) ->
     wanted = environment(**settings)
     os.environ.clear()
     os.environ.update(wanted)
+    Targeter.__init__.__kwdefaults__["batch"] = PLACED_AT_ONCE
+    overdue.HELD_SECONDS = overdue.MAX_HELD_SECONDS = HELD_SECONDS
     if fault is not None:
         arm(ArmedFault(fault))
     sys.argv = ["rollwave", "worker"]

@@ -118,7 +118,8 @@ async def silent_devices(broker: EmbeddedBroker) -> AsyncIterator[list[str]]:
 
         async def listen() -> None:
             async for message in session.messages():
-                received.append(message.topic.split("/")[3])
+                device = message.topic.split("/")[3]
+                received.append(device)
 
         task = asyncio.create_task(listen())
         try:
@@ -161,6 +162,15 @@ async def test_waves_by_selector_and_share_are_sent_one_after_the_other(
     assert len(received) == 20
     cells = await host.fetch("SELECT * FROM ota_campaign_cells WHERE campaign_id = $1 ORDER BY wave", campaign)
     assert [(row["waiting"], row["in_flight"], row["succeeded"]) for row in cells] == [(0, 0, 4), (0, 0, 4), (0, 0, 12)]
+
+
+async def test_the_value_of_a_label_orders_the_queue(host: Connection, pool: Pool, broker: EmbeddedBroker) -> None:
+    document = {"order": "label:site", "pace": {"max_in_flight": 1}}
+    sites = {"dev-1": {"site": "west"}, "dev-2": {"site": "east"}, "dev-3": {}, "dev-4": {"site": "north"}}
+    campaign = await insert_campaign(host, document, sites)
+    async with devices(broker) as received, running(pool):
+        await eventually(lambda: _is(host, campaign, "COMPLETED"), what="the campaign ends")
+    assert received == ["dev-2", "dev-4", "dev-1", "dev-3"]
 
 
 async def test_a_gate_that_fails_pauses_the_campaign(host: Connection, pool: Pool, broker: EmbeddedBroker) -> None:

@@ -80,8 +80,8 @@ def _outcome(result: scenario.Result) -> list[Text]:
         Text(f"  Why: {bad.reason}.", "bright_black"),
         Text.assemble(
             ("✔ ", "green"),
-            f"Under a policy, {partial.version} is on {partial.succeeded} devices; {result.quarantined} of revision B were "
-            "kept from it.",
+            f"Under a policy, {partial.version} is on {partial.succeeded} devices; {result.quarantined} of revision B"
+            " were kept from it.",
         ),
         Text("  The devices' own counts are the same.", "bright_black"),
     ]

@@ -80,7 +80,7 @@ spare time after a stored report, repetitions may be dropped, and no deadline co
 
 
 WAVE_BITS = 44
-"""The number of bits of ``ota_device_status.position`` that order the devices of one wave. The wave's number is above."""
+"""The bits of ``ota_device_status.position`` that order the devices of one wave. The wave's number is above them."""
 
 
 class Place(NamedTuple):

@@ -10,11 +10,11 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.role import Role
-from rollwave.engine import guardrails, placing, policies
+from rollwave.engine import guardrails, placing, policies, policy_preview
 from rollwave.engine.approval import require_approver
 from rollwave.engine.cancel import begin_cancel
 from rollwave.engine.locked_campaign import under_policy
-from rollwave.engine.policies import PolicyPreview
+from rollwave.engine.policy_preview import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.settings import Settings
@@ -208,12 +208,12 @@ async def preview_campaign(
             raise _no_device(new.target_group_id)
         if policy is None:
             devices = await targets.count_members(connection, tenant_id, new.target_group_id)
-            return policies.preview_flat(new, tenant_id, settings, devices=devices)
+            return policy_preview.preview_flat(new, tenant_id, settings, devices=devices)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
         of = await labels.source(connection)
         source = Source(tenant_id, CampaignId(0), new.target_group_id, firmware.device_type, of)
-        return await policies.preview(connection, settings, source, document)
+        return await policy_preview.preview(connection, settings, source, document)
 
 
 async def start_campaign(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.events import DeviceRetried, DevicesRetried, Entry, Event
+from rollwave.domain.event import Event
+from rollwave.domain.events import DeviceRetried, DevicesRetried, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, is_valid_id
 from rollwave.domain.reports.outcome import Tally

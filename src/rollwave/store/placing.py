@@ -1,4 +1,4 @@
-"""Places a campaign's devices by its policy document: counts them first, then gives each its wave, segment and position.
+"""Places a campaign's devices by its policy document: counts them, then gives each its wave, segment and position.
 
 The statements are made for each document by :mod:`rollwave.store.placing_statements`.
 """
@@ -191,7 +191,7 @@ async def begin(connection: Connection, campaign: Campaign) -> None:
 async def store_survey(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, found: Survey, *, revision: int | None
 ) -> None:
-    """Store the survey with the campaign. Not applied: another worker has stored one, or the policy was edited since."""
+    """Store the survey. Not applied: another worker has stored one, or the policy was edited since."""
     survey = json.dumps(found.to_json())
     await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision)
 

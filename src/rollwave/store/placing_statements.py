@@ -145,6 +145,4 @@ class Parts:
             case Order.ID:
                 return f"(t.ordinal & {LAST_KEY})"
             case Order.LABEL:
-                ranks = "ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2"
-                value = self._of("value", self._makers["value"])
-                return f"COALESCE((SELECT r.rank FROM {ranks} AND r.value = {value}), {LAST_KEY})"
+                return self.fill("rank_of", last_key=str(LAST_KEY))

@@ -60,8 +60,9 @@ class QueueFacts:
     """The facts about the queue of a campaign under a policy document.
 
     ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
-    it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight. ``in_flight``:
-    the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the pace so far.
+    it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight.
+    ``in_flight``: the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the
+    pace so far.
     """
 
     groups: tuple[SegmentGroup, ...]
@@ -84,13 +85,13 @@ class Facts:
 
     ``unreadable``: the reason for which its policy or firmware cannot be read (None: both can). ``in_own_database``:
     the installation belongs to this database. ``targeted``: number of devices targeted so far (None: all are);
-    ``targeting_fault``: the reason for which that cannot go on. ``counted``: its counters are right and its waves are planned. ``heard``: a listener is subscribed, so reports
-    arrive. ``wave``: the present wave. ``sent``: number of devices sent to; ``in_flight``: number of those that are not
-    terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
-    it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
-    ``remaining`` is known only if a wave may have finished. ``queue``: under a policy document, if its devices are placed.
-    ``remaining`` is known only if a wave may have finished. ``brakes``: the tenant's halt, and its freezes that are not
-    over.
+    ``targeting_fault``: the reason for which that cannot go on. ``counted``: its counters are right and its waves are
+    planned. ``heard``: a listener is subscribed, so reports arrive. ``wave``: the present wave. ``sent``: number of
+    devices sent to; ``in_flight``: number of those that are not terminal, counted up to the policy's cap. ``tick``:
+    seconds of the pace's interval; ``interval_age``: seconds since it began (None: none has begun); ``interval_used``:
+    number of devices claimed in it; ``steps``: number of its parts. ``remaining`` is known only if a wave may have
+    finished. ``queue``: under a policy document, if its devices are placed. ``brakes``: the tenant's halt, and its
+    freezes that are not over.
     """
 
     now: datetime

@@ -51,7 +51,7 @@ class Queue:
         return tuple(zone for zone, verdict in self.windows.items() if verdict.open)
 
     def window_of(self, time_zone: str | None) -> Verdict:
-        """The verdict for devices of a time zone. One that no waiting device has gets that of devices without a zone."""
+        """The verdict for devices of a time zone. A zone of no waiting device has that of devices without one."""
         return self.windows.get(time_zone) or self.windows[None]
 
     @property
@@ -102,7 +102,7 @@ def _next_wave(queue: QueueFacts) -> Verdict:
 
 
 def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
-    """The verdicts of the gates ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
+    """The verdicts of ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
     if later:
         closed = _next_wave(queue)
         if closed.gate is GateName.WAVE:

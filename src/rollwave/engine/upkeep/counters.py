@@ -206,7 +206,7 @@ async def take_over(
         tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
     if moved and campaign.counting:  # otherwise a later count includes them; the host may have counted them before
         await counters.count(connection, campaign.tenant_id, tally)
-    # A device that had finished was taken out of its cell when it did; the comparison of counters and rows sees to others.
+    # A device that had finished left its cell when it did. The comparison of counters and rows sees to others.
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
         await _record_finished(connection, campaign, ended)

@@ -41,7 +41,7 @@ HELD_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: the next batch may follow."""
+    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: a batch may follow."""
 
     wait: float | None = None
     targeted: Targeted | None = None

@@ -196,6 +196,10 @@ FROM (SELECT DISTINCT ON (value) l.*
       ORDER BY value) AS l
 ON CONFLICT DO NOTHING;
 
+-- name: rank_of
+COALESCE((SELECT r.rank FROM ota_campaign_ranks r
+          WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value}), {last_key})
+
 -- name: forget_ranks
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
 

@@ -1,0 +1,50 @@
+"""Checks every rule about policy documents in one snapshot after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.policy_audit import guardrails, limits, places
+from tests.policy_audit.claims import Claims
+from tests.policy_audit.gates import Gates
+from tests.policy_audit.snapshot import Campaign, Connection, Row, read
+
+
+@dataclass
+class PolicyAuditor:
+    """Follows all campaigns under a document. ``tick``: seconds; ``grace``: as for :class:`Claims`."""
+
+    tick: float = 0.1
+    grace: float = 0.5
+    campaigns: int = 0
+    """The number of campaigns checked, each once in every snapshot."""
+    _before: dict[tuple[str, int], Campaign] = field(default_factory=dict)
+    _gates: dict[tuple[str, int], Gates] = field(default_factory=dict)
+    _paces: dict[tuple[str, int], limits.Pace] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._claims = Claims(self.grace)
+
+    async def look(self, connection: Connection) -> list[str]:
+        """Check the transaction's snapshot, and return what is wrong."""
+        campaigns = await read(connection)
+        claims = await self._claims.read(connection) if campaigns else []
+        return [
+            f"campaign {campaign.row['id']}, {campaign.row['status']}: {each}"
+            for campaign in campaigns
+            for each in self.check(campaign, claims)
+        ]
+
+    def check(self, campaign: Campaign, claims: Sequence[Row] = ()) -> Iterator[str]:
+        """Check one campaign of a snapshot, after those before it."""
+        self.campaigns += 1
+        before = self._before.get(campaign.key)
+        for rule in (places.cells, places.dispatch_numbers, places.present_wave, places.sizes, guardrails.guardrails):
+            yield from rule(campaign)
+        for between in (limits.caps, limits.budgets):
+            yield from between(campaign, before)
+        yield from self._gates.setdefault(campaign.key, Gates()).look(campaign, before)
+        yield from self._paces.setdefault(campaign.key, limits.Pace(self.tick)).look(campaign, before)
+        yield from self._claims.check(claims, campaign)
+        self._before[campaign.key] = campaign
