@@ -28,9 +28,9 @@ async def north(moved_database: str, broker: EmbeddedBroker, tmp_path: Path) -> 
 
 
 @asynccontextmanager
-async def fleet(north: Installation, *names: str, step_delay: float = 0.0) -> AsyncIterator[None]:
+async def fleet(north: Installation, *names: str) -> AsyncIterator[None]:
     """Devices with these names, which succeed."""
-    plan = FleetPlan(TENANT, names, download=False, step_delay=step_delay, connections=2)
+    plan = FleetPlan(TENANT, names, download=False, connections=2)
     async with Fleet(Broker.from_url(north.broker), plan) as running:
         await running.ready
         yield
@@ -87,14 +87,3 @@ async def test_night_windows(north: Installation, clock: Clock, tmp_path: Path) 
         clock.set("2027-01-11T17:00:01Z")
         await reader.sees(done, "pump-tokyo")
         assert "pump-berlin" not in await reader.runs(done)
-
-
-async def test_one_device_of_each_site(north: Installation, tmp_path: Path) -> None:
-    reader = Reader(north, tmp_path)
-    label, policy, start, waiting, watch = commands("one-per-site.md")
-    await reader.runs(label)
-    assert "sites.yaml is valid" in await reader.runs(policy)
-    async with fleet(north, "north-1", "north-2", "south-1", "south-2", "spare-1", step_delay=2.0):
-        await reader.runs(start)
-        await reader.sees(waiting, "budget")
-        assert "COMPLETED  5 SUCCESS" in await reader.runs(watch)

@@ -41,8 +41,8 @@ class PolicyPreview:
     """The answer of a dry run: the document as it would be stored, and warnings for people.
 
     ``waves`` and ``segments`` count the devices of the group. ``openings``: the next times in which devices may be sent
-    to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices that
-    are sent to before a guardrail can act; None: no guardrail does.
+    to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices
+    that are sent to before a guardrail can act; None: no guardrail does.
     """
 
     data: object
