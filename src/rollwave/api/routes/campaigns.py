@@ -103,7 +103,7 @@ async def create_campaign(
     policy = parse_member(await request.body(), "policy") if isinstance(body.policy, dict) else body.policy
     if dry_run:
         preview = await new_campaign.preview_campaign(pool, settings, grant.tenant_id, new, policy=policy)
-        return JSONResponse(preview_fields(preview))
+        return JSONResponse(PolicyPreview.model_validate(preview_fields(preview)).model_dump(mode="json"))
     campaign_id = await new_campaign.create_campaign(
         pool, grant.tenant_id, new, actor=grant.key_id, policy=policy, idempotency_key=idempotency_key
     )
