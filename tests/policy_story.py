@@ -49,7 +49,8 @@ class Campaign:
 
     async def read(self) -> dict[str, Any]:
         """The campaign's page."""
-        return await self.get("")
+        found: dict[str, Any] = await self.get("")
+        return found
 
     async def get(self, path: str) -> Any:
         """Anything under the campaign."""

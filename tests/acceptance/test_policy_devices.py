@@ -13,7 +13,7 @@ from tests.moved_clock import Clock
 from tests.policy_story import HANGS, MUTE, World, world
 from tests.support import eventually
 
-DEVICES = {
+DEVICES: dict[str, dict[str, object] | None] = {
     "a-1": {"attributes": {"site": "north", "floor": 2}, "version": "1.9.0", "device_type": "pump"},
     "a-2": {"attributes": {"site": "north", "floor": 10}, "version": "1.10.0", "device_type": "pump"},
     "a-3": {"attributes": {"site": "south", "version": "3.0"}, "time_zone": "Asia/Tokyo"},
@@ -131,9 +131,7 @@ async def test_retry_gives_one_attempt_above_the_maximum_and_keeps_the_dispatch_
     assert_problem(await campaign.do("retry"), 409, "conflict")
     campaign = await here.started(policy | {"waves": [{"select": "has(site)", "gate": {"approval": True}}, {}]})
     await campaign.counted(SUCCESS=1, FAILED=3, PENDING=2)
-    numbers = dict(
-        await here.pool.fetch("SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = 2")
-    )
+    numbers = await dispatch_numbers(here)
     faults.clear()
     assert (await campaign.do("retry?code=E_BOOT")).json()["devices"] == 1
     assert (await campaign.do("retry?reason=no_answer")).json()["devices"] == 1
@@ -141,7 +139,10 @@ async def test_retry_gives_one_attempt_above_the_maximum_and_keeps_the_dispatch_
     await campaign.counted(SUCCESS=4, PENDING=2)
     rows = (await campaign.get("/devices?status=SUCCESS"))["devices"]
     assert {each["device_id"]: each["attempt"] for each in rows} == {"a-1": 2, "a-2": 2, "a-3": 1, "b-2": 2}
-    again = dict(
-        await here.pool.fetch("SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = 2")
-    )
-    assert again == numbers
+    assert await dispatch_numbers(here) == numbers
+
+
+async def dispatch_numbers(here: World) -> dict[str, int]:
+    """Those of the second campaign, by device."""
+    rows = await here.pool.fetch("SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = 2")
+    return {row["device_id"]: row["dispatch_number"] for row in rows}

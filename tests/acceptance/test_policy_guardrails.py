@@ -34,7 +34,7 @@ async def test_only_the_classes_and_codes_of_a_guardrail_count(here: World) -> N
     """Silence and another code fail devices, and only the third E_BOOT pauses the campaign."""
     order = sorted(DEVICES)
     kinds = dict(zip(order, [MUTE, FULL, FULL, BOOT, FULL, BOOT, BOOT], strict=False))
-    here.fault = lambda device: kinds.get(device)
+    here.fault = kinds.get
     boot = {"name": "boot", "codes": ["E_BOOT"], "count": ["reported"], "threshold": "35%", "min_finished": 5}
     silent = {"name": "silent", "count": ["no_answer"], "threshold": "90%", "min_finished": 2}
     policy = {
@@ -137,7 +137,7 @@ async def test_no_guardrail_is_the_contracts_and_an_empty_list_is_none(here: Wor
 
 async def test_a_guardrail_under_min_finished_acts_at_the_gate(here: World) -> None:
     """Guardrails are judged first, and a ratio for any number of devices; then the success rate."""
-    here.fault = lambda device: BOOT
+    here.fault = lambda _: BOOT
     waves = [{"name": "canary", "size": 2, "gate": {"success_rate": "100%", "on_fail": "pause"}}, {"name": "rest"}]
     rule = {"name": "failures", "threshold": "10%", "min_finished": 20, "action": "abort"}
     campaign = await here.started({"waves": waves, "guardrails": [rule]})

@@ -12,7 +12,7 @@ from tests.api import assert_problem
 from tests.moved_clock import Clock
 from tests.policy_story import HANGS, World, world
 
-DEVICES = {f"dev-{number:02}": {} for number in range(40)}
+DEVICES: dict[str, dict[str, object]] = {f"dev-{number:02}": {} for number in range(40)}
 
 
 @pytest.fixture

@@ -118,7 +118,8 @@ async def test_the_end_also_stops_a_paused_campaign_and_leaves_devices_alone(her
     shown = await campaign.is_("ABORTED")
     assert shown["cancelled_at"] is None
     await campaign.counted(SKIPPED=3, DOWNLOADING=1)
-    await here.report(*here.sent, 1, "SUCCESS")
+    [device] = here.sent
+    await here.report(device, 1, "SUCCESS")
     await campaign.counted(SKIPPED=3, SUCCESS=1)
 
 

@@ -130,7 +130,7 @@ async def test_a_failed_gate_pauses_is_judged_anew_at_start_and_promote_passes_i
 
 
 async def test_promote_passes_a_failed_gate(here: World) -> None:
-    here.fault = lambda device: Fault() if len(here.sent) <= 3 else None
+    here.fault = lambda _: Fault() if len(here.sent) <= 3 else None
     waves = [{"name": "canary", "size": 3, "gate": {"success_rate": "90%"}}, {"name": "rest"}]
     campaign = await here.started({"waves": waves, "guardrails": []})
     await campaign.is_("PAUSED")
