@@ -27,6 +27,14 @@ checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406
 BEYOND = ("create_campaign", "put_campaign_policy", "put_policy", "list_devices", "put_device", "add_freeze")
 
 
+# Each boundary of each key of a policy is tried where a campaign is created. These requests have the same document, and
+# get random ones only: otherwise two thirds of all requests would be about it.
+NOT_EACH_BOUNDARY = """
+phases.coverage.enabled = false
+"""
+SAME_DOCUMENT = ("put_policy", "put_campaign_policy")
+
+
 async def test_the_server_behaves_as_its_openapi_document_says(
     database: str, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
@@ -67,12 +75,15 @@ async def prepare(client: httpx2.AsyncClient) -> None:
 
 async def schemathesis(url: str, key: str, folder: Path) -> tuple[int | None, str]:
     (folder / "schemathesis.toml").write_text(
-        CONFIG + "".join(BEYOND_THE_SCHEMA.format(operation=each) for each in BEYOND)
+        CONFIG
+        + "".join(
+            BEYOND_THE_SCHEMA.format(operation=each) + NOT_EACH_BOUNDARY * (each in SAME_DOCUMENT) for each in BEYOND
+        )
     )
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("schemathesis")),
         *("run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"),
-        *("--mode", "all", "--max-examples", "20", "--seed", "1", "--no-color"),
+        *("--mode", "all", "--max-examples", "10", "--seed", "1", "--no-color"),
         cwd=folder,
         env=environment(),
         stdout=asyncio.subprocess.PIPE,

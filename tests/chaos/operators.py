@@ -102,16 +102,10 @@ class Operators:
         for number in await self._query(
             "SELECT number FROM ota_campaign_segments WHERE campaign_id = $1 AND quarantined_at IS NOT NULL"
         ):
-            await self._try(
-                lambda pool: release_segment(  # noqa: B023
-                    pool,
-                    self._settings,
-                    self._tenant,
-                    self._campaign,
-                    number,
-                    actor=ACTOR,  # noqa: B023
-                )
-            )
+            await self._try(self._releasing(number))
+
+    def _releasing(self, segment: int) -> Callable[[Pool], Awaitable[object]]:
+        return lambda pool: release_segment(pool, self._settings, self._tenant, self._campaign, segment, actor=ACTOR)
 
     async def _lift(self) -> None:
         await self._try(lambda pool: brakes.lift(pool, self._tenant, actor=ACTOR))

@@ -390,8 +390,8 @@ async def run_everything(host: Connection, runner: str, broker: EmbeddedBroker, 
         for tenant, device in (("north", "good-1"), ("nobody", "good-1")):
             fleet.send(status_topic(tenant, device), b"not a report")
             fleet.send(status_topic(tenant, device), encode_report(aborted, "SUCCESS"))
-        completed.append(await over_http(port, key.stdout.strip()))
-        for campaign, tenant in zip(completed, ["north", "south", "north", "south", "north"], strict=True):
+        completed += await over_http(port, key.stdout.strip())
+        for campaign, tenant in zip(completed, ["north", "south", "north", "south", "north", "north"], strict=True):
             await wait_until_ended(host, campaign, tenant=tenant)
         await wait_until_ended(host, aborted, "ABORTED", tenant="south")
         assert (await campaign_row(host, held))[0] == "PAUSED"
@@ -410,12 +410,22 @@ async def consume(runner: str) -> None:
             await events.advance(connection, "north", "test", found[-1].id)
 
 
-async def over_http(port: int, key: str) -> int:
-    """Create a campaign over the API. Returns its number."""
+UNDER_DOCUMENT = {
+    "order": "label:site",
+    "waves": [{"name": "canary", "size": 1}, {"name": "rest"}],
+    "budgets": [{"name": "sites", "per": "site", "max_in_flight": 1}],
+    "guardrails": [{"name": "types", "scope": "segment", "per": ["site"], "action": "quarantine"}],
+}
+"""A policy document that uses each of its tables."""
+
+
+async def over_http(port: int, key: str) -> list[int]:
+    """Create two campaigns over the API, the second one under a policy document. Returns their numbers."""
     async with httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}/api/v1/customer", headers={"Authorization": f"Bearer {key}"}
     ) as client:
-        await client.put("/devices/good-1", json={"device_type": "pump"})
+        await client.put("/devices/good-1", json={"device_type": "pump", "attributes": {"site": "a"}})
+        await client.put("/devices/good-2", json={"attributes": {"site": "a"}})
         await client.put("/device-groups/all", json={"device_ids": ["good-1", "good-2"]})
         imported = (await client.post("/device-groups/imported/imports")).json()["import_id"]
         part = {"devices": [{"device_id": "good-1", "device_type": "pump"}]}
@@ -437,7 +447,11 @@ async def over_http(port: int, key: str) -> int:
         assert (await client.delete("/ota/halt")).is_success
         for path in ("/firmware", "/ota/campaigns", f"/ota/campaigns/{number}", f"/ota/campaigns/{number}/devices"):
             assert (await client.get(path)).status_code == 200
-    return number
+        assert (await client.put("/ota/policies/stored", json=UNDER_DOCUMENT)).is_success
+        body = {"name": "document", "firmware_version_id": firmware.json()["id"], "target_group_id": "all"}
+        under = (await client.post("/ota/campaigns", json=body | {"policy": "stored"})).json()["id"]
+        assert (await client.post(f"/ota/campaigns/{under}/start")).status_code == 200
+    return [number, under]
 
 
 TAKE_ROLE = "SET LOCAL ROLE pulse_app"

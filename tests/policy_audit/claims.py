@@ -56,14 +56,14 @@ class Claims:
         self._seen: set[int] = set()
 
     async def read(self, connection: Connection) -> list[Row]:
-        """The claims that were committed since the last call. A claim may be committed after one with a higher number."""
+        """The claims that were committed since the last call, in any order."""
         try:
             async with connection.transaction():
                 rows = await connection.fetch("SELECT * FROM noted_claims WHERE number <> ALL ($1)", list(self._seen))
         except asyncpg.UndefinedTableError:
             return []
         self._seen |= {row["number"] for row in rows}
-        return list(rows)
+        return [dict(row) for row in rows]
 
     def check(self, claims: Sequence[Row], campaign: Campaign) -> Iterator[str]:
         """Check the claims of a campaign."""

@@ -135,4 +135,5 @@ def _rate(pace: Json, succeeded: int) -> float | None:
     ramp = pace.get("ramp")
     if rate is None or ramp is None:
         return rate
-    return min(rate, float(ramp["from"]) * float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"]))
+    factor: float = float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"])
+    return min(rate, float(ramp["from"]) * factor)

@@ -143,12 +143,12 @@ async def read(connection: Connection) -> list[Campaign]:
         of[table] = await connection.fetch(f"SELECT * FROM ota_campaign_{table}")
     ended = await connection.fetchval("SELECT clock_timestamp()")
 
-    def own(rows: Sequence[Row], campaign: Row) -> list[Row]:
-        return [each for each in rows if each["campaign_id"] == campaign["id"]]
+    def own(rows: Sequence[asyncpg.Record], campaign: asyncpg.Record) -> list[Row]:
+        return [dict(each) for each in rows if each["campaign_id"] == campaign["id"]]
 
     return [
         Campaign(
-            row,
+            dict(row),
             {each["revision"]: json.loads(each["text"]) for each in own(documents, row)},
             own(devices, row),
             sorted(own(of["waves"], row), key=lambda each: int(each["number"])),

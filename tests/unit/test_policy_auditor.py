@@ -52,10 +52,10 @@ def campaign(
         "number": 1, "guardrail": "failures", "wave": -1, "labels": "{}", "began_after": 0, "of_groups": 1,
         "finished": failed + sum(each["status"] == "SUCCESS" for each in devices), "failed": failed, "tripped_at": None,
     }  # fmt: skip
-    wave = {"promoted_by": None, "soak_from": None, "passed_at": NOW}
+    passed = {"promoted_by": None, "soak_from": None, "passed_at": NOW}
     moment = NOW + timedelta(seconds=at)
     return Campaign(
-        row, {1: document}, devices, [{"number": n, **wave} for n in (0, 1)],
+        row, {1: document}, devices, [{"number": n, **passed} for n in (0, 1)],
         {1: {"labels": "{}", "quarantined_at": None}},
         [{"wave": key[0], "segment": key[1], **numbers} for key, numbers in states.items()],
         [test], [], {each["device_id"]: {"site": each["device_id"]} for each in devices}, moment, moment,
@@ -92,7 +92,10 @@ def test_a_campaign_that_keeps_the_rules_has_no_violation() -> None:
         (campaign(*CANARY, device(6, 0), *REST), "wave 0 has 3 devices, of 2"),
         (campaign(CANARY[0], *REST), "wave 0 has 1 devices, though 4 were left"),
         (campaign(*CANARY, device(3, 2)), "waves that the document does not have: [2]"),
-        (campaign(device(1, 0, "PENDING", 1), device(2, 0, "DOWNLOADING", 2), *REST), "2 devices of wave 0 are in flight"),
+        (
+            campaign(device(1, 0, "PENDING", 1), device(2, 0, "DOWNLOADING", 2), *REST),
+            "2 devices of wave 0 are in flight",
+        ),
         (
             campaign(*CANARY, *(device(n, 1, "DOWNLOADING", n - 1) for n in (3, 4, 5)), wave=1),
             "3 devices are in flight, of 2",
@@ -108,7 +111,10 @@ def test_a_campaign_that_keeps_the_rules_has_no_violation() -> None:
             ),
             "2 devices with site s are in flight, of 1",
         ),
-        (replace(campaign(*CANARY, *REST), tests=[{**campaign().tests[0], "finished": 2}]), "counts 2 finished, 0 failed"),
+        (
+            replace(campaign(*CANARY, *REST), tests=[{**campaign().tests[0], "finished": 2}]),
+            "counts 2 finished, 0 failed",
+        ),
         (campaign(device(1, 0, "FAILED", 1, **FAILED), device(2, 0), *REST), "has not tripped with 1 of 1 failed"),
     ],
 )  # fmt: skip

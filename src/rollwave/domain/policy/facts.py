@@ -46,7 +46,8 @@ class SegmentGroup:
 class Leftover:
     """A wave before the present one, with a cap and devices that still wait for their first command.
 
-    ``time_zone``: of those devices, as of a :class:`SegmentGroup`; quarantined ones are left out. ``in_flight``: of the wave.
+    ``time_zone``: of those devices, as of a :class:`SegmentGroup`; quarantined ones are left out. ``in_flight``: of the
+    wave.
     """
 
     wave: str
