@@ -48,6 +48,7 @@ async def hold(connection: Connection, campaign: Campaign, held: Sequence[Held])
         [each.candidate.place for each in held],
         [each.key.budget for each in held],
         [each.key.value for each in held],
+        [each.candidate.device_id for each in held],
     )
     await connection.execute(_sql["hold"], campaign.tenant_id, campaign.id, *columns)
 
