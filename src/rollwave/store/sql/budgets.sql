@@ -3,7 +3,7 @@
 -- their place, as in executions.sql: otherwise PostgreSQL may read all values, or the whole queue, for each device.
 
 -- name: candidates
--- Lock the devices at the head of the queue: of each segment of $3 in turn as many as $4 says, below the position $5, at most $6,
+-- The devices at the head of the queue, not locked: of each segment of $3 in turn as many as $4 says, below the position $5, at most $6,
 -- without those of $7. Ids that match $8 cannot be addressed. With each: its budgets, their values, and the devices in flight.
 SELECT e.device_id, e.segment, e.place::text AS place, e.addressable, b.budgets, b.values, b.in_flight
 FROM (
@@ -18,7 +18,6 @@ FROM (
           AND device_id NOT IN (SELECT unnest($7::text[]))
         ORDER BY segment, position, id
         LIMIT open.room
-        FOR UPDATE SKIP LOCKED
     ) AS e
     LIMIT $6
 ) AS e
@@ -36,14 +35,23 @@ CROSS JOIN LATERAL (
 ) AS b;
 
 -- name: hold
--- Hold the devices ($6) at these places ($3), which the transaction has locked, for values ($5) of budgets ($4): they leave the queue.
--- Returns their number.
+-- Hold the devices ($6) at these places ($3) for values ($5) of budgets ($4): they leave the queue. Not applied: another
+-- transaction has locked or changed the row; then the next claim looks at it again. Returns their number.
 WITH blocked AS (
     SELECT $2::bigint AS campaign_id, *
     FROM unnest($3::text[]::tid[], $4::int[], $5::text[], $6::text[]) AS b (place, budget, value, device_id)
+), locked AS MATERIALIZED (
+    SELECT b.*
+    FROM blocked b
+    CROSS JOIN LATERAL (
+        SELECT FROM ota_device_status
+        WHERE ctid = b.place AND tenant_id = $1 AND campaign_id = b.campaign_id AND device_id = b.device_id
+          AND status || '' = 'PENDING' AND attempt + 0 = 0 -- written so that the index of the queue is not used
+        FOR UPDATE SKIP LOCKED
+    ) AS d
 ), leaving AS (
     UPDATE ota_device_status d SET segment = -d.segment
-    FROM blocked b
+    FROM locked b
     WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = b.campaign_id AND d.device_id = b.device_id
     RETURNING b.budget, b.value, -d.segment AS segment, d.position, d.device_id
 ), held AS (
