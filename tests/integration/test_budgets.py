@@ -199,7 +199,8 @@ class Placed:
 
     async def claim(self) -> list[str]:
         """Claim until a claim has nothing more to do."""
-        claims, claimed = make_claims(self._pool, self._settings), []
+        claims = make_claims(self._pool, self._settings)
+        claimed: list[str] = []
         while True:
             batch = await claims.claim(campaign_ref(self.id))
             claimed += [each.device_id for each in batch.commands]
