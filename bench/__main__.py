@@ -12,7 +12,7 @@ from dataclasses import asdict
 import asyncpg
 from rich.console import Console
 
-from bench import chatter, compared, flat, million, scale, soak, starts, stops, tenants
+from bench import chatter, compared, flat, million, policy_rates, scale, soak, starts, stops, tenants
 from bench.lab import open_lab
 from bench.machine import describe
 from bench.plan import BROKERS
@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "chatter": chatter.measure,
     "flat": flat.measure,
     "million": million.measure,
+    "policy": policy_rates.measure,
     "scale": scale.measure,
     "rates": compared.measure,
     "tenants": tenants.measure,

@@ -21,21 +21,33 @@ _FIRMWARE = ("2.1.0", "https://files.invalid/firmware.bin", "0" * 64)
 _CLAIMED = "attempt = 1, due_at = now() + interval '30 s'"
 _MARKED = "status = 'DOWNLOADING', sent_attempt = 1, started_at = now(), due_at = now() + interval '30 min'"
 
-_DEVICE = "'device-' || lpad(n::text, 8, '0')"
+DEVICE = "'device-' || lpad(n::text, 8, '0')"
+"""SQL for the name of the device ``n``, from 0."""
 
 _MANY = f"""
 INSERT INTO {TABLE} (id, tenant_id, campaign_id, device_id, status, attempt, sent_attempt, heard_attempt, progress_pct,
-                     started_at, due_at, completed_at)
-SELECT n + 1, $1, $2, {_DEVICE}, status, attempt, attempt, attempt, 0,
+                     started_at, due_at, completed_at, segment, position)
+SELECT n + 1, $1, $2, {DEVICE}, status, attempt, attempt, attempt, 0,
        CASE WHEN attempt > 0 THEN now() END,
        CASE WHEN status IN ('DOWNLOADING', 'INSTALLING') THEN now() + interval '25 min' END,
-       CASE WHEN status IN ('SUCCESS', 'FAILED') THEN now() END
+       CASE WHEN status IN ('SUCCESS', 'FAILED') THEN now() END, {{segment}}, {{position}}
 FROM generate_series($3::bigint, $4::bigint - 1) AS n
+CROSS JOIN (SELECT $2::bigint AS id) AS c
 CROSS JOIN LATERAL (SELECT CASE WHEN $5 = 'pending' THEN 'PENDING' WHEN $5 = 'sent' THEN 'DOWNLOADING'
                                 WHEN n % ($4 / 10) = 1 THEN 'INSTALLING' WHEN n % 100 = 2 THEN 'FAILED'
                                 WHEN n % 100 < 12 THEN 'DOWNLOADING' WHEN n % 100 < 22 THEN 'SUCCESS'
                                 ELSE 'PENDING' END AS status) AS s
 CROSS JOIN LATERAL (SELECT CASE WHEN status = 'PENDING' THEN 0 ELSE 1 END AS attempt) AS a"""
+
+
+class Place(NamedTuple):
+    """SQL for the segment and the position of the device ``n`` of the campaign ``c.id``. Default: flat columns."""
+
+    segment: str = "0"
+    position: str = "0"
+
+
+FLAT = Place()
 
 
 class Key(NamedTuple):
@@ -71,6 +83,7 @@ async def campaigns(
     rate: int = NO_PACE,
     status: str = "CREATED",
     insert_devices: bool = True,
+    place: Place = FLAT,
 ) -> list[Key]:
     """``each`` campaigns of ``devices`` for each of ``tenants``; ``sent``: as if every device had its command."""
     names = [tenant_name(number) for number in range(tenants)]
@@ -94,8 +107,8 @@ async def campaigns(
         keys = [Key(row["tenant_id"], row["id"]) for row in rows]
         if insert_devices:
             await connection.execute(
-                f"INSERT INTO {TABLE} (tenant_id, campaign_id, device_id)"
-                f" SELECT c.tenant_id, c.id, {_DEVICE}"
+                f"INSERT INTO {TABLE} (tenant_id, campaign_id, device_id, segment, position)"
+                f" SELECT c.tenant_id, c.id, {DEVICE}, {place.segment}, {place.position}"
                 " FROM ota_campaigns c, generate_series(0, $2 - 1) AS n WHERE c.id = ANY ($1) ORDER BY n, c.id",
                 *([key.campaign for key in keys], devices),
             )
@@ -106,7 +119,12 @@ async def campaigns(
 
 
 async def many(
-    pool: Pool, devices: int, *, kind: Literal["mixed", "pending", "sent"] = "mixed", status: str = "RUNNING"
+    pool: Pool,
+    devices: int,
+    *,
+    kind: Literal["mixed", "pending", "sent"] = "mixed",
+    status: str = "RUNNING",
+    place: Place = FLAT,
 ) -> Key:
     """One campaign of millions: some in every state, all PENDING, or all sent to. Indexes are made after its rows."""
     [key] = await campaigns(pool, devices, status=status, insert_devices=False)
@@ -124,7 +142,8 @@ async def many(
         )
     middle = devices // 2
     parts = [(0, middle), (middle, devices)]
-    await _side_by_side(pool, *((_MANY, *key, *part, kind) for part in parts))
+    rows = _MANY.format(segment=place.segment, position=place.position)
+    await _side_by_side(pool, *((rows, *key, *part, kind) for part in parts))
     await pool.execute(f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), $1)", devices)
     # A key locks the table for itself; the others can be made side by side.
     await _side_by_side(pool, *((each["made"],) for each in indexes if not each["key"]))
@@ -140,7 +159,7 @@ async def registry(pool: Pool, number: int, group: str) -> int:
     await campaigns(pool, 0)
     await pool.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, group)
     of_all = TENANT, number
-    each = f"{_DEVICE} FROM generate_series(0, $2::bigint - 1) AS n"
+    each = f"{DEVICE} FROM generate_series(0, $2::bigint - 1) AS n"
     await _side_by_side(
         pool,
         (f"INSERT INTO devices (tenant_id, device_id) SELECT $1, {each}", *of_all),

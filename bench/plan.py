@@ -61,6 +61,25 @@ _FLAT = {
     "flat.due": "which campaigns are due",
 }
 
+_POLICY_GROUP = "Policy documents: rate over that of flat columns"
+_VARIANTS = {"nothing": "an empty document", "everything": "every rule, one segment"} | {
+    f"{number}": f"{number:,} segments" for number in (10, 1000, 10_000)
+}
+
+
+def _policy() -> list[Line]:
+    words = {"dispatch": "dispatch", "ingest": "ingestion"}
+    lines = [Line(_POLICY_GROUP, f"policy.{key}.flat", f"{what}, flat columns", "/s") for key, what in words.items()]
+    for name, of_variant in _VARIANTS.items():
+        lines += [
+            Line(_POLICY_GROUP, f"policy.dispatch.{name}", f"dispatch, {of_variant}", "ratio",
+                 0.5 if name.isdigit() else 0.95, "higher"),
+            Line(_POLICY_GROUP, f"policy.ingest.{name}", f"ingestion, {of_variant}", "ratio",
+                 None if name.isdigit() else 0.95, "higher"),
+        ]  # fmt: skip
+    return lines
+
+
 PLAN: Sequence[Line] = (
     Line("Rates", "claim.bare", "claim, SQL alone", "/s", better="higher"),
     Line("Rates", "apply.bare", "apply, SQL alone", "/s", better="higher"),
@@ -82,6 +101,7 @@ PLAN: Sequence[Line] = (
     Line("Stop", "abort.skipped", "abort to a million SKIPPED", "s"),
     *(Line(_FLAT_GROUP, key, what, "ratio", 1.5) for key, what in _FLAT.items()),
     Line(_FLAT_GROUP, "flat.verify", "reading every row, before COMPLETED and every 45 s", "ratio"),
+    *_policy(),
     Line("A million devices", "create.seconds", "create the campaign", "s", 30),
     Line("A million devices", "create.others", "other API requests meanwhile, p99", "ms", 250),
     Line("A million devices", "bloat.heap", "table after the campaign, of its size before", "ratio", 2),

@@ -21,6 +21,7 @@ from bench import capacity, chart, table
 from bench.report import RESULTS, Report
 from rollwave import metrics
 from rollwave.domain import campaign, events, execution
+from rollwave.domain.event import Column
 from rollwave.settings import Settings
 from scripts import policy_reference
 
@@ -82,7 +83,7 @@ def events_table() -> str:
     return "\n".join(rows)
 
 
-def _field(column: events.Column) -> str:
+def _field(column: Column) -> str:
     kind = {int: "integer", float: "number", bool: "boolean", list: "list of texts", dict: "object"}.get(
         column.kind, "text"
     )

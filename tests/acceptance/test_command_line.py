@@ -28,7 +28,10 @@ COMMANDS = (
     *(["policy", each] for each in ("check", "schema", "show", "edit", "diff", "list", "store", "delete")),
     *(["firmware", each] for each in ("add", "list")),
     *(["device-group", each] for each in ("import", "put", "list", "show")),
-    *(["campaign", each] for each in ("create", "list", "show", "start", "pause", "abort", "devices", "watch")),
+    *(
+        ["campaign", each]
+        for each in ("create", "list", "show", "start", "pause", "abort", "cancel", "retry", "devices", "watch")
+    ),
 )
 """Every command, as a list of words."""
 

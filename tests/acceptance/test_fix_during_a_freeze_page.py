@@ -60,6 +60,9 @@ async def test_the_page_can_be_followed(north: Installation, tmp_path: Path) -> 
         assert "PENDING" in north.do("campaign", "devices", "1"), "the freeze still stops the ordinary campaign"
         halted = run(north, halt, tmp_path).splitlines()
         assert ["sending is halted" in line for line in halted] == [True, True, False]
+        assert north.do("halt", "--all", "--reason", "test") == "sending is halted for 1 tenant\n"
         run(north, thaw, tmp_path)
+        assert "halted since" in north.do("halt", "--show")
+        assert north.do("halt", "--all", "--lift") == "sending is not halted for 1 tenant\n"
         watched = north.do("campaign", "watch", "1", "--timeout", "60")
     assert "COMPLETED" in watched

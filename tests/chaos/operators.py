@@ -103,7 +103,14 @@ class Operators:
             "SELECT number FROM ota_campaign_segments WHERE campaign_id = $1 AND quarantined_at IS NOT NULL"
         ):
             await self._try(
-                lambda pool: release_segment(pool, self._tenant, self._campaign, number, actor=ACTOR)  # noqa: B023
+                lambda pool: release_segment(  # noqa: B023
+                    pool,
+                    self._settings,
+                    self._tenant,
+                    self._campaign,
+                    number,
+                    actor=ACTOR,  # noqa: B023
+                )
             )
 
     async def _lift(self) -> None:

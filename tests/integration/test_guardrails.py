@@ -211,9 +211,9 @@ async def test_a_released_segment_begins_a_new_test(pool: Pool, host: Connection
     await sent.report(old[:20], "FAILED")
     assert await sent.quarantined() == [2]
     with pytest.raises(NotFound, match="has no segment 9"):
-        await operations.release_segment(pool, TENANT, sent.id, 9, actor="key")
+        await operations.release_segment(pool, Settings(), TENANT, sent.id, 9, actor="key")
     for _ in range(2):
-        released = await operations.release_segment(pool, TENANT, sent.id, 2, actor="key", reason="fixed")
+        released = await operations.release_segment(pool, Settings(), TENANT, sent.id, 2, actor="key", reason="fixed")
         assert released == "RUNNING"
     assert await sent.events("segment_released") == [{"segment": 2, "reason": "fixed"}]
     assert (await sent.quarantined(), await sent.buckets()) == ([], [])
@@ -223,7 +223,7 @@ async def test_a_released_segment_begins_a_new_test(pool: Pool, host: Connection
     assert await sent.quarantined() == [2]
     await operations.abort_campaign(pool, TENANT, sent.id, actor="key")
     with pytest.raises(Conflict, match="it is ABORTED"):
-        await operations.release_segment(pool, TENANT, sent.id, 2, actor="key")
+        await operations.release_segment(pool, Settings(), TENANT, sent.id, 2, actor="key")
 
 
 async def test_start_after_a_guardrails_pause_begins_a_new_test(pool: Pool, host: Connection) -> None:

@@ -118,7 +118,8 @@ async def silent_devices(broker: EmbeddedBroker) -> AsyncIterator[list[str]]:
 
         async def listen() -> None:
             async for message in session.messages():
-                received.append(message.topic.split("/")[3])
+                device = message.topic.split("/")[3]
+                received.append(device)
 
         task = asyncio.create_task(listen())
         try:

@@ -15,7 +15,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from rollwave.domain.rights import FORGETTING
+from rollwave.domain.rights import DEFINERS, FORGETTING
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.embedded.postgres import EmbeddedPostgres
 from rollwave.mqtt.payload import encode_report
@@ -75,13 +75,18 @@ async def insert_tenants_with_equal_ids(connection: Connection) -> None:
                 VALUES ('{tenant}', 'dev-1', '{tenant}', 7);
             INSERT INTO rollwave_event_consumers (tenant_id, consumer, last_event) VALUES ('{tenant}', 'dev-1', 6);
             INSERT INTO rollwave_device_fields (tenant_id, device_id) VALUES ('{tenant}', 'dev-1');
-            INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('{tenant}', 7, 1, '{{}}');
-            INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels) VALUES ('{tenant}', 7, 1, '{{}}');
+            INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)
+                VALUES ('{tenant}', 7, 1, '{{}}');
+            INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels)
+                VALUES ('{tenant}', 7, 1, '{{}}');
             INSERT INTO ota_campaign_cells (tenant_id, campaign_id, wave, segment) VALUES ('{tenant}', 7, 0, 1);
             INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision)
                 VALUES ('{tenant}', 7, 1, 'failures', 1);
             INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('{tenant}', 7, 1, 1);
             INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank) VALUES ('{tenant}', 7, 'a', 1);
+            INSERT INTO ota_campaign_budget_values (tenant_id, campaign_id, budget, value) VALUES ('{tenant}', 7, 1, 'a');
+            INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
+                VALUES ('{tenant}', 7, 1, 'a', 1, 1, 'dev-1');
             INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by) VALUES ('{tenant}', 'halt', 'halt', 'dev-1');
             INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, starts_at)
                 VALUES ('{tenant}', 'halt', 'halt', 'set', 'dev-1', now());
@@ -159,29 +164,26 @@ async def test_a_tenant_sees_and_writes_only_its_own_rows(host: Connection) -> N
                     assert (await host.execute(change)).endswith(" 0"), change
 
 
-async def test_only_the_list_of_due_campaigns_is_read_across_tenants(host: Connection) -> None:
-    due_functions = (
-        "rollwave_due_campaigns",
-        "rollwave_due_campaigns_2",
-        "rollwave_due_campaigns_3",
-        "rollwave_due_campaigns_4",
-    )
+async def test_only_due_campaigns_and_the_number_of_halts_are_read_across_tenants(host: Connection) -> None:
+    *due_functions, halted = DEFINERS
+    assert all(each.startswith("rollwave_due_campaigns") for each in due_functions)
     await insert_tenants_with_equal_ids(host)
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING'")
     async with as_pulse_app(host, None):
         for function in due_functions:
             rows = await host.fetch(f"SELECT * FROM {function}()")
             assert [tuple(row) for row in rows] == [("north", 7, "RUNNING"), ("south", 7, "RUNNING")]
+        assert await host.fetchval(f"SELECT {halted}()") == 2
     definers = await host.fetch(
         "SELECT proname, proowner::regrole::text AS owner, proacl::text AS may FROM pg_proc"
         " WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
     # The others are trigger functions: they use the tenant of the deleted row, and no role may call them.
-    assert [row["proname"] for row in definers] == [*due_functions, *FORGETTING]
-    assert {row["may"] for row in definers[len(due_functions) :]} == {"{postgres=X/postgres}"}
-    assert {(row["owner"], row["may"]) for row in definers[: len(due_functions)]} == {
-        ("rollwave_due", "{rollwave_due=X/rollwave_due,pulse_app=X/rollwave_due}")
-    }
+    reading = ("rollwave_due", "{rollwave_due=X/rollwave_due,pulse_app=X/rollwave_due}")
+    forgetting = ("postgres", "{postgres=X/postgres}")
+    assert {row["proname"]: (row["owner"], row["may"]) for row in definers} == (
+        dict.fromkeys(DEFINERS, reading) | dict.fromkeys(FORGETTING, forgetting)
+    )
 
 
 if TYPE_CHECKING:
@@ -233,6 +235,7 @@ async def test_row_level_security_holds_with_the_tenant_removed_from_the_sql(
     monkeypatch.setenv("MQTT_BROKER_URL", broker.url)
     monkeypatch.setenv("OTA_TICK_INTERVAL", "0.2")
     await insert_tenants_with_equal_ids(host)
+    await host.execute("DELETE FROM rollwave_brakes")  # They halt both tenants.
     await host.execute("UPDATE ota_campaigns SET status = 'RUNNING', abort_threshold = 0.9")
 
     def answer(command: Command) -> Sequence[bytes]:
@@ -428,6 +431,8 @@ async def over_http(port: int, key: str) -> int:
         number: int = created.json()["id"]
         for path in ("/start", "/pause", "/start"):
             assert (await client.post(f"/ota/campaigns/{number}{path}")).status_code == 200
+        assert (await client.post("/ota/halt", json={"reason": "test"})).status_code == 200
+        assert (await client.delete("/ota/halt")).is_success
         for path in ("/firmware", "/ota/campaigns", f"/ota/campaigns/{number}", f"/ota/campaigns/{number}/devices"):
             assert (await client.get(path)).status_code == 200
     return number

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.event import Event
 from rollwave.domain.events import (
     EVENTS,
     MOVES,
@@ -22,12 +23,12 @@ from rollwave.domain.events import (
     CampaignCompleted,
     CampaignCreated,
     CampaignPaused,
+    CampaignPlaced,
     CampaignRunning,
     CampaignTargeted,
     CountersRepaired,
     DeviceRetried,
     DevicesRetried,
-    Event,
     FinishedRestored,
     GivenUp,
     GuardrailTripped,
@@ -37,7 +38,9 @@ from rollwave.domain.events import (
     SendingResumed,
     SendingStopped,
     Unknown,
+    WaveChanged,
     WaveOpened,
+    WavePromoted,
     read,
 )
 from rollwave.domain.retry import Reason
@@ -60,6 +63,17 @@ STORED: list[tuple[Event, str, dict[str, Any]]] = [
     (CampaignCompleted(S.RUNNING), "completed", {"from": "RUNNING", "to": "COMPLETED"}),
     (PolicyEdited("larger canary", 2), "policy_edited", {"reason": "larger canary", "revision": 2}),
     (WaveOpened(1, 5, 0), "wave_opened", {"wave": 1, "succeeded": 5, "failed": 0}),
+    (
+        WaveChanged(1, "early", "soaking", "2 more successes"),
+        "wave_changed",
+        {"wave": 1, "name": "early", "state": "soaking", "lacking": "2 more successes"},
+    ),
+    (
+        WavePromoted(1, "early", "seen enough", "a soak"),
+        "wave_promoted",
+        {"wave": 1, "name": "early", "reason": "seen enough", "lacking": "a soak"},
+    ),
+    (CampaignPlaced(70_000, 2), "placed", {"devices": 70_000, "revision": 2}),
     (
         SendingStopped(BrakeKind.FREEZE, "launch", "2027-01-12T00:00:00+00:00", "the launch"),
         "sending_stopped",

@@ -7,14 +7,14 @@ from rollwave.domain.execution import RANK, REPORTABLE, TERMINAL, TRANSITIONS, C
 S, C = ExecutionStatus, Cause
 
 
-def test_nothing_leaves_a_terminal_state() -> None:
-    assert not [move for move in TRANSITIONS if move[0] in TERMINAL]
+def test_only_an_operators_retry_leaves_a_terminal_state_and_only_a_failed_one() -> None:
+    assert [move for move in TRANSITIONS if move[0] in TERMINAL] == [(S.FAILED, C.RETRIED_BY_OPERATOR)]
 
 
-def test_only_a_resend_may_go_back_to_an_earlier_state() -> None:
+def test_only_another_attempt_may_go_back_to_an_earlier_state() -> None:
     for (status, cause), targets in TRANSITIONS.items():
         for to in targets:
-            assert cause in (C.SILENT, C.RETRIED) or RANK[to] > RANK[status], (status, cause, to)
+            assert cause in (C.SILENT, C.RETRIED, C.RETRIED_BY_OPERATOR) or RANK[to] > RANK[status], (status, cause, to)
 
 
 def test_a_report_can_only_move_a_device_to_later_reportable_states() -> None:

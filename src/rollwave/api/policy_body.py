@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from rollwave.domain.policy.document.emit import to_yaml
 from rollwave.domain.policy.document.schema import json_schema
 from rollwave.domain.policy.document.text import Format
-from rollwave.engine.policies import PolicyPreview
+from rollwave.engine.policy_preview import PolicyPreview
 
 YAML_TYPE = "application/yaml"
 """The media type of YAML (RFC 9512)."""

@@ -10,6 +10,7 @@ from typing import Any
 from rollwave.client.text import visible
 from rollwave.domain import events
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.event import Event as Recorded
 from rollwave.domain.events import (
     AttemptFailed,
     CampaignCreated,
@@ -32,7 +33,7 @@ class Event:
     at: datetime
     event: str
     actor: str
-    what: events.Event
+    what: Recorded
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Event:
@@ -61,7 +62,7 @@ class Event:
         return visible(_sentence(self.what))
 
 
-def _sentence(event: events.Event) -> str:
+def _sentence(event: Recorded) -> str:
     match event:
         case CampaignCreated():
             text = f"created for {event.devices} devices"

@@ -15,7 +15,7 @@ from rollwave.demo.servers import Servers, data_folder, running_servers
 
 
 def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
-    """Run the demo and return the exit code: 0 if both campaigns ended as expected, otherwise 1.
+    """Run the demo and return the exit code: 0 if all campaigns ended as expected, otherwise 1.
 
     Args:
         data: the folder for all files that the demo writes. None: a new temporary folder.
@@ -56,7 +56,7 @@ def play(data: Path | None, *, stay: bool, picture: Path | None) -> int:
 async def _play(servers: Servers, shown: Screen, *, stay: bool) -> int:
     async with scenario.fleet(servers) as devices:
         result = await scenario.play(servers, devices, shown)
-        shown.close(_outcome(result), _next(servers, result.bad.id) if stay else _left(servers))
+        shown.close(_outcome(result), _next(servers, result.partial.id) if stay else _left(servers))
         if stay:
             await _until_ctrl_c()
     return 1 if result.faults else 0
@@ -71,14 +71,19 @@ async def _until_ctrl_c() -> None:
 def _outcome(result: scenario.Result) -> list[Text]:
     if result.faults:
         return [Text(f"wrong: {fault}", "red") for fault in result.faults]
-    good, bad = result.good, result.bad
+    good, bad, partial = result.good, result.bad, result.partial
     return [
         Text.assemble(("✔ ", "green"), f"{good.version} is on all {good.succeeded} devices."),
         Text.assemble(
             ("✔ ", "green"), f"The guardrail aborted {bad.version}: it was not sent to {result.skipped} devices."
         ),
         Text(f"  Why: {bad.reason}.", "bright_black"),
-        Text("  The devices' own count is the same.", "bright_black"),
+        Text.assemble(
+            ("✔ ", "green"),
+            f"Under a policy, {partial.version} is on {partial.succeeded} devices; {result.quarantined} of revision B"
+            " were kept from it.",
+        ),
+        Text("  The devices' own counts are the same.", "bright_black"),
     ]
 
 

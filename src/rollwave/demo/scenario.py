@@ -1,4 +1,7 @@
-"""The scenario of the demo: an operator releases a good firmware and then a bad one, over the API."""
+"""The scenario of the demo: an operator releases a good firmware, a bad one, and the bad one again under a policy.
+
+All over the API. The policy puts the devices that the bad one does not fit under quarantine.
+"""
 
 from __future__ import annotations
 
@@ -46,22 +49,54 @@ def behaviour(device_id: str, command: Command) -> Fault | None:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release, with the text that introduces it. ``rate`` is in devices per tick."""
+    """One release, with the ``rules`` of its campaign and the text that introduces it."""
 
-    rate: int
+    rules: Mapping[str, Any]
     title: str
     text: str
 
 
+def _canary(rate: int) -> Mapping[str, Any]:
+    """The flat rules of a campaign with a canary wave. ``rate`` is in devices per tick."""
+    return {
+        "rollout_strategy": "canary",
+        "canary_percent": _CANARY_PERCENT,
+        "rollout_rate": rate,
+        "abort_threshold": 0.1,
+    }
+
+
+POLICY: Mapping[str, Any] = {
+    "waves": [{"name": "canary", "size": "10%"}, {"name": "rest"}],
+    "pace": {"per_minute": 2400},
+    "guardrails": [
+        {
+            "name": "revision",
+            "scope": "segment",
+            "per": ["revision"],
+            "threshold": "10%",
+            "min_finished": 4,
+            "action": "quarantine",
+        }
+    ],
+}
+"""The policy of the third release: each hardware revision is judged by itself."""
+
 _GOOD_RELEASE = Release(
-    rate=30,
+    rules=_canary(30),
     title=f"Firmware {GOOD} is good",
     text="It is sent to a canary wave of 15 devices first, and to the rest when all of these have succeeded.",
 )
 _BAD_RELEASE = Release(
-    rate=12,
+    rules=_canary(12),
     title=f"Firmware {BAD} is bad",
     text="It does not boot on hardware revision B, and the canary wave has no such device. The guardrail must stop it.",
+)
+_PARTIAL_RELEASE = Release(
+    rules={"policy": POLICY},
+    title=f"Firmware {BAD} again, under a policy",
+    text="A guardrail judges each hardware revision by itself, and puts the one that fails under quarantine. The other "
+    "revision gets the firmware.",
 )
 
 
@@ -77,10 +112,11 @@ class Display(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The final state of both campaigns, and the number of devices that reported each outcome, by campaign id."""
+    """The final state of the campaigns, and the number of devices that reported each outcome, by campaign id."""
 
     good: Snapshot
     bad: Snapshot
+    partial: Snapshot
     reported: Mapping[int, Counter[ExecutionStatus]]
 
     @property
@@ -91,7 +127,10 @@ class Result:
             found.append(f"{GOOD} should be COMPLETED with {len(DEVICES)} updated, and is {_short(self.good)}")
         if self.bad.status is not CampaignStatus.ABORTED or not self.skipped:
             found.append(f"{BAD} should be ABORTED before all devices were sent to, and is {_short(self.bad)}")
-        for each in (self.good, self.bad):
+        fits = sum(revision(each) == "A" for each in DEVICES)
+        if self.partial.succeeded != fits or not self.partial.failed or not self.quarantined:
+            found.append(f"{BAD} should be on the {fits} devices of revision A, and is {_short(self.partial)}")
+        for each in (self.good, self.bad, self.partial):
             reported = self.reported.get(each.id, Counter())
             if (reported[ExecutionStatus.SUCCESS], reported[ExecutionStatus.FAILED]) != (each.succeeded, each.failed):
                 found.append(f"{each.version}: counted {_short(each)}, but the devices reported {dict(reported)}")
@@ -101,6 +140,11 @@ class Result:
     def skipped(self) -> int:
         """Number of devices to which the bad firmware was never sent."""
         return self.bad.by_state[ExecutionStatus.SKIPPED]
+
+    @property
+    def quarantined(self) -> int:
+        """Number of devices that the quarantine kept from the bad firmware."""
+        return self.partial.by_state[ExecutionStatus.SKIPPED]
 
 
 def _short(snapshot: Snapshot) -> str:
@@ -114,7 +158,7 @@ def fleet(servers: Servers) -> Fleet:
 
 
 async def play(servers: Servers, devices: Fleet, display: Display) -> Result:
-    """Run both campaigns over the API, as an operator would.
+    """Run the campaigns over the API, as an operator would.
 
     Raises:
         RollwaveError: the API refuses a request, or is unavailable.
@@ -122,12 +166,15 @@ async def play(servers: Servers, devices: Fleet, display: Display) -> Result:
     with Api(servers.api_url, servers.api_key) as api:
         await devices.ready
         await asyncio.to_thread(_register_devices, api)
-        good = await _release(api, servers.artifacts.make(GOOD), display, _GOOD_RELEASE)
-        bad = await _release(api, servers.artifacts.make(BAD), display, _BAD_RELEASE)
-    return await _result(good, bad, devices)
+        artifacts = [servers.artifacts.make(version) for version in (GOOD, BAD)]
+        works, fails = [await asyncio.to_thread(_register_firmware, api, each) for each in artifacts]
+        good = await _release(api, works, display, _GOOD_RELEASE)
+        bad = await _release(api, fails, display, _BAD_RELEASE)
+        partial = await _release(api, fails, display, _PARTIAL_RELEASE)
+    return await _result(good, bad, partial, devices)
 
 
-async def _result(good: Snapshot, bad: Snapshot, devices: Fleet) -> Result:
+async def _result(good: Snapshot, bad: Snapshot, partial: Snapshot, devices: Fleet) -> Result:
     """Compare the campaigns with the devices' own count, once that is complete.
 
     The fleet counts an outcome when the broker has acknowledged the report. The engine may have counted it before.
@@ -135,7 +182,7 @@ async def _result(good: Snapshot, bad: Snapshot, devices: Fleet) -> Result:
     deadline = time.monotonic() + _COMPARE_TIMEOUT_SECONDS
     while True:
         reported = {campaign_id: Counter(by_device.values()) for campaign_id, by_device in devices.outcomes.items()}
-        result = Result(good, bad, reported)
+        result = Result(good, bad, partial, reported)
         if not result.faults or time.monotonic() > deadline:
             return result
         await asyncio.sleep(_POLL_SECONDS)
@@ -154,9 +201,9 @@ def _abort_campaigns_of_earlier_demos(api: Api) -> None:
             api.post(f"/ota/campaigns/{campaign['id']}/abort", {"reason": "left over by an earlier demo"})
 
 
-async def _release(api: Api, artifact: Artifact, display: Display, release: Release) -> Snapshot:
+async def _release(api: Api, firmware: Mapping[str, Any], display: Display, release: Release) -> Snapshot:
     display.heading(release.title, release.text)
-    campaign_id = await asyncio.to_thread(_start, api, artifact, release.rate)
+    campaign_id = await asyncio.to_thread(_start, api, firmware, release.rules)
     follower = Follower(api, campaign_id)
     deadline = time.monotonic() + _CAMPAIGN_TIMEOUT_SECONDS
     while True:
@@ -164,21 +211,30 @@ async def _release(api: Api, artifact: Artifact, display: Display, release: Rele
         display.watch(look, follower.meter)
         if look.snapshot.counters_final or time.monotonic() > deadline:
             return look.snapshot
+        if "policy" in release.rules and look.snapshot.status is CampaignStatus.RUNNING:
+            await asyncio.to_thread(_end_if_only_quarantined, api, campaign_id)
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _start(api: Api, artifact: Artifact, rate: int) -> int:
-    firmware = api.post("/firmware", _firmware(artifact))
+def _end_if_only_quarantined(api: Api, campaign_id: int) -> None:
+    """Abort a campaign of which nothing is left but devices under quarantine: they get another release."""
+    breakdown = api.get(f"/ota/campaigns/{campaign_id}")["status_breakdown"]
+    if breakdown["DOWNLOADING"] or breakdown["INSTALLING"]:
+        return
+    reasons = {each["reason"] for each in api.get(f"/ota/campaigns/{campaign_id}/waiting")["waiting"]}
+    if reasons == {"quarantine"}:
+        why = f"hardware revision B waits for the release after {BAD}"
+        api.post(f"/ota/campaigns/{campaign_id}/abort", {"reason": why})
+
+
+def _start(api: Api, firmware: Mapping[str, Any], rules: Mapping[str, Any]) -> int:
     campaign = api.post(
         "/ota/campaigns",
         {
-            "name": f"{artifact.version} to all devices",
+            "name": f"{firmware['version']} to all devices",
             "firmware_version_id": firmware["id"],
             "target_group_id": GROUP,
-            "rollout_strategy": "canary",
-            "canary_percent": _CANARY_PERCENT,
-            "rollout_rate": rate,
-            "abort_threshold": 0.1,
+            **rules,
         },
     )
     api.post(f"/ota/campaigns/{campaign['id']}/start")
@@ -186,10 +242,14 @@ def _start(api: Api, artifact: Artifact, rate: int) -> int:
     return campaign_id
 
 
-def _firmware(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "version": artifact.version,
-        "file_url": artifact.url,
-        "checksum_sha256": artifact.sha256,
-        "file_size_bytes": artifact.size,
-    }
+def _register_firmware(api: Api, artifact: Artifact) -> Mapping[str, Any]:
+    registered: Mapping[str, Any] = api.post(
+        "/firmware",
+        {
+            "version": artifact.version,
+            "file_url": artifact.url,
+            "checksum_sha256": artifact.sha256,
+            "file_size_bytes": artifact.size,
+        },
+    )
+    return registered

@@ -22,7 +22,12 @@ from rollwave.client.view import campaign, guardrail
 
 _WIDTH = 100
 _EVENTS = 8
-_EVENT_STYLES = {"aborted": "bold red", "completed": "bold green"}
+_EVENT_STYLES = {
+    "aborted": "bold red",
+    "completed": "bold green",
+    "guardrail_tripped": "bold red",
+    "segment_quarantined": "bold red",
+}
 
 
 class Screen(Protocol):
@@ -90,7 +95,7 @@ class Picture:
         self._draw()
 
     def watch(self, look: Look, meter: Meter) -> None:
-        for event in look.events:
+        for event in look.to_show:
             self._events.append(_line(event))
         self._campaign = Panel(
             campaign(look, meter),

@@ -8,68 +8,17 @@ of Rollwave: unknown fields are kept in ``more``, and an unknown event is an :cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from enum import StrEnum
-from types import MappingProxyType, NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Generic, TypeAlias, TypeVar
 
 from rollwave.domain.brakes import BrakeKind
 from rollwave.domain.campaign import CampaignStatus
+from rollwave.domain.event import Column, Event, Stored, columns_of
 from rollwave.domain.retry import Reason
 
 ENGINE, DEVICE = "engine", "device"
 """Actors: the engine by itself, and a device by its report. Any other actor is the id of an API key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """How a field is stored in ``detail``: its meaning, its unit, and its key if that is not the field's name."""
-
-    meaning: str
-    unit: str = ""
-    key: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A field of an event as it is stored. ``kind``: the type of its value; ``optional``: it may be missing."""
-
-    name: str
-    key: str
-    kind: type
-    optional: bool
-    stored: Stored
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a campaign, or to one of its devices.
-
-    ``device_id`` is None if the event is about the campaign as a whole. ``more``: fields that another version wrote.
-    """
-
-    word: ClassVar[str] = ""
-
-    device_id: str | None = field(default=None, kw_only=True)
-    more: Mapping[str, object] = field(default_factory=dict, kw_only=True)
-
-    def to_detail(self) -> dict[str, object]:
-        """The JSON object that is stored in history, without fields that are None."""
-        values = ((each.key, getattr(self, each.name)) for each in COLUMNS[type(self)])
-        return {**{key: value for key, value in values if value is not None}, **self.more}
-
-    @classmethod
-    def from_detail(cls, detail: Mapping[str, object], device_id: str | None = None) -> Self:
-        """Read the JSON object that :meth:`to_detail` of this or another version made.
-
-        Raises:
-            ValueError: a field is missing, or its value has another type.
-        """
-        known = COLUMNS[cls]
-        values: dict[str, Any] = {each.name: _value(each, detail.get(each.key)) for each in known}
-        keys = {each.key for each in known}
-        more = {key: value for key, value in detail.items() if key not in keys}
-        return cls(device_id=device_id, more=more, **values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,34 +343,7 @@ def read(word: str, detail: object, device_id: str | None = None) -> Event:
         return Unknown(word, device_id=device_id, more=detail)
 
 
-def _is_stored(hint: Any) -> bool:
-    return any(isinstance(each, Stored) for each in getattr(hint, "__metadata__", ()))
-
-
-def _column(name: str, hint: Any) -> Column:
-    of, stored = get_args(hint)
-    kinds = get_args(of) if get_origin(of) is UnionType else (of,)
-    return Column(name, stored.key or name, get_origin(kinds[0]) or kinds[0], NoneType in kinds, stored)
-
-
-def _value(column: Column, value: object) -> object:
-    if value is None and column.optional:
-        return None
-    if issubclass(column.kind, StrEnum):
-        return column.kind(str(value))
-    if isinstance(value, column.kind) and isinstance(value, bool) is (column.kind is bool):
-        return value
-    if column.kind is float and type(value) is int:
-        return value
-    raise ValueError(f"{column.key} is {value!r}")
-
-
-def _columns(kind: type[Event]) -> tuple[Column, ...]:
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple(_column(each.name, hints[each.name]) for each in fields(kind) if _is_stored(hints[each.name]))
-
-
 COLUMNS: Mapping[type[Event], tuple[Column, ...]] = MappingProxyType(
-    {each: _columns(each) for each in (*EVENTS.values(), Unknown)}
+    {each: columns_of(each) for each in (*EVENTS.values(), Unknown)}
 )
 """The fields of each event class in ``detail``, in their order."""

@@ -6,7 +6,7 @@ unless an operator gives a failed device another attempt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -80,23 +80,34 @@ spare time after a stored report, repetitions may be dropped, and no deadline co
 
 
 WAVE_BITS = 44
-"""The number of bits of ``ota_device_status.position`` that order the devices of one wave. The wave's number is above."""
+"""The bits of ``ota_device_status.position`` that order the devices of one wave. The wave's number is above them."""
 
 
 class Place(NamedTuple):
     """Where a device stands in a campaign under a policy document.
 
     ``segment``: from 1. ``wave``: from 0. ``dispatch_number``: of its first command among the campaign's, from 1;
-    None: it was never sent to.
+    None: it was never sent to. ``budget_values``: its value for each budget of the document (None: it does not have
+    the label).
     """
 
     segment: int
     wave: int
     dispatch_number: int | None
+    budget_values: tuple[str | None, ...] = ()
 
     @classmethod
-    def read(cls, segment: int | None, position: int | None, dispatch_number: int | None) -> Place | None:
-        """Read the columns of a row. None: its campaign has flat columns, or the device is not placed yet."""
+    def read(
+        cls,
+        segment: int | None,
+        position: int | None,
+        dispatch_number: int | None,
+        budget_values: Sequence[str | None] | None = None,
+    ) -> Place | None:
+        """Read the columns of a row. None: its campaign has flat columns, or the device is not placed yet.
+
+        The segment of a device that a budget holds is stored as a negative number.
+        """
         if not segment or position is None:
             return None
-        return cls(segment, (position >> WAVE_BITS) - 1, dispatch_number)
+        return cls(abs(segment), (position >> WAVE_BITS) - 1, dispatch_number, tuple(budget_values or ()))

@@ -30,6 +30,8 @@ OF_A_HOST: Mapping[str, str] = {**SHARED, "tenants": "SELECT"}
 """The engine's rights on these tables if the host made them: the host registers tenants."""
 
 OWN: Mapping[str, str] = {
+    "ota_campaign_budget_held": "SELECT INSERT UPDATE DELETE",
+    "ota_campaign_budget_values": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_cells": "SELECT INSERT UPDATE DELETE",
     "ota_campaign_history": "SELECT INSERT",
     "ota_campaign_policies": "SELECT INSERT",

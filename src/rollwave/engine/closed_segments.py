@@ -32,6 +32,6 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
 
 
 def _can_close(document: PolicyDocument) -> bool:
-    """Whether the policy has windows, or a guardrail that puts segments under quarantine. One before an edit may have."""
+    """Whether the policy has windows, or a guardrail that quarantines segments. One before an edit may have had."""
     windows = document.schedule is not None and bool(document.schedule.windows)
     return windows or any(each.action is TripAction.QUARANTINE for each in document.guardrails or ())

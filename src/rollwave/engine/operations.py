@@ -10,10 +10,11 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.role import Role
-from rollwave.engine import guardrails, placing, policies
+from rollwave.engine import guardrails, placing, policies, policy_preview
 from rollwave.engine.approval import require_approver
 from rollwave.engine.cancel import begin_cancel
-from rollwave.engine.policies import PolicyPreview
+from rollwave.engine.locked_campaign import under_policy
+from rollwave.engine.policy_preview import PolicyPreview
 from rollwave.engine.stop import MAX_SKIPPED_WITH_THE_STOP, SKIPPED_BECAUSE
 from rollwave.errors import Conflict, InvalidInput, NotFound
 from rollwave.settings import Settings
@@ -22,7 +23,7 @@ from rollwave.store import placing as places
 from rollwave.store import policies as revisions
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.new_campaigns import EarlierRequest, NewCampaign
-from rollwave.store.placing import Source
+from rollwave.store.placing_statements import Source
 from rollwave.store.rejected_values import Written, fields, refusing
 from rollwave.store.targets import MAX_DEVICES_PER_BATCH
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
@@ -207,12 +208,12 @@ async def preview_campaign(
             raise _no_device(new.target_group_id)
         if policy is None:
             devices = await targets.count_members(connection, tenant_id, new.target_group_id)
-            return policies.preview_flat(new, tenant_id, settings, devices=devices)
+            return policy_preview.preview_flat(new, tenant_id, settings, devices=devices)
         document = await policies.given(connection, tenant_id, policy)
         policies.require_firmware_size(document, firmware.size)
         of = await labels.source(connection)
         source = Source(tenant_id, CampaignId(0), new.target_group_id, firmware.device_type, of)
-        return await policies.preview(connection, settings, source, document)
+        return await policy_preview.preview(connection, settings, source, document)
 
 
 async def start_campaign(
@@ -231,7 +232,14 @@ async def start_campaign(
 
 
 async def release_segment(
-    pool: Pool, tenant_id: str, campaign_id: int, segment: int, *, actor: str, reason: str | None = None
+    pool: Pool,
+    settings: Settings,
+    tenant_id: str,
+    campaign_id: int,
+    segment: int,
+    *,
+    actor: str,
+    reason: str | None = None,
 ) -> CampaignStatus:
     """Release a segment from quarantine, so that its devices are sent to again. Returns the campaign's status.
 
@@ -254,6 +262,8 @@ async def release_segment(
             )
         if await segment_quarantine.release(connection, campaign, segment):
             await guardrails.begin_released_anew(connection, campaign, segment)
+            await campaigns.give_time(connection, campaign, under_policy(campaign, settings).policy.progress_timeout)
+            await campaigns.wake(connection, tenant_id)
             released = SegmentReleased(segment, reason)
             await events.append(connection, tenant_id, campaign.id, released, actor=actor)
         return campaign.status

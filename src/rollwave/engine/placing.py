@@ -10,10 +10,11 @@ from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placing_of
 from rollwave.errors import InvalidInput
-from rollwave.store import cells, events, labels, placing, waves
+from rollwave.store import budgets, cells, events, labels, placing, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
-from rollwave.store.placing import Batch, Source
+from rollwave.store.placing import Batch
+from rollwave.store.placing_statements import Source
 
 
 async def survey_group(connection: Connection, source: Source, document: PolicyDocument) -> Survey:
@@ -47,12 +48,25 @@ async def survey_unsent(connection: Connection, campaign: Campaign, document: Po
     return await placing.survey(connection, source, placing_of(document), sent=sent)
 
 
+async def label_sent(
+    connection: Connection, campaign: Campaign, document: PolicyDocument, *, after: str, limit: int
+) -> str | None:
+    """Give devices that were sent to the labels of the document's budgets, ``limit`` rows after the device ``after``.
+
+    Returns the last device of the batch. None: all are done.
+    """
+    source, of = await source_of(connection, campaign), placing_of(document)
+    devices, up_to = await placing.label_sent(connection, source, of, after=after, limit=limit)
+    return up_to if devices == limit else None
+
+
 async def place_next(
     connection: Connection, campaign: Campaign, document: PolicyDocument, found: Survey, *, limit: int
 ) -> Batch:
     """Place the campaign's next devices. Needs the campaign's lock."""
     source, of, after = await source_of(connection, campaign), placing_of(document), campaign.targeted_up_to or ""
     if source.group_id is None:
+        await budgets.forget_held(connection, campaign, limit=limit)
         return await placing.move(connection, source, of, found, after=after, limit=limit)
     before = campaign.targeted_devices or 0
     return await placing.insert(connection, source, of, found, after=after, limit=limit, before=before)
@@ -61,6 +75,7 @@ async def place_next(
 async def finish(connection: Connection, tenant_id: str, campaign_id: CampaignId, of: Placing, found: Survey) -> None:
     """Write the campaign's waves: all devices are placed. Needs the campaign's lock."""
     await waves.write(connection, tenant_id, campaign_id, names=of.names, matched=found.matched)
+    await budgets.begin(connection, tenant_id, campaign_id)
     await placing.finish(connection, tenant_id, campaign_id)
 
 

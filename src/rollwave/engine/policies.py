@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TypeVar
+from dataclasses import dataclass
+from datetime import datetime
 
 from rollwave.domain.campaign import FINAL, CampaignRef, CampaignStatus
 from rollwave.domain.events import PolicyEdited
@@ -19,29 +17,23 @@ from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
 from rollwave.domain.policy.document.problems import InvalidPolicy, Problem, parse, validate
 from rollwave.domain.policy.document.text import Format
 from rollwave.domain.policy.edits import check_edit
-from rollwave.domain.policy.exposure import exposed_devices
-from rollwave.domain.policy.placing import Order, placing_of
-from rollwave.domain.policy.rules import policy_of, wave_name
-from rollwave.domain.policy.rules import read_policy as read_policy_columns
+from rollwave.domain.policy.placing import placing_of
+from rollwave.domain.policy.rules import own_times
 from rollwave.domain.policy.time_gates import ignores_freezes
-from rollwave.domain.policy.warnings import warnings
-from rollwave.domain.policy.windows import Span, next_openings, zone_of
 from rollwave.domain.role import Role
 from rollwave.engine import guardrails, placing
 from rollwave.engine.approval import require_approver
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign, under_policy
-from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated, UnreadableRow
+from rollwave.engine.policy_preview import PolicyPreview, any_order, preview
+from rollwave.errors import Conflict, InvalidInput, NotFound, Outdated
 from rollwave.settings import Settings
 from rollwave.store import campaigns, events, labels, policies, stored_policies
 from rollwave.store import placing as places
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.new_campaigns import NewCampaign
-from rollwave.store.placing import Source
+from rollwave.store.placing_statements import Source
 from rollwave.store.rejected_values import refusing
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,136 +58,6 @@ class PolicyInForce:
             return f'"{self.revision}"'
         digest = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()
         return f'"flat-{digest[:16]}"'
-
-
-@dataclass(frozen=True, slots=True)
-class WavePreview:
-    """The number of ``devices`` that a wave would have."""
-
-    name: str
-    devices: int
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyPreview:
-    """The answer of a dry run: the document as it would be stored, and warnings for people.
-
-    ``waves`` and ``segments`` count the devices of the group. ``openings``: the next times in which devices may be sent
-    to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices that
-    are sent to before a guardrail can act; None: no guardrail does.
-    """
-
-    data: object
-    flat: bool
-    warnings: Sequence[str]
-    waves: Sequence[WavePreview]
-    segments: int
-    openings: Sequence[Span]
-    exposed: int | None
-
-
-async def preview(
-    connection: Connection, settings: Settings, source: Source, document: PolicyDocument
-) -> PolicyPreview:
-    """What a dry run says about a document, and what it would do to the devices of ``source``.
-
-    Raises:
-        InvalidInput: they would make too many segments.
-    """
-    # The order within a wave changes no count, and to order by a label takes writing.
-    of = replace(placing_of(document), order=Order.HASH, order_by=None)
-    found = await placing.count(connection, source, of)
-    counted = await places.count_waves(connection, source, of, found)
-    waves = [WavePreview(name, counted.get(number, 0)) for number, name in enumerate(of.names)]
-    policy = policy_of(
-        document,
-        tenant_id=source.tenant_id,
-        progress_timeout=settings.progress_timeout,
-        device_timeout=settings.device_timeout,
-        max_attempts=settings.max_attempts,
-    )
-    pace = document.pace or PaceRule()
-    caps = [pace.max_in_flight, document.waves[0].max_in_flight if document.waves else None]
-    first = waves[0].devices
-    told = [
-        *warnings(document),
-        *(
-            f"the selector of wave {each.name} matches no device, which pauses the campaign"
-            for each, matched in zip(waves, found.matched, strict=True)
-            if matched == 0
-        ),
-    ]
-    return PolicyPreview(
-        to_data(document),
-        flat=False,
-        warnings=told,
-        waves=waves,
-        segments=found.segments,
-        openings=next_openings_of(document),
-        exposed=exposed_devices(
-            policy,
-            first_wave=first,
-            max_in_flight=min((each for each in caps if each is not None), default=None),
-            segments=found.segments,
-        ),
-    )
-
-
-def next_openings_of(document: PolicyDocument) -> list[Span]:
-    """The next five openings of the document's windows, for devices without a time zone."""
-    schedule = document.schedule
-    if schedule is None or not schedule.windows:
-        return []
-    return next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, datetime.now(UTC))
-
-
-def preview_flat(new: NewCampaign, tenant_id: str, settings: Settings, *, devices: int) -> PolicyPreview:
-    """What a dry run says about a campaign without a document, over a group of ``devices``.
-
-    Raises:
-        InvalidInput: a rule cannot be read.
-    """
-
-    def own(value: T | None, default: T) -> T:
-        return default if value is None else value
-
-    try:
-        policy = read_policy_columns(
-            tenant_id=tenant_id,
-            threshold=new.abort_threshold,
-            min_completed=new.abort_min_completed,
-            rate=new.rollout_rate,
-            max_in_flight=new.max_in_flight,
-            progress_timeout=own(new.progress_timeout, settings.progress_timeout),
-            answer_timeout=new.answer_timeout,
-            device_timeout=own(new.device_timeout, settings.device_timeout),
-            max_attempts=own(new.max_attempts, settings.max_attempts),
-            retry_on=new.retry_on,
-            retry_delay=new.retry_delay,
-            retry_delay_max=new.retry_delay_max,
-            strategy=new.rollout_strategy,
-            canary_percent=new.canary_percent,
-        )
-    except UnreadableRow as error:
-        raise InvalidInput(str(error), hint=error.hint) from error
-    plan = policy.plan(devices)
-    sizes = [devices if each.up_to is None else min(devices, each.up_to) for each in plan]
-    waves = [
-        WavePreview(wave_name(number, plan), size - (sizes[number - 1] if number else 0))
-        for number, size in enumerate(sizes)
-    ]
-    in_flight = policy.max_in_flight
-    needed = policy.guardrail.min_completed
-    exposed = waves[0].devices if in_flight is None else min(waves[0].devices, needed - 1 + in_flight)
-    return PolicyPreview(
-        flat.as_document(policy, tick=settings.tick_interval),
-        flat=True,
-        warnings=(),
-        waves=waves,
-        segments=0,
-        openings=(),
-        exposed=exposed,
-    )
 
 
 async def given(connection: Connection, tenant_id: str, policy: PolicyDocument | str) -> PolicyDocument:
@@ -290,9 +152,12 @@ async def preview_edit(pool: Pool, settings: Settings, tenant_id: str, campaign_
     _check(campaign, document)
     row = campaign.row
     async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
-        of = await labels.source(connection)
-        source = Source(row.tenant_id, row.id, None, row.firmware_device_type, of)
-        return await preview(connection, settings, source, document)
+        return await preview(connection, settings, await _source(connection, row), document)
+
+
+async def _source(connection: Connection, row: Campaign) -> Source:
+    """The devices that an edit of the campaign's policy would place."""
+    return Source(row.tenant_id, row.id, None, row.firmware_device_type, await labels.source(connection))
 
 
 async def _read(
@@ -322,11 +187,16 @@ async def edit_policy(
         Forbidden: the campaign is running, the document ignores freezes, and the actor is no approver.
         NotFound: the tenant has no such campaign.
         Outdated: the policy is not one that the author knows.
-        InvalidInput: the document breaks a rule.
+        InvalidInput: the document breaks a rule, or splits the devices into too many segments.
         Conflict: the campaign has ended, a wave that was sent to would be gone, or the campaign was started with its
             flat columns.
     """
     campaign, document = await _read(pool, settings, tenant_id, campaign_id, edit)
+    _check(campaign, document)
+    if placing_of(document).splits and _moves_devices(campaign.row, document):
+        async with tenant_transaction(pool, tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
+            source = await _source(connection, campaign.row)
+            await placing.count(connection, source, any_order(document))
     async with refusing(pool), tenant_transaction(pool, tenant_id) as connection:
         ref = CampaignRef(campaign.row.tenant_id, campaign.row.id, campaign.row.status)
         campaign = await lock_campaign(connection, ref, settings)
@@ -344,6 +214,8 @@ async def edit_policy(
         await guardrails.replace_document(connection, campaign.row, campaign.row.document, document, revision=number)
         if _moves_devices(campaign.row, document):
             await places.begin(connection, campaign.row)
+        progress_timeout = own_times(document).progress_timeout or settings.progress_timeout
+        await campaigns.give_time(connection, campaign.row, progress_timeout)  # it may open windows
         await campaigns.wake(connection, tenant_id)
         await events.append(connection, tenant_id, campaign_id, PolicyEdited(edit.reason, number), actor=actor)
     return await read_policy(pool, settings, tenant_id, campaign_id, revision=number)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from rollwave import metrics
 from rollwave.domain.campaign import CampaignStatus
-from rollwave.domain.events import DeviceRetried, DevicesRetried, Entry, Event
+from rollwave.domain.event import Event
+from rollwave.domain.events import DeviceRetried, DevicesRetried, Entry
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import CampaignId, DeviceId, is_valid_id
 from rollwave.domain.reports.outcome import Tally
+from rollwave.engine import budgets
 from rollwave.errors import Conflict
 from rollwave.store import campaigns, counters, events, retries
 from rollwave.store.database import Connection, Pool, tenant_transaction
@@ -77,6 +79,7 @@ async def _retry(
     [counted] = await counters.count(connection, tenant_id, tally, also=[campaign])
     _require_running(counted.status, campaign_id)  # its lock is held now
     await retries.move_cells(connection, tenant_id, campaign_id, again)
+    await budgets.retried(connection, tenant_id, campaign, again)
     if number:
         written: list[Event] = [DevicesRetried(number, which.reason, which.code)]
         written += [DeviceRetried(each.attempt, device_id=each.device_id) for each in again]

@@ -56,8 +56,9 @@ class Fault:
 class FaultRates:
     """The share of devices with each kind of fault, 0 to 1.
 
-    ``fail``: report FAILED at ``fail_stage``, with ``fail_code`` (empty: the stage's). ``mute``: never answer a command. ``duplicate``: send every report
-    twice. ``reorder``: send the reports of a job in reverse order. ``slow``: take ten times as long.
+    ``fail``: report FAILED at ``fail_stage``, with ``fail_code`` (empty: the stage's). ``mute``: never answer a
+    command. ``duplicate``: send every report twice. ``reorder``: send the reports of a job in reverse order. ``slow``:
+    take ten times as long.
     """
 
     fail: float = 0.0

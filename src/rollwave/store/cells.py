@@ -1,7 +1,7 @@
 """Cells: how many devices of each wave and segment are in which state, for campaigns under a policy document.
 
-A cell changes in the transaction that changes its devices, after the campaign's row is locked, so that no two transactions
-wait for each other.
+A cell changes in the transaction that changes its devices, after the campaign's row is locked, so that no two
+transactions wait for each other.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import CampaignId, DeviceId
+from rollwave.domain.policy.budgets import Key
 from rollwave.domain.reports.outcome import Tally
+from rollwave.store import budgets
 from rollwave.store.campaigns import Campaign, CampaignCounters, campaign_counters, missing
 from rollwave.store.database import Connection
 from rollwave.store.queries import load
@@ -38,6 +40,7 @@ class CellDifference(NamedTuple):
     wave: int
     segment: int
     waiting: int
+    held: int
     in_flight: int
     succeeded: int
     failed: int
@@ -49,18 +52,20 @@ class Comparison:
     """Counters and counts over the rows, in one snapshot, by column name. A counter is None if it is not counted yet.
 
     ``compared_before``: time of the last comparison, in seconds since 1970; None: there was none. ``cells``: the
-    numbers to add to cells whose rows differ, under a policy document.
+    numbers to add to cells whose rows differ, under a policy document; ``budgets``: to the devices in flight of values
+    of its budgets, in another snapshot.
     """
 
     counters: Mapping[str, int | None]
     rows: Mapping[str, int]
     compared_before: float | None
     cells: Sequence[CellDifference] = ()
+    budgets: Mapping[Key, int] = field(default_factory=dict)
 
     @property
     def agree(self) -> bool:
         """Whether there is nothing to repair."""
-        return self.counters == self.rows and not self.cells
+        return self.counters == self.rows and not self.cells and not self.budgets
 
     @property
     def drifted(self) -> bool:
@@ -105,6 +110,7 @@ async def compare(connection: Connection, tenant_id: str, campaign_id: int) -> C
         {name: row[f"rows_{name}"] for name in COUNTERS},
         row["compared_at"],
         tuple(CellDifference(*each) for each in json.loads(row["cells"] or "[]")),
+        await budgets.compare(connection, tenant_id, campaign_id),
     )
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rollwave.domain import events
-from rollwave.domain.events import DeviceFailure, Entry, Event
+from rollwave.domain.event import Event
+from rollwave.domain.events import DeviceFailure, Entry
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.moments import moment
 from rollwave.store.outage import refusing_values

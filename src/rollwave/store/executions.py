@@ -39,12 +39,13 @@ class Claimed(NamedTuple):
 class Claim:
     """The devices that a statement claimed. ``skipped``: those that cannot be addressed.
 
-    ``dispatched``: the places of those that get their first command, under a policy document.
+    ``dispatched``: the places of those that get their first command, under a policy document; ``segments``: of all.
     """
 
     commands: tuple[Claimed, ...]
     skipped: int
     dispatched: tuple[Place, ...] = ()
+    segments: frozenset[int] = frozenset()
 
     @property
     def any(self) -> bool:
@@ -56,7 +57,8 @@ class Queue(NamedTuple):
     """The segments from which a claim may take devices for their first command, each with its room, in their turn.
 
     ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of the
-    pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one.
+    pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that the
+    policy's budgets allow; None: it has none.
     """
 
     rooms: Mapping[int, int]
@@ -64,6 +66,7 @@ class Queue(NamedTuple):
     advance: float | None = None
     age: float = 0.0
     carried: float = 0.0
+    only: Sequence[str] | None = None
 
 
 class Effect(NamedTuple):
@@ -144,11 +147,15 @@ async def claim(
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
         *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
-        *(queue.advance, queue.age, queue.carried, closed),
+        *(queue.advance, queue.age, queue.carried, closed, queue.only),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
-    places = (Place.read(*columns) for _, _, _, *columns in rows) if placed else ()
-    return Claim(commands, len(rows) - len(commands), tuple(each for each in places if each is not None))
+    if not placed:
+        return Claim(commands, len(rows) - len(commands))
+    places = (Place.read(*columns) for _, _, _, *columns in rows)
+    dispatched = tuple(each for each in places if each is not None)
+    segments = frozenset(row["segment"] for row in rows if row["attempt"] and row["segment"])
+    return Claim(commands, len(rows) - len(commands), dispatched, segments)
 
 
 async def mark_sent(

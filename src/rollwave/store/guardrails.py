@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 import asyncpg
@@ -148,12 +149,12 @@ async def begin(
     connection: Connection, campaign: Campaign, groups: Sequence[Group], rules: Mapping[str, GuardrailRule]
 ) -> dict[Group, Test]:
     """Begin the tests of groups that have none. ``rules``: the guardrails, by name."""
-    labelled = sorted({each.guardrail for each in groups if rules[each.guardrail].per})
-    keys = [json.dumps(rules[each].per) for each in labelled]
+    names = sorted({each.guardrail for each in groups})
+    keys = [None if rules[each].per is None else json.dumps(rules[each].per) for each in names]
     rows = await connection.fetch(
         _sql["begin"],
         *(campaign.tenant_id, campaign.id, *_columns(groups)),
-        *(campaign.policy_revision or 0, labelled, keys),
+        *(campaign.policy_revision or 0, names, keys, [each.labels for each in groups]),
     )
     return {
         group: Test(row["number"], row["began_after"], row["of_groups"])
@@ -178,7 +179,7 @@ async def count(connection: Connection, campaign: Campaign, counted: Sequence[Co
     await connection.execute(
         _sql["count"],
         *(campaign.tenant_id, campaign.id),
-        *([test for test, _ in buckets], [each.first for _, each in buckets]),
+        *([test for test, _ in buckets], [each.first for _, each in buckets], [each.dispatched for _, each in buckets]),
         *([each.finished for _, each in buckets], [each.failed for _, each in buckets]),
         *([each.test.number for each in counted], [each.finished for each in counted]),
         [each.failed for each in counted],
@@ -267,7 +268,11 @@ async def page(
 
 
 def _columns(groups: Sequence[Group]) -> tuple[list[str], list[int], list[str]]:
-    return [each.guardrail for each in groups], [each.wave for each in groups], [each.labels for each in groups]
+    return [each.guardrail for each in groups], [each.wave for each in groups], [_key(each.labels) for each in groups]
+
+
+def _key(labels: str) -> str:
+    return "" if labels == NO_LABELS else sha256(labels.encode()).hexdigest()[:32]
 
 
 def _group(row: asyncpg.Record) -> Group:

@@ -36,6 +36,8 @@ TENANT_TABLES = (
     "ota_campaign_tests",
     "ota_campaign_test_buckets",
     "ota_campaign_ranks",
+    "ota_campaign_budget_values",
+    "ota_campaign_budget_held",
     "ota_quarantine",
     "rollwave_api_keys",
     "rollwave_device_fields",

@@ -58,8 +58,8 @@ async def lock_overdue(
 ) -> list[Overdue]:
     """Lock executions whose deadline has passed. ``everyone``: also those that wait for another attempt.
 
-    ``extension``: seconds by which deadlines are extended beyond ``due_at``. ``closed``: segments whose devices are left
-    out, unless ``everyone`` is meant.
+    ``extension``: seconds by which deadlines are extended beyond ``due_at``. ``closed``: segments whose devices are
+    left out, unless ``everyone`` is meant.
     """
     device_timeout += campaign.activity.suspended_for
     rows = await connection.fetch(

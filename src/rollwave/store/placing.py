@@ -1,56 +1,26 @@
-"""Places a campaign's devices by its policy document: counts them first, then gives each its wave, segment and position.
+"""Places a campaign's devices by its policy document: counts them, then gives each its wave, segment and position.
 
-The statements are made from the parts in ``placing.sql``, since selectors and labels differ from one document to another.
+The statements are made for each document by :mod:`rollwave.store.placing_statements`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
-from rollwave.domain.execution import WAVE_BITS
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.placing import Order, Placing, Survey
-from rollwave.domain.policy.selector.model import TIME_ZONE
-from rollwave.domain.policy.selector.text import parse
 from rollwave.store import labels
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
+from rollwave.store.placing_statements import Parts, Source
 from rollwave.store.queries import load
-from rollwave.store.selector_sql import Fragment, compile_selector, label_order, label_text
 from rollwave.store.time_limits import SCAN_TIMEOUT_SECONDS
 
 _sql = load("placing")
-
-LAST_KEY = (1 << WAVE_BITS) - 1
-"""The largest order key."""
-
-BITS_BEHIND_RANK = 20
-"""Bits of an order key after the rank of the value of the label that orders the queue."""
-
-LAST_RANK = (1 << (WAVE_BITS - BITS_BEHIND_RANK)) - 1
-"""The rank of devices without that label."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The devices to place: the members of a group, or (None) those that the campaign never sent to.
-
-    ``device_type``: the type that the firmware is for; None: every type. ``labels``: where their labels come from.
-    """
-
-    tenant_id: str
-    campaign_id: CampaignId
-    group_id: str | None
-    device_type: str | None
-    labels: labels.Source
-
-    @property
-    def name(self) -> str:
-        """The part of ``placing.sql`` that reads them."""
-        return "unsent" if self.group_id is None else "members"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +37,16 @@ class Batch:
     segments: int
 
 
+@asynccontextmanager
+async def _reading(source: Source) -> AsyncIterator[None]:
+    """Name the host's view in errors of statements that read it."""
+    if not source.labels.of_host:
+        yield
+        return
+    async with labels.reading_view():
+        yield
+
+
 async def survey(connection: Connection, source: Source, placing: Placing, *, sent: Sequence[int] = ()) -> Survey:
     """Count the devices that a campaign has to place, and find where each wave ends. Reads all of them.
 
@@ -77,10 +57,10 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
         LabelsUnavailable: the host's view of its devices cannot be used.
     """
     arguments = source.tenant_id, source.campaign_id, source.group_id, source.device_type
-    async with labels.reading_view():
+    async with _reading(source):
         if placing.order is Order.LABEL:
             await _rank(connection, source, placing)
-        parts = _Parts(placing, source, first_parameter=5)
+        parts = Parts(placing, source, first_parameter=5)
         counted = parts.fill("survey", targets=parts.fill("targets"))
         row = await connection.fetchrow(counted, *arguments, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
         assert row is not None  # an aggregate without GROUP BY has one row
@@ -98,9 +78,9 @@ async def survey(connection: Connection, source: Source, placing: Placing, *, se
 
 async def count_waves(connection: Connection, source: Source, placing: Placing, found: Survey) -> dict[int, int]:
     """The number of devices that each wave would have, by its number."""
-    parts = _Parts(placing, source, first_parameter=6, bounds="$5")
+    parts = Parts(placing, source, first_parameter=6, bounds="$5")
     statement = parts.fill("count_waves", targets=parts.fill("targets"))
-    async with labels.reading_view():
+    async with _reading(source):
         rows = await connection.fetch(
             statement,
             *(source.tenant_id, source.campaign_id, source.group_id, source.device_type, list(found.bounds)),
@@ -113,7 +93,7 @@ async def count_waves(connection: Connection, source: Source, placing: Placing, 
 async def _rank(connection: Connection, source: Source, placing: Placing) -> None:
     """Number the values of the label that orders the queue."""
     await connection.execute(_sql["forget_ranks"], source.tenant_id, source.campaign_id)
-    parts = _Parts(placing, source, first_parameter=4)
+    parts = Parts(placing, source, first_parameter=4)
     statement = parts.fill("rank")
     arguments = source.tenant_id, source.campaign_id, source.group_id
     await connection.execute(statement, *arguments, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
@@ -128,7 +108,7 @@ async def _bounds(
         ends = list(accumulate(size or 0 for size in left[:-1]))
         if not ends:
             return (None,)
-        parts = _Parts(placing, source, first_parameter=6)
+        parts = Parts(placing, source, first_parameter=6)
         statement = parts.fill("bounds", targets=parts.fill("targets"))
         rows = await connection.fetch(statement, *arguments, ends, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
         keys: dict[int, int] = {row["number"]: row["key"] for row in rows}
@@ -138,7 +118,7 @@ async def _bounds(
         if not size:
             bounds.append(None if size is None else -1)
             continue
-        parts = _Parts(placing, source, first_parameter=6)
+        parts = Parts(placing, source, first_parameter=6)
         targets = parts.fill("targets")
         statement = parts.fill("bound", targets=targets, eligible=parts.eligible(number, bounds))
         key = await connection.fetchval(statement, *arguments, size, *parts.parameters, timeout=SCAN_TIMEOUT_SECONDS)
@@ -154,6 +134,22 @@ async def insert(
     ``before``: number of members before them. Needs the campaign's lock.
     """
     return await _place(connection, "insert", source, placing, found, after=after, limit=limit, before=before)
+
+
+async def label_sent(
+    connection: Connection, source: Source, placing: Placing, *, after: str, limit: int
+) -> tuple[int, str | None]:
+    """Give those of the next ``limit`` devices that were sent to, or failed, the values of the budgets' labels.
+
+    Takes no other lock than those of their rows. Returns the number of devices that were read, and the last of them.
+    """
+    parts = Parts(placing, source, first_parameter=5)
+    async with _reading(source):
+        row = await connection.fetchrow(
+            parts.fill("label_sent"), source.tenant_id, source.campaign_id, after, limit, *parts.parameters
+        )
+    assert row is not None  # an aggregate without GROUP BY has one row
+    return row["devices"], row["up_to"]
 
 
 async def move(
@@ -174,9 +170,9 @@ async def _place(
     limit: int,
     before: int,
 ) -> Batch:
-    parts = _Parts(placing, source, first_parameter=10)
+    parts = Parts(placing, source, first_parameter=10)
     filled = parts.fill(statement, placed=parts.fill("placed"), cells=_sql["cells"])
-    async with labels.reading_view():
+    async with _reading(source):
         row = await connection.fetchrow(
             filled,
             *(source.tenant_id, source.campaign_id, source.group_id, source.device_type, after, limit, before),
@@ -187,116 +183,6 @@ async def _place(
     return Batch(*row)
 
 
-class _Parts:
-    """Makes statements from the parts that depend on a document. ``parameters``: their values, in order.
-
-    A part takes its parameters when it is first used, so that a statement has no parameter that it does not use.
-    """
-
-    def __init__(self, placing: Placing, source: Source, *, first_parameter: int, bounds: str = "$8") -> None:
-        """``bounds``: the parameter that has the order key of the last device of each wave."""
-        self.parameters: list[str] = []
-        self._bounds = bounds
-        self._placing = placing
-        self._source = source
-        self._first = first_parameter
-        self._made: dict[str, str] = {}
-        self._fits = [None if each is None else parse(each) for each in placing.selects]
-
-    def fill(self, name: str, **parts: str) -> str:
-        """The statement ``name`` of ``placing.sql`` with its parts."""
-        text = _sql[name]
-        for part, sql in parts.items():
-            text = text.replace("{" + part + "}", sql)
-        for part, make in self._makers.items():
-            if "{" + part + "}" in text:
-                text = text.replace("{" + part + "}", self._of(part, make))
-        return text
-
-    def eligible(self, number: int, bounds: Sequence[int | None]) -> str:
-        """The condition for devices that fit the wave ``number`` and are in none of those before it."""
-        earlier = [
-            f"NOT ({self._fit(each)}" + ("" if bound is None else f" AND l.key <= {int(bound)}") + ")"
-            for each, bound in enumerate(bounds)
-        ]
-        return " AND ".join([self._fit(number), *earlier])
-
-    @property
-    def _makers(self) -> Mapping[str, Callable[[], str]]:
-        waves = range(len(self._fits))
-        return {
-            "source": lambda: _sql[self._source.name],
-            "labels": lambda: self._source.labels.of_all("$1"),
-            "labels_of_batch": lambda: self._source.labels.of_ids("$1", "(SELECT array_agg(device_id) FROM batch)"),
-            "key": self._key,
-            "fits": lambda: "true" if None in self._fits else " OR ".join(self._fit(each) for each in waves),
-            "segment": self._segment,
-            "time_zone": lambda: "l.time_zone" if self._placing.zoned else "NULL::text",
-            "wave": lambda: f"CASE {' '.join(self._case(each) for each in waves)} END",
-            "rest": lambda: f"CASE WHEN {self._fit(waves[-1])} THEN {waves[-1]} END",
-            "counts": lambda: ", ".join(f"count(*) FILTER (WHERE {self._fit(each)}) AS fits_{each}" for each in waves),
-            "sums": lambda: ", ".join(f"COALESCE(sum(fits_{each}), 0)" for each in waves),
-            "value": lambda: self._add(label_text(self._placing.order_by or "", self._next)),
-            "order_of_value": lambda: self._add(label_order(self._placing.order_by or "", self._next)),
-        }
-
-    @property
-    def _next(self) -> int:
-        return self._first + len(self.parameters)
-
-    def _of(self, part: str, make: Callable[[], str]) -> str:
-        if part not in self._made:
-            self._made[part] = make()
-        return self._made[part]
-
-    def _add(self, fragment: Fragment) -> str:
-        self.parameters += fragment.parameters
-        return fragment.sql
-
-    def _fit(self, number: int) -> str:
-        """The condition of a wave's selector."""
-        of = self._fits[number]
-        if of is None:
-            return "true"
-        return self._of(f"fits {number}", lambda: f"({self._add(compile_selector(of, self._next))})")
-
-    def _case(self, number: int) -> str:
-        bound = f"COALESCE(({self._bounds}::bigint[])[{number + 1}], {LAST_KEY})"
-        return f"WHEN {self._fit(number)} AND l.key <= {bound} THEN {number}"
-
-    def _segment(self) -> str:
-        """The labels of the segment, as jsonb."""
-        keys = self._placing.labels
-        if self._placing.zoned and TIME_ZONE not in keys:
-            keys = (*keys, TIME_ZONE)
-        if not keys:
-            return "'{}'::jsonb"
-        pairs = []
-        for key in keys:
-            name = self._add(Fragment(f"${self._next}::text", (key,)))
-            pairs.append(f"{name}, {self._add(label_text(key, self._next))}")
-        return f"jsonb_build_object({', '.join(pairs)})"
-
-    def _key(self) -> str:
-        """The order key of a device: a number of 44 bits."""
-        match self._placing.order:
-            case Order.HASH:
-                return _hash(WAVE_BITS)
-            case Order.ID:
-                return f"(t.ordinal & {LAST_KEY})"
-            case Order.LABEL:
-                ranks = "ota_campaign_ranks r WHERE r.tenant_id = $1 AND r.campaign_id = $2"
-                value = self._of("value", self._makers["value"])
-                rank = f"LEAST(COALESCE((SELECT r.rank FROM {ranks} AND r.value = {value}), {LAST_RANK}), {LAST_RANK})"
-                # Devices with the same value have different keys, since a wave ends at a key.
-                return f"({rank} << {BITS_BEHIND_RANK}) + {_hash(BITS_BEHIND_RANK)}"
-
-
-def _hash(bits: int) -> str:
-    """A number of so many bits, which are a multiple of 4, from the ids of campaign and device."""
-    return f"('x' || substr(md5($2::bigint || ':' || t.device_id), 1, {bits // 4}))::bit({bits})::bigint"
-
-
 async def begin(connection: Connection, campaign: Campaign) -> None:
     """Begin to place all devices never sent to anew. Until that is done, nothing is sent. Needs the campaign's lock."""
     await connection.execute(_sql["begin"], campaign.tenant_id, campaign.id)
@@ -305,7 +191,7 @@ async def begin(connection: Connection, campaign: Campaign) -> None:
 async def store_survey(
     connection: Connection, tenant_id: str, campaign_id: CampaignId, found: Survey, *, revision: int | None
 ) -> None:
-    """Store the survey with the campaign. Not applied: another worker has stored one, or the policy was edited since."""
+    """Store the survey. Not applied: another worker has stored one, or the policy was edited since."""
     survey = json.dumps(found.to_json())
     await connection.execute(_sql["surveyed"], tenant_id, campaign_id, survey, revision)
 

@@ -22,12 +22,16 @@ class Which(NamedTuple):
 
 
 class Retried(NamedTuple):
-    """A device that gets another attempt, and the attempt that had failed. Segment 0: under flat columns."""
+    """A device that gets another attempt, and the attempt that had failed. Segment 0: under flat columns.
+
+    ``budget_values``: its value for each budget of the document (None: it does not have the label); None: no budgets.
+    """
 
     device_id: DeviceId
     attempt: int
     segment: int
     wave: int
+    budget_values: Sequence[str | None] | None = None
 
 
 async def failed(

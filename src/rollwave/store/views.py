@@ -13,6 +13,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE
 from rollwave.domain.policy.admission import DueAgain
+from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.facts import DeviceFacts, SegmentOfDevice
 from rollwave.domain.policy.rules import Wave, wave_name
 from rollwave.domain.policy.waves import WaveState
@@ -249,7 +250,12 @@ def _segment(row: asyncpg.Record) -> SegmentOfDevice | None:
     place = Place.read(row["segment"], row["position"], None)
     if place is None:
         return None
-    return SegmentOfDevice(place.segment, place.wave, row["time_zone"], row["quarantined"])
+    budgets = zip(row["budgets"], row["values"], row["in_flight"], strict=True)
+    return SegmentOfDevice(
+        *(place.segment, place.wave, row["time_zone"], row["quarantined"]),
+        budgets=tuple(BudgetOfDevice(*each) for each in budgets),
+        held=row["segment"] < 0,
+    )
 
 
 async def device_events(connection: Connection, tenant_id: str, campaign_id: int, device_id: str) -> list[Document]:

@@ -75,7 +75,7 @@ async def note(connection: Connection, campaign: Campaign, number: int, decision
     await connection.execute(
         _sql["note"],
         *(campaign.tenant_id, campaign.id, number, decision.state.value),
-        *((soak.since, soak.failed) if soak else (None, None)),
+        *((soak.since.timestamp(), soak.failed) if soak else (None, None)),
     )
 
 

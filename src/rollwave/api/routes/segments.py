@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from rollwave.api.auth import Operator, Viewer
-from rollwave.api.parameters import CampaignNumber, DbPool, Limit, problems
+from rollwave.api.parameters import CampaignNumber, DbPool, Limit, ServerSettings, problems
 from rollwave.api.route import CustomerRoute
 from rollwave.api.schemas.campaigns import CampaignState
 from rollwave.api.schemas.guardrails import Release
@@ -47,7 +47,12 @@ async def list_segments(
     responses=problems(404, 409),
 )
 async def release_segment(
-    pool: DbPool, grant: Operator, campaign_id: CampaignNumber, number: SegmentNumber, body: Release | None = None
+    pool: DbPool,
+    settings: ServerSettings,
+    grant: Operator,
+    campaign_id: CampaignNumber,
+    number: SegmentNumber,
+    body: Release | None = None,
 ) -> CampaignState:
     """Send to the segment's devices again. The guardrails that put it under quarantine begin a new test for it.
 
@@ -55,6 +60,6 @@ async def release_segment(
     """
     reason = body.reason if body else None
     status = await operations.release_segment(
-        pool, grant.tenant_id, campaign_id, number, actor=grant.key_id, reason=reason
+        pool, settings, grant.tenant_id, campaign_id, number, actor=grant.key_id, reason=reason
     )
     return CampaignState(id=campaign_id, status=status)

@@ -16,7 +16,7 @@ from rollwave.domain.policy import gates, time_gates
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import DeviceFacts, Facts
 from rollwave.domain.policy.gates import GateName, Verdict
-from rollwave.domain.policy.queue import Queue, quarantine, queue_of, wave_of
+from rollwave.domain.policy.queue import Queue, budget_of, quarantine, queue_of, wave_of
 from rollwave.domain.policy.rules import Policy
 
 NO_LIMIT = 2**31 - 1
@@ -163,6 +163,8 @@ def _of_queue(queue: Queue | None, facts: Facts, device: DeviceFacts, own: Verdi
         found.append(quarantine())
     if own is not None:
         return [*found, own]
+    if (of_budgets := budget_of(queue.document, segment)) is not None:
+        found.append(of_budgets)
     if not all(each.open for each in found):
         return [*found, *queue.limits]
     limits = list(queue.limits)

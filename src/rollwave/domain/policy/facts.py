@@ -13,6 +13,7 @@ from rollwave.domain.brakes import Brake
 from rollwave.domain.broker_refusal import Refusal
 from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import IN_PROGRESS, TERMINAL, ExecutionStatus
+from rollwave.domain.policy.budgets import BudgetOfDevice
 from rollwave.domain.policy.rules import Wave
 from rollwave.domain.policy.waves import WaveState
 
@@ -30,13 +31,15 @@ class SegmentGroup:
     """The devices of segments that gates treat alike.
 
     ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in the
-    waves up to the present one; ``in_later_waves``: the same, in those after it.
+    waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those ``waiting`` a
+    budget holds.
     """
 
     time_zone: str | None
     quarantined: bool
     waiting: int
     in_later_waves: int
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,9 @@ class QueueFacts:
     """The facts about the queue of a campaign under a policy document.
 
     ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
-    it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight. ``in_flight``:
-    the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the pace so far.
+    it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight.
+    ``in_flight``: the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the
+    pace so far.
     ``leftovers``: what earlier waves left over, which goes before the present one's devices.
     """
 
@@ -96,13 +100,13 @@ class Facts:
 
     ``unreadable``: the reason for which its policy or firmware cannot be read (None: both can). ``in_own_database``:
     the installation belongs to this database. ``targeted``: number of devices targeted so far (None: all are);
-    ``targeting_fault``: the reason for which that cannot go on. ``counted``: its counters are right and its waves are planned. ``heard``: a listener is subscribed, so reports
-    arrive. ``wave``: the present wave. ``sent``: number of devices sent to; ``in_flight``: number of those that are not
-    terminal, counted up to the policy's cap. ``tick``: seconds of the pace's interval; ``interval_age``: seconds since
-    it began (None: none has begun); ``interval_used``: number of devices claimed in it; ``steps``: number of its parts.
-    ``remaining`` is known only if a wave may have finished. ``queue``: under a policy document, if its devices are placed.
-    ``remaining`` is known only if a wave may have finished. ``brakes``: the tenant's halt, and its freezes that are not
-    over.
+    ``targeting_fault``: the reason for which that cannot go on. ``counted``: its counters are right and its waves are
+    planned. ``heard``: a listener is subscribed, so reports arrive. ``wave``: the present wave. ``sent``: number of
+    devices sent to; ``in_flight``: number of those that are not terminal, counted up to the policy's cap. ``tick``:
+    seconds of the pace's interval; ``interval_age``: seconds since it began (None: none has begun); ``interval_used``:
+    number of devices claimed in it; ``steps``: number of its parts. ``remaining`` is known only if a wave may have
+    finished. ``queue``: under a policy document, if its devices are placed. ``brakes``: the tenant's halt, and its
+    freezes that are not over.
     """
 
     now: datetime
@@ -135,13 +139,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class SegmentOfDevice:
-    """The ``number`` of a device's segment and ``wave``. ``room``: number of devices that the next claim takes from it."""
+    """The ``number`` of a device's segment and ``wave``. ``room``: number of devices that the next claim takes from it.
+
+    ``budgets``: those that count the device. ``held``: one of them holds it.
+    """
 
     number: int
     wave: int
     time_zone: str | None
     quarantined: bool
     room: int = 0
+    budgets: tuple[BudgetOfDevice, ...] = ()
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

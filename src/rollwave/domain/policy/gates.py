@@ -45,6 +45,9 @@ class GateName(StrEnum):
     """The present wave has all that its gate asks for but the approval of a person. Applies to first commands only."""
     QUARANTINE = "quarantine"
     """A guardrail has put the segment of the device under quarantine, until an operator releases it."""
+    BUDGET = "budget"
+    """As many devices as a budget allows are in flight with the device's value of a label. Applies to first commands
+    only."""
     IN_FLIGHT = "in_flight"
     """The maximum number of devices is in flight. Applies to first commands only."""
     BYTES = "bytes"

@@ -35,7 +35,8 @@ class Placing:
     """What of a document decides where devices stand. An edit that changes it places all devices never sent to anew.
 
     ``labels``: the keys whose values make a segment. ``zoned``: devices of different time zones are in different
-    segments. ``order_by``: the key of the label, for ``Order.LABEL``.
+    segments. ``order_by``: the key of the label, for ``Order.LABEL``. ``budgets``: the label and the maximum of each:
+    with a larger maximum, devices that it holds return to the queue.
     """
 
     waves: tuple[WaveRule, ...]
@@ -43,6 +44,7 @@ class Placing:
     order_by: str | None
     labels: tuple[str, ...]
     zoned: bool
+    budgets: tuple[tuple[str, int], ...] = ()
 
     @property
     def selects(self) -> tuple[str | None, ...]:
@@ -53,6 +55,11 @@ class Placing:
     def names(self) -> tuple[str, ...]:
         """The name of each wave."""
         return tuple(each.name for each in self.waves)
+
+    @property
+    def splits(self) -> bool:
+        """Whether devices may be in more than one segment."""
+        return bool(self.labels) or self.zoned
 
     def sizes(self, targets: int) -> tuple[int | None, ...]:
         """The number of devices of each wave, with shares of ``targets``; None: all that match."""
@@ -72,6 +79,7 @@ def placing_of(document: PolicyDocument) -> Placing:
         label or None,
         tuple(sorted(per)),
         zoned,
+        tuple((each.per, each.max_in_flight) for each in document.budgets),
     )
 
 

@@ -1,7 +1,7 @@
 """The queue of a campaign under a policy document: how many devices may get their first command now, and why not more.
 
-Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, so that a claim never steps
-over devices. The other gates limit a number.
+Gates about single devices (window, wave, approval, quarantine) close whole segments or waves, and devices that a budget
+holds are not in the queue, so that a claim never steps over devices. The other gates limit a number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from rollwave.domain.policy import pace, time_gates
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
-from rollwave.domain.policy.facts import Facts, Leftover, QueueFacts
+from rollwave.domain.policy.facts import Facts, Leftover, QueueFacts, SegmentOfDevice
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.pace import Rate, Step
 from rollwave.domain.policy.waves import WaveState
@@ -34,7 +34,8 @@ class Queue:
 
     ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number of
     devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
-    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores.
+    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores. ``document``: what
+    it was judged by.
     """
 
     windows: Mapping[str | None, Verdict]
@@ -42,6 +43,7 @@ class Queue:
     limits: tuple[Verdict, ...]
     held_back: tuple[HeldBack, ...]
     step: Step | None
+    document: PolicyDocument
 
     @property
     def open_zones(self) -> tuple[str | None, ...]:
@@ -49,7 +51,7 @@ class Queue:
         return tuple(zone for zone, verdict in self.windows.items() if verdict.open)
 
     def window_of(self, time_zone: str | None) -> Verdict:
-        """The verdict for devices of a time zone. One that no waiting device has gets that of devices without a zone."""
+        """The verdict for devices of a time zone. A zone of no waiting device has that of devices without one."""
         return self.windows.get(time_zone) or self.windows[None]
 
     @property
@@ -82,10 +84,11 @@ def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue
         if group.quarantined:
             held_back.append(HeldBack(quarantine(), group.waiting))
         else:
-            ready += group.waiting
+            ready += group.waiting - group.held
+            held_back.append(HeldBack(budget(document), group.held))
     leftovers = [each for each in queue.leftovers if windows[each.time_zone].open]
     limits, step = _limits(document.pace or PaceRule(), facts, queue, leftovers)
-    return Queue(windows, ready, limits, _joined(held_back), step)
+    return Queue(windows, ready, limits, _joined(held_back), step, document)
 
 
 def _next_wave(queue: QueueFacts) -> Verdict:
@@ -100,7 +103,7 @@ def _next_wave(queue: QueueFacts) -> Verdict:
 
 
 def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
-    """The verdicts of the gates ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
+    """The verdicts of ``wave`` and ``approval`` for one device. ``later``: its wave is after the present one."""
     if later:
         closed = _next_wave(queue)
         if closed.gate is GateName.WAVE:
@@ -112,6 +115,38 @@ def wave_of(queue: QueueFacts, *, later: bool) -> Sequence[Verdict]:
 def quarantine() -> Verdict:
     """The verdict for devices of a segment under quarantine."""
     return Verdict(GateName.QUARANTINE, 0, "a guardrail has put the device's segment under quarantine")
+
+
+def budget(document: PolicyDocument) -> Verdict:
+    """The verdict for devices that budgets hold."""
+    rules = [{"name": each.name, "per": each.per, "max_in_flight": each.max_in_flight} for each in document.budgets]
+    limits = " or ".join(f"{each.max_in_flight:,} with the same {each.per} ({each.name})" for each in document.budgets)
+    text = f"as many devices are in flight as the policy's budgets allow: {limits}"
+    return Verdict(GateName.BUDGET, 0, text, detail={"budgets": rules})
+
+
+def budget_of(document: PolicyDocument, segment: SegmentOfDevice) -> Verdict | None:
+    """The verdict for one device: of its first budget without room, or else of its first. None: no budget counts it."""
+    if not segment.budgets:
+        return None
+    pairs = [(each, document.budgets[each.number - 1]) for each in segment.budgets]
+    found, rule = next((pair for pair in pairs if pair[0].in_flight >= pair[1].max_in_flight), pairs[0])
+    detail: dict[str, object] = {
+        "budget": rule.name,
+        "label": rule.per,
+        "value": found.value,
+        "in_flight": found.in_flight,
+        "max_in_flight": rule.max_in_flight,
+    }
+    are = "device is" if found.in_flight == 1 else "devices are"
+    text = f"{found.in_flight:,} {are} in flight with {rule.per} {found.value}, and budget {rule.name} allows "
+    text += f"{rule.max_in_flight:,}"
+    room = max(0, rule.max_in_flight - found.in_flight)
+    if segment.held and room:
+        return Verdict(
+            GateName.BUDGET, 0, f"{text}; other devices with {rule.per} {found.value} go before it", detail=detail
+        )
+    return Verdict(GateName.BUDGET, room, text, detail=detail)
 
 
 def _limits(

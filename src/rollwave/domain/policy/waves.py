@@ -31,8 +31,8 @@ class WaveState(StrEnum):
 class WaveCounts:
     """The devices of a wave by state.
 
-    ``waiting``: never sent to. ``in_flight``: sent to and not terminal. ``skipped``: after they were placed in the wave.
-    ``quarantined``: how many of those that wait or are in flight are in segments under quarantine.
+    ``waiting``: never sent to. ``in_flight``: sent to and not terminal. ``skipped``: after they were placed in the
+    wave. ``quarantined``: how many of those that wait or are in flight are in segments under quarantine.
     """
 
     waiting: int = 0
@@ -75,8 +75,9 @@ class Soak:
 class GateDecision:
     """What a wave's gate says at one moment.
 
-    ``opens``: the next wave may be sent to. ``soak``: the soak that runs or has ended; None: its conditions do not hold.
-    ``until``: when the soak ends. ``lacking``: what the gate waits for, as a phrase; of a failed one: why it failed.
+    ``opens``: the next wave may be sent to. ``soak``: the soak that runs or has ended; None: its conditions do not
+    hold. ``until``: when the soak ends. ``lacking``: what the gate waits for, as a phrase; of a failed one: why it
+    failed.
     """
 
     state: WaveState

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from math import inf
 from typing import TypeAlias
@@ -11,9 +11,11 @@ from typing import TypeAlias
 from rollwave.domain.campaign import CampaignRef
 from rollwave.domain.policy import gates
 from rollwave.domain.policy.admission import Admission, admit
+from rollwave.domain.policy.budgets import Choice
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.rules import Policy
-from rollwave.engine import guardrails, stop
+from rollwave.engine import budgets, guardrails, stop
 from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
@@ -75,12 +77,14 @@ class Claims:
             elif gates.status(facts).open and facts.targeted is None and not facts.counted:
                 return None if devices is None else Batch(retry_in=SOON_SECONDS)  # another worker has locked it
             else:
-                claim = await self._take(connection, locked, admission, command.body)
+                claim, again = await self._take(connection, locked, admission, command.body)
                 await guardrails.drawn(connection, campaign, claim.dispatched)
-                retry_in = 0.0 if claim.any else await self._retry_in(connection, campaign, admission)
+                retry_in = 0.0 if claim.any or again else await self._retry_in(connection, campaign, admission)
                 times = _times(locked.policy, campaign)
                 batch = Batch(
-                    claim.commands, command.body.encode(), times, lease_ends, claim.skipped, retry_in=retry_in
+                    *(claim.commands, command.body.encode(), times, lease_ends, claim.skipped),
+                    retry_in=retry_in,
+                    segments=claim.segments,
                 )
                 await reach(Failpoint.CLAIM_WRITTEN)
         if stopped:
@@ -94,6 +98,8 @@ class Claims:
         policy, campaign = locked.policy, locked.row
         heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
         if heard and policy.document is not None and facts.unreadable is None:
+            if policy.document.budgets:
+                await budgets.return_owed(connection, campaign)
             return replace(facts, heard=True, queue=await read_queue(connection, locked, policy.document))
         if not heard or policy.max_in_flight is None:
             return replace(facts, heard=heard)
@@ -127,23 +133,48 @@ class Claims:
 
     async def _take(
         self, connection: Connection, locked: CampaignUnderPolicy, admission: Admission, body: str
-    ) -> Claim:
-        campaign, device_timeout = locked.row, locked.policy.device_timeout
+    ) -> tuple[Claim, bool]:
+        """Claim what admission allows. Also returns whether the next claim may find more, if this one took nothing."""
+        campaign, document = locked.row, locked.policy.document
         if not admission.tokens:
-            return Claim((), 0)
+            return Claim((), 0), False
         fresh = min(admission.fresh, self._settings.claim_batch)
-        return await executions.claim(
+        queue = await self._queue(connection, campaign, admission, fresh)
+        choice, again = None, False
+        if queue is not None and queue.rooms and document is not None and document.budgets:
+            choice, again = await self._choose(connection, campaign, document, admission, fresh)
+            queue = queue._replace(rooms=budgets.rooms_of(choice), only=budgets.ids_of(choice))
+        claim = await executions.claim(
             connection,
             campaign,
             tokens=min(admission.tokens, self._settings.claim_batch),
             fresh=fresh,
-            queue=await self._queue(connection, campaign, admission, fresh),
+            queue=queue,
             lease=self._settings.lease,
-            device_timeout=device_timeout,
+            device_timeout=locked.policy.device_timeout,
             opens_interval=admission.opens_interval,
             command=body,
             closed=[each.number for each in await closed_segments(connection, locked)],
         )
+        if choice is not None:
+            await budgets.sent(connection, campaign, choice, claim.dispatched)
+        return claim, again
+
+    async def _choose(
+        self,
+        connection: Connection,
+        campaign: Campaign,
+        document: PolicyDocument,
+        admission: Admission,
+        fresh: int,
+    ) -> tuple[Choice, bool]:
+        """Choose ``fresh`` devices by the policy's budgets."""
+        look = self._settings.claim_batch
+
+        async def rooms() -> Mapping[int, int]:
+            return await self._rooms(connection, campaign, admission, look)
+
+        return await budgets.choose(connection, campaign, document, rooms, devices=fresh, look=look)
 
     async def _queue(
         self, connection: Connection, campaign: Campaign, admission: Admission, fresh: int
@@ -152,15 +183,19 @@ class Claims:
         queue = admission.queue
         if queue is None:
             return None if campaign.policy_revision is None else ClaimQueue({}, -1)
-        rooms: dict[int, int] = {}
-        if fresh:
-            rooms = await cells.next_rooms(
-                connection, campaign, up_to_wave=campaign.wave, zones=queue.open_zones, devices=fresh
-            )
+        rooms = await self._rooms(connection, campaign, admission, fresh)
         step = queue.step
         if step is None:
             return ClaimQueue(rooms, campaign.wave)
         return ClaimQueue(rooms, campaign.wave, step.advance, step.age, step.carried)
+
+    async def _rooms(
+        self, connection: Connection, campaign: Campaign, admission: Admission, devices: int
+    ) -> dict[int, int]:
+        if not devices or admission.queue is None:
+            return {}
+        zones = admission.queue.open_zones
+        return await cells.next_rooms(connection, campaign, up_to_wave=campaign.wave, zones=zones, devices=devices)
 
 
 def _times(policy: Policy, campaign: Campaign) -> Times:

@@ -20,7 +20,7 @@ from rollwave import metrics
 from rollwave.domain.campaign import CampaignRef
 from rollwave.engine.dispatch.claim import Claims, Count
 from rollwave.engine.dispatch.delivery import Delivery
-from rollwave.engine.dispatch.permission import admission_of
+from rollwave.engine.dispatch.permission import admission_of, closed_to
 from rollwave.engine.dispatch.session import Answers, Batch, CommandSession
 from rollwave.engine.timing import SOON_SECONDS, TURN_SECONDS
 from rollwave.errors import BrokerUnavailable
@@ -88,6 +88,7 @@ class Dispatch:
             ref,
             max_unanswered=self._settings.claim_batch,
             still_runs=partial(self._ask_whether_it_runs, ref),
+            any_closed=partial(self._any_closed, ref),
         )
         try:
             while not self._stopping():
@@ -111,6 +112,12 @@ class Dispatch:
         """Whether more commands may be sent: no gate is closed that applies to every command of the campaign."""
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
             return (await admission_of(connection, self._settings, ref.tenant_id, ref.campaign_id)).sends
+
+    async def _any_closed(self, ref: CampaignRef, segments: frozenset[int]) -> bool:
+        """Whether a window or a quarantine has closed one of the segments since their devices were claimed."""
+        async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+            closed = await closed_to(connection, self._settings, ref.tenant_id, ref.campaign_id)
+        return closed is None or not segments.isdisjoint(closed)
 
     async def _announce(self, ref: CampaignRef, sent: int) -> None:
         async with tenant_transaction(self._pool, ref.tenant_id) as connection:
@@ -142,8 +149,10 @@ class Pipeline:
         *,
         max_unanswered: int,
         still_runs: Callable[[], Awaitable[bool]],
+        any_closed: Callable[[frozenset[int]], Awaitable[bool]],
     ) -> None:
         self._delivery = delivery
+        self._any_closed = any_closed
         self._ref = ref
         self._max_unanswered = max_unanswered
         self._still_runs = still_runs
@@ -201,7 +210,11 @@ class Pipeline:
         while self._unanswered + len(part.commands) > self._max_unanswered:
             self._answered.clear()
             await self._answered.wait()
-        return not self._nothing_taken and await self._still_runs()
+        return not self._nothing_taken and await self._may_go(part)
+
+    async def _may_go(self, part: Batch) -> bool:
+        """Whether the campaign sends, and to the part's devices."""
+        return await self._still_runs() and not (part.segments and await self._any_closed(part.segments))
 
     async def _publish_parts(self, parts: Sequence[Batch]) -> bool:
         """Publish a batch whose first part may be sent. Returns False if the rest may not, and releases it."""
@@ -223,7 +236,7 @@ class Pipeline:
     async def _publish(self, part: Batch, handed_over: asyncio.Event) -> Answers:
         self._unanswered += len(part.commands)
         try:
-            answers = await self._delivery.publish(self._ref, part, handed_over, self._still_runs)
+            answers = await self._delivery.publish(self._ref, part, handed_over, partial(self._may_go, part))
         except BaseException:
             self._nothing_taken = True
             raise

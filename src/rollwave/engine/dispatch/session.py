@@ -49,6 +49,8 @@ class Batch:
     """Devices that the claim skipped, because no command can be addressed to them."""
     retry_in: float = inf
     """Seconds until the next claim, if this one took nothing."""
+    segments: frozenset[int] = frozenset()
+    """The segments of its devices, under a policy document."""
 
     def part(self, first: int, last: int) -> Batch:
         """The commands from index ``first`` to before ``last``."""

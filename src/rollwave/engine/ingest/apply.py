@@ -16,7 +16,7 @@ from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.reports.outcome import Move, Outcome, Tally, ended_in, one_per_execution, outcome_of, tally_of
 from rollwave.domain.reports.parse import DeviceReport, Report
 from rollwave.domain.retry import Reason
-from rollwave.engine import stop
+from rollwave.engine import budgets, stop
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.ingest.classify import Classifier, ReportsOfUnsentDevices, Share
 from rollwave.engine.ingest.seen import SeenDevices, add_seen
@@ -118,6 +118,7 @@ class OneTenant:
                 connection, tenant_id, moves, also={CampaignId(each.campaign_id) for each in failures}
             )
             await cells.end(connection, tenant_id, placed)
+            await budgets.ended(connection, tenant_id, placed)
             ended = [each for each in counted if each.campaign_id in over]
             await events.append_failed_attempts(connection, tenant_id, failures)
             for each in ended:

@@ -25,7 +25,7 @@ from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.ids import UNSENDABLE
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import MAX_HELD_SECONDS, Reason
-from rollwave.engine import stop
+from rollwave.engine import budgets, stop
 from rollwave.engine.locked_campaign import under_policy
 from rollwave.engine.stop import SKIPPED_BECAUSE, Stopped
 from rollwave.log import get_logger
@@ -115,6 +115,8 @@ class Counters:
             if not was.counted and not await self._may_adopt(connection, was, found):
                 return False
             repaired = await counters.repair(connection, was, found)
+            if repaired:
+                await budgets.repair(connection, was, found.budgets, lost=any(each.held for each in found.cells))
             if repaired and found.drifted and was.counted:
                 stopped = await self._record_repair(connection, was)
             elif repaired and found.drifted:
@@ -204,7 +206,7 @@ async def take_over(
         tally.update({(campaign.id, each.was): -1, (campaign.id, each.became): 1})
     if moved and campaign.counting:  # otherwise a later count includes them; the host may have counted them before
         await counters.count(connection, campaign.tenant_id, tally)
-    # A device that had finished was taken out of its cell when it did; the comparison of counters and rows sees to others.
+    # A device that had finished left its cell when it did. The comparison of counters and rows sees to others.
     ended = [each for each in moved if each.became in {ExecutionStatus.SUCCESS, ExecutionStatus.FAILED}]
     if ended:
         await _record_finished(connection, campaign, ended)

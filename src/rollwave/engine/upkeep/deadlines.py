@@ -19,7 +19,7 @@ from rollwave.domain.policy.guardrail import Failure, Trial, read_failures
 from rollwave.domain.policy.rules import Policy
 from rollwave.domain.reports.outcome import Tally
 from rollwave.domain.retry import Reason
-from rollwave.engine import stop
+from rollwave.engine import budgets, stop
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.engine.stop import Stopped
 from rollwave.settings import Settings
@@ -174,6 +174,7 @@ async def _fail(connection: Connection, campaign: Campaign, failed: Sequence[_Ju
         if each.device.place is not None
     ]
     await cells.end(connection, campaign.tenant_id, placed)
+    await budgets.ended(connection, campaign.tenant_id, placed)
     trials = [
         Trial(each.device.place, Failure(each.reason, each.device.code), read_failures(each.device.failed_before))
         for each in failed

@@ -41,7 +41,7 @@ HELD_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: the next batch may follow."""
+    """The result of one batch. ``wait``: seconds until the next look at the campaign; None: a batch may follow."""
 
     wait: float | None = None
     targeted: Targeted | None = None
@@ -158,8 +158,20 @@ class Targeter:
             await placing.record_placed(connection, campaign, actor=ENGINE)
         return _Step(0.0 if last else None)
 
+    async def _label_sent(self, ref: CampaignRef) -> None:
+        """Give the devices that the campaign has sent to the values of its budgets' labels, in batches."""
+        after: str | None = ""
+        while after is not None:
+            async with tenant_transaction(self._pool, ref.tenant_id) as connection:
+                campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
+                if campaign.document is None or campaign.survey is not None or not campaign.sent:
+                    return
+                document = campaign.document
+                after = await placing.label_sent(connection, campaign, document, after=after, limit=self._batch)
+
     async def _survey(self, ref: CampaignRef) -> None:
         """Count the devices that an edit places anew. Their rows are read without the campaign's lock."""
+        await self._label_sent(ref)
         async with tenant_transaction(self._pool, ref.tenant_id, timeout=SCAN_TIMEOUT_SECONDS) as connection:
             campaign = await campaigns.get(connection, ref.tenant_id, ref.campaign_id)
             if campaign.document is None or campaign.survey is not None:

@@ -5,8 +5,8 @@
 ALTER TABLE ota_device_status ADD COLUMN IF NOT EXISTS failed_before text[];
 
 -- One row for each guardrail and each group of devices that it judges by itself: the campaign, a wave, or the devices with the
--- same values of the labels in per. A test that begins anew keeps its row. With scope wave or segment, the row of group -1 and
--- {} says from which device on tests that begin later count.
+-- same values of the labels in per. A test that begins anew keeps its row. With scope wave or segment, the row with wave -1 and
+-- without labels says from which device on tests that begin later count.
 CREATE TABLE ota_campaign_tests (
     tenant_id text NOT NULL,
     campaign_id bigint NOT NULL,
@@ -14,6 +14,7 @@ CREATE TABLE ota_campaign_tests (
     guardrail text NOT NULL,                     -- its name
     wave integer NOT NULL DEFAULT -1,            -- scope wave: the number of the wave
     labels jsonb NOT NULL DEFAULT '{}',          -- scope segment: the values of per; null: the devices do not have the label
+    labels_key text NOT NULL DEFAULT '',         -- a hash of them, since an index of long labels is not possible; '': none
     generation integer NOT NULL DEFAULT 1,       -- how often it has begun
     revision integer NOT NULL,                   -- the document in force when it began
     began_at timestamptz NOT NULL DEFAULT statement_timestamp(),
@@ -27,7 +28,7 @@ CREATE TABLE ota_campaign_tests (
     PRIMARY KEY (tenant_id, campaign_id, number)
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX ota_campaign_tests_group
-    ON ota_campaign_tests (tenant_id, campaign_id, guardrail, wave, md5(labels::text));
+    ON ota_campaign_tests (tenant_id, campaign_id, guardrail, wave, labels_key);
 
 -- The devices of a test from dispatch number first up to the next bucket.
 CREATE TABLE ota_campaign_test_buckets (

@@ -12,7 +12,8 @@ WHERE l.tenant_id = $1 AND l.campaign_id = moved.campaign_id AND l.wave = moved.
 -- Devices that wait for their first command, by time zone and quarantine of their segments; those in waves after $3 apart.
 SELECT s.time_zone, s.quarantined_at IS NOT NULL AS quarantined,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting,
-       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS in_later_waves
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS in_later_waves,
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held
 FROM ota_campaign_segments s
 JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number
 WHERE s.tenant_id = $1 AND s.campaign_id = $2
@@ -20,22 +21,22 @@ GROUP BY 1, 2
 ORDER BY 1 NULLS FIRST, 2;
 
 -- name: leftovers
--- Waves of $3 with devices that wait for their first command, by time zone. Quarantined segments are left out.
+-- Waves of $3 with devices in the queue, by time zone. Quarantined segments are left out.
 SELECT DISTINCT l.wave, s.time_zone
 FROM ota_campaign_cells l
 JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
-WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = ANY ($3::int[]) AND l.waiting > 0 AND s.quarantined_at IS NULL
+WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = ANY ($3::int[]) AND l.waiting > l.held AND s.quarantined_at IS NULL
 ORDER BY 1, 2 NULLS FIRST;
 
 -- name: next_rooms
--- Segments after $4, then from the first, with devices that wait in waves up to $3: as many segments as $7 devices need. Of the
+-- Segments after $4, then from the first, with devices in the queue in waves up to $3 (budgets hold none of them): as many segments as $7 devices need. Of the
 -- time zones $5 (NULL: every one) and, if $6, of none.
 SELECT segment, waiting
 FROM (SELECT segment, waiting, sum(waiting) OVER (ORDER BY segment <= $4, segment) - waiting AS before
-      FROM (SELECT l.segment, sum(l.waiting)::int AS waiting
+      FROM (SELECT l.segment, sum(l.waiting - l.held)::int AS waiting
             FROM ota_campaign_cells l
             JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
-            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= $3 AND l.waiting > 0
+            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= $3 AND l.waiting > l.held
               AND s.quarantined_at IS NULL
               AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
             GROUP BY l.segment) AS open) AS in_turn

@@ -25,24 +25,25 @@ SELECT EXTRACT(epoch FROM c.reconciled_at)::float8 AS compared_at, c.succeeded, 
        d.succeeded AS rows_succeeded, d.failed AS rows_failed, d.sent AS rows_sent, d.pending AS rows_pending,
        d.downloading AS rows_downloading, d.installing AS rows_installing, d.skipped AS rows_skipped,
        CASE WHEN c.policy_revision IS NOT NULL AND c.targeted_devices IS NULL THEN (
-           SELECT jsonb_agg(jsonb_build_array(wave, segment, waiting, in_flight, succeeded, failed, skipped))
-           FROM (SELECT wave, segment, sum(waiting) AS waiting, sum(in_flight) AS in_flight, sum(succeeded) AS succeeded,
+           SELECT jsonb_agg(jsonb_build_array(wave, segment, waiting, held, in_flight, succeeded, failed, skipped))
+           FROM (SELECT wave, segment, sum(waiting) AS waiting, sum(held) AS held, sum(in_flight) AS in_flight, sum(succeeded) AS succeeded,
                         sum(failed) AS failed, sum(skipped) AS skipped
-                 FROM (SELECT (position >> 44)::int - 1 AS wave, segment,
+                 FROM (SELECT (position >> 44)::int - 1 AS wave, abs(segment) AS segment,
                               count(*) FILTER (WHERE status = 'PENDING' AND attempt = 0) AS waiting,
+                              count(*) FILTER (WHERE status = 'PENDING' AND attempt = 0 AND segment < 0) AS held,
                               count(*) FILTER (WHERE status IN ('DOWNLOADING', 'INSTALLING')
                                                      OR status = 'PENDING' AND attempt > 0) AS in_flight,
                               count(*) FILTER (WHERE status = 'SUCCESS') AS succeeded,
                               count(*) FILTER (WHERE status = 'FAILED') AS failed,
                               count(*) FILTER (WHERE status = 'SKIPPED') AS skipped
                        FROM ota_device_status
-                       WHERE tenant_id = $1 AND campaign_id = $2 AND segment > 0
+                       WHERE tenant_id = $1 AND campaign_id = $2 AND segment <> 0
                        GROUP BY 1, 2
                        UNION ALL
-                       SELECT wave, segment, -waiting, -in_flight, -succeeded, -failed, -skipped
+                       SELECT wave, segment, -waiting, -held, -in_flight, -succeeded, -failed, -skipped
                        FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS both_sides
                  GROUP BY wave, segment
-                 HAVING sum(waiting) <> 0 OR sum(in_flight) <> 0 OR sum(succeeded) <> 0 OR sum(failed) <> 0
+                 HAVING sum(waiting) <> 0 OR sum(held) <> 0 OR sum(in_flight) <> 0 OR sum(succeeded) <> 0 OR sum(failed) <> 0
                         OR sum(skipped) <> 0) AS differences) END::text AS cells
 FROM ota_campaigns c, LATERAL (
     SELECT COALESCE(sum(devices) FILTER (WHERE status = 'SUCCESS'), 0)::int AS succeeded,
@@ -84,11 +85,12 @@ RETURNING id;
 
 -- name: repair_cells
 -- Add the differences that a comparison found. The campaign is locked.
-INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting, in_flight, succeeded, failed, skipped)
-SELECT $1, $2, * FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::int[])
+INSERT INTO ota_campaign_cells AS l
+    (tenant_id, campaign_id, wave, segment, waiting, held, in_flight, succeeded, failed, skipped)
+SELECT $1, $2, * FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::int[], $10::int[])
 ON CONFLICT (tenant_id, campaign_id, wave, segment) DO UPDATE
-SET waiting = l.waiting + EXCLUDED.waiting, in_flight = l.in_flight + EXCLUDED.in_flight,
-    succeeded = l.succeeded + EXCLUDED.succeeded, failed = l.failed + EXCLUDED.failed,
+SET waiting = l.waiting + EXCLUDED.waiting, held = l.held + EXCLUDED.held,
+    in_flight = l.in_flight + EXCLUDED.in_flight, succeeded = l.succeeded + EXCLUDED.succeeded, failed = l.failed + EXCLUDED.failed,
     skipped = l.skipped + EXCLUDED.skipped;
 
 -- name: adopt

@@ -14,7 +14,8 @@
 -- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
--- started_at. Devices of closed segments ($18) are not sent to again (overdue.hold). $14: number the first commands, and change the cells.
+-- started_at. Devices of closed segments ($18) are not sent to again (overdue.hold). $19: only these devices get their first
+-- command (NULL: any). $14: number the first commands, and change the cells.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -54,7 +55,7 @@ WITH again AS (
     FROM (SELECT * FROM again UNION ALL SELECT * FROM set_back) AS locked
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
-    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect
+    RETURNING d.device_id, d.attempt, locked.status AS was, COALESCE(d.refused_for = 'connection_ended', false) AS suspect, d.segment
 ), fresh AS MATERIALIZED (
     SELECT e.place, e.campaign_id, e.device_id, e.addressable, open.segment, open.turn
     FROM unnest($11::int[], $12::int[]) WITH ORDINALITY AS open (segment, room, turn)
@@ -64,6 +65,7 @@ WITH again AS (
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
           AND segment = open.segment AND position < $13::bigint
+          AND ($19::text[] IS NULL OR device_id IN (SELECT unnest($19::text[])))
         ORDER BY segment, position, id
         LIMIT open.room
         FOR UPDATE SKIP LOCKED
@@ -84,7 +86,7 @@ WITH again AS (
     WHERE d.tenant_id = $1 AND d.ctid = locked.place
       AND d.campaign_id = locked.campaign_id AND d.device_id = locked.device_id
       AND locked.addressable
-    RETURNING d.device_id, d.attempt, d.segment, d.position, d.dispatch_number
+    RETURNING d.device_id, d.attempt, d.segment, d.position, d.dispatch_number, d.budget_values
 ), skipped AS (
     UPDATE ota_device_status d
     SET status = 'SKIPPED', error_message = ota_fitting($7), completed_at = statement_timestamp()
@@ -127,12 +129,13 @@ WITH again AS (
           GROUP BY 1, 2) AS moved
     WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
 )
-SELECT device_id, attempt, suspect, NULL::int AS segment, NULL::bigint AS position, NULL::int AS dispatch_number
+SELECT device_id, attempt, suspect, segment, NULL::bigint AS position, NULL::int AS dispatch_number,
+       NULL::text[] AS budget_values
 FROM again_claimed
 UNION ALL
-SELECT device_id, attempt, false, segment, position, dispatch_number FROM fresh_claimed
+SELECT device_id, attempt, false, segment, position, dispatch_number, budget_values FROM fresh_claimed
 UNION ALL
-SELECT device_id, attempt, false, NULL, NULL, NULL FROM skipped;
+SELECT device_id, attempt, false, NULL, NULL, NULL, NULL FROM skipped;
 
 -- name: mark_sent
 -- Record that the broker acknowledged these commands. The device has $5 seconds for its first report, and $6 seconds in all,
@@ -209,20 +212,20 @@ WITH report AS MATERIALIZED (
 ), found AS MATERIALIZED (
     SELECT r.number, r.status AS reported, r.progress, r.error, r.code, r.attempt AS reported_attempt,
            d.campaign_id, d.device_id, d.status AS was, d.attempt, d.heard_attempt, d.started_at, d.suspended_before,
-           d.segment, d.position, d.dispatch_number, d.failed_before,
+           d.segment, d.position, d.dispatch_number, d.budget_values, d.failed_before,
            -- Left by a host's earlier worker and not adopted yet (counters.adopt).
            d.due_at IS NULL AND d.status IN ('DOWNLOADING', 'INSTALLING') AS left_behind
     FROM (SELECT * FROM report ORDER BY campaign_id, device_id COLLATE "C") AS r
     CROSS JOIN LATERAL (
         SELECT campaign_id, device_id, status, attempt, heard_attempt, started_at, suspended_before, due_at, segment,
-               position, dispatch_number, failed_before
+               position, dispatch_number, budget_values, failed_before
         FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = r.campaign_id AND device_id = r.device_id
         FOR UPDATE
     ) AS d
 ), locked AS MATERIALIZED (
     SELECT d.number, d.reported, d.progress, d.error, d.code, d.reported_attempt, d.campaign_id, d.device_id, d.was,
-           d.attempt, d.segment, d.position, d.dispatch_number, d.failed_before,
+           d.attempt, d.segment, d.position, d.dispatch_number, d.budget_values, d.failed_before,
            CASE WHEN d.heard_attempt < d.attempt THEN 'rejected' ELSE 'reported' END AS reason,
            make_interval(secs => CASE WHEN own.progress_timeout > 0 AND own.progress_timeout < 1e9
                                       THEN own.progress_timeout ELSE $8 END) AS progress_timeout,
@@ -294,7 +297,7 @@ WITH report AS MATERIALIZED (
 )
 SELECT h.was, m.became, h.attempt, h.reason,
        m.number IS NOT NULL AND h.retried AS retried, EXTRACT(epoch FROM h.progress_timeout)::float8 AS progress_timeout,
-       h.segment, h.position, h.dispatch_number, h.failed_before
+       h.segment, h.position, h.dispatch_number, h.budget_values, h.failed_before
 FROM report r
 LEFT JOIN locked h USING (number)
 LEFT JOIN moved m USING (number)
@@ -334,12 +337,19 @@ WITH waiting AS (
     RETURNING c.id -- cells are changed after the campaign is locked
 ), cells AS (
     UPDATE ota_campaign_cells l
-    SET waiting = l.waiting - moved.waiting, in_flight = l.in_flight - moved.in_flight,
+    SET waiting = l.waiting - moved.waiting, held = l.held - moved.held, in_flight = l.in_flight - moved.in_flight,
         skipped = l.skipped + moved.waiting + moved.in_flight
-    FROM counted, (SELECT segment, (position >> 44)::int - 1 AS wave, (count(*) FILTER (WHERE never_sent))::int AS waiting,
-                          (count(*) FILTER (WHERE NOT never_sent))::int AS in_flight
-                   FROM skipped WHERE segment > 0 GROUP BY 1, 2) AS moved
+    FROM counted, (SELECT abs(segment) AS segment, (position >> 44)::int - 1 AS wave,
+                          (count(*) FILTER (WHERE never_sent))::int AS waiting,
+                          (count(*) FILTER (WHERE NOT never_sent))::int AS in_flight,
+                          (count(*) FILTER (WHERE segment < 0))::int AS held
+                   FROM skipped WHERE segment <> 0 GROUP BY 1, 2) AS moved
     WHERE l.tenant_id = $1 AND l.campaign_id = counted.id AND l.wave = moved.wave AND l.segment = moved.segment
+), no_longer_held AS ( -- the campaign has ended: of all that budgets hold, as many as it skips
+    DELETE FROM ota_campaign_budget_held
+    WHERE tenant_id = $1 AND campaign_id = $2 AND ctid = ANY (ARRAY(
+        SELECT h.ctid FROM counted, ota_campaign_budget_held h
+        WHERE h.tenant_id = $1 AND h.campaign_id = $2 LIMIT (SELECT count(*) FROM skipped WHERE segment < 0)))
 )
 SELECT count(*) FROM skipped;
 

@@ -1,4 +1,5 @@
--- The tests of guardrails, and their buckets. All of these statements need the campaign's lock, but page.
+-- The tests of guardrails, and their buckets. All of these statements need the campaign's lock, but page. Rows are found by key
+-- through LATERAL with a LIMIT, and updated by arrays of keys: a join could read all tests of the campaign for each row.
 
 -- name: labels
 -- The labels of segments.
@@ -6,21 +7,26 @@ SELECT number, labels::text AS labels FROM ota_campaign_segments
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);
 
 -- name: find
--- Tests by guardrail ($3), wave ($4) and labels ($5), with their buckets from the one that has dispatch number $6 on: all of
+-- Tests by guardrail ($3), wave ($4) and the key of their labels ($5), with their buckets from the one that has dispatch number $6 on: all of
 -- them if $8, or if fewer than $9 devices have finished (then from the first one); otherwise up to number $7. before_…: the sums
 -- over the buckets before these, if they are judged. place: the number of the row in the arrays.
 SELECT w.place::int, t.number, t.began_after, t.of_groups, t.finished, t.failed, t.tripped_at IS NOT NULL AS tripped,
        b.firsts, b.sent, b.ended, b.failures, b.before_sent, b.before_ended, b.before_failures
 FROM unnest($3::text[], $4::int[], $5::text[], $6::int[], $7::int[], $8::bool[], $9::int[])
-    WITH ORDINALITY AS w (guardrail, wave, labels, lowest, highest, judged, whole_below, place)
-JOIN ota_campaign_tests t ON t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = w.guardrail AND t.wave = w.wave
-                             AND md5(t.labels::text) = md5(w.labels::jsonb::text)
+    WITH ORDINALITY AS w (guardrail, wave, labels_key, lowest, highest, judged, whole_below, place)
+CROSS JOIN LATERAL (
+    SELECT number, began_after, of_groups, finished, failed, tripped_at
+    FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = $2 AND guardrail = w.guardrail AND wave = w.wave AND labels_key = w.labels_key
+    LIMIT 1
+) AS t
 CROSS JOIN LATERAL (
     SELECT w.judged OR t.finished < w.whole_below AS all_after,
            CASE WHEN t.finished >= w.whole_below THEN (
                SELECT first FROM ota_campaign_test_buckets
                WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number AND first <= w.lowest
                ORDER BY first DESC LIMIT 1) END AS start
+    OFFSET 0 -- otherwise it would be computed for each use
 ) AS s
 CROSS JOIN LATERAL (
     SELECT array_agg(first ORDER BY first) FILTER (WHERE first >= COALESCE(s.start, 0)) AS firsts,
@@ -38,9 +44,13 @@ CROSS JOIN LATERAL (
 -- name: last_buckets
 -- Tests as in find, each with its last bucket.
 SELECT w.place::int, t.number, t.dispatched, b.first, b.dispatched AS last_dispatched, b.finished, b.failed
-FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS w (guardrail, wave, labels, place)
-JOIN ota_campaign_tests t ON t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = w.guardrail AND t.wave = w.wave
-                             AND md5(t.labels::text) = md5(w.labels::jsonb::text)
+FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS w (guardrail, wave, labels_key, place)
+CROSS JOIN LATERAL (
+    SELECT number, dispatched
+    FROM ota_campaign_tests
+    WHERE tenant_id = $1 AND campaign_id = $2 AND guardrail = w.guardrail AND wave = w.wave AND labels_key = w.labels_key
+    LIMIT 1
+) AS t
 LEFT JOIN LATERAL (
     SELECT first, dispatched, finished, failed FROM ota_campaign_test_buckets
     WHERE tenant_id = $1 AND campaign_id = $2 AND test = t.number
@@ -48,27 +58,30 @@ LEFT JOIN LATERAL (
 ) AS b ON true;
 
 -- name: begin
--- Begin tests ($3, $4, $5 as in find). Each counts from the device on that the guardrail's first row says. The number of groups
--- of a guardrail ($7) with labels ($8: the keys, as JSON) is counted once for each revision ($6) of the document.
-INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, wave, labels, revision, began_after, of_groups)
-SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, n.wave, n.labels::jsonb, $6,
-       COALESCE(head.began_after, 0), COALESCE(known.groups, 1)
-FROM unnest($3::text[], $4::int[], $5::text[]) WITH ORDINALITY AS n (guardrail, wave, labels, place)
-CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WHERE tenant_id = $1 AND campaign_id = $2) AS last
-LEFT JOIN ota_campaign_tests head
-    ON head.tenant_id = $1 AND head.campaign_id = $2 AND head.guardrail = n.guardrail AND head.wave = -1
-       AND md5(head.labels::text) = md5('{}')
-LEFT JOIN (
-    SELECT g.guardrail, COALESCE(
+-- Begin tests ($3, $4, $5 as in find; $9: their labels, as JSON). Each counts from the device on that the guardrail's first row
+-- says. The number of groups of a guardrail ($7) with labels ($8: their keys, as JSON; NULL: none) is counted once for each
+-- revision ($6) of the document.
+WITH known AS MATERIALIZED (
+    SELECT g.guardrail, (
+        SELECT began_after FROM ota_campaign_tests
+        WHERE tenant_id = $1 AND campaign_id = $2 AND guardrail = g.guardrail AND wave = -1 AND labels_key = ''
+        LIMIT 1) AS began_after, CASE WHEN g.per IS NOT NULL THEN COALESCE(
         (SELECT t.of_groups FROM ota_campaign_tests t
-         WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = g.guardrail AND t.revision = $6 AND t.labels <> '{}'
+         WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.guardrail = g.guardrail AND t.revision = $6 AND t.labels_key <> ''
          ORDER BY t.number DESC LIMIT 1),
         (SELECT GREATEST(1, count(DISTINCT (SELECT jsonb_object_agg(k.key, s.labels -> k.key)
                                             FROM jsonb_array_elements_text(g.per::jsonb) AS k (key))))::int
          FROM ota_campaign_segments s
-         WHERE s.tenant_id = $1 AND s.campaign_id = $2)) AS groups
+         WHERE s.tenant_id = $1 AND s.campaign_id = $2)) END AS groups
     FROM unnest($7::text[], $8::text[]) AS g (guardrail, per)
-) AS known ON known.guardrail = n.guardrail
+)
+INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, wave, labels_key, labels, revision, began_after,
+                                of_groups)
+SELECT $1, $2, last.number + row_number() OVER (ORDER BY n.place), n.guardrail, n.wave, n.labels_key, n.labels::jsonb, $6,
+       COALESCE(known.began_after, 0), COALESCE(known.groups, 1)
+FROM unnest($3::text[], $4::int[], $5::text[], $9::text[]) WITH ORDINALITY AS n (guardrail, wave, labels_key, labels, place)
+CROSS JOIN (SELECT COALESCE(max(number), 0) AS number FROM ota_campaign_tests WHERE tenant_id = $1 AND campaign_id = $2) AS last
+LEFT JOIN known ON known.guardrail = n.guardrail
 RETURNING number, began_after, of_groups;
 
 -- name: draw
@@ -78,20 +91,22 @@ WITH stored AS (
     SELECT $1, $2, b.test, b.first, b.dispatched FROM unnest($3::int[], $4::int[], $5::int[]) AS b (test, first, dispatched)
     ON CONFLICT (tenant_id, campaign_id, test, first) DO UPDATE SET dispatched = EXCLUDED.dispatched
 )
-UPDATE ota_campaign_tests t SET dispatched = t.dispatched + d.dispatched
-FROM unnest($6::int[], $7::int[]) AS d (number, dispatched)
-WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = d.number;
+UPDATE ota_campaign_tests SET dispatched = dispatched + ($7::int[])[array_position($6::int[], number)]
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($6::int[]);
 
 -- name: count
--- Store the new numbers of buckets ($3 to $6: test, first, finished, failed), and add those of tests ($7 to $9).
+-- Store the new numbers of buckets ($3 to $7: test, first, dispatched, finished, failed), which exist, and add those of tests
+-- ($8 to $10).
 WITH stored AS (
-    UPDATE ota_campaign_test_buckets t SET finished = b.finished, failed = b.failed
-    FROM unnest($3::int[], $4::int[], $5::int[], $6::int[]) AS b (test, first, finished, failed)
-    WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.test = b.test AND t.first = b.first
+    INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first, dispatched, finished, failed)
+    SELECT $1, $2, b.*
+    FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[]) AS b (test, first, dispatched, finished, failed)
+    ON CONFLICT (tenant_id, campaign_id, test, first) DO UPDATE SET finished = EXCLUDED.finished, failed = EXCLUDED.failed
 )
-UPDATE ota_campaign_tests t SET finished = t.finished + d.finished, failed = t.failed + d.failed
-FROM unnest($7::int[], $8::int[], $9::int[]) AS d (number, finished, failed)
-WHERE t.tenant_id = $1 AND t.campaign_id = $2 AND t.number = d.number;
+UPDATE ota_campaign_tests
+SET finished = finished + ($9::int[])[array_position($8::int[], number)],
+    failed = failed + ($10::int[])[array_position($8::int[], number)]
+WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($8::int[]);
 
 -- name: match_counters
 -- Tests of guardrails ($3) that count every failure of the whole campaign have at least the numbers of its counters, which

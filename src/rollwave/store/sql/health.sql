@@ -46,6 +46,8 @@ UNION ALL SELECT 'ota_campaign_cells' WHERE EXISTS (SELECT FROM ota_campaign_cel
 UNION ALL SELECT 'ota_campaign_tests' WHERE EXISTS (SELECT FROM ota_campaign_tests)
 UNION ALL SELECT 'ota_campaign_test_buckets' WHERE EXISTS (SELECT FROM ota_campaign_test_buckets)
 UNION ALL SELECT 'ota_campaign_ranks' WHERE EXISTS (SELECT FROM ota_campaign_ranks)
+UNION ALL SELECT 'ota_campaign_budget_values' WHERE EXISTS (SELECT FROM ota_campaign_budget_values)
+UNION ALL SELECT 'ota_campaign_budget_held' WHERE EXISTS (SELECT FROM ota_campaign_budget_held)
 UNION ALL SELECT 'ota_quarantine' WHERE EXISTS (SELECT FROM ota_quarantine)
 UNION ALL SELECT 'rollwave_api_keys' WHERE EXISTS (SELECT FROM rollwave_api_keys)
 UNION ALL SELECT 'rollwave_device_fields' WHERE EXISTS (SELECT FROM rollwave_device_fields)

@@ -26,7 +26,7 @@ WHERE d.tenant_id = $1 AND d.ctid = locked.place
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
        COALESCE(started_at, due_at) + make_interval(secs => $4 - suspended_before) <= statement_timestamp() AS out_of_time,
-       completed_at IS NOT NULL AS finished, segment, position, dispatch_number,
+       completed_at IS NOT NULL AS finished, segment, position, dispatch_number, budget_values,
        error_code, failed_before
 FROM ota_device_status
 WHERE tenant_id = $1 AND campaign_id = $2

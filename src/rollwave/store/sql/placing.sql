@@ -1,6 +1,7 @@
 -- The braces stand for parts that depend on the policy document (store/placing.py). {source}: the devices to place. {labels}: the
 -- labels of all devices of the tenant; {labels_of_batch}: those of a batch. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
--- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {wave}: the
+-- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {budget_values}: the values of the
+-- budgets' labels. {wave}: the
 -- first wave that it fits. {rest}: the last wave, if the device fits it. Selectors have parameters after the listed ones.
 
 -- name: members
@@ -56,14 +57,15 @@ WITH batch AS (
           LIMIT $6) AS next
 ), {placed}, targeted AS (
     INSERT INTO ota_device_status
-        (tenant_id, campaign_id, device_id, status, error_message, completed_at, segment, position)
+        (tenant_id, campaign_id, device_id, status, error_message, completed_at, segment, position, budget_values)
     SELECT $1, $2, p.device_id,
            CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE 'PENDING' END,
            CASE WHEN p.mismatch THEN ota_fitting('device type ' || p.device_type || ' does not match the firmware''s, ' || $4::text)
                 WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') END,
            CASE WHEN p.wave IS NULL THEN statement_timestamp() END,
            CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
-           CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END
+           CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
+           CASE WHEN p.wave IS NOT NULL THEN p.budget_values END
     FROM placed p
     LEFT JOIN numbered n ON n.labels = p.segment
     ORDER BY p.device_id
@@ -94,7 +96,8 @@ WITH scanned AS (
         error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
         completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
         segment = CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
-        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END
+        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
+        budget_values = p.budget_values
     FROM batch b
     JOIN placed p ON p.device_id = b.device_id
     LEFT JOIN numbered n ON n.labels = p.segment
@@ -109,11 +112,41 @@ SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (SELECT count(*) FROM numbered)::int AS segments
 FROM targeted;
 
+-- name: label_sent
+-- Give those of the campaign's next $4 devices after $3 that are not waiting for their first command the values of the budgets'
+-- labels: an edit may have changed these. Their rows are locked in the order in which reports lock them.
+WITH scanned AS (
+    SELECT device_id, status, attempt
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND device_id > $3
+    ORDER BY device_id
+    LIMIT $4
+), batch AS MATERIALIZED (
+    SELECT d.device_id, d.place
+    FROM (SELECT device_id FROM scanned
+          WHERE status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0
+          ORDER BY device_id COLLATE "C") AS s
+    CROSS JOIN LATERAL (
+        SELECT device_id, ctid AS place FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
+        FOR UPDATE
+    ) AS d
+), known AS MATERIALIZED (
+    SELECT b.place, {budget_values} AS budget_values
+    FROM batch b LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id
+), labelled AS (
+    UPDATE ota_device_status d SET budget_values = k.budget_values
+    FROM known k
+    WHERE d.tenant_id = $1 AND d.ctid = k.place AND d.campaign_id = $2
+      AND d.budget_values IS DISTINCT FROM k.budget_values
+)
+SELECT count(*)::int AS devices, max(device_id) AS up_to FROM scanned;
+
 -- name: placed
 -- The devices of a batch with their waves and segments. A wave takes no more devices than its size, whatever its bound.
 known AS MATERIALIZED (
     SELECT l.device_id, l.key, l.device_type, COALESCE(l.device_type <> $4, false) AS mismatch,
-           {segment} AS segment, {time_zone} AS time_zone, {wave} AS wave, {rest} AS rest
+           {segment} AS segment, {time_zone} AS time_zone, {wave} AS wave, {rest} AS rest, {budget_values} AS budget_values
     FROM (SELECT t.device_id, {key} AS key, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS t
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = t.device_id) AS l
@@ -122,7 +155,7 @@ known AS MATERIALIZED (
     FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2
     GROUP BY wave
 ), placed AS MATERIALIZED (
-    SELECT k.device_id, k.key, k.device_type, k.mismatch, k.segment, k.time_zone,
+    SELECT k.device_id, k.key, k.device_type, k.mismatch, k.segment, k.time_zone, k.budget_values,
            CASE WHEN k.mismatch THEN NULL
                 WHEN row_number() OVER (PARTITION BY k.mismatch, k.wave ORDER BY k.key, k.device_id)
                      > ($9::int[])[k.wave + 1] - COALESCE(t.devices, 0) THEN k.rest
@@ -157,11 +190,16 @@ in_cells AS (
 -- Number the values of a label in their order, for the order of a queue.
 INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank)
 SELECT $1, $2, value, row_number() OVER (ORDER BY {order_of_value})
-FROM (SELECT DISTINCT ON (value) *
+FROM (SELECT DISTINCT ON (value) l.*
       FROM (SELECT {value} AS value, l.* FROM ({source}) AS t JOIN {labels} AS l ON l.device_id = t.device_id) AS l
       WHERE value IS NOT NULL
       ORDER BY value) AS l
 ON CONFLICT DO NOTHING;
+
+-- name: rank_of
+(LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
+                 WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value}), {last_rank}), {last_rank}) << 20)
++ ('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 5))::bit(20)::bigint
 
 -- name: forget_ranks
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
@@ -169,7 +207,9 @@ DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
 -- name: begin
 -- Begin to place the devices never sent to. Nothing is sent until all are placed. The campaign is locked.
 WITH emptied AS (
-    UPDATE ota_campaign_cells SET waiting = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
+    UPDATE ota_campaign_cells SET waiting = 0, held = 0 WHERE tenant_id = $1 AND campaign_id = $2 AND waiting > 0
+), unheld AS ( -- budgets hold nobody until all are placed: ota_campaign_budget_held is emptied meanwhile (budgets.forget)
+    DELETE FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2
 )
 UPDATE ota_campaigns
 SET placement = jsonb_build_object('moves', true), targeted_devices = 0, targeted_up_to = NULL,

@@ -29,15 +29,15 @@ WITH locked AS (
         attempt = GREATEST(attempt, 1), sent_attempt = GREATEST(attempt, 1), failed_attempt = GREATEST(attempt, 1),
         failed_reason = COALESCE(failed_reason, 'reported'),
         -- Guardrails of a document have counted the device, and must not count it again (guardrail.read_failures).
-        failed_before = CASE WHEN segment > 0 THEN ARRAY(
+        failed_before = CASE WHEN segment <> 0 THEN ARRAY(
             SELECT DISTINCT f FROM unnest(failed_before || (COALESCE(failed_reason, 'reported') || ':' || COALESCE(error_code, '')))
                 AS t (f)) END,
         started_at = NULL, completed_at = NULL, due_at = statement_timestamp(), refusals = 0, refused_for = NULL
     WHERE tenant_id = $1 AND campaign_id = ANY (ARRAY[$2::bigint])
       AND device_id = ANY (ARRAY(SELECT device_id FROM locked))
-    RETURNING device_id, attempt, segment, position
+    RETURNING device_id, attempt, abs(segment) AS segment, position, budget_values
 )
-SELECT device_id, attempt, segment, (position >> 44)::int - 1 AS wave FROM again ORDER BY device_id;
+SELECT device_id, attempt, segment, (position >> 44)::int - 1 AS wave, budget_values FROM again ORDER BY device_id;
 
 -- name: cells
 -- These devices of waves ($3) and segments ($4) are in flight again. Not applied: an edit of the policy has removed the cell.

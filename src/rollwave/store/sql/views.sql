@@ -171,7 +171,7 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
               AND segment = d.segment AND (segment, position, id) < (d.segment, d.position, d.id)
               AND d.status = 'PENDING' AND d.attempt = 0
             ORDER BY segment, position, id LIMIT $6) AS fresh) AS ahead_fresh,
-       d.segment, d.position, s.time_zone, s.quarantined_at IS NOT NULL AS quarantined,
+       d.segment, d.position, s.time_zone, s.quarantined_at IS NOT NULL AS quarantined, b.budgets, b.values, b.in_flight,
        (SELECT count(*)::int FROM (
             SELECT FROM ota_device_status o
             WHERE tenant_id = $1 AND campaign_id = $2::bigint
@@ -192,7 +192,16 @@ SELECT d.device_id, d.status, d.attempt, d.sent_attempt, d.failed_attempt, d.ref
               AND (d.status = 'PENDING' AND d.attempt = 0 OR d.due_at IS NULL AND o.ctid < d.ctid)
             ORDER BY due_at NULLS FIRST LIMIT $6) AS set_back) AS ahead_again
 FROM ota_device_status d
-LEFT JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2::bigint AND s.number = d.segment
+LEFT JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2::bigint AND s.number = abs(d.segment)
+CROSS JOIN LATERAL (
+    SELECT COALESCE(array_agg(i.budget::int ORDER BY i.budget), '{}') AS budgets,
+           COALESCE(array_agg(i.value ORDER BY i.budget), '{}') AS values,
+           COALESCE(array_agg(COALESCE(v.in_flight, 0) ORDER BY i.budget), '{}') AS in_flight
+    FROM unnest(d.budget_values) WITH ORDINALITY AS i (value, budget)
+    LEFT JOIN ota_campaign_budget_values v
+        ON v.tenant_id = $1 AND v.campaign_id = $2::bigint AND v.budget = i.budget AND v.value = i.value
+    WHERE i.value IS NOT NULL
+) AS b
 WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
 
 -- name: events_of_device

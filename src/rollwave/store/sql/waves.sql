@@ -25,7 +25,7 @@ DELETE FROM ota_campaign_waves WHERE tenant_id = $1 AND campaign_id = $2 AND num
 -- The state of a wave, since now if it is another one. Not applied: an edit has removed the wave.
 UPDATE ota_campaign_waves
 SET since = CASE WHEN state IS DISTINCT FROM $4 THEN statement_timestamp() ELSE since END,
-    state = $4, soak_from = $5, soak_failed = $6
+    state = $4, soak_from = to_timestamp($5), soak_failed = $6
 WHERE tenant_id = $1 AND campaign_id = $2 AND number = $3;
 
 -- name: promote

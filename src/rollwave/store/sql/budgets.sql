@@ -1,0 +1,191 @@
+-- Budgets of a policy document (ADR 41). Every statement needs the campaign's lock, except compare. Executions are never waited for
+-- here: a stop locks executions first and the campaign last.
+
+-- name: candidates
+-- Lock the devices at the head of the queue: of each segment of $3 in turn as many as $4 says, below the position $5, at most $6,
+-- without those of $7. Ids that match $8 cannot be addressed. With each: its budgets, their values, and the devices in flight.
+SELECT e.device_id, e.segment, e.place::text AS place, e.addressable, b.budgets, b.values, b.in_flight
+FROM (
+    SELECT e.*
+    FROM unnest($3::int[], $4::int[]) WITH ORDINALITY AS open (segment, room, turn)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, device_id, segment, budget_values,
+               device_id COLLATE "C" !~ $8 AND length(device_id) <= 128 AS addressable
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
+          AND segment = open.segment AND position < $5::bigint
+          AND device_id NOT IN (SELECT unnest($7::text[]))
+        ORDER BY segment, position, id
+        LIMIT open.room
+        FOR UPDATE SKIP LOCKED
+    ) AS e
+    LIMIT $6
+) AS e
+CROSS JOIN LATERAL (
+    SELECT COALESCE(array_agg(i.budget::int ORDER BY i.budget), '{}') AS budgets,
+           COALESCE(array_agg(i.value ORDER BY i.budget), '{}') AS values,
+           COALESCE(array_agg(COALESCE(v.in_flight, 0) ORDER BY i.budget), '{}') AS in_flight
+    FROM unnest(e.budget_values) WITH ORDINALITY AS i (value, budget)
+    LEFT JOIN ota_campaign_budget_values v
+        ON v.tenant_id = $1 AND v.campaign_id = $2 AND v.budget = i.budget AND v.value = i.value
+    WHERE i.value IS NOT NULL
+) AS b;
+
+-- name: hold
+-- Hold the devices at these places ($3), which the transaction has locked, for values ($5) of budgets ($4): they leave the queue.
+-- Returns their number.
+WITH blocked AS (
+    SELECT * FROM unnest($3::text[]::tid[], $4::int[], $5::text[]) AS b (place, budget, value)
+), leaving AS (
+    UPDATE ota_device_status d SET segment = -d.segment
+    FROM blocked b
+    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2
+      AND d.status = 'PENDING' AND d.attempt = 0 AND d.segment > 0
+    RETURNING b.budget, b.value, -d.segment AS segment, d.position, d.device_id
+), held AS (
+    INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
+    SELECT $1, $2, budget, value, segment, position, device_id FROM leaving
+    ON CONFLICT DO NOTHING -- a host has set the device back that was held before
+), of_values AS (
+    INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, held_segments)
+    SELECT $1, $2, budget, value, array_agg(DISTINCT segment) FROM leaving GROUP BY budget, value
+    ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE
+    SET held_segments = ARRAY(SELECT DISTINCT unnest(v.held_segments || EXCLUDED.held_segments) ORDER BY 1)
+    WHERE NOT v.held_segments @> EXCLUDED.held_segments
+), cells AS (
+    UPDATE ota_campaign_cells l SET held = l.held + moved.devices
+    FROM (SELECT segment, (position >> 44)::int - 1 AS wave, count(*)::int AS devices FROM leaving GROUP BY 1, 2) AS moved
+    WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
+)
+SELECT count(*)::int FROM leaving;
+
+-- name: return_to_queue
+-- Return the first $6 devices that values ($4) of budgets ($3) hold to the queue: of the segment $5, or (NULL) so many of each
+-- segment. A device that another transaction has locked stays, and is owed: the next claim returns one (take_owed). One that a
+-- host has changed is no longer held, and is owed too, so that the one behind it returns. Returns the number of devices.
+WITH wanted AS (
+    SELECT w.budget, w.value, s.segment, w.devices
+    FROM unnest($3::int[], $4::text[], $5::int[], $6::int[]) AS w (budget, value, segment, devices)
+    CROSS JOIN LATERAL (
+        SELECT held_segments FROM ota_campaign_budget_values
+        WHERE tenant_id = $1 AND campaign_id = $2 AND budget = w.budget AND value = w.value
+        OFFSET 0
+    ) AS v
+    CROSS JOIN LATERAL unnest(v.held_segments) AS s (segment)
+    WHERE w.segment IS NULL OR w.segment = s.segment
+), next AS MATERIALIZED (
+    SELECT w.budget, w.value, w.segment, h.place AS held_place, h.device_id, d.place, COALESCE(d.waits, false) AS waits,
+           d.place IS NULL AND EXISTS (SELECT FROM ota_device_status
+                                       WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = h.device_id) AS locked
+    FROM wanted w
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, device_id FROM ota_campaign_budget_held
+        WHERE tenant_id = $1 AND campaign_id = $2 AND budget = w.budget AND value = w.value AND segment = w.segment
+        ORDER BY budget, value, segment, position, device_id
+        LIMIT w.devices
+    ) AS h
+    LEFT JOIN LATERAL (
+        SELECT ctid AS place, status = 'PENDING' AND attempt = 0 AND segment = -w.segment AS waits
+        FROM ota_device_status
+        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = h.device_id
+        FOR UPDATE SKIP LOCKED
+    ) AS d ON true
+), returned AS (
+    UPDATE ota_device_status d SET segment = n.segment
+    FROM next n
+    WHERE n.waits AND d.tenant_id = $1 AND d.ctid = n.place AND d.campaign_id = $2 AND d.device_id = n.device_id
+    RETURNING n.segment, d.position
+), forgotten AS (
+    DELETE FROM ota_campaign_budget_held h
+    USING next n
+    WHERE NOT n.locked AND h.tenant_id = $1 AND h.campaign_id = $2 AND h.ctid = n.held_place
+), of_values AS (
+    UPDATE ota_campaign_budget_values v
+    SET owed = v.owed + p.owed, held_segments = ARRAY(SELECT s FROM unnest(v.held_segments) AS s WHERE s <> ALL (p.empty))
+    FROM (SELECT budget, value, sum(owed)::int AS owed, COALESCE(array_agg(segment) FILTER (WHERE empty), '{}') AS empty
+          FROM (SELECT w.budget, w.value, w.segment, count(*) FILTER (WHERE NOT n.waits) AS owed,
+                       count(n.device_id) < w.devices AND count(*) FILTER (WHERE n.locked) = 0 AS empty
+                FROM wanted w LEFT JOIN next n USING (budget, value, segment)
+                GROUP BY w.budget, w.value, w.segment, w.devices) AS of_segments
+          GROUP BY budget, value) AS p
+    WHERE v.tenant_id = $1 AND v.campaign_id = $2 AND v.budget = p.budget AND v.value = p.value
+      AND (p.owed > 0 OR p.empty <> '{}')
+), cells AS (
+    UPDATE ota_campaign_cells l SET held = l.held - moved.devices
+    FROM (SELECT segment, (position >> 44)::int - 1 AS wave, count(*)::int AS devices FROM returned GROUP BY 1, 2) AS moved
+    WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
+)
+SELECT count(*)::int FROM returned;
+
+-- name: take_owed
+-- The values that owe devices to the queue. They are returned now.
+UPDATE ota_campaign_budget_values v SET owed = 0
+FROM (SELECT ctid AS place, owed FROM ota_campaign_budget_values
+      WHERE tenant_id = $1 AND campaign_id = $2 AND owed > 0 LIMIT 1000 FOR UPDATE) AS before
+WHERE v.tenant_id = $1 AND v.campaign_id = $2 AND v.ctid = before.place
+RETURNING v.budget::int AS budget, v.value, before.owed;
+
+-- name: add
+-- Another $5 devices are in flight with values ($4) of budgets ($3). The number may be negative: then, other than here, they
+-- have ended. Returns the devices in flight, and whether the value holds devices.
+INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, in_flight)
+SELECT $1, $2, * FROM unnest($3::int[], $4::text[], $5::int[])
+ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE SET in_flight = v.in_flight + EXCLUDED.in_flight
+RETURNING v.budget::int AS budget, v.value, v.in_flight, v.held_segments <> '{}' AS holds;
+
+-- name: forget_held
+-- Devices are placed anew: budgets hold none of them. Forgets at most $3.
+DELETE FROM ota_campaign_budget_held
+WHERE tenant_id = $1 AND campaign_id = $2 AND ctid = ANY (ARRAY(
+    SELECT ctid FROM ota_campaign_budget_held WHERE tenant_id = $1 AND campaign_id = $2 LIMIT $3));
+
+-- name: begin
+-- All devices are placed: count those in flight for the budgets of the document.
+WITH forgotten AS (
+    DELETE FROM ota_campaign_budget_held WHERE tenant_id = $1 AND campaign_id = $2
+)
+INSERT INTO ota_campaign_budget_values AS v (tenant_id, campaign_id, budget, value, in_flight)
+SELECT $1, $2, i.budget, i.value, count(*)::int
+FROM ota_device_status d
+CROSS JOIN LATERAL unnest(d.budget_values) WITH ORDINALITY AS i (value, budget)
+WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND i.value IS NOT NULL
+  AND (d.status IN ('DOWNLOADING', 'INSTALLING') OR (d.status = 'PENDING' AND d.attempt > 0))
+GROUP BY i.budget, i.value
+ON CONFLICT (tenant_id, campaign_id, budget, value) DO UPDATE SET in_flight = EXCLUDED.in_flight;
+
+-- name: compare
+-- What the numbers of devices in flight lack, by the rows in one snapshot. A difference comes from other SQL.
+SELECT budget::int AS budget, value, sum(devices)::int AS missed
+FROM (SELECT i.budget, i.value COLLATE "C" AS value, count(*) AS devices
+      FROM ota_device_status d
+      CROSS JOIN LATERAL unnest(d.budget_values) WITH ORDINALITY AS i (value, budget)
+      WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND i.value IS NOT NULL
+        AND (d.status IN ('DOWNLOADING', 'INSTALLING') OR (d.status = 'PENDING' AND d.attempt > 0))
+      GROUP BY 1, 2
+      UNION ALL
+      SELECT budget, value, -in_flight FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2) AS both_sides
+WHERE EXISTS (SELECT FROM ota_campaign_budget_values WHERE tenant_id = $1 AND campaign_id = $2)
+  AND (SELECT targeted_devices IS NULL FROM ota_campaigns WHERE tenant_id = $1 AND id = $2)
+GROUP BY budget, value
+HAVING sum(devices) <> 0
+ORDER BY budget, value;
+
+-- name: return_lost
+-- Return devices to the queue that are marked as held, and that no budget holds: other SQL has changed them.
+WITH lost AS (
+    SELECT ctid AS place, campaign_id, device_id FROM ota_device_status d
+    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment < 0
+      AND NOT EXISTS (SELECT FROM unnest(d.budget_values) WITH ORDINALITY AS i (value, budget)
+                      JOIN ota_campaign_budget_held h
+                        ON h.tenant_id = $1 AND h.campaign_id = $2 AND h.budget = i.budget AND h.value = i.value
+                           AND h.segment = -d.segment AND h.position = d.position AND h.device_id = d.device_id)
+    FOR UPDATE SKIP LOCKED
+), returned AS (
+    UPDATE ota_device_status d SET segment = -d.segment
+    FROM lost
+    WHERE d.tenant_id = $1 AND d.ctid = lost.place AND d.campaign_id = lost.campaign_id AND d.device_id = lost.device_id
+    RETURNING d.segment, d.position
+)
+UPDATE ota_campaign_cells l SET held = l.held - moved.devices
+FROM (SELECT segment, (position >> 44)::int - 1 AS wave, count(*)::int AS devices FROM returned GROUP BY 1, 2) AS moved
+WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment;

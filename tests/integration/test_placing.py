@@ -1,0 +1,178 @@
+"""Where devices stand by a policy document: the wave, the segment and the position of each, as rows in the database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from rollwave.domain.campaign import CampaignRef, CampaignStatus
+from rollwave.domain.execution import WAVE_BITS
+from rollwave.domain.ids import CampaignId, TenantId
+from rollwave.domain.policy.document.located import Located
+from rollwave.domain.policy.document.problems import validate
+from rollwave.domain.policy.document.text import Format
+from rollwave.engine import policies
+from rollwave.engine.operations import create_campaign
+from rollwave.engine.policies import Edit
+from rollwave.engine.upkeep.counters import Counters
+from rollwave.engine.upkeep.targeting import Targeter
+from rollwave.errors import InvalidInput
+from rollwave.settings import Settings
+from rollwave.store import counters
+from rollwave.store.database import Pool, tenant_transaction
+from rollwave.store.new_campaigns import NewCampaign
+from tests.engine import TENANT, UNUSED_VERSION, Connection, connect
+
+BATCH = 10
+LABELS: Mapping[str, Mapping[str, Any]] = {
+    f"dev-{n:02}": {"ring": "canary" if n % 5 == 0 else "prod", "rack": n % 3 if n % 7 else "spare"} for n in range(40)
+} | {f"dev-{n}": {} for n in range(40, 45)}
+
+
+@pytest.fixture
+async def host(database: str) -> AsyncIterator[Connection]:
+    async with connect(database) as connection:
+        await connection.execute("INSERT INTO tenants (tenant_id) VALUES ($1)", TENANT)
+        await connection.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, 'all')", TENANT)
+        for device, labels in LABELS.items():
+            await connection.execute(
+                "INSERT INTO devices (tenant_id, device_id, attributes) VALUES ($1, $2, $3::text::jsonb)",
+                *(TENANT, device, json.dumps(labels)),
+            )
+            await connection.execute(
+                "INSERT INTO device_group_members (tenant_id, group_id, device_id) VALUES ($1, 'all', $2)",
+                *(TENANT, device),
+            )
+        yield connection
+
+
+async def create(host: Connection, pool: Pool, document: Mapping[str, Any], *, first_batch: int = BATCH) -> CampaignId:
+    """Create a campaign under a document over all devices, and place them in batches."""
+    firmware = await host.fetchval(
+        "INSERT INTO firmware_versions (tenant_id, version, file_url)"
+        f" SELECT $1::text, {UNUSED_VERSION}, 'https://a.invalid/f' RETURNING id",
+        TENANT,
+    )
+    new, policy = NewCampaign("spring", firmware, "all"), validate(Located(dict(document)))
+    campaign = await create_campaign(pool, TENANT, new, actor="test", policy=policy, first_batch=first_batch)
+    await place(pool, campaign)
+    return campaign
+
+
+async def place(pool: Pool, campaign: CampaignId) -> None:
+    await Targeter(pool, batch=BATCH).target(CampaignRef(TenantId(TENANT), campaign, CampaignStatus.CREATED))
+
+
+async def places(host: Connection, campaign: CampaignId) -> dict[str, tuple[int, int, int]]:
+    """The wave, the segment and the order key of each device that is not skipped."""
+    rows = await host.fetch(
+        "SELECT device_id, position, segment FROM ota_device_status WHERE campaign_id = $1 AND status = 'PENDING'"
+        " ORDER BY position, id",
+        campaign,
+    )
+    key = (1 << WAVE_BITS) - 1
+    return {
+        row["device_id"]: ((row["position"] >> WAVE_BITS) - 1, row["segment"], row["position"] & key) for row in rows
+    }
+
+
+async def cells_agree(pool: Pool, campaign: CampaignId) -> bool:
+    async with tenant_transaction(pool, TENANT) as connection:
+        return not (await counters.compare(connection, TENANT, campaign)).cells
+
+
+async def test_the_order_is_a_hash_of_campaign_and_device_and_waves_have_their_sizes(
+    host: Connection, pool: Pool
+) -> None:
+    document = {"waves": [{"name": "a", "size": 3}, {"name": "b", "size": "10%"}, {"name": "rest"}]}
+    campaign = await create(host, pool, document)
+    found = await places(host, campaign)
+    expected = {each: int(hashlib.md5(f"{campaign}:{each}".encode()).hexdigest()[:11], 16) for each in LABELS}  # noqa: S324
+    assert {device: key for device, (_, _, key) in found.items()} == expected
+    assert list(found) == sorted(LABELS, key=lambda each: (found[each][0], expected[each]))
+    assert Counter(wave for wave, _, _ in found.values()) == {0: 3, 1: 5, 2: 37}
+    assert sorted(expected, key=lambda each: expected[each])[:8] == list(found)[:8], "the first eight go first"
+    assert await cells_agree(pool, campaign)
+
+
+async def test_selected_waves_take_their_devices_and_what_fits_none_is_skipped(host: Connection, pool: Pool) -> None:
+    document = {
+        "waves": [
+            {"name": "one", "size": 2, "select": "ring == canary"},
+            {"name": "lab", "select": "rack == spare"},
+            {"name": "prod", "select": "has(ring)"},
+        ]
+    }
+    campaign = await create(host, pool, document)
+    found = await places(host, campaign)
+    waves = {name: {each for each, (wave, _, _) in found.items() if wave == name} for name in range(3)}
+    assert len(waves[0]) == 2
+    assert all(LABELS[each]["ring"] == "canary" for each in waves[0])
+    assert waves[1] == {each for each, labels in LABELS.items() if labels.get("rack") == "spare"} - waves[0]
+    assert waves[2] == {each for each, labels in LABELS.items() if labels} - waves[0] - waves[1]
+    skipped = await host.fetch(
+        "SELECT device_id, error_message FROM ota_device_status WHERE campaign_id = $1 AND status = 'SKIPPED'", campaign
+    )
+    assert {row["device_id"] for row in skipped} == {each for each, labels in LABELS.items() if not labels}
+    assert {row["error_message"] for row in skipped} == {"the device fits no wave of the policy"}
+    assert await cells_agree(pool, campaign)
+
+
+async def test_a_queue_in_the_order_of_a_label_has_numbers_then_texts_then_devices_without_it(
+    host: Connection, pool: Pool
+) -> None:
+    campaign = await create(host, pool, {"order": "label:rack"})
+    order = [LABELS[each].get("rack") for each in await places(host, campaign)]
+    assert order == sorted(order, key=lambda rack: ([int, str, type(None)].index(type(rack)), str(rack)))
+    assert not await host.fetchval("SELECT count(*) FROM ota_campaign_ranks")
+    by_id = await create(host, pool, {"order": "id"})
+    assert list(await places(host, by_id)) == sorted(LABELS)
+
+
+async def test_devices_are_split_by_the_labels_of_guardrails(host: Connection, pool: Pool) -> None:
+    rule = {"name": "racks", "scope": "segment", "per": ["rack"], "action": "quarantine"}
+    campaign = await create(host, pool, {"guardrails": [rule]})
+    rows = await host.fetch("SELECT number, labels FROM ota_campaign_segments WHERE campaign_id = $1", campaign)
+    labels = {row["number"]: json.loads(row["labels"])["rack"] for row in rows}
+    assert sorted(labels.values(), key=str) == ["0", "1", "2", None, "spare"]
+    for device, (_, segment, _) in (await places(host, campaign)).items():
+        rack = LABELS[device].get("rack")
+        assert labels[segment] == (None if rack is None else str(rack))
+
+
+async def test_an_edit_places_devices_never_sent_to_anew_and_keeps_the_others(host: Connection, pool: Pool) -> None:
+    campaign = await create(host, pool, {"order": "id", "waves": [{"name": "first", "size": 4}, {"name": "rest"}]})
+    await host.execute(
+        "UPDATE ota_device_status SET attempt = 1, sent_attempt = 1, status = 'DOWNLOADING', due_at = now() + '1 h'"
+        " WHERE campaign_id = $1 AND device_id IN ('dev-00', 'dev-01')",
+        campaign,
+    )
+    await Counters(pool, Settings()).verify(CampaignRef(TenantId(TENANT), campaign, CampaignStatus.RUNNING))
+    document = {"waves": [{"name": "first", "size": 3}, {"name": "lab", "select": "rack == spare"}, {"name": "rest"}]}
+    edit = Edit(json.dumps(document).encode(), Format.JSON)
+    await policies.edit_policy(pool, Settings(), TENANT, campaign, edit, actor="test")
+    assert await host.fetchval("SELECT targeted_devices FROM ota_campaigns WHERE id = $1", campaign) == 0
+    await place(pool, campaign)
+    found = await places(host, campaign)
+    sizes = await host.fetch(
+        "SELECT name, size FROM ota_campaign_waves WHERE campaign_id = $1 ORDER BY number", campaign
+    )
+    waves = Counter(wave for wave, _, _ in found.values())
+    assert waves[0] == 1, "two of three were sent to"
+    assert [tuple(row) for row in sizes] == [("first", 3), ("lab", waves[1]), ("rest", waves[2])]
+    assert sum(waves.values()) == len(LABELS) - 2
+    assert await cells_agree(pool, campaign)
+
+
+async def test_labels_that_make_too_many_segments_are_refused_with_their_number(
+    host: Connection, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollwave.engine.placing.MAX_SEGMENTS", 4)
+    rule = {"name": "racks", "scope": "segment", "per": ["rack"], "action": "quarantine"}
+    with pytest.raises(InvalidInput, match="into 5 segments, and at most 4"):
+        await create(host, pool, {"guardrails": [rule]})
