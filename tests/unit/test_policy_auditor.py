@@ -92,7 +92,10 @@ def test_a_campaign_that_keeps_the_rules_has_no_violation() -> None:
         (campaign(*CANARY, device(6, 0), *REST), "wave 0 has 3 devices, of 2"),
         (campaign(CANARY[0], *REST), "wave 0 has 1 devices, though 4 were left"),
         (campaign(*CANARY, device(3, 2)), "waves that the document does not have: [2]"),
-        (campaign(device(1, 0, "PENDING", 1), device(2, 0, "DOWNLOADING", 2), *REST), "2 devices of wave 0 are in flight"),
+        (
+            campaign(device(1, 0, "PENDING", 1), device(2, 0, "DOWNLOADING", 2), *REST),
+            "2 devices of wave 0 are in flight",
+        ),
         (
             campaign(*CANARY, *(device(n, 1, "DOWNLOADING", n - 1) for n in (3, 4, 5)), wave=1),
             "3 devices are in flight, of 2",
@@ -108,7 +111,10 @@ def test_a_campaign_that_keeps_the_rules_has_no_violation() -> None:
             ),
             "2 devices with site s are in flight, of 1",
         ),
-        (replace(campaign(*CANARY, *REST), tests=[{**campaign().tests[0], "finished": 2}]), "counts 2 finished, 0 failed"),
+        (
+            replace(campaign(*CANARY, *REST), tests=[{**campaign().tests[0], "finished": 2}]),
+            "counts 2 finished, 0 failed",
+        ),
         (campaign(device(1, 0, "FAILED", 1, **FAILED), device(2, 0), *REST), "has not tripped with 1 of 1 failed"),
     ],
 )  # fmt: skip
