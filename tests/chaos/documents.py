@@ -153,8 +153,8 @@ def _guardrails(dice: random.Random, *, all_bad: bool) -> list[Json]:
             "min_finished": 3, "action": "quarantine",
         },
         {
-            "name": "site", "threshold": "5%", "method": "sequential", "alpha": 0.3, "scope": "segment", "per": ["site"],
-            "min_finished": 2, "action": "quarantine",
+            "name": "site", "threshold": "5%", "method": "sequential", "alpha": 0.3, "scope": "segment",
+            "per": ["site"], "min_finished": 2, "action": "quarantine",
         },
     ]  # fmt: skip
     return dice.sample(kinds, dice.randint(0, 3))

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from rollwave.domain.policy.document.text import Format
 from rollwave.domain.role import Role
@@ -91,27 +92,17 @@ class Operators:
         names = [each["name"] for each in self._document.get("waves", ())]
         present = await self._query("SELECT wave FROM ota_campaigns WHERE id = $1")
         if present and present[0] < len(names) - 1:
-            name, by = names[present[0]], "approver"
+            name, key = names[present[0]], (self._tenant, self._campaign)
             await self._try(
-                lambda pool: promote_wave(
-                    pool, self._settings, self._tenant, self._campaign, name, actor=by, role=Role.APPROVER
-                )
+                lambda pool: promote_wave(pool, self._settings, *key, name, actor="approver", role=Role.APPROVER)
             )
 
     async def _release(self) -> None:
         for number in await self._query(
             "SELECT number FROM ota_campaign_segments WHERE campaign_id = $1 AND quarantined_at IS NOT NULL"
         ):
-            await self._try(
-                lambda pool: release_segment(  # noqa: B023
-                    pool,
-                    self._settings,
-                    self._tenant,
-                    self._campaign,
-                    number,
-                    actor=ACTOR,  # noqa: B023
-                )
-            )
+            release = partial(release_segment, segment=number, actor=ACTOR)
+            await self._try(lambda pool: release(pool, self._settings, self._tenant, self._campaign))  # noqa: B023  awaited here
 
     async def _lift(self) -> None:
         await self._try(lambda pool: brakes.lift(pool, self._tenant, actor=ACTOR))

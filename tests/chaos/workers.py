@@ -42,8 +42,9 @@ def _work(settings: Mapping[str, str], log: str, fault: InjectedFault | None) ->
     wanted = environment(**settings)
     os.environ.clear()
     os.environ.update(wanted)
-    Targeter.__init__.__kwdefaults__["batch"] = PLACED_AT_ONCE
-    overdue.HELD_SECONDS = overdue.MAX_HELD_SECONDS = HELD_SECONDS
+    Targeter.__init__.__kwdefaults__ = {"batch": PLACED_AT_ONCE}
+    for name in ("HELD_SECONDS", "MAX_HELD_SECONDS"):
+        setattr(overdue, name, HELD_SECONDS)
     if fault is not None:
         arm(ArmedFault(fault))
     sys.argv = ["rollwave", "worker"]

@@ -56,7 +56,7 @@ class Claims:
         self._seen: set[int] = set()
 
     async def read(self, connection: Connection) -> list[Row]:
-        """The claims that were committed since the last call. One may be committed after another with a higher number."""
+        """The claims that were committed since the last call. One may have a lower number than one before it."""
         try:
             async with connection.transaction():
                 rows = await connection.fetch("SELECT * FROM noted_claims WHERE number <> ALL ($1)", list(self._seen))

@@ -29,7 +29,7 @@ def guardrails(campaign: Campaign) -> Iterator[str]:
 
 def _is_first_row(rule: Json, test: Row) -> bool:
     scope = rule.get("scope", "campaign")
-    return scope != "campaign" and test["wave"] == -1 and json.loads(test["labels"]) == {}
+    return bool(scope != "campaign" and test["wave"] == -1 and json.loads(test["labels"]) == {})
 
 
 def _test(campaign: Campaign, rule: Json, test: Row) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _covers(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool:
     if scope == "campaign":
         return True
     if scope == "wave":
-        return wave_of(device) == test["wave"]
+        return bool(wave_of(device) == test["wave"])
     segment = campaign.segments.get(device["segment"])
     labels = {} if segment is None else json.loads(segment["labels"])
     return all(labels.get(key) == value for key, value in json.loads(test["labels"]).items())

@@ -86,6 +86,23 @@ def budgets(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
                 yield f"{len(ids)} devices with {rule['per']} {value} are in flight, of {most}"
 
 
+def budget_counts(campaign: Campaign) -> Iterator[str]:
+    """The stored numbers of devices in flight by the value of a budget's label are those of the rows."""
+    if campaign.being_placed:
+        return
+    rows = Counter(
+        (number, value)
+        for each in campaign.devices
+        if state_of(each) == IN_FLIGHT
+        for number, value in enumerate(each["budget_values"] or (), start=1)
+        if value is not None
+    )
+    values = campaign.budget_values
+    stored = Counter({(each["budget"], each["value"]): each["in_flight"] for each in values if each["in_flight"]})
+    if rows != stored:
+        yield f"by budget and value, {dict(stored)} devices are counted in flight, the rows are {dict(rows)}"
+
+
 def _budget(document: Json, label: str) -> int | None:
     found = [each["max_in_flight"] for each in document.get("budgets") or [] if each["per"] == label]
     return min(found) if found else None
@@ -131,8 +148,8 @@ class Pace:
 
 
 def _rate(pace: Json, succeeded: int) -> float | None:
-    rate: float | None = pace.get("per_minute")
-    ramp = pace.get("ramp")
+    rate, ramp = pace.get("per_minute"), pace.get("ramp")
     if rate is None or ramp is None:
-        return rate
-    return min(rate, float(ramp["from"]) * float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"]))
+        return None if rate is None else float(rate)
+    times: int = succeeded // ramp["every_succeeded"]
+    return min(float(rate), float(ramp["from"]) * float(ramp["factor"] ** times))
