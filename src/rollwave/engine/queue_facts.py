@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
-from rollwave.domain.policy.facts import Leftover, QueueFacts, Used
+from rollwave.domain.policy.facts import QueueFacts, Used
 from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells, waves
@@ -62,7 +62,6 @@ async def read_queue(
     campaign, wave = locked.row, await read_wave(connection, locked, document)
     if wave is None:
         return None
-    caps = {n: rule.max_in_flight for n, rule in enumerate(document.waves[: wave.row.number]) if rule.max_in_flight}
     return QueueFacts(
         groups=await cells.groups(connection, campaign, up_to_wave=wave.row.number),
         wave=wave.row.name,
@@ -76,8 +75,4 @@ async def read_queue(
         succeeded=campaign.succeeded,
         firmware_size=campaign.firmware_size if isinstance(campaign.firmware_size, int) else None,
         used=Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried),
-        leftovers=tuple(
-            Leftover(document.waves[number].name, zone, caps[number], wave.counts[number].in_flight)
-            for number, zone in (await cells.leftovers(connection, campaign, list(caps)) if caps else ())
-        ),
     )
