@@ -110,7 +110,8 @@ async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_upda
         await host.execute("UPDATE ota_device_status SET attempt = 1, sent_attempt = 1")
         batch += [
             incoming_report("dev-2", campaigns[tenant], "SUCCESS", tenant=tenant),
-            incoming_report("dev-1", campaigns[tenant], "DOWNLOADING", tenant=tenant),
+            incoming_report("dev-1", campaigns[tenant], "FAILED", tenant=tenant),
+            incoming_report("dev-3", campaigns[tenant], "DOWNLOADING", tenant=tenant),  # stored when it has ended
             incoming_report("nobody", campaigns[tenant], "SUCCESS", tenant=tenant),
         ]
     ingest = Ingest(pool, Settings())

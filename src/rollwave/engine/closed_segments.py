@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from rollwave.domain.policy import time_gates
-from rollwave.domain.policy.document.model import PolicyDocument, TripAction
+from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells
 from rollwave.store.database import Connection
-from rollwave.store.overdue import ClosedSegment
+from rollwave.store.overdue import ClosedSegment, OpenedSegment
 
 
 async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
     """The closed segments with devices in flight, and when each opens. Needs the campaign's lock.
 
-    Reads little if the policy can close none.
+    Without windows, it reads those under quarantine only.
     """
     document, now = locked.policy.document, locked.row.read_at
     if document is None:
         return []
-    if not _can_close(document) and not await cells.any_quarantined(connection, locked.row):
-        return []
     found = []
-    for each in await cells.in_flight_segments(connection, locked.row):
+    for each in await cells.in_flight_segments(connection, locked.row, quarantined=not _has_windows(document)):
         window = time_gates.window(document, each.time_zone, now)
         if window is not None and not window.open:
             opens_in = None if window.until is None else (window.until - now).total_seconds()
@@ -31,7 +29,15 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
     return found
 
 
-def _can_close(document: PolicyDocument) -> bool:
-    """Whether the policy has windows, or a guardrail that quarantines segments. One before an edit may have had."""
-    windows = document.schedule is not None and bool(document.schedule.windows)
-    return windows or any(each.action is TripAction.QUARANTINE for each in document.guardrails or ())
+async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[OpenedSegment]:
+    """The segments with devices in flight whose window opened less than a progress timeout ago. Needs the campaign's lock."""
+    document, now, seconds = locked.policy.document, locked.row.read_at, locked.policy.progress_timeout
+    if document is None or document.schedule is None or not document.schedule.windows:
+        return []
+    of_segments = await cells.in_flight_segments(connection, locked.row)
+    opened = ((each.number, time_gates.opened_within(document, each.time_zone, now, seconds)) for each in of_segments)
+    return [OpenedSegment(number, at) for number, at in opened if at is not None]
+
+
+def _has_windows(document: PolicyDocument) -> bool:
+    return document.schedule is not None and bool(document.schedule.windows)

@@ -66,11 +66,50 @@ class _Change:
     finished: int = 0
     failed: int = 0
 
-    def add(self, number: int | None, *, finished: bool, failed: bool) -> None:
-        if number is not None:
-            self.numbered.append(Ended(number, finished, failed))
+    def add(self, ended: Sequence[Ended], *, numbered: bool) -> None:
+        if numbered:
+            self.numbered += ended
         else:
-            self.finished, self.failed = self.finished + finished, self.failed + failed
+            self.finished += sum(each.finished for each in ended)
+            self.failed += sum(each.failed for each in ended)
+
+
+@dataclass(slots=True)
+class _Cell:
+    """Devices that ended, of one wave and segment: every guardrail puts them into the same group.
+
+    ``place``: of one of them. ``numbered``: whether they have dispatch numbers. ``plain``: successes, which all
+    guardrails count alike. ``others``: those that each guardrail has to look at.
+    """
+
+    place: Place | None
+    numbered: bool
+    plain: list[Ended] = field(default_factory=list)
+    others: list[tuple[int, Trial]] = field(default_factory=list)
+
+    def ended(self, rule: GuardrailRule) -> list[Ended]:
+        """The devices that a guardrail counts."""
+        if not self.others:
+            return self.plain
+        looked_at = (
+            Ended(number, guardrail.is_new(each), guardrail.fails_anew(rule, each)) for number, each in self.others
+        )
+        return self.plain + [each for each in looked_at if each.finished or each.failed]
+
+
+def _cells(of_devices: Iterable[Trial]) -> Iterable[_Cell]:
+    cells: dict[tuple[int, int, bool] | None, _Cell] = {}
+    for each in of_devices:
+        place = each.place
+        number = None if place is None else place.dispatch_number
+        key = None if place is None else (place.wave, place.segment, number is not None)
+        if (cell := cells.get(key)) is None:
+            cell = cells[key] = _Cell(place, number is not None)
+        if each.failure is None and not each.before:
+            cell.plain.append(Ended(number or 0, finished=True, failed=False))
+        else:
+            cell.others.append((number or 0, each))
+    return cells.values()
 
 
 async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence[Trial]) -> list[Tripped]:
@@ -82,13 +121,10 @@ async def ended(connection: Connection, campaign: Campaign, of_devices: Sequence
     places = [each.place for each in of_devices if each.place is not None]
     groups = await _Groups.of(connection, campaign, rules.values(), places)
     changes: dict[Group, _Change] = defaultdict(_Change)
-    for rule in rules.values():
-        for each in of_devices:
-            finished, failed = guardrail.is_new(each), guardrail.fails_anew(rule, each)
-            group = groups.find(rule, each.place)
-            if group is not None and (finished or failed):
-                number = None if each.place is None else each.place.dispatch_number
-                changes[group].add(number, finished=finished, failed=failed)
+    for cell in _cells(of_devices):
+        for rule in rules.values():
+            if (group := groups.find(rule, cell.place)) is not None and (ended := cell.ended(rule)):
+                changes[group].add(ended, numbered=cell.numbered)
     if not changes:
         return []
     found = await store.find(connection, campaign, [_wanted(rules[g.guardrail], g, c) for g, c in changes.items()])
@@ -110,7 +146,9 @@ def _wanted(rule: GuardrailRule, group: Group, change: _Change) -> Wanted:
 
 def _count(rule: GuardrailRule, test: Test, change: _Change) -> Counted:
     """Only devices that were sent to after the test began count."""
-    covered = [each for each in change.numbered if each.number > test.began_after]
+    covered = change.numbered
+    if test.began_after:
+        covered = [each for each in covered if each.number > test.began_after]
     if rule.method is Method.SEQUENTIAL:  # a device without a number has no place in the order
         changed = trials.end(test.buckets, covered)
         buckets = [changed.get(index, each) for index, each in enumerate(test.buckets)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
-from rollwave.domain.policy.facts import QueueFacts, Used
+from rollwave.domain.policy.facts import QueueFacts, SegmentGroup, Used
+from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
 from rollwave.store import cells, waves
@@ -18,12 +19,13 @@ from rollwave.store.waves import WaveRow
 class PresentWave:
     """The present wave of a campaign: its row, its rule (None: a document without waves), and what its gate says.
 
-    ``counts``: of each wave, by its number. ``last``: no wave follows it.
+    ``counts``: of each wave, by its number. ``groups``: the devices that wait. ``last``: no wave follows it.
     """
 
     row: WaveRow
     rule: WaveRule | None
     counts: Mapping[int, WaveCounts]
+    groups: Sequence[SegmentGroup]
     decision: GateDecision
     last: bool
 
@@ -41,7 +43,7 @@ async def read_wave(
     rows = await waves.read(connection, campaign)
     if not rows:
         return None
-    counts = await cells.counts(connection, campaign)
+    counts, groups = await cells.queue(connection, campaign, zoned=placing_of(document).zoned)
     row = rows[min(campaign.wave, len(rows) - 1)]
     rule = document.waves[row.number] if row.number < len(document.waves) else None
     decision = judge_gate(
@@ -52,7 +54,7 @@ async def read_wave(
         now=campaign.read_at,
         promoted=row.promoted_by is not None,
     )
-    return PresentWave(row, rule, counts, decision, last=row.number == rows[-1].number)
+    return PresentWave(row, rule, counts, groups, decision, last=row.number == rows[-1].number)
 
 
 async def read_queue(
@@ -63,7 +65,7 @@ async def read_queue(
     if wave is None:
         return None
     return QueueFacts(
-        groups=await cells.groups(connection, campaign, up_to_wave=wave.row.number),
+        groups=tuple(wave.groups),
         wave=wave.row.name,
         state=wave.decision.state,
         number=wave.row.number,

@@ -42,10 +42,24 @@ async def end(connection: Connection, tenant_id: str, ended: Iterable[Ended]) ->
         await connection.execute(_sql["end"], tenant_id, *columns, succeeded_, failed)
 
 
-async def groups(connection: Connection, campaign: Campaign, *, up_to_wave: int) -> tuple[SegmentGroup, ...]:
-    """The campaign's devices that wait for their first command, in groups."""
-    rows = await connection.fetch(_sql["groups"], campaign.tenant_id, campaign.id, up_to_wave)
-    return tuple(SegmentGroup(*row) for row in rows)
+class Queue(NamedTuple):
+    """The devices of a campaign. ``counts``: of each wave, by its number. ``groups``: those that wait, by segments."""
+
+    counts: dict[int, WaveCounts]
+    groups: tuple[SegmentGroup, ...]
+
+
+async def queue(connection: Connection, campaign: Campaign, *, zoned: bool) -> Queue:
+    """Count the campaign's devices by wave, and those that wait for their first command by group.
+
+    ``zoned``: windows depend on the time zones of devices, so that these make groups of their own.
+    """
+    statement = _sql["queue_by_zone" if zoned else "queue"]
+    rows = await connection.fetch(statement, campaign.tenant_id, campaign.id, campaign.wave)
+    return Queue(
+        {wave: WaveCounts(*numbers[:6]) for wave, _, _, *numbers in rows if wave is not None},
+        tuple(SegmentGroup(zone, held_back, *numbers[6:]) for wave, zone, held_back, *numbers in rows if wave is None),
+    )
 
 
 async def next_rooms(
@@ -83,12 +97,9 @@ class SegmentInFlight(NamedTuple):
     quarantined: bool
 
 
-async def in_flight_segments(connection: Connection, campaign: Campaign) -> list[SegmentInFlight]:
-    """The segments of which devices are in flight, by number."""
-    rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id)
+async def in_flight_segments(
+    connection: Connection, campaign: Campaign, *, quarantined: bool = False
+) -> list[SegmentInFlight]:
+    """The segments of which devices are in flight, by number. ``quarantined``: only those under quarantine."""
+    rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id, quarantined)
     return [SegmentInFlight(*row) for row in rows]
-
-
-async def any_quarantined(connection: Connection, campaign: Campaign) -> bool:
-    """Whether a segment of the campaign is under quarantine."""
-    return await connection.fetchval(_sql["any_quarantined"], campaign.tenant_id, campaign.id) is not None

@@ -149,8 +149,8 @@ async def tenant_transaction(
     Args:
         timeout: seconds for each statement.
         lock_timeout: seconds for each lock that a statement waits for.
-        generic_plans: for statements with arrays of keys. A plan for particular values would use statistics, which a
-            new tenant does not have.
+        generic_plans: for statements with arrays of keys, which use indexes only. A plan for particular values would
+            use statistics, which a new tenant does not have.
         queues: for statements that take the head of a queue (``IN_TURN``).
         immediate_checks: a host's deferred constraints are checked after each statement instead of at the commit.
     """
@@ -246,7 +246,8 @@ def _require_tenant(tenant_id: str) -> None:
         raise InvalidInput("a transaction needs a tenant")
 
 
-_GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan"
+# A generic plan that is made while a table is small stays when the table grows, and would read all of it for each key.
+_GENERIC_PLANS = "; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = 0"
 _IMMEDIATE_CHECKS = "; SET CONSTRAINTS ALL IMMEDIATE"
 
 

@@ -30,9 +30,9 @@ class Remaining:
 class SegmentGroup:
     """The devices of segments that gates treat alike.
 
-    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in the
-    waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those ``waiting`` a
-    budget holds.
+    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in
+    the waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those
+    ``waiting`` a budget holds.
     """
 
     time_zone: str | None

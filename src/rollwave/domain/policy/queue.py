@@ -32,10 +32,10 @@ class HeldBack:
 class Queue:
     """What a document says about the devices that wait for their first command.
 
-    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number of
-    devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
-    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores. ``document``: what
-    it was judged by.
+    ``windows``: the verdict for each time zone of the waiting devices (None: of those without one). ``ready``: number
+    of devices that only numbers limit. ``limits``: the verdicts of the gates that limit a number, in their order.
+    ``held_back``: devices behind other gates. ``step``: of the pace, which a claim stores. ``document``: what it was
+    judged by.
     """
 
     windows: Mapping[str | None, Verdict]

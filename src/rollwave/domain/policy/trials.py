@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rollwave.domain.policy.sequential import Prefix
 
@@ -43,20 +44,21 @@ def draw(last: Bucket | None, dispatched: int, numbers: Iterable[int]) -> list[B
     """
     changed: list[Bucket] = []
     room = 0 if last is None else width(dispatched - last.dispatched) - last.dispatched
+    added = 0  # to the last bucket; a bucket is made once and not for each device
     for number in sorted(numbers):
         # A repair may have lowered the count of devices sent to: then a number is drawn again.
         if last is None or (room <= 0 and number > last.first):
-            last, room = Bucket(number), width(dispatched)
-            changed.append(last)
-        elif not changed:
-            changed.append(last)
-        last = changed[-1] = replace(last, dispatched=last.dispatched + 1)
+            if last is not None and added:
+                changed.append(replace(last, dispatched=last.dispatched + added))
+            last, room, added = Bucket(number), width(dispatched), 0
+        added += 1
         dispatched, room = dispatched + 1, room - 1
+    if last is not None and added:
+        changed.append(replace(last, dispatched=last.dispatched + added))
     return changed
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A device with a dispatch ``number`` has ``finished`` (it had not before), or now counts as ``failed``."""
 
     number: int
@@ -67,13 +69,22 @@ class Ended:
 def end(buckets: Sequence[Bucket], ended: Iterable[Ended]) -> dict[int, Bucket]:
     """Count devices that ended in their buckets, ordered by number. Returns those that changed, by their index."""
     starts = [each.first for each in buckets]
-    changed: dict[int, Bucket] = {}
+    finished, failed = [0] * len(starts), [0] * len(starts)
+    touched = set()
     for each in ended:
         index = bisect_right(starts, each.number) - 1
         if index >= 0:  # otherwise it was sent to before these buckets
-            was = changed.get(index, buckets[index])
-            changed[index] = replace(was, finished=was.finished + each.finished, failed=was.failed + each.failed)
-    return changed
+            touched.add(index)
+            finished[index] += each.finished
+            failed[index] += each.failed
+    return {
+        index: replace(
+            buckets[index],
+            finished=buckets[index].finished + finished[index],
+            failed=buckets[index].failed + failed[index],
+        )
+        for index in touched
+    }
 
 
 def prefixes(before: Prefix, buckets: Iterable[Bucket]) -> list[Prefix]:

@@ -174,15 +174,12 @@ BEGIN
         END IF;
         -- Not applied: the row is as it should be, and not older than it may be.
         INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, version, version_key, last_seen)
-        SELECT t.tenant, t.device, t.version, key, statement_timestamp()
-        WHERE NOT EXISTS (
-            SELECT FROM rollwave_device_fields k
-            WHERE k.tenant_id = t.tenant AND k.device_id = t.device
-              AND k.last_seen > statement_timestamp() - make_interval(secs => fresh_seconds)
-              AND (t.version IS NULL OR k.version = t.version))
+        VALUES (t.tenant, t.device, t.version, key, statement_timestamp())
         ON CONFLICT (tenant_id, device_id) DO UPDATE
         SET version = COALESCE(EXCLUDED.version, f.version), last_seen = EXCLUDED.last_seen,
-            version_key = CASE WHEN EXCLUDED.version IS NULL THEN f.version_key ELSE EXCLUDED.version_key END;
+            version_key = CASE WHEN EXCLUDED.version IS NULL THEN f.version_key ELSE EXCLUDED.version_key END
+        WHERE (f.last_seen > statement_timestamp() - make_interval(secs => fresh_seconds)
+               AND (EXCLUDED.version IS NULL OR f.version = EXCLUDED.version)) IS NOT TRUE;
     END LOOP;
     PERFORM set_config('app.tenant_id', '', true);
 END $$;

@@ -8,29 +8,69 @@ FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[])
     AS moved (campaign_id, wave, segment, succeeded, failed)
 WHERE l.tenant_id = $1 AND l.campaign_id = moved.campaign_id AND l.wave = moved.wave AND l.segment = moved.segment;
 
--- name: groups
--- Devices that wait for their first command, by time zone and quarantine of their segments; those in waves after $3 apart.
-SELECT s.time_zone, s.quarantined_at IS NOT NULL AS quarantined,
-       COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting,
-       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS in_later_waves,
-       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held
-FROM ota_campaign_segments s
-JOIN ota_campaign_cells l ON l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number
-WHERE s.tenant_id = $1 AND s.campaign_id = $2
-GROUP BY 1, 2
-ORDER BY 1 NULLS FIRST, 2;
+-- name: queue
+-- Devices by wave; and (wave NULL) those that wait for their first command by the quarantine of their segments, in waves up to $3
+-- and after it. quarantined: of a wave's devices that are not terminal. One pass over the cells: the quarantined segments are a
+-- hashed set, since a claim's settings allow no hash join, and a look at each segment would cost more than the claim.
+SELECT l.wave, NULL::text AS time_zone, l.quarantined AS is_quarantined,
+       sum(l.waiting)::int AS waiting, sum(l.in_flight)::int AS in_flight, sum(l.succeeded)::int AS succeeded,
+       sum(l.failed)::int AS failed, sum(l.skipped)::int AS skipped,
+       COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE l.quarantined), 0)::int AS quarantined,
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting_now,
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS waiting_later,
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now
+FROM (SELECT *, segment IN (SELECT number FROM ota_campaign_segments
+                            WHERE tenant_id = $1 AND campaign_id = $2 AND quarantined_at IS NOT NULL) AS quarantined
+      FROM ota_campaign_cells
+      WHERE tenant_id = $1 AND campaign_id = $2) AS l
+GROUP BY GROUPING SETS ((l.wave), (l.quarantined))
+ORDER BY 1, 3;
+
+-- name: queue_by_zone
+-- The same, with the waiting devices also by the time zone of their segments.
+SELECT l.wave, s.time_zone, s.quarantined_at IS NOT NULL AS is_quarantined,
+       sum(l.waiting)::int AS waiting, sum(l.in_flight)::int AS in_flight, sum(l.succeeded)::int AS succeeded,
+       sum(l.failed)::int AS failed, sum(l.skipped)::int AS skipped,
+       COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE s.quarantined_at IS NOT NULL), 0)::int AS quarantined,
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting_now,
+       COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS waiting_later,
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now
+FROM ota_campaign_cells l
+JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+WHERE l.tenant_id = $1 AND l.campaign_id = $2
+GROUP BY GROUPING SETS ((l.wave), (s.time_zone, s.quarantined_at IS NOT NULL))
+ORDER BY 1, 2 NULLS FIRST, 3;
 
 -- name: next_rooms
--- Segments after $4, then from the first, with devices in the queue in waves up to $3 (budgets hold none of them): as many segments as $7 devices need. Of the
--- time zones $5 (NULL: every one) and, if $6, of none.
+-- Segments after $4, then from the first, with devices in the queue in waves up to $3 (budgets hold none of them): as many
+-- segments as $7 devices need. Of the time zones $5 (NULL: every one) and, if $6, of none. Of each wave, at most $7 segments are
+-- read: each has a device. So a device more of such a segment may wait for the next claim.
 SELECT segment, waiting
 FROM (SELECT segment, waiting, sum(waiting) OVER (ORDER BY segment <= $4, segment) - waiting AS before
-      FROM (SELECT l.segment, sum(l.waiting - l.held)::int AS waiting
-            FROM ota_campaign_cells l
-            JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
-            WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave <= $3 AND l.waiting > l.held
-              AND s.quarantined_at IS NULL
-              AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
+      FROM (SELECT l.segment, sum(l.waiting)::int AS waiting
+            FROM generate_series(0, $3) AS of (wave)
+            CROSS JOIN LATERAL (
+                (SELECT l.segment, l.waiting - l.held AS waiting
+                 FROM ota_campaign_cells l
+                 WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = of.wave AND l.segment > $4 AND l.waiting > l.held
+                   AND EXISTS (SELECT FROM ota_campaign_segments s
+                               WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+                                 AND s.quarantined_at IS NULL
+                                 AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
+                               OFFSET 0) -- otherwise it is a join, with all segments
+                 ORDER BY l.segment LIMIT $7)
+                UNION ALL
+                (SELECT l.segment, l.waiting - l.held
+                 FROM ota_campaign_cells l
+                 WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = of.wave AND l.segment <= $4 AND l.waiting > l.held
+                   AND EXISTS (SELECT FROM ota_campaign_segments s
+                               WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
+                                 AND s.quarantined_at IS NULL
+                                 AND ($5::text[] IS NULL OR s.time_zone = ANY ($5) OR $6 AND s.time_zone IS NULL)
+                               OFFSET 0)
+                 ORDER BY l.segment LIMIT $7)
+                LIMIT $7
+            ) AS l
             GROUP BY l.segment) AS open) AS in_turn
 WHERE before < $7
 ORDER BY segment <= $4, segment;
@@ -48,13 +88,10 @@ GROUP BY l.wave
 ORDER BY l.wave;
 
 -- name: in_flight_segments
--- The segments with devices in flight: number, time zone, and whether each is under quarantine.
+-- The segments with devices in flight: number, time zone, and whether each is under quarantine. $3: only those that are.
 SELECT s.number, s.time_zone, s.quarantined_at IS NOT NULL AS quarantined
 FROM ota_campaign_segments s
-WHERE s.tenant_id = $1 AND s.campaign_id = $2
+WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND (NOT $3 OR s.quarantined_at IS NOT NULL)
   AND EXISTS (SELECT FROM ota_campaign_cells l
               WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.segment = s.number AND l.in_flight > 0)
 ORDER BY s.number;
-
--- name: any_quarantined
-SELECT true FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND quarantined_at IS NOT NULL LIMIT 1;

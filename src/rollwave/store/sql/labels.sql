@@ -24,8 +24,9 @@ SELECT (SELECT h.device_id FROM rollwave_host_devices($1, $2::text[]) AS h GROUP
 
 -- name: record
 -- The devices $2 have reported now. One that succeeded in the campaign $3 runs the version of its firmware, unless it has
--- reported its version ($4) itself. Rows are locked in the order of devices. Not applied: the row says the same, and its time is
--- less than $5 seconds old.
+-- reported its version ($4) itself. Rows are locked in the order of devices, and found by the conflict alone: a look before it
+-- could have the plan of an empty table, which reads all of it for each device. Not applied: the row says the same, and its
+-- time is less than $5 seconds old.
 WITH firmware AS MATERIALIZED (
     SELECT c.id AS campaign_id, w.version::text AS version, rollwave_version_key(w.version::text) AS version_key
     FROM ota_campaigns c
@@ -40,14 +41,12 @@ WITH firmware AS MATERIALIZED (
 INSERT INTO rollwave_device_fields AS f (tenant_id, device_id, version, version_key, last_seen)
 SELECT $1::text, s.device_id, s.version, s.version_key, statement_timestamp()
 FROM said s
-LEFT JOIN LATERAL (
-    SELECT k.version, k.last_seen FROM rollwave_device_fields k WHERE k.tenant_id = $1 AND k.device_id = s.device_id OFFSET 0
-) AS k ON true
-WHERE (k.last_seen > statement_timestamp() - make_interval(secs => $5) AND (s.version IS NULL OR k.version = s.version)) IS NOT TRUE
 ORDER BY s.device_id COLLATE "C"
 ON CONFLICT (tenant_id, device_id) DO UPDATE
 SET version = COALESCE(EXCLUDED.version, f.version), last_seen = EXCLUDED.last_seen,
-    version_key = CASE WHEN EXCLUDED.version IS NULL THEN f.version_key ELSE EXCLUDED.version_key END;
+    version_key = CASE WHEN EXCLUDED.version IS NULL THEN f.version_key ELSE EXCLUDED.version_key END
+WHERE (f.last_seen > statement_timestamp() - make_interval(secs => $5)
+       AND (EXCLUDED.version IS NULL OR f.version = EXCLUDED.version)) IS NOT TRUE;
 
 -- name: record_of_many_tenants
 -- A function of the schema that does the same for devices of many tenants.

@@ -197,9 +197,8 @@ FROM (SELECT DISTINCT ON (value) l.*
 ON CONFLICT DO NOTHING;
 
 -- name: rank_of
-(LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
-                 WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value}), {last_rank}), {last_rank}) << 20)
-+ ('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 5))::bit(20)::bigint
+LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
+                WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value}), {last_rank}), {last_rank})
 
 -- name: forget_ranks
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
