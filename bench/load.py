@@ -154,17 +154,23 @@ async def many(
     return key
 
 
-async def registry(pool: Pool, number: int, group: str) -> int:
-    """A tenant's devices, all members of a group, and firmware for them; returns the firmware's id."""
+async def registry(pool: Pool, number: int, group: str, *, attributes: str = "'{}'::jsonb") -> int:
+    """A tenant's devices, all members of a group, and firmware for them; returns the firmware's id.
+
+    ``attributes``: SQL for those of the device ``n``.
+    """
     await campaigns(pool, 0)
     await pool.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, group)
     of_all = TENANT, number
-    each = f"{DEVICE} FROM generate_series(0, $2::bigint - 1) AS n"
+    all_of_them = "FROM generate_series(0, $2::bigint - 1) AS n"
     await _side_by_side(
         pool,
-        (f"INSERT INTO devices (tenant_id, device_id) SELECT $1, {each}", *of_all),
         (
-            f"INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT $1, $3, {each}",
+            f"INSERT INTO devices (tenant_id, device_id, attributes) SELECT $1, {DEVICE}, {attributes} {all_of_them}",
+            *of_all,
+        ),
+        (
+            f"INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT $1, $3, {DEVICE} {all_of_them}",
             *(TENANT, number, group),
         ),
     )
