@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -57,10 +57,16 @@ async def measure(session: Session) -> None:
     """Load the databases, ask in turn, and compare."""
     sizes = [size for size in SIZES if size < session.options.largest] + [session.options.largest]
     async with AsyncExitStack() as stack:
-        subjects = []
+        engines = []
         for size in sizes:
             session.say(f"waiting: loading {size:,} devices, nine tenths of them outside their window")
-            subjects.append(await stack.enter_async_context(_subject(session, size)))
+            database = await stack.enter_async_context(session.lab.database())
+            key = await documents.many(database.pool, size, documents.mostly_closed())
+            engines.append((Engine(database.pool, key, BATCH), size))
+        subjects = [  # once all are loaded: a slot's connection that nobody uses for so long is closed
+            _Subject(engine, size, await stack.enter_async_context(listened_to(engine.pool)))
+            for engine, size in engines
+        ]
         session.say("waiting: asking")
         for _ in range(WARM):
             for subject in subjects:
@@ -71,14 +77,6 @@ async def measure(session: Session) -> None:
             for subject in subjects:
                 await subject.answer()
     _report(session, subjects)
-
-
-@asynccontextmanager
-async def _subject(session: Session, size: int) -> AsyncIterator[_Subject]:
-    async with session.lab.database() as database:
-        key = await documents.many(database.pool, size, documents.mostly_closed())
-        async with listened_to(database.pool) as lock:
-            yield _Subject(Engine(database.pool, key, BATCH), size, lock)
 
 
 def _report(session: Session, subjects: Sequence[_Subject]) -> None:
