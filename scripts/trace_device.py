@@ -47,6 +47,7 @@ SOURCE = Path(rollwave.__file__).parent
 TRACED = "domain", "engine", "store", "mqtt"
 
 SHARED = {
+    "domain/event.py": "the base of all events, with no rule",
     "domain/events.py": "the data class of each event, with no rule",
     "domain/identity.py": "whether this is the database of the installation",
     "domain/ids.py": "what an id may look like",

@@ -21,12 +21,17 @@ FIRMWARE = {"version": "2.1.0", "file_url": "https://files.example/fw.bin", "che
 
 @asynccontextmanager
 async def calling(
-    pool: Pool, tenant: str = "north", role: Role = Role.OPERATOR, *, key: str | None = None
+    pool: Pool,
+    tenant: str = "north",
+    role: Role = Role.OPERATOR,
+    *,
+    key: str | None = None,
+    settings: Settings | None = None,
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the customer routes, with a key of ``tenant``."""
     key = await access.create(pool, tenant, role) if key is None else key
     async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(create_app(pool, Settings()), raise_app_exceptions=False),
+        transport=httpx2.ASGITransport(create_app(pool, settings or Settings()), raise_app_exceptions=False),
         base_url=f"http://test{CUSTOMER}",
         headers={"Authorization": f"Bearer {key}"} if key else {},
     ) as client:

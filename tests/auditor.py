@@ -31,8 +31,8 @@ class Auditor:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             campaigns = await connection.fetch("SELECT * FROM ota_campaigns")
             rows = await connection.fetch(
-                "SELECT tenant_id, campaign_id, device_id, status, attempt, completed_at, failed_before"
-                " FROM ota_device_status"
+                "SELECT tenant_id, campaign_id, device_id, status, attempt, completed_at, failed_before,"
+                " failed_attempt FROM ota_device_status"
             )
             if any(each["policy_revision"] is not None for each in campaigns):
                 self.wrong += await self.policies.look(connection)
@@ -71,7 +71,10 @@ class Auditor:
         key = row["tenant_id"], row["campaign_id"], row["device_id"]
         status, attempt = ExecutionStatus(row["status"]), row["attempt"]
         was, was_attempt = self._known.get(key, (ExecutionStatus.PENDING, 0))
-        retried = was is ExecutionStatus.FAILED and row["failed_before"]
+        # By an operator, or because the attempt has failed and the policy allows another one.
+        retried = row["failed_attempt"] == attempt
+        if was in TERMINAL:
+            retried = was is ExecutionStatus.FAILED and bool(row["failed_before"])
         if was in TERMINAL and status is not was and not retried:
             self.wrong.append(f"{key} went from {was} to {status}")
         elif attempt < was_attempt:

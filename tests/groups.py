@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from rollwave.domain.ids import CampaignId
-from rollwave.engine.operations import create_campaign
+from rollwave.engine.new_campaign import create_campaign
 from rollwave.store.database import Pool
 from rollwave.store.new_campaigns import NewCampaign
 from tests.engine import TENANT, UNUSED_VERSION, Connection, connect

@@ -82,7 +82,8 @@ async def insert_document(host: Connection, tenant: str, campaign: int, document
     """Insert the document of a campaign, and its devices into the registry, as a host does."""
     await host.execute("UPDATE firmware_versions SET file_size_bytes = $2 WHERE tenant_id = $1", tenant, FILE_BYTES)
     await host.execute(
-        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ($1, $2, 1, $3::text::jsonb)",
+        "INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document)"
+        " VALUES ($1, $2, 1, $3::text::jsonb)",
         *(tenant, campaign, json.dumps(document)),
     )
     names = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rollwave.engine.failpoints import Failpoint
 from tests.chaos.fresh_databases import fresh_databases
@@ -11,8 +12,9 @@ from tests.chaos.injected_faults import Effect, InjectedFault
 from tests.chaos.play import Verdict, play
 from tests.chaos.schedule import Plan, Schedule, draw
 
-SEEDS = (2, 7014, 8004, 8005, 8013, 8037)
-"""Seeds that have found errors, and others. Add a seed that fails. `make chaos` draws more."""
+SEEDS = (2, 7014, 8005, 20001, 30013, 30109)
+"""Seeds that have found errors, and others; the last three have policy documents. Add a seed that fails. `make chaos`
+draws more."""
 
 LANES = 3
 
@@ -31,9 +33,10 @@ async def play_some(seeds: Iterator[int]) -> list[Verdict]:
 
 
 async def test_a_worker_that_dies_at_any_step_loses_nothing() -> None:
-    plan = Plan("north", 150, rate=2, max_in_flight=None, canary_percent=10.0, ends="COMPLETED", all_bad=False)
+    plan = Plan("north", 100, rate=2, max_in_flight=None, canary_percent=10.0, ends="COMPLETED", all_bad=False)
+    plans = plan, replace(plan, tenant="south", devices=50, documented=True)
     faults = tuple(InjectedFault(point, Effect.CRASH) for point in Failpoint)
     async with fresh_databases() as here:
-        verdict = await play(Schedule(0, (plan,), 1, faults, (), abort_after=0), here)
+        verdict = await play(Schedule(0, plans, 1, faults, (), abort_after=0), here)
     assert verdict.problems == []
     assert verdict.deaths == len(Failpoint)

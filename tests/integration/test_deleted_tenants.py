@@ -251,8 +251,9 @@ async def undo_later_migrations(root: Connection) -> None:
         DROP INDEX ota_campaign_history_of_tenant;
         ALTER TABLE ota_campaign_waves DROP name, DROP size, DROP state, DROP since, DROP soak_from, DROP soak_failed,
                                        DROP promoted_at, DROP promoted_by, DROP matched;
-        DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of, rollwave_host_devices,
-                      rollwave_host_labels, rollwave_host_labels_of, rollwave_record_devices, rollwave_budget_value;
+        DROP FUNCTION rollwave_due_campaigns_4(), rollwave_version_key, rollwave_labels, rollwave_labels_of,
+                      rollwave_host_devices, rollwave_host_labels, rollwave_host_labels_of,
+                      rollwave_record_devices, rollwave_budget_value;
         DELETE FROM rollwave_migrations WHERE version >= 19;
     """)
 

@@ -17,7 +17,7 @@ from rollwave.api.schemas.campaigns import Abort, CampaignIn
 from rollwave.api.schemas.firmware import FirmwareIn
 from rollwave.api.schemas.registry import DeviceIn
 from rollwave.embedded.broker import EmbeddedBroker
-from rollwave.engine.operations import create_campaign
+from rollwave.engine.new_campaign import create_campaign
 from rollwave.store.database import create_pool
 from rollwave.store.new_campaigns import NewCampaign
 from tests.api import CAMPAIGNS, CUSTOMER, assert_problem

@@ -9,7 +9,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 
 from rollwave.domain.rights import SHARED
-from rollwave.engine.operations import create_campaign
+from rollwave.engine.new_campaign import create_campaign
 from rollwave.store.database import create_pool
 from rollwave.store.new_campaigns import NewCampaign
 from tests.engine import connect

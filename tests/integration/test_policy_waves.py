@@ -173,6 +173,20 @@ async def test_the_value_of_a_label_orders_the_queue(host: Connection, pool: Poo
     assert received == ["dev-2", "dev-4", "dev-1", "dev-3"]
 
 
+async def test_waves_have_their_sizes_if_a_label_orders_devices_with_the_same_value(
+    host: Connection, pool: Pool
+) -> None:
+    document = {
+        "order": "label:site",
+        "waves": [{"name": "first", "size": 2}, {"name": "second", "size": 3}, {"name": "rest"}],
+    }
+    sites: dict[str, dict[str, Any]] = {f"dev-{n}": {"site": "west"} if n < 5 else {} for n in range(9)}
+    campaign = await insert_campaign(host, document, sites)
+    async with running(pool):
+        await eventually(lambda: waves_of(host, campaign), what="the devices are placed")
+    assert [size for _, size, _ in await waves_of(host, campaign)] == [2, 3, 4]
+
+
 async def test_a_gate_that_fails_pauses_the_campaign(host: Connection, pool: Pool, broker: EmbeddedBroker) -> None:
     document = {
         "order": "id",

@@ -84,10 +84,12 @@ async def insert_tenants_with_equal_ids(connection: Connection) -> None:
                 VALUES ('{tenant}', 7, 1, 'failures', 1);
             INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('{tenant}', 7, 1, 1);
             INSERT INTO ota_campaign_ranks (tenant_id, campaign_id, value, rank) VALUES ('{tenant}', 7, 'a', 1);
-            INSERT INTO ota_campaign_budget_values (tenant_id, campaign_id, budget, value) VALUES ('{tenant}', 7, 1, 'a');
+            INSERT INTO ota_campaign_budget_values (tenant_id, campaign_id, budget, value)
+                VALUES ('{tenant}', 7, 1, 'a');
             INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
                 VALUES ('{tenant}', 7, 1, 'a', 1, 1, 'dev-1');
-            INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by) VALUES ('{tenant}', 'halt', 'halt', 'dev-1');
+            INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by)
+                VALUES ('{tenant}', 'halt', 'halt', 'dev-1');
             INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, starts_at)
                 VALUES ('{tenant}', 'halt', 'halt', 'set', 'dev-1', now());
             INSERT INTO rollwave_policies (tenant_id, name, document) VALUES ('{tenant}', 'dev-1', '{{}}');

@@ -26,6 +26,8 @@ _NAME_NO_TENANT = {
         "devices.insert_group",
         "campaigns.insert_waves",
         "counters.repair_cells",
+        "policies.insert",
+        "stored_policies.put",
         "imports.insert",
         "imports.add_devices",
     ),
@@ -40,6 +42,7 @@ _NAME_NO_TENANT = {
         "campaigns.due",
         "quarantine.tenants",
         "brakes.tenants",
+        "brakes.confined",
         "health.tables",
         "health.seen_without_tenant",
         "access.are_a_hosts",
@@ -58,9 +61,18 @@ _ARGUMENTS: dict[str, dict[int, object]] = {
     "firmware.delete": {2: 8},
     "firmware.of_version": {2: "unused", 3: None},
     "imports.finish": {3: "{}"},
-    "guardrails.begin": {8: ['["ring"]', None], 9: ["{}", "{}"]},
+    "guardrails.begin": {5: ["x", "y"], 8: ['["ring"]', None], 9: ["{}", "{}"]},
+    "guardrails.insert_first_rows": {3: ["new-1", "new-2"]},
     "guardrails.draw": {4: [1, 2]},
     "guardrails.count": {4: [1, 2]},
+    "brakes.lift": {2: "halt"},
+    "brakes.lifted_by": {2: "halt"},
+    "policies.put_in_force": {4: None},
+    "placing.surveyed": {4: None},
+    "segment_quarantine.quarantine": {3: '{"site": "a"}'},
+    "segment_quarantine.release": {3: 2},
+    "segment_quarantine.exists": {3: 3},
+    "waves.open_next": {3: 0},
     "imports.lock": {3: "all"},
     "quarantine.keep": {4: ["00", "00"]},
     "views.devices": {3: None},
@@ -85,6 +97,36 @@ _BY_TYPE: dict[str, object] = {
     "float8[]": [1.0, 1.0],
     "bool[]": [True, True],
 }
+
+
+UNDER_DOCUMENTS = """
+    UPDATE ota_campaigns SET created_by = tenant_id, placement = '{}';
+    INSERT INTO ota_campaign_policies (tenant_id, campaign_id, revision, document) VALUES ('south', 7, 9, '{}');
+    INSERT INTO ota_campaign_waves (tenant_id, campaign_id, number) SELECT tenant_id, 7, 1 FROM tenants;
+    UPDATE ota_campaign_cells SET wave = 1, waiting = 3, in_flight = 4;
+    UPDATE ota_campaign_segments SET labels = '{"site": "a"}';
+    INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels, quarantined_at)
+        SELECT tenant_id, 7, 2, '{"site": "b"}', now() FROM tenants;
+    INSERT INTO ota_campaign_segments (tenant_id, campaign_id, number, labels) VALUES ('south', 7, 3, '{"site": "c"}');
+    UPDATE ota_campaign_tests SET guardrail = 'dev-1', wave = 1, labels_key = 'dev-1', finished = 1;
+    INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision, labels, finished, tripped_at)
+        SELECT tenant_id, 7, 2, 'dev-2', 1, '{"site": "a"}', 1, now() FROM tenants;
+    INSERT INTO ota_campaign_tests (tenant_id, campaign_id, number, guardrail, revision)
+        VALUES ('south', 7, 9, 'south', 1);
+    INSERT INTO ota_campaign_test_buckets (tenant_id, campaign_id, test, first) VALUES ('south', 7, 1, 2);
+    INSERT INTO ota_device_status (tenant_id, campaign_id, device_id, status, attempt, sent_attempt, completed_at,
+                                   due_at, failed_reason, error_code, segment, position)
+        VALUES ('south', 7, 'failed', 'FAILED', 1, 1, now(), NULL, 'dev-1', 'dev-1', 1, 2::bigint << 44),
+               ('south', 7, 'late', 'DOWNLOADING', 1, 1, NULL, now(), NULL, NULL, 1, 2::bigint << 44);
+    INSERT INTO ota_campaign_history (tenant_id, campaign_id, event, actor, device_id)
+        VALUES ('south', 7, 'retried', 'y', 'dev-1');
+    UPDATE rollwave_brakes SET name = 'dev-1', created_by = tenant_id;
+    INSERT INTO rollwave_brakes (tenant_id, kind, name, created_by, starts_at, ends_at)
+        VALUES ('south', 'freeze', 'of-south', 'k', now(), now() + interval '1 day');
+    INSERT INTO rollwave_brake_history (tenant_id, kind, name, change, actor, starts_at)
+        VALUES ('south', 'halt', 'dev-1', 'lifted', 'south', now());
+"""
+"""Rows of documents, guardrails and brakes. Those of the tenant ``south`` alone would be seen or changed by others."""
 
 
 def every_statement() -> Iterator[tuple[str, str]]:
@@ -136,6 +178,7 @@ async def host(database: str) -> AsyncIterator[Connection]:
             INSERT INTO rollwave_group_imports (id, tenant_id, group_id, created_by, expires_at)
                 SELECT 8, tenant_id, 'all', 'k', '-infinity' FROM tenants;
         """)
+        await connection.execute(UNDER_DOCUMENTS)
         yield connection
 
 
@@ -173,6 +216,8 @@ def _arguments(name: str, sql: str, types: tuple[Any, ...]) -> Iterator[object]:
             yield None
         elif re.search(rf"LIMIT \${number}\b", sql):
             yield 100
+        elif re.search(rf"\${number}(::text)?::jsonb\b", sql):
+            yield "{}"
         else:
             yield _BY_TYPE[each.name]
 

@@ -18,7 +18,8 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import failpoints
 from rollwave.engine.dispatch.session import CommandSession
 from rollwave.engine.failpoints import Failpoint
-from rollwave.engine.operations import abort_campaign, create_campaign, pause_campaign, start_campaign
+from rollwave.engine.new_campaign import create_campaign
+from rollwave.engine.operations import abort_campaign, pause_campaign, start_campaign
 from rollwave.engine.stop import skip_rest
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep.look import Upkeep

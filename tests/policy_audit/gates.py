@@ -1,4 +1,4 @@
-"""The gates between waves: a wave was opened only if the one before it had all that its gate asks for, or a person did."""
+"""The gates between waves: one was opened only if the wave had all that its gate asks for, or by a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guardrails: the numbers of each test are those of the rows, and a test whose numbers are over its limit has tripped."""
+"""Guardrails: the numbers of each test are those of the rows, and a test that is over its limit has tripped."""
 
 from __future__ import annotations
 

@@ -135,5 +135,4 @@ def _rate(pace: Json, succeeded: int) -> float | None:
     ramp = pace.get("ramp")
     if rate is None or ramp is None:
         return rate
-    rate = min(rate, ramp["from"] * float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"]))
-    return rate
+    return min(rate, float(ramp["from"]) * float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"]))

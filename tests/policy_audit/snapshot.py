@@ -134,7 +134,8 @@ async def read(connection: Connection) -> list[Campaign]:
     # A device that is being placed anew has its new place if it is not after the last one that was.
     devices = await connection.fetch(
         "SELECT d.*, d.device_id <= c.targeted_up_to AS reached FROM ota_device_status d"
-        " JOIN ota_campaigns c ON c.tenant_id = d.tenant_id AND c.id = d.campaign_id WHERE c.policy_revision IS NOT NULL"
+        " JOIN ota_campaigns c ON c.tenant_id = d.tenant_id AND c.id = d.campaign_id"
+        " WHERE c.policy_revision IS NOT NULL"
     )
     attributes = await connection.fetch("SELECT tenant_id, device_id, attributes::text AS text FROM devices")
     of = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -15,7 +16,7 @@ from rollwave.domain.campaign import CampaignStatus
 from rollwave.domain.execution import ExecutionStatus
 from rollwave.domain.policy.admission import Admission, DueAgain, Waiting, admit, count_waiting, explain, may_go_at
 from rollwave.domain.policy.document.model import PolicyDocument
-from rollwave.domain.policy.facts import DeviceFacts, Facts, QueueFacts, SegmentGroup, SegmentOfDevice, Used
+from rollwave.domain.policy.facts import DeviceFacts, Facts, Leftover, QueueFacts, SegmentGroup, SegmentOfDevice, Used
 from rollwave.domain.policy.gates import GateName, own
 from rollwave.domain.policy.rules import Policy, Wave
 from rollwave.domain.policy.waves import WaveState
@@ -80,6 +81,24 @@ class Campaign:
             in_flight=len(in_flight),
             firmware_size=1000,
             used=self.used,
+        )
+
+    def in_flight(self, wave: int) -> int:
+        return sum(
+            each.wave == wave and not each.facts.fresh and not each.facts.finished and each.facts.status not in _ENDED
+            for each in self.devices
+        )
+
+    def leftovers(self, caps: Mapping[int, int]) -> tuple[Leftover, ...]:
+        """What the statement ``leftovers`` answers."""
+        found = {
+            (each.wave, self.segments[each.segment].zone)
+            for each in self.devices
+            if each.facts.fresh and each.wave < self.wave and each.wave in caps
+            if not self.segments[each.segment].quarantined
+        }
+        return tuple(
+            Leftover(f"wave-{wave}", zone, caps[wave], self.in_flight(wave)) for wave, zone in sorted(found, key=str)
         )
 
     def rooms(self, admission: Admission) -> dict[int, int]:
@@ -215,19 +234,20 @@ OPEN_FACTS = st.builds(
     steps=st.integers(1, 20),
     brakes=BRAKES,
 )
-WAVE_CAPS = st.none() | st.integers(1, 10)
+WAVE_CAPS = st.dictionaries(st.integers(0, WAVES - 1), st.integers(1, 10))
 
 
-def with_queue(facts: Facts, campaign: Campaign, cap: int | None) -> Facts:
-    return replace(facts, queue=replace(campaign.queue(), wave_max_in_flight=cap))
+def with_queue(facts: Facts, campaign: Campaign, caps: Mapping[int, int]) -> Facts:
+    cap = caps.get(campaign.wave)
+    return replace(facts, queue=replace(campaign.queue(), wave_max_in_flight=cap, leftovers=campaign.leftovers(caps)))
 
 
 @settings(max_examples=300)
 @given(DOCUMENTS, OPEN_FACTS | FACTS, campaigns(), WAVE_CAPS)
 def test_a_device_is_claimed_exactly_if_no_gate_is_closed_to_it(
-    policy: Policy, facts: Facts, campaign: Campaign, cap: int | None
+    policy: Policy, facts: Facts, campaign: Campaign, caps: Mapping[int, int]
 ) -> None:
-    facts = with_queue(facts, campaign, cap)
+    facts = with_queue(facts, campaign, caps)
     admission = admit(policy, facts)
     claimed = campaign.claim(admission)
     for number, stored in enumerate(campaign.devices):
@@ -237,6 +257,9 @@ def test_a_device_is_claimed_exactly_if_no_gate_is_closed_to_it(
         assert all(each.text for each in checks)
         if number in claimed:
             assert may_go_at(checks, NOW) == NOW
+    for wave, cap in caps.items():
+        fresh = sum(campaign.devices[n].facts.fresh and campaign.devices[n].wave == wave for n in claimed)
+        assert not fresh or campaign.in_flight(wave) + fresh <= cap
     waits = any(stored.facts.fresh for stored in campaign.devices)
     assert claimed or not waits or admission.closed or (admission.queue and admission.queue.held_back)
 
@@ -244,9 +267,9 @@ def test_a_device_is_claimed_exactly_if_no_gate_is_closed_to_it(
 @settings(max_examples=300)
 @given(DOCUMENTS, OPEN_FACTS | FACTS, campaigns(), WAVE_CAPS)
 def test_each_pending_device_is_counted_once_and_under_its_own_gate(
-    policy: Policy, facts: Facts, campaign: Campaign, cap: int | None
+    policy: Policy, facts: Facts, campaign: Campaign, caps: Mapping[int, int]
 ) -> None:
-    facts = with_queue(facts, campaign, cap)
+    facts = with_queue(facts, campaign, caps)
     admission = admit(policy, facts)
     devices = [campaign.facts_of(number, admission) for number in range(len(campaign.devices))]
     pending = [each for each in devices if each.status is ExecutionStatus.PENDING]

@@ -1,7 +1,7 @@
 """Chooses the devices of a claim by the budgets of the policy document, and counts those in flight.
 
-For each value of a budget with room, and each segment, at least as many of the devices that it has held have returned to
-the queue as there is room for. So every device that may go is in the queue. All functions need the campaign's lock.
+For each value of a budget with room, and each segment, at least as many of the devices that it has held have returned
+to the queue as there is room for. So every device that may go is in the queue. All functions need the campaign's lock.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ async def choose(
 ) -> tuple[Choice, bool]:
     """Choose up to ``devices`` devices for their first command, and hold those before them that have no room.
 
-    ``rooms``: reads the open segments with the number of devices in the queue of each. ``look``: number of candidates in
-    each round. Returns the choice, and whether the next claim may find more.
+    ``rooms``: reads the open segments with the number of devices in the queue of each. ``look``: number of candidates
+    in each round. Returns the choice, and whether the next claim may find more.
     """
     choice, changed = Choice(caps_of(document), devices), False
     for _ in range(MAX_ROUNDS):

@@ -19,6 +19,7 @@ from rollwave.domain.policy.windows import Span, next_openings, zone_of
 from rollwave.engine import placing
 from rollwave.errors import InvalidInput, UnreadableRow
 from rollwave.settings import Settings
+from rollwave.store import moments
 from rollwave.store import placing as places
 from rollwave.store.database import Connection
 from rollwave.store.new_campaigns import NewCampaign
@@ -40,8 +41,8 @@ class PolicyPreview:
     """The answer of a dry run: the document as it would be stored, and warnings for people.
 
     ``waves`` and ``segments`` count the devices of the group. ``openings``: the next times in which devices may be sent
-    to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices that
-    are sent to before a guardrail can act; None: no guardrail does.
+    to, without those of windows in the zones of devices; empty: there are no windows. ``exposed``: the most devices
+    that are sent to before a guardrail can act; None: no guardrail does.
     """
 
     data: object
@@ -89,7 +90,7 @@ async def preview(
         warnings=told,
         waves=waves,
         segments=found.segments,
-        openings=next_openings_of(document),
+        openings=next_openings_of(document, await moments.now(connection)),
         exposed=exposed_devices(
             policy,
             first_wave=first,
@@ -99,12 +100,12 @@ async def preview(
     )
 
 
-def next_openings_of(document: PolicyDocument) -> list[Span]:
-    """The next five openings of the document's windows, for devices without a time zone."""
+def next_openings_of(document: PolicyDocument, at: datetime) -> list[Span]:
+    """The next five openings of the document's windows after a moment, for devices without a time zone."""
     schedule = document.schedule
     if schedule is None or not schedule.windows:
         return []
-    return next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, datetime.now(UTC))
+    return next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, at)
 
 
 def preview_flat(new: NewCampaign, tenant_id: str, settings: Settings, *, devices: int) -> PolicyPreview:

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from rollwave.domain.brakes import HALT_NAME, MAX_FREEZES, Brake, BrakeKind
 from rollwave.errors import Conflict, InvalidInput, NotFound
-from rollwave.store import health
 from rollwave.store.database import Connection, Pool, system_transaction, tenant_transaction
 from rollwave.store.moments import Document, moment, with_moments
 from rollwave.store.page import Page, page
@@ -138,7 +137,7 @@ async def tenants(pool: Pool) -> list[str]:
     Raises:
         InvalidInput: row-level security applies to the login, as it should for that of the engine.
     """
-    if not (await health.login(pool)).unconfined:
+    if await pool.fetchval(_sql["confined"]):
         raise InvalidInput(
             "row-level security shows this login one tenant at a time",
             hint="Use a login that it does not confine: a superuser, or BYPASSRLS.",

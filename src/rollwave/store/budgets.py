@@ -1,7 +1,7 @@
-"""Budgets of a policy document: the devices in flight for each value of a label, and the devices that wait for one to end.
+"""Budgets of a policy document: the devices in flight for each value of a label, and those that wait for one to end.
 
-A device that a budget holds is not in the queue. Its row has a negative segment, and ``ota_campaign_budget_held`` has it in
-the order in which devices return. All functions but :func:`compare` need the campaign's lock.
+A device that a budget holds is not in the queue. Its row has a negative segment, and ``ota_campaign_budget_held`` has
+it in the order in which devices return. All functions but :func:`compare` need the campaign's lock.
 """
 
 from __future__ import annotations

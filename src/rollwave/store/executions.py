@@ -56,9 +56,9 @@ class Claim:
 class Queue(NamedTuple):
     """The segments from which a claim may take devices for their first command, each with its room, in their turn.
 
-    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of the
-    pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that the
-    policy's budgets allow; None: it has none.
+    ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
+    the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that
+    the policy's budgets allow; None: it has none.
     """
 
     rooms: Mapping[int, int]

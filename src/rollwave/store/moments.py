@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from rollwave.store.time_limits import Connection
+
 Document: TypeAlias = dict[str, Any]
 """A row on its way to an answer of the API: column to value, times as datetimes in UTC.
 
@@ -31,6 +33,12 @@ def moment(seconds: float) -> datetime:
         return _EPOCH + timedelta(seconds=seconds)
     except OverflowError:  # PostgreSQL also has years after 9999, and infinity
         return _LAST if seconds > 0 else _FIRST
+
+
+async def now(connection: Connection) -> datetime:
+    """The present time by the database's clock, which all rules about time use."""
+    seconds: float = await connection.fetchval("SELECT EXTRACT(epoch FROM statement_timestamp())::float8")
+    return moment(seconds)
 
 
 def with_moments(row: Mapping[str, Any] | asyncpg.Record) -> Document:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from rollwave.domain.execution import ExecutionStatus, Place
@@ -88,6 +89,38 @@ class ClosedSegment(NamedTuple):
 
     number: int
     opens_in: float | None
+
+
+class OpenedSegment(NamedTuple):
+    """The number of a segment that may be sent to again, and since when."""
+
+    number: int
+    at: datetime
+
+
+async def give_time(
+    connection: Connection,
+    campaign: Campaign,
+    opened: Sequence[OpenedSegment],
+    *,
+    answer_timeout: float,
+    progress_timeout: float,
+    device_timeout: float,
+    limit: int,
+) -> int:
+    """Give up to ``limit`` devices that are due, and whose deadline was set before their segment opened, more time.
+
+    They have ``progress_timeout`` seconds from the opening. Returns their number. Needs the campaign's lock.
+    """
+    if not opened:
+        return 0
+    given: int = await connection.fetchval(
+        _sql["give_time"],
+        *(campaign.tenant_id, campaign.id, [each.number for each in opened]),
+        [each.at.timestamp() for each in opened],
+        *(progress_timeout, device_timeout, answer_timeout, limit),
+    )
+    return given
 
 
 async def hold(

@@ -1,4 +1,4 @@
-"""Makes the statements of ``placing.sql`` for one policy document: its selectors, labels and order are parts of them."""
+"""Makes the statements of ``placing.sql`` for one policy document: its selectors, labels and order are parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from rollwave.store.selector_sql import Fragment, compile_selector, label_order,
 _sql = load("placing")
 
 LAST_KEY = (1 << WAVE_BITS) - 1
-"""The order key of devices without the label that orders the queue."""
+"""The largest order key."""
+
+BITS_BEHIND_RANK = 20
+"""Bits of an order key after the rank of the value of the label that orders the queue."""
+
+LAST_RANK = (1 << (WAVE_BITS - BITS_BEHIND_RANK)) - 1
+"""The rank of devices without that label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +147,15 @@ class Parts:
         """The order key of a device: a number of 44 bits."""
         match self._placing.order:
             case Order.HASH:
-                return "('x' || substr(md5($2::bigint || ':' || t.device_id), 1, 11))::bit(44)::bigint"
+                return _hash(WAVE_BITS)
             case Order.ID:
                 return f"(t.ordinal & {LAST_KEY})"
             case Order.LABEL:
-                return self.fill("rank_of", last_key=str(LAST_KEY))
+                # Devices with the same value have different keys, since a wave ends at a key.
+                rank = self.fill("rank_of", last_rank=str(LAST_RANK))
+                return f"({rank} << {BITS_BEHIND_RANK}) + {_hash(BITS_BEHIND_RANK)}"
+
+
+def _hash(bits: int) -> str:
+    """A number of so many bits, which are a multiple of 4, from the ids of campaign and device."""
+    return f"('x' || substr(md5($2::bigint || ':' || t.device_id), 1, {bits // 4}))::bit({bits})::bigint"

@@ -40,7 +40,7 @@ from rollwave.domain.ids import MAX_BIGINT
 from rollwave.domain.policy.document.fields import CODE_PATTERN, MAX_NAME, NAME_PATTERN
 from rollwave.domain.policy.document.problems import parse_member
 from rollwave.domain.retry import Reason
-from rollwave.engine import explain, operations, promote, retry
+from rollwave.engine import explain, new_campaign, operations, promote, retry
 from rollwave.store import views
 from rollwave.store.new_campaigns import NewCampaign
 from rollwave.store.retries import Which
@@ -102,9 +102,9 @@ async def create_campaign(
     new = NewCampaign(**body.model_dump(exclude={"policy"}))
     policy = parse_member(await request.body(), "policy") if isinstance(body.policy, dict) else body.policy
     if dry_run:
-        preview = await operations.preview_campaign(pool, settings, grant.tenant_id, new, policy=policy)
-        return JSONResponse(preview_fields(preview))
-    campaign_id = await operations.create_campaign(
+        preview = await new_campaign.preview_campaign(pool, settings, grant.tenant_id, new, policy=policy)
+        return JSONResponse(PolicyPreview.model_validate(preview_fields(preview)).model_dump(mode="json"))
+    campaign_id = await new_campaign.create_campaign(
         pool, grant.tenant_id, new, actor=grant.key_id, policy=policy, idempotency_key=idempotency_key
     )
     response.headers["Location"] = f"/api/v1/customer/ota/campaigns/{campaign_id}"

@@ -1,4 +1,4 @@
-"""Disruption budgets of a policy document: which devices a claim may take, and which wait for a device of the same value.
+"""Disruption budgets of a policy document: which devices a claim may take, and which wait for one of the same value.
 
 A budget limits the devices in flight that have the same value of a label. A device without the label has no limit.
 """

@@ -30,9 +30,9 @@ class Remaining:
 class SegmentGroup:
     """The devices of segments that gates treat alike.
 
-    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in the
-    waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those ``waiting`` a
-    budget holds.
+    ``time_zone``: as their label has it; None: they have none, or no window asks for it. ``waiting``: never sent to, in
+    the waves up to the present one; ``in_later_waves``: the same, in those after it. ``held``: how many of those
+    ``waiting`` a budget holds.
     """
 
     time_zone: str | None
@@ -40,6 +40,19 @@ class SegmentGroup:
     waiting: int
     in_later_waves: int
     held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A wave before the present one, with a cap and devices that still wait for their first command.
+
+    ``time_zone``: of those devices, as of a :class:`SegmentGroup`; quarantined ones are left out. ``in_flight``: of the wave.
+    """
+
+    wave: str
+    time_zone: str | None
+    max_in_flight: int
+    in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ class QueueFacts:
     ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
     it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight.
     ``in_flight``: the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the
-    pace so far.
+    pace so far. ``leftovers``: what earlier waves left over, which goes before the present one's devices.
     """
 
     groups: tuple[SegmentGroup, ...]
@@ -77,6 +90,7 @@ class QueueFacts:
     succeeded: int = 0
     firmware_size: int | None = None
     used: Used = Used(None)
+    leftovers: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from rollwave.store.campaigns import Campaign
 from rollwave.store.cells import Ended
 from rollwave.store.database import Connection
 from rollwave.store.listeners import Listening
-from rollwave.store.overdue import ClosedSegment, Failed, Overdue, Postponed
+from rollwave.store.overdue import ClosedSegment, Failed, OpenedSegment, Overdue, Postponed
 
 MAX_OVERDUE_PER_LOOK = 5000
 """Maximum number of devices judged in one look."""
@@ -118,6 +118,25 @@ async def hold(connection: Connection, campaign: Campaign, policy: Policy, close
         limit=MAX_OVERDUE_PER_LOOK,
     )
     return held == MAX_OVERDUE_PER_LOOK
+
+
+async def give_time(
+    connection: Connection, campaign: Campaign, policy: Policy, opened: Sequence[OpenedSegment]
+) -> bool:
+    """Give devices whose deadline was set before their window opened the progress timeout from then on, if they are due.
+
+    They could not be sent to again meanwhile. Returns whether there may be more of them. Needs the campaign's lock.
+    """
+    given = await overdue.give_time(
+        connection,
+        campaign,
+        opened,
+        answer_timeout=policy.answer_timeout,
+        progress_timeout=policy.progress_timeout,
+        device_timeout=policy.device_timeout,
+        limit=MAX_OVERDUE_PER_LOOK,
+    )
+    return given == MAX_OVERDUE_PER_LOOK
 
 
 async def sweep(

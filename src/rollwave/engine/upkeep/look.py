@@ -13,7 +13,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
-from rollwave.engine.closed_segments import closed_segments
+from rollwave.engine.closed_segments import closed_segments, just_opened_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
@@ -148,6 +148,8 @@ class Upkeep:
         closed = await closed_segments(connection, locked)
         suspended = campaign.activity.active_for is None
         if not suspended and await deadlines.hold(connection, campaign, policy, closed):
+            return Look(more=True)
+        if await deadlines.give_time(connection, campaign, policy, await just_opened_segments(connection, locked)):
             return Look(more=True)
         if not deadlines_run:
             return None

@@ -1,8 +1,9 @@
 """Targets the devices of a campaign: makes executions from the members of its group.
 
-The first ``MAX_DEVICES_PER_BATCH`` devices are targeted in the transaction that creates the campaign (``operations``),
-which is enough for most groups. For a large group, workers target the others in batches, each in a short transaction
-under the campaign's lock. Until the last batch the campaign is *being targeted*, and nothing else is done for it.
+The first ``MAX_DEVICES_PER_BATCH`` devices are targeted in the transaction that creates the campaign
+(``new_campaign``), which is enough for most groups. For a large group, workers target the others in batches, each in a
+short transaction under the campaign's lock. Until the last batch the campaign is *being targeted*, and nothing else is
+done for it.
 
 Devices that are in the group throughout targeting are included exactly once. Devices that join or leave meanwhile may
 or may not be. An abort ends targeting.

@@ -27,7 +27,7 @@ CREATE TABLE ota_campaign_budget_held (
     value text COLLATE "C" NOT NULL,
     segment integer NOT NULL,
     position bigint NOT NULL,
-    device_id text COLLATE "C" NOT NULL,
+    device_id text NOT NULL,   -- in the collation of ota_device_status, so that its index can be used
     PRIMARY KEY (tenant_id, campaign_id, budget, value, segment, position, device_id)
 );
 

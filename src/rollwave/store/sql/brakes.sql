@@ -72,6 +72,10 @@ LIMIT 1;
 -- name: halted_tenants
 SELECT rollwave_halted_tenants();
 
+-- name: confined
+-- Whether row-level security shows this login one tenant at a time.
+SELECT row_security_active('tenants');
+
 -- name: tenants
 -- As far as row-level security shows them to this login.
 SELECT DISTINCT tenant_id FROM tenants ORDER BY tenant_id;

@@ -72,6 +72,38 @@ WITH closed AS (
 )
 SELECT count(*)::int FROM held;
 
+-- name: give_time
+-- Up to $8 devices in progress that are due now or soon (the statement that judges them is a later one), and whose deadline was set before their segment ($3) opened ($4: seconds since
+-- 1970), have the progress timeout ($5 seconds) from then on. A deadline is the answer timeout ($7) from the command, or the
+-- progress timeout from a report. The device timeout ($6 seconds, including all suspensions of the campaign) is not shorter.
+WITH opened AS (
+    SELECT segment, to_timestamp(at) AS at FROM unnest($3::int[], $4::float8[]) AS o (segment, at)
+), due AS (
+    SELECT d.ctid AS place, d.campaign_id, d.device_id, opened.at + make_interval(secs => $5) AS until
+    FROM ota_device_status d, opened
+    WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.segment = opened.segment
+      AND d.status IN ('DOWNLOADING', 'INSTALLING') AND d.completed_at IS NULL
+      AND d.attempt = d.sent_attempt AND d.failed_attempt < d.attempt
+      AND (d.due_at <= statement_timestamp() + interval '10 seconds'
+           OR d.started_at + make_interval(secs => $6 - d.suspended_before) <= statement_timestamp() + interval '10 seconds')
+      AND (d.due_at < opened.at + make_interval(secs => CASE WHEN d.heard_attempt = d.attempt THEN $5 ELSE $7 END)
+           OR d.started_at < opened.at
+              AND d.started_at + make_interval(secs => $6 - d.suspended_before) < opened.at + make_interval(secs => $5))
+    ORDER BY d.due_at NULLS FIRST
+    LIMIT $8
+    FOR UPDATE OF d SKIP LOCKED
+), given AS (
+    UPDATE ota_device_status d
+    SET due_at = GREATEST(d.due_at, due.until),
+        suspended_before = d.suspended_before - GREATEST(0, EXTRACT(
+            epoch FROM due.until - d.started_at - make_interval(secs => $6 - d.suspended_before))::float8)
+    FROM due
+    WHERE d.tenant_id = $1 AND d.ctid = due.place
+      AND d.campaign_id = due.campaign_id AND d.device_id = due.device_id
+    RETURNING d.device_id
+)
+SELECT count(*)::int FROM given;
+
 -- name: postpone
 -- Record that the last attempt of a device has failed. The next one may be claimed after the delay ($5 seconds), if it ends
 -- before the device timeout ($6 seconds, including all suspensions of the campaign: retry.DeviceTime). The row is locked.

@@ -197,8 +197,8 @@ FROM (SELECT DISTINCT ON (value) l.*
 ON CONFLICT DO NOTHING;
 
 -- name: rank_of
-COALESCE((SELECT r.rank FROM ota_campaign_ranks r
-          WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value}), {last_key})
+LEAST(COALESCE((SELECT r.rank FROM ota_campaign_ranks r
+                WHERE r.tenant_id = $1 AND r.campaign_id = $2 AND r.value = {value}), {last_rank}), {last_rank})
 
 -- name: forget_ranks
 DELETE FROM ota_campaign_ranks WHERE tenant_id = $1 AND campaign_id = $2;
