@@ -21,12 +21,13 @@ TIMED = 10_000
 """Devices that are sent to and report in each round. A campaign has more, so that it does not run out of devices."""
 
 
-def _variants() -> Mapping[str, Placed | None]:
+def _variants(devices: int) -> Mapping[str, Placed | None]:
     return {
         FLAT: None,
         "nothing": documents.NOTHING,
         "everything": documents.everything(),
         **{str(number): documents.segments(number) for number in (10, 1000, 10_000)},
+        "budget": documents.one_per_site(devices * 3 // 10),
     }
 
 
@@ -42,7 +43,7 @@ async def measure(session: Session) -> None:
     ):
         for turn in range(ROUNDS + 1):
             session.say(f"policy: round {turn} of {ROUNDS}")
-            for name, placed in _variants().items():
+            for name, placed in _variants(number).items():
                 key = await documents.campaign(stage.pool, number, placed)
                 rate = await _dispatch(stage, key, timed), await _ingest(stage, key, timed)
                 if turn:  # the first round warms up
