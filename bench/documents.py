@@ -120,7 +120,7 @@ def _place(placed: Placed | None) -> Place:
 
 async def _put(pool: Pool, key: Key, placed: Placed) -> None:
     document = parse_data({"version": 1, **placed.document})
-    zones = list(placed.zones) or [None]
+    zones: list[str | None] = [*placed.zones] or [None]
     async with pool.acquire() as connection, connection.transaction():
         await policies.insert(connection, key.tenant, key.campaign, document, number=1, actor="bench")
         await connection.execute(

@@ -15,7 +15,7 @@ from bench.stage import Stage, staged
 from rollwave.engine import operations
 
 FLAT = "flat"
-ROUNDS = 5
+ROUNDS = 3
 
 TIMED = 10_000
 """Devices that are sent to and report in each round. A campaign has more, so that it does not run out of devices."""
