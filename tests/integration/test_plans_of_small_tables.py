@@ -1,4 +1,4 @@
-"""A plan that PostgreSQL keeps from the time when a table was empty finds rows by their keys when the table is large."""
+"""A plan that was made while a table was empty finds rows by their keys when the table is large."""
 
 from __future__ import annotations
 
