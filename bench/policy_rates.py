@@ -77,7 +77,7 @@ async def _dispatch(stage: Stage, key: Key, number: int) -> float:
         nonlocal marked
         await asyncio.sleep(SETTLED_SECONDS)
         before, marked = marked, await stage.pool.fetchval(f"SELECT count(*) {rows} AND status = 'DOWNLOADING'", *key)
-        return before == marked
+        return bool(before == marked)
 
     await eventually(settled, timeout=TIMEOUT_SECONDS, what="all commands are marked")
     rate: float = await stage.pool.fetchval(

@@ -9,7 +9,7 @@ from rollwave.store.queries import load
 
 SEEN = (["dev-1"], [None], ["2.0"], 3600.0)
 TEST = (1, ["failures"], [-1], [""], [1], [9], [True], [5])
-CANDIDATES = (1, [1], [9], 1 << 50, 100, [], "x")
+CANDIDATES: tuple[object, ...] = (1, [1], [9], 1 << 50, 100, [], "x")
 
 
 @pytest.mark.parametrize(
