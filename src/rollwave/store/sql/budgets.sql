@@ -29,7 +29,7 @@ CROSS JOIN LATERAL (
     LEFT JOIN LATERAL (
         SELECT in_flight FROM ota_campaign_budget_values
         WHERE tenant_id = $1 AND campaign_id = $2 AND budget = i.budget AND value = i.value
-        OFFSET 0
+        LIMIT 1 -- a plan of the time when the table was empty would read all values for each device
     ) AS v ON true
     WHERE i.value IS NOT NULL
 ) AS b;
