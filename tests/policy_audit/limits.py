@@ -155,6 +155,6 @@ class Pace:
 def _rate(pace: Json, succeeded: int) -> float | None:
     rate, ramp = pace.get("per_minute"), pace.get("ramp")
     if rate is None or ramp is None:
-        return rate
+        return None if rate is None else float(rate)
     factor: float = float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"])
-    return min(rate, float(ramp["from"]) * factor)
+    return min(float(rate), float(ramp["from"]) * factor)
