@@ -8,6 +8,7 @@ from typing import Any
 
 from rollwave.domain.policy.document import fields, units
 from rollwave.domain.policy.document.schema import json_schema
+from scripts.policy_examples import EXAMPLES
 
 PARTS: Mapping[str, str] = {
     "document": "",
@@ -47,20 +48,25 @@ _LANGUAGES: Mapping[str, str] = {
 
 def tables() -> dict[str, Callable[[], str]]:
     """What makes each table, by the table's name."""
-    return {name: partial(table, part) for name, part in PARTS.items()}
+    return {name: partial(table, name) for name in PARTS}
 
 
-def table(part: str) -> str:
-    """The keys of one mapping: what each takes, its default, and its meaning."""
-    schema = json_schema()
+def table(name: str) -> str:
+    """The keys of one mapping: what each takes, its default, its meaning, and an example."""
+    schema, part = json_schema(), PARTS[name]
     found = schema["$defs"][part] if part else schema
     needed = set(found.get("required", ()))
     rows = [
         f"| `{key}` | {_LANGUAGES.get(key) or _kind(value, schema)} | {_default(key, value, needed)} "
-        f"| {_meaning(value, schema)} |"
+        f"| {_meaning(value, schema)} | {_example(name, key)} |"
         for key, value in found["properties"].items()
     ]
-    return "\n".join(["| key | takes | default | meaning |", "|---|---|---|---|", *rows])
+    return "\n".join(["| key | takes | default | meaning | for example |", "|---|---|---|---|---|", *rows])
+
+
+def _example(name: str, key: str) -> str:
+    text, does = EXAMPLES[name][key]
+    return f"`{text}`: {does}"
 
 
 def keys() -> Iterator[str]:

@@ -49,8 +49,8 @@ class Campaign:
 
     async def read(self) -> dict[str, Any]:
         """The campaign's page."""
-        found: dict[str, Any] = await self.get("")
-        return found
+        page: dict[str, Any] = await self.get("")
+        return page
 
     async def get(self, path: str) -> Any:
         """Anything under the campaign."""

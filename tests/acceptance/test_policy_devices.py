@@ -10,10 +10,10 @@ from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.fleet.faults import Fault, Stage
 from tests.api import assert_problem
 from tests.moved_clock import Clock
-from tests.policy_story import HANGS, MUTE, World, world
+from tests.policy_story import HANGS, MUTE, Fields, World, world
 from tests.support import eventually
 
-DEVICES: dict[str, dict[str, object] | None] = {
+DEVICES: Fields = {
     "a-1": {"attributes": {"site": "north", "floor": 2}, "version": "1.9.0", "device_type": "pump"},
     "a-2": {"attributes": {"site": "north", "floor": 10}, "version": "1.10.0", "device_type": "pump"},
     "a-3": {"attributes": {"site": "south", "version": "3.0"}, "time_zone": "Asia/Tokyo"},
@@ -25,7 +25,7 @@ STRANGER = "zz-stranger"
 
 @pytest.fixture
 async def here(moved_database: str, broker: EmbeddedBroker, clock: Clock) -> AsyncIterator[World]:
-    async with world(moved_database, broker.url, clock, DEVICES | {STRANGER: None}) as here:
+    async with world(moved_database, broker.url, clock, {**DEVICES, STRANGER: None}) as here:
         yield here
 
 
@@ -54,7 +54,7 @@ async def test_the_same_devices_are_listed_and_placed(here: World) -> None:
         assert previewed.status_code == 200, (selector, previewed.text)
         assert previewed.json()["waves"][0]["devices"] == len(expected), (selector, previewed.text)
     problem = assert_problem(await here.create({"waves": [{"select": "site = = north"}, {}]}), 422, "invalid-input")
-    assert "column 8" in str(problem), problem
+    assert "expected: a value" in str(problem), problem
 
 
 async def test_a_device_that_nobody_registered_has_only_its_id_and_labels_are_read_once(here: World) -> None:
@@ -131,7 +131,7 @@ async def test_retry_gives_one_attempt_above_the_maximum_and_keeps_the_dispatch_
     assert_problem(await campaign.do("retry"), 409, "conflict")
     campaign = await here.started(policy | {"waves": [{"select": "has(site)", "gate": {"approval": True}}, {}]})
     await campaign.counted(SUCCESS=1, FAILED=3, PENDING=2)
-    numbers = await dispatch_numbers(here)
+    numbers = await dispatch_numbers(here, 2)
     faults.clear()
     assert (await campaign.do("retry?code=E_BOOT")).json()["devices"] == 1
     assert (await campaign.do("retry?reason=no_answer")).json()["devices"] == 1
@@ -139,10 +139,9 @@ async def test_retry_gives_one_attempt_above_the_maximum_and_keeps_the_dispatch_
     await campaign.counted(SUCCESS=4, PENDING=2)
     rows = (await campaign.get("/devices?status=SUCCESS"))["devices"]
     assert {each["device_id"]: each["attempt"] for each in rows} == {"a-1": 2, "a-2": 2, "a-3": 1, "b-2": 2}
-    assert await dispatch_numbers(here) == numbers
+    assert await dispatch_numbers(here, 2) == numbers
 
 
-async def dispatch_numbers(here: World) -> dict[str, int]:
-    """Those of the second campaign, by device."""
-    rows = await here.pool.fetch("SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = 2")
-    return {row["device_id"]: row["dispatch_number"] for row in rows}
+async def dispatch_numbers(here: World, campaign: int) -> dict[str, int]:
+    query = "SELECT device_id, dispatch_number FROM ota_device_status WHERE campaign_id = $1"
+    return {row["device_id"]: row["dispatch_number"] for row in await here.pool.fetch(query, campaign)}

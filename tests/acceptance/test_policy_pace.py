@@ -10,9 +10,9 @@ import pytest
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.api import assert_problem
 from tests.moved_clock import Clock
-from tests.policy_story import HANGS, World, world
+from tests.policy_story import HANGS, Fields, World, world
 
-DEVICES: dict[str, dict[str, object]] = {f"dev-{number:02}": {} for number in range(40)}
+DEVICES: Fields = {f"dev-{number:02}": {} for number in range(40)}
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from rollwave.domain.role import Role
 from rollwave.embedded.broker import EmbeddedBroker
 from tests.api import assert_problem
 from tests.moved_clock import Clock
-from tests.policy_story import HANGS, MUTE, Campaign, World, world
+from tests.policy_story import HANGS, MUTE, Campaign, Fields, World, world
 
 ZONES = {"dev-ber": "Europe/Berlin", "dev-tok": "Asia/Tokyo", "dev-nyc": "America/New_York", "dev-none": None}
-DEVICES = {device: {} if zone is None else {"time_zone": zone} for device, zone in ZONES.items()}
+DEVICES: Fields = {device: {} if zone is None else {"time_zone": zone} for device, zone in ZONES.items()}
 HALT, FREEZES = "/ota/halt", "/ota/freezes"
 
 

@@ -30,7 +30,10 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
 
 
 async def just_opened_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[OpenedSegment]:
-    """Segments with devices in flight whose window opened less than a progress timeout ago. Needs the lock."""
+    """The segments with devices in flight whose window opened less than a progress timeout ago.
+
+    Needs the campaign's lock.
+    """
     document, now, seconds = locked.policy.document, locked.row.read_at, locked.policy.progress_timeout
     if document is None or document.schedule is None or not document.schedule.windows:
         return []

@@ -168,7 +168,7 @@ class Openings:
     def opened_within(
         self, windows: tuple[Window, ...], default: tzinfo, device: tzinfo | None, at: datetime, seconds: float
     ) -> datetime | None:
-        """When the open windows opened, if that is less than ``seconds`` ago. Arguments as for :func:`opening`."""
+        """When the open windows opened, if less than ``seconds`` ago. Other arguments as for :func:`opening`."""
         if not self.of(windows, default, device, at).open:
             return None
         key = id(windows), zone_name(default), None if device is None else zone_name(device)

@@ -123,7 +123,7 @@ async def hold(connection: Connection, campaign: Campaign, policy: Policy, close
 async def give_time(
     connection: Connection, campaign: Campaign, policy: Policy, opened: Sequence[OpenedSegment]
 ) -> bool:
-    """Give devices whose deadline was set before their window opened the progress timeout from then on, if due.
+    """Give devices that are due, and whose deadline was set before their window opened, the progress timeout from then.
 
     They could not be sent to again meanwhile. Returns whether there may be more of them. Needs the campaign's lock.
     """

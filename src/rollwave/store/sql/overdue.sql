@@ -84,11 +84,8 @@ WITH opened AS (
     WHERE d.tenant_id = $1 AND d.campaign_id = $2 AND d.segment = opened.segment
       AND d.status IN ('DOWNLOADING', 'INSTALLING') AND d.completed_at IS NULL
       AND d.attempt = d.sent_attempt AND d.failed_attempt < d.attempt
-      AND (d.due_at <= statement_timestamp() + interval '10 seconds'
-           OR d.started_at + make_interval(secs => $6 - d.suspended_before) <= statement_timestamp() + interval '10 seconds')
-      AND (d.due_at < opened.at + make_interval(secs => CASE WHEN d.heard_attempt = d.attempt THEN $5 ELSE $7 END)
-           OR d.started_at < opened.at
-              AND d.started_at + make_interval(secs => $6 - d.suspended_before) < opened.at + make_interval(secs => $5))
+      AND d.due_at <= statement_timestamp() + interval '10 seconds'
+      AND d.due_at < opened.at + make_interval(secs => CASE WHEN d.heard_attempt = d.attempt THEN $5 ELSE $7 END)
     ORDER BY d.due_at NULLS FIRST
     LIMIT $8
     FOR UPDATE OF d SKIP LOCKED
