@@ -12,7 +12,20 @@ from dataclasses import asdict
 import asyncpg
 from rich.console import Console
 
-from bench import chatter, compared, flat, million, policy_rates, scale, soak, starts, stops, tenants
+from bench import (
+    chatter,
+    compared,
+    flat,
+    million,
+    policy_rates,
+    scale,
+    soak,
+    starts,
+    stops,
+    targeting,
+    tenants,
+    waiting,
+)
 from bench.lab import open_lab
 from bench.machine import describe
 from bench.plan import BROKERS
@@ -27,9 +40,12 @@ PARTS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "pace": starts.pace,
     "stop": stops.trip,
     "abort": stops.abort,
+    "halt": stops.halt,
     "chatter": chatter.measure,
     "flat": flat.measure,
     "million": million.measure,
+    "waiting": waiting.measure,
+    "targeting": targeting.measure,
     "policy": policy_rates.measure,
     "scale": scale.measure,
     "rates": compared.measure,

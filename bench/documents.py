@@ -22,13 +22,14 @@ class Placed:
     """A document, and how devices stand under it.
 
     ``segments``: their number. ``zones``: time zones that the segments have, in turn. ``by_hash``: the queue is in the
-    order of hashes, otherwise in that of ids.
+    order of hashes, otherwise in that of ids. ``sites``: values that the label of the budget has; 0: no budget.
     """
 
     document: Mapping[str, Any]
     segments: int = 1
     zones: Sequence[str] = ()
     by_hash: bool = False
+    sites: int = 0
 
 
 NOTHING = Placed({})
@@ -80,6 +81,11 @@ def segments(number: int) -> Placed:
     return Placed({"guardrails": [{"name": "failures"}, {"name": "hardware", **by_segment}]}, number, by_hash=True)
 
 
+def one_per_site(sites: int) -> Placed:
+    """A budget of one device in flight for each of so many sites."""
+    return Placed({"order": "hash", "budgets": [{"per": "site", "max_in_flight": 1}]}, by_hash=True, sites=sites)
+
+
 def mostly_closed() -> Placed:
     """Ten segments of different time zones; the window of one is open for the next hour, so a tenth may be sent to."""
     opened = datetime.now(UTC) - timedelta(minutes=10)
@@ -108,7 +114,8 @@ def _place(placed: Placed | None) -> Place:
     if placed is None:
         return load.FLAT
     key = f"('x' || substr(md5(c.id || ':' || {load.DEVICE}), 1, 11))::bit(44)::bigint" if placed.by_hash else "n"
-    return Place(f"(1 + n % {placed.segments})::int", f"(1::bigint << {WAVE_BITS}) + {key}")
+    values = f"ARRAY['site-' || n % {placed.sites}]" if placed.sites else Place().budget_values
+    return Place(f"(1 + n % {placed.segments})::int", f"(1::bigint << {WAVE_BITS}) + {key}", values)
 
 
 async def _put(pool: Pool, key: Key, placed: Placed) -> None:

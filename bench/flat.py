@@ -107,7 +107,7 @@ async def _ask_all(session: Session, loaded: Sequence[tuple[Database, Key, int]]
             engine = Engine(database.pool, key, BATCH)
             # As a worker does with rows that a host wrote, so that counters are there to be read.
             await Counters(database.pool, Settings()).reconcile(engine.ref)
-            subjects.append(Subject(engine, size, await locks.enter_async_context(_listened_to(database.pool))))
+            subjects.append(Subject(engine, size, await locks.enter_async_context(listened_to(database.pool))))
         for _ in range(WARM):
             for subject in subjects:
                 await subject.answer()
@@ -130,7 +130,8 @@ def _compare(session: Session, subjects: list[Subject]) -> None:
 
 
 @asynccontextmanager
-async def _listened_to(pool: Pool) -> AsyncIterator[Lock]:
+async def listened_to(pool: Pool) -> AsyncIterator[Lock]:
+    """Hold a listener's slot, as a worker that has been subscribed for a day."""
     await identity.require(pool)  # as a worker does before anything else
     async with listeners.acquire_slot(pool, 0) as lock:
         assert lock

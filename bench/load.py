@@ -26,11 +26,11 @@ DEVICE = "'device-' || lpad(n::text, 8, '0')"
 
 _MANY = f"""
 INSERT INTO {TABLE} (id, tenant_id, campaign_id, device_id, status, attempt, sent_attempt, heard_attempt, progress_pct,
-                     started_at, due_at, completed_at, segment, position)
+                     started_at, due_at, completed_at, segment, position, budget_values)
 SELECT n + 1, $1, $2, {DEVICE}, status, attempt, attempt, attempt, 0,
        CASE WHEN attempt > 0 THEN now() END,
        CASE WHEN status IN ('DOWNLOADING', 'INSTALLING') THEN now() + interval '25 min' END,
-       CASE WHEN status IN ('SUCCESS', 'FAILED') THEN now() END, {{segment}}, {{position}}
+       CASE WHEN status IN ('SUCCESS', 'FAILED') THEN now() END, {{segment}}, {{position}}, {{budget_values}}
 FROM generate_series($3::bigint, $4::bigint - 1) AS n
 CROSS JOIN (SELECT $2::bigint AS id) AS c
 CROSS JOIN LATERAL (SELECT CASE WHEN $5 = 'pending' THEN 'PENDING' WHEN $5 = 'sent' THEN 'DOWNLOADING'
@@ -41,10 +41,11 @@ CROSS JOIN LATERAL (SELECT CASE WHEN status = 'PENDING' THEN 0 ELSE 1 END AS att
 
 
 class Place(NamedTuple):
-    """SQL for the segment and the position of the device ``n`` of the campaign ``c.id``. Default: flat columns."""
+    """SQL for where the device ``n`` of the campaign ``c.id`` stands in the queue. Default: flat columns."""
 
     segment: str = "0"
     position: str = "0"
+    budget_values: str = "NULL::text[]"
 
 
 FLAT = Place()
@@ -107,8 +108,8 @@ async def campaigns(
         keys = [Key(row["tenant_id"], row["id"]) for row in rows]
         if insert_devices:
             await connection.execute(
-                f"INSERT INTO {TABLE} (tenant_id, campaign_id, device_id, segment, position)"
-                f" SELECT c.tenant_id, c.id, {DEVICE}, {place.segment}, {place.position}"
+                f"INSERT INTO {TABLE} (tenant_id, campaign_id, device_id, segment, position, budget_values)"
+                f" SELECT c.tenant_id, c.id, {DEVICE}, {', '.join(place)}"
                 " FROM ota_campaigns c, generate_series(0, $2 - 1) AS n WHERE c.id = ANY ($1) ORDER BY n, c.id",
                 *([key.campaign for key in keys], devices),
             )
@@ -142,7 +143,7 @@ async def many(
         )
     middle = devices // 2
     parts = [(0, middle), (middle, devices)]
-    rows = _MANY.format(segment=place.segment, position=place.position)
+    rows = _MANY.format(**place._asdict())
     await _side_by_side(pool, *((rows, *key, *part, kind) for part in parts))
     await pool.execute(f"SELECT setval(pg_get_serial_sequence('{TABLE}', 'id'), $1)", devices)
     # A key locks the table for itself; the others can be made side by side.
@@ -154,17 +155,23 @@ async def many(
     return key
 
 
-async def registry(pool: Pool, number: int, group: str) -> int:
-    """A tenant's devices, all members of a group, and firmware for them; returns the firmware's id."""
+async def registry(pool: Pool, number: int, group: str, *, attributes: str = "'{}'::jsonb") -> int:
+    """A tenant's devices, all members of a group, and firmware for them; returns the firmware's id.
+
+    ``attributes``: SQL for those of the device ``n``.
+    """
     await campaigns(pool, 0)
     await pool.execute("INSERT INTO device_groups (tenant_id, group_id) VALUES ($1, $2)", TENANT, group)
     of_all = TENANT, number
-    each = f"{DEVICE} FROM generate_series(0, $2::bigint - 1) AS n"
+    all_of_them = "FROM generate_series(0, $2::bigint - 1) AS n"
     await _side_by_side(
         pool,
-        (f"INSERT INTO devices (tenant_id, device_id) SELECT $1, {each}", *of_all),
         (
-            f"INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT $1, $3, {each}",
+            f"INSERT INTO devices (tenant_id, device_id, attributes) SELECT $1, {DEVICE}, {attributes} {all_of_them}",
+            *of_all,
+        ),
+        (
+            f"INSERT INTO device_group_members (tenant_id, group_id, device_id) SELECT $1, $3, {DEVICE} {all_of_them}",
             *(TENANT, number, group),
         ),
     )

@@ -55,7 +55,7 @@ async def measure(session: Session) -> None:
 async def _create(session: Session, database: Database, firmware: int) -> Key:
     session.say("create: over the API, while others ask it too")
     body = {"name": "large", "firmware_version_id": firmware, "target_group_id": GROUP}
-    async with _serving(session, database) as client:
+    async with serving(session, database) as client:
         others: list[float] = []
         asking = asyncio.create_task(_ask(client, others))
         started = time.perf_counter()
@@ -89,7 +89,8 @@ async def _ask(client: httpx2.AsyncClient, took: list[float]) -> None:
 
 
 @asynccontextmanager
-async def _serving(session: Session, database: Database) -> AsyncIterator[httpx2.AsyncClient]:
+async def serving(session: Session, database: Database) -> AsyncIterator[httpx2.AsyncClient]:
+    """Run `rollwave serve` over the database and a broker; yields a client of its API."""
     key = await access.create(database.pool, TENANT, Role.OPERATOR)
     port, log = free_port(), session.lab.folder / "serve.log"
     with session.lab.broker() as at:

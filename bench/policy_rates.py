@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from statistics import median
 
@@ -9,31 +10,36 @@ from bench import documents
 from bench.documents import Placed
 from bench.fleet import Says, devices, report
 from bench.load import TABLE, Key
-from bench.rates import once_in_a_while
+from bench.rates import TIMEOUT_SECONDS, once_in_a_while
 from bench.session import Session
 from bench.stage import Stage, staged
 from rollwave.engine import operations
+from tests.support import eventually
 
 FLAT = "flat"
-ROUNDS = 5
+ROUNDS = 3
+
+SETTLED_SECONDS = 0.5
+"""Seconds without another device marked after which the commands of a paused campaign are all marked."""
 
 TIMED = 10_000
 """Devices that are sent to and report in each round. A campaign has more, so that it does not run out of devices."""
 
 
-def _variants() -> Mapping[str, Placed | None]:
+def _variants(devices: int) -> Mapping[str, Placed | None]:
     return {
         FLAT: None,
         "nothing": documents.NOTHING,
         "everything": documents.everything(),
         **{str(number): documents.segments(number) for number in (10, 1000, 10_000)},
+        "budget": documents.one_per_site(devices * 3 // 10),
     }
 
 
 async def measure(session: Session) -> None:
     """Each variant sends to some thousand devices, and hears from them, before the next; then all do so again."""
     number = session.options.devices
-    timed = min(TIMED, number // 2)
+    timed = min(TIMED, number // 5)  # fewer than the budget has sites
     rates: dict[str, list[tuple[float, float]]] = {}
     async with (
         session.lab.database() as database,
@@ -42,7 +48,7 @@ async def measure(session: Session) -> None:
     ):
         for turn in range(ROUNDS + 1):
             session.say(f"policy: round {turn} of {ROUNDS}")
-            for name, placed in _variants().items():
+            for name, placed in _variants(number).items():
                 key = await documents.campaign(stage.pool, number, placed)
                 rate = await _dispatch(stage, key, timed), await _ingest(stage, key, timed)
                 if turn:  # the first round warms up
@@ -65,8 +71,15 @@ async def _dispatch(stage: Stage, key: Key, number: int) -> float:
     )
     await operations.pause_campaign(stage.pool, *key, actor="bench")
     rows = f"FROM {TABLE} WHERE tenant_id = $1 AND campaign_id = $2"
-    under_way = f"SELECT NOT EXISTS (SELECT {rows} AND status = 'PENDING' AND due_at > now())"
-    await once_in_a_while(stage.pool, under_way, *key)
+    marked = -1
+
+    async def settled() -> bool:
+        nonlocal marked
+        await asyncio.sleep(SETTLED_SECONDS)
+        before, marked = marked, await stage.pool.fetchval(f"SELECT count(*) {rows} AND status = 'DOWNLOADING'", *key)
+        return bool(before == marked)
+
+    await eventually(settled, timeout=TIMEOUT_SECONDS, what="all commands are marked")
     rate: float = await stage.pool.fetchval(
         "SELECT count(*) / EXTRACT(epoch FROM max(pg_xact_commit_timestamp(d.xmin))"
         " - (SELECT started_at FROM ota_campaigns WHERE id = $2))::float8"

@@ -8,7 +8,7 @@ import time
 from statistics import quantiles
 
 from bench import load, wire
-from bench.fleet import Says, devices
+from bench.fleet import Devices, Heard, Says, devices
 from bench.lab import Lab
 from bench.load import Key, device_name
 from bench.rates import once_in_a_while
@@ -17,6 +17,7 @@ from bench.stage import staged
 from rollwave.engine import operations
 from rollwave.mqtt.payload import encode_report
 from rollwave.mqtt.topics import status_topic
+from rollwave.store import brakes
 from rollwave.store.database import Pool
 
 TRIPS, EVERY = 150, 0.05
@@ -29,6 +30,9 @@ seconds after which they are looked at."""
 MILLION, ABORTS = 1_000_000, 3
 BEFORE_STOP = 5_000
 """Commands that are out before anything is stopped."""
+
+HALTS, HALT_LOAD = 20, 400_000
+"""Halts, each while the campaign of so many devices is dispatched at full speed."""
 
 QUIET = 1.5
 """Seconds without a command after which the last one has been heard."""
@@ -125,13 +129,39 @@ async def _abort(session: Session, template: str, key: Key, *, to_the_end: bool)
         asked = time.time()
         await operations.abort_campaign(stage.pool, *key, actor="bench")
         done = time.time()
-        last = (await fleet.heard())[key.campaign].last
-        while time.time() < max(last, done) + QUIET:
-            await asyncio.sleep(QUIET / 5)
-            last = (await fleet.heard())[key.campaign].last
+        last = (await _last(fleet, key, done)).last
         session.report.add("abort.call", (done - asked) * 1000)
         session.report.add("abort.last", max(0.0, last - asked) * 1000)
         if to_the_end:
             left = "SELECT NOT EXISTS (SELECT FROM ota_device_status WHERE status = 'PENDING')"
             await once_in_a_while(stage.pool, left, every=0.5)
             session.report.add("abort.skipped", time.time() - done)
+
+
+async def halt(session: Session) -> None:
+    """An operator halts a tenant, again and again, whose campaign is being dispatched at full speed."""
+    session.say(f"halt: loading {HALT_LOAD:,} devices")
+    async with session.lab.database() as database:
+        [key] = await load.campaigns(database.pool, HALT_LOAD)
+        async with staged(session.lab, database) as stage, devices(stage.port) as fleet:
+            await operations.start_campaign(stage.pool, *key, actor="bench")
+            session.say(f"halt: {HALTS} times")
+            heard = 0
+            for _ in range(HALTS):
+                await fleet.have_heard(heard + BEFORE_STOP, key.campaign)
+                asked = time.time()
+                await brakes.halt(stage.pool, key.tenant, actor="bench", reason="measured")
+                found = await _last(fleet, key, time.time())
+                session.report.add("halt.last", max(0.0, found.last - asked) * 1000)
+                heard = found.number
+                await brakes.lift(stage.pool, key.tenant, actor="bench")
+    assert heard < HALT_LOAD, "the load ended too early"
+
+
+async def _last(fleet: Devices, key: Key, done: float) -> Heard:
+    """What the devices have heard once they hear nothing more. ``done``: when the stop was committed."""
+    heard = (await fleet.heard())[key.campaign]
+    while time.time() < max(heard.last, done) + QUIET:
+        await asyncio.sleep(QUIET / 5)
+        heard = (await fleet.heard())[key.campaign]
+    return heard

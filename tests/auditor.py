@@ -12,6 +12,7 @@ import asyncpg
 
 from rollwave.domain.execution import RANK, TERMINAL, ExecutionStatus
 from rollwave.store.outage import CONNECTION_TROUBLE
+from rollwave.tasks import failure_of
 from tests.engine import Connection, connect
 from tests.policy_audit.auditor import PolicyAuditor
 from tests.support import end
@@ -108,6 +109,8 @@ async def auditing(database: str, rest: float = 0.0, policies: PolicyAuditor | N
         yield auditor
     finally:
         await end(looking)
+    if (error := failure_of(looking)) is not None:
+        raise error
     async with connect(database) as connection:
         await auditor.look(connection)
     assert auditor.wrong == [], "\n".join(auditor.wrong[:20])

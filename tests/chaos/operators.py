@@ -91,11 +91,9 @@ class Operators:
         names = [each["name"] for each in self._document.get("waves", ())]
         present = await self._query("SELECT wave FROM ota_campaigns WHERE id = $1")
         if present and present[0] < len(names) - 1:
-            name, by = names[present[0]], "approver"
+            name, key = names[present[0]], (self._tenant, self._campaign)
             await self._try(
-                lambda pool: promote_wave(
-                    pool, self._settings, self._tenant, self._campaign, name, actor=by, role=Role.APPROVER
-                )
+                lambda pool: promote_wave(pool, self._settings, *key, name, actor="approver", role=Role.APPROVER)
             )
 
     async def _release(self) -> None:

@@ -188,8 +188,9 @@ class _Run:
         dice = random.Random(f"{self.schedule.seed} {plan.tenant}")
         loses = self.schedule.forgetful
         document = draw_document(dice, datetime.now(UTC), all_bad=plan.all_bad, loses=loses)
-        campaign = await insert_campaign(host, plan.devices, tenant=plan.tenant, policy_revision=1)
-        await insert_document(host, plan.tenant, campaign, document)
+        async with host.transaction():
+            campaign = await insert_campaign(host, plan.devices, tenant=plan.tenant, policy_revision=1)
+            await insert_document(host, plan.tenant, campaign, document)
         self.campaigns[campaign] = plan
         self.operators[campaign] = Operators(self.database, plan.tenant, campaign, document, dice)
         if not loses:

@@ -13,6 +13,7 @@ import pytest
 from rollwave.doctor.database import examine_database
 from rollwave.doctor.finding import State
 from rollwave.domain.policy.selector.text import parse
+from rollwave.engine.ingest import seen
 from rollwave.engine.ingest.commit import Ingest
 from rollwave.settings import Settings
 from rollwave.store import labels, selected_devices
@@ -101,7 +102,7 @@ async def test_a_selector_that_takes_too_long_is_too_broad(
 
 @pytest.mark.parametrize("tenants", [["north"], ["north", "south"]])
 async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_updated_to(
-    pool: Pool, host: Connection, tenants: list[str]
+    pool: Pool, host: Connection, tenants: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, campaigns = [], {}
     for tenant in tenants:
@@ -110,12 +111,16 @@ async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_upda
         await host.execute("UPDATE ota_device_status SET attempt = 1, sent_attempt = 1")
         batch += [
             incoming_report("dev-2", campaigns[tenant], "SUCCESS", tenant=tenant),
-            incoming_report("dev-1", campaigns[tenant], "FAILED", tenant=tenant),
-            incoming_report("dev-3", campaigns[tenant], "DOWNLOADING", tenant=tenant),  # stored when it has ended
+            incoming_report("dev-1", campaigns[tenant], "DOWNLOADING", tenant=tenant),
             incoming_report("nobody", campaigns[tenant], "SUCCESS", tenant=tenant),
         ]
     ingest = Ingest(pool, Settings())
     await ingest.take_in(batch)
+    stored = await host.fetch("SELECT device_id FROM rollwave_device_fields")
+    assert {row["device_id"] for row in stored} == {"dev-2"}, "a device in progress is stored later"
+    monkeypatch.setattr(seen, "DEFERRED_SECONDS", 0.0)
+    in_progress = [incoming_report("dev-1", campaigns[tenant], "INSTALLING", tenant=tenant) for tenant in tenants]
+    await ingest.take_in(in_progress)
     rows = await host.fetch(
         "SELECT tenant_id, device_id, version, last_seen > now() - interval '1 minute' AS now"
         " FROM rollwave_device_fields ORDER BY 1, 2"
@@ -129,9 +134,8 @@ async def test_reports_store_when_a_device_was_seen_and_the_version_that_it_upda
     # Within an hour, another report changes nothing: neither in this process nor in one that has just started.
     before = await host.fetch("SELECT xmin::text, * FROM rollwave_device_fields ORDER BY 2, 3")
     for each in (ingest, Ingest(pool, Settings())):
-        await each.take_in(
-            [incoming_report("dev-1", campaigns[tenant], "INSTALLING", tenant=tenant) for tenant in tenants]
-        )
+        ended = [incoming_report("dev-2", campaigns[tenant], "SUCCESS", tenant=tenant) for tenant in tenants]
+        await each.take_in(in_progress + ended)
     assert await host.fetch("SELECT xmin::text, * FROM rollwave_device_fields ORDER BY 2, 3") == before
     await host.execute("UPDATE rollwave_device_fields SET last_seen = now() - interval '61 minutes'")
     await Ingest(pool, Settings()).take_in(

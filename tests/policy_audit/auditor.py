@@ -10,6 +10,17 @@ from tests.policy_audit.claims import Claims
 from tests.policy_audit.gates import Gates
 from tests.policy_audit.snapshot import Campaign, Connection, Row, read
 
+RULES = (
+    places.cells,
+    places.held,
+    places.dispatch_numbers,
+    places.present_wave,
+    places.sizes,
+    limits.budget_counts,
+    guardrails.guardrails,
+)
+"""The rules about one snapshot."""
+
 
 @dataclass
 class PolicyAuditor:
@@ -40,7 +51,7 @@ class PolicyAuditor:
         """Check one campaign of a snapshot, after those before it."""
         self.campaigns += 1
         before = self._before.get(campaign.key)
-        for rule in (places.cells, places.dispatch_numbers, places.present_wave, places.sizes, guardrails.guardrails):
+        for rule in RULES:
             yield from rule(campaign)
         for between in (limits.caps, limits.budgets):
             yield from between(campaign, before)

@@ -33,7 +33,7 @@ def _most(documents: Sequence[Json], limit: Callable[[Json], int | None]) -> int
 
 
 def caps(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
-    """The caps of the campaign and of each wave, and the limit on bytes in flight."""
+    """The caps of the campaign and of the present wave, and the limit on bytes in flight."""
     documents, fresh, in_flight = (
         campaign.documents_since(before),
         _first_commands(campaign, before),
@@ -50,8 +50,10 @@ def caps(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
     if places is not None and len(in_flight) > places:
         yield f"{len(in_flight)} downloads of {file} bytes are in flight, of {places}"
     by_wave = Counter(wave_of(each) for each in in_flight if each["segment"] > 0)
-    for number in {wave_of(each) for each in fresh}:
-        cap = _most(documents, lambda each: _wave_cap(each, number))  # noqa: B023
+    number = campaign.row["wave"]  # the cap of a wave applies until its gate opens
+    earlier = 0 if before is None else before.row["wave"]
+    if earlier == number and any(wave_of(each) == number for each in fresh):
+        cap = _most(documents, lambda each: _wave_cap(each, number))
         if cap is not None and by_wave[number] > cap:
             yield f"{by_wave[number]} devices of wave {number} are in flight, of {cap}"
 
@@ -84,6 +86,26 @@ def budgets(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
         for value, ids in devices.items():
             if len(ids) > most and fresh & set(ids):
                 yield f"{len(ids)} devices with {rule['per']} {value} are in flight, of {most}"
+
+
+def budget_counts(campaign: Campaign) -> Iterator[str]:
+    """The stored numbers of devices in flight by the value of a budget's label are those of the rows.
+
+    A campaign that has ended sends nothing, and does not count its last devices.
+    """
+    if campaign.being_placed or campaign.row["status"] not in {"RUNNING", "PAUSED"}:
+        return
+    rows = Counter(
+        (number, value)
+        for each in campaign.devices
+        if state_of(each) == IN_FLIGHT
+        for number, value in enumerate(each["budget_values"] or (), start=1)
+        if value is not None
+    )
+    values = campaign.budget_values
+    stored = Counter({(each["budget"], each["value"]): each["in_flight"] for each in values if each["in_flight"]})
+    if rows != stored:
+        yield f"by budget and value, {dict(stored)} devices are counted in flight, the rows are {dict(rows)}"
 
 
 def _budget(document: Json, label: str) -> int | None:
@@ -131,8 +153,7 @@ class Pace:
 
 
 def _rate(pace: Json, succeeded: int) -> float | None:
-    rate: float | None = pace.get("per_minute")
-    ramp = pace.get("ramp")
+    rate, ramp = pace.get("per_minute"), pace.get("ramp")
     if rate is None or ramp is None:
         return rate
     factor: float = float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"])

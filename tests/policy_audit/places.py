@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.policy_audit.snapshot import STATES, WAITING, Campaign, counted, number_of, state_of, wave_of
+from tests.policy_audit.snapshot import STATES, WAITING, Campaign, Row, counted, number_of, state_of, wave_of
 
 _ONE_VALUE = re.compile(r"^(\w+) == '?(\w+)'?$")
 """The selectors that the auditor knows."""
@@ -14,10 +14,7 @@ _ONE_VALUE = re.compile(r"^(\w+) == '?(\w+)'?$")
 
 def cells(campaign: Campaign) -> Iterator[str]:
     """The numbers of each wave and segment are those of the rows."""
-    rows = campaign.placed
-    if campaign.being_placed:
-        rows = [each for each in rows if state_of(each) != WAITING or each["reached"]]
-    found = counted(rows)
+    found = counted([each for each in campaign.placed if state_of(each) != WAITING or _waits(campaign, each)])
     stored = Counter(
         {
             (each["wave"], each["segment"], state): each[state]
@@ -31,6 +28,20 @@ def cells(campaign: Campaign) -> Iterator[str]:
             key: (stored[key], found[key]) for key in stored.keys() | found.keys() if stored[key] != found[key]
         }
         yield f"cells differ from rows, by wave, segment and state: {differing}"
+
+
+def held(campaign: Campaign) -> Iterator[str]:
+    """Cells count the devices that budgets hold, and only devices that were never sent to are held."""
+    rows = Counter(
+        (wave_of(each), each["segment"]) for each in campaign.placed if each["held"] and _waits(campaign, each)
+    )
+    stored = Counter({(each["wave"], each["segment"]): each["held"] for each in campaign.cells if each["held"]})
+    if rows != stored:
+        yield f"cells count devices that budgets hold as {dict(stored)}, the rows are {dict(rows)}"
+
+
+def _waits(campaign: Campaign, device: Row) -> bool:
+    return state_of(device) == WAITING and (not campaign.being_placed or bool(device["reached"]))
 
 
 def dispatch_numbers(campaign: Campaign) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-Row: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = "Mapping[str, Any] | asyncpg.Record"
 Json: TypeAlias = Mapping[str, Any]
 
 WAITING, IN_FLIGHT, SUCCEEDED, FAILED, SKIPPED = "waiting", "in_flight", "succeeded", "failed", "skipped"
@@ -37,6 +37,7 @@ class Campaign:
     cells: Sequence[Row] = ()
     tests: Sequence[Row] = ()
     buckets: Sequence[Row] = ()
+    budget_values: Sequence[Row] = ()
     attributes: Mapping[str, Json] = field(default_factory=dict)
     began: datetime = EVER
     ended: datetime = EVER
@@ -79,6 +80,11 @@ def state_of(device: Row) -> str:
     if device["status"] == "PENDING":
         return IN_FLIGHT if device["attempt"] else WAITING
     return _ENDED.get(device["status"], IN_FLIGHT)
+
+
+def _placed(device: Row) -> Row:
+    """A device that a budget holds has a negative segment."""
+    return {**device, "segment": abs(device["segment"]), "held": device["segment"] < 0}
 
 
 def wave_of(device: Row) -> int:
@@ -139,7 +145,7 @@ async def read(connection: Connection) -> list[Campaign]:
     )
     attributes = await connection.fetch("SELECT tenant_id, device_id, attributes::text AS text FROM devices")
     of = {}
-    for table in ("waves", "segments", "cells", "tests", "test_buckets"):
+    for table in ("waves", "segments", "cells", "tests", "test_buckets", "budget_values"):
         of[table] = await connection.fetch(f"SELECT * FROM ota_campaign_{table}")
     ended = await connection.fetchval("SELECT clock_timestamp()")
 
@@ -150,12 +156,13 @@ async def read(connection: Connection) -> list[Campaign]:
         Campaign(
             dict(row),
             {each["revision"]: json.loads(each["text"]) for each in own(documents, row)},
-            own(devices, row),
+            [_placed(each) for each in own(devices, row)],
             sorted(own(of["waves"], row), key=lambda each: int(each["number"])),
             {each["number"]: each for each in own(of["segments"], row)},
             own(of["cells"], row),
             own(of["tests"], row),
             own(of["test_buckets"], row),
+            own(of["budget_values"], row),
             {
                 each["device_id"]: json.loads(each["text"])
                 for each in attributes

@@ -30,7 +30,7 @@ def device(number: int, wave: int, status: str = "PENDING", sent: int | None = N
     return {
         "device_id": f"dev-{number}", "status": status, "attempt": int(sent is not None), "dispatch_number": sent,
         "segment": 1, "position": (wave + 1) * 2**44 + number, "failed_before": None, "failed_reason": None,
-        "error_code": None, "reached": None, **more,
+        "error_code": None, "reached": None, "held": False, "budget_values": None, **more,
     }  # fmt: skip
 
 
@@ -45,20 +45,20 @@ def campaign(
     }  # fmt: skip
     states: dict[tuple[int, int], dict[str, int]] = {}
     for (wave, segment, state), number in counted(devices).items():
-        empty = {"waiting": 0, "in_flight": 0, "succeeded": 0, "failed": 0, "skipped": 0}
+        empty = {"held": 0, "waiting": 0, "in_flight": 0, "succeeded": 0, "failed": 0, "skipped": 0}
         states.setdefault((wave, segment), empty)[state] = number
     failed = sum(each["status"] == "FAILED" for each in devices)
     test = {
         "number": 1, "guardrail": "failures", "wave": -1, "labels": "{}", "began_after": 0, "of_groups": 1,
         "finished": failed + sum(each["status"] == "SUCCESS" for each in devices), "failed": failed, "tripped_at": None,
     }  # fmt: skip
-    passed = {"promoted_by": None, "soak_from": None, "passed_at": NOW}
+    gate = {"promoted_by": None, "soak_from": None, "passed_at": NOW}
     moment = NOW + timedelta(seconds=at)
     return Campaign(
-        row, {1: document}, devices, [{"number": n, **passed} for n in (0, 1)],
+        row, {1: document}, devices, [{"number": n, **gate} for n in (0, 1)],
         {1: {"labels": "{}", "quarantined_at": None}},
         [{"wave": key[0], "segment": key[1], **numbers} for key, numbers in states.items()],
-        [test], [], {each["device_id"]: {"site": each["device_id"]} for each in devices}, moment, moment,
+        [test], [], [], {each["device_id"]: {"site": each["device_id"]} for each in devices}, moment, moment,
     )  # fmt: skip
 
 
@@ -86,6 +86,11 @@ def test_a_campaign_that_keeps_the_rules_has_no_violation() -> None:
     [
         (replace(campaign(*CANARY, *REST), cells=[]), "cells differ from rows"),
         (campaign(device(1, 0, "SUCCESS", 2), device(2, 0), *REST), "dispatch numbers are [2]"),
+        (campaign(*CANARY, device(3, 1, held=True)), "devices that budgets hold as {}, the rows are {(1, 1): 1}"),
+        (
+            campaign(device(1, 0, "DOWNLOADING", 1, budget_values=["s"]), device(2, 0), *REST),
+            "{} devices are counted in flight, the rows are {(1, 's'): 1}",
+        ),
         (campaign(*CANARY, *REST, sent=3), "3 devices are counted as sent to, and 1 have"),
         (campaign(device(1, 0, "SUCCESS", attempt=1), device(2, 0), *REST), "without a dispatch number"),
         (campaign(*CANARY, device(3, 1, "SUCCESS", 2)), "devices of later ones were sent to: ['dev-3']"),

@@ -48,9 +48,8 @@ async def choose(
     for _ in range(MAX_ROUNDS):
         ids = {each.device_id for each in choice.accepted}
         found = await store.candidates(connection, campaign, await rooms(), limit=look, without=ids)
-        held, returns = choice.look_at(found)
-        if held:
-            await store.hold(connection, campaign, held)
+        blocked, returns = choice.look_at(found)
+        held = await store.hold(connection, campaign, blocked) if blocked else 0
         returned = await store.return_to_queue(connection, campaign, returns) if returns else 0
         changed = changed or bool(held or returned)
         if choice.full or not (held or returned):

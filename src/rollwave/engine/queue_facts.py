@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rollwave.domain.policy.document.model import PolicyDocument, WaveRule
-from rollwave.domain.policy.facts import Leftover, QueueFacts, SegmentGroup, Used
+from rollwave.domain.policy.facts import QueueFacts, SegmentGroup, Used
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.waves import GateDecision, WaveCounts, judge_gate
 from rollwave.engine.locked_campaign import CampaignUnderPolicy
@@ -64,7 +64,6 @@ async def read_queue(
     campaign, wave = locked.row, await read_wave(connection, locked, document)
     if wave is None:
         return None
-    caps = {n: rule.max_in_flight for n, rule in enumerate(document.waves[: wave.row.number]) if rule.max_in_flight}
     return QueueFacts(
         groups=tuple(wave.groups),
         wave=wave.row.name,
@@ -78,8 +77,4 @@ async def read_queue(
         succeeded=campaign.succeeded,
         firmware_size=campaign.firmware_size if isinstance(campaign.firmware_size, int) else None,
         used=Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried),
-        leftovers=tuple(
-            Leftover(document.waves[number].name, zone, caps[number], wave.counts[number].in_flight)
-            for number, zone in (await cells.leftovers(connection, campaign, list(caps)) if caps else ())
-        ),
     )

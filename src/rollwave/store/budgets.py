@@ -22,9 +22,9 @@ _sql = load("budgets")
 async def candidates(
     connection: Connection, campaign: Campaign, rooms: Mapping[int, int], *, limit: int, without: Collection[str]
 ) -> list[Candidate]:
-    """Lock up to ``limit`` devices at the head of the queue, from these segments, each with its room.
+    """Up to ``limit`` devices at the head of the queue, from these segments, each with its room. They are not locked.
 
-    Left out: devices of waves after the present one, those that another transaction has locked, and ``without``.
+    Left out: devices of waves after the present one, and ``without``.
     """
     rows = await connection.fetch(
         _sql["candidates"],
@@ -42,14 +42,16 @@ async def candidates(
     ]
 
 
-async def hold(connection: Connection, campaign: Campaign, held: Sequence[Held]) -> None:
-    """Take devices out of the queue that this transaction has locked as candidates."""
+async def hold(connection: Connection, campaign: Campaign, held: Sequence[Held]) -> int:
+    """Take devices out of the queue. Returns their number. Not applied: another transaction has locked the row."""
     columns = (
         [each.candidate.place for each in held],
         [each.key.budget for each in held],
         [each.key.value for each in held],
+        [each.candidate.device_id for each in held],
     )
-    await connection.execute(_sql["hold"], campaign.tenant_id, campaign.id, *columns)
+    number: int = await connection.fetchval(_sql["hold"], campaign.tenant_id, campaign.id, *columns)
+    return number
 
 
 async def return_to_queue(connection: Connection, campaign: Campaign, returns: Sequence[Return]) -> int:

@@ -62,15 +62,6 @@ async def queue(connection: Connection, campaign: Campaign, *, zoned: bool) -> Q
     )
 
 
-async def leftovers(connection: Connection, campaign: Campaign, waves: Sequence[int]) -> list[tuple[int, str | None]]:
-    """Which of these waves have devices that wait for their first command, each with the time zones of these devices.
-
-    Quarantined segments are left out.
-    """
-    rows = await connection.fetch(_sql["leftovers"], campaign.tenant_id, campaign.id, waves)
-    return [(row["wave"], row["time_zone"]) for row in rows]
-
-
 async def next_rooms(
     connection: Connection,
     campaign: Campaign,

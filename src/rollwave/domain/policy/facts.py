@@ -43,20 +43,6 @@ class SegmentGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
-    """A wave before the present one, with a cap and devices that still wait for their first command.
-
-    ``time_zone``: of those devices, as of a :class:`SegmentGroup`; quarantined ones are left out. ``in_flight``: of the
-    wave.
-    """
-
-    wave: str
-    time_zone: str | None
-    max_in_flight: int
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
 class Used:
     """What the campaign's row says about its present step.
 
@@ -76,7 +62,7 @@ class QueueFacts:
     ``wave``: the name of the present wave, ``state`` of its gate, ``until`` when that changes (None: unknown), and what
     it is ``lacking``. ``wave_max_in_flight``: the wave's cap, and ``wave_in_flight`` its devices in flight.
     ``in_flight``: the campaign's. ``succeeded``: its devices. ``firmware_size``: bytes; None: unknown. ``used``: the
-    pace so far. ``leftovers``: what earlier waves left over, which goes before the present one's devices.
+    pace so far.
     """
 
     groups: tuple[SegmentGroup, ...]
@@ -91,7 +77,6 @@ class QueueFacts:
     succeeded: int = 0
     firmware_size: int | None = None
     used: Used = Used(None)
-    leftovers: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from rollwave.domain.policy import pace, time_gates
 from rollwave.domain.policy.document.model import PaceRule, PolicyDocument
-from rollwave.domain.policy.facts import Facts, Leftover, QueueFacts, SegmentOfDevice
+from rollwave.domain.policy.facts import Facts, QueueFacts, SegmentOfDevice
 from rollwave.domain.policy.gates import GateName, Verdict
 from rollwave.domain.policy.pace import Rate, Step
 from rollwave.domain.policy.waves import WaveState
@@ -86,8 +86,7 @@ def queue_of(document: PolicyDocument, facts: Facts, queue: QueueFacts) -> Queue
         else:
             ready += group.waiting - group.held
             held_back.append(HeldBack(budget(document), group.held))
-    leftovers = [each for each in queue.leftovers if windows[each.time_zone].open]
-    limits, step = _limits(document.pace or PaceRule(), facts, queue, leftovers)
+    limits, step = _limits(document.pace or PaceRule(), facts, queue)
     return Queue(windows, ready, limits, _joined(held_back), step, document)
 
 
@@ -149,29 +148,19 @@ def budget_of(document: PolicyDocument, segment: SegmentOfDevice) -> Verdict | N
     return Verdict(GateName.BUDGET, room, text, detail=detail)
 
 
-def _limits(
-    rule: PaceRule, facts: Facts, queue: QueueFacts, leftovers: Sequence[Leftover]
-) -> tuple[tuple[Verdict, ...], Step | None]:
+def _limits(rule: PaceRule, facts: Facts, queue: QueueFacts) -> tuple[tuple[Verdict, ...], Step | None]:
     rate: Rate | None = pace.rate_of(rule, succeeded=queue.succeeded, size=queue.firmware_size)
     step = None
     if rate is not None:
         step = pace.step_of(rate.per_minute, tick=facts.tick, steps=facts.steps, stored=queue.used)
     in_flight = pace.in_flight(rule.max_in_flight, queue.in_flight)
     if queue.wave_max_in_flight is not None:
-        in_flight = _or_of_wave(in_flight, queue.wave, queue.wave_max_in_flight, queue.wave_in_flight)
-    for each in leftovers:  # it goes first, so the next wave waits for it
-        in_flight = _or_of_wave(in_flight, each.wave, each.max_in_flight, each.in_flight)
+        of_wave = pace.in_flight(queue.wave_max_in_flight, queue.wave_in_flight)
+        if in_flight.room is None or (of_wave.room or 0) <= in_flight.room:
+            text = f"{of_wave.text.replace('are in flight', f'of wave {queue.wave} are in flight')}"
+            in_flight = replace(of_wave, text=text, detail={**of_wave.detail, "wave": queue.wave})
     in_bytes = pace.bytes_(rule, facts, rate, step, size=queue.firmware_size, number=queue.in_flight)
     return (in_flight, in_bytes, pace.pace(rule, facts, rate, step)), step
-
-
-def _or_of_wave(in_flight: Verdict, wave: str, max_in_flight: int, number: int) -> Verdict:
-    """The verdict of the cap of a wave, if it leaves less room than another one."""
-    of_wave = pace.in_flight(max_in_flight, number)
-    if in_flight.room is not None and (of_wave.room or 0) > in_flight.room:
-        return in_flight
-    text = of_wave.text.replace("are in flight", f"of wave {wave} are in flight")
-    return replace(of_wave, text=text, detail={**of_wave.detail, "wave": wave})
 
 
 def _joined(held_back: Iterable[HeldBack]) -> tuple[HeldBack, ...]:

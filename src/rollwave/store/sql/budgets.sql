@@ -1,8 +1,9 @@
 -- Budgets of a policy document (ADR 41). Every statement needs the campaign's lock, except compare. Executions are never waited for
--- here: a stop locks executions first and the campaign last.
+-- here: a stop locks executions first and the campaign last. Values are looked up one by one (OFFSET 0), and rows are updated by
+-- their place, as in executions.sql: otherwise PostgreSQL may read all values, or the whole queue, for each device.
 
 -- name: candidates
--- Lock the devices at the head of the queue: of each segment of $3 in turn as many as $4 says, below the position $5, at most $6,
+-- The devices at the head of the queue, not locked: of each segment of $3 in turn as many as $4 says, below the position $5, at most $6,
 -- without those of $7. Ids that match $8 cannot be addressed. With each: its budgets, their values, and the devices in flight.
 SELECT e.device_id, e.segment, e.place::text AS place, e.addressable, b.budgets, b.values, b.in_flight
 FROM (
@@ -17,7 +18,6 @@ FROM (
           AND device_id NOT IN (SELECT unnest($7::text[]))
         ORDER BY segment, position, id
         LIMIT open.room
-        FOR UPDATE SKIP LOCKED
     ) AS e
     LIMIT $6
 ) AS e
@@ -26,21 +26,33 @@ CROSS JOIN LATERAL (
            COALESCE(array_agg(i.value ORDER BY i.budget), '{}') AS values,
            COALESCE(array_agg(COALESCE(v.in_flight, 0) ORDER BY i.budget), '{}') AS in_flight
     FROM unnest(e.budget_values) WITH ORDINALITY AS i (value, budget)
-    LEFT JOIN ota_campaign_budget_values v
-        ON v.tenant_id = $1 AND v.campaign_id = $2 AND v.budget = i.budget AND v.value = i.value
+    LEFT JOIN LATERAL (
+        SELECT in_flight FROM ota_campaign_budget_values
+        WHERE tenant_id = $1 AND campaign_id = $2 AND budget = i.budget AND value = i.value
+        LIMIT 1 -- a plan of the time when the table was empty would read all values for each device
+    ) AS v ON true
     WHERE i.value IS NOT NULL
 ) AS b;
 
 -- name: hold
--- Hold the devices at these places ($3), which the transaction has locked, for values ($5) of budgets ($4): they leave the queue.
--- Returns their number.
+-- Hold the devices ($6) at these places ($3) for values ($5) of budgets ($4): they leave the queue. Not applied: another
+-- transaction has locked or changed the row; then the next claim looks at it again. Returns their number.
 WITH blocked AS (
-    SELECT * FROM unnest($3::text[]::tid[], $4::int[], $5::text[]) AS b (place, budget, value)
+    SELECT $2::bigint AS campaign_id, *
+    FROM unnest($3::text[]::tid[], $4::int[], $5::text[], $6::text[]) AS b (place, budget, value, device_id)
+), locked AS MATERIALIZED (
+    SELECT b.*
+    FROM blocked b
+    CROSS JOIN LATERAL (
+        SELECT FROM ota_device_status
+        WHERE ctid = b.place AND tenant_id = $1 AND campaign_id = b.campaign_id AND device_id = b.device_id
+          AND status || '' = 'PENDING' AND attempt + 0 = 0 -- written so that the index of the queue is not used
+        FOR UPDATE SKIP LOCKED
+    ) AS d
 ), leaving AS (
     UPDATE ota_device_status d SET segment = -d.segment
-    FROM blocked b
-    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2
-      AND d.status = 'PENDING' AND d.attempt = 0 AND d.segment > 0
+    FROM locked b
+    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = b.campaign_id AND d.device_id = b.device_id
     RETURNING b.budget, b.value, -d.segment AS segment, d.position, d.device_id
 ), held AS (
     INSERT INTO ota_campaign_budget_held (tenant_id, campaign_id, budget, value, segment, position, device_id)
@@ -64,26 +76,26 @@ SELECT count(*)::int FROM leaving;
 -- segment. A device that another transaction has locked stays, and is owed: the next claim returns one (take_owed). One that a
 -- host has changed is no longer held, and is owed too, so that the one behind it returns. Returns the number of devices.
 WITH wanted AS (
-    SELECT w.budget, w.value, s.segment, w.devices
+    SELECT $2::bigint AS campaign_id, w.budget, w.value, s.segment, w.devices, v.place AS of_value
     FROM unnest($3::int[], $4::text[], $5::int[], $6::int[]) AS w (budget, value, segment, devices)
     CROSS JOIN LATERAL (
-        SELECT held_segments FROM ota_campaign_budget_values
+        SELECT ctid AS place, held_segments FROM ota_campaign_budget_values
         WHERE tenant_id = $1 AND campaign_id = $2 AND budget = w.budget AND value = w.value
         OFFSET 0
     ) AS v
     CROSS JOIN LATERAL unnest(v.held_segments) AS s (segment)
     WHERE w.segment IS NULL OR w.segment = s.segment
 ), next AS MATERIALIZED (
-    SELECT w.budget, w.value, w.segment, h.place AS held_place, h.device_id, d.place, COALESCE(d.waits, false) AS waits,
-           d.place IS NULL AND EXISTS (SELECT FROM ota_device_status
+    SELECT w.*, h.place AS held_place, h.device_id, d.place, COALESCE(d.waits, false) AS waits,
+           h.place IS NOT NULL AND d.place IS NULL AND EXISTS (SELECT FROM ota_device_status
                                        WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = h.device_id) AS locked
     FROM wanted w
-    CROSS JOIN LATERAL (
+    LEFT JOIN LATERAL (
         SELECT ctid AS place, device_id FROM ota_campaign_budget_held
         WHERE tenant_id = $1 AND campaign_id = $2 AND budget = w.budget AND value = w.value AND segment = w.segment
         ORDER BY budget, value, segment, position, device_id
         LIMIT w.devices
-    ) AS h
+    ) AS h ON true
     LEFT JOIN LATERAL (
         SELECT ctid AS place, status = 'PENDING' AND attempt = 0 AND segment = -w.segment AS waits
         FROM ota_device_status
@@ -93,22 +105,26 @@ WITH wanted AS (
 ), returned AS (
     UPDATE ota_device_status d SET segment = n.segment
     FROM next n
-    WHERE n.waits AND d.tenant_id = $1 AND d.ctid = n.place AND d.campaign_id = $2 AND d.device_id = n.device_id
+    WHERE n.waits AND d.tenant_id = $1 AND d.ctid = n.place AND d.campaign_id = n.campaign_id AND d.device_id = n.device_id
     RETURNING n.segment, d.position
 ), forgotten AS (
     DELETE FROM ota_campaign_budget_held h
     USING next n
-    WHERE NOT n.locked AND h.tenant_id = $1 AND h.campaign_id = $2 AND h.ctid = n.held_place
+    WHERE NOT n.locked AND h.tenant_id = $1 AND h.ctid = n.held_place AND h.campaign_id = n.campaign_id
+      AND h.device_id = n.device_id
 ), of_values AS (
     UPDATE ota_campaign_budget_values v
     SET owed = v.owed + p.owed, held_segments = ARRAY(SELECT s FROM unnest(v.held_segments) AS s WHERE s <> ALL (p.empty))
-    FROM (SELECT budget, value, sum(owed)::int AS owed, COALESCE(array_agg(segment) FILTER (WHERE empty), '{}') AS empty
-          FROM (SELECT w.budget, w.value, w.segment, count(*) FILTER (WHERE NOT n.waits) AS owed,
-                       count(n.device_id) < w.devices AND count(*) FILTER (WHERE n.locked) = 0 AS empty
-                FROM wanted w LEFT JOIN next n USING (budget, value, segment)
-                GROUP BY w.budget, w.value, w.segment, w.devices) AS of_segments
-          GROUP BY budget, value) AS p
-    WHERE v.tenant_id = $1 AND v.campaign_id = $2 AND v.budget = p.budget AND v.value = p.value
+    FROM (SELECT campaign_id, of_value, budget, value, sum(owed)::int AS owed,
+                 COALESCE(array_agg(segment) FILTER (WHERE empty), '{}') AS empty
+          FROM (SELECT campaign_id, of_value, budget, value, segment,
+                       count(*) FILTER (WHERE device_id IS NOT NULL AND NOT waits) AS owed,
+                       count(device_id) < devices AND NOT bool_or(locked) AS empty
+                FROM next
+                GROUP BY campaign_id, of_value, budget, value, segment, devices) AS of_segments
+          GROUP BY campaign_id, of_value, budget, value) AS p
+    WHERE v.tenant_id = $1 AND v.ctid = p.of_value AND v.campaign_id = p.campaign_id AND v.budget = p.budget
+      AND v.value = p.value
       AND (p.owed > 0 OR p.empty <> '{}')
 ), cells AS (
     UPDATE ota_campaign_cells l SET held = l.held - moved.devices
@@ -120,9 +136,10 @@ SELECT count(*)::int FROM returned;
 -- name: take_owed
 -- The values that owe devices to the queue. They are returned now.
 UPDATE ota_campaign_budget_values v SET owed = 0
-FROM (SELECT ctid AS place, owed FROM ota_campaign_budget_values
+FROM (SELECT ctid AS place, campaign_id, budget, value, owed FROM ota_campaign_budget_values
       WHERE tenant_id = $1 AND campaign_id = $2 AND owed > 0 LIMIT 1000 FOR UPDATE) AS before
-WHERE v.tenant_id = $1 AND v.campaign_id = $2 AND v.ctid = before.place
+WHERE v.tenant_id = $1 AND v.ctid = before.place AND v.campaign_id = before.campaign_id AND v.budget = before.budget
+  AND v.value = before.value
 RETURNING v.budget::int AS budget, v.value, before.owed;
 
 -- name: add

@@ -41,15 +41,6 @@ WHERE l.tenant_id = $1 AND l.campaign_id = $2
 GROUP BY GROUPING SETS ((l.wave), (s.time_zone, s.quarantined_at IS NOT NULL))
 ORDER BY 1, 2 NULLS FIRST, 3;
 
--- name: leftovers
--- Waves of $3 with devices that wait for their first command, by time zone. Quarantined segments are left out.
-SELECT DISTINCT l.wave, s.time_zone
-FROM ota_campaign_cells l
-JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
-WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = ANY ($3::int[]) AND l.waiting > l.held
-  AND s.quarantined_at IS NULL
-ORDER BY 1, 2 NULLS FIRST;
-
 -- name: next_rooms
 -- Segments after $4, then from the first, with devices in the queue in waves up to $3 (budgets hold none of them): as many
 -- segments as $7 devices need. Of the time zones $5 (NULL: every one) and, if $6, of none. Of each wave, at most $7 segments are

@@ -198,8 +198,11 @@ CROSS JOIN LATERAL (
            COALESCE(array_agg(i.value ORDER BY i.budget), '{}') AS values,
            COALESCE(array_agg(COALESCE(v.in_flight, 0) ORDER BY i.budget), '{}') AS in_flight
     FROM unnest(d.budget_values) WITH ORDINALITY AS i (value, budget)
-    LEFT JOIN ota_campaign_budget_values v
-        ON v.tenant_id = $1 AND v.campaign_id = $2::bigint AND v.budget = i.budget AND v.value = i.value
+    LEFT JOIN LATERAL (
+        SELECT in_flight FROM ota_campaign_budget_values
+        WHERE tenant_id = $1 AND campaign_id = $2::bigint AND budget = i.budget AND value = i.value
+        OFFSET 0
+    ) AS v ON true
     WHERE i.value IS NOT NULL
 ) AS b
 WHERE d.tenant_id = $1 AND d.campaign_id = $2::bigint AND d.device_id = $3;
