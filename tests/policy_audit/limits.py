@@ -157,4 +157,5 @@ def _rate(pace: Json, succeeded: int) -> float | None:
     if rate is None or ramp is None:
         return rate
     factor: float = float(ramp["factor"]) ** (succeeded // ramp["every_succeeded"])
-    return min(rate, float(ramp["from"]) * factor)
+    fastest: float = min(rate, float(ramp["from"]) * factor)
+    return fastest
