@@ -410,7 +410,7 @@ async def consume(runner: str) -> None:
             await events.advance(connection, "north", "test", found[-1].id)
 
 
-UNDER_DOCUMENT = {
+UNDER_DOCUMENT: dict[str, object] = {
     "order": "label:site",
     "waves": [{"name": "canary", "size": 1}, {"name": "rest"}],
     "budgets": [{"name": "sites", "per": "site", "max_in_flight": 1}],
