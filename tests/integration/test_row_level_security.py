@@ -448,8 +448,8 @@ async def over_http(port: int, key: str) -> list[int]:
         for path in ("/firmware", "/ota/campaigns", f"/ota/campaigns/{number}", f"/ota/campaigns/{number}/devices"):
             assert (await client.get(path)).status_code == 200
         assert (await client.put("/ota/policies/stored", json=UNDER_DOCUMENT)).is_success
-        body: dict[str, object] = {"name": "document", "firmware_version_id": firmware.json()["id"], "target_group_id": "all"}
-        under = (await client.post("/ota/campaigns", json=body | {"policy": "stored"})).json()["id"]
+        of_document = {"name": "document", "firmware_version_id": firmware.json()["id"], "target_group_id": "all"}
+        under = (await client.post("/ota/campaigns", json=of_document | {"policy": "stored"})).json()["id"]
         assert (await client.post(f"/ota/campaigns/{under}/start")).status_code == 200
     return [number, under]
 
