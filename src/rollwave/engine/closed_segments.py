@@ -10,8 +10,12 @@ from rollwave.store.database import Connection
 from rollwave.store.overdue import ClosedSegment, OpenedSegment
 
 
+NOT_PLACED = 0
+"""The segment of devices that are not placed. Under a policy document, none of them is sent to."""
+
+
 async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -> list[ClosedSegment]:
-    """The closed segments with devices in flight, and when each opens. Needs the campaign's lock.
+    """The closed segments, and when each opens.
 
     Without windows, it reads those under quarantine only.
     """
@@ -19,7 +23,7 @@ async def closed_segments(connection: Connection, locked: CampaignUnderPolicy) -
     if document is None:
         return []
     found = []
-    for each in await cells.in_flight_segments(connection, locked.row, quarantined=not _has_windows(document)):
+    for each in await cells.segments(connection, locked.row, quarantined=not _has_windows(document)):
         window = time_gates.window(document, each.time_zone, now)
         if window is not None and not window.open:
             opens_in = None if window.until is None else (window.until - now).total_seconds()

@@ -152,6 +152,8 @@ async def _judge_document(
         stopped = await abort(connection, campaign.tenant_id, counters, trips[0].text)
     elif trips[0].action is TripAction.PAUSE:
         stopped = await pause_unreadable(connection, campaign.tenant_id, counters, trips[0].text)
+        if stopped is None and campaign.status is CampaignStatus.PAUSED:  # whoever starts it must see why not
+            await campaigns.set_reason(connection, campaign, trips[0].text)
     return replace(stopped or Stopped(campaign.tenant_id, counters, counters.status, trips[0].text), trips=trips)
 
 

@@ -329,6 +329,11 @@ async def give_time(connection: Connection, campaign: Campaign, seconds: float) 
     await connection.execute(_sql["give_time"], campaign.tenant_id, campaign.id, seconds)
 
 
+async def set_reason(connection: Connection, campaign: Campaign, reason: str) -> None:
+    """Record another reason for the campaign's status. Needs the campaign's lock."""
+    await connection.execute(_sql["set_reason"], campaign.tenant_id, campaign.id, reason)
+
+
 async def set_stopped_by(connection: Connection, campaign: Campaign, labels: Sequence[str]) -> None:
     """Record the labels of the brakes that stop the campaign. Needs the campaign's lock."""
     await connection.execute(_sql["set_stopped_by"], campaign.tenant_id, campaign.id, labels)

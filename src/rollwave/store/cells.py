@@ -97,9 +97,13 @@ class SegmentInFlight(NamedTuple):
     quarantined: bool
 
 
-async def in_flight_segments(
-    connection: Connection, campaign: Campaign, *, quarantined: bool = False
-) -> list[SegmentInFlight]:
-    """The segments of which devices are in flight, by number. ``quarantined``: only those under quarantine."""
-    rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id, quarantined)
+async def in_flight_segments(connection: Connection, campaign: Campaign) -> list[SegmentInFlight]:
+    """The segments of which devices are in flight, by number."""
+    rows = await connection.fetch(_sql["in_flight_segments"], campaign.tenant_id, campaign.id)
+    return [SegmentInFlight(*row) for row in rows]
+
+
+async def segments(connection: Connection, campaign: Campaign, *, quarantined: bool) -> list[SegmentInFlight]:
+    """All segments by number. ``quarantined``: only those under quarantine."""
+    rows = await connection.fetch(_sql["segments"], campaign.tenant_id, campaign.id, quarantined)
     return [SegmentInFlight(*row) for row in rows]

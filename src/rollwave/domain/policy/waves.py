@@ -120,6 +120,8 @@ def judge_gate(
     if rule.soak:
         if soak is None or failed_so_far > soak.failed:
             soak = Soak(now, failed_so_far)
+        elif failed_so_far < soak.failed:  # failed devices got another attempt, and may fail again
+            soak = Soak(soak.since, failed_so_far)
         until = _after(soak.since, rule.soak)
         if now < until:
             return GateDecision(WaveState.SOAKING, soak, until, f"the soak ends at {until:%Y-%m-%d %H:%M:%S}Z")

@@ -16,7 +16,7 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import budgets, guardrails, stop
-from rollwave.engine.closed_segments import closed_segments
+from rollwave.engine.closed_segments import NOT_PLACED, closed_segments
 from rollwave.engine.dispatch.session import Batch
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, command_of, lock_campaign
@@ -154,7 +154,7 @@ class Claims:
             device_timeout=locked.policy.device_timeout,
             opens_interval=admission.opens_interval,
             command=body,
-            closed=[each.number for each in await closed_segments(connection, locked)],
+            closed=await self._closed(connection, locked),
         )
         if choice is not None:
             await budgets.sent(connection, campaign, choice, claim.dispatched)
@@ -175,6 +175,12 @@ class Claims:
             return await self._rooms(connection, campaign, admission, look)
 
         return await budgets.choose(connection, campaign, document, rooms, devices=fresh, look=look)
+
+    async def _closed(self, connection: Connection, locked: CampaignUnderPolicy) -> list[int]:
+        """The segments whose devices are not sent to again."""
+        if locked.policy.document is None:
+            return []
+        return [NOT_PLACED, *(each.number for each in await closed_segments(connection, locked))]
 
     async def _queue(
         self, connection: Connection, campaign: Campaign, admission: Admission, fresh: int

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from rollwave.domain.policy.admission import Admission, admit
-from rollwave.engine.closed_segments import closed_segments
+from rollwave.engine.closed_segments import NOT_PLACED, closed_segments
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, under_policy
 from rollwave.settings import Settings
 from rollwave.store import campaigns, listeners
@@ -41,7 +41,9 @@ async def closed_to(
     admission, campaign = await _read(connection, settings, tenant_id, campaign_id)
     if not admission.sends:
         return None
-    return {each.number for each in await closed_segments(connection, campaign)}
+    if campaign.policy.document is None:
+        return set()
+    return {NOT_PLACED, *(each.number for each in await closed_segments(connection, campaign))}
 
 
 async def _read(

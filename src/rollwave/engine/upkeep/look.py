@@ -217,7 +217,9 @@ class Upkeep:
             return Look(stopped)
         if outlook.finished:
             if locked.policy.document is not None:
-                await waves.judge(connection, locked, locked.policy.document, verified=True)
+                judged = await waves.judge(connection, locked, locked.policy.document, verified=True)
+                if judged.stopped or judged.moved:  # the next look goes on with the next wave, which has no device left
+                    return Look(judged.stopped)
             await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
         if campaign.status is CampaignStatus.RUNNING and await campaigns.open_wave(connection, campaign, wave + 1):

@@ -45,14 +45,17 @@ async def judge(
     if wave is None:
         return Judged()
     campaign, row, decision = locked.row, wave.row, wave.decision
-    if row.matched == 0 and row.promoted_by is None and campaign.status is CampaignStatus.RUNNING:
+    running = campaign.status is CampaignStatus.RUNNING
+    if row.matched == 0 and row.promoted_by is None and running and not wave.last:
         reason = f"the selector of wave {row.name} matches no device"
         return Judged(stopped=await stop.pause(connection, campaign, reason))
     if wave.last:
         if wave.devices.finished and row.state is not WaveState.PASSED and not wave.devices.quarantined:
             await waves.note(connection, campaign, row.number, GateDecision(WaveState.PASSED))
         return Judged()
-    if decision.state in {WaveState.PASSED, WaveState.FAILED} and not verified and row.promoted_by is None:
+    acts = running or decision.state is not row.state
+    ends = decision.state in {WaveState.PASSED, WaveState.FAILED}
+    if ends and acts and not verified and row.promoted_by is None:
         return Judged(to_verify=True)
     if decision.state in CONDITIONS_HOLD and row.promoted_by is None:
         stopped = await stop.judge(connection, campaign.tenant_id, stop.counters_of(campaign), at_gate=True)

@@ -119,6 +119,14 @@ WHERE tenant_id = $1 AND id = $2 AND active_since IS NOT NULL;
 UPDATE ota_campaigns SET deadlines_from = GREATEST(deadlines_from, statement_timestamp() + make_interval(secs => $3))
 WHERE tenant_id = $1 AND id = $2;
 
+-- name: set_reason
+-- Another reason for the same status, cut to the width of the column. The campaign is locked.
+UPDATE ota_campaigns
+SET status_reason = left($3::text, (
+    SELECT CASE WHEN a.atttypmod > 4 THEN a.atttypmod - 4 ELSE 2000 END FROM pg_attribute a
+    WHERE a.attrelid = 'ota_campaigns'::regclass AND a.attname = 'status_reason'))
+WHERE tenant_id = $1 AND id = $2;
+
 -- name: set_stopped_by
 -- Record what stops the campaign. Needs the campaign's lock.
 UPDATE ota_campaigns SET stopped_by = $3 WHERE tenant_id = $1 AND id = $2;

@@ -171,6 +171,12 @@ known AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM ota_campaign_segments s
                       WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.segment)
     RETURNING number, labels
+), zoned AS (
+    -- An edit may have made zones of labels that were only labels before, or the reverse.
+    UPDATE ota_campaign_segments s SET time_zone = wanted.time_zone
+    FROM (SELECT DISTINCT segment, time_zone FROM placed WHERE wave IS NOT NULL) AS wanted
+    WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.labels = wanted.segment
+      AND s.time_zone IS DISTINCT FROM wanted.time_zone
 ), numbered AS MATERIALIZED (
     SELECT number, labels FROM new_segments
     UNION ALL
