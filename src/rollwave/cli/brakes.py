@@ -11,7 +11,7 @@ import typer
 from rollwave.cli.client import ApiKey, ApiUrl, connect
 from rollwave.cli.output import Column, Format, Limit, Output, moment, print_json, print_page, say
 from rollwave.domain.ids import in_path
-from rollwave.errors import InvalidInput
+from rollwave.errors import InvalidInput, RollwaveError
 
 if TYPE_CHECKING:
     from rollwave.store.database import Pool
@@ -71,17 +71,26 @@ def _halt_everyone(reason: str | None, *, lift: bool) -> None:
 
     actor = getpass.getuser()
 
+    failed: list[str] = []
+
     async def of_each(pool: Pool) -> int:
         tenants = await brakes.tenants(pool)
         for tenant in tenants:
-            if lift:
-                await brakes.lift(pool, tenant, actor=actor, reason=reason)
-            else:
-                await brakes.halt(pool, tenant, actor=actor, reason=reason or "")
-        return len(tenants)
+            try:
+                if lift:
+                    await brakes.lift(pool, tenant, actor=actor, reason=reason)
+                else:
+                    await brakes.halt(pool, tenant, actor=actor, reason=reason or "")
+            except RollwaveError as error:  # the other tenants must not wait for it
+                failed.append(f"{tenant}: {error}")
+        return len(tenants) - len(failed)
 
     number = with_pool(of_each)
     say(f"sending is {'not halted' if lift else 'halted'} for {number} tenant{'s' * (number != 1)}")
+    for each in failed:
+        typer.echo(f"Error: not for {each}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _time(text: str) -> str:

@@ -83,7 +83,7 @@ CALLED = (
     *DEFINERS,
     *("ota_fitting", "ota_status_rank", "rollwave_apply_reports", "rollwave_count", "rollwave_here"),
     *("rollwave_host_devices", "rollwave_host_labels", "rollwave_host_labels_of", "rollwave_labels"),
-    *("rollwave_labels_of", "rollwave_record_devices", "rollwave_version_key"),
+    *("rollwave_labels_of", "rollwave_record_devices", "rollwave_version_key", "rollwave_budget_value"),
 )
 """Functions that the engine calls."""
 

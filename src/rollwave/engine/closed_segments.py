@@ -9,7 +9,6 @@ from rollwave.store import cells
 from rollwave.store.database import Connection
 from rollwave.store.overdue import ClosedSegment, OpenedSegment
 
-
 NOT_PLACED = 0
 """The segment of devices that are not placed. Under a policy document, none of them is sent to."""
 

@@ -93,7 +93,8 @@ class Upkeep:
             if campaign.status is CampaignStatus.ABORTED:
                 look = await self._wind_down(connection, locked, verified)
             elif campaign.being_targeted:
-                look = Look(being_targeted=True)
+                over = campaign.status is not CampaignStatus.CREATED and await schedule.end_if_over(connection, locked)
+                look = Look(schedule_ended=over, being_targeted=not over)
             elif campaign.status in {CampaignStatus.RUNNING, CampaignStatus.PAUSED}:
                 look = await self._go_on(connection, locked, verified, counted=devices is not None)
             elif ref.status is CampaignStatus.COMPLETED:  # a host's SQL has ended it, so it has not been wound down
