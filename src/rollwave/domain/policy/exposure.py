@@ -26,10 +26,10 @@ def exposed_devices(policy: Policy, *, first_wave: int, max_in_flight: int | Non
     """
     document = policy.document
     rules = rules_of(document) if document is not None else ()
-    rules = [each for each in rules if each.codes is None and set(each.count) == set(Reason)]
     exposed = [
         _exposed(each, policy, max_in_flight, segments) * (segments if each.scope is Scope.SEGMENT else 1)
         for each in rules
+        if each.codes is None and set(each.count) == set(Reason)
     ]
     return min([first_wave, *exposed]) if exposed else None
 
