@@ -13,14 +13,15 @@ from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Remaining
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import stop
-from rollwave.engine.closed_segments import closed_segments, just_opened_segments
+from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
-from rollwave.engine.upkeep import deadlines, schedule, waves
+from rollwave.engine.upkeep import deadlines, schedule, standing, waves
 from rollwave.engine.upkeep.braked import note_brakes
 from rollwave.engine.upkeep.counters import MAX_ADOPTED_PER_LOOK, Counters, take_over
+from rollwave.engine.upkeep.deadlines import Noted
 from rollwave.keyed_tasks import KeyedTasks
 from rollwave.log import get_logger
 from rollwave.settings import Settings
@@ -126,7 +127,7 @@ class Upkeep:
             )
         if await schedule.end_if_over(connection, locked):
             return Look(schedule_ended=True)
-        deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
+        noted = await deadlines.note_activity(connection, locked, self._settings)
         if campaign.status is CampaignStatus.RUNNING:
             await note_brakes(connection, locked)
         left = await self._take_over(connection, campaign, policy, counted=counted)
@@ -135,24 +136,21 @@ class Upkeep:
         if policy.document is not None and await placing.any_unplaced(connection, campaign):
             await placing.begin(connection, campaign)
             return Look(being_targeted=True)
-        judged = await self._judge_deadlines(connection, locked, deadlines_run=deadlines_run)
+        judged = await self._judge_deadlines(connection, locked, noted)
         return judged or await self._pass_gate(connection, locked, verified)
 
-    async def _judge_deadlines(
-        self, connection: Connection, locked: CampaignUnderPolicy, *, deadlines_run: bool
-    ) -> Look | None:
-        """Hold devices of closed segments, and judge those that are overdue. None: the look goes on.
+    async def _judge_deadlines(self, connection: Connection, locked: CampaignUnderPolicy, noted: Noted) -> Look | None:
+        """Let the clocks of devices of closed segments stand, and judge those that are overdue. None: the look goes on.
 
         While the campaign is suspended, the clocks of all devices stand already.
         """
         campaign, policy = locked.row, locked.policy
         closed = await closed_segments(connection, locked)
-        suspended = campaign.activity.active_for is None
-        if not suspended and await deadlines.hold(connection, campaign, policy, closed):
-            return Look(more=True)
-        if await deadlines.give_time(connection, campaign, policy, await just_opened_segments(connection, locked)):
-            return Look(more=True)
-        if not deadlines_run:
+        if policy.document is not None and (campaign.activity.active_for is not None or noted.suspended_for):
+            await standing.note(connection, campaign, closed, noted)
+            if await standing.let_stand(connection, campaign, policy, closed):
+                return Look(more=True)
+        if not noted.may_judge:
             return None
         swept = await deadlines.sweep(connection, campaign, policy, sends_on=True, closed=closed)
         if swept.stopped or swept.any_failed or swept.more:
@@ -237,12 +235,15 @@ class Upkeep:
         """
         # Nothing more is sent, so an unreadable policy does not pause the campaign.
         campaign, policy = locked.row, locked.policy
-        deadlines_run = await deadlines.note_activity(connection, locked, self._settings)
+        noted = await deadlines.note_activity(connection, locked, self._settings)
         taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )
         more = taken.more
-        if deadlines_run:
+        if campaign.policy_revision is not None:  # all clocks run now
+            await standing.note(connection, campaign, (), noted)
+            more = await standing.let_stand(connection, campaign, policy, ()) or more
+        if noted.may_judge:
             more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
         if more:
             return Look(more=True)

@@ -148,7 +148,8 @@ WITH batch AS MATERIALIZED (
     SELECT d.*
     FROM unnest($3::text[]) AS s (device_id)
     CROSS JOIN LATERAL (
-        SELECT ctid AS place, device_id, segment AS was FROM ota_device_status
+        SELECT ctid AS place, device_id, segment AS was, started_at, GREATEST(stood_until, started_at) AS stood_from
+        FROM ota_device_status
         WHERE tenant_id = $1 AND campaign_id = $2 AND device_id = s.device_id
           AND (status IN ('DOWNLOADING', 'INSTALLING', 'FAILED') OR status = 'PENDING' AND attempt > 0)
     ) AS d
@@ -157,13 +158,31 @@ WITH batch AS MATERIALIZED (
     FROM (SELECT b.device_id, b.place, b.was, l.device_type, l.version, l.version_key, l.time_zone, l.last_seen, l.labels
           FROM batch AS b
           LEFT JOIN {labels_of_batch} AS l ON l.device_id = b.device_id) AS l
+), stood AS MATERIALIZED (
+    -- The clock of a device stood while its former segment was closed (standing.sql). One that this held is due now.
+    SELECT b.device_id, upper_inf(s.closed) AND b.stood_from >= (SELECT max(lower(u.r)) FROM unnest(s.closed) AS u (r)) AS was_held,
+           CASE WHEN started_at IS NULL THEN 0 ELSE COALESCE((
+               SELECT sum(EXTRACT(epoch FROM upper(u.r) - lower(u.r)))
+               FROM unnest(s.closed * tstzmultirange(tstzrange(LEAST(stood_from, statement_timestamp()), statement_timestamp())))
+                   AS u (r)), 0) END::float8 AS seconds
+    FROM batch b
+    CROSS JOIN LATERAL (
+        SELECT closed FROM ota_campaign_segments
+        WHERE tenant_id = $1 AND campaign_id = $2 AND number = b.was AND closed <> '{}' LIMIT 1
+    ) AS s
 ), wanted AS (
     SELECT DISTINCT labels, time_zone FROM known WHERE was > 0 -- a host has written the others, which are never sent to
 ), {segments}, moved AS (
     UPDATE ota_device_status d
-    SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values
+    SET segment = CASE WHEN k.was > 0 THEN n.number ELSE d.segment END, budget_values = k.budget_values,
+        suspended_before = d.suspended_before - CASE WHEN n.number <> k.was THEN COALESCE(stood.seconds, 0) ELSE 0 END,
+        stood_until = CASE WHEN n.number <> k.was THEN statement_timestamp() ELSE d.stood_until END,
+        due_at = CASE WHEN n.number <> k.was AND stood.was_held AND d.due_at > statement_timestamp()
+                           AND (d.status = 'PENDING' OR d.attempt > d.sent_attempt OR d.failed_attempt = d.attempt)
+                      THEN statement_timestamp() ELSE d.due_at END
     FROM known k
     LEFT JOIN numbered n ON n.labels = k.labels
+    LEFT JOIN stood ON stood.device_id = k.device_id
     WHERE d.tenant_id = $1 AND d.ctid = k.place AND d.campaign_id = $2 AND d.device_id = k.device_id
     RETURNING d.status = 'FAILED' AS failed, d.segment, d.position, k.was
 ), targeted AS (
