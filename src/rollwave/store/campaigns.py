@@ -125,6 +125,12 @@ class Campaign:
         return fault
 
     @property
+    def placing_began(self) -> str | None:
+        """When an edit began the placing that goes on, which tells it from others. None: there is none."""
+        began: str | None = (self.placement or {}).get("began")
+        return began
+
+    @property
     def being_targeted(self) -> bool:
         """Whether not every device is targeted yet. Until then, nothing is sent, planned or completed."""
         return self.targeted_devices is not None and self.status not in FINAL
