@@ -42,6 +42,23 @@ async def end(connection: Connection, tenant_id: str, ended: Iterable[Ended]) ->
         await connection.execute(_sql["end"], tenant_id, *columns, succeeded_, failed)
 
 
+class Skipped(NamedTuple):
+    """Devices of one cell that are ``SKIPPED`` now: ``waiting``: of them, never sent to; ``held``: by budgets."""
+
+    wave: int
+    segment: int
+    devices: int
+    waiting: int
+    held: int
+
+
+async def skip(connection: Connection, tenant_id: str, campaign_id: CampaignId, skipped: Sequence[Skipped]) -> None:
+    """Move devices to skipped. The campaign's row is locked."""
+    if skipped:
+        columns = [list(column) for column in zip(*skipped, strict=True)]
+        await connection.execute(_sql["skip"], tenant_id, campaign_id, *columns)
+
+
 class Queue(NamedTuple):
     """The devices of a campaign. ``counts``: of each wave, by its number. ``groups``: those that wait, by segments."""
 

@@ -11,6 +11,7 @@ from rollwave.domain.execution import LEEWAY, WAVE_BITS, ExecutionStatus, Place
 from rollwave.domain.ids import UNADDRESSABLE, UNSENDABLE, CampaignId, DeviceId
 from rollwave.domain.reports.parse import DeviceReport
 from rollwave.domain.retry import Reason
+from rollwave.store import cells
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import IN_TURN, Connection
 from rollwave.store.outage import refusing_values
@@ -249,8 +250,9 @@ async def skip_unsent(
 ) -> int:
     """Skip devices that were never sent to: about ``limit``, at most three times as many. Returns their number."""
     await connection.execute(IN_TURN)  # also if a stop happens together with a batch of reports
-    skipped: int = await connection.fetchval(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
-    return skipped
+    rows = await connection.fetch(_sql["skip_unsent"], tenant_id, campaign_id, limit, reason)
+    await cells.skip(connection, tenant_id, campaign_id, [cells.Skipped(*row) for row in rows if row["segment"]])
+    return sum(row["devices"] for row in rows)
 
 
 async def current(connection: Connection, tenant_id: str, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Doing]:

@@ -1,3 +1,6 @@
+-- Cells are changed under their campaign's lock, so the position of a row (ctid) that a statement finds stays the same until it updates
+-- the row.
+
 -- name: end
 -- Move devices of waves ($3) and segments ($4) of campaigns ($2) from in flight to succeeded ($5) and failed ($6). Not applied: the
 -- edit of the policy has removed the cell since, and the next comparison counts the device.
@@ -6,7 +9,26 @@ SET in_flight = l.in_flight - moved.succeeded - moved.failed,
     succeeded = l.succeeded + moved.succeeded, failed = l.failed + moved.failed
 FROM unnest($2::bigint[], $3::int[], $4::int[], $5::int[], $6::int[])
     AS moved (campaign_id, wave, segment, succeeded, failed)
-WHERE l.tenant_id = $1 AND l.campaign_id = moved.campaign_id AND l.wave = moved.wave AND l.segment = moved.segment;
+CROSS JOIN LATERAL (
+    SELECT ctid AS place FROM ota_campaign_cells
+    WHERE tenant_id = $1 AND campaign_id = moved.campaign_id AND wave = moved.wave AND segment = moved.segment
+    OFFSET 0 -- otherwise it is a join, which may read all cells for each of these
+) AS cell
+WHERE l.tenant_id = $1 AND l.ctid = cell.place;
+
+-- name: skip
+-- Devices of waves ($3) and segments ($4) are skipped: so many ($5), of which so many had waited for their first command ($6), and
+-- budgets had held so many ($7). Not applied: as above.
+UPDATE ota_campaign_cells l
+SET waiting = l.waiting - moved.waiting, held = l.held - moved.held,
+    in_flight = l.in_flight - moved.devices + moved.waiting, skipped = l.skipped + moved.devices
+FROM unnest($3::int[], $4::int[], $5::int[], $6::int[], $7::int[]) AS moved (wave, segment, devices, waiting, held)
+CROSS JOIN LATERAL (
+    SELECT ctid AS place FROM ota_campaign_cells
+    WHERE tenant_id = $1 AND campaign_id = $2 AND wave = moved.wave AND segment = moved.segment
+    OFFSET 0
+) AS cell
+WHERE l.tenant_id = $1 AND l.ctid = cell.place;
 
 -- name: queue
 -- Devices by wave; and (wave NULL) those that wait for their first command by the quarantine of their segments, in waves up to $3

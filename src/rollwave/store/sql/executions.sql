@@ -127,7 +127,12 @@ WITH again AS (
                 UNION ALL SELECT segment, position, 0 FROM skipped) AS each
           WHERE $14
           GROUP BY 1, 2) AS moved
-    WHERE l.tenant_id = $1 AND l.campaign_id = $2 AND l.wave = moved.wave AND l.segment = moved.segment
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM ota_campaign_cells
+        WHERE tenant_id = $1 AND campaign_id = $2 AND wave = moved.wave AND segment = moved.segment
+        OFFSET 0 -- otherwise it is a join, which may read all cells for each of these
+    ) AS cell
+    WHERE l.tenant_id = $1 AND l.ctid = cell.place
 )
 SELECT device_id, attempt, suspect, segment, NULL::bigint AS position, NULL::int AS dispatch_number,
        NULL::text[] AS budget_values
@@ -306,7 +311,8 @@ ORDER BY r.number;
 -- name: skip_unsent
 -- Skip devices of a stopped campaign that were never sent to, or that were set back by hand (due_at NULL) and not sent to
 -- since. A device that a worker is sending to now keeps its lease. The broker may have the command of a device whose lease has
--- ended: if the campaign was cancelled, it is told first (cancels.claim).
+-- ended: if the campaign was cancelled, it is told first (cancels.claim). Returns the number of devices by wave and segment: the
+-- cells are changed after this (cells.skip), when the campaign is locked.
 WITH waiting AS (
     SELECT ctid AS place, campaign_id, device_id, true AS never_sent FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0
@@ -334,24 +340,17 @@ WITH waiting AS (
     SET pending = c.pending - moved.devices, skipped = c.skipped + moved.devices
     FROM (SELECT count(*)::int AS devices FROM skipped) AS moved
     WHERE c.tenant_id = $1 AND c.id = $2 AND moved.devices > 0
-    RETURNING c.id -- cells are changed after the campaign is locked
-), cells AS (
-    UPDATE ota_campaign_cells l
-    SET waiting = l.waiting - moved.waiting, held = l.held - moved.held, in_flight = l.in_flight - moved.in_flight,
-        skipped = l.skipped + moved.waiting + moved.in_flight
-    FROM counted, (SELECT abs(segment) AS segment, (position >> 44)::int - 1 AS wave,
-                          (count(*) FILTER (WHERE never_sent))::int AS waiting,
-                          (count(*) FILTER (WHERE NOT never_sent))::int AS in_flight,
-                          (count(*) FILTER (WHERE segment < 0))::int AS held
-                   FROM skipped WHERE segment <> 0 GROUP BY 1, 2) AS moved
-    WHERE l.tenant_id = $1 AND l.campaign_id = counted.id AND l.wave = moved.wave AND l.segment = moved.segment
+    RETURNING c.id
 ), no_longer_held AS ( -- the campaign has ended: of all that budgets hold, as many as it skips
     DELETE FROM ota_campaign_budget_held
     WHERE tenant_id = $1 AND campaign_id = $2 AND ctid = ANY (ARRAY(
         SELECT h.ctid FROM counted, ota_campaign_budget_held h
         WHERE h.tenant_id = $1 AND h.campaign_id = $2 LIMIT (SELECT count(*) FROM skipped WHERE segment < 0)))
 )
-SELECT count(*) FROM skipped;
+SELECT (position >> 44)::int - 1 AS wave, abs(segment) AS segment, count(*)::int AS devices,
+       (count(*) FILTER (WHERE never_sent))::int AS waiting, (count(*) FILTER (WHERE segment < 0))::int AS held
+FROM skipped
+GROUP BY 1, 2;
 
 -- name: current
 -- The present command of each device: the attempt in progress of its newest running campaign. No row if a worker is sending
