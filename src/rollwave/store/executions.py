@@ -59,7 +59,8 @@ class Queue(NamedTuple):
 
     ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
     the pace's step that the claim begins (``domain.policy.pace.Step``), if it begins one. ``only``: the devices that
-    the policy's budgets allow; None: it has none.
+    the policy's budgets allow; None: it has none. ``zones``: devices of segments of these time zones may be sent to
+    again; None: of every zone. Those of segments under quarantine, and those that are not placed, may not.
     """
 
     rooms: Mapping[int, int]
@@ -68,6 +69,7 @@ class Queue(NamedTuple):
     age: float = 0.0
     carried: float = 0.0
     only: Sequence[str] | None = None
+    zones: Sequence[str | None] | None = None
 
 
 class Effect(NamedTuple):
@@ -130,15 +132,13 @@ async def claim(
     opens_interval: bool,
     command: str,
     queue: Queue | None = None,
-    closed: Sequence[int] = (),
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
     A device whose ``device_timeout`` is over gets no other attempt. Claimed devices count in the pace's interval;
     ``opens_interval``: the claim begins a new one. The campaign's first claim also stores its ``command``. Rows that
-    another transaction has locked are left out. ``queue``: which devices may get their first command, under a policy
-    document; None: the campaign has flat columns. ``closed``: segments whose devices are not sent to again. Needs the
-    campaign's lock.
+    another transaction has locked are left out. ``queue``: which devices may be sent to, under a policy document; None:
+    the campaign has flat columns. Needs the campaign's lock.
     """
     placed = queue is not None
     queue = queue or Queue({0: fresh}, -1)
@@ -148,7 +148,7 @@ async def claim(
         device_timeout + campaign.activity.suspended_for,
         *(opens_interval, command),
         *(list(queue.rooms), list(queue.rooms.values()), (queue.up_to_wave + 2) << WAVE_BITS, placed),
-        *(queue.advance, queue.age, queue.carried, closed, queue.only),
+        *(queue.advance, queue.age, queue.carried, cells.named(queue.zones), queue.only, cells.has_none(queue.zones)),
     )
     commands = tuple(Claimed(device_id, attempt, suspect) for device_id, attempt, suspect, *_ in rows if attempt)
     if not placed:

@@ -32,7 +32,8 @@ WHERE l.tenant_id = $1 AND l.ctid = cell.place;
 
 -- name: queue
 -- Devices by wave; and (wave NULL) those that wait for their first command by the quarantine of their segments, in waves up to $3
--- and after it. quarantined: of a wave's devices that are not terminal. One pass over the cells: the quarantined segments are a
+-- and after it, with the first and the last segment that has any in the queue now. quarantined: of a wave's devices that are not
+-- terminal. One pass over the cells: the quarantined segments are a
 -- hashed set, since a claim's settings allow no hash join, and a look at each segment would cost more than the claim.
 SELECT l.wave, NULL::text AS time_zone, l.quarantined AS is_quarantined,
        sum(l.waiting)::int AS waiting, sum(l.in_flight)::int AS in_flight, sum(l.succeeded)::int AS succeeded,
@@ -40,7 +41,9 @@ SELECT l.wave, NULL::text AS time_zone, l.quarantined AS is_quarantined,
        COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE l.quarantined), 0)::int AS quarantined,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting_now,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS waiting_later,
-       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now,
+       min(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS first_open,
+       max(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS last_open
 FROM (SELECT *, segment IN (SELECT number FROM ota_campaign_segments
                             WHERE tenant_id = $1 AND campaign_id = $2 AND quarantined_at IS NOT NULL) AS quarantined
       FROM ota_campaign_cells
@@ -56,7 +59,9 @@ SELECT l.wave, s.time_zone, s.quarantined_at IS NOT NULL AS is_quarantined,
        COALESCE(sum(l.waiting + l.in_flight) FILTER (WHERE s.quarantined_at IS NOT NULL), 0)::int AS quarantined,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave <= $3), 0)::int AS waiting_now,
        COALESCE(sum(l.waiting) FILTER (WHERE l.wave > $3), 0)::int AS waiting_later,
-       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now
+       COALESCE(sum(l.held) FILTER (WHERE l.wave <= $3), 0)::int AS held_now,
+       min(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS first_open,
+       max(l.segment) FILTER (WHERE l.wave <= $3 AND l.waiting > l.held) AS last_open
 FROM ota_campaign_cells l
 JOIN ota_campaign_segments s ON s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = l.segment
 WHERE l.tenant_id = $1 AND l.campaign_id = $2
@@ -119,9 +124,12 @@ WHERE s.tenant_id = $1 AND s.campaign_id = $2
 ORDER BY s.number;
 
 -- name: segments
--- All segments, also those of which the cells say that no device is in flight: other SQL may have changed a device. $3: only those
--- under quarantine.
+-- All segments, also those of which the cells say that no device is in flight: other SQL may have changed a device.
 SELECT number, time_zone, quarantined_at IS NOT NULL AS quarantined
 FROM ota_campaign_segments
-WHERE tenant_id = $1 AND campaign_id = $2 AND (NOT $3 OR quarantined_at IS NOT NULL)
+WHERE tenant_id = $1 AND campaign_id = $2
 ORDER BY number;
+
+-- name: zones_of
+-- The time zones of these segments ($3).
+SELECT number, time_zone FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND number = ANY ($3::int[]);

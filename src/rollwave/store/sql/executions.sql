@@ -14,8 +14,9 @@
 -- positions below $13. A device whose id cannot be addressed ($6) becomes SKIPPED.
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
--- started_at. Devices of closed segments ($18) are not sent to again (overdue.hold). $19: only these devices get their first
--- command (NULL: any). $14: number the first commands, and change the cells.
+-- started_at. $19: only these devices get their first command (NULL: any). Under a document, number the first commands, and change
+-- the cells; devices are sent to again (overdue.hold) in segments without quarantine, of the time zones $18 (NULL: every one) and, if
+-- $20, of none.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -27,7 +28,9 @@ WITH again AS (
            OR failed_attempt = attempt
               AND COALESCE(started_at + make_interval(secs => $8 - suspended_before) > statement_timestamp(), true))
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
-      AND segment <> ALL ($18::int[])
+      AND (NOT $14 OR EXISTS (SELECT FROM ota_campaign_segments s
+                              WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = abs(segment) AND s.quarantined_at IS NULL
+                                AND ($18::text[] IS NULL OR s.time_zone = ANY ($18) OR $20 AND s.time_zone IS NULL)))
     ORDER BY due_at NULLS FIRST
     LIMIT $3
     FOR UPDATE SKIP LOCKED
@@ -36,7 +39,9 @@ WITH again AS (
     FROM ota_device_status
     WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt > 0 AND due_at IS NULL
       AND device_id COLLATE "C" !~ $6 AND length(device_id) <= 128
-      AND segment <> ALL ($18::int[])
+      AND (NOT $14 OR EXISTS (SELECT FROM ota_campaign_segments s
+                              WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = abs(segment) AND s.quarantined_at IS NULL
+                                AND ($18::text[] IS NULL OR s.time_zone = ANY ($18) OR $20 AND s.time_zone IS NULL)))
     ORDER BY due_at NULLS FIRST
     LIMIT $3 - (SELECT count(*) FROM again)
     FOR UPDATE SKIP LOCKED
