@@ -130,7 +130,7 @@ async def _with_room(
     fresh = min(admission.fresh, settings.claim_batch)
     if device.segment is None or admission.queue is None or not fresh:
         return device
-    rooms = await cells.next_rooms(
+    rooms = admission.queue.rooms or await cells.next_rooms(
         connection, campaign.row, up_to_wave=campaign.row.wave, zones=admission.queue.open_zones, devices=fresh
     )
     before = 0  # a claim fills itself from one segment after the other

@@ -61,6 +61,10 @@ CREATE TABLE ota_campaign_segments (
     UNIQUE (tenant_id, campaign_id, labels)
 );
 
+-- Every claim, and every look whether commands may still be sent, asks for those under quarantine.
+CREATE INDEX ota_campaign_segments_quarantined ON ota_campaign_segments (tenant_id, campaign_id, number)
+    WHERE quarantined_at IS NOT NULL;
+
 -- How many devices of each wave and segment are in which state. Changes with their rows, under the campaign's lock.
 CREATE TABLE ota_campaign_cells (
     tenant_id text NOT NULL,

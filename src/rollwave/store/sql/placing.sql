@@ -73,7 +73,7 @@ WITH batch AS (
            CASE WHEN p.wave IS NOT NULL THEN p.budget_values END
     FROM placed p
     LEFT JOIN numbered n ON n.labels = p.segment
-    ORDER BY p.device_id
+    ORDER BY n.number, p.wave, p.key, p.device_id -- a claim then finds the devices of a batch side by side
     ON CONFLICT DO NOTHING
     RETURNING status, segment, position
 ), {cells}
