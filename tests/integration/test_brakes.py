@@ -42,7 +42,7 @@ from tests.in_process import long_subscribed_listener, move_times_back
 from tests.integration.test_resend import collected
 from tests.proxy import proxy
 from tests.servers import Mosquitto
-from tests.support import end, eventually
+from tests.support import end, eventually, rollwave
 
 SETTINGS = Settings()
 HOUR = timedelta(hours=1)
@@ -263,3 +263,16 @@ async def test_a_halt_stops_commands_that_wait_in_the_sessions_queue_within_a_se
 async def released(host: Connection) -> bool:
     claimed = "SELECT count(*) FROM ota_device_status WHERE status = 'PENDING' AND attempt > 0 AND due_at > now()"
     return not await host.fetchval(claimed)
+
+
+async def test_a_halt_of_all_tenants_goes_on_after_an_error(host: Connection, database: str) -> None:
+    for tenant in ("east", "north", "south"):
+        await insert_campaign(host, 1, tenant=tenant)
+    await host.execute("ALTER TABLE rollwave_brakes ADD CONSTRAINT not_east CHECK (tenant_id <> 'east')")
+    done = await asyncio.to_thread(
+        rollwave, "halt", "--all", "--reason", "bricked devices", env={"DATABASE_URL": database}
+    )
+    assert (done.returncode, done.stdout) == (1, "sending is halted for 2 tenants\n")
+    assert done.stderr.startswith("Error: not halted for east: "), done.stderr
+    halted = await host.fetch("SELECT tenant_id FROM rollwave_brakes ORDER BY 1")
+    assert [row["tenant_id"] for row in halted] == ["north", "south"]
