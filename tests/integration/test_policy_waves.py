@@ -210,6 +210,19 @@ async def test_a_gate_that_fails_pauses_the_campaign(host: Connection, pool: Poo
     assert (await judged(pool, campaign)).to_verify
 
 
+async def test_a_last_wave_whose_selector_matches_nothing_pauses_the_campaign(
+    host: Connection, pool: Pool, broker: EmbeddedBroker
+) -> None:
+    document = {"waves": [{"name": "canary", "select": "ring == canary"}, {"name": "rest", "select": "ring == prdo"}]}
+    campaign = await insert_campaign(host, document, FLEET)
+    async with devices(broker) as received, running(pool):
+        await eventually(lambda: _is(host, campaign, "PAUSED"), what="the pause")
+    await Upkeep(pool, Settings()).look_after(campaign_ref(campaign))
+    assert (await status_of(host, campaign), len(received)) == ("PAUSED", 4)
+    reason = await host.fetchval("SELECT status_reason FROM ota_campaigns WHERE id = $1", campaign)
+    assert reason == "the selector of wave rest matches no device"
+
+
 async def judged(pool: Pool, campaign: int) -> waves.Judged:
     """What a look says about the gate of the present wave before it has compared the counters with the rows."""
     async with tenant_transaction(pool, "north", queues=True) as connection:

@@ -184,7 +184,7 @@ class Upkeep:
         outlook = await counters.outlook(connection, campaign)
         if document is not None and not outlook.finished:
             return await self._judge_wave(connection, locked, document, outlook, verified)
-        if document is not None and await waves.paused_at_failed_gate(connection, locked, document):
+        if document is not None and await waves.waits_for_operator(connection, locked, document):
             return Look()
         left = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
         finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=left)).wave_finished

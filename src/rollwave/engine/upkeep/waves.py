@@ -27,7 +27,7 @@ class Judged:
     """The result of judging a gate.
 
     ``to_verify``: it opens or fails once the counters are compared with the rows. ``moved``: another wave is open now.
-    ``failed``: it has failed, so that the campaign waits for an operator.
+    ``failed``: it has failed, or the wave's selector matches nothing, so that the campaign waits for an operator.
     """
 
     to_verify: bool = False
@@ -48,9 +48,9 @@ async def judge(
         return Judged()
     campaign, row, decision = locked.row, wave.row, wave.decision
     running = campaign.status is CampaignStatus.RUNNING
-    if row.matched == 0 and row.promoted_by is None and running and not wave.last:
+    if _matches_nothing(wave):
         reason = f"the selector of wave {row.name} matches no device"
-        return Judged(stopped=await stop.pause(connection, campaign, reason))
+        return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
     if wave.last:
         if wave.devices.finished and row.state is not WaveState.PASSED and not wave.devices.quarantined:
             await waves.note(connection, campaign, row.number, GateDecision(WaveState.PASSED))
@@ -94,11 +94,17 @@ async def _act(
     return Judged(stopped=await stop.pause(connection, campaign, reason) if running else None, failed=True)
 
 
-async def paused_at_failed_gate(
-    connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument
-) -> bool:
-    """Whether the campaign is paused and its gate has failed, which is stored: it waits until an operator acts."""
+async def waits_for_operator(connection: Connection, locked: CampaignUnderPolicy, document: PolicyDocument) -> bool:
+    """Whether the campaign is paused and its present wave would pause it again: its gate has failed, which is stored,
+    or its selector matches nothing.
+    """
     if locked.row.status is not CampaignStatus.PAUSED:
         return False
     wave = await read_wave(connection, locked, document)
-    return wave is not None and not wave.last and wave.row.state is wave.decision.state is WaveState.FAILED
+    if wave is None or _matches_nothing(wave):
+        return wave is not None
+    return not wave.last and wave.row.state is wave.decision.state is WaveState.FAILED
+
+
+def _matches_nothing(wave: PresentWave) -> bool:
+    return wave.row.matched == 0 and wave.row.promoted_by is None
