@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,25 @@ async def test_a_claim_takes_nothing_and_every_device_is_explained(
     assert (shown["kind"], shown["by"]) == (gate.value.replace("halted", "halt"), "key-1")
     others = await make_claims(pool, SETTINGS).claim(campaign_ref(south, "south"))
     assert len(others.commands) == 3, "another tenant sends on"
+
+
+async def test_workers_of_an_earlier_version_leave_alone_what_they_do_not_know(pool: Pool, host: Connection) -> None:
+    """They do not know documents, halts and freezes, and ask for the campaigns that are due by an earlier function."""
+    await insert_campaign(host, 1)
+    await insert_campaign(host, 1, policy_revision=1)
+    await insert_campaign(host, 1, tenant="south")
+
+    async def due(function: str) -> list[str]:
+        return [row["tenant_id"] for row in await host.fetch(f"SELECT tenant_id FROM {function}() ORDER BY 1")]
+
+    await freeze(pool, "later", start=1, end=2)
+    assert await due("rollwave_due_campaigns_3") == ["north", "south"]
+    for brake, lift in ((halt, brakes.lift), (freeze, partial(brakes.remove_freeze, name="launch"))):
+        await brake(pool)
+        assert await due("rollwave_due_campaigns_3") == ["south"]
+        assert await due("rollwave_due_campaigns_4") == ["north", "north", "south"]
+        await lift(pool, TENANT, actor="key-1")
+    assert await due("rollwave_due_campaigns_3") == ["north", "south"]
 
 
 @pytest.mark.usefixtures("listener_subscribed")
