@@ -1,4 +1,4 @@
-"""Columns that migrations add to tables that a host may have made: a host's own column of that name must have the type."""
+"""Columns that migrations add to tables that a host may have: a host's own column of that name must have the type."""
 
 from __future__ import annotations
 
