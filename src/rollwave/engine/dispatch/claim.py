@@ -14,6 +14,7 @@ from rollwave.domain.policy.admission import Admission, admit
 from rollwave.domain.policy.budgets import Choice
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.facts import Facts
+from rollwave.domain.policy.gates import Verdict
 from rollwave.domain.policy.placing import is_zoned
 from rollwave.domain.policy.rules import Policy
 from rollwave.engine import budgets, guardrails, stop
@@ -95,8 +96,10 @@ class Claims:
 
     async def _ask(self, connection: Connection, locked: CampaignUnderPolicy, facts: Facts) -> Facts:
         """Read whether listeners are subscribed, and the queue, if the row allows sending."""
-        policy, campaign = locked.policy, locked.row
-        heard = self._note(heard=await listeners.heard(connection, self._settings.listener_slots))
+        policy, campaign, slots = locked.policy, locked.row, self._settings.listener_slots
+        documents = policy.document is not None
+        heard = await listeners.heard(connection, slots, documents=documents)
+        self._note(gates.listener(replace(facts, heard=heard), documents=documents))
         if heard and policy.document is not None and facts.unreadable is None:
             if policy.document.budgets:
                 await budgets.return_owed(connection, campaign)
@@ -108,17 +111,16 @@ class Claims:
         in_flight = await counters.in_flight(connection, campaign, up_to=policy.max_in_flight)
         return replace(facts, heard=True, in_flight=in_flight)
 
-    def _note(self, *, heard: bool) -> bool:
-        """Log once that sending waits for a listener, if that takes longer than a start. Returns ``heard``."""
+    def _note(self, listener: Verdict) -> None:
+        """Log once that sending waits for a listener, if that takes longer than a start."""
         now = time.monotonic()
-        if heard:
+        if listener.open:
             self._unheard_since, self._told = None, False
         elif self._unheard_since is None:
             self._unheard_since = now
         elif not self._told and now - self._unheard_since > LISTENER_START_SECONDS:
             self._told = True
-            _log.warning("ota_sending_waits", reason="no listener is subscribed, so reports could not be received")
-        return heard
+            _log.warning("ota_sending_waits", reason=listener.text)
 
     async def _retry_in(self, connection: Connection, campaign: Campaign, admission: Admission) -> float:
         """Seconds until the next claim, after one that could take nothing."""

@@ -46,8 +46,9 @@ async def _read(
     connection: Connection, settings: Settings, tenant_id: str, campaign_id: int
 ) -> tuple[Admission, CampaignUnderPolicy]:
     row = await campaigns.get(connection, tenant_id, campaign_id)
-    heard = await listeners.heard(connection, settings.listener_slots)
     campaign = under_policy(row, settings)
+    documents = campaign.policy.document is not None
+    heard = await listeners.heard(connection, settings.listener_slots, documents=documents)
     return admit(campaign.policy, campaign.facts(settings, heard=heard)), campaign
 
 

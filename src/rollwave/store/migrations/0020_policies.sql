@@ -160,6 +160,10 @@ BEGIN
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM rollwave_due', current_schema());
 END $$;
 
+-- A listener writes this time with each beat of its slot, alive_at. One of an older version does not: it would judge reports by the
+-- flat columns, so while a slot has such a listener, nothing is sent for documents.
+ALTER TABLE rollwave_listener_slots ADD COLUMN documents_at timestamptz;
+
 -- The functions of the triggers as in 0015 and 0019, but they find our tables by name and columns: a later migration that adds
 -- one need not replace them.
 DO $do$
