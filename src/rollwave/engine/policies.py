@@ -80,7 +80,8 @@ def require_firmware_size(document: PolicyDocument, size: object) -> None:
     Raises:
         InvalidPolicy: it is not.
     """
-    if (document.pace or PaceRule()).bytes is not None and not size:
+    limits = (document.pace or PaceRule()).bytes
+    if limits is not None and limits.limits and not size:
         problem = Problem(
             ("pace", "bytes"), "the size of the firmware is not known", "register it with file_size_bytes"
         )

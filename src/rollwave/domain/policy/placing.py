@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule, Scope, WaveRule
+from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule, Scope, WaveRule
 from rollwave.domain.policy.document.units import Share
 
 MAX_SEGMENTS = 10_000
@@ -72,7 +72,7 @@ def placing_of(document: PolicyDocument) -> Placing:
     kind, _, label = order.partition(":")
     schedule = document.schedule or ScheduleRule()
     per = {label for each in document.guardrails or () if each.scope is Scope.SEGMENT for label in each.per or ()}
-    zoned = any(each.time_zone == DEVICE_ZONE for each in schedule.windows)
+    zoned = any(each.differs_by_device for each in schedule.windows)
     return Placing(
         tuple(_without_gate(each) for each in document.waves) or (EVERYTHING,),
         Order(kind),

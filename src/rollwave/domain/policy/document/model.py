@@ -98,6 +98,11 @@ class BytesRule(Rule):
     in_flight: Size | None = Field(None, description="Maximum number of bytes of all devices in flight.")
     per_second: Size | None = Field(None, description="Maximum number of bytes that begin per second.")
 
+    @property
+    def limits(self) -> bool:
+        """Whether it sets any limit."""
+        return self.in_flight is not None or self.per_second is not None
+
 
 class PaceRule(Rule):
     """How fast devices are sent to for the first time. By default there is no limit, of which a dry run warns."""

@@ -58,6 +58,11 @@ class Window(Rule):
         description="Zone of `cron`: an IANA name, `UTC`, or `device` (each device's own). Default: the schedule's.",
     )
 
+    @property
+    def differs_by_device(self) -> bool:
+        """Whether it opens at another moment for devices of another time zone."""
+        return self.cron is not None and self.time_zone == DEVICE_ZONE
+
     @model_validator(mode="after")
     def _agrees(self) -> Window:
         given = {key for key in ("cron", "duration", "start", "end") if getattr(self, key) is not None}
