@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from rollwave.domain.policy import flat
+from rollwave.domain.policy.advice import advice, warnings
 from rollwave.domain.policy.document.emit import to_data, to_yaml
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.document.problems import parse, parse_data
@@ -15,7 +17,6 @@ from rollwave.domain.policy.edits import check_edit
 from rollwave.domain.policy.placing import placing_of
 from rollwave.domain.policy.presets import PRESETS, preset
 from rollwave.domain.policy.rules import Guardrail, Policy
-from rollwave.domain.policy.warnings import warnings
 from rollwave.domain.retry import RetryPolicy
 from rollwave.errors import Conflict
 
@@ -117,6 +118,23 @@ def test_keys_that_have_no_effect_are_warned_of(text: str, said: list[str]) -> N
     pace = "" if "pace" in text else "\npace: {per_minute: 100}"
     found = list(warnings(document(text + pace)))
     assert [each[: len(start)] for each, start in zip(found, said, strict=True)] == said
+
+
+def test_the_next_five_openings_are_within_the_start_and_the_end_of_the_schedule() -> None:
+    night = 'windows: [{name: night, kind: allow, cron: "0 2 * * *", duration: 2h, cutoff: 20m}]'
+    at = datetime(2027, 1, 1, 3, tzinfo=UTC)
+
+    def days(schedule: str) -> list[int]:
+        return [each.start.day for each in advice(document(f"schedule: {{{schedule}{night}}}"), at).openings]
+
+    assert days("") == [1, 2, 3, 4, 5]
+    assert days("start: 2027-01-11T08:00:00Z, ") == [12, 13, 14, 15, 16]
+    assert days("end: 2027-01-02T12:00:00Z, ") == [1, 2]
+    zurich = advice(document(f"schedule: {{time_zone: Europe/Zurich, end: 2027-01-02T02:00:00Z, {night}}}"), at)
+    assert [(start.hour, end and (end.hour, end.minute)) for start, end in zurich.openings] == [(1, (2, 0))]
+    assert advice(document("{}"), at).openings == []
+    over = document("schedule: {windows: [{kind: allow, start: 2026-01-01T00:00:00Z, end: 2026-01-02T00:00:00Z}]}")
+    assert advice(over, at).warnings[-1] == "the windows do not open within 400 days: until then nothing is sent"
 
 
 def test_the_example_of_every_key_has_two_keys_without_effect() -> None:

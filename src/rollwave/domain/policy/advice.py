@@ -1,8 +1,13 @@
-"""What a policy document allows that its author may not have meant, and keys of it that have no effect."""
+"""What the author of a policy document is told: warnings, and when its windows open next.
+
+It never depends on devices. Dry runs, checks and answers to saving a document have it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from rollwave.domain.policy.document.model import (
     GateRule,
@@ -15,6 +20,42 @@ from rollwave.domain.policy.document.model import (
     Scope,
 )
 from rollwave.domain.policy.rules import LONGEST_DELAY_SECONDS
+from rollwave.domain.policy.windows import HORIZON_DAYS, Span, next_openings, zone_of
+
+
+class Advice(NamedTuple):
+    """What the author of a document is told.
+
+    ``warnings``: sentences for people. ``openings``: the next five times in which devices without a time zone may be
+    sent to, in UTC; empty: the document has no windows, or they do not open any more.
+    """
+
+    warnings: Sequence[str]
+    openings: Sequence[Span]
+
+
+def advice(document: PolicyDocument, at: datetime) -> Advice:
+    """What the author of a document is told at a moment, which is any aware time."""
+    openings = _openings(document.schedule, at)
+    told = list(warnings(document))
+    if document.schedule is not None and document.schedule.windows and not openings:
+        told.append(f"the windows do not open within {HORIZON_DAYS} days: until then nothing is sent")
+    return Advice(told, openings)
+
+
+def _openings(schedule: ScheduleRule | None, at: datetime) -> list[Span]:
+    """The next five openings of the windows, within the start and the end of the schedule."""
+    if schedule is None or not schedule.windows:
+        return []
+    begin = at if schedule.start is None else max(at, schedule.start)
+    found = next_openings(schedule.windows, zone_of(schedule.time_zone) or UTC, None, begin)
+    return [_before(schedule.end, each) for each in found if schedule.end is None or each.start < schedule.end]
+
+
+def _before(end: datetime | None, opening: Span) -> Span:
+    if end is None:
+        return opening
+    return Span(opening.start, min(end, opening.end or end).astimezone(UTC))
 
 
 def warnings(document: PolicyDocument) -> Iterator[str]:
