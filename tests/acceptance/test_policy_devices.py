@@ -54,7 +54,7 @@ async def test_the_same_devices_are_listed_and_placed(here: World) -> None:
         assert previewed.status_code == 200, (selector, previewed.text)
         assert previewed.json()["waves"][0]["devices"] == len(expected), (selector, previewed.text)
     problem = assert_problem(await here.create({"waves": [{"select": "site = = north"}, {}]}), 422, "invalid-input")
-    assert "expected: a value" in str(problem), problem
+    assert "expected: a value, in line 1, column 8" in str(problem), problem
 
 
 async def test_a_device_that_nobody_registered_has_only_its_id_and_labels_are_read_once(here: World) -> None:

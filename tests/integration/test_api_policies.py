@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from rollwave.domain.role import Role
+from rollwave.store import broad_selectors
 from rollwave.store.database import Pool
 from tests.api import CAMPAIGNS, assert_problem, calling, create_campaign, prepare_campaign_body
 
@@ -227,6 +228,26 @@ async def test_saving_answers_warnings_and_the_next_five_openings(north: httpx2.
         assert openings[1]["end"].endswith("T04:00:00Z")
     flat = (await north.post(CAMPAIGNS, json=await prepare_campaign_body(north))).json()
     assert (flat["warnings"], flat["next_openings"]) == ([], [])
+
+
+async def test_selectors_that_take_too_long_are_too_broad(
+    north: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = await prepare_campaign_body(north, *(f"d{number}" for number in range(5000)))
+    path = f"{CAMPAIGNS}/{(await north.post(CAMPAIGNS, json=body)).json()['id']}/policy"
+    select = " or ".join(f"device_id like 'd*{number}*x'" for number in range(32))
+    slow = {"waves": [{"select": select}, {}]}
+    assert (await north.put(f"{path}?dry_run=true", json=slow)).status_code == 200
+    monkeypatch.setattr(broad_selectors, "SECONDS_PER_MILLION_DEVICES", 0.001)
+    for answer in (
+        await north.post(CAMPAIGNS, json=body | {"policy": slow}),
+        await north.post(f"{CAMPAIGNS}?dry_run=true", json=body | {"policy": slow}),
+        await north.put(path, json=slow),
+        await north.put(f"{path}?dry_run=true", json=slow),
+    ):
+        problem = assert_problem(answer, 422, "invalid-input")
+        assert "too broad: to compare them with 5,000 devices takes more than 0.001 seconds" in problem["detail"]
+    assert (await north.put(path, json=TWO_WAVES)).status_code == 200, "without selectors there is no limit"
 
 
 async def test_the_policy_is_part_of_a_request_with_an_idempotency_key(north: httpx2.AsyncClient) -> None:

@@ -26,6 +26,17 @@ FROM (SELECT {segment} AS labels, count(*) AS devices, {counts}
       WHERE {fits}
       GROUP BY 1) AS of_segment;
 
+-- name: number
+-- The number of devices to place, of any type.
+SELECT count(*)::int FROM ({source}) AS t WHERE $2::bigint IS NOT NULL AND $4::text IS NOT DISTINCT FROM $4::text;
+
+-- name: matches
+-- How many devices the selector of each wave fits, by themselves: the least that the selectors take.
+SELECT {counts}
+FROM ({source}) AS t
+LEFT JOIN {labels} AS l ON l.device_id = t.device_id
+WHERE (l.device_type <> $4) IS NOT TRUE AND $2::bigint IS NOT NULL;
+
 -- name: bound
 -- The key of the $5th device that fits. No row: there are fewer.
 SELECT key FROM ({targets}) AS l WHERE {eligible} ORDER BY key, device_id OFFSET $5 - 1 LIMIT 1;
