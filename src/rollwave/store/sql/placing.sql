@@ -1,8 +1,12 @@
--- The braces stand for parts that depend on the policy document (store/placing.py). {source}: the devices to place. {labels}: the
--- labels of all devices of the tenant; {labels_of_batch}: those of a batch. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
--- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {budget_values}: the values of the
--- budgets' labels. {wave}: the
--- first wave that it fits. {rest}: the last wave, if the device fits it. Selectors have parameters after the listed ones.
+-- The braces stand for parts that depend on the policy document (store/placing_statements.py):
+--   {source}: the devices to place.
+--   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch.
+--   {key}: the place of a device in the queue of its wave and segment.
+--   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
+--   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
+--   {budget_values}: the values of the budgets' labels.
+--   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it.
+-- Selectors have parameters after the listed ones.
 
 -- name: members
 SELECT device_id, row_number() OVER (ORDER BY device_id) AS ordinal
