@@ -44,7 +44,8 @@ class Window(Rule):
 
     name: Name = Field("", description="Name of the window. Default: `window-1` and so on.")
     kind: WindowKind = Field(
-        strict=False, description="`allow` or `deny`. Deny wins; several allows add up; none: always."
+        strict=False,
+        description="`allow` or `deny`. A `deny` window wins. Without an `allow` window, all other time is allowed.",
     )
     cron: str | None = Field(None, max_length=200, description="When it opens: five fields, as cron has them.")
     duration: Duration | None = Field(None, description="How long it stays open, in elapsed time: at most 7d.")
