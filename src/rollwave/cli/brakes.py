@@ -128,7 +128,7 @@ def add(
 ) -> None:
     """Send nothing from one time to another, in any campaign of the tenant.
 
-    A campaign whose policy has `ignore_freezes: true` is sent nevertheless.
+    A freeze does not stop a campaign whose policy has `ignore_freezes: true`.
 
         rollwave freeze add year-end --start 2027-12-18T00:00:00Z --end 2028-01-07T00:00:00Z
     """

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollwave.domain.policy.document.model import DEVICE_ZONE, PolicyDocument, ScheduleRule, Scope, WaveRule
+from rollwave.domain.policy.document.model import PolicyDocument, ScheduleRule, Scope, WaveRule
 from rollwave.domain.policy.document.units import Share
 
 MAX_SEGMENTS = 10_000
@@ -84,7 +84,7 @@ def placing_of(document: PolicyDocument) -> Placing:
 def is_zoned(document: PolicyDocument) -> bool:
     """Whether windows depend on the devices' time zones, so that those of different zones are in different segments."""
     schedule = document.schedule or ScheduleRule()
-    return any(each.time_zone == DEVICE_ZONE for each in schedule.windows)
+    return any(each.differs_by_device for each in schedule.windows)
 
 
 def _without_gate(wave: WaveRule) -> WaveRule:
