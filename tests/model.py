@@ -261,7 +261,12 @@ class Model:
             return
         if RANK[status] < RANK[device.status]:
             return
+        left_behind = device.status in MOVING and device.due is None
+        if left_behind and device.started is not None:
+            self._restart_time(device)
         until = min(self.now + self.timing.progress, self._last_moment(device))
+        if left_behind:
+            self._restart_time(device)
         if status == device.status:
             news = device.failed or (progress or 0) > device.progress
             if not news and device.due is not None and until < device.due:

@@ -624,3 +624,22 @@ def test_an_aborted_campaign_does_not_wait_for_devices_that_reported_a_failure(w
     run.conduct()
     run.database_and_model_agree()
     assert [each.status for each in run.model.devices] == ["FAILED", "DOWNLOADING"]
+
+
+def test_the_time_of_a_device_that_reports_while_its_campaign_is_suspended(world: World) -> None:
+    """A run that hypothesis has found: an earlier worker had sent to it, and no look has recorded that it may go on."""
+
+    class Here(Campaign):
+        pass
+
+    Here.world = world
+    run = Here()
+    policy = Policy(1, 1.0, 1, None, None, 1, frozenset())
+    run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
+    run.time_passes(2)
+    run.an_earlier_worker_had_sent_it(number=21, status="INSTALLING")
+    for steps in (0, 6):
+        run.says_the_same_a_while_later(number=1, progress=10 + steps, steps=steps)
+        run.database_and_model_agree()
+    run.conduct()
+    run.database_and_model_agree()
