@@ -147,20 +147,23 @@ async def sweep(
     *,
     sends_on: bool,
     closed: Sequence[ClosedSegment] = (),
+    deadlines_run: bool = True,
 ) -> Swept:
     """Judge the devices that are overdue.
 
     Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
     ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
-    (:func:`hold`).
+    (:func:`hold`). ``deadlines_run`` False: only devices that wait for another attempt after they reported that one
+    failed. No later report of theirs counts, so that nothing is to be waited for.
     """
     late = await overdue.lock_overdue(
         connection,
         campaign,
         everyone=not sends_on,
         device_timeout=policy.device_timeout,
-        extension=campaign.activity.extension(policy.longest_deadline),
+        extension=campaign.activity.extension(policy.longest_deadline) if deadlines_run else 0.0,
         closed=closed,
+        reported=not deadlines_run,
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in late if each.finished]:

@@ -243,10 +243,8 @@ class Upkeep:
         taken = await take_over(
             connection, campaign, progress_timeout=policy.progress_timeout, limit=self._max_adopted_per_look
         )
-        more = taken.more
-        if deadlines_run:
-            more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
-        if more:
+        swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=deadlines_run)
+        if taken.more or swept.more:
             return Look(more=True)
         return await self._finish_winding_down(connection, campaign, verified)
 
