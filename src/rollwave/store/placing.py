@@ -209,8 +209,8 @@ async def _place(
             *parts.parameters,
         )
     assert row is not None  # an aggregate without GROUP BY has one row
-    numbers = (row[each] for each in ("devices", "up_to", "pending", "skipped", "segments"))
-    return Batch(*numbers, changes=SegmentChanges.read(row["new_segments"], row["from_quarantine"]))
+    changes = SegmentChanges.read(row["new_segments"], row["from_quarantine"])
+    return Batch(row["devices"], row["up_to"], row["pending"], row["skipped"], row["segments"], changes)
 
 
 async def begin(connection: Connection, campaign: Campaign) -> None:
