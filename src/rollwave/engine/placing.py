@@ -15,7 +15,7 @@ from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placin
 from rollwave.engine import guardrails, stop
 from rollwave.engine.stop import Stopped
 from rollwave.errors import InvalidInput
-from rollwave.store import budgets, campaigns, cells, events, labels, placing, waves
+from rollwave.store import broad_selectors, budgets, campaigns, cells, events, labels, placing, waves
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection
 from rollwave.store.placing import Batch
@@ -45,6 +45,7 @@ async def survey_group(connection: Connection, source: Source, document: PolicyD
 
 async def count(connection: Connection, source: Source, of: Placing) -> Survey:
     """As :func:`survey_group`, for devices of any source, and what of a document decides where they stand."""
+    await broad_selectors.refuse(connection, source, of)
     found = await placing.survey(connection, source, of)
     if found.segments > MAX_SEGMENTS:
         raise InvalidInput(too_many(found.segments), field="policy")

@@ -182,6 +182,8 @@ class Upkeep:
         outlook = await counters.outlook(connection, campaign)
         if document is not None and not outlook.finished:
             return await self._judge_wave(connection, locked, document, outlook, verified)
+        if document is not None and await waves.waits_for_operator(connection, locked, document):
+            return Look()
         left = Remaining(waiting=outlook.waiting, unfinished=outlook.open)
         finished = admit(locked.policy, locked.facts(self._settings, heard=True, remaining=left)).wave_finished
         last = wave.number == locked.waves[-1].number
@@ -217,7 +219,7 @@ class Upkeep:
         if outlook.finished:
             if locked.policy.document is not None:
                 judged = await waves.judge(connection, locked, locked.policy.document, verified=True)
-                if judged.stopped or judged.moved:  # the next look goes on with the next wave, which has no device left
+                if judged.stopped or judged.moved or judged.failed:  # after an opened gate, the next look finishes it
                     return Look(judged.stopped)
             await campaigns.move(connection, campaign, Action.FINISH, tenant_id=campaign.tenant_id, actor=ENGINE)
             return Look(completed=True)
@@ -243,9 +245,8 @@ class Upkeep:
         if campaign.policy_revision is not None:  # all clocks run now
             await standing.note(connection, campaign, (), noted)
             more = await standing.let_stand(connection, campaign, policy, ()) or more
-        if noted.may_judge:
-            more = (await deadlines.sweep(connection, campaign, policy, sends_on=False)).more or more
-        if more:
+        swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=noted.may_judge)
+        if more or swept.more:
             return Look(more=True)
         return await self._finish_winding_down(connection, campaign, verified)
 

@@ -1,8 +1,12 @@
--- The braces stand for parts that depend on the policy document (store/placing.py). {source}: the devices to place. {labels}: the
--- labels of all devices of the tenant; {labels_of_batch}: those of a batch. {key}: the place of a device in the queue of its wave and segment. {fits}: whether a
--- device fits any wave. {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too. {budget_values}: the values of the
--- budgets' labels. {wave}: the
--- first wave that it fits. {rest}: the last wave, if the device fits it. Selectors have parameters after the listed ones.
+-- The braces stand for parts that depend on the policy document (store/placing_statements.py):
+--   {source}: the devices to place.
+--   {labels}: the labels of all devices of the tenant; {labels_of_batch}: those of a batch.
+--   {key}: the place of a device in the queue of its wave and segment.
+--   {fits}: whether a device fits any wave; {counts}: how many devices each wave's selector fits; {sums}: the sums of these.
+--   {segment}: the labels that make its segment; {time_zone}: its zone, if that makes one too.
+--   {budget_values}: the values of the budgets' labels.
+--   {wave}: the first wave that it fits; {rest}: the last wave, if the device fits it.
+-- Selectors have parameters after the listed ones.
 
 -- name: members
 SELECT device_id, row_number() OVER (ORDER BY device_id) AS ordinal, false AS sent, false AS done
@@ -30,6 +34,17 @@ FROM (SELECT {segment} AS labels, count(*) FILTER (WHERE NOT sent) AS devices, c
       FROM ({targets}) AS l
       WHERE sent OR {fits}
       GROUP BY 1) AS of_segment;
+
+-- name: number
+-- The number of devices to place, of any type.
+SELECT count(*)::int FROM ({source}) AS t WHERE $2::bigint IS NOT NULL AND $4::text IS NOT DISTINCT FROM $4::text;
+
+-- name: matches
+-- How many devices the selector of each wave fits, by themselves: the least that the selectors take.
+SELECT {counts}
+FROM ({source}) AS t
+LEFT JOIN {labels} AS l ON l.device_id = t.device_id
+WHERE (l.device_type <> $4) IS NOT TRUE AND $2::bigint IS NOT NULL;
 
 -- name: bound
 -- The key of the $5th device that fits. No row: there are fewer.
@@ -73,7 +88,7 @@ WITH batch AS (
            CASE WHEN p.wave IS NOT NULL THEN p.budget_values END
     FROM placed p
     LEFT JOIN numbered n ON n.labels = p.segment
-    ORDER BY p.device_id
+    ORDER BY n.number, p.wave, p.key, p.device_id -- a claim then finds the devices of a batch side by side
     ON CONFLICT DO NOTHING
     RETURNING status, segment, position
 ), {cells}
