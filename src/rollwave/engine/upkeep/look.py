@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollwave.domain.campaign import Action, CampaignRef, CampaignStatus
 from rollwave.domain.events import ENGINE, WaveOpened
@@ -16,6 +16,7 @@ from rollwave.engine import stop
 from rollwave.engine.closed_segments import closed_segments
 from rollwave.engine.failpoints import Failpoint, reach
 from rollwave.engine.locked_campaign import CampaignUnderPolicy, lock_campaign
+from rollwave.engine.placing import must_place_all
 from rollwave.engine.stop import Stopped
 from rollwave.engine.timing import SOON_SECONDS
 from rollwave.engine.upkeep import deadlines, schedule, standing, waves
@@ -48,8 +49,9 @@ class Look:
 
     ``stopped``, ``completed`` or ``schedule_ended``: this look did that. ``to_verify``: it may complete once its
     counters are verified. ``being_targeted``, ``to_count``: nothing else is done before. ``left_behind``: a host's
-    devices are not taken over yet, so nothing is sent. ``more``: there may be more devices that are overdue or left by
-    a host. ``idle_seconds``: seconds for which there is nothing to send.
+    devices are not taken over yet, so nothing is sent. ``unplaced``: other SQL has inserted devices. ``more``: there
+    may be more devices that are overdue or left by a host. ``idle_seconds``: seconds for which there is nothing to
+    send.
     """
 
     stopped: Stopped | None = None
@@ -59,6 +61,7 @@ class Look:
     being_targeted: bool = False
     to_count: bool = False
     left_behind: bool = False
+    unplaced: bool = False
     more: bool = False
     idle_seconds: float = 0.0
 
@@ -133,11 +136,12 @@ class Upkeep:
         left = await self._take_over(connection, campaign, policy, counted=counted)
         if left or not locked.waves:
             return left or Look(to_count=True)
-        if policy.document is not None and await placing.any_unplaced(connection, campaign):
+        unplaced = policy.document is not None and await placing.any_unplaced(connection, campaign)
+        if policy.document is not None and unplaced and must_place_all(campaign, policy.document):
             await placing.begin(connection, campaign)
             return Look(being_targeted=True)
         judged = await self._judge_deadlines(connection, locked, noted)
-        return judged or await self._pass_gate(connection, locked, verified)
+        return replace(judged or await self._pass_gate(connection, locked, verified), unplaced=unplaced)
 
     async def _judge_deadlines(self, connection: Connection, locked: CampaignUnderPolicy, noted: Noted) -> Look | None:
         """Let the clocks of devices of closed segments stand, and judge those that are overdue. None: the look goes on.

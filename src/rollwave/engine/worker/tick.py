@@ -247,6 +247,8 @@ class Ticker:
                 if not await self._skip_rest(ref):
                     return 0.0
             look = await self._upkeep.look_after(ref)
+            if look.unplaced:
+                await self._targeter.place_inserted(ref)
             if look.being_targeted:
                 wait = await self._targeter.target(ref)
             elif look.left_behind:

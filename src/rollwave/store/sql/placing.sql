@@ -111,27 +111,33 @@ WITH scanned AS (
     LIMIT $6
 ), batch AS (
     SELECT place, device_id, id AS ordinal, abs(segment) AS was FROM scanned WHERE status = 'PENDING' AND attempt = 0
-), {placed}, targeted AS (
-    UPDATE ota_device_status d
-    SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
-        error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
-        completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
-        segment = CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
-        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
-        budget_values = p.budget_values
-    FROM batch b
-    JOIN placed p ON p.device_id = b.device_id
-    LEFT JOIN numbered n ON n.labels = p.segment
-    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
-      AND d.status = 'PENDING' AND d.attempt = 0
-    RETURNING d.status, d.segment, d.position, b.was
-), {cells}
+), {placed}, {places}, {cells}
 SELECT (SELECT count(*) FROM scanned)::int AS devices,
        (SELECT max(device_id) FROM scanned) AS up_to,
        (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
        (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
        (SELECT count(*) FROM numbered)::int AS segments,
        ARRAY(SELECT number FROM new_segments) AS new_segments, {from_quarantine}
+FROM targeted;
+
+-- name: place_inserted
+-- Place up to $6 devices that other SQL has inserted since all were placed. The other parameters are as in insert; $3, $5 and $7 are not
+-- used. Not applied: another transaction has locked the row, or has changed it since.
+WITH batch AS (
+    SELECT ctid AS place, device_id, id AS ordinal, 0 AS was
+    FROM ota_device_status
+    WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'PENDING' AND attempt = 0 AND segment = 0
+      AND $3::text IS NULL AND $5::text IS NOT NULL AND $7::bigint IS NOT NULL
+    ORDER BY segment, position, id
+    LIMIT $6
+    FOR UPDATE SKIP LOCKED
+), {placed}, {places}, {cells}
+SELECT (SELECT count(*) FROM batch)::int AS devices,
+       (SELECT max(device_id) FROM batch) AS up_to,
+       (count(*) FILTER (WHERE status = 'PENDING'))::int AS pending,
+       (count(*) FILTER (WHERE status = 'SKIPPED'))::int AS skipped,
+       (SELECT count(*) FROM numbered)::int AS segments,
+       ARRAY(SELECT number FROM new_segments) AS new_segments, NULL::text AS from_quarantine
 FROM targeted;
 
 -- name: lock_sent
@@ -269,6 +275,23 @@ new_segments AS (
     SELECT number, labels FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2
 )
 
+-- name: places
+targeted AS (
+    UPDATE ota_device_status d
+    SET status = CASE WHEN p.wave IS NULL THEN 'SKIPPED' ELSE d.status END,
+        error_message = CASE WHEN p.wave IS NULL THEN ota_fitting('the device fits no wave of the policy') ELSE d.error_message END,
+        completed_at = CASE WHEN p.wave IS NULL THEN statement_timestamp() ELSE d.completed_at END,
+        segment = CASE WHEN p.wave IS NULL THEN 0 ELSE n.number END,
+        position = CASE WHEN p.wave IS NULL THEN 0 ELSE ((p.wave + 1)::bigint << 44) + p.key END,
+        budget_values = p.budget_values
+    FROM batch b
+    JOIN placed p ON p.device_id = b.device_id
+    LEFT JOIN numbered n ON n.labels = p.segment
+    WHERE d.tenant_id = $1 AND d.ctid = b.place AND d.campaign_id = $2 AND d.device_id = p.device_id
+      AND d.status = 'PENDING' AND d.attempt = 0
+    RETURNING d.status, d.segment, d.position, b.was
+)
+
 -- name: cells
 in_cells AS (
     INSERT INTO ota_campaign_cells AS l (tenant_id, campaign_id, wave, segment, waiting)
@@ -333,6 +356,14 @@ SET targeted_devices = CASE WHEN $5 THEN NULL ELSE targeted_devices + $3 END,
     pending = pending - $6, skipped = skipped + $6
 WHERE tenant_id = $1 AND id = $2 AND targeted_devices IS NOT NULL
 RETURNING total_devices;
+
+-- name: inserted
+-- Record that devices are placed that other SQL has inserted. $3 of them have become SKIPPED. The campaign is locked.
+UPDATE ota_campaigns c
+SET pending = c.pending - $3, skipped = c.skipped + $3, total_devices = GREATEST(c.total_devices, l.devices + c.skipped + $3)
+FROM (SELECT COALESCE(sum(waiting + in_flight + succeeded + failed), 0)::int AS devices
+      FROM ota_campaign_cells WHERE tenant_id = $1 AND campaign_id = $2) AS l
+WHERE c.tenant_id = $1 AND c.id = $2;
 
 -- name: finish
 -- The devices of the group are placed. The campaign is locked.
