@@ -12,6 +12,7 @@ from rollwave.domain.retry import Reason
 from rollwave.embedded.broker import EmbeddedBroker
 from rollwave.engine import operations
 from rollwave.engine.retry import Retried, retry_failed
+from rollwave.engine.upkeep.counters import Counters
 from rollwave.engine.upkeep.look import Upkeep
 from rollwave.settings import Settings
 from rollwave.store.database import Pool
@@ -146,3 +147,19 @@ async def test_a_device_whose_retry_was_not_sent_when_the_campaign_is_aborted_ha
         await eventually(given_up)
     assert await cell(host, campaign) == (0, 2)
     assert (await device_row(host, campaign, "dev-2"))["failed_reason"] == "reported"
+
+
+async def test_a_retry_before_a_hosts_devices_are_counted_leaves_the_counters_to_the_first_count(
+    pool: Pool, host: Connection
+) -> None:
+    campaign = await failed_campaign(host)
+    await host.execute(
+        "UPDATE ota_campaigns SET succeeded = 0, failed = 0, pending = NULL, downloading = NULL, installing = NULL,"
+        " skipped = NULL"
+    )
+    assert (await retry_failed(pool, TENANT, campaign, actor="key")).devices == 2
+    assert await host.fetchval("SELECT failed FROM ota_campaigns") == 0, "it would be negative"
+    await Counters(pool, Settings()).count(campaign_ref(campaign))
+    counted = await host.fetchrow("SELECT failed, downloading FROM ota_campaigns")
+    assert counted is not None
+    assert tuple(counted) == (0, 3)

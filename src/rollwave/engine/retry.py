@@ -68,16 +68,17 @@ async def retry_failed(
 async def _retry(
     connection: Connection, tenant_id: str, campaign_id: int, which: Which, devices: list[DeviceId], *, actor: str
 ) -> Retried:
-    """Retry one batch: the devices' rows, then the campaign's counters, which locks its row, then the cells."""
+    """Retry one batch: the devices' rows, then the campaign's, then the cells."""
     sendable = [each for each in devices if is_valid_id(each)]  # a host may have written the others
     again = await retries.again(connection, tenant_id, campaign_id, which, sendable)
     number = len(again)
-    campaign = CampaignId(campaign_id)
-    tally: Tally = Counter()
-    tally[campaign, ExecutionStatus.FAILED] -= number
-    tally[campaign, ExecutionStatus.DOWNLOADING] += number
-    [counted] = await counters.count(connection, tenant_id, tally, also=[campaign])
-    _require_running(counted.status, campaign_id)  # its lock is held now
+    campaign, locked = CampaignId(campaign_id), await campaigns.lock(connection, tenant_id, campaign_id)
+    _require_running(locked.status, campaign_id)
+    if number and locked.counting:  # otherwise the first count includes them
+        tally: Tally = Counter()
+        tally[campaign, ExecutionStatus.FAILED] -= number
+        tally[campaign, ExecutionStatus.DOWNLOADING] += number
+        await counters.count(connection, tenant_id, tally)
     await retries.move_cells(connection, tenant_id, campaign_id, again)
     await budgets.retried(connection, tenant_id, campaign, again)
     if number:
@@ -85,7 +86,7 @@ async def _retry(
         written += [DeviceRetried(each.attempt, device_id=each.device_id) for each in again]
         await events.append_all(connection, tenant_id, [Entry(campaign_id, each, actor) for each in written])
         await campaigns.wake(connection, tenant_id)
-    return Retried(counted.status, number)
+    return Retried(locked.status, number)
 
 
 def _require_running(status: CampaignStatus, campaign_id: int) -> CampaignStatus:
