@@ -83,8 +83,8 @@ async def held(pool: Pool, campaign: int, closed: Sequence[ClosedSegment] = OPEN
 async def look(pool: Pool, campaign: int, closed: Sequence[ClosedSegment], *, suspended: float = 0.0) -> None:
     async with tenant_transaction(pool, TENANT, queues=True) as connection:
         locked = await campaigns.lock(connection, TENANT, campaign)
-        await standing.note(connection, locked, closed, Noted(may_judge=True, seen_ago=1.0, suspended_for=suspended))
-        assert not await standing.let_stand(connection, locked, POLICY, closed)
+        noted = Noted(may_judge=True, seen_ago=1.0, suspended_for=suspended)
+        assert not await standing.let_stand(connection, locked, POLICY, closed, noted)
         await deadlines.sweep(connection, locked, POLICY, sends_on=True, closed=closed)
 
 
@@ -214,10 +214,10 @@ async def test_an_overdue_device_of_a_closed_segment_neither_fails_nor_is_retrie
     await look(pool, campaign, [ClosedSegment(1, 1800.0)])
     assert (await device_row(host, campaign, "dev-1"))["status"] == "DOWNLOADING"
     assert (await device_row(host, campaign, "dev-2"))["status"] == "FAILED", "its segment is open"
+    noted = Noted(may_judge=True, seen_ago=1.0, suspended_for=0.0)
     async with tenant_transaction(pool, TENANT, queues=True) as connection:
         locked = await campaigns.lock(connection, TENANT, campaign)
-        await standing.note(connection, locked, (), Noted(may_judge=True, seen_ago=1.0, suspended_for=0.0))
-        await standing.let_stand(connection, locked, POLICY, ())
+        await standing.let_stand(connection, locked, POLICY, (), noted)
     assert (await times(host, "dev-1"))["due_in"] == pytest.approx(PROGRESS, abs=5)
     for table, column, moved in (
         ("ota_device_status", "due_at", "due_at - interval '601 s'"),
@@ -230,7 +230,7 @@ async def test_an_overdue_device_of_a_closed_segment_neither_fails_nor_is_retrie
         await host.execute(f"UPDATE {table} SET {column} = {moved}")
     async with tenant_transaction(pool, TENANT, queues=True) as connection:
         locked = await campaigns.lock(connection, TENANT, campaign)
-        await standing.let_stand(connection, locked, POLICY, ())
+        await standing.let_stand(connection, locked, POLICY, (), noted)
         await deadlines.sweep(connection, locked, POLICY, sends_on=False)
     assert (await device_row(host, campaign, "dev-1"))["status"] == "FAILED", "after an abort, clocks run"
 

@@ -40,18 +40,15 @@ async def note(
     await connection.execute(_sql["note"], campaign.tenant_id, campaign.id, numbers, seen_ago, suspended)
 
 
-class Opened(NamedTuple):
-    """Whether ``any`` segment is open that was closed before. ``reopened``: those whose devices must be made due."""
-
-    any: bool
-    reopened: Sequence[int]
+async def any_was_closed(connection: Connection, campaign: Campaign) -> bool:
+    """Whether any segment is closed, or was before."""
+    return bool(await connection.fetchval(_sql["any_was_closed"], campaign.tenant_id, campaign.id))
 
 
-async def opened(connection: Connection, campaign: Campaign) -> Opened:
-    """The segments that are open and were closed before. Needs the campaign's lock."""
-    row = await connection.fetchrow(_sql["opened"], campaign.tenant_id, campaign.id)
-    assert row is not None  # a SELECT without FROM has one row
-    return Opened(*row)
+async def reopened(connection: Connection, campaign: Campaign) -> list[int]:
+    """The segments that have opened since their devices were made due. Needs the campaign's lock."""
+    rows = await connection.fetch(_sql["reopened"], campaign.tenant_id, campaign.id)
+    return [row["number"] for row in rows]
 
 
 async def hold(

@@ -150,9 +150,10 @@ class Upkeep:
         """
         campaign, policy = locked.row, locked.policy
         closed = await closed_segments(connection, locked)
-        if policy.document is not None and (campaign.activity.active_for is not None or noted.suspended_for):
-            await standing.note(connection, campaign, closed, noted)
-            if await standing.let_stand(connection, campaign, policy, closed):
+        suspended = campaign.activity.active_for is None and not noted.suspended_for
+        if policy.document is not None and not suspended:
+            more = await standing.let_stand(connection, campaign, policy, closed, noted)
+            if more:
                 return Look(more=True)
         if not noted.may_judge:
             return None
@@ -247,8 +248,7 @@ class Upkeep:
         )
         more = taken.more
         if campaign.policy_revision is not None:  # all clocks run now
-            await standing.note(connection, campaign, (), noted)
-            more = await standing.let_stand(connection, campaign, policy, ()) or more
+            more = await standing.let_stand(connection, campaign, policy, (), noted) or more
         swept = await deadlines.sweep(connection, campaign, policy, sends_on=False, deadlines_run=noted.may_judge)
         if more or swept.more:
             return Look(more=True)

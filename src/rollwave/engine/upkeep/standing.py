@@ -17,28 +17,23 @@ from rollwave.store.database import Connection
 from rollwave.store.standing import ClosedSegment, Times
 
 
-async def note(connection: Connection, campaign: Campaign, closed: Sequence[ClosedSegment], noted: Noted) -> None:
-    """Record which segments are closed now. Needs the campaign's lock.
-
-    Those that have closed since the last look are closed since then: no device loses time to the interval of looks.
-    """
-    await standing.note(connection, campaign, closed, seen_ago=noted.seen_ago, suspended=noted.suspended_for)
-
-
 async def let_stand(
-    connection: Connection, campaign: Campaign, policy: Policy, closed: Sequence[ClosedSegment]
+    connection: Connection, campaign: Campaign, policy: Policy, closed: Sequence[ClosedSegment], noted: Noted
 ) -> bool:
-    """Hold devices of closed segments that are due, and give those of segments that have opened their time.
+    """Record which segments are closed now, hold their devices that are due, and give others the time that they lost.
 
+    A segment that has closed since the last look is closed since then: no device loses the time between two looks.
     Devices that were held and wait for another attempt are due at once when their segment opens. Returns whether there
     may be more of them. Needs the campaign's lock.
     """
     limit, progress = MAX_OVERDUE_PER_LOOK, policy.progress_timeout
+    if not closed and not await standing.any_was_closed(connection, campaign):
+        return False
+    await standing.note(connection, campaign, closed, seen_ago=noted.seen_ago, suspended=noted.suspended_for)
     if await standing.hold(connection, campaign, closed, progress_timeout=progress, limit=limit) == limit:
         return True
-    opened = await standing.opened(connection, campaign)
-    made = await standing.make_due(connection, campaign, opened.reopened, progress_timeout=progress, limit=limit)
-    if made == limit or not opened.any:
-        return made == limit
+    reopened = await standing.reopened(connection, campaign)
+    if await standing.make_due(connection, campaign, reopened, progress_timeout=progress, limit=limit) == limit:
+        return True
     times = Times(policy.answer_timeout, progress, policy.device_timeout + campaign.activity.suspended_for)
     return await standing.give_time(connection, campaign, times, limit=limit) == limit

@@ -23,12 +23,11 @@ FROM (
 WHERE s.tenant_id = $1 AND s.campaign_id = $2 AND s.number = b.number
   AND (b.closes <> b.lasts OR s.closed <> b.counted);
 
--- name: opened
--- Whether any segment is open that was closed before; and those that have opened since their devices were made due.
-SELECT EXISTS (SELECT FROM ota_campaign_segments
-               WHERE tenant_id = $1 AND campaign_id = $2 AND closed <> '{}' AND NOT upper_inf(closed)) AS any,
-       ARRAY(SELECT number FROM ota_campaign_segments
-             WHERE tenant_id = $1 AND campaign_id = $2 AND reopened ORDER BY number) AS reopened;
+-- name: any_was_closed
+SELECT EXISTS (SELECT FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND closed <> '{}');
+
+-- name: reopened
+SELECT number FROM ota_campaign_segments WHERE tenant_id = $1 AND campaign_id = $2 AND reopened ORDER BY number;
 
 -- name: hold
 -- Hold up to $6 devices that are due and whose segment ($3) is closed: it opens in so many seconds ($4; NULL: unknown). They are
