@@ -160,7 +160,7 @@ WHERE tenant_id = $1 AND campaign_id = $2 AND ctid = ANY (ARRAY(
 -- The next $6 devices that budgets hold, after those of the value $4 of the budget $3 in the segment $5: by value and segment.
 SELECT budget::int AS budget, value, segment, count(*)::int AS devices
 FROM (SELECT budget, value, segment FROM ota_campaign_budget_held
-      WHERE tenant_id = $1 AND campaign_id = $2 AND (budget, value, segment) > ($3::smallint, $4::text, $5::int)
+      WHERE tenant_id = $1 AND campaign_id = $2 AND (budget, value, segment) > ($3::int, $4::text, $5::int)
       ORDER BY tenant_id, campaign_id, budget, value, segment, position, device_id
       LIMIT $6) AS next
 GROUP BY 1, 2, 3
