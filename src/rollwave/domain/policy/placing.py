@@ -119,6 +119,18 @@ class Survey:
     bounds: tuple[int | None, ...]
     sizes: tuple[int | None, ...]
 
+    @classmethod
+    def of_room(cls, placing: Placing, taken: Sequence[int]) -> Survey:
+        """The waves that have room for devices that are added later. ``taken``: the devices of each wave.
+
+        Shares are of the devices that were placed before: none of these changes its wave.
+        """
+        total = sum(taken)
+        sizes = placing.sizes(total)
+        full = [size is not None and number >= size for size, number in zip(sizes, taken, strict=True)]
+        bounds = tuple(-1 if each else None for each in full)
+        return cls(total, 0, (None,) * len(sizes), bounds, sizes)
+
     def to_json(self) -> dict[str, object]:
         """The survey as it is stored with the campaign while its devices are placed."""
         return {

@@ -57,6 +57,7 @@ class Targeter:
         """``batch``: devices targeted in one transaction."""
         self._pool = pool
         self._batch = batch
+        self._faults: dict[CampaignRef, str] = {}
 
     async def target(self, ref: CampaignRef) -> float:
         """Target the campaign for one turn. Returns the seconds until the next look; 0: immediately."""
@@ -71,6 +72,30 @@ class Targeter:
                 await self._hold(ref, error)
                 wait = HELD_SECONDS
         return wait or 0.0
+
+    async def place_inserted(self, ref: CampaignRef) -> None:
+        """Place devices that other SQL has inserted into a campaign whose devices are placed: one batch of them.
+
+        Sending to the others goes on meanwhile. If their labels cannot be read, they are left to the next look.
+        """
+        stopped = None
+        try:
+            async with targets.transaction(self._pool, ref.tenant_id) as connection:
+                campaign = await targets.lock_or_skip(connection, ref.tenant_id, ref.campaign_id)
+                if campaign is None or campaign.document is None or campaign.being_targeted:
+                    return
+                batch = await placing.place_inserted(connection, campaign, campaign.document, limit=self._batch)
+                if batch.segments > MAX_SEGMENTS:
+                    stopped = await stop.pause(connection, campaign, placing.too_many(batch.segments))
+            self._faults.pop(ref, None)
+        except targets.DeviceLocked:
+            return
+        except LabelsUnavailable as error:
+            if self._faults.get(ref) != str(error):
+                self._faults[ref] = str(error)
+                report(_log, "ota_targeting_held", error, campaign_id=ref.campaign_id, tenant_id=ref.tenant_id)
+        if stopped:
+            stopped.announce()
 
     async def _target_batch(self, ref: CampaignRef) -> float | None:
         """Target one batch. It is committed together with its last device, so no device is left out or targeted twice.

@@ -250,6 +250,8 @@ class Ticker:
             if ref.status in FINAL and (stored := await store_fields(self._pool, ref)) is not None:
                 return inf if stored else 0.0
             look = await self._upkeep.look_after(ref)
+            if look.unplaced:
+                await self._targeter.place_inserted(ref)
             if look.being_targeted:
                 wait = await self._targeter.target(ref)
             elif look.left_behind:

@@ -14,7 +14,8 @@ ALTER TABLE ota_device_status
     ADD COLUMN IF NOT EXISTS segment integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS position bigint NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS dispatch_number integer,  -- of the first command among the campaign's, from 1; NULL: flat, or not sent to
-    ADD COLUMN IF NOT EXISTS error_code text;          -- of the last failed attempt, as the device reported it
+    ADD COLUMN IF NOT EXISTS error_code text,          -- of the last failed attempt, as the device reported it
+    ADD COLUMN IF NOT EXISTS stood_until timestamptz;  -- what its segment was closed up to then is in suspended_before; NULL: nothing
 
 DROP INDEX IF EXISTS ota_device_status_waiting;
 CREATE INDEX ota_device_status_waiting
@@ -57,6 +58,8 @@ CREATE TABLE ota_campaign_segments (
     time_zone text,                  -- theirs, if a window asks for it
     quarantined_at timestamptz,
     quarantined_because text,
+    closed tstzmultirange NOT NULL DEFAULT '{}', -- when its devices could not be sent to again; without an end while that lasts
+    reopened boolean NOT NULL DEFAULT false,     -- it is open again, and devices that it held are to be made due
     PRIMARY KEY (tenant_id, campaign_id, number),
     UNIQUE (tenant_id, campaign_id, labels)
 );

@@ -15,7 +15,7 @@
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
 -- started_at. $19: only these devices get their first command (NULL: any). Under a document, number the first commands, and change
--- the cells; devices are sent to again (overdue.hold) in segments without quarantine, of the time zones $18 (NULL: every one) and, if
+-- the cells; devices are sent to again (standing.hold) in segments without quarantine, of the time zones $18 (NULL: every one) and, if
 -- $20, of none.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
