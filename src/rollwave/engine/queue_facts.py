@@ -76,5 +76,5 @@ async def read_queue(
         in_flight=sum(each.in_flight for each in wave.counts.values()),
         succeeded=campaign.succeeded,
         firmware_size=campaign.firmware_size if isinstance(campaign.firmware_size, int) else None,
-        used=Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried),
+        used=Used(campaign.pace_age, campaign.pace_used, campaign.pace_carried, campaign.pace_claims),
     )

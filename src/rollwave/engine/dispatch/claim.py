@@ -195,7 +195,7 @@ class Claims:
         step = queue.step
         if step is None:
             return ClaimQueue(rooms, campaign.wave)
-        return ClaimQueue(rooms, campaign.wave, step.advance, step.age, step.carried)
+        return ClaimQueue(rooms, campaign.wave, step.advance, step.age, step.carried, recent=step.recent)
 
     async def _rooms(
         self, connection: Connection, campaign: Campaign, admission: Admission, devices: int

@@ -15,7 +15,7 @@
 -- Claimed devices count in the pace's interval, under a document ($14) the first commands only; $9 begins a new interval, $15 seconds
 -- after the last one (NULL: $16 seconds ago), with $17 devices carried over. The first claim also stores the command ($10) and sets
 -- started_at. Devices of closed segments ($18) are not sent to again (overdue.hold). $19: only these devices get their first
--- command (NULL: any). $14: number the first commands, and change the cells.
+-- command (NULL: any). $20: the claims of the last tick, to which this one is added (NULL: the pace does not need them). $14: number the first commands, and change the cells.
 WITH again AS (
     SELECT ctid AS place, campaign_id, device_id, status
     FROM ota_device_status
@@ -106,6 +106,9 @@ WITH again AS (
                               ELSE c.pace_opened_at END,
         pace_used = CASE WHEN moved.in_pace > 0 AND $9 THEN 0 ELSE c.pace_used END + moved.in_pace,
         pace_carried = CASE WHEN moved.in_pace > 0 AND $9 THEN $17 ELSE c.pace_carried END,
+        pace_claims = CASE WHEN moved.in_pace > 0 AND $20::float8[] IS NOT NULL
+                           THEN $20::float8[] || ARRAY[EXTRACT(epoch FROM statement_timestamp()), moved.in_pace]::float8[]
+                           ELSE c.pace_claims END,
         segment_turn = CASE WHEN $14 THEN COALESCE((SELECT segment FROM fresh ORDER BY turn DESC LIMIT 1), c.segment_turn)
                             ELSE c.segment_turn END,
         command = CASE WHEN moved.any THEN COALESCE(c.command, $10) ELSE c.command END,
