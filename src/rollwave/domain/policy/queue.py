@@ -161,7 +161,8 @@ def _limits(rule: PaceRule, facts: Facts, queue: QueueFacts) -> tuple[tuple[Verd
     rate: Rate | None = pace.rate_of(rule, succeeded=queue.succeeded, size=queue.firmware_size)
     step = None
     if rate is not None:
-        step = pace.step_of(rate.per_minute, tick=facts.tick, steps=facts.steps, stored=queue.used)
+        now = facts.now.timestamp()
+        step = pace.step_of(rate.per_minute, tick=facts.tick, steps=facts.steps, stored=queue.used, now=now)
     in_flight = pace.in_flight(rule.max_in_flight, queue.in_flight)
     if queue.wave_max_in_flight is not None:
         of_wave = pace.in_flight(queue.wave_max_in_flight, queue.wave_in_flight)

@@ -189,7 +189,7 @@ class Claims:
         found = ClaimQueue(rooms, campaign.wave, zones=queue.open_zones)
         if (step := queue.step) is None:
             return found
-        return found._replace(advance=step.advance, age=step.age, carried=step.carried)
+        return found._replace(advance=step.advance, age=step.age, carried=step.carried, recent=step.recent)
 
     async def _rooms(
         self, connection: Connection, campaign: Campaign, admission: Admission, devices: int
