@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rollwave.domain.events import ENGINE, GuardrailTripped, SegmentQuarantined
+from rollwave.domain.events import ENGINE
 from rollwave.domain.execution import Place
 from rollwave.domain.policy import guardrail, trials
 from rollwave.domain.policy.document.model import GuardrailRule, Method, PolicyDocument, Scope, TripAction
 from rollwave.domain.policy.guardrail import Numbers, Trial, Trip
 from rollwave.domain.policy.trials import Ended, prefixes
+from rollwave.domain.policy_events import GuardrailTripped, SegmentQuarantined
 from rollwave.domain.retry import Reason
 from rollwave.store import events, segment_quarantine
 from rollwave.store import guardrails as store

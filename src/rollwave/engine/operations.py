@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollwave.domain.campaign import FINAL, Action, CampaignStatus
-from rollwave.domain.events import SegmentReleased
+from rollwave.domain.policy_events import SegmentReleased
 from rollwave.domain.role import Role
 from rollwave.engine import guardrails
 from rollwave.engine.approval import require_approver

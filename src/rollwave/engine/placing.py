@@ -5,10 +5,10 @@ The creation of a campaign places small groups; workers place large ones, and th
 
 from __future__ import annotations
 
-from rollwave.domain.events import CampaignPlaced
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, Placing, Survey, placing_of
+from rollwave.domain.policy_events import CampaignPlaced
 from rollwave.errors import InvalidInput
 from rollwave.store import broad_selectors, budgets, cells, events, labels, placing, waves
 from rollwave.store.campaigns import Campaign
