@@ -261,7 +261,12 @@ class Model:
             return
         if RANK[status] < RANK[device.status]:
             return
+        left_behind = device.status in MOVING and device.due is None
+        if left_behind and device.started is not None:
+            self._restart_time(device)
         until = min(self.now + self.timing.progress, self._last_moment(device))
+        if left_behind:
+            self._restart_time(device)
         if status == device.status:
             news = device.failed or (progress or 0) > device.progress
             if not news and device.due is not None and until < device.due:
@@ -366,8 +371,7 @@ class Model:
             self.skip()
             deadlines_run = self._deadlines_run()
             self._adopt()
-            if deadlines_run:
-                self._sweep(everyone=True)
+            self._sweep(everyone=True, deadlines_run=deadlines_run)
             if winds_down and not self.wound_down and not any(each.waiting or each.open for each in self.devices):
                 self.reconcile()
                 self._deadlines_run()
@@ -438,10 +442,14 @@ class Model:
             return self.lately
         return 0
 
-    def _sweep(self, *, everyone: bool) -> bool:
+    def _sweep(self, *, everyone: bool, deadlines_run: bool = True) -> bool:
+        """Judge the devices that are overdue. Those that reported a failure do not wait until ``deadlines_run``."""
         ended = 0
+        until = self.now - (self._extension() if deadlines_run else 0)
         for each in self.devices:
-            silent = each.status in MOVING and each.due is not None and each.due <= self.now - self._extension()
+            silent = each.status in MOVING and each.due is not None and each.due <= until
+            if not deadlines_run and each.failed not in ("reported", "rejected"):
+                continue
             if silent and each.failed and (everyone or self._ended_by_time(each)):
                 cause = "overdue" if self._out_of_time(each) else each.failed
                 self.failures.append(Failure(each.name, each.attempt, cause, "engine", True, "given_up"))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 from rollwave.domain.policy.gates import GateName
 from tests.engine import Connection
@@ -31,6 +32,17 @@ class Act(StrEnum):
     RELEASE = "release"
     EDIT = "edit"
     RETRY = "retry"
+    PAUSE_AND_START = "pause and start"
+    EDIT_ZONES = "edit the windows of zones"
+    EDIT_GROUPS = "edit the labels of guardrails"
+    EDIT_THRESHOLDS = "edit thresholds"
+    EDIT_BUDGETS = "edit budgets"
+    EDIT_WAVES = "edit later waves"
+
+
+EDITS = {each for each in Act if each.name.startswith("EDIT_")}
+FIRST_ACTS = [Act.HALT, Act.FREEZE, Act.PROMOTE, Act.RELEASE, Act.EDIT, Act.RETRY]
+"""The acts of lower seeds, which draw the same schedules as ever."""
 
 
 def attributes_of(device: int) -> dict[str, str]:
@@ -68,9 +80,48 @@ def edited(dice: random.Random, before: Mapping[str, Any], now: datetime, *, los
     document.pop("waves", None)
     if "waves" in before:
         document["waves"] = before["waves"]
-    if any(each["action"] == "abort" for each in before["guardrails"]):
+    if _aborts(before):
         document["guardrails"] = before["guardrails"]
     return document
+
+
+def changed(dice: random.Random, act: Act, before: Mapping[str, Any], now: datetime) -> Json:
+    """The same document with one part changed, as an operator edits it."""
+    document = json.loads(json.dumps(before))
+    rules: list[Json] = document["guardrails"]
+    if act is Act.EDIT_ZONES:
+        document["schedule"] = {**document.get("schedule", {}), "windows": _windows_of_zones(dice, now)}
+    elif act is Act.EDIT_GROUPS and not _aborts(before):
+        per = dice.choice([["hardware_revision"], ["site"], ["ring"], ["hardware_revision", "ring"], ["time_zone"]])
+        grouped = {"name": "groups", "threshold": "10%", "scope": "segment", "per": per, "min_finished": 3}
+        document["guardrails"] = [each for each in rules if each["name"] != "groups"]
+        document["guardrails"].append({**grouped, "action": dice.choice(["quarantine", "quarantine", "pause"])})
+    elif act is Act.EDIT_THRESHOLDS and not _aborts(before):
+        for each in rules:
+            each["threshold"] = dice.choice(["1%", "5%", "12%", "30%", "60%"])
+    elif act is Act.EDIT_BUDGETS:
+        labels = dice.sample(["site", "hardware_revision", "ring"], dice.randint(0, 2))
+        document["budgets"] = [{"name": each, "per": each, "max_in_flight": dice.randint(1, 4)} for each in labels]
+    elif act is Act.EDIT_WAVES and "waves" in document:
+        [*first, rest] = document["waves"]
+        more = [{"name": "more", "size": dice.choice([2, "20%"]), "gate": _gate(dice)}]
+        document["waves"] = [*first, *(more if all(each["name"] != "more" for each in first) else ()), rest]
+    return document
+
+
+def _aborts(document: Mapping[str, Any]) -> bool:
+    return any(each["action"] == "abort" for each in document["guardrails"])
+
+
+def _windows_of_zones(dice: random.Random, now: datetime) -> list[Json]:
+    """Windows that are open now in some of the zones only, or closed in one of them."""
+    kind, zones = dice.choice([("allow", 2), ("allow", 1), ("deny", 1)])
+    windows = []
+    for zone in dice.sample(ZONES, zones):
+        local = now.astimezone(ZoneInfo(zone)) - timedelta(minutes=1)
+        cron, name = f"{local.minute} {local.hour} * * *", f"{kind} {zone.split('/')[-1].lower()}"
+        windows.append({"name": name, "kind": kind, "cron": cron, "duration": "1h", "time_zone": "device"})
+    return windows
 
 
 def without_windows(document: Mapping[str, Any]) -> Json:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from rollwave.domain.policy.document.text import Format
 from rollwave.domain.role import Role
-from rollwave.engine.operations import cancel_campaign, release_segment, start_campaign
+from rollwave.engine.operations import cancel_campaign, pause_campaign, release_segment, start_campaign
 from rollwave.engine.policies import Edit, edit_policy
 from rollwave.engine.promote import promote_wave
 from rollwave.engine.retry import retry_failed
@@ -20,7 +20,7 @@ from rollwave.settings import Settings
 from rollwave.store import brakes
 from rollwave.store.database import Pool, create_pool
 from rollwave.store.outage import CONNECTION_TROUBLE
-from tests.chaos.documents import Act, Json, edited, without_windows
+from tests.chaos.documents import EDITS, Act, Json, changed, edited, without_windows
 from tests.engine import connect
 
 ACTOR, REASON = "operator", "drawn by lot"
@@ -62,6 +62,11 @@ class Operators:
                 await self._edit(edited(self._dice, self._document, datetime.now(UTC), loses=loses))
             case Act.RETRY:
                 await self._try(lambda pool: retry_failed(pool, *key, actor=ACTOR))
+            case Act.PAUSE_AND_START:
+                await self._try(lambda pool: pause_campaign(pool, *key, actor=ACTOR))
+                await self._try(lambda pool: start_campaign(pool, *key, actor=ACTOR))
+            case _ if act in EDITS:
+                await self._edit(changed(self._dice, act, self._document, datetime.now(UTC)))
         self.done.append(act.value)
 
     async def cancel(self) -> None:

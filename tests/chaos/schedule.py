@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from rollwave.engine.failpoints import Failpoint
 from rollwave.mqtt.topics import command_topic
-from tests.chaos.documents import Act
+from tests.chaos.documents import FIRST_ACTS, Act
 from tests.chaos.injected_faults import PROGRAMMING_ERRORS, Effect, InjectedFault
 from tests.chaos.link import OF_A_TOPIC, LinkFault, LinkTrouble
 
@@ -90,6 +90,9 @@ class Schedule:
 DOCUMENTS_FROM = 10_000
 """The lowest seed that may draw policy documents."""
 
+ALL_ACTS_FROM = 50_000
+"""The lowest seed that may draw every act of an operator, and more of them."""
+
 
 def draw(seed: int) -> Schedule:
     """The schedule of a seed. From ``DOCUMENTS_FROM`` on, campaigns of odd seeds follow policy documents."""
@@ -103,8 +106,11 @@ def _with_documents(flat: Schedule) -> Schedule:
     mixed = len(flat.plans) > 1 and dice.random() < 0.3
     plans = tuple(replace(each, documented=not mixed or number == 0) for number, each in enumerate(flat.plans))
     link = tuple(each for each in flat.link if not each.topics)
-    acts = [act for act in Act if not (act is Act.RETRY and flat.forgetful)]
-    chosen = tuple(dice.choice(acts) for _ in range(dice.randint(1, 5)))
+    acts = [
+        act for act in (FIRST_ACTS if flat.seed < ALL_ACTS_FROM else Act) if not (act is Act.RETRY and flat.forgetful)
+    ]
+    most = 5 if flat.seed < ALL_ACTS_FROM else 8
+    chosen = tuple(dice.choice(acts) for _ in range(dice.randint(1, most)))
     return replace(flat, plans=plans, link=link, acts=chosen, long_pause=False)
 
 

@@ -27,8 +27,11 @@ _forks.set_forkserver_preload(["tests.chaos.preloaded"])
 PLACED_AT_ONCE = 7
 """Devices that a worker places by a policy document in one transaction, so that workers die between two of them."""
 
-HELD_SECONDS = 1.0
-"""How long a device of a closed segment is held before it is looked at again: an hour is too long for a schedule."""
+HELD_SECONDS = 0.9
+"""How long a device of a closed segment is held before it is looked at again: an hour is too long for a schedule.
+
+Shorter than a lease, by which the auditor knows a claim.
+"""
 
 NO_DATABASE = "error: PostgreSQL cannot be reached"
 

@@ -605,3 +605,41 @@ def test_repaired_counters_abort_a_campaign_and_the_next_look_winds_it_down(worl
     run.conduct()
     run.database_and_model_agree()
     assert run.model.wound_down
+
+
+def test_an_aborted_campaign_does_not_wait_for_devices_that_reported_a_failure(world: World) -> None:
+    """Another attempt was to follow. No later report of theirs counts, so they end also while deadlines stand."""
+
+    class Here(Campaign):
+        pass
+
+    Here.world = world
+    run = Here()
+    policy = Policy(2, 1.0, 1, None, None, 2, frozenset({"rejected"}))
+    run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
+    run.report(number=0, word="FAILED", progress=None, attempt=None)
+    run.ask("abort")
+    run.listen(on=False)
+    run.time_passes(1)
+    run.conduct()
+    run.database_and_model_agree()
+    assert [each.status for each in run.model.devices] == ["FAILED", "DOWNLOADING"]
+
+
+def test_the_time_of_a_device_that_reports_while_its_campaign_is_suspended(world: World) -> None:
+    """A run that hypothesis has found: an earlier worker had sent to it, and no look has recorded that it may go on."""
+
+    class Here(Campaign):
+        pass
+
+    Here.world = world
+    run = Here()
+    policy = Policy(1, 1.0, 1, None, None, 1, frozenset())
+    run.written_by_a_host(policy=policy, count=2, unsendable=(), status="RUNNING", ticks=1, counted=True)
+    run.time_passes(2)
+    run.an_earlier_worker_had_sent_it(number=21, status="INSTALLING")
+    for steps in (0, 6):
+        run.says_the_same_a_while_later(number=1, progress=10 + steps, steps=steps)
+        run.database_and_model_agree()
+    run.conduct()
+    run.database_and_model_agree()

@@ -14,36 +14,37 @@ _MINUTE = timedelta(minutes=1)
 
 
 async def record_claims(connection: Connection) -> None:
-    """From now on PostgreSQL records each attempt that is claimed, in the transaction of the claim.
+    """From now on PostgreSQL records each claim, also one of the same attempt, in the transaction of the claim.
 
-    That holds the campaign's lock, so status, wave and quarantine are those by which the claim was made. Halts and
-    freezes are read a moment after the claim read them.
+    That holds the campaign's lock, so status and wave are those by which the claim was made. Halts and
+    freezes are read a moment after the claim read them. A lease is at least a second, and devices of closed segments
+    are held for less (tests/chaos/workers.py).
     """
     await connection.execute("""
         CREATE TABLE noted_claims (
-            number bigserial, campaign_id bigint, device_id text, attempt int, at timestamptz, status text,
-            wave int, present_wave int, being_placed bool, quarantined bool, time_zone text, revision int,
-            halted_since timestamptz, frozen_since timestamptz);
+            number bigserial, campaign_id bigint, device_id text, attempt int, at timestamptz, status text, wave int,
+            present_wave int, being_placed bool, revision int, halted_since timestamptz, frozen_since timestamptz);
         CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
         BEGIN
             INSERT INTO noted_claims
-                (campaign_id, device_id, attempt, at, status, wave, present_wave, being_placed, quarantined, time_zone,
-                 revision, halted_since, frozen_since)
+                (campaign_id, device_id, attempt, at, status, wave, present_wave, being_placed, revision,
+                 halted_since, frozen_since)
             SELECT NEW.campaign_id, NEW.device_id, NEW.attempt, statement_timestamp(), c.status,
-                   (NEW.position >> 44)::int - 1, c.wave, c.targeted_devices IS NOT NULL, s.quarantined_at IS NOT NULL,
-                   s.time_zone, c.policy_revision,
+                   (NEW.position >> 44)::int - 1, c.wave, c.targeted_devices IS NOT NULL, c.policy_revision,
                    (SELECT b.starts_at FROM rollwave_brakes b WHERE b.tenant_id = NEW.tenant_id AND b.kind = 'halt'),
                    (SELECT min(GREATEST(b.starts_at, b.created_at)) FROM rollwave_brakes b
                     WHERE b.tenant_id = NEW.tenant_id AND b.kind = 'freeze' AND b.starts_at <= statement_timestamp()
                       AND b.ends_at > statement_timestamp())
             FROM ota_campaigns c
-            LEFT JOIN ota_campaign_segments s
-                ON s.tenant_id = c.tenant_id AND s.campaign_id = c.id AND s.number = NEW.segment
             WHERE c.tenant_id = NEW.tenant_id AND c.id = NEW.campaign_id;
             RETURN NULL;
         END $$;
         CREATE TRIGGER note_claim AFTER UPDATE ON ota_device_status
-            FOR EACH ROW WHEN (NEW.attempt > OLD.attempt) EXECUTE FUNCTION note_claim();
+            FOR EACH ROW WHEN (
+                NEW.attempt > OLD.attempt
+                OR NEW.attempt = OLD.attempt AND NEW.attempt > NEW.sent_attempt AND OLD.due_at <= statement_timestamp()
+                   AND NEW.due_at > statement_timestamp() + interval '0.95 s')
+            EXECUTE FUNCTION note_claim();
     """)
 
 
@@ -69,10 +70,11 @@ class Claims:
         """Check the claims of a campaign."""
         for each in claims:
             if each["campaign_id"] == campaign.row["id"] and each["revision"] in campaign.documents:
-                for wrong in self._check(each, campaign.documents[each["revision"]]):
+                zone = campaign.labels_of(each).get("time_zone")
+                for wrong in self._check(each, campaign.documents[each["revision"]], zone):
                     yield f"attempt {each['attempt']} of {each['device_id']} was claimed at {each['at']}: {wrong}"
 
-    def _check(self, claim: Row, document: Json) -> Iterator[str]:
+    def _check(self, claim: Row, document: Json, zone: str | None) -> Iterator[str]:
         at: datetime = claim["at"]
         before = at - self._grace
         schedule = document.get("schedule") or {}
@@ -82,8 +84,6 @@ class Claims:
             yield "its devices were being placed"
         if claim["attempt"] == 1 and claim["wave"] > claim["present_wave"]:
             yield f"the device is in wave {claim['wave']}, and the present one was {claim['present_wave']}"
-        if claim["quarantined"]:
-            yield "its segment was under quarantine"
         if claim["halted_since"] is not None and claim["halted_since"] < before:
             yield f"sending was halted since {claim['halted_since']}"
         frozen = None if schedule.get("ignore_freezes") else claim["frozen_since"]
@@ -93,8 +93,8 @@ class Claims:
             yield f"the schedule starts at {schedule['start']}"
         if "end" in schedule and before >= datetime.fromisoformat(schedule["end"]):
             yield f"the schedule ended at {schedule['end']}"
-        if not (is_open(schedule, claim["time_zone"], at) or is_open(schedule, claim["time_zone"], before)):
-            yield f"the windows were closed in {claim['time_zone']}: {schedule['windows']}"
+        if not (is_open(schedule, zone, at) or is_open(schedule, zone, before)):
+            yield f"the windows were closed in {zone}: {schedule['windows']}"
 
 
 def is_open(schedule: Json, device_zone: str | None, at: datetime) -> bool:

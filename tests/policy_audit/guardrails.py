@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from math import exp, log
 
+from tests.policy_audit.labels import group_of
 from tests.policy_audit.snapshot import Campaign, Json, Row, share, wave_of
 
 _RATES = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
@@ -13,18 +14,64 @@ _ALL = ("reported", "rejected", "no_answer", "no_progress", "overdue")
 _DEFAULT: Json = {"name": "failures", "threshold": "10%"}
 
 
+_BEGIN_ANEW = {"policy_edited", "segment_released", "running"}
+"""The events with which tests begin anew: an edit of their guardrail, a release, and a start after their pause."""
+
+
+def rules_of(document: Json) -> list[Json]:
+    """The guardrails of a document."""
+    given: list[Json] | None = document.get("guardrails")
+    return [_DEFAULT] if given is None else given
+
+
 def guardrails(campaign: Campaign) -> Iterator[str]:
     """Check every test of the document in force. An aborted campaign counts no more."""
     if campaign.row["status"] not in {"RUNNING", "PAUSED", "COMPLETED"}:
         return
-    given = campaign.document.get("guardrails")
-    rules = {each["name"]: each for each in ([_DEFAULT] if given is None else given)}
+    rules = {each["name"]: each for each in rules_of(campaign.document)}
     for test in campaign.tests:
         rule = rules.get(test["guardrail"])
         if rule is None:
             yield f"guardrail {test['guardrail']} has a test and is not in the document"
         elif not _is_first_row(rule, test):
             yield from _test(campaign, rule, test)
+    for rule in rules.values():
+        yield from _missing(campaign, rule)
+
+
+def begun_anew(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
+    """The numbers of a test go down, or it forgets that it tripped, only when it may begin anew."""
+    if before is None or _BEGIN_ANEW & {each["event"] for each in campaign.events_since(before)}:
+        return
+    now = {_key(each): each for each in campaign.tests}
+    for test in before.tests:
+        kept = now.get(_key(test))
+        if kept is None or _state(kept) < _state(test) or kept["began_after"] != test["began_after"]:
+            yield f"test {dict(test)} began anew without a reason: {kept and dict(kept)}"
+
+
+def _state(test: Row) -> tuple[bool, int]:
+    return test["tripped_at"] is not None, test["finished"]
+
+
+def _key(test: Row) -> tuple[str, int, str]:
+    return test["guardrail"], test["wave"], test["labels"]
+
+
+def group_of_test(test: Row) -> Json:
+    """The labels of the devices that a test of a guardrail of segments judges."""
+    labels: Json = json.loads(test["labels"])
+    return labels
+
+
+def _missing(campaign: Campaign, rule: Json) -> Iterator[str]:
+    """Whoever has finished is counted in a test."""
+    tests = [each for each in campaign.tests if each["guardrail"] == rule["name"]]
+    first = next((each["began_after"] for each in tests if _is_first_row(rule, each)), 0)
+    for each in campaign.placed:
+        number = each["dispatch_number"] or 0
+        if number > first and _finished(each) and not any(_is_of(campaign, rule, test, each) for test in tests):
+            yield f"{each['device_id']} has finished, and no test of guardrail {rule['name']} is about it"
 
 
 def _is_first_row(rule: Json, test: Row) -> bool:
@@ -60,16 +107,15 @@ def _test(campaign: Campaign, rule: Json, test: Row) -> Iterator[str]:
 
 
 def _covers(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool:
-    if (device["dispatch_number"] or 0) <= test["began_after"]:
-        return False
+    return (device["dispatch_number"] or 0) > test["began_after"] and _is_of(campaign, rule, test, device)
+
+
+def _is_of(campaign: Campaign, rule: Json, test: Row, device: Row) -> bool:
+    """Whether a test is about the device's wave, or about its own labels."""
     scope = rule.get("scope", "campaign")
-    if scope == "campaign":
-        return True
     if scope == "wave":
         return bool(wave_of(device) == test["wave"])
-    segment = campaign.segments.get(device["segment"])
-    labels = {} if segment is None else json.loads(segment["labels"])
-    return all(labels.get(key) == value for key, value in json.loads(test["labels"]).items())
+    return scope == "campaign" or group_of(rule["per"], campaign.labels_of(device)) == group_of_test(test)
 
 
 def _finished(device: Row) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tests.policy_audit.labels import group_of
 from tests.policy_audit.snapshot import IN_FLIGHT, Campaign, Json, Row, size, state_of, wave_of
 
 
@@ -80,7 +81,7 @@ def budgets(campaign: Campaign, before: Campaign | None) -> Iterator[str]:
             continue
         devices: dict[object, list[str]] = {}
         for each in _in_flight(campaign):
-            value = campaign.attributes.get(each["device_id"], {}).get(rule["per"])
+            value = group_of([rule["per"]], campaign.labels_of(each))[rule["per"]]
             if value is not None:
                 devices.setdefault(value, []).append(each["device_id"])
         for value, ids in devices.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 
+from tests.policy_audit.labels import segment_of
 from tests.policy_audit.snapshot import STATES, WAITING, Campaign, Row, counted, number_of, state_of, wave_of
 
 _ONE_VALUE = re.compile(r"^(\w+) == '?(\w+)'?$")
@@ -63,6 +65,18 @@ def present_wave(campaign: Campaign) -> Iterator[str]:
         yield f"the present wave is {campaign.row['wave']}, and devices of later ones were sent to: {early}"
 
 
+def segments(campaign: Campaign) -> Iterator[str]:
+    """Each device that may still be sent to for the first time is in the segment that its own labels make."""
+    if campaign.being_placed:
+        return
+    for each in campaign.placed:
+        row = campaign.segments.get(each["segment"])
+        stored = None if row is None else json.loads(row["labels"])
+        own = segment_of(campaign.document, campaign.labels_of(each))
+        if state_of(each) == WAITING and stored != own:
+            yield f"{each['device_id']} is in a segment of {stored}, and its labels are {own}"
+
+
 def sizes(campaign: Campaign) -> Iterator[str]:
     """Each wave has the devices that its size and its selector say."""
     if campaign.being_placed or not campaign.waves:
@@ -95,7 +109,7 @@ def _selected(campaign: Campaign, number: int, select: str | None) -> Iterator[s
     others = [
         each["device_id"]
         for each in campaign.placed
-        if wave_of(each) == number and campaign.attributes.get(each["device_id"], {}).get(key) != value
+        if wave_of(each) == number and campaign.labels_of(each).get(key) != value
     ]
     if others and campaign.revision == 1:
         yield f"wave {number} selects {select}, and has {others}"

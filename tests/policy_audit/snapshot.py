@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+from tests.policy_audit.labels import Connection, Json, read_labels
+
 Row: TypeAlias = "Mapping[str, Any] | asyncpg.Record"
-Json: TypeAlias = Mapping[str, Any]
 
 WAITING, IN_FLIGHT, SUCCEEDED, FAILED, SKIPPED = "waiting", "in_flight", "succeeded", "failed", "skipped"
 STATES = (WAITING, IN_FLIGHT, SUCCEEDED, FAILED, SKIPPED)
@@ -27,7 +27,10 @@ EVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign with everything that belongs to it. ``documents``: by revision; ``attributes``: by device."""
+    """A campaign with everything that belongs to it. ``documents``: by revision; ``labels``: by device.
+
+    ``events``: those of the campaign as a whole, in their order.
+    """
 
     row: Row
     documents: Mapping[int, Json]
@@ -38,7 +41,8 @@ class Campaign:
     tests: Sequence[Row] = ()
     buckets: Sequence[Row] = ()
     budget_values: Sequence[Row] = ()
-    attributes: Mapping[str, Json] = field(default_factory=dict)
+    labels: Mapping[str, Json] = field(default_factory=dict)
+    events: Sequence[Row] = ()
     began: datetime = EVER
     ended: datetime = EVER
     """The snapshot was taken between these two times of the database's clock."""
@@ -68,6 +72,15 @@ class Campaign:
     def placed(self) -> list[Row]:
         """The devices that have a place in a wave and a segment."""
         return [each for each in self.devices if each["segment"] > 0]
+
+    def labels_of(self, device: Row) -> Json:
+        """The labels of a device. One that nobody registered has its id only."""
+        return self.labels.get(device["device_id"], {"device_id": device["device_id"]})
+
+    def events_since(self, before: Campaign | None) -> list[Row]:
+        """The events after another snapshot."""
+        last = before.events[-1]["id"] if before is not None and before.events else 0
+        return [each for each in self.events if each["id"] > last]
 
     def documents_since(self, before: Campaign | None) -> list[Json]:
         """The documents that were in force between another snapshot and this one."""
@@ -143,7 +156,11 @@ async def read(connection: Connection) -> list[Campaign]:
         " JOIN ota_campaigns c ON c.tenant_id = d.tenant_id AND c.id = d.campaign_id"
         " WHERE c.policy_revision IS NOT NULL"
     )
-    attributes = await connection.fetch("SELECT tenant_id, device_id, attributes::text AS text FROM devices")
+    labels = await read_labels(connection)
+    events = await connection.fetch(
+        "SELECT id, campaign_id, event, actor, detail::text AS detail FROM ota_campaign_history"
+        " WHERE device_id IS NULL ORDER BY id"
+    )
     of = {}
     for table in ("waves", "segments", "cells", "tests", "test_buckets", "budget_values"):
         of[table] = await connection.fetch(f"SELECT * FROM ota_campaign_{table}")
@@ -163,11 +180,8 @@ async def read(connection: Connection) -> list[Campaign]:
             own(of["tests"], row),
             own(of["test_buckets"], row),
             own(of["budget_values"], row),
-            {
-                each["device_id"]: json.loads(each["text"])
-                for each in attributes
-                if each["tenant_id"] == row["tenant_id"]
-            },
+            labels.get(row["tenant_id"], {}),
+            own(events, row),
             began,
             ended,
         )

@@ -34,6 +34,11 @@ def device(number: int, wave: int, status: str = "PENDING", sent: int | None = N
     }  # fmt: skip
 
 
+def labels_of(*devices: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """A site for each device."""
+    return {each["device_id"]: {"site": each["device_id"], "time_zone": "Asia/Tokyo"} for each in devices}
+
+
 def campaign(
     *devices: Mapping[str, Any], document: Mapping[str, Any] = DOCUMENT, at: float = 0.0, **columns: object
 ) -> Campaign:
@@ -58,7 +63,7 @@ def campaign(
         row, {1: document}, devices, [{"number": n, **gate} for n in (0, 1)],
         {1: {"labels": "{}", "quarantined_at": None}},
         [{"wave": key[0], "segment": key[1], **numbers} for key, numbers in states.items()],
-        [test], [], [], {each["device_id"]: {"site": each["device_id"]} for each in devices}, moment, moment,
+        [test], [], [], labels_of(*devices), (), moment, moment,
     )  # fmt: skip
 
 
@@ -112,7 +117,7 @@ def test_a_campaign_that_keeps_the_rules_has_no_violation() -> None:
         (
             replace(
                 campaign(*CANARY, device(3, 1, "INSTALLING", 2), device(4, 1, "DOWNLOADING", 3), wave=1),
-                attributes={"dev-3": {"site": "s"}, "dev-4": {"site": "s"}},
+                labels={"dev-3": {"site": "s"}, "dev-4": {"site": "s"}},
             ),
             "2 devices with site s are in flight, of 1",
         ),
@@ -161,8 +166,7 @@ def test_more_first_commands_than_the_pace_allows_are_found() -> None:
 
 CLAIM = {
     "campaign_id": 1, "device_id": "dev-1", "attempt": 1, "at": NOW, "status": "RUNNING", "wave": 0, "present_wave": 0,
-    "being_placed": False, "quarantined": False, "time_zone": "Asia/Tokyo", "revision": 1, "halted_since": None,
-    "frozen_since": None,
+    "being_placed": False, "revision": 1, "halted_since": None, "frozen_since": None,
 }  # fmt: skip
 LONG_AGO = NOW - timedelta(minutes=1)
 
@@ -179,7 +183,6 @@ def window(kind: str, hour: int, **more: str) -> dict[str, object]:
         ({"being_placed": True}, {}, "being placed"),
         ({"wave": 1}, {}, "in wave 1, and the present one was 0"),
         ({"wave": 1, "attempt": 2}, {}, ""),
-        ({"quarantined": True}, {}, "under quarantine"),
         ({"halted_since": LONG_AGO}, {}, "halted since"),
         ({"halted_since": NOW}, {}, ""),
         ({"frozen_since": LONG_AGO}, {}, "a freeze was in force"),
@@ -194,7 +197,9 @@ def window(kind: str, hour: int, **more: str) -> dict[str, object]:
     ],
 )
 def test_each_claim_at_a_closed_gate_is_found(changed: Mapping[str, object], schedule: Any, text: str) -> None:
-    found = "\n".join(Claims(0.5).check([{**CLAIM, **changed}], campaign(document={"schedule": schedule})))
+    found = "\n".join(
+        Claims(0.5).check([{**CLAIM, **changed}], campaign(device(1, 0), document={"schedule": schedule}))
+    )
     assert (text in found) if text else not found
 
 

@@ -55,12 +55,13 @@ async def lock_overdue(
     device_timeout: float,
     extension: float = 0.0,
     closed: Sequence[ClosedSegment] = (),
+    reported: bool = False,
     limit: int,
 ) -> list[Overdue]:
     """Lock executions whose deadline has passed. ``everyone``: also those that wait for another attempt.
 
     ``extension``: seconds by which deadlines are extended beyond ``due_at``. ``closed``: segments whose devices are
-    left out, unless ``everyone`` is meant.
+    left out, unless ``everyone`` is meant. ``reported``: only devices that have reported that their attempt failed.
     """
     device_timeout += campaign.activity.suspended_for
     rows = await connection.fetch(
@@ -72,6 +73,7 @@ async def lock_overdue(
         limit,
         extension,
         [each.number for each in closed],
+        reported,
     )
     return [
         Overdue(

@@ -124,10 +124,13 @@ def targeting(facts: Facts) -> Verdict:
     return Verdict(GateName.TARGETING, None, "every device is targeted")
 
 
-def listener(facts: Facts) -> Verdict:
-    """Open if a listener is subscribed."""
+def listener(facts: Facts, *, documents: bool) -> Verdict:
+    """Open if a listener is subscribed; of a campaign under a policy document (``documents``), one that knows these."""
     if facts.heard:
         return Verdict(GateName.LISTENER, None, "a listener is subscribed")
+    if documents:
+        text = "no listener is subscribed, or one of an earlier version, which would judge reports by the flat columns"
+        return Verdict(GateName.LISTENER, 0, text)
     return Verdict(GateName.LISTENER, 0, "no listener is subscribed, so reports could not be received")
 
 

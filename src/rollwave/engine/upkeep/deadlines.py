@@ -70,7 +70,8 @@ async def note_activity(connection: Connection, locked: CampaignUnderPolicy, set
     so that every device has at least this time to report.
     """
     campaign, policy, number = locked.row, locked.policy, settings.listener_slots
-    heard, listening = await listeners.heard(connection, number), await listeners.listening(connection, number)
+    heard = await listeners.heard(connection, number, documents=policy.document is not None)
+    listening = await listeners.listening(connection, number)
     active = heard and not _suspends(locked, settings)
     heard_for = listening.without_gap if listening else 0.0
     change = campaign.activity.change(active=active, heard_for=heard_for, tick=settings.tick_interval)
@@ -146,20 +147,23 @@ async def sweep(
     *,
     sends_on: bool,
     closed: Sequence[ClosedSegment] = (),
+    deadlines_run: bool = True,
 ) -> Swept:
     """Judge the devices that are overdue.
 
     Needs the campaign's lock. ``sends_on`` False: the campaign sends nothing more, so no device gets another attempt.
     ``closed``: segments that may not be sent to now. Devices of these neither fail nor get another attempt
-    (:func:`hold`).
+    (:func:`hold`). ``deadlines_run`` False: only devices that wait for another attempt after they reported that one
+    failed. No later report of theirs counts, so that nothing is to be waited for.
     """
     late = await overdue.lock_overdue(
         connection,
         campaign,
         everyone=not sends_on,
         device_timeout=policy.device_timeout,
-        extension=campaign.activity.extension(policy.longest_deadline),
+        extension=campaign.activity.extension(policy.longest_deadline) if deadlines_run else 0.0,
         closed=closed,
+        reported=not deadlines_run,
         limit=MAX_OVERDUE_PER_LOOK,
     )
     if finished := [each.device_id for each in late if each.finished]:

@@ -22,6 +22,7 @@ WHERE d.tenant_id = $1 AND d.ctid = locked.place
 -- those whose attempt was acknowledged and has not failed yet, those whose device timeout has passed, and those that had
 -- finished (counters.adopt). The device timeout (retry.DeviceTime) is $4 seconds, including all suspensions of the campaign.
 -- Devices of closed segments ($7) are left out, unless the campaign sends nothing more: their clocks stand (hold).
+-- $8: only devices that have reported themselves that their attempt failed.
 -- domain.retry decides the outcome of each device.
 SELECT device_id, status, attempt, heard_attempt = attempt AS heard,
        CASE WHEN failed_attempt = attempt THEN failed_reason END AS failed_for,
@@ -36,6 +37,7 @@ WHERE tenant_id = $1 AND campaign_id = $2
   AND ($3 OR completed_at IS NOT NULL OR attempt = sent_attempt
              AND (failed_attempt < attempt
                   OR started_at + make_interval(secs => $4 - suspended_before) <= statement_timestamp()))
+  AND (NOT $8 OR failed_attempt = attempt AND failed_reason IN ('reported', 'rejected') AND completed_at IS NULL)
 ORDER BY due_at NULLS FIRST
 LIMIT $5
 FOR UPDATE SKIP LOCKED;

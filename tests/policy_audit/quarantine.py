@@ -1,0 +1,63 @@
+"""Quarantine: once a guardrail has tripped for a device's own labels, nothing is sent to it until it is released."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from tests.policy_audit.guardrails import group_of_test, rules_of
+from tests.policy_audit.labels import group_of
+from tests.policy_audit.snapshot import IN_FLIGHT, WAITING, Campaign, Row, state_of
+
+
+class Quarantine:
+    """Follows one campaign from snapshot to snapshot."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, datetime] = {}
+        """By device: a time at which it was under quarantine."""
+
+    def look(self, campaign: Campaign, before: Campaign | None, claims: Sequence[Row]) -> Iterator[str]:
+        """Check the claims since another snapshot, and then whether the devices of tripped tests are shut off."""
+        for number in _released(campaign, before):
+            for each in _devices_of(campaign if before is None else before, number) | _devices_of(campaign, number):
+                self._since.pop(each, None)
+        for each in claims:
+            since = self._since.get(each["device_id"])
+            if since is not None and each["at"] > since:
+                yield f"attempt {each['attempt']} of {each['device_id']} was claimed at {each['at']}, in quarantine"
+        for name in self._tripped(campaign):
+            self._since.setdefault(name, campaign.ended)
+        if campaign.row["status"] in {"RUNNING", "PAUSED"} and not campaign.being_placed:
+            yield from self._shut_off(campaign)
+
+    def _tripped(self, campaign: Campaign) -> Iterator[str]:
+        """The devices for whose own labels a guardrail that quarantines has tripped."""
+        rules = {each["name"]: each for each in rules_of(campaign.document)}
+        for test in campaign.tests:
+            rule = rules.get(test["guardrail"], {})
+            if test["tripped_at"] is not None and rule.get("action") == "quarantine":
+                labels = group_of_test(test)
+                for each in campaign.devices:
+                    if group_of(labels, campaign.labels_of(each)) == labels:
+                        yield each["device_id"]
+
+    def _shut_off(self, campaign: Campaign) -> Iterator[str]:
+        """A segment is under quarantine if, and only if, its devices are."""
+        for each in campaign.placed:
+            row = campaign.segments.get(each["segment"])
+            if row is None or state_of(each) not in {WAITING, IN_FLIGHT}:
+                continue
+            said, known = row["quarantined_at"] is not None, each["device_id"] in self._since
+            if said != known:
+                yield f"{each['device_id']} is {'' if known else 'not '}under quarantine, its segment says {said}"
+
+
+def _released(campaign: Campaign, before: Campaign | None) -> list[int]:
+    events = campaign.events_since(before)
+    return [int(json.loads(each["detail"])["segment"]) for each in events if each["event"] == "segment_released"]
+
+
+def _devices_of(campaign: Campaign, segment: int) -> set[str]:
+    return {each["device_id"] for each in campaign.placed if each["segment"] == segment}
