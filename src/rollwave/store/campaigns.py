@@ -22,7 +22,7 @@ from rollwave.errors import Conflict, NotFound
 from rollwave.store import brakes, events, policies
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.moments import moment
-from rollwave.store.policies import InForce
+from rollwave.store.policies import DocumentInForce
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
@@ -162,7 +162,7 @@ def _status(word: str) -> CampaignStatus:
     return CampaignStatus(word) if word in CampaignStatus.__members__ else CampaignStatus.COMPLETED
 
 
-def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
+def _campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
     return Campaign(
         tenant_id=row["tenant_id"],
         id=row["id"],
