@@ -16,7 +16,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from rollwave.domain.rights import DUE, ENGINE, Repair, Table
+from rollwave.domain.rights import DUE, ENGINE, Table
+from rollwave.domain.rights_repaired import Repair
 
 OF_TENANT = "tenant_id = NULLIF(current_setting('app.tenant_id', true), '')"
 _CONFINED = f"current_user <> '{ENGINE}' OR {OF_TENANT}"

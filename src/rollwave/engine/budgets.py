@@ -18,7 +18,7 @@ from rollwave.domain.policy.placing import placing_of
 from rollwave.store import budgets as store
 from rollwave.store import campaigns, placing, retries
 from rollwave.store.campaigns import Campaign
-from rollwave.store.cells import Ended
+from rollwave.store.cells import EndedDevice
 from rollwave.store.database import IN_TURN, Connection
 
 FIRST = (0, "", 0)
@@ -89,7 +89,7 @@ async def sent(connection: Connection, campaign: Campaign, choice: Choice, place
         await store.return_to_queue(connection, campaign, [Return(key, None, number) for key, number in left.items()])
 
 
-async def ended(connection: Connection, tenant_id: str, devices: Iterable[Ended]) -> None:
+async def ended(connection: Connection, tenant_id: str, devices: Iterable[EndedDevice]) -> None:
     """Count devices that were in flight and are terminal. The next devices of the same values return to the queue."""
     moved: dict[CampaignId, Counter[Key]] = defaultdict(Counter)
     for each in devices:

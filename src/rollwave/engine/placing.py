@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollwave.domain.campaign import CampaignRef
-from rollwave.domain.events import CampaignPlaced
 from rollwave.domain.ids import CampaignId
 from rollwave.domain.policy.document.model import PolicyDocument
 from rollwave.domain.policy.placing import MAX_SEGMENTS, Order, Placing, Survey, placing_of
+from rollwave.domain.policy_events import CampaignPlaced
 from rollwave.engine import guardrails, stop
 from rollwave.engine.stop import Stopped
 from rollwave.errors import InvalidInput

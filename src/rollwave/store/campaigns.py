@@ -23,7 +23,7 @@ from rollwave.errors import Conflict, NotFound
 from rollwave.store import brakes, events, policies
 from rollwave.store.database import Connection, Pool, is_direct, system_transaction
 from rollwave.store.moments import moment
-from rollwave.store.policies import InForce
+from rollwave.store.policies import DocumentInForce
 from rollwave.store.queries import load
 
 _sql = load("campaigns")
@@ -176,7 +176,7 @@ def _claims(numbers: Sequence[float] | None) -> tuple[PaceClaim, ...]:
     return tuple(PaceClaim(at, int(devices)) for at, devices in pairs)
 
 
-def _campaign(row: asyncpg.Record, in_force: InForce) -> Campaign:
+def _campaign(row: asyncpg.Record, in_force: DocumentInForce) -> Campaign:
     return Campaign(
         tenant_id=row["tenant_id"],
         id=row["id"],

@@ -55,7 +55,7 @@ class Claim:
         return bool(self.commands or self.skipped)
 
 
-class Queue(NamedTuple):
+class ClaimQueue(NamedTuple):
     """The segments from which a claim may take devices for their first command, each with its room, in their turn.
 
     ``up_to_wave``: the number of the present wave; devices of later ones stay. ``advance``, ``age`` and ``carried``: of
@@ -134,7 +134,7 @@ async def claim(
     device_timeout: float,
     opens_interval: bool,
     command: str,
-    queue: Queue | None = None,
+    queue: ClaimQueue | None = None,
 ) -> Claim:
     """Claim up to ``tokens`` devices for ``lease`` seconds, at most ``fresh`` of them for their first command.
 
@@ -144,7 +144,7 @@ async def claim(
     the campaign has flat columns. Needs the campaign's lock.
     """
     placed = queue is not None
-    queue = queue or Queue({0: fresh}, -1)
+    queue = queue or ClaimQueue({0: fresh}, -1)
     rows = await connection.fetch(
         _sql["claim"],
         *(campaign.tenant_id, campaign.id, tokens, fresh, lease, UNADDRESSABLE, UNSENDABLE),

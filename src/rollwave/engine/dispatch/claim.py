@@ -27,8 +27,7 @@ from rollwave.settings import Settings
 from rollwave.store import cells, counters, executions, listeners
 from rollwave.store.campaigns import Campaign
 from rollwave.store.database import Connection, Pool, tenant_transaction
-from rollwave.store.executions import Claim, Times
-from rollwave.store.executions import Queue as ClaimQueue
+from rollwave.store.executions import Claim, ClaimQueue, Times
 
 _log = get_logger("dispatcher")
 

@@ -26,7 +26,7 @@ from rollwave.log import get_logger
 from rollwave.settings import Settings
 from rollwave.store import campaigns, cells, counters, events, executions, labels, overdue, quarantine
 from rollwave.store.campaigns import CampaignCounters
-from rollwave.store.cells import Ended
+from rollwave.store.cells import EndedDevice
 from rollwave.store.database import Connection, Pool, tenant_transaction
 from rollwave.store.executions import Effect, Times
 from rollwave.store.labels import Seen
@@ -62,7 +62,7 @@ class _Applied:
 
     moves: Tally
     failures: list[Entry[AttemptFailed]]
-    ended: list[Ended]
+    ended: list[EndedDevice]
     effects: Sequence[Effect]
 
 
@@ -93,7 +93,7 @@ class OneTenant:
         stopped: list[Stopped] = []
         moves: Tally = Counter()
         failures: list[Entry[AttemptFailed]] = []
-        placed: list[Ended] = []
+        placed: list[EndedDevice] = []
         seen: dict[DeviceId, Said | None] = {}
         effects: list[Sequence[Effect]] = []
         passes = one_per_execution(share.reports)
@@ -184,9 +184,9 @@ class OneTenant:
             await overdue.postpone(connection, campaign, delays, device_timeout=policy.device_timeout)
 
 
-def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[Ended]:
+def _ended(reports: Sequence[DeviceReport], effects: Sequence[Effect]) -> list[EndedDevice]:
     return [
-        Ended(said.campaign_id, effect.place, effect.became)
+        EndedDevice(said.campaign_id, effect.place, effect.became)
         for (_, said), effect in zip(reports, effects, strict=True)
         if effect.place is not None and effect.became in TERMINAL
     ]
