@@ -38,6 +38,7 @@ class Act(StrEnum):
     EDIT_THRESHOLDS = "edit thresholds"
     EDIT_BUDGETS = "edit budgets"
     EDIT_WAVES = "edit later waves"
+    WAIT = "wait"
 
 
 EDITS = {each for each in Act if each.name.startswith("EDIT_")}
