@@ -102,8 +102,8 @@ MUTATIONS: Mapping[str, Mutation] = {
         lambda: {"guardrails": [{**SITES, "per": ["hardware_revision", "site"]}]},
     ),
     "size of a wave": Mutation(
-        "domain/policy/placing.py", "else each.size for each", "else each.size and each.size + 3 for each", "wave 0 has",
-        lambda: _gate(),
+        "domain/policy/placing.py", "else each.size for each", "else each.size and each.size + 3 for each",
+        "wave 0 has", _gate,
     ),
     "wave": Mutation(
         _QUEUE, "ready += group.waiting", "ready += group.waiting + group.in_later_waves", "and the present one was",

@@ -124,7 +124,7 @@ class Parts:
         return f"WHEN {self._fit(number)} AND l.key <= {bound} THEN {number}"
 
     def _value(self, key: str) -> str:
-        """The value of a label, as it is stored in an index. A long one stands for itself by its beginning and a hash."""
+        """The value of a label as it is stored in an index: of a long one its beginning and a hash."""
         return f"rollwave_budget_value({self._add(label_text(key, self._next))})"
 
     def _segment(self) -> str:
